@@ -1,0 +1,33 @@
+#include "embgeom/lle.hpp"
+
+#include "arrays.hpp"
+#include "python_monitor.hpp"
+
+namespace embgeom::bindings {
+namespace {
+
+std::tuple<Floats, Floats, Bytes> reconstruction_weights(const Rows& x, const NeighborList& neighbors,
+                                                         const std::optional<RowNumbers>& rows, double reg,
+                                                         int threads, const py::object& progress) {
+    Floats weights({neighbors.shape(0), neighbors.shape(1)});
+    Floats residuals(neighbors.shape(0));
+    Bytes status(neighbors.shape(0));
+    const LleResult result{.weights = mutable_view(weights),
+                           .residuals = residuals.mutable_data(),
+                           .status = reinterpret_cast<LleStatus*>(status.mutable_data())};
+    run_unlocked(progress, [&](Monitor& monitor) {
+        lle({row_set(x, rows), view(neighbors)}, reg, threads, monitor, result);
+        return true;
+    });
+    return {weights, residuals, status};
+}
+
+}  // namespace
+
+void bind_lle(py::module_& module) {
+    module.def("lle", &reconstruction_weights, "Reconstruction weights of tokens over their neighbors.",
+               py::arg("x").noconvert(), py::arg("neighbors").noconvert(), py::arg("rows").noconvert(),
+               py::kw_only(), py::arg("reg"), py::arg("threads"), py::arg("progress"));
+}
+
+}  // namespace embgeom::bindings

@@ -1,0 +1,27 @@
+#include "embgeom/rows.hpp"
+
+#include <cmath>
+
+#include "arrays.hpp"
+#include "python_monitor.hpp"
+
+namespace embgeom::bindings {
+namespace {
+
+std::tuple<Doubles, LongIntegers> scan_rows(const Rows& x, int threads, const py::object& progress) {
+    auto [norms, first_equal] = run_unlocked(progress, [&](Monitor& monitor) {
+        std::vector<double> lengths = squared_norms(view(x), threads, monitor);
+        for (double& length : lengths) length = std::sqrt(length);
+        return std::pair(std::move(lengths), first_equal_rows(view(x), threads, monitor));
+    });
+    return {copy_to_array(norms), copy_to_array(first_equal)};
+}
+
+}  // namespace
+
+void bind_rows(py::module_& module) {
+    module.def("scan_rows", &scan_rows, "Norms of the rows of x, and the first row equal to each.",
+               py::arg("x").noconvert(), py::kw_only(), py::arg("threads"), py::arg("progress"));
+}
+
+}  // namespace embgeom::bindings

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+
+#include "embgeom/matrix_view.hpp"
+#include "embgeom/neighborhood.hpp"
+#include "embgeom/parallel.hpp"
+
+namespace embgeom {
+
+struct DimensionResult {
+    std::int32_t* components;    // (m), -1 without neighbors, 0 where all neighbors are equal
+    float* participation_ratio;  // (m), NaN without neighbors
+    float* explained;            // (m), the share of variance that `components` components reach
+};
+
+// Intrinsic dimension of each token's neighborhood: how many principal components its k neighbors need.
+//
+//   Z (k, d)  the neighbors minus their mean; l_1 >= l_2 >= ... the eigenvalues of Z'Z
+//   components = min { c : l_1 + ... + l_c >= variance * sum(l) }
+//   participation_ratio = sum(l)^2 / sum(l^2)
+//
+// Works on the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; float64 throughout,
+// eigenvalues only. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds.
+// Workspace for each worker: p^2 + 512 k or 256 d float64.
+void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
+                         const DimensionResult& result);
+
+}  // namespace embgeom

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <functional>
+
+namespace embgeom {
+
+// Watches a long computation from outside. Only the thread that called the kernel calls it, between pieces
+// of work that take well under a second, so it may touch the interpreter. An exception it throws stops every worker.
+class Monitor {
+  public:
+    virtual ~Monitor() = default;
+    virtual void report(const char* phase, std::size_t done, std::size_t total) = 0;
+};
+
+// What the body of a parallel loop knows of its place: which worker runs it, for its own scratch memory.
+class Worker {
+  public:
+    Worker(int id, const std::atomic<bool>& stop, std::function<void()> watch)
+        : id_(id), stop_(stop), watch_(std::move(watch)) {}
+
+    int id() const { return id_; }
+
+    // To be called every few tens of milliseconds inside a long task; leaves the task when the loop must stop.
+    void checkpoint() const;
+
+  private:
+    int id_;
+    const std::atomic<bool>& stop_;
+    std::function<void()> watch_;
+};
+
+// Runs body(task, worker) once for each task in [0, tasks), on at most `threads` workers with ids in [0, threads).
+// Tasks are handed out in order, one at a time. The first exception stops the loop and is thrown again here.
+void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
+                  const std::function<void(std::size_t, const Worker&)>& body);
+
+// The same over ranges [begin, end) of at most `grain` consecutive items.
+void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,
+                     const std::function<void(std::size_t, std::size_t, const Worker&)>& body);
+
+}  // namespace embgeom

@@ -1,0 +1,125 @@
+#include "embgeom/blas.hpp"
+
+#include <stdexcept>
+#include <string>
+
+#if defined(EMBGEOM_SCIPY_OPENBLAS)
+#define EMBGEOM_BLAS_NAME(name) scipy_##name
+#else
+#define EMBGEOM_BLAS_NAME(name) name
+#endif
+
+// Fortran passes the length of each character argument behind the others.
+extern "C" {
+using blas_int = int;
+using blas_length = std::size_t;
+
+void EMBGEOM_BLAS_NAME(sgemm_)(const char*, const char*, const blas_int*, const blas_int*, const blas_int*,
+                               const float*, const float*, const blas_int*, const float*, const blas_int*,
+                               const float*, float*, const blas_int*, blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(dgemm_)(const char*, const char*, const blas_int*, const blas_int*, const blas_int*,
+                               const double*, const double*, const blas_int*, const double*, const blas_int*,
+                               const double*, double*, const blas_int*, blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(dsyrk_)(const char*, const char*, const blas_int*, const blas_int*, const double*,
+                               const double*, const blas_int*, const double*, double*, const blas_int*, blas_length,
+                               blas_length);
+void EMBGEOM_BLAS_NAME(dposv_)(const char*, const blas_int*, const blas_int*, double*, const blas_int*, double*,
+                               const blas_int*, blas_int*, blas_length);
+void EMBGEOM_BLAS_NAME(dpstrf_)(const char*, const blas_int*, double*, const blas_int*, blas_int*, blas_int*,
+                                const double*, double*, blas_int*, blas_length);
+void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, double*, const blas_int*, double*, double*,
+                                const blas_int*, blas_int*, const blas_int*, blas_int*, blas_length, blas_length);
+#if defined(EMBGEOM_SCIPY_OPENBLAS)
+void scipy_openblas_set_num_threads(int);
+#elif defined(__GNUC__)
+// A system BLAS may or may not be OpenBLAS.
+void openblas_set_num_threads(int) __attribute__((weak));
+#endif
+}
+
+namespace embgeom::blas {
+namespace {
+
+blas_int to_int(std::size_t value) { return static_cast<blas_int>(value); }
+
+[[noreturn]] void throw_lapack(const char* routine, blas_int info) {
+    throw std::runtime_error(std::string("LAPACK ") + routine + " failed with info = " + std::to_string(info));
+}
+
+}  // namespace
+
+void use_one_thread() {
+#if defined(EMBGEOM_SCIPY_OPENBLAS)
+    scipy_openblas_set_num_threads(1);
+#elif defined(__GNUC__)
+    if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
+#endif
+}
+
+// LAPACK is column-major: what is row-major here reads there as its transpose. So A and B change places in a product,
+// and the lower triangle here is the upper one there.
+
+void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
+                 std::size_t ldb, float beta, float* c, std::size_t ldc) {
+    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(sgemm_)
+    ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda, const double* b,
+                     std::size_t ldb, double* c, std::size_t ldc) {
+    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const double one = 1.0;
+    EMBGEOM_BLAS_NAME(dgemm_)
+    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
+void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const double one = 1.0;
+    EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
+void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c,
+                         std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const double one = 1.0;
+    EMBGEOM_BLAS_NAME(dsyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
+bool solve_positive(std::size_t n, double* c, double* b) {
+    const blas_int order = to_int(n), one = 1;
+    blas_int info = 0;
+    EMBGEOM_BLAS_NAME(dposv_)("U", &order, &one, c, &order, b, &order, &info, 1);
+    if (info < 0) throw_lapack("dposv", info);
+    return info == 0;
+}
+
+std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, std::vector<double>& work) {
+    const blas_int order = to_int(n);
+    blas_int rank = 0, info = 0;
+    std::vector<blas_int> pivots(n);
+    if (work.size() < 2 * n) work.resize(2 * n);
+    EMBGEOM_BLAS_NAME(dpstrf_)
+    ("U", &order, c, &order, pivots.data(), &rank, &tolerance, work.data(), &info, 1);
+    if (info < 0) throw_lapack("dpstrf", info);
+    return static_cast<std::size_t>(rank);
+}
+
+void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& work) {
+    const blas_int order = to_int(n);
+    blas_int info = 0, integer_work = 0;
+    const blas_int one = 1;
+    // The reduction to tridiagonal form is blocked when it gets this much room.
+    constexpr std::size_t block = 64;
+    if (work.size() < (block + 2) * n + 1) work.resize((block + 2) * n + 1);
+    const blas_int length = to_int(work.size());
+    EMBGEOM_BLAS_NAME(dsyevd_)
+    ("N", "U", &order, c, &order, values, work.data(), &length, &integer_work, &one, &info, 1, 1);
+    if (info != 0) throw_lapack("dsyevd", info);
+}
+
+}  // namespace embgeom::blas

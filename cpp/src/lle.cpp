@@ -1,0 +1,163 @@
+#include "embgeom/lle.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+#include <vector>
+
+#include "embgeom/blas.hpp"
+#include "embgeom/rows.hpp"
+
+namespace embgeom {
+namespace {
+
+// Coordinates are taken in pieces, so that the workspace does not grow with d.
+constexpr std::size_t piece = 512;
+
+struct Workspace {
+    std::vector<double> differences;  // (k, piece)
+    std::vector<double> gram;         // (k, k), lower triangle
+    std::vector<double> factor;       // (k, k), what a factorisation overwrites
+    std::vector<double> weights;      // (k)
+    std::vector<double> lapack;
+    std::vector<std::int64_t> equal;
+
+    explicit Workspace(std::size_t k, std::size_t d)
+        : differences(k * std::min(piece, d)), gram(k * k), factor(k * k), weights(k) {}
+};
+
+class Solver {
+  public:
+    Solver(const Neighborhoods& neighborhoods, const std::vector<std::int64_t>& first_equal, double reg)
+        : x_(neighborhoods.tokens.matrix),
+          tokens_(neighborhoods.tokens),
+          neighbors_(neighborhoods.neighbors),
+          first_equal_(first_equal),
+          reg_(reg) {}
+
+    // Fills space.weights and returns the status; without weights the residual is NaN too.
+    LleStatus solve(std::size_t i, Workspace& space, double& residual) const {
+        const std::size_t k = neighbors_.cols;
+        const std::int32_t* list = neighbors_.row(i);
+        residual = std::numeric_limits<double>::quiet_NaN();
+        std::fill(space.weights.begin(), space.weights.end(), residual);
+        if (!has_all_neighbors(list, k)) return LleStatus::no_neighbors;
+
+        const std::int64_t token = first_equal_[tokens_.row_number(i)];
+        const std::size_t distinct = distinct_neighbors(list, k, first_equal_, space.equal);
+        const bool meets_token = std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
+        if (meets_token && distinct == 1) {
+            std::fill(space.weights.begin(), space.weights.end(), 1.0 / static_cast<double>(k));
+            residual = 0.0;
+            return LleStatus::coincident;
+        }
+        fill_gram(i, space);
+        const bool deficient = distinct < k || meets_token || k > x_.cols || rank(space) < k;
+        if (!solve_regularised(space, deficient)) return LleStatus::singular;
+        residual = std::sqrt(std::max(0.0, quadratic_form(space)));
+        if (distinct < k || meets_token) return LleStatus::duplicate;
+        return deficient ? LleStatus::rank_deficient : LleStatus::ok;
+    }
+
+  private:
+    void fill_gram(std::size_t i, Workspace& space) const {
+        const std::size_t k = neighbors_.cols;
+        std::fill(space.gram.begin(), space.gram.end(), 0.0);
+        const float* token = tokens_.row(i);
+        const std::int32_t* list = neighbors_.row(i);
+        for (std::size_t begin = 0; begin < x_.cols; begin += piece) {
+            const std::size_t width = std::min(piece, x_.cols - begin);
+            for (std::size_t j = 0; j < k; ++j) {
+                const float* neighbor = x_.row(static_cast<std::size_t>(list[j])) + begin;
+                double* difference = &space.differences[j * width];
+                for (std::size_t l = 0; l < width; ++l) {
+                    difference[l] = static_cast<double>(token[begin + l]) - static_cast<double>(neighbor[l]);
+                }
+            }
+            blas::add_gram(k, width, space.differences.data(), width, space.gram.data(), k);
+        }
+    }
+
+    double trace(const Workspace& space) const {
+        const std::size_t k = neighbors_.cols;
+        double sum = 0.0;
+        for (std::size_t j = 0; j < k; ++j) sum += space.gram[j * k + j];
+        return sum;
+    }
+
+    // The rank of G as far as its rounding lets it be known.
+    std::size_t rank(Workspace& space) const {
+        const std::size_t k = neighbors_.cols;
+        double largest = 0.0;
+        for (std::size_t j = 0; j < k; ++j) largest = std::max(largest, space.gram[j * k + j]);
+        const double tolerance =
+            static_cast<double>(std::max(k, x_.cols)) * std::numeric_limits<double>::epsilon() * largest;
+        space.factor = space.gram;
+        return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.lapack);
+    }
+
+    // A deficient G without regularisation has no unique solution, whatever rounding makes of its pivots.
+    bool solve_regularised(Workspace& space, bool deficient) const {
+        if (deficient && reg_ == 0.0) return false;
+        const std::size_t k = neighbors_.cols;
+        const double ridge = reg_ * trace(space);
+        space.factor = space.gram;
+        for (std::size_t j = 0; j < k; ++j) space.factor[j * k + j] += ridge;
+        std::vector<double>& weights = space.weights;
+        std::fill(weights.begin(), weights.end(), 1.0);
+        const bool solved = blas::solve_positive(k, space.factor.data(), weights.data());
+        const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
+        if (!solved || !std::isfinite(sum) || sum <= 0.0) {
+            std::fill(weights.begin(), weights.end(), std::numeric_limits<double>::quiet_NaN());
+            return false;
+        }
+        for (double& weight : weights) weight /= sum;
+        return true;
+    }
+
+    double quadratic_form(const Workspace& space) const {
+        const std::size_t k = neighbors_.cols;
+        double sum = 0.0;
+        for (std::size_t j = 0; j < k; ++j) {
+            const double* row = &space.gram[j * k];
+            double off_diagonal = 0.0;
+            for (std::size_t l = 0; l < j; ++l) off_diagonal += row[l] * space.weights[l];
+            sum += space.weights[j] * (2.0 * off_diagonal + row[j] * space.weights[j]);
+        }
+        return sum;
+    }
+
+    MatrixView<const float> x_;
+    RowSet tokens_;
+    MatrixView<const std::int32_t> neighbors_;
+    const std::vector<std::int64_t>& first_equal_;
+    double reg_;
+};
+
+}  // namespace
+
+void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor, const LleResult& result) {
+    const MatrixView<const float> x = neighborhoods.tokens.matrix;
+    const std::size_t k = neighborhoods.neighbors.cols;
+    check_neighbors(neighborhoods);
+    squared_norms(x, threads, monitor);
+    const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
+    const Solver solver(neighborhoods, first_equal, reg);
+
+    std::vector<Workspace> spaces(static_cast<std::size_t>(threads), Workspace(k, x.cols));
+    const std::size_t tokens_per_task = std::clamp<std::size_t>(4096 / k, 1, 64);
+    parallel_ranges("reconstruct", neighborhoods.tokens.size, tokens_per_task, threads, monitor,
+                    [&](std::size_t begin, std::size_t end, const Worker& worker) {
+                        Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
+                        for (std::size_t i = begin; i < end; ++i) {
+                            double residual = 0.0;
+                            result.status[i] = solver.solve(i, space, residual);
+                            result.residuals[i] = static_cast<float>(residual);
+                            std::transform(space.weights.begin(), space.weights.end(), result.weights.row(i),
+                                           [](double weight) { return static_cast<float>(weight); });
+                        }
+                    });
+}
+
+}  // namespace embgeom

@@ -1,0 +1,121 @@
+#include "embgeom/parallel.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <mutex>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#if defined(_OPENMP)
+#include <omp.h>
+#endif
+#if defined(__unix__)
+#include <pthread.h>
+#endif
+
+namespace embgeom {
+namespace {
+
+// Thrown through a body by Worker::checkpoint once another worker has failed; it never leaves this file.
+struct Stopped {};
+
+struct Region {
+    const char* phase;
+    std::size_t tasks;
+    Monitor& monitor;
+    const std::function<void(std::size_t, const Worker&)>& body;
+    std::atomic<std::size_t> next{0};
+    std::atomic<std::size_t> done{0};
+    std::atomic<bool> stop{false};
+    std::mutex error_mutex{};
+    std::exception_ptr error{};
+
+    void work(int id) noexcept {
+        try {
+            std::function<void()> watch;
+            if (id == 0) watch = [this] { monitor.report(phase, done.load(), tasks); };
+            const Worker worker(id, stop, std::move(watch));
+            for (;;) {
+                worker.checkpoint();
+                const std::size_t task = next.fetch_add(1);
+                if (task >= tasks) return;
+                body(task, worker);
+                done.fetch_add(1);
+            }
+        } catch (const Stopped&) {
+            // The worker that set the flag has recorded its exception.
+        } catch (...) {
+            const std::lock_guard lock(error_mutex);
+            if (!error) error = std::current_exception();
+            stop = true;
+        }
+    }
+};
+
+// Worker 0 is the calling thread, so that the monitor may use what belongs to that thread.
+void run_on_plain_threads(Region& region, int threads) {
+    std::vector<std::thread> others;
+    others.reserve(static_cast<std::size_t>(threads - 1));
+    try {
+        for (int id = 1; id < threads; ++id) others.emplace_back([&region, id] { region.work(id); });
+    } catch (const std::system_error&) {
+        // Fewer threads than asked for: the tasks are handed out one at a time, so those that run do them all.
+    }
+    region.work(0);
+    for (auto& thread : others) thread.join();
+}
+
+#if defined(_OPENMP)
+
+// The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads which it does
+// not have. Such a child uses plain threads instead.
+std::atomic<bool> forked{false};
+
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+
+void run_team(Region& region, int threads) {
+    if (forked) {
+        run_on_plain_threads(region, threads);
+        return;
+    }
+#pragma omp parallel num_threads(threads)
+    region.work(omp_get_thread_num());
+}
+
+#else
+
+void run_team(Region& region, int threads) { run_on_plain_threads(region, threads); }
+
+#endif
+
+}  // namespace
+
+void Worker::checkpoint() const {
+    if (stop_.load(std::memory_order_relaxed)) throw Stopped{};
+    if (watch_) watch_();
+}
+
+void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
+                  const std::function<void(std::size_t, const Worker&)>& body) {
+    Region region{.phase = phase, .tasks = tasks, .monitor = monitor, .body = body};
+    const auto team = static_cast<int>(std::min(tasks, static_cast<std::size_t>(threads)));
+    if (team <= 1) {
+        region.work(0);
+    } else {
+        run_team(region, team);
+    }
+    if (region.error) std::rethrow_exception(region.error);
+    monitor.report(phase, tasks, tasks);
+}
+
+void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,
+                     const std::function<void(std::size_t, std::size_t, const Worker&)>& body) {
+    const std::size_t tasks = (items + grain - 1) / grain;
+    parallel_for(phase, tasks, threads, monitor, [&](std::size_t task, const Worker& worker) {
+        const std::size_t begin = task * grain;
+        body(begin, std::min(items, begin + grain), worker);
+    });
+}
+
+}  // namespace embgeom

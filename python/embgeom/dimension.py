@@ -1,0 +1,141 @@
+"""Intrinsic dimension: how many principal components a token's neighborhood needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._arrays import FloatVector, as_matrix
+from embgeom._native import core
+from embgeom._neighborhoods import resolve_neighborhoods
+from embgeom._progress import Progress, reporter
+from embgeom._threads import resolve_threads
+from embgeom.errors import InputError
+from embgeom.knn import Metric, Neighbors, knn
+
+DEFAULT_K = 1200
+
+
+@dataclass(frozen=True, eq=False)
+class Dimension:
+    """Intrinsic dimensions of the neighborhoods of m tokens.
+
+    Attributes
+    ----------
+    components : ndarray of int32, shape (m,)
+        The smallest number of principal components that explain `variance` of the neighbors' variance: 0 where all
+        neighbors are equal, -1 for a token without neighbors.
+    participation_ratio : ndarray of float32, shape (m,)
+        ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of directions if all had the same
+        variance. It has no threshold. NaN for a token without neighbors.
+    explained : ndarray of float32, shape (m,)
+        The share of variance that `components` components reach.
+    variance : float
+        The share asked for.
+    k, width : int
+        Neighbors of each token, and columns of the matrix.
+    """
+
+    components: npt.NDArray[np.int32]
+    participation_ratio: FloatVector
+    explained: FloatVector
+    variance: float
+    k: int
+    width: int
+
+    @property
+    def limit(self) -> int:
+        """The rank that k points in so many columns can have: min(k - 1, d)."""
+        return min(self.k - 1, self.width)
+
+    @property
+    def ceiling(self) -> int:
+        """The largest number that `components` can be: that of a variance alike in all `limit` directions."""
+        return math.ceil(self.variance * self.limit - 1e-9)
+
+    @property
+    def saturated(self) -> npt.NDArray[np.bool_]:
+        """Which tokens come within a tenth of `ceiling`, shape (m,): there k or d sets the number more than the data does."""
+        return self.components > 0.9 * self.ceiling
+
+
+def intrinsic_dimension(
+    x: npt.ArrayLike,
+    neighbors: Neighbors | npt.ArrayLike | None = None,
+    *,
+    k: int = DEFAULT_K,
+    variance: float = 0.95,
+    rows: npt.ArrayLike | None = None,
+    metric: Metric = "cosine",
+    threads: int | None = None,
+    progress: Progress = False,
+) -> Dimension:
+    """Count the principal components that explain a share of the variance of each token's k nearest neighbors.
+
+    A low number says that the token sits in a thin sheet of the space; in language models such tokens sit in semantically
+    coherent clusters.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d)
+        One row for each token.
+    neighbors : Neighbors or array_like of int, shape (m, k), optional
+        What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
+    k : int
+        How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1, d), so a small k
+        measures k rather than the data: see ``Dimension.saturated``.
+    variance : float
+        The share of variance to explain, in (0, 1].
+    rows : array_like of int, shape (m,), optional
+        Only these rows of `x`; all of them by default.
+    metric : {"cosine", "inner_product", "euclidean"}
+        How neighbors are looked for, where none are given.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    Dimension
+        With ``components`` (m,), ``participation_ratio`` (m,) and ``explained`` (m,).
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, a row number lies outside `x`, `variance` is outside (0, 1], or a value is not finite.
+
+    Notes
+    -----
+    With p = min(k, d), p k d / 2 + 2 p^3 / 3 multiply-adds in float64 for each token, after the search for neighbors; memory
+    besides input and output: 8 (p^2 + 512 k) or 8 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is
+    honoured between tokens.
+
+    References
+    ----------
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import embgeom
+    >>> plane = np.zeros((100, 8), dtype=np.float32)
+    >>> plane[:, :2] = np.random.default_rng(0).standard_normal((100, 2))
+    >>> embgeom.intrinsic_dimension(plane, k=20, metric="euclidean").components.max()
+    np.int32(2)
+    """
+    matrix = as_matrix(x)
+    if not 0.0 < variance <= 1.0:
+        raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
+    team = resolve_threads(threads)
+    if neighbors is None:
+        neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
+    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
+    with reporter(progress, "dimension") as report:
+        found = core.intrinsic_dimension(
+            matrix, numbers, selection, variance=float(variance), threads=team, progress=report
+        )
+    return Dimension(*found, float(variance), int(numbers.shape[1]), int(matrix.shape[1]))
