@@ -1,0 +1,8 @@
+"""``python -m embgeom`` is the command ``embgeom``."""
+
+import sys
+
+from embgeom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

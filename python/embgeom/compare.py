@@ -1,0 +1,393 @@
+"""The main job: what do the token embeddings of two models share?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers
+from embgeom._progress import Progress
+from embgeom._threads import resolve_threads
+from embgeom.agreement import neighbor_overlap, pearson, spearman, weight_cosine
+from embgeom.dimension import DEFAULT_K, intrinsic_dimension
+from embgeom.embeddings import Embeddings
+from embgeom.errors import InputError
+from embgeom.knn import Metric, check_k, knn
+from embgeom.lle import lle
+from embgeom.loading import load
+from embgeom.similarity import global_similarity
+from embgeom.vocabulary import Match, match_vocabularies, require_shared
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every parameter of a comparison.
+
+    Attributes
+    ----------
+    k : int
+        Neighbors for the overlap and the reconstruction weights.
+    metric : str
+        How neighbors are found.
+    reg : float
+        Regularisation of the reconstruction weights, see `lle`.
+    dimension_k : int
+        Neighbors for the intrinsic dimension.
+    dimension_sample : int
+        Tokens whose intrinsic dimension is measured.
+    variance : float
+        Share of variance that defines the intrinsic dimension.
+    seed : int
+        Seed of the null models and of the sample of tokens.
+    threads : int
+        Threads used. It changes no result.
+    """
+
+    k: int
+    metric: Metric
+    reg: float
+    dimension_k: int
+    dimension_sample: int
+    variance: float
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number on what two models share, beside what it is where they share nothing.
+
+    Attributes
+    ----------
+    name, meaning : str
+        What is measured.
+    value : float
+        For the two models as they are.
+    shuffled : float
+        For the same matrices with each token of the first paired with a random token of the second.
+    gaussian : float
+        For independent Gaussian rows of the same shapes.
+    """
+
+    name: str
+    meaning: str
+    value: float
+    shuffled: float
+    gaussian: float
+
+
+@dataclass(frozen=True, eq=False)
+class LocalGeometry:
+    """The local geometry of one model's rows: n tokens of which m were sampled for the intrinsic dimension."""
+
+    indices: IndexMatrix  # (n, k)
+    similarities: FloatMatrix  # (n, k)
+    weights: FloatMatrix  # (n, k)
+    components: npt.NDArray[np.int32]  # (m,)
+    dimension_ceiling: int
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What two models' token embeddings share.
+
+    Attributes
+    ----------
+    a, b : Embeddings
+        The models.
+    match : Match
+        The tokens that both have, and why others were left out. The n shared tokens are numbered by their place there.
+    settings : Settings
+        Every parameter.
+    measures : tuple of Measure
+        Each with its values under the two null models.
+    overlap : ndarray of float64, shape (n,)
+        Share of common neighbors of each shared token.
+    weight_cosine : ndarray of float64, shape (n,)
+        Cosine similarity of each shared token's reconstruction weights.
+    sampled : ndarray of int64, shape (m,)
+        The shared tokens whose intrinsic dimension was measured.
+    local_a, local_b : LocalGeometry
+        Neighbors (numbered among the shared tokens), weights and dimensions in each model.
+    """
+
+    a: Embeddings
+    b: Embeddings
+    match: Match
+    settings: Settings
+    measures: tuple[Measure, ...]
+    overlap: npt.NDArray[np.float64]
+    weight_cosine: npt.NDArray[np.float64]
+    sampled: RowNumbers
+    local_a: LocalGeometry
+    local_b: LocalGeometry
+
+    def __getitem__(self, name: str) -> Measure:
+        """Return a measure by its name."""
+        for measure in self.measures:
+            if measure.name == name:
+                return measure
+        raise InputError(f"no measure is named {name!r}; there are {', '.join(m.name for m in self.measures)}")
+
+    def weight_cosine_quantiles(self) -> dict[float, float]:
+        """Return the 10 %, 50 % and 90 % quantiles of the tokens' weight cosines."""
+        values = np.nanquantile(self.weight_cosine, QUANTILES)
+        return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
+
+    def summary(self) -> str:
+        """Return the comparison as readable tables."""
+        from embgeom.report import as_text, comparison_tables
+
+        return as_text(comparison_tables(self))
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write the tables of `summary` as one HTML file.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written; then nothing is left at `path`.
+        """
+        from embgeom.report import comparison_tables, write_html
+
+        write_html(comparison_tables(self), path)
+
+    def save(self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False) -> None:
+        """Write arrays (npz), one table of tokens (csv or parquet) and a JSON file with measures and provenance.
+
+        The folder appears when all of it is written, or not at all.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds something already (unless `overwrite`), or cannot be written.
+        """
+        from embgeom.results import save_comparison
+
+        save_comparison(self, folder, table_format=table_format, overwrite=overwrite)
+
+
+def compare(
+    a: Embeddings | str | PathLike[str],
+    b: Embeddings | str | PathLike[str],
+    *,
+    which: str = "input",
+    k: int = 10,
+    metric: Metric = "cosine",
+    reg: float = 1e-3,
+    dimension_k: int | None = None,
+    dimension_sample: int = 500,
+    variance: float = 0.95,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = False,
+) -> Comparison:
+    """Measure what the token embeddings of two models share, over all tokens that both have.
+
+    Every measure comes with its value under two null models: the same matrices with tokens paired at random, and
+    independent Gaussian rows of the same shapes.
+
+    Parameters
+    ----------
+    a, b : Embeddings, or what `load` takes
+        The models.
+    which : {"input", "output"}
+        Embeddings or unembeddings, where models are given by name.
+    k : int
+        Neighbors for the overlap and the reconstruction weights.
+    metric : {"cosine", "inner_product", "euclidean"}
+        How neighbors are found.
+    reg : float
+        Regularisation of the reconstruction weights, see `lle`.
+    dimension_k : int, optional
+        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where that is less (but at least 20).
+    dimension_sample : int
+        Tokens (drawn at random) whose intrinsic dimension is measured; each is an eigenvalue problem of its own.
+    variance : float
+        Share of variance that defines the intrinsic dimension.
+    seed : int
+        Seed of the null models and of the sample.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    InputError
+        If the models share too few tokens, or a parameter does not fit them.
+    LoadError
+        If a model cannot be loaded.
+
+    Notes
+    -----
+    Four searches for neighbors (two models, two Gaussian matrices) dominate where the vocabulary is large; the intrinsic
+    dimension where it is small. Memory: the shared rows of both models once more, and n k numbers for each result.
+
+    References
+    ----------
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import embgeom
+    >>> rng = np.random.default_rng(0)
+    >>> x = rng.standard_normal((60, 16)).astype(np.float32)
+    >>> tokens = [f"word{i}" for i in range(60)]
+    >>> a = embgeom.Embeddings.from_array(x, tokens, name="a")
+    >>> b = embgeom.Embeddings.from_array(x @ rng.standard_normal((16, 24)).astype(np.float32), tokens, name="b")
+    >>> comparison = embgeom.compare(a, b, k=5)
+    >>> measure = comparison["neighbor overlap"]
+    >>> measure.value > measure.shuffled
+    True
+    """
+    team = resolve_threads(threads)
+    a, b = (_as_embeddings(model, which, team, progress) for model in (a, b))
+    match = match_vocabularies(a, b)
+    require_shared(match, a, b)
+    x_a, x_b = a.matrix[match.ids_a], b.matrix[match.ids_b]
+    n = len(x_a)
+    settings = Settings(
+        k=check_k(k, n - 1),
+        metric=metric,
+        reg=reg,
+        dimension_k=check_k(default_dimension_k(n) if dimension_k is None else dimension_k, n - 1),
+        dimension_sample=min(_positive(dimension_sample, "dimension_sample"), n),
+        variance=variance,
+        seed=seed,
+        threads=team,
+    )
+    draws = _Draws(settings, n)
+    local_a, local_b = (_measure_local(x, draws.sampled, settings, progress) for x in (x_a, x_b))
+    values = _agree(x_a, x_b, local_a, local_b, settings, progress)
+    overlap, cosine = values.overlap, values.weight_cosine
+    shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), settings, progress)
+    gaussian_a, gaussian_b = draws.gaussian_like(x_a, x_b)
+    gaussian_locals = [_measure_local(x, draws.sampled, settings, progress) for x in (gaussian_a, gaussian_b)]
+    gaussian = _agree(gaussian_a, gaussian_b, *gaussian_locals, settings, progress)
+    measures = tuple(
+        Measure(name, meaning.format(settings=settings), *numbers)
+        for (name, meaning), *numbers in zip(MEASURES, values, shuffled, gaussian, strict=True)
+    )
+    return Comparison(
+        a, b, match, settings, measures, overlap, cosine, draws.sampled, local_a, local_b
+    )
+
+
+MEASURES = (
+    ("global similarity", "correlation of all pairwise cosines"),
+    ("global similarity, centered", "the same after subtracting the mean row"),
+    ("neighbor overlap", "share of the {settings.k} nearest neighbors in common"),
+    ("weight cosine", "mean cosine of LLE weights over {settings.k} neighbors"),
+    ("dimension, Pearson", "correlation of intrinsic dimensions, {settings.dimension_k} neighbors"),
+    ("dimension, Spearman", "the same of their ranks"),
+)
+
+
+def default_dimension_k(n: int) -> int:
+    """Return how many neighbors a dimension is measured over by default: few enough to be local among n tokens."""
+    return min(DEFAULT_K, max(20, n // 10), n - 1)
+
+
+@dataclass(frozen=True, eq=False)
+class _Agreement:
+    """The values of all measures, in the order of MEASURES, and the tokens' own."""
+
+    global_similarities: tuple[float, float]
+    overlap: npt.NDArray[np.float64]
+    weight_cosine: npt.NDArray[np.float64]
+    dimensions: tuple[float, float]
+
+    def __iter__(self) -> Iterator[float]:
+        yield from self.global_similarities
+        yield float(self.overlap.mean())
+        yield float(np.nanmean(self.weight_cosine))
+        yield from self.dimensions
+
+
+class _Draws:
+    """All that is drawn at random, each from a stream of its own so that one does not shift another."""
+
+    def __init__(self, settings: Settings, n: int) -> None:
+        streams = np.random.SeedSequence(settings.seed).spawn(3)
+        sampling, pairing, self._gaussian = (np.random.default_rng(stream) for stream in streams)
+        self.sampled = np.sort(sampling.choice(n, settings.dimension_sample, replace=False)).astype(np.int64)
+        self.pairing = pairing.permutation(n)
+        self._sampled_pairing = pairing.permutation(settings.dimension_sample)
+
+    def relabel(self, local: LocalGeometry) -> LocalGeometry:
+        """Return the local geometry of the rows in the order of `pairing`, without measuring it again."""
+        new_number = np.argsort(self.pairing).astype(np.int32)
+        indices = local.indices[self.pairing]
+        return LocalGeometry(
+            np.where(indices >= 0, new_number[indices], np.int32(-1)),
+            local.similarities[self.pairing],
+            local.weights[self.pairing],
+            local.components[self._sampled_pairing],
+            local.dimension_ceiling,
+        )
+
+    def gaussian_like(self, *matrices: FloatMatrix) -> list[FloatMatrix]:
+        return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
+
+
+def _as_embeddings(
+    model: Embeddings | str | PathLike[str], which: str, threads: int, progress: Progress
+) -> Embeddings:
+    return model if isinstance(model, Embeddings) else load(model, which, threads=threads, progress=progress)
+
+
+def _measure_local(x: FloatMatrix, sampled: RowNumbers, settings: Settings, progress: Progress) -> LocalGeometry:
+    common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
+    neighbors = knn(x, settings.k, metric=settings.metric, **common)
+    weights = lle(x, neighbors, reg=settings.reg, **common).weights
+    dimension = intrinsic_dimension(
+        x,
+        k=settings.dimension_k,
+        rows=sampled,
+        variance=settings.variance,
+        metric=settings.metric,
+        **common,
+    )
+    return LocalGeometry(
+        neighbors.indices, neighbors.similarities, weights, dimension.components, dimension.ceiling
+    )
+
+
+def _agree(
+    x_a: FloatMatrix,
+    x_b: FloatMatrix,
+    local_a: LocalGeometry,
+    local_b: LocalGeometry,
+    settings: Settings,
+    progress: Progress,
+) -> _Agreement:
+    raw, centered = (
+        global_similarity(x_a, x_b, center=center, threads=settings.threads, progress=progress)
+        for center in (False, True)
+    )
+    dimensions = local_a.components, local_b.components
+    return _Agreement(
+        (raw, centered),
+        neighbor_overlap(local_a.indices, local_b.indices),
+        weight_cosine(local_a.indices, local_a.weights, local_b.indices, local_b.weights),
+        (pearson(*dimensions), spearman(*dimensions)),
+    )
+
+
+def _positive(value: int, name: str) -> int:
+    if value < 1:
+        raise InputError(f"{name} = {value} must be at least 1")
+    return value
