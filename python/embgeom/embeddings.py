@@ -1,0 +1,256 @@
+"""A model's (un)embedding matrix with its tokens, and what is odd about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embgeom.errors import InputError
+from embgeom.lookup import find_row
+from embgeom.provenance import Provenance
+from embgeom.rows import RowScan, scan_rows
+from embgeom.spelling import Spelling
+
+Which = Literal["input", "output"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings:
+    """A matrix of token embeddings and the tokens its rows stand for.
+
+    Made by `embgeom.load` or `Embeddings.from_array`. Every per-row field is exactly V long.
+
+    Parameters
+    ----------
+    matrix
+        (V, d) float32, C-contiguous and read-only; where the file allows it, a view of the file itself.
+    tokens
+        V strings, as the tokenizer writes them; a row without a token is ``<row 50300>``.
+    token_bytes
+        What each token spells in running text, with its spaces; None for special tokens and for rows
+        without a token.
+    special
+        (V,) bool: the tokenizer's special tokens.
+    byte_token
+        (V,) bool: tokens that stand for one raw byte, such as ``<0x41>``. A vocabulary may also hold a
+        text token for the same character.
+    has_token
+        (V,) bool: False for the rows beyond the tokenizer.
+    which
+        ``"input"`` (embedding) or ``"output"`` (unembedding).
+    name
+        What to call it in tables and messages.
+    rows
+        The norms (V,) float64, the first row equal to each row (V,) int64, and the zero rows (V,) bool.
+    tokens_beyond_rows
+        How many tokens the tokenizer has for which the matrix has no row.
+    provenance
+        The files it was read from.
+
+    Raises
+    ------
+    InputError
+        If the fields' lengths disagree.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.embeddings import Embeddings
+    >>> pets = Embeddings.from_array(np.eye(3, dtype=np.float32), ["▁cat", "▁dog", "s"], name="pets")
+    >>> pets.index("dog"), pets.token_bytes[1]
+    (1, b' dog')
+    """
+
+    matrix: NDArray[np.float32]
+    tokens: list[str]
+    token_bytes: list[bytes | None]
+    special: NDArray[np.bool_]
+    byte_token: NDArray[np.bool_]
+    has_token: NDArray[np.bool_]
+    which: Which
+    name: str
+    rows: RowScan
+    tokens_beyond_rows: int
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        lengths = {
+            field: len(getattr(self, field))
+            for field in ("matrix", "tokens", "token_bytes", "special", "byte_token", "has_token")
+        }
+        if len(set(lengths.values())) != 1:
+            raise InputError(
+                f"the fields of Embeddings {self.name} disagree on the number of rows: {lengths}"
+            )
+
+    @classmethod
+    def from_array(
+        cls,
+        matrix: ArrayLike,
+        tokens: Sequence[str],
+        *,
+        name: str = "array",
+        which: Which = "input",
+        special: Sequence[str] = (),
+        spelling: Spelling | None = None,
+        threads: int | None = None,
+    ) -> Embeddings:
+        """Make an `Embeddings` of a plain array and a list of tokens.
+
+        Parameters
+        ----------
+        matrix
+            (V, d), floating point; float32 and C-contiguous is used as it is, anything else is copied.
+        tokens
+            V strings.
+        name, which
+            As in `Embeddings`.
+        special
+            The tokens of `tokens` which are special and spell nothing.
+        spelling
+            How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
+        threads
+            Threads for the scan of the rows.
+
+        Raises
+        ------
+        InputError
+            If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
+            if `tokens` is not V strings.
+        """
+        array = _as_matrix(matrix)
+        tokens = list(tokens)
+        if len(tokens) != len(array):
+            raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
+        spelling = spelling or Spelling.guess(tokens)
+        rows = scan_named_rows(array, tokens, threads=threads)
+        is_special = np.array([t in set(special) for t in tokens], dtype=bool)
+        return cls(
+            matrix=array,
+            tokens=tokens,
+            token_bytes=[
+                None if s else spelling.spell(t) or None for t, s in zip(tokens, is_special, strict=True)
+            ],
+            special=is_special,
+            byte_token=np.array([spelling.is_byte(t) for t in tokens], dtype=bool),
+            has_token=np.ones(len(tokens), dtype=bool),
+            which=which,
+            name=name,
+            rows=rows,
+            tokens_beyond_rows=0,
+            provenance=Provenance(source="array", dtype=str(np.asarray(matrix).dtype)),
+        )
+
+    @property
+    def zero(self) -> NDArray[np.bool_]:
+        """(V,) bool: rows that are all zero, for which a cosine is undefined."""
+        return self.rows.zero
+
+    @property
+    def norms(self) -> NDArray[np.float64]:
+        """(V,) float64: the Euclidean norm of each row."""
+        return self.rows.norms
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many rows or tokens are odd, by what is odd about them."""
+        equal = self.rows.first_equal != np.arange(len(self.tokens))
+        return {
+            "rows beyond the tokenizer": int(np.count_nonzero(~self.has_token)),
+            "tokens beyond the rows": self.tokens_beyond_rows,
+            "special tokens": int(np.count_nonzero(self.special)),
+            "zero rows": int(np.count_nonzero(self.zero)),
+            "rows equal to an earlier row": int(np.count_nonzero(equal)),
+        }
+
+    @cached_property
+    def _by_token(self) -> dict[str, int]:
+        return {t: row for row, t in reversed(list(enumerate(self.tokens)))}
+
+    @cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        # Of several rows that spell the same the first text token is wanted, so it is written last.
+        text_last = np.lexsort((-np.arange(len(self.tokens)), ~self.byte_token))
+        return {b: int(row) for row in text_last if (b := self.token_bytes[row]) is not None}
+
+    def index(self, token: str | int) -> int:
+        """Return the row of a token, from what a person types.
+
+        The first of these that exists is taken: the token exactly as the tokenizer writes it (``"Ġdog"``);
+        a placeholder ``"<row 42>"``; the token that spells it after a space (``" dog"``); before a space
+        (``"dog "``, in vocabularies that write the space behind the word); the token that spells exactly
+        it (``"dog"``). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses.
+        Among tokens that spell the same, text comes before a byte token, then the lower row. ``"42"`` is
+        the token that spells 42; the integer 42 is the row.
+
+        Raises
+        ------
+        InputError
+            If there is no such token (close ones are listed) or no such row.
+        """
+        return find_row(token, self.tokens, self._by_token, self._by_bytes, self.name)
+
+    def text(self, row: int) -> str:
+        """Return what a row's token spells, as text, or the token itself if it spells nothing."""
+        spelled = self.token_bytes[row]
+        return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        v, d = self.matrix.shape
+        return f"Embeddings({self.name!r}, {self.which}, {v} x {d})"
+
+    def summary(self) -> str:
+        """Return a few lines: the shape, where it was read, and the count of each oddity."""
+        origin = self.provenance
+        lines = [
+            repr(self),
+            f"  source: {origin.source}" + (f" @ {origin.revision}" if origin.revision else ""),
+        ]
+        if origin.tensor:
+            tied = ", tied" if origin.tied else ""
+            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}) in {origin.file}")
+        if origin.tokenizer:
+            lines.append(f"  tokens: {origin.tokenizer}")
+        lines += [f"  {what}: {count}" for what, count in self.counts.items()]
+        lines += [f"  note: {note}" for note in origin.notes]
+        return "\n".join(lines)
+
+
+def scan_named_rows(
+    matrix: NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
+) -> RowScan:
+    """`scan_rows`, whose error also names the token of the row that holds NaN or infinity."""
+    try:
+        return scan_rows(matrix, threads=threads)
+    except InputError as error:
+        for start in range(0, len(matrix), 4096):
+            bad = np.flatnonzero(~np.isfinite(matrix[start : start + 4096]).all(axis=1))
+            if bad.size:
+                row = start + int(bad[0])
+                raise InputError(
+                    f"row {row}, token {tokens[row]!r}, holds NaN or infinity; "
+                    "repair the row in the checkpoint, or pass the finite rows to Embeddings.from_array"
+                ) from error
+        raise
+
+
+def _as_matrix(matrix: ArrayLike) -> NDArray[np.float32]:
+    array = np.asarray(matrix)
+    if not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"the matrix is of {array.dtype}; it must be of floating point")
+    if array.ndim != 2 or array.size == 0:
+        raise InputError(
+            f"the matrix has shape {array.shape}; it must be 2-D, (tokens, width), and not empty"
+        )
+    with np.errstate(over="ignore"):
+        result: NDArray[np.float32] = np.ascontiguousarray(array, dtype=np.float32).view()
+    result.flags.writeable = False
+    return result

@@ -1,0 +1,70 @@
+"""Where a matrix comes from: enough to say which numbers were measured on what."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from embgeom.errors import LoadError
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where an `Embeddings` was read from.
+
+    Parameters
+    ----------
+    source
+        The folder, file or Hugging Face id as it was asked for; ``"array"`` for an array in memory.
+    revision
+        The commit of a Hugging Face repository, or None.
+    file
+        The model file that holds the tensor, or None.
+    tensor
+        The tensor's name in that file, or None.
+    dtype
+        The type in which the file stores it, as the file names it: ``"F32"``, ``"BF16"``, ...
+    tied
+        Whether the model uses one matrix as input embedding and output (un)embedding.
+    tokenizer
+        The file the tokens were read from, or None.
+    notes
+        What was odd while loading, each a sentence.
+    """
+
+    source: str
+    revision: str | None = None
+    file: Path | None = None
+    tensor: str | None = None
+    dtype: str | None = None
+    tied: bool = False
+    tokenizer: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str | None:
+        """SHA-256 of the model file in hexadecimal, computed when first asked for; None without a file.
+
+        The Hugging Face cache names a large file's blob by its SHA-256, so there nothing is read.
+
+        Raises
+        ------
+        LoadError
+            If the file is gone or cannot be read any more.
+        """
+        if self.file is None:
+            return None
+        blob = self.file.resolve()
+        if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+            return blob.name
+        digest = hashlib.sha256()
+        try:
+            with self.file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+        except OSError as error:
+            raise LoadError(f"{self.file} cannot be read for its SHA-256: {error.strerror}") from error
+        return digest.hexdigest()

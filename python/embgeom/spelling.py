@@ -1,0 +1,125 @@
+"""What a token spells in running text, as bytes, whatever way its tokenizer writes it.
+
+Tokenizers write the same text differently: ``Ġthe`` (byte-level), ``▁the`` (SentencePiece), ``the`` and
+``##ing`` (WordPiece), ``the</w>`` (end-of-word suffix), ``<0x41>`` (byte fallback). Two vocabularies can
+only be compared on what the tokens spell, with their spaces.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+METASPACE = "▁"
+_BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """The way one tokenizer writes text into its tokens.
+
+    Parameters
+    ----------
+    byte_level
+        Every character stands for one byte (GPT-2): ``Ġ`` is the space.
+    space
+        The character that stands for a space (SentencePiece: ``▁``), or None.
+    continuation
+        The mark of a token that continues a word (WordPiece: ``##``), or None. Where it is set, a token
+        without it begins a word and has an implied space before it, except punctuation and CJK
+        characters, which WordPiece splits off whether or not a space is there.
+    word_end
+        The mark of a token that ends a word (``</w>``), spelled as a space, or None.
+    byte_fallback
+        ``<0x41>`` stands for the byte 0x41.
+
+    Examples
+    --------
+    >>> Spelling(byte_level=True).spell("Ġdog")
+    b' dog'
+    >>> Spelling(space="▁").spell("dog▁")
+    b'dog '
+    >>> Spelling(continuation="##").spell("dog"), Spelling(continuation="##").spell("##gy")
+    (b' dog', b'gy')
+    """
+
+    byte_level: bool = False
+    space: str | None = None
+    continuation: str | None = None
+    word_end: str | None = None
+    byte_fallback: bool = False
+
+    def is_byte(self, token: str) -> bool:
+        """Return whether `token` is a fallback for one raw byte, such as ``<0x41>``."""
+        return self.byte_fallback and _BYTE_TOKEN.fullmatch(token) is not None
+
+    def spell(self, token: str) -> bytes:
+        """Return the bytes which `token` spells in running text, with its spaces."""
+        if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(match[1], 16)])
+        if self.continuation is not None:
+            return self._spell_word_piece(token, self.continuation)
+        end = b""
+        if self.word_end and token.endswith(self.word_end):
+            token, end = token.removesuffix(self.word_end), b" "
+        if self.byte_level:
+            return _from_byte_level(token) + end
+        if self.space is not None:
+            token = token.replace(self.space, " ")
+        return utf8(token) + end
+
+    @staticmethod
+    def _spell_word_piece(token: str, continuation: str) -> bytes:
+        if token.startswith(continuation) and token != continuation:
+            return utf8(token.removeprefix(continuation))
+        implied = bool(token) and token[0].isalnum() and not _is_cjk(token[0])
+        return utf8(" " + token if implied else token)
+
+    @classmethod
+    def guess(cls, tokens: Iterable[str]) -> Spelling:
+        """Return the spelling that a bare list of tokens seems to use; plain text if it has no marks."""
+        tokens = list(tokens)
+        few = max(1, len(tokens) // 1000)
+        byte_fallback = sum(_BYTE_TOKEN.fullmatch(t) is not None for t in tokens) == 256
+        if sum(METASPACE in t for t in tokens) >= few:
+            return cls(space=METASPACE, byte_fallback=byte_fallback)
+        if sum(t.startswith("Ġ") for t in tokens) >= few:
+            return cls(byte_level=True)
+        if sum(t.startswith("##") and len(t) > 2 for t in tokens) >= few:
+            return cls(continuation="##")
+        if sum(t.endswith("</w>") for t in tokens) >= few:
+            return cls(word_end="</w>")
+        return cls(byte_fallback=byte_fallback)
+
+
+def utf8(text: str) -> bytes:
+    """UTF-8 of `text`; a lone surrogate, which a JSON file may hold, keeps its own three bytes."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+@cache
+def byte_level_alphabet() -> dict[str, int]:
+    """Return the character that stands for each byte in a byte-level vocabulary, as a map to the byte.
+
+    Bytes that print stand for themselves (as Latin-1); the others take the code points from 256 on, in
+    the order of the bytes.
+    """
+    printing = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printing]
+    return {chr(b): b for b in printing} | {chr(256 + i): b for i, b in enumerate(others)}
+
+
+def _from_byte_level(token: str) -> bytes:
+    alphabet = byte_level_alphabet()
+    try:
+        return bytes(alphabet[c] for c in token)
+    except KeyError:
+        # A token outside the alphabet was added as text, and tokenizers decode it as text.
+        return utf8(token)
+
+
+def _is_cjk(character: str) -> bool:
+    return unicodedata.name(character, "").startswith("CJK ")
