@@ -1,0 +1,123 @@
+"""The tensors of a model, whether one file holds them or many; only the file that is needed is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embgeom.errors import LoadError
+from embgeom.loading.folder import Source, read_json
+from embgeom.loading.safetensors_file import SafetensorsFile
+from embgeom.loading.torch_file import TorchFile
+
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+
+
+class TensorFile(Protocol):
+    """An open file of tensors."""
+
+    path: Path
+    names: tuple[str, ...]
+    aliases: dict[str, str]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+
+    def dtype(self, name: str) -> str:
+        """Return the stored type of a tensor: F32, BF16, ..."""
+
+    def read(self, name: str, *, progress: bool = False) -> NDArray[np.float32]:
+        """One tensor as float32."""
+
+
+class Checkpoint:
+    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for."""
+
+    def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
+        self.where = where
+        self._files = files
+        self._open_file = open_file
+        self._opened: dict[str, TensorFile] = {}
+        self.sharded = len(set(files.values())) > 1
+        self.names: tuple[str, ...] = tuple(files)
+        self.aliases: dict[str, str] = {}
+
+    @classmethod
+    def single(cls, file: TensorFile) -> Checkpoint:
+        """Return the checkpoint of one file."""
+        path = str(file.path)
+        checkpoint = cls(path, dict.fromkeys(file.names, path), lambda _: file)
+        checkpoint.aliases = file.aliases
+        return checkpoint
+
+    @classmethod
+    def indexed(cls, source: Source, index: Path) -> Checkpoint:
+        """Return the checkpoint of an index file: a table from tensor name to shard."""
+        table = read_json(index).get("weight_map")
+        if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
+            raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
+
+        def open_shard(name: str) -> TensorFile:
+            parts = PurePosixPath(name)
+            if parts.is_absolute() or ".." in parts.parts:
+                raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
+            path = source.find(name)
+            if path is None:
+                raise LoadError(
+                    f"{index} names the shard {name}, which {source.name} does not hold; fetch it"
+                )
+            return open_file(path)
+
+        return cls(str(index), table, open_shard)
+
+    def file(self, name: str) -> TensorFile:
+        """Return the open file that holds a tensor."""
+        shard = self._files[name]
+        if shard not in self._opened:
+            self._opened[shard] = self._open_file(shard)
+        file = self._opened[shard]
+        if name not in file.names:
+            raise LoadError(f"{self.where} says that {name} is in {shard}, but it is not; fetch both again")
+        return file
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self.file(name).shape(name)
+
+
+def open_file(path: Path) -> TensorFile:
+    """Open one file of tensors by its suffix."""
+    if path.suffix in TORCH_SUFFIXES:
+        return TorchFile(path)
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    raise LoadError(
+        f"{path} has the suffix {path.suffix!r}; embgeom reads .safetensors, {', '.join(TORCH_SUFFIXES)}, "
+        ".npy and .npz, and folders that hold the first of these"
+    )
+
+
+def open_checkpoint(source: Source) -> Checkpoint:
+    """Find the tensors of the model at `source`, safetensors first.
+
+    Raises
+    ------
+    LoadError
+        If there is no checkpoint, or its files cannot be read.
+    """
+    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+        if path := source.find(f"{stem}.{suffix}"):
+            return Checkpoint.single(open_file(path))
+        if index := source.find(f"{stem}.{suffix}.index.json"):
+            return Checkpoint.indexed(source, index)
+    others = source.list_local("*.safetensors")
+    if len(others) == 1:
+        return Checkpoint.single(open_file(others[0]))
+    found = f" (it holds {', '.join(p.name for p in others[:5])}: name one of these files)" if others else ""
+    raise LoadError(
+        f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
+    )

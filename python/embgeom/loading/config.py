@@ -1,0 +1,63 @@
+"""What a model's config.json says about its vocabulary, its width and its ties."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from embgeom.loading.folder import Source, read_json
+
+# Where a multimodal model keeps the configuration of its language model.
+_NESTED = ("text_config", "language_config", "llm_config")
+# The width of the embedding comes first: some models project it to another hidden size.
+_WIDTH = ("word_embed_proj_dim", "embedding_size", "hidden_size", "n_embd", "d_model", "n_embed", "dim")
+# Transformers ties a model whose config says nothing, except these, whose own default is not to.
+# fmt: off
+_UNTIED_BY_DEFAULT = frozenset({
+    "deepseek_v2", "deepseek_v3", "glm", "glm4", "gpt_neox", "gpt_oss", "gptj", "llama", "mistral", "mixtral",
+    "nemotron", "olmo", "olmo2", "olmoe", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "stablelm",
+})
+# fmt: on
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The few values of config.json that loading needs; None where it does not say.
+
+    Parameters
+    ----------
+    vocab_size
+        How many rows the matrix should have.
+    width
+        How many columns.
+    tied
+        Whether one matrix is both input embedding and output matrix.
+    """
+
+    vocab_size: int | None = None
+    width: int | None = None
+    tied: bool | None = None
+
+    @classmethod
+    def read(cls, source: Source) -> ModelConfig:
+        """Return the values of the config.json at `source`; all None if it has none."""
+        path = source.find("config.json")
+        return cls() if path is None else cls.parse(read_json(path))
+
+    @classmethod
+    def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
+        """Return the values of a parsed config.json; a nested language model's come before the outer ones."""
+        text: dict[str, Any] = next((config[key] for key in _NESTED if isinstance(config.get(key), dict)), {})
+        merged = {**config, **text}
+        tied = merged.get("tie_word_embeddings")
+        if not isinstance(tied, bool):
+            tied = False if merged.get("model_type") in _UNTIED_BY_DEFAULT else None
+        return cls(_positive(merged, "vocab_size"), _positive(merged, *_WIDTH), tied)
+
+
+def _positive(config: Mapping[str, Any], *keys: str) -> int | None:
+    """Return the first positive integer under one of `keys`."""
+    values = (config.get(key) for key in keys)
+    return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)

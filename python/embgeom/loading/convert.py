@@ -1,0 +1,85 @@
+"""Stored numbers to float32, once, in chunks, so that no second copy of the tensor is ever held."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embgeom.errors import LoadError
+
+# How each stored type is read from the file; NumPy has no bfloat16, so its bits are read.
+READ_AS: dict[str, np.dtype[np.generic]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "F64": np.dtype("<f8"),
+}
+_CHUNK_BYTES = 1 << 24
+
+
+def check_dtype(stored: str, tensor: str) -> None:
+    """Raise the LoadError for a stored type that is not one of the four floating-point types."""
+    if stored not in READ_AS:
+        raise LoadError(
+            f"{tensor} is stored as {stored}, which embgeom does not read (it reads {', '.join(READ_AS)}); "
+            "a quantised model has to be dequantised first, or take the original checkpoint"
+        )
+
+
+def to_float32(
+    raw: NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
+) -> NDArray[np.float32]:
+    """Convert the raw (V, d) array of a tensor to float32.
+
+    An aligned, C-contiguous float32 array is returned as it is. float16 and bfloat16 convert exactly,
+    float64 is rounded.
+
+    Parameters
+    ----------
+    raw
+        (V, d), of the dtype which `READ_AS` gives for `stored`.
+    stored
+        The stored type: F32, F16, BF16 or F64.
+    tensor
+        Its name, for messages.
+    progress
+        Show a progress bar.
+
+    Raises
+    ------
+    LoadError
+        If a finite float64 is too large for float32; the row is named.
+    """
+    if raw.dtype == np.float32 and raw.flags.c_contiguous and raw.flags.aligned:
+        return raw.view(np.float32)
+    result = np.empty(raw.shape, dtype=np.float32)
+    step = max(1, _CHUNK_BYTES // max(1, raw[:1].nbytes))
+    for start in _steps(len(raw), step, tensor, progress):
+        chunk, out = raw[start : start + step], result[start : start + step]
+        if stored == "BF16":
+            # A bfloat16 is the upper half of the float32 of the same value.
+            np.left_shift(chunk, 16, out=out.view(np.uint32), dtype=np.uint32)
+            continue
+        with np.errstate(over="ignore"):
+            out[...] = chunk
+        if stored == "F64":
+            _check_overflow(chunk, out, start, tensor)
+    return result
+
+
+def _steps(rows: int, step: int, tensor: str, progress: bool) -> range:
+    steps = range(0, rows, step)
+    if not progress:
+        return steps
+    from tqdm import tqdm
+
+    return tqdm(steps, desc=f"converting {tensor}", unit="chunk")  # type: ignore[no-any-return]
+
+
+def _check_overflow(chunk: NDArray[np.generic], out: NDArray[np.float32], start: int, tensor: str) -> None:
+    lost = np.flatnonzero((np.isinf(out) & np.isfinite(chunk.astype(np.float64))).any(axis=1))
+    if lost.size:
+        raise LoadError(
+            f"row {start + int(lost[0])} of {tensor} holds a float64 too large for float32; "
+            "scale the matrix and pass it to Embeddings.from_array"
+        )

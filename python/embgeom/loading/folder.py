@@ -1,0 +1,99 @@
+"""The files of a local model folder, and the reading of its JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from embgeom.errors import LoadError
+
+
+class Source(Protocol):
+    """A place that holds a model's files: a local folder or a Hugging Face repository."""
+
+    @property
+    def name(self) -> str:
+        """What a person calls the model."""
+
+    @property
+    def revision(self) -> str | None:
+        """The commit the files are of, where there is one."""
+
+    def find(self, filename: str) -> Path | None:
+        """Return the local path of a file of the model, fetched if need be; None if there is none."""
+
+    def list_local(self, pattern: str) -> list[Path]:
+        """Return the files that match a glob pattern, where listing costs nothing; else none."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model folder on this machine."""
+
+    path: Path
+    revision: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path.resolve().name
+
+    def find(self, filename: str) -> Path | None:
+        """Return the path of a file in the folder, or None."""
+        path = self.path / filename
+        try:
+            path.stat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreadable(path, error) from error
+        return path
+
+    def list_local(self, pattern: str) -> list[Path]:
+        """Return the files of the folder that match a glob pattern, in order of name."""
+        return sorted(self.path.glob(pattern))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read, is not JSON, or holds something else than an object.
+    """
+    content = parse_json(read_bytes(path), str(path))
+    if not isinstance(content, dict):
+        raise LoadError(f"{path} holds a JSON {type(content).__name__}, not an object; fetch the file again")
+    return content
+
+
+def parse_json(text: bytes, where: str) -> Any:
+    """Return the value of the JSON `text`; `where` names it in the LoadError if it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the whole of a small file; LoadError if it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def read_text(path: Path) -> str:
+    """Return the whole of a small UTF-8 file; LoadError if it cannot be read or is not UTF-8."""
+    try:
+        return read_bytes(path).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{path} is not UTF-8 text ({error})") from error
+
+
+def unreadable(path: Path, error: OSError) -> LoadError:
+    """Return the LoadError for a file that the system does not let us read."""
+    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

@@ -1,0 +1,185 @@
+"""Which tensor of a checkpoint is the input embedding, and which the output matrix.
+
+The known names come first; where none is there, the shape decides. When neither gives one tensor, the
+error lists the candidates, and `tensor=` picks one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from embgeom.errors import LoadError
+from embgeom.loading.checkpoint import Checkpoint
+from embgeom.loading.config import ModelConfig
+
+# The end of the tensor's name, best first: encoder-decoder models hold "shared" and copies of it.
+_INPUT = (
+    "shared.weight",
+    "wte.weight",
+    "embed_tokens.weight",
+    "embed_in.weight",
+    "word_embeddings.weight",
+    "tok_embeddings.weight",
+    "word_embedding.weight",
+    "token_embedding.weight",
+    "backbone.embeddings.weight",
+    "backbone.embedding.weight",
+    "rwkv.embeddings.weight",
+    "embeddings.tok_embeddings.weight",
+)
+_OUTPUT = ("lm_head.weight", "embed_out.weight", "predictions.decoder.weight", "lm_head.decoder.weight",
+           "vocab_projector.weight")  # fmt: skip
+# These are common ends of other tensors' names, and count only as the whole name.
+_OUTPUT_WHOLE = ("output.weight", "model.output.weight", "head.weight", "language_model.output.weight")
+_ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|per_layer")
+_TEXT_MODEL = re.compile(r"language_model|text_model|llm")
+_MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The tensor to read, whether the model ties it to the other side, and what was odd."""
+
+    name: str
+    tied: bool
+    notes: tuple[str, ...] = ()
+
+
+def choose_tensor(
+    checkpoint: Checkpoint, config: ModelConfig, which: str, tensor: str | None, vocabulary: int
+) -> Choice:
+    """Choose the tensor for `which` ("input" or "output").
+
+    Parameters
+    ----------
+    checkpoint, config
+        The model.
+    which
+        ``"input"`` or ``"output"``.
+    tensor
+        The user's own choice of a name, or None.
+    vocabulary
+        How many tokens the tokenizer has.
+
+    Raises
+    ------
+    LoadError
+        If there is no such tensor, more than one, or the model has no matrix of this kind.
+    """
+    if tensor is not None:
+        return _asked_for(checkpoint, config, tensor)
+    names = (*checkpoint.names, *checkpoint.aliases)
+    own = _by_name(checkpoint, names, which)
+    other = _by_name(checkpoint, names, "output" if which == "input" else "input")
+    held, other_held = _held(checkpoint, own), _held(checkpoint, other)
+    if config.tied and which == "output" and other_held:
+        # The model computes its logits with the input embedding, whatever else the file may hold.
+        return Choice(other_held, True)
+    if held:
+        shared = held == other_held
+        notes = (
+            ("config.json says untied, but the file holds one tensor for both",)
+            if shared and config.tied is False
+            else ()
+        )
+        return Choice(
+            held, shared or bool(config.tied) or (other_held is None and config.tied is None), notes
+        )
+    if other_held is None:
+        other_held = _by_shape(checkpoint, config, which, vocabulary)
+        if which == "input" or config.tied:
+            return Choice(other_held, bool(config.tied))
+    if config.tied is False:
+        raise LoadError(
+            f"{checkpoint.where} holds no {which} matrix, only {other_held}, and its "
+            "config.json does not tie the two; take the checkpoint with its language-model head, or pick a tensor "
+            "with tensor=NAME (--tensor NAME)"
+        )
+    notes = (
+        ()
+        if config.tied
+        else (f"config.json does not say whether the model is tied; it holds only {other_held}",)
+    )
+    return Choice(other_held, True, notes)
+
+
+def _asked_for(checkpoint: Checkpoint, config: ModelConfig, tensor: str) -> Choice:
+    name = checkpoint.aliases.get(tensor, tensor)
+    if name not in checkpoint.names:
+        matrices = _candidates(checkpoint, _may_embed(checkpoint.names), lambda _: True)
+        raise LoadError(
+            f"{checkpoint.where} holds no tensor {tensor}; it holds, among others, {_listed(matrices)}"
+        )
+    either = {_held(checkpoint, _by_name(checkpoint, checkpoint.names, side)) for side in ("input", "output")}
+    return Choice(name, bool(config.tied) and name in either)
+
+
+def _held(checkpoint: Checkpoint, name: str | None) -> str | None:
+    """Return the tensor that the file holds for a name which may be an alias."""
+    return None if name is None else checkpoint.aliases.get(name, name)
+
+
+def _by_name(checkpoint: Checkpoint, names: Iterable[str], which: str) -> str | None:
+    """Return the tensor with a known name, or None; of several with the same ending, the text decoder's."""
+    names = [n for n in names if not _ELSEWHERE.search(n)]
+    for ending in _INPUT if which == "input" else _OUTPUT:
+        hits = [n for n in names if n == ending or n.endswith("." + ending)]
+        if len(hits) > 1:
+            hits = [n for n in hits if _TEXT_MODEL.search(n)] or [n for n in hits if "decoder" in n] or hits
+        if len(hits) > 1:
+            shapes = {n: checkpoint.shape(checkpoint.aliases.get(n, n)) for n in hits}
+            raise _ambiguous(checkpoint, which, shapes)
+        if hits:
+            return hits[0]
+    return next((n for n in _OUTPUT_WHOLE if which == "output" and n in names), None)
+
+
+def _by_shape(checkpoint: Checkpoint, config: ModelConfig, which: str, vocabulary: int) -> str:
+    """Return the only 2-D tensor with about as many rows as the vocabulary."""
+
+    def fits(rows: int) -> bool:
+        return rows == config.vocab_size or 0.99 * vocabulary <= rows <= max(
+            1.1 * vocabulary, vocabulary + 1024
+        )
+
+    names: list[str] = list(checkpoint.names)
+    if checkpoint.sharded:
+        # The index gives no shapes, and opening every shard would fetch the whole model.
+        names = _may_embed(names)
+    exact = _candidates(checkpoint, names, lambda rows: rows in (config.vocab_size, vocabulary))
+    found = exact if len(exact) == 1 else _candidates(checkpoint, names, fits)
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        raise _ambiguous(checkpoint, which, found)
+    raise LoadError(
+        f"{checkpoint.where} holds no tensor with a known name, nor one with about "
+        f"{config.vocab_size or vocabulary} rows, but "
+        f"{_listed(_candidates(checkpoint, names, lambda _: True))}; pick one with tensor=NAME (--tensor NAME)"
+    )
+
+
+def _may_embed(names: Iterable[str]) -> list[str]:
+    return [n for n in names if _MAY_EMBED.search(n) and not _ELSEWHERE.search(n)]
+
+
+def _candidates(
+    checkpoint: Checkpoint, names: Iterable[str], wanted: Callable[[int], bool]
+) -> dict[str, tuple[int, ...]]:
+    shapes = {n: checkpoint.shape(n) for n in names}
+    return {n: s for n, s in shapes.items() if len(s) == 2 and wanted(s[0])}
+
+
+def _ambiguous(checkpoint: Checkpoint, which: str, found: dict[str, tuple[int, ...]]) -> LoadError:
+    return LoadError(
+        f"{checkpoint.where} holds {len(found)} tensors that may be the {which} matrix: {_listed(found)}; "
+        "pick one with tensor=NAME (--tensor NAME)"
+    )
+
+
+def _listed(found: dict[str, tuple[int, ...]], most: int = 12) -> str:
+    shown = [f"{name} {list(shape)}" for name, shape in list(found.items())[:most]]
+    more = f" and {len(found) - most} more" if len(found) > most else ""
+    return (", ".join(shown) or "no matrices") + more

@@ -1,0 +1,94 @@
+"""The tensors of a PyTorch checkpoint (.bin, .pt, .pth), read without running any code it may hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embgeom.errors import LoadError
+from embgeom.loading.convert import check_dtype, to_float32
+
+_STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
+# Training frameworks put the model beside the optimiser, under one of these.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+
+
+class TorchFile:
+    """An open PyTorch checkpoint; `names`, `aliases`, `shape`, `dtype` and `read` as in `SafetensorsFile`.
+
+    Raises
+    ------
+    LoadError
+        If torch is not installed, or the file is no checkpoint of tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._tensors = _tensors(_load(path), path)
+        self.names: tuple[str, ...] = tuple(self._tensors)
+        self.aliases: dict[str, str] = {}
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> str:
+        """Return the stored type of a tensor, named as in safetensors."""
+        stored = str(self._tensors[name].dtype)
+        return _STORED.get(stored, stored)
+
+    def read(self, name: str, *, progress: bool = False) -> NDArray[np.float32]:
+        """One tensor as float32: a view of the file where it is stored so, else a converted copy."""
+        import torch
+
+        tensor, stored = self._tensors[name].detach(), self.dtype(name)
+        check_dtype(stored, f"{name} in {self.path}")
+        raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
+        return to_float32(raw, stored, name, progress=progress)
+
+
+def _load(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise LoadError(
+            f"{path} is a PyTorch checkpoint, which needs torch: pip install torch, or take safetensors"
+        ) from error
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+    except Exception as error:
+        # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
+        raise LoadError(
+            f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({type(error).__name__}: "
+            f"{_first_line(error)}); fetch it again, or save the model as safetensors"
+        ) from error
+
+
+def _is_zip(path: Path) -> bool:
+    """Return whether the file is of the format since torch 1.6, which alone can be mapped."""
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PK\x03\x04"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), "no message")
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Any]:
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        return {"tensor": content}
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise LoadError(f"{path} holds a {type(content).__name__}, not a table of tensors")
+    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    if not tensors:
+        raise LoadError(f"{path} holds no tensors, but {', '.join(map(str, list(content)[:5])) or 'nothing'}")
+    return tensors
