@@ -1,0 +1,263 @@
+"""Which rows of two models stand for the same token.
+
+Tokens are matched on what they spell, in two steps.
+
+1. Same bytes ("exact"): both tokens spell the same bytes, spaces included, as ``Ġdog`` and ``▁dog`` do. A
+   vocabulary may hold a character twice, as text and as a raw byte (``a`` and ``<0x61>``): text goes with text
+   and byte with byte, and a byte goes with text only where neither has a partner of its own kind (``<0x0A>``
+   and a newline written as such).
+2. Same word ("word"), only where one vocabulary writes the space before its words (``▁dog``) and the other
+   behind them (``dog▁``), so that hardly any word has the same bytes in both: what is still unmatched is
+   matched as `` dog`` with ``dog ``. Each is a whole word as far as its vocabulary can say, but the first may
+   also begin a longer word and the second end one, so this is less certain. It takes words that begin and end
+   with a letter or digit: an opening quote after a space is not the closing quote before one.
+
+Every match is one to one. A spelling that a vocabulary holds twice decides nothing, and is left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embgeom.embeddings import Embeddings
+from embgeom.errors import InputError
+
+MIN_SHARED = 10
+"""With fewer shared tokens a comparison says nothing, and `require_shared` refuses it."""
+
+REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
+"""Why a row is left out: it is a special token; has no token or spells nothing; is all zero, so that its
+cosine is undefined; its spelling occurs twice in either vocabulary; the other vocabulary does not have it."""
+
+_Rows = Mapping[bytes, list[int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Match:
+    """The rows of the tokens that two vocabularies share, and why the others are left out.
+
+    Parameters
+    ----------
+    ids_a, ids_b
+        (m,) int64 rows of the two models, in increasing order of ``ids_a``; no row occurs twice.
+    certainty
+        (m,) strings: ``"exact"`` for the same bytes, ``"word"`` for the same word with its space on the other
+        side.
+    left_out_a, left_out_b
+        How many rows of each model are left out, by the reasons in `REASONS`.
+    name_a, name_b
+        The names of the models.
+
+    Raises
+    ------
+    InputError
+        If the three arrays are not equally long.
+    """
+
+    ids_a: NDArray[np.int64]
+    ids_b: NDArray[np.int64]
+    certainty: NDArray[np.str_]
+    left_out_a: dict[str, int]
+    left_out_b: dict[str, int]
+    name_a: str
+    name_b: str
+
+    def __post_init__(self) -> None:
+        if not len(self.ids_a) == len(self.ids_b) == len(self.certainty):
+            raise InputError(
+                f"a Match of {len(self.ids_a)}, {len(self.ids_b)} and {len(self.certainty)} entries; "
+                "ids_a, ids_b and certainty are one entry for each pair"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ids_a)
+
+    def summary(self) -> str:
+        """Return a few lines: how many tokens are shared, how surely, and why the others are not."""
+        sure = Counter(self.certainty.tolist())
+        lines = [f"{self.name_a} and {self.name_b} share {len(self)} tokens"]
+        lines += [f"  {kind}: {sure[kind]}" for kind in ("exact", "word") if sure[kind]]
+        for name, left_out in ((self.name_a, self.left_out_a), (self.name_b, self.left_out_b)):
+            reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count)
+            lines.append(f"  left out of {name}: {reasons or 'nothing'}")
+        return "\n".join(lines)
+
+
+def match(a: Embeddings, b: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows of the tokens that two models share.
+
+    Parameters
+    ----------
+    a, b
+        The models.
+
+    Returns
+    -------
+    ids_a, ids_b
+        (m,) int64: ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may be
+        0; `match_vocabularies` also says how sure each pair is and why rows are left out.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.embeddings import Embeddings
+    >>> a = Embeddings.from_array(np.eye(3), ["▁cat", "▁dog", "s"])
+    >>> b = Embeddings.from_array(np.eye(2), ["Ġdog", "Ġcow"])
+    >>> match(a, b)
+    (array([1]), array([0]))
+    """
+    found = match_vocabularies(a, b)
+    return found.ids_a, found.ids_b
+
+
+def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
+    """Match the tokens of two models, with the certainty of each pair and the count of rows left out.
+
+    Parameters
+    ----------
+    a, b
+        The models.
+
+    Returns
+    -------
+    Match
+        See there; the rules are at the head of this module.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.embeddings import Embeddings
+    >>> a = Embeddings.from_array(np.eye(2), ["▁cat", "▁dog"], name="prefix")
+    >>> b = Embeddings.from_array(np.eye(2), ["dog▁", "cow▁"], name="suffix")
+    >>> print(match_vocabularies(a, b).summary())
+    prefix and suffix share 1 tokens
+      word: 1
+      left out of prefix: absent 1
+      left out of suffix: absent 1
+    """
+    text_a, bytes_a = _spellings(a)
+    text_b, bytes_b = _spellings(b)
+    exact = dict(_same_bytes(text_a, bytes_a, text_b, bytes_b))
+    words: dict[int, int] = {}
+    sides = {space_side(a), space_side(b)}
+    if sides == {"before", "behind"}:
+        words = _same_word(text_a, text_b, exact, a_before=space_side(a) == "before")
+    pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
+    ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
+    ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
+    return Match(
+        ids_a=ids_a,
+        ids_b=ids_b,
+        certainty=np.array([kind for _, _, kind in pairs], dtype="<U5"),
+        left_out_a=_left_out(a, ids_a, (text_a, bytes_a), (text_b, bytes_b)),
+        left_out_b=_left_out(b, ids_b, (text_b, bytes_b), (text_a, bytes_a)),
+        name_a=a.name,
+        name_b=b.name,
+    )
+
+
+def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
+    """Refuse a match of too few tokens to compare anything.
+
+    Raises
+    ------
+    InputError
+        If `found` has fewer than `minimum` pairs; both models and the counts are named.
+    """
+    if len(found) < minimum:
+        raise InputError(f"too few shared tokens, at least {minimum} are needed: {found.summary()}")
+
+
+def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
+    """Return on which side of its words a vocabulary writes the space, by the majority of its tokens."""
+    before = sum(
+        spelled is not None and _word(spelled, before=True) is not None for spelled in model.token_bytes
+    )
+    behind = sum(
+        spelled is not None and _word(spelled, before=False) is not None for spelled in model.token_bytes
+    )
+    if before == behind:
+        return "none"
+    return "before" if before > behind else "behind"
+
+
+def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:
+    """Return the usable rows of each spelling: those of text tokens, and those of byte tokens."""
+    text: dict[bytes, list[int]] = {}
+    raw: dict[bytes, list[int]] = {}
+    for row, (spelled, is_byte, zero) in enumerate(
+        zip(model.token_bytes, model.byte_token, model.zero, strict=True)
+    ):
+        if spelled is not None and not zero:
+            (raw if is_byte else text).setdefault(spelled, []).append(row)
+    return text, raw
+
+
+def _same_bytes(text_a: _Rows, bytes_a: _Rows, text_b: _Rows, bytes_b: _Rows) -> Iterator[tuple[int, int]]:
+    yield from _single(text_a, text_b)
+    yield from _single(bytes_a, bytes_b)
+    # Only what has no partner of its own kind is left to go with the other kind.
+    yield from _single({s: r for s, r in text_a.items() if s not in text_b and s not in bytes_a}, bytes_b)
+    yield from _single(bytes_a, {s: r for s, r in text_b.items() if s not in text_a and s not in bytes_b})
+
+
+def _single(a: _Rows, b: _Rows) -> Iterator[tuple[int, int]]:
+    """Pair the rows of the spellings that each side holds once."""
+    for spelled, rows in a.items():
+        others = b.get(spelled, ())
+        if len(rows) == 1 == len(others):
+            yield rows[0], others[0]
+
+
+def _same_word(text_a: _Rows, text_b: _Rows, matched: Mapping[int, int], *, a_before: bool) -> dict[int, int]:
+    words_a = _words(text_a, set(matched), before=a_before)
+    words_b = _words(text_b, set(matched.values()), before=not a_before)
+    return dict(_single(words_a, words_b))
+
+
+def _words(text: _Rows, matched: set[int], *, before: bool) -> _Rows:
+    words = (
+        (_word(spelled, before=before), rows) for spelled, rows in text.items() if not matched & set(rows)
+    )
+    return {word: rows for word, rows in words if word is not None}
+
+
+def _word(spelled: bytes, *, before: bool) -> bytes | None:
+    """Return the word in ``" word"`` (before) or ``"word "``, or None if `spelled` is not one such."""
+    word = spelled[1:] if before else spelled[:-1]
+    if not word or spelled != (b" " + word if before else word + b" "):
+        return None
+    try:
+        text = word.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return word if text[0].isalnum() and text[-1].isalnum() else None
+
+
+def _left_out(
+    model: Embeddings, ids: NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
+) -> dict[str, int]:
+    """Count the rows that are not in `ids` by the first of the reasons that holds."""
+    counts = dict.fromkeys(REASONS, 0)
+    matched = set(ids.tolist())
+    for row, spelled in enumerate(model.token_bytes):
+        if row in matched:
+            continue
+        if model.special[row]:
+            reason = "special"
+        elif spelled is None:
+            reason = "no text"
+        elif model.zero[row]:
+            reason = "zero row"
+        elif any(spelled in side for side in other) and any(len(s.get(spelled, ())) > 1 for s in own + other):
+            reason = "ambiguous"
+        else:
+            reason = "absent"
+        counts[reason] += 1
+    return counts
