@@ -125,6 +125,8 @@ class Embeddings:
         """
         array = _as_matrix(matrix)
         tokens = list(tokens)
+        if wrong := [t for t in tokens if not isinstance(t, str)]:
+            raise InputError(f"{wrong[0]!r} among the tokens is a {type(wrong[0]).__name__}, not a string")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         spelling = spelling or Spelling.guess(tokens)

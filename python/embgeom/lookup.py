@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import operator
 import re
 from collections.abc import Mapping, Sequence
 
@@ -25,7 +26,10 @@ def find_row(
 ) -> int:
     """Return the row of `token`; `Embeddings.index` documents the order of preference."""
     if not isinstance(token, str):
-        return _checked(token, len(tokens), name)
+        try:
+            return _checked(operator.index(token), len(tokens), name)
+        except TypeError as error:
+            raise InputError(f"{token!r} is neither a token (a string) nor a row (an integer)") from error
     if token in by_token:
         return by_token[token]
     if match := _ROW.fullmatch(token):
@@ -41,7 +45,7 @@ def find_row(
 def _checked(row: int, rows: int, name: str) -> int:
     if not 0 <= row < rows:
         raise InputError(f"row {row} is outside {name}, whose rows are 0 to {rows - 1}")
-    return int(row)
+    return row
 
 
 def _readings(token: str) -> list[bytes]:

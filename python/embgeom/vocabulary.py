@@ -3,9 +3,9 @@
 Tokens are matched on what they spell, in two steps.
 
 1. Same bytes ("exact"): both tokens spell the same bytes, spaces included, as ``Ġdog`` and ``▁dog`` do. A
-   vocabulary may hold a character twice, as text and as a raw byte (``a`` and ``<0x61>``): text goes with text
-   and byte with byte, and a byte goes with text only where neither has a partner of its own kind (``<0x0A>``
-   and a newline written as such).
+   vocabulary may hold a character twice, as text and as a raw byte (``a`` and ``<0x61>``): text goes with
+   text and byte with byte, and a byte goes with text only where neither has a partner of its own kind
+   (``<0x0A>`` and a newline written as such).
 2. Same word ("word"), only where one vocabulary writes the space before its words (``▁dog``) and the other
    behind them (``dog▁``), so that hardly any word has the same bytes in both: what is still unmatched is
    matched as `` dog`` with ``dog ``. Each is a whole word as far as its vocabulary can say, but the first may
@@ -100,8 +100,8 @@ def match(a: Embeddings, b: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.i
     Returns
     -------
     ids_a, ids_b
-        (m,) int64: ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may be
-        0; `match_vocabularies` also says how sure each pair is and why rows are left out.
+        (m,) int64: ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may
+        be 0; `match_vocabularies` also says how sure each pair is and why rows are left out.
 
     Examples
     --------

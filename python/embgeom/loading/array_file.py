@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embgeom.errors import LoadError
-from embgeom.loading.convert import check_dtype, to_float32
-from embgeom.loading.folder import parse_json, read_bytes, read_text, unreadable
+from embgeom.loading.convert import check_dtype, check_matrix, to_float32
+from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
 from embgeom.loading.tokens import TokenTable, read_tokenizer_json
 from embgeom.spelling import Spelling
 
@@ -36,7 +36,7 @@ def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float3
         if isinstance(content, np.lib.npyio.NpzFile):
             with content as arrays:
                 matrix = _member(arrays, "matrix", path)
-                tokens = [str(t) for t in arrays["tokens"]] if "tokens" in arrays.files else None
+                tokens = _strings(arrays["tokens"], path) if "tokens" in arrays.files else None
         else:
             matrix = np.asarray(content)
     except OSError as error:
@@ -50,6 +50,7 @@ def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float3
         ) from error
     stored = _STORED.get(str(matrix.dtype.newbyteorder("=")), str(matrix.dtype))
     check_dtype(stored, str(path))
+    check_matrix(matrix.shape, str(path))
     return to_float32(matrix, stored, path.name, progress=progress), stored, tokens
 
 
@@ -57,6 +58,12 @@ def _member(arrays: Any, name: str, path: Path) -> NDArray[Any]:
     if name not in arrays.files:
         raise LoadError(f"{path} holds no array {name!r}, but {', '.join(arrays.files)}; save it as {name}=")
     return np.asarray(arrays[name])
+
+
+def _strings(array: NDArray[Any], path: Path) -> list[str]:
+    if array.ndim != 1 or array.dtype.kind not in "US":
+        raise LoadError(f"{path}: tokens is {array.dtype} {list(array.shape)}, not a list of strings")
+    return [str(t) for t in np.char.decode(array, "utf-8")] if array.dtype.kind == "S" else array.tolist()
 
 
 def token_table(tokens: Tokens) -> TokenTable:
@@ -68,7 +75,7 @@ def token_table(tokens: Tokens) -> TokenTable:
     if isinstance(tokens, (str, Path)):
         path = Path(tokens).expanduser()
         if path.suffix != ".json":
-            return _plain(read_text(path).removesuffix("\n").split("\n"), path)
+            return _plain(read_lines(path), path)
         content = parse_json(read_bytes(path), str(path))
         if isinstance(content, dict):
             return read_tokenizer_json(path)

@@ -14,6 +14,7 @@ from embgeom.loading.folder import Source, read_json
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.loading.torch_file import TorchFile
 
+USUAL_STEMS = ("model", "pytorch_model")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
@@ -109,7 +110,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
     LoadError
         If there is no checkpoint, or its files cannot be read.
     """
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
+    for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
         if path := source.find(f"{stem}.{suffix}"):
             return Checkpoint.single(open_file(path))
         if index := source.find(f"{stem}.{suffix}.index.json"):

@@ -26,6 +26,12 @@ def check_dtype(stored: str, tensor: str) -> None:
         )
 
 
+def check_matrix(shape: tuple[int, ...], where: str) -> None:
+    """Raise the LoadError for a tensor that is not a matrix, or an empty one."""
+    if len(shape) != 2 or 0 in shape:
+        raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, width) and not empty")
+
+
 def to_float32(
     raw: NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
 ) -> NDArray[np.float32]:

@@ -86,10 +86,12 @@ def read_bytes(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
-def read_text(path: Path) -> str:
-    """Return the whole of a small UTF-8 file; LoadError if it cannot be read or is not UTF-8."""
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file; LoadError if it cannot be read or is not UTF-8."""
     try:
-        return read_bytes(path).decode("utf-8")
+        # Not splitlines(): a token may hold any of the rarer characters at which that splits.
+        text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
+        return text.removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise LoadError(f"{path} is not UTF-8 text ({error})") from error
 

@@ -119,7 +119,10 @@ class HubRepo:
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
         detail = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        return LoadError(f"{self.name}{revision}: {filename} cannot be fetched: {why} ({detail})")
+        return LoadError(
+            f"{self.name} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
+            f"{why} ({detail})"
+        )
 
 
 def _why(error: Exception) -> str:
@@ -127,7 +130,7 @@ def _why(error: Exception) -> str:
     if isinstance(error, errors.GatedRepoError):
         return "the model is gated; accept its terms on its page, then pass token= or run `hf auth login`"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such model on the Hub and no such folder here; if the model is private, pass token="
+        return "no such model; if the model is private, pass token="
     if isinstance(error, errors.RevisionNotFoundError):
         return "no such revision; look for its name on the model's page"
     if isinstance(error, PermissionError):

@@ -5,25 +5,18 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from embgeom.embeddings import Embeddings, Which, scan_named_rows
+from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read_array, token_table
-from embgeom.loading.checkpoint import Checkpoint, open_checkpoint, open_file
+from embgeom.loading.assemble import assemble
+from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.config import ModelConfig
+from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Folder, Source, unreadable
 from embgeom.loading.hub import HubRepo, looks_like_repo_id
 from embgeom.loading.tensor_names import choose_tensor
-from embgeom.loading.tokens import TokenTable, read_tokens
+from embgeom.loading.tokens import read_tokens
 from embgeom.provenance import Provenance
-
-# Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond this
-# the tokenizer belongs to another model.
-_LEAST_COVERED = 0.5
-_MOST_BEYOND = 0.01
-_ALWAYS_BEYOND = 16
 
 
 def load(
@@ -102,26 +95,53 @@ def load(
         )
     else:
         raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
+    return _load_model(
+        source,
+        path if is_file else None,
+        asked=str(model),
+        which=which,
+        tensor=tensor,
+        tokens=tokens,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def _load_model(
+    source: Source,
+    file: Path | None,
+    *,
+    asked: str,
+    which: Which,
+    tensor: str | None,
+    tokens: Tokens | None,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    """Load from the one `file` of tensors if it is given, else from those that `source` holds."""
+    # A file is opened first, so that a wrong one is told first; of a folder or repository the small files are
+    # read first, so that a missing tokenizer is told before gigabytes are fetched.
+    checkpoint = Checkpoint.single(open_file(file)) if file else None
     config = ModelConfig.read(source)
-    # The small files come first: a tokenizer that is missing should be told before gigabytes are fetched.
     table = read_tokens(source) if tokens is None else token_table(tokens)
-    checkpoint = Checkpoint.single(open_file(path)) if is_file else open_checkpoint(source)
+    checkpoint = checkpoint or open_checkpoint(source)
     choice = choose_tensor(checkpoint, config, which, tensor, table.size)
-    file = checkpoint.file(choice.name)
-    _check_matrix(file.shape(choice.name), f"{choice.name} in {file.path}")
+    held_in = checkpoint.file(choice.name)
+    shape = held_in.shape(choice.name)
+    check_matrix(shape, f"{choice.name} in {held_in.path}")
     provenance = Provenance(
-        source=str(model),
+        source=asked,
         revision=source.revision,
-        file=file.path,
+        file=held_in.path,
         tensor=choice.name,
-        dtype=file.dtype(choice.name),
+        dtype=held_in.dtype(choice.name),
         tied=choice.tied,
         tokenizer=table.file,
-        notes=choice.notes + _disagreements(file.shape(choice.name), config),
+        notes=choice.notes + _disagreements(shape, config),
     )
-    matrix = file.read(choice.name, progress=progress)
-    name = path.stem if is_file else source.name
-    return _assemble(matrix, table, which, name, provenance, threads=threads)
+    matrix = held_in.read(choice.name, progress=progress)
+    name = file.stem if file and file.stem not in USUAL_STEMS else source.name
+    return assemble(matrix, table, which, name, provenance, threads=threads)
 
 
 def _kind(path: Path) -> tuple[bool, bool]:
@@ -139,15 +159,9 @@ def _load_array(
     path: Path, which: Which, tokens: Tokens | None, *, threads: int | None, progress: bool
 ) -> Embeddings:
     matrix, stored, inside = read_array(path, progress=progress)
-    _check_matrix(matrix.shape, str(path))
     table = token_table(tokens if tokens is not None else inside if inside is not None else find_tokens(path))
     provenance = Provenance(source=str(path), file=path, dtype=stored, tokenizer=table.file)
-    return _assemble(matrix, table, which, path.stem, provenance, threads=threads)
-
-
-def _check_matrix(shape: tuple[int, ...], where: str) -> None:
-    if len(shape) != 2 or 0 in shape:
-        raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, width) and not empty")
+    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
 
 
 def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:
@@ -157,50 +171,3 @@ def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ..
         for what, held, said in pairs
         if said not in (None, held)
     )
-
-
-def _assemble(
-    matrix: NDArray[np.float32],
-    table: TokenTable,
-    which: Which,
-    name: str,
-    provenance: Provenance,
-    *,
-    threads: int | None,
-) -> Embeddings:
-    rows = len(matrix)
-    has_token = np.zeros(rows, dtype=bool)
-    has_token[[row for row in table.tokens if row < rows]] = True
-    _check_fit(table, rows, int(np.count_nonzero(has_token)), name)
-    tokens = [table.tokens.get(row, f"<row {row}>") for row in range(rows)]
-    matrix = matrix.view()
-    matrix.flags.writeable = False
-    try:
-        scan = scan_named_rows(matrix, tokens, threads=threads)
-    except InputError as error:
-        raise LoadError(f"{name}: {error}") from error
-    return Embeddings(
-        matrix=matrix,
-        tokens=tokens,
-        token_bytes=[table.spell(row) for row in range(rows)],
-        special=np.isin(np.arange(rows), list(table.special)),
-        byte_token=np.array([table.spelling.is_byte(t) for t in tokens], dtype=bool),
-        has_token=has_token,
-        which=which,
-        name=name,
-        rows=scan,
-        tokens_beyond_rows=sum(row >= rows for row in table.tokens),
-        provenance=provenance,
-    )
-
-
-def _check_fit(table: TokenTable, rows: int, covered: int, name: str) -> None:
-    where = table.file or "tokens="
-    beyond = sum(row >= rows and row not in table.special for row in table.tokens)
-    tolerated = max(_ALWAYS_BEYOND, int(_MOST_BEYOND * rows))
-    if beyond > tolerated or covered < _LEAST_COVERED * rows:
-        raise LoadError(
-            f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows; "
-            f"{beyond} tokens that are not special have no row ({tolerated} are tolerated) and {covered} "
-            "rows have a token (half must); pass the model's own with tokens=, or another tensor with tensor=NAME"
-        )

@@ -27,12 +27,17 @@ _INPUT = (
     "backbone.embeddings.weight",
     "backbone.embedding.weight",
     "rwkv.embeddings.weight",
-    "embeddings.tok_embeddings.weight",
 )
 _OUTPUT = ("lm_head.weight", "embed_out.weight", "predictions.decoder.weight", "lm_head.decoder.weight",
-           "vocab_projector.weight")  # fmt: skip
+           "vocab_projector.weight", "output_layer.weight")  # fmt: skip
 # These are common ends of other tensors' names, and count only as the whole name.
-_OUTPUT_WHOLE = ("output.weight", "model.output.weight", "head.weight", "language_model.output.weight")
+_OUTPUT_WHOLE = (
+    "output.weight",
+    "decoder.weight",
+    "model.output.weight",
+    "head.weight",
+    "language_model.output.weight",
+)
 _ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|per_layer")
 _TEXT_MODEL = re.compile(r"language_model|text_model|llm")
 _MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word", re.IGNORECASE)
@@ -74,44 +79,29 @@ def choose_tensor(
     own = _by_name(checkpoint, names, which)
     other = _by_name(checkpoint, names, "output" if which == "input" else "input")
     held, other_held = _held(checkpoint, own), _held(checkpoint, other)
-    if config.tied and which == "output" and other_held:
+    if held is None and other_held is None:
+        found = _by_shape(checkpoint, config, which, vocabulary)
+        held, other_held = (found, None) if which == "input" else (None, found)
+    if which == "output" and config.tied and other_held:
         # The model computes its logits with the input embedding, whatever else the file may hold.
         return Choice(other_held, True)
-    if held:
-        shared = held == other_held
-        notes = (
-            ("config.json says untied, but the file holds one tensor for both",)
-            if shared and config.tied is False
-            else ()
-        )
-        return Choice(
-            held, shared or bool(config.tied) or (other_held is None and config.tied is None), notes
-        )
-    if other_held is None:
-        other_held = _by_shape(checkpoint, config, which, vocabulary)
-        if which == "input" or config.tied:
-            return Choice(other_held, bool(config.tied))
+    if held is not None:
+        only = other_held is None and config.tied is None
+        return Choice(held, only or bool(config.tied) or held == other_held)
     if config.tied is False:
         raise LoadError(
-            f"{checkpoint.where} holds no {which} matrix, only {other_held}, and its "
-            "config.json does not tie the two; take the checkpoint with its language-model head, or pick a tensor "
-            "with tensor=NAME (--tensor NAME)"
+            f"{checkpoint.where} holds no {which} matrix, only {other_held}, and config.json does not tie "
+            "them; take the checkpoint with its head, or pick a tensor with tensor=NAME (--tensor NAME)"
         )
-    notes = (
-        ()
-        if config.tied
-        else (f"config.json does not say whether the model is tied; it holds only {other_held}",)
-    )
-    return Choice(other_held, True, notes)
+    unsaid = f"config.json does not say whether the model is tied, and there is only {other_held}"
+    return Choice(str(other_held), True, () if config.tied else (unsaid,))
 
 
 def _asked_for(checkpoint: Checkpoint, config: ModelConfig, tensor: str) -> Choice:
     name = checkpoint.aliases.get(tensor, tensor)
     if name not in checkpoint.names:
-        matrices = _candidates(checkpoint, _may_embed(checkpoint.names), lambda _: True)
-        raise LoadError(
-            f"{checkpoint.where} holds no tensor {tensor}; it holds, among others, {_listed(matrices)}"
-        )
+        like = _may_embed(checkpoint.names) or list(checkpoint.names)
+        raise LoadError(f"{checkpoint.where} holds no tensor {tensor}; it holds {_listed(like)}")
     either = {_held(checkpoint, _by_name(checkpoint, checkpoint.names, side)) for side in ("input", "output")}
     return Choice(name, bool(config.tied) and name in either)
 
@@ -154,10 +144,11 @@ def _by_shape(checkpoint: Checkpoint, config: ModelConfig, which: str, vocabular
         return next(iter(found))
     if found:
         raise _ambiguous(checkpoint, which, found)
+    rows = config.vocab_size or vocabulary
+    matrices = _candidates(checkpoint, names, lambda _: True)
     raise LoadError(
-        f"{checkpoint.where} holds no tensor with a known name, nor one with about "
-        f"{config.vocab_size or vocabulary} rows, but "
-        f"{_listed(_candidates(checkpoint, names, lambda _: True))}; pick one with tensor=NAME (--tensor NAME)"
+        f"{checkpoint.where} holds no tensor with a known name, nor one with about {rows} rows, but "
+        f"{_listed(matrices)}; pick one with tensor=NAME (--tensor NAME)"
     )
 
 
@@ -179,7 +170,8 @@ def _ambiguous(checkpoint: Checkpoint, which: str, found: dict[str, tuple[int, .
     )
 
 
-def _listed(found: dict[str, tuple[int, ...]], most: int = 12) -> str:
-    shown = [f"{name} {list(shape)}" for name, shape in list(found.items())[:most]]
+def _listed(found: list[str] | dict[str, tuple[int, ...]], most: int = 12) -> str:
+    shapes = found if isinstance(found, dict) else {}
+    shown = [f"{name} {list(shapes[name])}" if name in shapes else name for name in list(found)[:most]]
     more = f" and {len(found) - most} more" if len(found) > most else ""
     return (", ".join(shown) or "no matrices") + more

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Source, read_json, read_text
+from embgeom.loading.folder import Source, read_json, read_lines
 from embgeom.spelling import METASPACE, Spelling, utf8
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -72,7 +72,7 @@ def read_tokens(source: Source) -> TokenTable:
         vocabulary, special = _checked(read_json(path), path), _named_special(source)
         return _table(path, vocabulary, _added_tokens(source), Spelling(byte_level=True), special)
     if path := source.find("vocab.txt"):
-        vocabulary = {line: row for row, line in enumerate(read_text(path).splitlines())}
+        vocabulary = {line: row for row, line in enumerate(read_lines(path))}
         special = _named_special(source) | _BERT_SPECIAL
         return _table(path, vocabulary, _added_tokens(source), Spelling(continuation="##"), special)
     if path := source.find("tokenizer.model"):

@@ -18,7 +18,9 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
 class TorchFile:
-    """An open PyTorch checkpoint; `names`, `aliases`, `shape`, `dtype` and `read` as in `SafetensorsFile`.
+    """An open PyTorch checkpoint; `names`, `shape`, `dtype` and `read` as in `SafetensorsFile`.
+
+    `aliases` are the names, held as well, of tensors that share the memory of an earlier one.
 
     Raises
     ------
@@ -30,7 +32,11 @@ class TorchFile:
         self.path = path
         self._tensors = _tensors(_load(path), path)
         self.names: tuple[str, ...] = tuple(self._tensors)
-        self.aliases: dict[str, str] = {}
+        first: dict[tuple[Any, ...], str] = {}
+        memory = {n: (t.data_ptr(), t.shape, t.stride(), t.dtype) for n, t in self._tensors.items()}
+        self.aliases: dict[str, str] = {
+            name: held for name, where in memory.items() if (held := first.setdefault(where, name)) != name
+        }
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
@@ -88,7 +94,9 @@ def _tensors(content: Any, path: Path) -> dict[str, Any]:
             content = content[wrapper]
     if not isinstance(content, Mapping):
         raise LoadError(f"{path} holds a {type(content).__name__}, not a table of tensors")
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, torch.Tensor)}
+    tensors = {
+        str(k): v for k, v in content.items() if isinstance(v, torch.Tensor) and v.layout == torch.strided
+    }
     if not tensors:
         raise LoadError(f"{path} holds no tensors, but {', '.join(map(str, list(content)[:5])) or 'nothing'}")
     return tensors

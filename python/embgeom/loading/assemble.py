@@ -1,0 +1,71 @@
+"""A matrix and a tokenizer's tokens, once both are read, to an `Embeddings`."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embgeom.embeddings import Embeddings, Which, scan_named_rows
+from embgeom.errors import InputError, LoadError
+from embgeom.loading.tokens import TokenTable
+from embgeom.provenance import Provenance
+
+# Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond this
+# the tokenizer belongs to another model.
+_LEAST_COVERED = 0.5
+_MOST_BEYOND = 0.01
+_ALWAYS_BEYOND = 16
+
+
+def assemble(
+    matrix: NDArray[np.float32],
+    table: TokenTable,
+    which: Which,
+    name: str,
+    provenance: Provenance,
+    *,
+    threads: int | None,
+) -> Embeddings:
+    """Bring a matrix and its tokens together.
+
+    Raises
+    ------
+    LoadError
+        If the tokenizer does not fit, or a row holds NaN or infinity; the row and its token are named.
+    """
+    rows = len(matrix)
+    has_token = np.zeros(rows, dtype=bool)
+    has_token[[row for row in table.tokens if row < rows]] = True
+    _check_fit(table, rows, int(np.count_nonzero(has_token)), name)
+    tokens = [table.tokens.get(row, f"<row {row}>") for row in range(rows)]
+    matrix = matrix.view()
+    matrix.flags.writeable = False
+    try:
+        scan = scan_named_rows(matrix, tokens, threads=threads)
+    except InputError as error:
+        raise LoadError(f"{name}: {error}") from error
+    return Embeddings(
+        matrix=matrix,
+        tokens=tokens,
+        token_bytes=[table.spell(row) for row in range(rows)],
+        special=np.isin(np.arange(rows), list(table.special)),
+        byte_token=np.array([table.spelling.is_byte(t) for t in tokens], dtype=bool),
+        has_token=has_token,
+        which=which,
+        name=name,
+        rows=scan,
+        tokens_beyond_rows=sum(row >= rows for row in table.tokens),
+        provenance=provenance,
+    )
+
+
+def _check_fit(table: TokenTable, rows: int, covered: int, name: str) -> None:
+    where = table.file or "tokens="
+    beyond = sum(row >= rows and row not in table.special for row in table.tokens)
+    tolerated = max(_ALWAYS_BEYOND, int(_MOST_BEYOND * rows))
+    if beyond > tolerated or covered < _LEAST_COVERED * rows:
+        raise LoadError(
+            f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows; "
+            f"{beyond} tokens that are not special have no row ({tolerated} are tolerated) and {covered} "
+            "rows have a token (half must); pass the model's own with tokens=, or pick another tensor=NAME"
+        )
