@@ -1,13 +1,16 @@
 """From a checkpoint to an `Embeddings`.
 
-model.py            load(): the steps below in order
-folder.py hub.py    where the model's files are: a folder, a Hugging Face repository
-config.py           what config.json says: vocabulary, width, ties
-tokens.py           the tokenizer's files -> what each token is written as and spells
-checkpoint.py       which files hold the tensors: one, or shards with an index
-tensor_names.py     which tensor is asked for
-safetensors_file.py torch_file.py array_file.py    one tensor of one file
-convert.py          any stored floating-point type -> float32
+The files, in the order of the flow:
+
+    model.py            load(): the steps below in order
+    folder.py hub.py    where the model's files are: a folder, a Hugging Face repository
+    config.py           what config.json says: vocabulary, width, ties
+    tokens.py           the tokenizer's files -> what each token is written as and spells
+    checkpoint.py       which files hold the tensors: one, or shards with an index
+    tensor_names.py     which tensor is asked for
+    safetensors_file.py torch_file.py array_file.py    one tensor of one file
+    convert.py          any stored floating-point type -> float32
+    assemble.py         a matrix and its tokens -> Embeddings, if they fit each other
 """
 
 from embgeom.loading.model import load

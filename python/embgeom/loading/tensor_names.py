@@ -75,7 +75,7 @@ def choose_tensor(
     """
     if tensor is not None:
         return _asked_for(checkpoint, config, tensor)
-    names = (*checkpoint.names, *checkpoint.aliases)
+    names = dict.fromkeys((*checkpoint.names, *checkpoint.aliases))
     own = _by_name(checkpoint, names, which)
     other = _by_name(checkpoint, names, "output" if which == "input" else "input")
     held, other_held = _held(checkpoint, own), _held(checkpoint, other)
@@ -118,9 +118,9 @@ def _by_name(checkpoint: Checkpoint, names: Iterable[str], which: str) -> str | 
         hits = [n for n in names if n == ending or n.endswith("." + ending)]
         if len(hits) > 1:
             hits = [n for n in hits if _TEXT_MODEL.search(n)] or [n for n in hits if "decoder" in n] or hits
-        if len(hits) > 1:
-            shapes = {n: checkpoint.shape(checkpoint.aliases.get(n, n)) for n in hits}
-            raise _ambiguous(checkpoint, which, shapes)
+        held = {checkpoint.aliases.get(n, n): None for n in hits}
+        if len(held) > 1:
+            raise _ambiguous(checkpoint, which, {n: checkpoint.shape(n) for n in held})
         if hits:
             return hits[0]
     return next((n for n in _OUTPUT_WHOLE if which == "output" and n in names), None)
