@@ -225,6 +225,24 @@ def test_arrays_that_are_no_matrix(tmp_path, array):
         load(path, tokens=["a", "b", "c"])
 
 
+def test_what_the_system_does_not_let_us_read(tmp_path, monkeypatch):
+    folder = write_folder(tmp_path, {"wte.weight": X})
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").mkdir()
+    with pytest.raises(LoadError, match=r"model\.safetensors cannot be read: Is a directory"):
+        load(folder)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(LoadError, match=r"config\.json cannot be read: Permission denied; check"):
+        load(folder)
+    monkeypatch.setattr("pathlib.Path.iterdir", refuse)
+    with pytest.raises(LoadError, match=r"Permission denied"):
+        load(folder)
+
+
 @pytest.mark.parametrize("name", ["m.npy", "m.npz", "m.safetensors", "m.pt", "m.gguf"])
 def test_garbage_of_any_suffix(tmp_path, name):
     path = tmp_path / name

@@ -1,5 +1,7 @@
 """The right tensor of each architecture, from one file or from shards, and from the two real models."""
 
+import doctest
+import importlib
 import json
 import subprocess
 import sys
@@ -200,6 +202,12 @@ def test_real_tensors_equal_those_of_the_safetensors_library():
         path = data("models", name, "model.safetensors")
         np.testing.assert_array_equal(load(path).matrix, load_file(path)[tensor])
         assert load(path).name == name
+
+
+@pytest.mark.parametrize("module", ["embeddings", "spelling", "vocabulary", "loading.model"])
+def test_examples_in_docstrings(module):
+    outcome = doctest.testmod(importlib.import_module(f"embgeom.{module}"))
+    assert outcome.attempted and not outcome.failed
 
 
 def test_heavy_libraries_are_not_imported(tmp_path):

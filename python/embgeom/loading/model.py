@@ -77,7 +77,7 @@ def load(
     """
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
-    path = Path(model).expanduser()
+    path = _local_path(model)
     is_file, is_folder = _kind(path)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, threads=threads, progress=progress)
@@ -142,6 +142,16 @@ def _load_model(
     matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
+
+
+def _local_path(model: str | os.PathLike[str]) -> Path:
+    try:
+        path = Path(model).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise LoadError(f"{model!r} is neither a path nor a Hugging Face id: {error}") from error
+    if not os.fspath(model):
+        raise LoadError("the model's name is empty; give a folder, a file or a Hugging Face id")
+    return path
 
 
 def _kind(path: Path) -> tuple[bool, bool]:

@@ -1,0 +1,196 @@
+"""Loading by Hugging Face id, from a server in this process: what is fetched, what failures say."""
+
+import hashlib
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from loading_helpers import matrix, write_folder, write_shards
+
+from embgeom.errors import LoadError
+from embgeom.loading import load
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+X, HEAD = matrix(30, 4, 1), matrix(30, 4, 2)
+UNTIED = {"tie_word_embeddings": False, "vocab_size": 30, "hidden_size": 4}
+
+
+class Hub:
+    """The state of the server: where its repositories are, what to answer, and what was asked."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.failures: dict[str, tuple[int, str]] = {}
+        self.fetched: list[str] = []
+        self.asked = 0
+
+    def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
+        self.asked += 1
+        # The path is /owner/name/resolve/revision/file.
+        owner, name, _, revision, filename = request.path.split("?")[0].lstrip("/").split("/", 4)
+        repo = f"{owner}/{name}"
+        status, code = self.failures.get(repo, (200, ""))
+        path = self.root / repo / filename
+        if not (self.root / repo).is_dir() and status == 200:
+            status, code = 401, "RepoNotFound"
+        elif revision not in ("main", COMMIT) and status == 200:
+            status, code = 404, "RevisionNotFound"
+        elif not path.is_file() and status == 200:
+            status, code = 404, "EntryNotFound"
+        content = path.read_bytes() if status == 200 else b""
+        request.send_response(status)
+        if code:
+            request.send_header("X-Error-Code", code)
+        request.send_header("X-Repo-Commit", COMMIT)
+        request.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+        request.send_header("Content-Length", str(len(content)))
+        request.end_headers()
+        if body:
+            self.fetched.append(filename)
+            request.wfile.write(content)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    state = Hub(tmp_path / "hub")
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            state.answer(self, body=False)
+
+        def do_GET(self):
+            state.answer(self, body=True)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+    yield state
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+def sharded(hub):
+    folder = write_folder(hub.root / "owner" / "big", {"model.embed_tokens.weight": X}, UNTIED)
+    (folder / "README.md").write_text("not needed")
+    return write_shards(folder, [{"model.embed_tokens.weight": X}, {"mlp": X}, {"lm_head.weight": HEAD}])
+
+
+def test_only_what_is_needed_is_fetched(hub, cache):
+    sharded(hub)
+    loaded = load("owner/big", "output", cache_dir=cache)
+    np.testing.assert_array_equal(loaded.matrix, HEAD)
+    assert sorted(hub.fetched) == [
+        "config.json",
+        "model-00003-of-00003.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    ]
+    assert loaded.name == "owner/big" and loaded.provenance.revision == COMMIT
+
+
+def test_second_time_nothing_is_fetched_and_offline_works(hub, cache, monkeypatch):
+    sharded(hub)
+    load("owner/big", cache_dir=cache)
+    hub.fetched.clear()
+    hub.asked = 0
+    load("owner/big", cache_dir=cache)
+    assert not hub.fetched and hub.asked == 1
+    np.testing.assert_array_equal(load("owner/big", cache_dir=cache, local_files_only=True).matrix, X)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, X)
+    assert hub.asked == 1
+    with pytest.raises(LoadError, match=r"names the shard model-00003.*does not hold"):
+        load("owner/big", "output", cache_dir=cache)
+
+
+def test_single_file_and_its_hash_from_the_name_of_the_blob(hub, cache, monkeypatch):
+    folder = write_folder(hub.root / "owner" / "small", {"wte.weight": X})
+    loaded = load("owner/small", cache_dir=cache, revision=COMMIT)
+    expected = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    monkeypatch.setattr(hashlib, "sha256", None)
+    assert loaded.provenance.sha256 == expected
+    assert loaded.provenance.source == "owner/small"
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "message"),
+    [
+        (401, "RepoNotFound", "no such model"),
+        (403, "GatedRepo", "gated; accept its terms"),
+        (404, "RevisionNotFound", "no such revision"),
+        (500, "", "the Hub cannot be reached|connection to the Hub failed"),
+    ],
+)
+def test_failures_are_one_clear_error(hub, cache, monkeypatch, status, code, message):
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    write_folder(hub.root / "owner" / "m", {"wte.weight": X})
+    hub.failures["owner/m"] = (status, code)
+    with pytest.raises(LoadError, match=rf"owner/m is no path here.*({message})"):
+        load("owner/m", cache_dir=cache)
+
+
+def test_no_such_repository_or_revision(hub, cache):
+    with pytest.raises(LoadError, match=r"nobody/nothing.*no such model"):
+        load("nobody/nothing", cache_dir=cache)
+    write_folder(hub.root / "owner" / "m", {"wte.weight": X})
+    with pytest.raises(LoadError, match=r"at revision v9.*no such revision"):
+        load("owner/m", cache_dir=cache, revision="v9")
+
+
+def test_offline_and_not_in_the_cache(hub, cache):
+    with pytest.raises(LoadError, match=r"downloads are switched off"):
+        load("owner/big", cache_dir=cache, local_files_only=True)
+    assert hub.asked == 0
+
+
+def test_no_server(cache, monkeypatch):
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LoadError, match=r"owner/big.*(cannot be reached|connection to the Hub failed)"):
+        load("owner/big", cache_dir=cache)
+
+
+def test_a_tokenizer_that_is_missing_is_told_before_the_model_is_fetched(hub, cache):
+    (sharded(hub) / "tokenizer.json").unlink()
+    with pytest.raises(LoadError, match="holds no tokenizer"):
+        load("owner/big", cache_dir=cache)
+    assert hub.fetched == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "model", ["./no/such", "/no/such/folder", "a b", "one/two/three", "~no-such-user/x", "", "a\0b", None]
+)
+def test_neither_a_path_nor_an_id(model):
+    with pytest.raises(LoadError, match=r"no such file or folder|neither a path|is empty"):
+        load(model)
+
+
+def test_what_exists_here_comes_before_an_id(tmp_path, monkeypatch):
+    write_folder(tmp_path / "owner" / "m", {"wte.weight": X})
+    monkeypatch.chdir(tmp_path)
+    assert load("owner/m").provenance.revision is None
+
+
+def test_progress_bars_only_when_asked_for(hub, cache, capsys):
+    config = write_folder(hub.root / "owner" / "m", {"wte.weight": X}) / "config.json"
+    load("owner/m", cache_dir=cache)
+    assert capsys.readouterr().err == ""
+    assert json.loads(config.read_text()) == {}
