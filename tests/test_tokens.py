@@ -135,6 +135,7 @@ BROKEN = [
     '{"model": {"vocab": {"a": "b"}}}',
     '{"model": {"vocab": {"a": -1}}}',
     '{"model": {"vocab": [3]}}',
+    '{"model": {"vocab": [[["nested"], 0.0]]}}',
     '{"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 1}]}',
     "[" * 100_000,
 ]

@@ -131,7 +131,8 @@ class Embeddings:
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         spelling = spelling or Spelling.guess(tokens)
         rows = scan_named_rows(array, tokens, threads=threads)
-        is_special = np.array([t in set(special) for t in tokens], dtype=bool)
+        specials = set(special)
+        is_special = np.array([t in specials for t in tokens], dtype=bool)
         return cls(
             matrix=array,
             tokens=tokens,

@@ -62,7 +62,7 @@ class HubRepo:
         return path
 
     def list_local(self, pattern: str) -> list[Path]:
-        """Nothing: a repository is never listed."""
+        """Return nothing: a repository is never listed."""
         del pattern
         return []
 

@@ -132,7 +132,7 @@ def _is_id(value: Any) -> bool:
 def _checked(vocabulary: Any, path: Path) -> dict[str, int]:
     """Return the vocabulary as token -> id, whether the file holds a table or a list of (token, score)."""
     if isinstance(vocabulary, list):
-        pieces = [v[0] if isinstance(v, list) and v else None for v in vocabulary]
+        pieces = [v[0] if isinstance(v, list) and v and isinstance(v[0], str) else None for v in vocabulary]
         vocabulary = {piece: row for row, piece in enumerate(pieces)}
     if not isinstance(vocabulary, dict):
         raise LoadError(f"{path} holds no vocabulary, but a {type(vocabulary).__name__}; fetch it again")
