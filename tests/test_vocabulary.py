@@ -1,5 +1,7 @@
 """Matching on spelled bytes and on words, on small vocabularies and on the two real models."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -89,6 +91,8 @@ def test_every_reason_is_counted():
     assert list(zip(found.ids_a, found.ids_b, strict=True)) == [(2, 2)]
     assert found.left_out_a == {"special": 1, "no text": 1, "zero row": 1, "ambiguous": 2, "absent": 1}
     assert found.left_out_b == {"special": 0, "no text": 0, "zero row": 0, "ambiguous": 1, "absent": 2}
+    assert found.counts()["shared"] == 1 and found.certainties() == {"exact": 1, "word": 0}
+    assert json.loads(json.dumps(found.counts())) == found.counts()
     assert "share 1 tokens" in found.summary() and "ambiguous 2" in found.summary()
     np.testing.assert_array_equal(match(a, b), (found.ids_a, found.ids_b))
 

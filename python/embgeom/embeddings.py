@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -202,6 +202,16 @@ class Embeddings:
         """Return what a row's token spells, as text, or the token itself if it spells nothing."""
         spelled = self.token_bytes[row]
         return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this is and where it was read from, with the model file's SHA-256, ready for JSON."""
+        return {
+            "name": self.name,
+            "which": self.which,
+            "shape": list(self.matrix.shape),
+            "counts": dict(self.counts),
+            "provenance": self.provenance.as_dict(),
+        }
 
     def __len__(self) -> int:
         return len(self.tokens)

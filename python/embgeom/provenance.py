@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from embgeom.errors import LoadError
 
@@ -43,6 +44,11 @@ class Provenance:
     tied: bool = False
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it, with the SHA-256, ready for JSON."""
+        plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
+        return {**plain, "notes": list(self.notes), "sha256": self.sha256}
 
     @cached_property
     def sha256(self) -> str | None:

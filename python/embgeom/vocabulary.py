@@ -78,11 +78,24 @@ class Match:
     def __len__(self) -> int:
         return len(self.ids_a)
 
+    def certainties(self) -> dict[str, int]:
+        """Return how many pairs there are of each certainty, the surest first."""
+        found = Counter(self.certainty.tolist())
+        return {kind: found[kind] for kind in ("exact", "word")}
+
+    def counts(self) -> dict[str, int | dict[str, int]]:
+        """Return every count of this match, ready for JSON."""
+        return {
+            "shared": len(self),
+            "certainties": self.certainties(),
+            "left_out_a": dict(self.left_out_a),
+            "left_out_b": dict(self.left_out_b),
+        }
+
     def summary(self) -> str:
         """Return a few lines: how many tokens are shared, how surely, and why the others are not."""
-        sure = Counter(self.certainty.tolist())
         lines = [f"{self.name_a} and {self.name_b} share {len(self)} tokens"]
-        lines += [f"  {kind}: {sure[kind]}" for kind in ("exact", "word") if sure[kind]]
+        lines += [f"  {kind}: {count}" for kind, count in self.certainties().items() if count]
         for name, left_out in ((self.name_a, self.left_out_a), (self.name_b, self.left_out_b)):
             reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count)
             lines.append(f"  left out of {name}: {reasons or 'nothing'}")
