@@ -50,13 +50,24 @@ def tokenizer(
     tokens: list[str], *, special: int = 0, decoder: object = None, **model: object
 ) -> dict[str, object]:
     """A tokenizer.json whose first `special` tokens are special."""
-    flagged = [{"id": i, "content": t, "special": True} for i, t in enumerate(tokens[:special])]
     vocabulary = {token: i for i, token in enumerate(tokens)}
+    # A WordPiece model has no merges but a longest word.
+    rest = {"max_input_chars_per_word": 100} if model.get("type") == "WordPiece" else {"merges": []}
     return {
-        "added_tokens": flagged,
-        "decoder": decoder if decoder is not None else {"type": "Metaspace", "replacement": "▁"},
-        "model": {"type": "BPE", "vocab": vocabulary, **model},
+        "version": "1.0",
+        "added_tokens": [added_token(i, t, special=True) for i, t in enumerate(tokens[:special])],
+        "decoder": decoder if decoder is not None else metaspace(),
+        "model": {"type": "BPE", "vocab": vocabulary, **rest, **model},
     }
+
+
+def added_token(row: int, content: str, *, special: bool) -> dict[str, object]:
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    return {"id": row, "content": content, "special": special, **flags}
+
+
+def metaspace() -> dict[str, object]:
+    return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
 
 
 def words(count: int) -> list[str]:

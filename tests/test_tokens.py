@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from loading_helpers import data, matrix, tokenizer, words, write_folder
+from loading_helpers import added_token, data, matrix, metaspace, tokenizer, words, write_folder
 
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
@@ -100,31 +100,31 @@ def test_vocab_txt(tmp_path):
 
 def unigram(**extra):
     vocabulary = [["<unk>", 0.0], ["▁a", -1.0], ["b", -2.0]]
-    return {"model": {"type": "Unigram", "unk_id": 0, "vocab": vocabulary}, **extra}
+    model = {"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": False}
+    return {"version": "1.0", "added_tokens": [], "model": model, **extra}
 
 
 @pytest.mark.parametrize("where", ["decoder", "pre_tokenizer"])
 def test_unigram(tmp_path, where):
     path = tmp_path / "tokenizer.json"
-    metaspace = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, {"type": "Metaspace"}]}
-    path.write_text(
-        json.dumps(unigram(**{where: {"type": "Metaspace"} if where == "decoder" else metaspace}))
-    )
+    sequence = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace()]}
+    path.write_text(json.dumps(unigram(**{where: metaspace() if where == "decoder" else sequence})))
     table = read_tokenizer_json(path)
     assert [table.spell(i) for i in range(3)] == [None, b" a", b"b"]
 
 
 def test_added_tokens_spell_their_content(tmp_path):
     path = tmp_path / "tokenizer.json"
-    content = tokenizer(["Ġthe", "<s>", "Ġx"], decoder={"type": "ByteLevel"})
+    flags = {"add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+    content = tokenizer(["Ġthe", "<s>", "Ġx"], decoder={"type": "ByteLevel", **flags})
     content["added_tokens"] = [
-        {"id": 1, "content": "<s>", "special": True},
-        {"id": 2, "content": "Ġx", "special": False},
-        {"id": 5, "content": "  ", "special": False},
+        added_token(1, "<s>", special=True),
+        added_token(2, "Ġx", special=False),
+        added_token(3, "  ", special=False),
     ]
     path.write_text(json.dumps(content))
     table = read_tokenizer_json(path)
-    assert [table.spell(i) for i in range(6)] == [b" the", None, b" x", None, None, b"  "]
+    assert [table.spell(i) for i in range(4)] == [b" the", None, b" x", b"  "]
 
 
 BROKEN = [
@@ -187,7 +187,7 @@ def test_tokens_beyond_the_rows(tmp_path):
     with pytest.raises(LoadError, match="holds 90 tokens, the matrix 50 rows"):
         load(many)
     special = tokenizer([f"<{i}>" for i in range(40)] + words(50), special=40)
-    reordered = {"model": {"vocab": dict(zip(words(50), range(50), strict=True))}}
+    reordered = tokenizer(words(50))
     reordered["added_tokens"] = [{**t, "id": t["id"] + 50} for t in special["added_tokens"]]
     assert (
         load(write_folder(tmp_path / "c", {"wte.weight": matrix(50, 3)}, None, reordered)).tokens_beyond_rows

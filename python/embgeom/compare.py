@@ -15,7 +15,7 @@ from embgeom._progress import Progress
 from embgeom._threads import resolve_threads
 from embgeom.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.dimension import DEFAULT_K, intrinsic_dimension
-from embgeom.embeddings import Embeddings
+from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.knn import Metric, check_k, knn
 from embgeom.lle import lle
@@ -178,7 +178,7 @@ def compare(
     a: Embeddings | str | PathLike[str],
     b: Embeddings | str | PathLike[str],
     *,
-    which: str = "input",
+    which: Which = "input",
     k: int = 10,
     metric: Metric = "cosine",
     reg: float = 1e-3,
@@ -256,7 +256,7 @@ def compare(
     team = resolve_threads(threads)
     a, b = (_as_embeddings(model, which, team, progress) for model in (a, b))
     match = match_vocabularies(a, b)
-    require_shared(match, a, b)
+    require_shared(match)
     x_a, x_b = a.matrix[match.ids_a], b.matrix[match.ids_b]
     n = len(x_a)
     settings = Settings(
@@ -344,9 +344,9 @@ class _Draws:
 
 
 def _as_embeddings(
-    model: Embeddings | str | PathLike[str], which: str, threads: int, progress: Progress
+    model: Embeddings | str | PathLike[str], which: Which, threads: int, progress: Progress
 ) -> Embeddings:
-    return model if isinstance(model, Embeddings) else load(model, which, threads=threads, progress=progress)
+    return model if isinstance(model, Embeddings) else load(model, which, threads=threads, progress=progress is True)
 
 
 def _measure_local(x: FloatMatrix, sampled: RowNumbers, settings: Settings, progress: Progress) -> LocalGeometry:

@@ -1,7 +1,7 @@
 """A model's tokens from its tokenizer files: how each is written, what it spells, which are special.
 
-The files are read as JSON and text: the vocabulary, its added tokens and the kind of decoder are all that
-is needed, and neither the `tokenizers` library nor the merges are.
+The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens are to be spelled (the kind of
+its decoder) is in the JSON alone. Vocabularies of older kinds are read as the JSON or text that they are.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json, read_lines
 from embgeom.spelling import METASPACE, Spelling, utf8
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 _SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _BERT_SPECIAL = frozenset(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
@@ -89,22 +92,28 @@ def read_tokens(source: Source) -> TokenTable:
 def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> TokenTable:
     """Read one tokenizer.json; `special` are contents known to be special from elsewhere."""
     content = read_json(path)
-    model = content.get("model")
-    if not isinstance(model, dict):
-        raise LoadError(f"{path} has no model with a vocabulary; fetch it again")
-    vocabulary = _checked(model.get("vocab"), path)
+    tokenizer = _open_tokenizer(path)
+    model = content["model"]
+    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     unknown = model.get("unk_token")
     if isinstance(unknown, str):
         special |= {unknown}
     if isinstance(model.get("unk_id"), int):
         special |= {t for t, row in vocabulary.items() if row == model["unk_id"]}
-    added = content.get("added_tokens") or []
-    if not isinstance(added, list) or not all(
-        isinstance(a, dict) and isinstance(a.get("content"), str) and _is_id(a.get("id")) for a in added
-    ):
-        raise LoadError(f"{path}: added_tokens is not a list of tokens with content and id; fetch it again")
-    flags = [(a["id"], a["content"], a.get("special") is True) for a in added]
+    added = tokenizer.get_added_tokens_decoder()
+    flags = [(row, token.content, token.special) for row, token in added.items()]
     return _table(path, vocabulary, flags, _spelling(content, model), special)
+
+
+def _open_tokenizer(path: Path) -> Tokenizer:
+    from tokenizers import Tokenizer
+
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing more specific.
+        raise LoadError(
+            f"{path} is no tokenizer that the tokenizers library can read ({error}); fetch it again, or upgrade tokenizers"
+        ) from error
 
 
 def _table(
