@@ -28,29 +28,29 @@ from embgeom import global_similarity, intrinsic_dimension, knn, lle
 rng = np.random.default_rng(0)
 """
 
-# Each of these takes many seconds on any machine, from little memory.
+# Each of these keeps two cores busy for many seconds.
 LONG_CALLS = {
     "knn": """
         x = rng.standard_normal((60000, 512), dtype=np.float32)
-        call = lambda: knn(x, 50)
+        call = lambda: knn(x, 50, threads=2)
     """,
-    "knn euclidean, few queries": """
+    "knn among ties": """
         x = np.resize(rng.standard_normal((1000, 512), dtype=np.float32), (200000, 512))
-        call = lambda: knn(x, 1000, queries=x[:40000], metric="euclidean")
+        call = lambda: knn(x, 1000, queries=x[:20000], metric="euclidean", threads=2)
     """,
     "lle": """
         x = rng.standard_normal((60000, 512), dtype=np.float32)
         lists = (np.arange(60000)[:, None] + np.arange(1, 201)) % 60000
-        call = lambda: lle(x, lists)
+        call = lambda: lle(x, lists, threads=2)
     """,
     "intrinsic_dimension": """
         x = rng.standard_normal((5000, 1024), dtype=np.float32)
         lists = (np.arange(5000)[:, None] + np.arange(1, 1201)) % 5000
-        call = lambda: intrinsic_dimension(x, lists)
+        call = lambda: intrinsic_dimension(x, lists, threads=2)
     """,
     "global_similarity": """
         x = np.resize(rng.standard_normal((1999, 4096), dtype=np.float32), (30000, 4096))
-        call = lambda: global_similarity(x, x[::-1])
+        call = lambda: global_similarity(x, x[::-1], threads=2)
     """,
 }
 
@@ -87,7 +87,7 @@ def run(body, timeout=120):
 @pytest.mark.parametrize("name", LONG_CALLS)
 def test_interruption(name):
     body = (
-        # A process started in the background inherits an ignored SIGINT; Ctrl-C at a terminal is what is meant.
+        # A process started in the background inherits an ignored SIGINT; Ctrl-C at a terminal is meant.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "small = rng.standard_normal((500, 8))\n"
         "before = knn(small, 7)\n"
@@ -200,7 +200,7 @@ def test_progress_writes_to_stderr_alone(kernel, capfd):
     assert capfd.readouterr() == ("", "")
     calls[kernel](True)
     out, err = capfd.readouterr()
-    assert out == "" and "%" in err
+    assert out == "" and err != ""
 
 
 def test_progress_does_not_change_the_answer(capfd):
