@@ -19,7 +19,7 @@ THREADS = int(os.environ["EMBGEOM_BENCH_THREADS"]) if "EMBGEOM_BENCH_THREADS" in
 
 
 def synthetic(n, d, seed):
-    """Return (n, d) float32 rows like embeddings: clusters, an offset, falling variances, zero and equal rows."""
+    """Return (n, d) float32 rows like embeddings: clusters, an offset, falling variances, zeros, equals."""
     rng = np.random.default_rng(seed)
     scales = (1 / np.arange(1, d + 1) ** 0.4).astype(np.float32)
     centres = rng.standard_normal((max(1, n // 50), d), dtype=np.float32) * scales

@@ -64,7 +64,7 @@ def test_status_of_integers(x, k, seed):
 @pytest.mark.parametrize("k", [1, 2, 16, 17, 64, 65, 130])
 def test_longer_lists(k):
     x = gaussian(200, 64)
-    neighbors = knn(x, k)
+    neighbors = knn(x, k, rows=np.arange(40))
     result = check(x, neighbors, lists=neighbors.indices)
     assert (result.status == (LLEStatus.OK if k <= 64 else LLEStatus.RANK_DEFICIENT)).all()
 
@@ -225,9 +225,9 @@ def test_other_libraries(model):
     wide = x.astype(np.float64)
     for row, true in enumerate(reference.lle(x, neighbors)):
         room = tol.rounded(theirs[row])
-        if true.condition <= tol.WELL_CONDITIONED:
-            error = np.abs(result.weights[row] - theirs[row])
-            assert (error <= room + tol.weight_atol(theirs[row], true.condition)).all(), f"row {row}"
+        assert true.condition <= 1001  # as reg = 1e-3 sees to
+        error = np.abs(result.weights[row] - theirs[row])
+        assert (error <= room + tol.weight_atol(theirs[row], true.condition)).all(), f"row {row}"
         # Their weights are rounded: that moves their residual by half an ulp of each weight times its row.
         residual = np.linalg.norm(wide[row] - theirs[row] @ wide[neighbors[row]])
         lengths = np.linalg.norm(wide[neighbors[row]], axis=1)
