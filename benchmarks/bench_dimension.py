@@ -1,0 +1,31 @@
+"""Time of intrinsic_dimension: a covariance (k d min(k, d)) and its eigenvalues (min(k, d)^3) for each token.
+
+Some tokens only: at k = 1200 a whole vocabulary takes hours of one core, and each token costs the same.
+"""
+
+import numpy as np
+import pytest
+import reference
+
+from embgeom import intrinsic_dimension
+
+TOKENS = 64
+
+
+@pytest.mark.parametrize("k", [50, 300, 1200])
+def bench_components(measure, x, threads, k):
+    n, k = len(x), min(k, len(x) - 1)
+    rng = np.random.default_rng(3)
+    rows = rng.choice(n, size=min(n, TOKENS if k > 300 else 8 * TOKENS), replace=False)
+    steps = 1 + rng.choice(n - 1, size=k, replace=False)
+    lists = (rows[:, None] + steps) % n
+    result = measure(intrinsic_dimension, x, lists, rows=rows, threads=threads, rounds=2)
+    for place in rng.choice(len(rows), size=6, replace=False):
+        expected = reference.intrinsic_dimension(x[lists[place]], [np.arange(k)])
+        found = type(result)(
+            components=result.components[[place]],
+            participation_ratio=result.participation_ratio[[place]],
+            explained=result.explained[[place]],
+            limit=result.limit,
+        )
+        reference.assert_same_dimension(found, expected, 0.95)

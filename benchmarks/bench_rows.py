@@ -1,0 +1,15 @@
+"""Time of scan_rows: one pass over the matrix, so the bound is the memory's speed."""
+
+import numpy as np
+import reference
+import tolerances as tol
+from embgeom.rows import scan_rows
+
+
+def bench_scan_rows(measure, x, threads, sample):
+    scan = measure(scan_rows, x, rounds=5, threads=threads)
+    norms, _, zero = reference.scan_rows(x[sample])
+    np.testing.assert_allclose(scan.norms[sample], norms, rtol=tol.norm_rtol(x.shape[1]))
+    np.testing.assert_array_equal(scan.zero[sample], zero)
+    for row in sample:
+        assert scan.first_equal[row] == np.flatnonzero((x == x[row]).all(axis=1))[0]

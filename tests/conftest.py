@@ -1,0 +1,18 @@
+"""Hypothesis profiles: 100 cases for each property by default, 500 under HYPOTHESIS_PROFILE=thorough.
+
+Cases are derandomised: a run depends on the code alone, never on the clock or on an earlier run.
+"""
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+COMMON = {
+    # The first call of a kernel starts its threads, and shared machines stall: no test here is about time.
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("quick", max_examples=100, **COMMON)
+settings.register_profile("thorough", max_examples=500, **COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

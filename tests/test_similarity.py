@@ -1,0 +1,171 @@
+"""Global similarity against the correlation of all pairs of cosines, written out."""
+
+import contextlib
+
+import numpy as np
+import pytest
+import real_data
+import reference
+import strategies
+import tolerances as tol
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embgeom import global_similarity
+from embgeom.errors import InputError
+
+
+def gaussian(n, d, seed=3):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def check(a, b, *, threads=None, **options):
+    """Compare one call with the oracle, as far as float64 determines the answer."""
+    expected, room = reference.global_similarity(a, b, **options)
+    if expected is None or room > tol.UNDETERMINED_CORRELATION:
+        # The variance of the similarities is zero or all rounding: an error or a correlation, never nonsense.
+        with contextlib.suppress(InputError):
+            assert -1 <= global_similarity(a, b, threads=threads, **options) <= 1
+        return None
+    value = global_similarity(a, b, threads=threads, **options)
+    assert isinstance(value, float) and -1 <= value <= 1
+    assert abs(value - expected) <= room, f"{value} is not {expected} +- {room}"
+    return value
+
+
+@given(st.data(), st.booleans(), st.booleans(), strategies.threads)
+def test_all_pairs(data, center, include_diagonal, threads):
+    n, d = data.draw(strategies.shapes(min_rows=3))
+    a = data.draw(strategies.matrices(shape=(n, d)))
+    b = data.draw(strategies.matrices(shape=(n, data.draw(st.integers(1, 24)))))
+    check(a, b, center=center, include_diagonal=include_diagonal, threads=threads)
+
+
+@given(st.data(), st.booleans(), st.integers(3, 45), st.integers(0, 5))
+def test_samples(data, center, sample, seed):
+    n = data.draw(st.integers(3, 40))
+    a = data.draw(strategies.matrices(families=("gaussian", "integers"), shape=(n, 7)))
+    b = data.draw(strategies.matrices(families=("gaussian", "duplicates"), shape=(n, 5)))
+    check(a, b, center=center, sample=sample, seed=seed)
+
+
+def test_by_hand():
+    # Cosines of a: 0, 1, 0 over the pairs 01, 02, 12. Cosines of b: 0, 0, 1. Their correlation is -1/2.
+    a, b = [[1, 0], [0, 1], [2, 0]], [[3, 0], [0, 1], [0, 5]]
+    assert global_similarity(a, b) == pytest.approx(-0.5, abs=1e-14)
+    # The three pairs count twice, the diagonal adds three pairs of ones: 9 terms.
+    expected = np.corrcoef([0, 0, 1, 1, 0, 0, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1, 1])[0, 1]
+    assert global_similarity(a, b, include_diagonal=True) == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_with_itself_turned_and_scaled(center):
+    x = gaussian(200, 12)
+    turn = np.linalg.qr(gaussian(12, 12, seed=4).astype(np.float64))[0]
+    assert global_similarity(x, x, center=center) == pytest.approx(1, abs=1e-12)
+    assert global_similarity(x, 8 * x, center=center) == pytest.approx(1, abs=1e-12)
+    # The turned rows are rounded to float32, which moves each cosine by some eps32.
+    assert global_similarity(x, 3 * x @ turn, center=center) == pytest.approx(1, abs=1e-6)
+    assert abs(global_similarity(x, gaussian(200, 12, seed=9), center=center)) < 0.1
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_symmetric(center):
+    a, b = gaussian(100, 8), gaussian(100, 5, seed=4) + np.float32(0.5)
+    one, other = global_similarity(a, b, center=center), global_similarity(b, a, center=center)
+    assert one == pytest.approx(other, abs=1e-14)
+
+
+def test_zero_rows_are_left_out_in_pairs():
+    a, b = gaussian(60, 8), gaussian(60, 5, seed=4)
+    a[[3, 7]] = 0
+    b[[7, 20]] = 0
+    kept = np.delete(np.arange(60), [3, 7, 20])
+    assert global_similarity(a, b) == pytest.approx(global_similarity(a[kept], b[kept]), abs=1e-13)
+
+
+def test_centring_takes_the_mean_of_the_rows_drawn():
+    a, b = gaussian(50, 6) + np.float32(2), gaussian(50, 4, seed=5) - np.float32(1)
+    rows = np.random.default_rng(12).choice(50, size=20, replace=False)
+    for center in (False, True):
+        value = global_similarity(a, b, center=center, sample=20, seed=12)
+        assert value == pytest.approx(global_similarity(a[rows], b[rows], center=center), abs=1e-12)
+    assert global_similarity(a, b, sample=20, seed=13) != global_similarity(a, b, sample=20, seed=12)
+    assert (
+        global_similarity(a, b, sample=50) == global_similarity(a, b) == global_similarity(a, b, sample=999)
+    )
+
+
+@pytest.mark.parametrize("threads", [2, 3, 7])
+def test_threads(threads):
+    a, b = gaussian(700, 20), gaussian(700, 30, seed=4)
+    one = global_similarity(a, b, threads=1)
+    assert global_similarity(a, b, threads=threads) == pytest.approx(one, abs=1e-13)
+
+
+@pytest.mark.parametrize("scale", [1e-18, 1e18])
+def test_scale_does_not_matter(scale):
+    a, b = gaussian(100, 20), gaussian(100, 30, seed=4)
+    rows = scale ** np.random.default_rng(0).random((100, 1))
+    check((a * rows).astype(np.float32), b)
+    check((a * scale).astype(np.float32), b, center=True)
+
+
+def test_more_columns_than_rows():
+    check(gaussian(40, 300), gaussian(40, 700, seed=4))
+    check(gaussian(3, 300), gaussian(3, 1, seed=4), center=True)
+
+
+def test_cosines_near_one():
+    # Embeddings share a long common direction: all cosines are about 0.99, only later digits vary.
+    rng = np.random.default_rng(7)
+    a = (10 + rng.standard_normal((300, 16))).astype(np.float32)
+    b = (a[:, :10] + 0.5 * rng.standard_normal((300, 10))).astype(np.float32)
+    assert check(a, b) is not None
+    assert check(a, b, center=True) is not None
+
+
+@pytest.mark.parametrize(("a", "b", "options"), [
+    (np.ones((5, 2)), gaussian(5, 3), {}),  # all rows equal
+    (np.ones((5, 2)), gaussian(5, 3), {"center": True}),  # and nothing left after centring
+    (np.eye(6), gaussian(6, 3), {}),  # all at right angles
+    ([[1], [2], [3], [9]], gaussian(4, 3), {}),  # one column, one sign
+    (gaussian(2, 2), gaussian(2, 3), {}),
+    (gaussian(9, 2), gaussian(9, 3), {"sample": 2}),
+    (gaussian(9, 2), gaussian(9, 3), {"sample": 0}),
+    (gaussian(9, 2), gaussian(9, 3), {"sample": -4}),
+    (gaussian(9, 2), gaussian(8, 3), {}),
+    (gaussian(9, 2)[0], gaussian(9, 3), {}),
+    (gaussian(9, 2), gaussian(9, 3), {"threads": 0}),
+    (np.diag([1, 1, 0, 0]), gaussian(4, 3), {}),  # two rows left
+])  # fmt: skip
+def test_what_has_no_answer_is_an_error(a, b, options):
+    with pytest.raises(InputError):
+        global_similarity(a, b, **options)
+    if "threads" not in options and len(a) == len(b):
+        with pytest.raises(InputError):
+            global_similarity(b, a, **options)
+
+
+def test_errors_carry_the_value():
+    with pytest.raises(InputError, match=r"(?s)\b9\b.*\b8\b"):
+        global_similarity(gaussian(9, 2), gaussian(8, 3))
+    bad = gaussian(9, 3)
+    bad[5, 1] = np.nan
+    for pair in ((bad, gaussian(9, 2)), (gaussian(9, 2), bad)):
+        with pytest.raises(InputError, match=r"\b5\b"):
+            global_similarity(*pair)
+
+
+def test_orthogonal_rows_vary_with_their_diagonal():
+    assert global_similarity(np.eye(5), np.eye(5), include_diagonal=True) == pytest.approx(1, abs=1e-14)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("model", real_data.MODELS)
+def test_real_vocabularies(model, center):
+    x = real_data.embeddings(model)
+    noisy = x + 0.3 * x.std() * gaussian(*x.shape)
+    value = check(x, noisy[:, : x.shape[1] // 2], center=center)
+    assert 0.1 < value < 1
+    check(x, noisy, center=center, sample=300, seed=1)

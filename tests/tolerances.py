@@ -1,0 +1,84 @@
+"""How far a kernel may be from its oracle: one rule for each family of numbers, each with its reason.
+
+Nothing here is fitted to a kernel. Kernel and oracle both work in float64 on the same float32 matrix and
+differ in the order of their sums; the kernel then rounds its answer to float32 once.
+"""
+
+import numpy as np
+
+EPS64 = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
+SUBNORMAL32 = float(np.finfo(np.float32).smallest_subnormal)
+
+# One rounding to float32 is half an ulp (eps / 2 relative), or half the smallest subnormal near zero. The
+# factor above one half leaves room for the second-order term alone, not for a second rounding.
+ROUND32 = 0.5 * EPS32 * (1 + 1e-6)
+
+# Shares of variance are sums of at most a few thousand float64 terms, each right to a few eps: 1e-12 is some
+# 4,500 eps. Only where the oracle's cumulative share is this near to the threshold may the integers differ.
+SHARE_MARGIN = 1e-12
+
+# A linear system with a larger condition number does not determine its weights to float32 accuracy with
+# anything to spare; there the residual is compared, never the weights.
+WELL_CONDITIONED = 1e8
+
+# Where the bound on a correlation's error exceeds this, the correlation is not determined by float64 data.
+UNDETERMINED_CORRELATION = 1e-6
+
+
+def rounded(value):
+    """Room for one rounding to float32 of a float64 value."""
+    return ROUND32 * np.abs(value) + 0.5 * SUBNORMAL32
+
+
+def dot_slack(d):
+    """Relative error of a float64 dot product of d terms, as a multiple of |x||y|.
+
+    Any order of summation errs by at most d eps / 2 times the sum of the terms' magnitudes, which Cauchy and
+    Schwarz bound by |x||y|; a cosine holds two more such sums, a product, a root and a division. Oracle and
+    kernel may each err so: 2 (d + 4) eps covers both.
+    """
+    return 2 * (d + 4) * EPS64
+
+
+def norm_rtol(d):
+    """Norms: a float64 sum of d squares has no cancellation, and the root halves its relative error."""
+    return (d + 4) * EPS64
+
+
+def weight_atol(weights, condition):
+    """LLE weights: one rounding to float32, and the solve's backward error amplified by the condition number.
+
+    A backward stable solve errs by a modest multiple of k eps cond(G + reg) relative to the largest weight,
+    and so does the sum that divides, which is a quadratic form of the same matrix.
+    """
+    k = weights.shape[-1]
+    solve = 16 * (k + 4) * EPS64 * condition * np.abs(weights).max()
+    return rounded(weights) + solve
+
+
+def residual_atol(residual, weights, condition, spread, size):
+    """LLE residuals: the weights' float64 error times the differences they multiply, and one rounding.
+
+    `spread` is the longest difference x_i - x_j, `size` the longest row: a kernel may subtract sum w_j x_j
+    from x_i (errs by eps size) or add up w_j (x_i - x_j) (does not). Either way the weights are the float64
+    ones: with weights rounded to float32, the residual of a token reconstructed exactly would be noise.
+    """
+    k = weights.shape[-1]
+    mass = np.abs(weights).sum()
+    return rounded(residual) + 16 * (k + 4) * EPS64 * mass * (condition * spread + size)
+
+
+def weight_sum_atol(weights):
+    """Sum of the float32 weights: each was rounded once, nothing else moves the sum from 1."""
+    return rounded(weights).sum() + 16 * weights.shape[-1] * EPS64 * np.abs(weights).sum()
+
+
+def correlation_atol(n, width, shape_a, shape_b, loss):
+    """Correlations: moments of n^2 cosines, with cancellation.
+
+    The moment formula errs by (n + width) eps relative to the mean square of the cosines and is then divided
+    by their variance: `shape` is mean square / variance. `loss` is what centring cancelled: longest row
+    before it over shortest row after it (1 without centring).
+    """
+    return 8 * (n + width) * EPS64 * (shape_a + shape_b) * loss
