@@ -3,6 +3,7 @@
 import numpy as np
 import reference
 import tolerances as tol
+
 from embgeom.rows import scan_rows
 
 

@@ -8,12 +8,12 @@ import real_data
 import reference
 import strategies
 import tolerances as tol
-from embgeom.lle import LLEStatus
 from hypothesis import given
 from hypothesis import strategies as st
 
 from embgeom import knn, lle
 from embgeom.errors import InputError
+from embgeom.lle import LLEStatus
 
 REGS = (1e-3, 1e-1, 1e-6, 0.0)
 

@@ -5,10 +5,10 @@ import pytest
 import reference
 import strategies
 import tolerances as tol
-from embgeom.rows import scan_rows
 from hypothesis import given
 
 from embgeom.errors import InputError
+from embgeom.rows import scan_rows
 
 
 @given(strategies.matrices(), strategies.threads)

@@ -14,13 +14,14 @@
 
 #include "embgeom/matrix_view.hpp"
 
-// Every array type that crosses the border to Python, named once. Inputs are taken as they are: python/embgeom/_arrays.py
-// has made them C-contiguous and of these types, and nothing is converted here.
+// Every array type that crosses the border to Python, named once. Inputs are taken as they are:
+// python/embgeom/_arrays.py has made them C-contiguous and of these types, and nothing is converted
+// here.
 namespace embgeom::bindings {
 
 namespace py = pybind11;
 
-using Rows = py::array_t<float, py::array::c_style>;                // (n, d)
+using Rows = py::array_t<float, py::array::c_style>;                 // (n, d)
 using NeighborList = py::array_t<std::int32_t, py::array::c_style>;  // (m, k)
 using RowNumbers = py::array_t<std::int64_t, py::array::c_style>;    // (m)
 
@@ -55,8 +56,8 @@ py::array_t<T> copy_to_array(const std::vector<T>& values) {
     return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// A matrix that a kernel fills wider than the result is, to use the rest as workspace: afterwards the rows move together,
-// the rest goes back to the system, and NumPy owns what is left without a copy.
+// A matrix that a kernel fills wider than the result is, to use the rest as workspace: afterwards the
+// rows move together, the rest goes back to the system, and NumPy owns what is left without a copy.
 template <class T>
 class WideMatrix {
   public:

@@ -1,8 +1,5 @@
-#include "embgeom/knn.hpp"
-
-#include <string>
-
 #include "arrays.hpp"
+#include "embgeom/knn.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {
@@ -20,7 +17,8 @@ std::tuple<Integers, Floats> answer(const KnnQuestion& question, int threads, co
 }
 
 std::tuple<Integers, Floats> knn_of_rows(const Rows& x, const std::optional<RowNumbers>& rows, std::size_t k,
-                                         Metric metric, bool exclude_self, int threads, const py::object& progress) {
+                                         Metric metric, bool exclude_self, int threads,
+                                         const py::object& progress) {
     const KnnQuestion question{.queries = row_set(x, rows),
                                .base = view(x),
                                .k = k,
@@ -48,8 +46,9 @@ void bind_knn(py::module_& module) {
         .value("cosine", Metric::cosine)
         .value("inner_product", Metric::inner_product)
         .value("euclidean", Metric::euclidean);
-    module.def("knn_of_rows", &knn_of_rows, "The k nearest rows of x for all of its rows, or for those listed.",
-               py::arg("x").noconvert(), py::arg("rows").noconvert(), py::kw_only(), py::arg("k"), py::arg("metric"),
+    module.def("knn_of_rows", &knn_of_rows,
+               "The k nearest rows of x for all of its rows, or for those listed.", py::arg("x").noconvert(),
+               py::arg("rows").noconvert(), py::kw_only(), py::arg("k"), py::arg("metric"),
                py::arg("exclude_self"), py::arg("threads"), py::arg("progress"));
     module.def("knn_of_queries", &knn_of_queries, "The k nearest rows of x for each row of another matrix.",
                py::arg("x").noconvert(), py::arg("queries").noconvert(), py::kw_only(), py::arg("k"),

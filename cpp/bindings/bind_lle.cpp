@@ -1,6 +1,5 @@
-#include "embgeom/lle.hpp"
-
 #include "arrays.hpp"
+#include "embgeom/lle.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

@@ -1,8 +1,7 @@
-#include "embgeom/rows.hpp"
-
 #include <cmath>
 
 #include "arrays.hpp"
+#include "embgeom/rows.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

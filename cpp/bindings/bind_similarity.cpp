@@ -1,14 +1,13 @@
-#include "embgeom/similarity.hpp"
-
 #include "arrays.hpp"
+#include "embgeom/similarity.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {
 namespace {
 
 std::tuple<double, std::size_t> correlation_of_similarities(const Rows& a, const Rows& b,
-                                                            const std::optional<RowNumbers>& rows, bool center,
-                                                            bool include_diagonal, int threads,
+                                                            const std::optional<RowNumbers>& rows,
+                                                            bool center, bool include_diagonal, int threads,
                                                             const py::object& progress) {
     const GlobalSimilarity result = run_unlocked(progress, [&](Monitor& monitor) {
         return global_similarity(row_set(a, rows), row_set(b, rows),

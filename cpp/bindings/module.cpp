@@ -14,7 +14,8 @@ void bind_similarity(pybind11::module_& module);
 }  // namespace embgeom::bindings
 
 PYBIND11_MODULE(_core, module) {
-    module.doc() = "The compiled kernels of embgeom; use the functions of the package, which check their input.";
+    module.doc() =
+        "The compiled kernels of embgeom; use the functions of the package, which check their input.";
 
     namespace bindings = embgeom::bindings;
     embgeom::blas::use_one_thread();

@@ -11,8 +11,9 @@ namespace embgeom::bindings {
 
 namespace py = pybind11;
 
-// Looks after a kernel that runs without the interpreter's lock: at most ten times a second it takes the lock, lets pending
-// signals (Ctrl-C) raise, and tells the progress callable `progress(phase, done, total)`, if there is one.
+// Looks after a kernel that runs without the interpreter's lock: at most ten times a second it takes
+// the lock, lets pending signals (Ctrl-C) raise, and tells the progress callable `progress(phase, done,
+// total)`, if there is one.
 class PythonMonitor : public Monitor {
   public:
     explicit PythonMonitor(py::object progress) : progress_(std::move(progress)) {}

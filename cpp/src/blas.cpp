@@ -21,14 +21,15 @@ void EMBGEOM_BLAS_NAME(dgemm_)(const char*, const char*, const blas_int*, const 
                                const double*, const double*, const blas_int*, const double*, const blas_int*,
                                const double*, double*, const blas_int*, blas_length, blas_length);
 void EMBGEOM_BLAS_NAME(dsyrk_)(const char*, const char*, const blas_int*, const blas_int*, const double*,
-                               const double*, const blas_int*, const double*, double*, const blas_int*, blas_length,
-                               blas_length);
-void EMBGEOM_BLAS_NAME(dposv_)(const char*, const blas_int*, const blas_int*, double*, const blas_int*, double*,
-                               const blas_int*, blas_int*, blas_length);
+                               const double*, const blas_int*, const double*, double*, const blas_int*,
+                               blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(dposv_)(const char*, const blas_int*, const blas_int*, double*, const blas_int*,
+                               double*, const blas_int*, blas_int*, blas_length);
 void EMBGEOM_BLAS_NAME(dpstrf_)(const char*, const blas_int*, double*, const blas_int*, blas_int*, blas_int*,
                                 const double*, double*, blas_int*, blas_length);
-void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, double*, const blas_int*, double*, double*,
-                                const blas_int*, blas_int*, const blas_int*, blas_int*, blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, double*, const blas_int*, double*,
+                                double*, const blas_int*, blas_int*, const blas_int*, blas_int*, blas_length,
+                                blas_length);
 #if defined(EMBGEOM_SCIPY_OPENBLAS)
 void scipy_openblas_set_num_threads(int);
 #elif defined(__GNUC__)
@@ -40,10 +41,13 @@ void openblas_set_num_threads(int) __attribute__((weak));
 namespace embgeom::blas {
 namespace {
 
-blas_int to_int(std::size_t value) { return static_cast<blas_int>(value); }
+blas_int to_int(std::size_t value) {
+    return static_cast<blas_int>(value);
+}
 
 [[noreturn]] void throw_lapack(const char* routine, blas_int info) {
-    throw std::runtime_error(std::string("LAPACK ") + routine + " failed with info = " + std::to_string(info));
+    throw std::runtime_error(std::string("LAPACK ") + routine +
+                             " failed with info = " + std::to_string(info));
 }
 
 }  // namespace
@@ -56,8 +60,8 @@ void use_one_thread() {
 #endif
 }
 
-// LAPACK is column-major: what is row-major here reads there as its transpose. So A and B change places in a product,
-// and the lower triangle here is the upper one there.
+// LAPACK is column-major: what is row-major here reads there as its transpose. So A and B change places
+// in a product, and the lower triangle here is the upper one there.
 
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc) {
@@ -68,8 +72,8 @@ void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, st
     ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
-void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda, const double* b,
-                     std::size_t ldb, double* c, std::size_t ldc) {
+void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                     const double* b, std::size_t ldb, double* c, std::size_t ldc) {
     const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
     const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
     const double one = 1.0;

@@ -51,7 +51,8 @@ class Spectrum {
         return x_.row(static_cast<std::size_t>(neighbors[j]));
     }
 
-    void fill_mean(const std::int32_t* neighbors, std::size_t begin, std::size_t width, Workspace& space) const {
+    void fill_mean(const std::int32_t* neighbors, std::size_t begin, std::size_t width,
+                   Workspace& space) const {
         space.mean.assign(width, 0.0);
         for (std::size_t j = 0; j < k_; ++j) {
             const float* row = neighbor(neighbors, j) + begin;
@@ -61,7 +62,8 @@ class Spectrum {
     }
 
     void center(const float* row, Workspace& space, double* centered) const {
-        for (std::size_t l = 0; l < space.mean.size(); ++l) centered[l] = static_cast<double>(row[l]) - space.mean[l];
+        for (std::size_t l = 0; l < space.mean.size(); ++l)
+            centered[l] = static_cast<double>(row[l]) - space.mean[l];
     }
 
     // Z Z' is a sum over coordinates.
@@ -100,14 +102,15 @@ Dimension summarise(std::vector<double>& eigenvalues, double variance) {
     // Rounding leaves some of the zero eigenvalues slightly negative.
     for (double& value : eigenvalues) value = std::max(value, 0.0);
     const double total = std::accumulate(eigenvalues.begin(), eigenvalues.end(), 0.0);
-    const double squares = std::inner_product(eigenvalues.begin(), eigenvalues.end(), eigenvalues.begin(), 0.0);
+    const double squares =
+        std::inner_product(eigenvalues.begin(), eigenvalues.end(), eigenvalues.begin(), 0.0);
     // Without this allowance a variance of 1 would count eigenvalues that are nothing but rounding.
     const double rounding = static_cast<double>(eigenvalues.size()) * std::numeric_limits<double>::epsilon();
     const double wanted = (variance - rounding) * total;
     double reached = 0.0;
     std::int32_t components = 0;
-    for (auto value = eigenvalues.rbegin(); value != eigenvalues.rend() && (components == 0 || reached < wanted);
-         ++value) {
+    for (auto value = eigenvalues.rbegin();
+         value != eigenvalues.rend() && (components == 0 || reached < wanted); ++value) {
         reached += *value;
         ++components;
     }

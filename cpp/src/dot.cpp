@@ -7,8 +7,8 @@
 namespace embgeom {
 namespace {
 
-// Sixteen partial sums, added up in a fixed tree. The build switches contraction off (-ffp-contract=off), so a
-// processor with fused multiply-add gives the same bits as one without.
+// Sixteen partial sums, added up in a fixed tree. The build switches contraction off
+// (-ffp-contract=off), so a processor with fused multiply-add gives the same bits as one without.
 constexpr std::size_t lanes = 16;
 typedef float Floats __attribute__((vector_size(lanes * sizeof(float))));
 typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));

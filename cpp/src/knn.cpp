@@ -28,8 +28,11 @@ struct Scored {
     }
 };
 
-// How many candidates outlive a cut: some beyond k, so that the k-th exact score lies above the limit for most queries.
-std::size_t kept_candidates(std::size_t k, std::size_t capacity) { return k + (capacity - k + 2) / 3; }
+// How many candidates outlive a cut: some beyond k, so that the k-th exact score lies above the limit
+// for most queries.
+std::size_t kept_candidates(std::size_t k, std::size_t capacity) {
+    return k + (capacity - k + 2) / 3;
+}
 
 class Search {
   public:
@@ -54,15 +57,19 @@ class Search {
     }
 
   private:
-    bool is_self_join() const { return question_.queries_are_base_rows && question_.queries.selection == nullptr; }
+    bool is_self_join() const {
+        return question_.queries_are_base_rows && question_.queries.selection == nullptr;
+    }
 
     // The base row that query i is and must not find; no_row where there is none.
     std::size_t self(std::size_t i) const {
-        return question_.queries_are_base_rows && question_.exclude_self ? question_.queries.row_number(i) : no_row;
+        return question_.queries_are_base_rows && question_.exclude_self ? question_.queries.row_number(i)
+                                                                         : no_row;
     }
 
     std::vector<double> norms_of_queries() const {
-        if (!question_.queries_are_base_rows) return squared_norms(question_.queries.matrix, threads_, monitor_);
+        if (!question_.queries_are_base_rows)
+            return squared_norms(question_.queries.matrix, threads_, monitor_);
         if (is_self_join()) return base_squared_norms_;
         std::vector<double> norms(question_.queries.size);
         for (std::size_t i = 0; i < norms.size(); ++i) {
@@ -71,8 +78,9 @@ class Search {
         return norms;
     }
 
-    // Visits every tile once and reduces it into the candidates of its queries; in a self-join, tiles below the diagonal
-    // are the transposes of those above, which are reduced a second time the other way round.
+    // Visits every tile once and reduces it into the candidates of its queries; in a self-join, tiles
+    // below the diagonal are the transposes of those above, which are reduced a second time the other
+    // way round.
     void collect() {
         for (std::size_t i = 0; i < question_.queries.size; ++i) {
             if (!scores_.has_neighbors(i)) candidates_.close(i);
@@ -82,24 +90,26 @@ class Search {
         };
         std::vector<Place> places;
         for (std::size_t q = 0; q < tiles_.query_blocks(); ++q) {
-            for (std::size_t b = is_self_join() ? q : 0; b < tiles_.base_blocks(); ++b) places.push_back({q, b});
+            for (std::size_t b = is_self_join() ? q : 0; b < tiles_.base_blocks(); ++b)
+                places.push_back({q, b});
         }
         // Two tiles of one row or column of the grid may be reduced at the same time by different workers.
         const auto locks = std::make_unique<std::mutex[]>(tiles_.query_blocks());
         std::vector<std::vector<Candidates::Entry>> scratch(static_cast<std::size_t>(threads_));
-        parallel_for("multiply", places.size(), threads_, monitor_, [&](std::size_t task, const Worker& worker) {
-            const auto [query_block, base_block] = places[task];
-            const Tile tile = tiles_.compute(query_block, base_block, worker.id());
-            auto& space = scratch[static_cast<std::size_t>(worker.id())];
-            {
-                const std::lock_guard lock(locks[query_block]);
-                reduce_into_queries(tile, space);
-            }
-            if (is_self_join() && query_block != base_block) {
-                const std::lock_guard lock(locks[base_block]);
-                reduce_into_base_rows(tile, space);
-            }
-        });
+        parallel_for("multiply", places.size(), threads_, monitor_,
+                     [&](std::size_t task, const Worker& worker) {
+                         const auto [query_block, base_block] = places[task];
+                         const Tile tile = tiles_.compute(query_block, base_block, worker.id());
+                         auto& space = scratch[static_cast<std::size_t>(worker.id())];
+                         {
+                             const std::lock_guard lock(locks[query_block]);
+                             reduce_into_queries(tile, space);
+                         }
+                         if (is_self_join() && query_block != base_block) {
+                             const std::lock_guard lock(locks[base_block]);
+                             reduce_into_base_rows(tile, space);
+                         }
+                     });
     }
 
     float bound(std::size_t i, std::size_t j, float product) const {
@@ -109,12 +119,14 @@ class Search {
 
     // Calls visit(j, bound) for each base row of the tile whose bound for query i is above limit().
     template <class Limit, class Visit>
-    void visit_above(const Tile& tile, std::size_t row_of_tile, std::size_t i, Limit limit, Visit visit) const {
+    void visit_above(const Tile& tile, std::size_t row_of_tile, std::size_t i, Limit limit,
+                     Visit visit) const {
         const float* products = tile.products.row(row_of_tile);
         std::size_t group = 0;
         while (group < tile.base_rows) {
-            group = find_above(products, &scores_.base_factor[tile.base_begin], &scores_.base_offset[tile.base_begin],
-                               scores_.product_error, scores_.query_factor[i], limit(), group, tile.base_rows);
+            group = find_above(products, &scores_.base_factor[tile.base_begin],
+                               &scores_.base_offset[tile.base_begin], scores_.product_error,
+                               scores_.query_factor[i], limit(), group, tile.base_rows);
             const std::size_t stop = std::min(tile.base_rows, group + scan_width);
             for (std::size_t c = group; c < stop; ++c) {
                 const std::size_t j = tile.base_begin + c;
@@ -130,7 +142,9 @@ class Search {
             const std::size_t i = tile.query_begin + r;
             visit_above(
                 tile, r, i, [&] { return candidates_.limit(i); },
-                [&](std::size_t j, float upper) { candidates_.insert(i, static_cast<std::int32_t>(j), upper, space); });
+                [&](std::size_t j, float upper) {
+                    candidates_.insert(i, static_cast<std::int32_t>(j), upper, space);
+                });
         }
     }
 
@@ -142,9 +156,10 @@ class Search {
             const float* products = tile.products.row(r);
             std::size_t group = 0;
             while (group < tile.base_rows) {
-                group = find_above_queries(products, &scores_.query_factor[begin], candidates_.limits() + begin,
-                                           scores_.product_error, scores_.base_factor[j], scores_.base_offset[j], group,
-                                           tile.base_rows);
+                group =
+                    find_above_queries(products, &scores_.query_factor[begin], candidates_.limits() + begin,
+                                       scores_.product_error, scores_.base_factor[j], scores_.base_offset[j],
+                                       group, tile.base_rows);
                 const std::size_t stop = std::min(tile.base_rows, group + scan_width);
                 for (std::size_t c = group; c < stop; ++c) {
                     const std::size_t i = begin + c;
@@ -155,8 +170,9 @@ class Search {
         }
     }
 
-    // Ranks each query's candidates by exact score and writes the best k. Returns the queries for which a row that is no
-    // candidate may belong among them, by the limit up to which candidates were passed over.
+    // Ranks each query's candidates by exact score and writes the best k. Returns the queries for which
+    // a row that is no candidate may belong among them, by the limit up to which candidates were passed
+    // over.
     std::vector<std::size_t> order() {
         constexpr std::size_t queries_per_task = 16;
         const auto team = static_cast<std::size_t>(threads_);
@@ -171,7 +187,8 @@ class Search {
                                 if (!order_query(i, found[id])) open[id].push_back(i);
                             }
                         });
-        for (std::size_t id = 1; id < team; ++id) open[0].insert(open[0].end(), open[id].begin(), open[id].end());
+        for (std::size_t id = 1; id < team; ++id)
+            open[0].insert(open[0].end(), open[id].begin(), open[id].end());
         std::sort(open[0].begin(), open[0].end());
         return open[0];
     }
@@ -198,14 +215,16 @@ class Search {
             similarities[c] = scores_.similarity(found[c].score);
         }
         std::fill(rows + written, rows + question_.k, -1);
-        std::fill(similarities + written, similarities + question_.k, std::numeric_limits<float>::quiet_NaN());
+        std::fill(similarities + written, similarities + question_.k,
+                  std::numeric_limits<float>::quiet_NaN());
     }
 
-    // Asks again for the open queries. Every row whose bound is above the k-th exact score known is scored exactly, so
-    // nothing can be missed this time.
+    // Asks again for the open queries. Every row whose bound is above the k-th exact score known is
+    // scored exactly, so nothing can be missed this time.
     void widen(const std::vector<std::size_t>& open) {
         const std::size_t share = (open.size() - 1) / (4 * static_cast<std::size_t>(threads_)) + 1;
-        const std::size_t batch = std::clamp(share, std::min<std::size_t>(16, tiles_.block()), tiles_.block());
+        const std::size_t batch =
+            std::clamp(share, std::min<std::size_t>(16, tiles_.block()), tiles_.block());
         parallel_ranges("settle ties", open.size(), batch, threads_, monitor_,
                         [&](std::size_t begin, std::size_t end, const Worker& worker) {
                             widen_batch({open.begin() + static_cast<std::ptrdiff_t>(begin),
@@ -263,7 +282,8 @@ class Search {
 std::size_t knn_capacity(const KnnQuestion& question) {
     const std::size_t k = question.k;
     const std::size_t wanted = 96 + k / 3;
-    const std::size_t affordable = spare_bytes / (entry_bytes * std::max<std::size_t>(1, question.queries.size));
+    const std::size_t affordable =
+        spare_bytes / (entry_bytes * std::max<std::size_t>(1, question.queries.size));
     return std::min(question.base.rows, k + std::max<std::size_t>(16, std::min(wanted, affordable)));
 }
 

@@ -46,7 +46,8 @@ class Solver {
 
         const std::int64_t token = first_equal_[tokens_.row_number(i)];
         const std::size_t distinct = distinct_neighbors(list, k, first_equal_, space.equal);
-        const bool meets_token = std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
+        const bool meets_token =
+            std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
         if (meets_token && distinct == 1) {
             std::fill(space.weights.begin(), space.weights.end(), 1.0 / static_cast<double>(k));
             residual = 0.0;
@@ -137,7 +138,8 @@ class Solver {
 
 }  // namespace
 
-void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor, const LleResult& result) {
+void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor,
+         const LleResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const std::size_t k = neighborhoods.neighbors.cols;
     check_neighbors(neighborhoods);

@@ -27,7 +27,8 @@ bool has_all_neighbors(const std::int32_t* neighbors, std::size_t k) {
 }
 
 std::size_t distinct_neighbors(const std::int32_t* neighbors, std::size_t k,
-                               const std::vector<std::int64_t>& first_equal, std::vector<std::int64_t>& scratch) {
+                               const std::vector<std::int64_t>& first_equal,
+                               std::vector<std::int64_t>& scratch) {
     scratch.resize(k);
     for (std::size_t j = 0; j < k; ++j) scratch[j] = first_equal[static_cast<std::size_t>(neighbors[j])];
     std::sort(scratch.begin(), scratch.end());

@@ -60,7 +60,8 @@ void run_on_plain_threads(Region& region, int threads) {
     try {
         for (int id = 1; id < threads; ++id) others.emplace_back([&region, id] { region.work(id); });
     } catch (const std::system_error&) {
-        // Fewer threads than asked for: the tasks are handed out one at a time, so those that run do them all.
+        // Fewer threads than asked for: the tasks are handed out one at a time, so those that run do
+        // them all.
     }
     region.work(0);
     for (auto& thread : others) thread.join();
@@ -68,8 +69,8 @@ void run_on_plain_threads(Region& region, int threads) {
 
 #if defined(_OPENMP)
 
-// The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads which it does
-// not have. Such a child uses plain threads instead.
+// The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads
+// which it does not have. Such a child uses plain threads instead.
 std::atomic<bool> forked{false};
 
 [[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; });
@@ -85,7 +86,9 @@ void run_team(Region& region, int threads) {
 
 #else
 
-void run_team(Region& region, int threads) { run_on_plain_threads(region, threads); }
+void run_team(Region& region, int threads) {
+    run_on_plain_threads(region, threads);
+}
 
 #endif
 

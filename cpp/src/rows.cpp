@@ -40,7 +40,8 @@ std::vector<double> squared_norms(MatrixView<const float> x, int threads, Monito
                     [&](std::size_t begin, std::size_t end, const Worker&) {
                         for (std::size_t i = begin; i < end; ++i) norms[i] = dot(x.row(i), x.row(i), x.cols);
                     });
-    // The square of a finite float32 is far inside the range of float64, so a sum is finite only where every value is.
+    // The square of a finite float32 is far inside the range of float64, so a sum is finite only where
+    // every value is.
     const auto bad = std::find_if(norms.begin(), norms.end(), [](double v) { return !std::isfinite(v); });
     if (bad != norms.end()) throw_not_finite(x, static_cast<std::size_t>(bad - norms.begin()));
     return norms;

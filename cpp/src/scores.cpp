@@ -95,8 +95,9 @@ bool Scores::has_neighbors(std::size_t i) const {
     return metric_ != Metric::cosine || query_squared_norms_[i] > 0.0;
 }
 
-// Whether any bound of a group is above the limit is found without a branch inside the group, which compilers turn into
-// vector compares; the caller looks at the single positions of the few groups that pass.
+// Whether any bound of a group is above the limit is found without a branch inside the group, which
+// compilers turn into vector compares; the caller looks at the single positions of the few groups that
+// pass.
 EMBGEOM_MULTIVERSION
 std::size_t find_above(const float* products, const float* base_factor, const float* base_offset, float error,
                        float query_factor, float limit, std::size_t begin, std::size_t end) {
@@ -112,8 +113,9 @@ std::size_t find_above(const float* products, const float* base_factor, const fl
 }
 
 EMBGEOM_MULTIVERSION
-std::size_t find_above_queries(const float* products, const float* query_factor, const float* limits, float error,
-                               float base_factor, float base_offset, std::size_t begin, std::size_t end) {
+std::size_t find_above_queries(const float* products, const float* query_factor, const float* limits,
+                               float error, float base_factor, float base_offset, std::size_t begin,
+                               std::size_t end) {
     for (; begin < end; begin += scan_width) {
         const std::size_t stop = std::min(end, begin + scan_width);
         int above = 0;

@@ -25,7 +25,8 @@ struct UnitRows {
 
     std::size_t width() const { return rows.matrix.cols; }
 
-    void pack(std::size_t row_begin, std::size_t row_end, std::size_t begin, std::size_t end, double* packed) const {
+    void pack(std::size_t row_begin, std::size_t row_end, std::size_t begin, std::size_t end,
+              double* packed) const {
         for (std::size_t i = row_begin; i < row_end; ++i) {
             const float* row = rows.row(i);
             for (std::size_t l = begin; l < end; ++l) {
@@ -37,7 +38,8 @@ struct UnitRows {
 
 // Calls add(row, begin, end) over all rows for each range of coordinates, in one order for each coordinate.
 template <class Add>
-void for_each_row_by_coordinates(const char* phase, const UnitRows& unit, int threads, Monitor& monitor, Add add) {
+void for_each_row_by_coordinates(const char* phase, const UnitRows& unit, int threads, Monitor& monitor,
+                                 Add add) {
     parallel_ranges(phase, unit.width(), coordinates_per_task, threads, monitor,
                     [&](std::size_t begin, std::size_t end, const Worker& worker) {
                         for (std::size_t i = 0; i < unit.rows.size; ++i) {
@@ -51,7 +53,8 @@ void fill_mean(UnitRows& unit, int threads, Monitor& monitor) {
     for_each_row_by_coordinates("center", unit, threads, monitor,
                                 [&](std::size_t i, std::size_t begin, std::size_t end) {
                                     const float* row = unit.rows.row(i);
-                                    for (std::size_t l = begin; l < end; ++l) unit.mean[l] += static_cast<double>(row[l]);
+                                    for (std::size_t l = begin; l < end; ++l)
+                                        unit.mean[l] += static_cast<double>(row[l]);
                                 });
     for (double& value : unit.mean) value /= static_cast<double>(unit.rows.size);
 }
@@ -95,8 +98,8 @@ std::size_t drop_rows_without_direction(UnitRows& a, UnitRows& b) {
 }
 
 // |A'B|_F^2 over n rows. With `symmetric`, A is B and only tiles on and above the diagonal are computed.
-double squared_product_norm(const char* phase, const UnitRows& a, const UnitRows& b, bool symmetric, int threads,
-                            Monitor& monitor) {
+double squared_product_norm(const char* phase, const UnitRows& a, const UnitRows& b, bool symmetric,
+                            int threads, Monitor& monitor) {
     struct Place {
         std::size_t a_begin, b_begin;
     };
@@ -117,8 +120,8 @@ double squared_product_norm(const char* phase, const UnitRows& a, const UnitRows
             const std::size_t end = std::min(begin + rows_per_piece, a.rows.size);
             a.pack(begin, end, a_begin, a_end, a_piece.data());
             b.pack(begin, end, b_begin, b_end, b_piece.data());
-            blas::add_multiply_tn(a_width, b_width, end - begin, a_piece.data(), a_width, b_piece.data(), b_width,
-                                  product.data(), b_width);
+            blas::add_multiply_tn(a_width, b_width, end - begin, a_piece.data(), a_width, b_piece.data(),
+                                  b_width, product.data(), b_width);
         }
         for (const double value : product) norms[task] += value * value;
     });
@@ -133,13 +136,13 @@ double squared_product_norm(const char* phase, const UnitRows& a, const UnitRows
 // |sum_i u_i|^2
 double squared_sum_norm(const UnitRows& unit, int threads, Monitor& monitor) {
     std::vector<double> sums(unit.width(), 0.0);
-    for_each_row_by_coordinates("add rows", unit, threads, monitor,
-                                [&](std::size_t i, std::size_t begin, std::size_t end) {
-                                    const float* row = unit.rows.row(i);
-                                    for (std::size_t l = begin; l < end; ++l) {
-                                        sums[l] += (static_cast<double>(row[l]) - unit.mean[l]) * unit.inverse[i];
-                                    }
-                                });
+    for_each_row_by_coordinates(
+        "add rows", unit, threads, monitor, [&](std::size_t i, std::size_t begin, std::size_t end) {
+            const float* row = unit.rows.row(i);
+            for (std::size_t l = begin; l < end; ++l) {
+                sums[l] += (static_cast<double>(row[l]) - unit.mean[l]) * unit.inverse[i];
+            }
+        });
     double sum = 0.0;
     for (const double value : sums) sum += value * value;
     return sum;
@@ -153,8 +156,8 @@ double spread(double pairs, double sum_of_squares, double sum) {
 
 }  // namespace
 
-GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options, int threads,
-                                   Monitor& monitor) {
+GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options,
+                                   int threads, Monitor& monitor) {
     UnitRows unit_a = make_unit_rows(a, options.center, threads, monitor);
     UnitRows unit_b = make_unit_rows(b, options.center, threads, monitor);
     const std::size_t used = drop_rows_without_direction(unit_a, unit_b);
@@ -167,17 +170,22 @@ GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const Simil
     const double pairs = n * n - diagonal;
     const double sum_a = squared_sum_norm(unit_a, threads, monitor) - diagonal;
     const double sum_b = squared_sum_norm(unit_b, threads, monitor) - diagonal;
-    const double squares_a = squared_product_norm("multiply a'a", unit_a, unit_a, true, threads, monitor) - diagonal;
-    const double squares_b = squared_product_norm("multiply b'b", unit_b, unit_b, true, threads, monitor) - diagonal;
-    const double products = squared_product_norm("multiply a'b", unit_a, unit_b, false, threads, monitor) - diagonal;
+    const double squares_a =
+        squared_product_norm("multiply a'a", unit_a, unit_a, true, threads, monitor) - diagonal;
+    const double squares_b =
+        squared_product_norm("multiply b'b", unit_b, unit_b, true, threads, monitor) - diagonal;
+    const double products =
+        squared_product_norm("multiply a'b", unit_a, unit_b, false, threads, monitor) - diagonal;
 
     const double spread_a = spread(pairs, squares_a, sum_a);
     const double spread_b = spread(pairs, squares_b, sum_b);
     if (spread_a == 0.0 || spread_b == 0.0) {
-        throw InvalidInput(std::string("all pairs of rows of the ") + (spread_a == 0.0 ? "first" : "second") +
-                           " matrix have the same cosine similarity: its correlation with anything is undefined");
+        throw InvalidInput(
+            std::string("all pairs of rows of the ") + (spread_a == 0.0 ? "first" : "second") +
+            " matrix have the same cosine similarity: its correlation with anything is undefined");
     }
-    const double correlation = (pairs * products - sum_a * sum_b) / (std::sqrt(spread_a) * std::sqrt(spread_b));
+    const double correlation =
+        (pairs * products - sum_a * sum_b) / (std::sqrt(spread_a) * std::sqrt(spread_b));
     return {std::clamp(correlation, -1.0, 1.0), used};
 }
 

@@ -15,12 +15,13 @@ constexpr std::size_t largest_block = 512;
 constexpr std::size_t smallest_block = 32;
 constexpr std::size_t workspace_bytes = std::size_t{64} << 20U;
 
-// As large as pays (512), but small enough for all workers' workspaces to stay within 64 MiB and for each worker to find
-// several blocks to work on.
+// As large as pays (512), but small enough for all workers' workspaces to stay within 64 MiB and for
+// each worker to find several blocks to work on.
 std::size_t choose_block(std::size_t rows, std::size_t d, int workers) {
     const auto team = static_cast<std::size_t>(workers);
     std::size_t block = largest_block;
-    while (block > smallest_block && team * block * (2 * d + block) * sizeof(float) > workspace_bytes) block /= 2;
+    while (block > smallest_block && team * block * (2 * d + block) * sizeof(float) > workspace_bytes)
+        block /= 2;
     while (block > smallest_block && rows < 4 * team * block) block /= 2;
     return block;
 }
@@ -82,8 +83,8 @@ Tile Tiles::multiply(Workspace& space, std::size_t query_begin, std::size_t quer
         pack_row(base_.row(base_begin + j), base_squared_norms_[base_begin + j], d, &space.base[j * d]);
     }
     for (std::size_t l = 0; l < d; l += product_depth) {
-        blas::multiply_nt(queries, base_rows, std::min(product_depth, d - l), &space.queries[l], d, &space.base[l], d,
-                          l == 0 ? 0.0F : 1.0F, space.products.data(), block_);
+        blas::multiply_nt(queries, base_rows, std::min(product_depth, d - l), &space.queries[l], d,
+                          &space.base[l], d, l == 0 ? 0.0F : 1.0F, space.products.data(), block_);
     }
     return {query_begin, queries, base_begin, base_rows, {space.products.data(), queries, base_rows, block_}};
 }

@@ -2,7 +2,8 @@
 
 from importlib.metadata import version as _version
 
-from embgeom.compare import Comparison, Measure, compare
+from embgeom.compare import compare
+from embgeom.comparison import Comparison, Measure
 from embgeom.dimension import Dimension, intrinsic_dimension
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
@@ -20,8 +21,8 @@ __all__ = [
     "LLE",
     "Comparison",
     "Dimension",
-    "EmbgeomError",
     "Embeddings",
+    "EmbgeomError",
     "InputError",
     "Inspection",
     "LLEStatus",

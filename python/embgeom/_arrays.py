@@ -66,8 +66,8 @@ def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
     if outside.any():
         row, column = np.unravel_index(int(np.argmax(outside)), array.shape)
         raise InputError(
-            f"neighbors[{row}, {column}] = {array[row, column]} is no row of x, which has {row_count} rows: row "
-            "numbers lie in [0, n), and -1 stands for no neighbor"
+            f"neighbors[{row}, {column}] = {array[row, column]} is no row of x, which has {row_count} rows: "
+            "row numbers lie in [0, n), and -1 stands for no neighbor"
         )
     return np.require(array, dtype=np.int32, requirements=["C", "A"])
 
@@ -93,7 +93,7 @@ def _as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 
 def _refuse_overflow(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) -> None:
-    """Name the first finite number that became infinite in float32; what was not finite is the kernels' to report."""
+    """Name the first finite number that float32 cannot hold; the kernels report what was not finite."""
     for begin in range(0, len(matrix), 4096):
         piece = slice(begin, begin + 4096)
         lost = np.isinf(matrix[piece]) & np.isfinite(array[piece])
@@ -101,5 +101,6 @@ def _refuse_overflow(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) ->
             row, column = np.unravel_index(int(np.argmax(lost)), lost.shape)
             value = array[begin + row, column]
             raise InputError(
-                f"{name}: row {begin + row}, column {column} is {value}, too large for float32; rescale the matrix"
+                f"{name}: row {begin + row}, column {column} is {value}, too large for float32; "
+                "rescale the matrix"
             )

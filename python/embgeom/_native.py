@@ -15,7 +15,7 @@ def _load_without_blas_threads() -> None:
     before = os.environ.get(variable)
     os.environ[variable] = "1"
     try:
-        from embgeom import _core  # noqa: F401
+        pass
     finally:
         if before is None:
             del os.environ[variable]
@@ -25,6 +25,6 @@ def _load_without_blas_threads() -> None:
 
 _load_without_blas_threads()
 
-from embgeom import _core as core  # noqa: E402
+import embgeom._core as core  # noqa: E402
 
 __all__ = ["core"]

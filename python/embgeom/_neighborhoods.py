@@ -14,6 +14,8 @@ def resolve_neighborhoods(
 ) -> tuple[IndexMatrix, RowNumbers | None]:
     """Return the list of neighbors (m, k), and the rows (m,) whose they are; None for all rows in order."""
     if isinstance(neighbors, Neighbors):
+        if neighbors.of_queries:
+            raise InputError("neighbors of queries do not belong to rows of x: look for those of its rows")
         if rows is not None:
             raise InputError("rows goes with an array of neighbors; a Neighbors object knows its rows")
         numbers, rows = as_neighbor_list(neighbors.indices, row_count), neighbors.rows
@@ -24,6 +26,7 @@ def resolve_neighborhoods(
     if len(numbers) != token_count:
         whose = "x has" if selection is None else "rows names"
         raise InputError(
-            f"neighbors lists {len(numbers)} tokens, but {whose} {token_count}; rows= says which rows of x a list is for"
+            f"neighbors lists {len(numbers)} tokens, but {whose} {token_count}; "
+            "rows= says which rows of x a list is for"
         )
     return numbers, selection

@@ -17,7 +17,8 @@ Progress = bool | ProgressCallable
 def reporter(progress: Progress, name: str) -> Iterator[ProgressCallable | None]:
     """Give the callable ``(phase, done, total)`` that a kernel reports to, or None where nobody listens.
 
-    `progress` is what users pass: False for silence, True for a bar on standard error, or a callable of their own.
+    `progress` is what users pass: False for silence, True for a bar on standard error, or a callable of
+    their own.
     """
     if progress is False:
         yield None

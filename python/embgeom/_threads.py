@@ -14,8 +14,8 @@ _MOST_THREADS = 1024
 def resolve_threads(threads: int | None) -> int:
     """Return the number of threads: the one asked for, or every core that this process may use.
 
-    `None` honours the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on Linux, the
-    CPU quota of its control group (what a container is given).
+    `None` honours the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on
+    Linux, the CPU quota of its control group (what a container is given).
     """
     if threads is None:
         return _usable_cores()
@@ -24,7 +24,9 @@ def resolve_threads(threads: int | None) -> int:
     except TypeError:
         raise InputError(f"threads must be a whole number or None, not {threads!r}") from None
     if not 1 <= count <= _MOST_THREADS:
-        raise InputError(f"threads = {count} is outside [1, {_MOST_THREADS}]; None takes every core available")
+        raise InputError(
+            f"threads = {count} is outside [1, {_MOST_THREADS}]; None takes every core available"
+        )
     return count
 
 

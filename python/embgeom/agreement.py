@@ -55,8 +55,8 @@ def weight_cosine(
 ) -> FloatVector:
     """Return the cosine similarity of each token's reconstruction weights in two models.
 
-    A token's weights are one row of a sparse (n, n) matrix: zero but at its k neighbors. Neighbors that only one model has thus
-    count against the similarity.
+    A token's weights are one row of a sparse (n, n) matrix: zero but at its k neighbors. Neighbors that
+    only one model has thus count against the similarity.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ def weight_cosine(
 
     References
     ----------
-    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
 
     Examples
     --------
@@ -104,7 +105,7 @@ def weight_cosine(
 
 
 def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return the Pearson correlation of two vectors; NaN where one of them is constant or has fewer than 2 entries."""
+    """Return the Pearson correlation of two vectors; NaN where one is constant or shorter than 2."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
     if len(x) < 2:
         return float("nan")
@@ -121,7 +122,8 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 def _mean_ranks(values: npt.NDArray[np.generic]) -> FloatVector:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return ((last - (counts - 1) / 2.0)[inverse]).astype(np.float64)
+    ranks: FloatVector = (last - (counts - 1) / 2.0)[inverse]
+    return ranks
 
 
 def _check_shapes(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:

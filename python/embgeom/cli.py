@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader (head, less) has gone. Python would complain again when it flushes at exit.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 0
     except (EmbgeomError, MemoryError) as error:
         if options.debug:
@@ -163,11 +163,17 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_compare(commands: Any) -> None:
     command = _add_command(commands, "compare", _compare, "What do the token embeddings of two models share?")
-    command.add_argument("a", metavar="A", help="a model: a folder, a Hugging Face id, or a .npy or .npz file")
+    command.add_argument(
+        "a", metavar="A", help="a model: a folder, a Hugging Face id, or a .npy or .npz file"
+    )
     command.add_argument("b", metavar="B", help="the other model")
-    command.add_argument("--tensor-a", metavar="NAME", help="the tensor to use of A, where it cannot be told by itself")
+    command.add_argument(
+        "--tensor-a", metavar="NAME", help="the tensor to use of A, where it cannot be told by itself"
+    )
     command.add_argument("--tensor-b", metavar="NAME", help="the same of B")
-    command.add_argument("-k", type=int, default=10, help="neighbors for overlap and LLE weights (default: 10)")
+    command.add_argument(
+        "-k", type=int, default=10, help="neighbors for overlap and LLE weights (default: 10)"
+    )
     _add_reg(command)
     _add_dimension(command)
     _add_sampling(command)
@@ -186,9 +192,16 @@ def _add_inspect(commands: Any) -> None:
 def _add_neighbors(commands: Any) -> None:
     command = _add_command(commands, "neighbors", _neighbors, "What surrounds a token?")
     _add_model(command)
-    command.add_argument("token", metavar="TOKEN", nargs="+", help="a token as text ('dog', ' dog') or as the vocabulary has it")
+    command.add_argument(
+        "token",
+        metavar="TOKEN",
+        nargs="+",
+        help="a token as text ('dog', ' dog') or as the vocabulary has it",
+    )
     command.add_argument("--row", action="store_true", help="TOKEN is a row number")
-    command.add_argument("-k", type=int, default=10, help="neighbors to show and to reconstruct from (default: 10)")
+    command.add_argument(
+        "-k", type=int, default=10, help="neighbors to show and to reconstruct from (default: 10)"
+    )
     _add_reg(command)
     _add_dimension(command)
 
@@ -197,11 +210,20 @@ def _add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], N
     command = commands.add_parser(name, help=help_, description=help_)
     command.set_defaults(run=run)
     common = command.add_argument_group("common options")
-    common.add_argument("--which", choices=("input", "output"), default="input", help="embeddings or unembeddings (default: input)")
+    common.add_argument(
+        "--which",
+        choices=("input", "output"),
+        default="input",
+        help="embeddings or unembeddings (default: input)",
+    )
     common.add_argument("--tokens", metavar="FILE", help="token list of a model that is a .npy file")
-    common.add_argument("--metric", choices=get_args(Metric), default="cosine", help="what near means (default: cosine)")
+    common.add_argument(
+        "--metric", choices=get_args(Metric), default="cosine", help="what near means (default: cosine)"
+    )
     common.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores available)")
-    common.add_argument("--offline", action="store_true", help="use only what the local Hugging Face cache holds")
+    common.add_argument(
+        "--offline", action="store_true", help="use only what the local Hugging Face cache holds"
+    )
     common.add_argument("--quiet", action="store_true", help="show no progress")
     common.add_argument("--debug", action="store_true", help="show where an error arose")
     return command
@@ -209,28 +231,47 @@ def _add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], N
 
 def _add_model(command: Any) -> None:
     command.add_argument("model", metavar="MODEL", help="a folder, a Hugging Face id, or a .npy or .npz file")
-    command.add_argument("--tensor", metavar="NAME", help="the tensor to use, where it cannot be told by itself")
+    command.add_argument(
+        "--tensor", metavar="NAME", help="the tensor to use, where it cannot be told by itself"
+    )
 
 
 def _add_reg(command: Any) -> None:
-    command.add_argument("--reg", type=float, default=1e-3, help="regularisation of LLE weights (default: 1e-3)")
+    command.add_argument(
+        "--reg", type=float, default=1e-3, help="regularisation of LLE weights (default: 1e-3)"
+    )
 
 
 def _add_dimension(command: Any) -> None:
     command.add_argument(
-        "--dimension-k", type=int, metavar="K", help="neighbors for the intrinsic dimension (default: 1200, or a tenth of the rows)"
+        "--dimension-k",
+        type=int,
+        metavar="K",
+        help="neighbors for the intrinsic dimension (default: 1200, or a tenth of the rows)",
     )
-    command.add_argument("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
+    command.add_argument(
+        "--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)"
+    )
 
 
 def _add_sampling(command: Any) -> None:
     command.add_argument(
-        "--dimension-sample", type=int, metavar="M", default=500, help="tokens whose dimension is measured (default: 500)"
+        "--dimension-sample",
+        type=int,
+        metavar="M",
+        default=500,
+        help="tokens whose dimension is measured (default: 500)",
     )
     command.add_argument("--seed", type=int, default=0, help="seed of samples and null models (default: 0)")
 
 
 def _add_output(command: Any) -> None:
-    command.add_argument("-o", "--output", metavar="FOLDER", help="write arrays, tables and provenance into a new folder")
-    command.add_argument("--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)")
-    command.add_argument("--overwrite", action="store_true", help="replace FOLDER if it holds something already")
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="write arrays, tables and provenance into a new folder"
+    )
+    command.add_argument(
+        "--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)"
+    )
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace FOLDER if it holds something already"
+    )

@@ -1,4 +1,4 @@
-"""The main job: what do the token embeddings of two models share?"""
+"""The main job: what the token embeddings of two models share."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers
+from embgeom._arrays import FloatMatrix, RowNumbers
 from embgeom._progress import Progress
 from embgeom._threads import resolve_threads
 from embgeom.agreement import neighbor_overlap, pearson, spearman, weight_cosine
+from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
 from embgeom.dimension import DEFAULT_K, intrinsic_dimension
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
@@ -21,157 +22,7 @@ from embgeom.knn import Metric, check_k, knn
 from embgeom.lle import lle
 from embgeom.loading import load
 from embgeom.similarity import global_similarity
-from embgeom.vocabulary import Match, match_vocabularies, require_shared
-
-QUANTILES = (0.1, 0.5, 0.9)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """Every parameter of a comparison.
-
-    Attributes
-    ----------
-    k : int
-        Neighbors for the overlap and the reconstruction weights.
-    metric : str
-        How neighbors are found.
-    reg : float
-        Regularisation of the reconstruction weights, see `lle`.
-    dimension_k : int
-        Neighbors for the intrinsic dimension.
-    dimension_sample : int
-        Tokens whose intrinsic dimension is measured.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    seed : int
-        Seed of the null models and of the sample of tokens.
-    threads : int
-        Threads used. It changes no result.
-    """
-
-    k: int
-    metric: Metric
-    reg: float
-    dimension_k: int
-    dimension_sample: int
-    variance: float
-    seed: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number on what two models share, beside what it is where they share nothing.
-
-    Attributes
-    ----------
-    name, meaning : str
-        What is measured.
-    value : float
-        For the two models as they are.
-    shuffled : float
-        For the same matrices with each token of the first paired with a random token of the second.
-    gaussian : float
-        For independent Gaussian rows of the same shapes.
-    """
-
-    name: str
-    meaning: str
-    value: float
-    shuffled: float
-    gaussian: float
-
-
-@dataclass(frozen=True, eq=False)
-class LocalGeometry:
-    """The local geometry of one model's rows: n tokens of which m were sampled for the intrinsic dimension."""
-
-    indices: IndexMatrix  # (n, k)
-    similarities: FloatMatrix  # (n, k)
-    weights: FloatMatrix  # (n, k)
-    components: npt.NDArray[np.int32]  # (m,)
-    dimension_ceiling: int
-
-
-@dataclass(frozen=True, eq=False)
-class Comparison:
-    """What two models' token embeddings share.
-
-    Attributes
-    ----------
-    a, b : Embeddings
-        The models.
-    match : Match
-        The tokens that both have, and why others were left out. The n shared tokens are numbered by their place there.
-    settings : Settings
-        Every parameter.
-    measures : tuple of Measure
-        Each with its values under the two null models.
-    overlap : ndarray of float64, shape (n,)
-        Share of common neighbors of each shared token.
-    weight_cosine : ndarray of float64, shape (n,)
-        Cosine similarity of each shared token's reconstruction weights.
-    sampled : ndarray of int64, shape (m,)
-        The shared tokens whose intrinsic dimension was measured.
-    local_a, local_b : LocalGeometry
-        Neighbors (numbered among the shared tokens), weights and dimensions in each model.
-    """
-
-    a: Embeddings
-    b: Embeddings
-    match: Match
-    settings: Settings
-    measures: tuple[Measure, ...]
-    overlap: npt.NDArray[np.float64]
-    weight_cosine: npt.NDArray[np.float64]
-    sampled: RowNumbers
-    local_a: LocalGeometry
-    local_b: LocalGeometry
-
-    def __getitem__(self, name: str) -> Measure:
-        """Return a measure by its name."""
-        for measure in self.measures:
-            if measure.name == name:
-                return measure
-        raise InputError(f"no measure is named {name!r}; there are {', '.join(m.name for m in self.measures)}")
-
-    def weight_cosine_quantiles(self) -> dict[float, float]:
-        """Return the 10 %, 50 % and 90 % quantiles of the tokens' weight cosines."""
-        values = np.nanquantile(self.weight_cosine, QUANTILES)
-        return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
-
-    def summary(self) -> str:
-        """Return the comparison as readable tables."""
-        from embgeom.report import as_text, comparison_tables
-
-        return as_text(comparison_tables(self))
-
-    def to_html(self, path: str | PathLike[str]) -> None:
-        """Write the tables of `summary` as one HTML file.
-
-        Raises
-        ------
-        OutputError
-            If the file cannot be written; then nothing is left at `path`.
-        """
-        from embgeom.report import comparison_tables, write_html
-
-        write_html(comparison_tables(self), path)
-
-    def save(self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False) -> None:
-        """Write arrays (npz), one table of tokens (csv or parquet) and a JSON file with measures and provenance.
-
-        The folder appears when all of it is written, or not at all.
-
-        Raises
-        ------
-        OutputError
-            If the folder holds something already (unless `overwrite`), or cannot be written.
-        """
-        from embgeom.results import save_comparison
-
-        save_comparison(self, folder, table_format=table_format, overwrite=overwrite)
+from embgeom.vocabulary import match_vocabularies, require_shared
 
 
 def compare(
@@ -191,8 +42,8 @@ def compare(
 ) -> Comparison:
     """Measure what the token embeddings of two models share, over all tokens that both have.
 
-    Every measure comes with its value under two null models: the same matrices with tokens paired at random, and
-    independent Gaussian rows of the same shapes.
+    Every measure comes with its value under two null models: the same matrices with tokens paired at
+    random, and independent Gaussian rows of the same shapes.
 
     Parameters
     ----------
@@ -207,9 +58,11 @@ def compare(
     reg : float
         Regularisation of the reconstruction weights, see `lle`.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where that is less (but at least 20).
+        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where
+        that is less (but at least 20).
     dimension_sample : int
-        Tokens (drawn at random) whose intrinsic dimension is measured; each is an eigenvalue problem of its own.
+        Tokens (drawn at random) whose intrinsic dimension is measured; each is an eigenvalue problem of
+        its own.
     variance : float
         Share of variance that defines the intrinsic dimension.
     seed : int
@@ -232,12 +85,14 @@ def compare(
 
     Notes
     -----
-    Four searches for neighbors (two models, two Gaussian matrices) dominate where the vocabulary is large; the intrinsic
-    dimension where it is small. Memory: the shared rows of both models once more, and n k numbers for each result.
+    Four searches for neighbors (two models, two Gaussian matrices) dominate where the vocabulary is
+    large; the intrinsic dimension where it is small. Memory: the shared rows of both models once more,
+    and n k numbers for each result.
 
     References
     ----------
-    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
 
     Examples
     --------
@@ -247,7 +102,8 @@ def compare(
     >>> x = rng.standard_normal((60, 16)).astype(np.float32)
     >>> tokens = [f"word{i}" for i in range(60)]
     >>> a = embgeom.Embeddings.from_array(x, tokens, name="a")
-    >>> b = embgeom.Embeddings.from_array(x @ rng.standard_normal((16, 24)).astype(np.float32), tokens, name="b")
+    >>> y = x @ rng.standard_normal((16, 24)).astype(np.float32)
+    >>> b = embgeom.Embeddings.from_array(y, tokens, name="b")
     >>> comparison = embgeom.compare(a, b, k=5)
     >>> measure = comparison["neighbor overlap"]
     >>> measure.value > measure.shuffled
@@ -275,15 +131,13 @@ def compare(
     overlap, cosine = values.overlap, values.weight_cosine
     shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), settings, progress)
     gaussian_a, gaussian_b = draws.gaussian_like(x_a, x_b)
-    gaussian_locals = [_measure_local(x, draws.sampled, settings, progress) for x in (gaussian_a, gaussian_b)]
-    gaussian = _agree(gaussian_a, gaussian_b, *gaussian_locals, settings, progress)
+    null_a, null_b = (_measure_local(x, draws.sampled, settings, progress) for x in (gaussian_a, gaussian_b))
+    gaussian = _agree(gaussian_a, gaussian_b, null_a, null_b, settings, progress)
     measures = tuple(
         Measure(name, meaning.format(settings=settings), *numbers)
         for (name, meaning), *numbers in zip(MEASURES, values, shuffled, gaussian, strict=True)
     )
-    return Comparison(
-        a, b, match, settings, measures, overlap, cosine, draws.sampled, local_a, local_b
-    )
+    return Comparison(a, b, match, settings, measures, overlap, cosine, draws.sampled, local_a, local_b)
 
 
 MEASURES = (
@@ -297,7 +151,7 @@ MEASURES = (
 
 
 def default_dimension_k(n: int) -> int:
-    """Return how many neighbors a dimension is measured over by default: few enough to be local among n tokens."""
+    """Return how many neighbors a dimension is measured over by default: few enough to be local."""
     return min(DEFAULT_K, max(20, n // 10), n - 1)
 
 
@@ -346,10 +200,16 @@ class _Draws:
 def _as_embeddings(
     model: Embeddings | str | PathLike[str], which: Which, threads: int, progress: Progress
 ) -> Embeddings:
-    return model if isinstance(model, Embeddings) else load(model, which, threads=threads, progress=progress is True)
+    return (
+        model
+        if isinstance(model, Embeddings)
+        else load(model, which, threads=threads, progress=progress is True)
+    )
 
 
-def _measure_local(x: FloatMatrix, sampled: RowNumbers, settings: Settings, progress: Progress) -> LocalGeometry:
+def _measure_local(
+    x: FloatMatrix, sampled: RowNumbers, settings: Settings, progress: Progress
+) -> LocalGeometry:
     common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
     neighbors = knn(x, settings.k, metric=settings.metric, **common)
     weights = lle(x, neighbors, reg=settings.reg, **common).weights

@@ -26,11 +26,11 @@ class Dimension:
     Attributes
     ----------
     components : ndarray of int32, shape (m,)
-        The smallest number of principal components that explain `variance` of the neighbors' variance: 0 where all
-        neighbors are equal, -1 for a token without neighbors.
+        The smallest number of principal components that explain `variance` of the neighbors' variance:
+        0 where all neighbors are equal, -1 for a token without neighbors.
     participation_ratio : ndarray of float32, shape (m,)
-        ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of directions if all had the same
-        variance. It has no threshold. NaN for a token without neighbors.
+        ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of
+        directions if all had the same variance. It has no threshold. NaN for a token without neighbors.
     explained : ndarray of float32, shape (m,)
         The share of variance that `components` components reach.
     variance : float
@@ -58,8 +58,9 @@ class Dimension:
 
     @property
     def saturated(self) -> npt.NDArray[np.bool_]:
-        """Which tokens come within a tenth of `ceiling`, shape (m,): there k or d sets the number more than the data does."""
-        return self.components > 0.9 * self.ceiling
+        """Which tokens come within a tenth of `ceiling`, shape (m,): k or d sets their number."""
+        saturated: npt.NDArray[np.bool_] = self.components > 0.9 * self.ceiling
+        return saturated
 
 
 def intrinsic_dimension(
@@ -73,10 +74,10 @@ def intrinsic_dimension(
     threads: int | None = None,
     progress: Progress = False,
 ) -> Dimension:
-    """Count the principal components that explain a share of the variance of each token's k nearest neighbors.
+    """Count the principal components that explain a share of the variance of each token's neighbors.
 
-    A low number says that the token sits in a thin sheet of the space; in language models such tokens sit in semantically
-    coherent clusters.
+    A low number says that the token sits in a thin sheet of the space; in language models such tokens
+    sit in semantically coherent clusters.
 
     Parameters
     ----------
@@ -85,8 +86,8 @@ def intrinsic_dimension(
     neighbors : Neighbors or array_like of int, shape (m, k), optional
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
     k : int
-        How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1, d), so a small k
-        measures k rather than the data: see ``Dimension.saturated``.
+        How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1,
+        d), so a small k measures k rather than the data: see ``Dimension.saturated``.
     variance : float
         The share of variance to explain, in (0, 1].
     rows : array_like of int, shape (m,), optional
@@ -106,17 +107,19 @@ def intrinsic_dimension(
     Raises
     ------
     InputError
-        If shapes do not fit, a row number lies outside `x`, `variance` is outside (0, 1], or a value is not finite.
+        If shapes do not fit, a row number lies outside `x`, `variance` is outside (0, 1], or a value is
+        not finite.
 
     Notes
     -----
-    With p = min(k, d), p k d / 2 + 2 p^3 / 3 multiply-adds in float64 for each token, after the search for neighbors; memory
-    besides input and output: 8 (p^2 + 512 k) or 8 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is
-    honoured between tokens.
+    With p = min(k, d), p k d / 2 + 2 p^3 / 3 multiply-adds in float64 for each token, after the search
+    for neighbors; memory besides input and output: 8 (p^2 + 512 k) or 8 (p^2 + 256 d) bytes for each
+    thread, the former where k <= d. Ctrl-C is honoured between tokens.
 
     References
     ----------
-    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
 
     Examples
     --------
@@ -135,7 +138,14 @@ def intrinsic_dimension(
         neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
     numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
     with reporter(progress, "dimension") as report:
-        found = core.intrinsic_dimension(
+        components, participation_ratio, explained = core.intrinsic_dimension(
             matrix, numbers, selection, variance=float(variance), threads=team, progress=report
         )
-    return Dimension(*found, float(variance), int(numbers.shape[1]), int(matrix.shape[1]))
+    return Dimension(
+        components=components,
+        participation_ratio=participation_ratio,
+        explained=explained,
+        variance=float(variance),
+        k=numbers.shape[1],
+        width=matrix.shape[1],
+    )

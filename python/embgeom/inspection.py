@@ -1,4 +1,4 @@
-"""One model by itself: its rows, the dimensions of its neighborhoods, and the surroundings of single tokens."""
+"""One model by itself: its rows, the dimensions of its neighborhoods, single tokens' surroundings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,8 @@ class Inspection:
     dimension : Dimension
         Of the sampled rows.
     lowest, highest : Neighbors
-        The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest neighbors.
+        The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
+        neighbors.
     parameters : dict
         What the numbers depend on.
     """
@@ -62,8 +63,10 @@ class Inspection:
 
         return as_text(inspection_tables(self))
 
-    def save(self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False) -> None:
-        """Write arrays (npz), a table of the sampled tokens and a JSON file with provenance; all of it or nothing.
+    def save(
+        self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False
+    ) -> None:
+        """Write arrays (npz), a table of sampled tokens and a JSON file with provenance; all or nothing.
 
         Raises
         ------
@@ -124,7 +127,8 @@ def inspect_model(
     embeddings : Embeddings
         The model, as `load` returns it.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the rows where that is less (but at least 20).
+        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the rows where that is
+        less (but at least 20).
     dimension_sample : int
         Rows (drawn at random, zero rows left out) whose intrinsic dimension is measured.
     variance : float
@@ -166,7 +170,9 @@ def inspect_model(
     norms = scan_rows(x, threads=team, progress=progress).norms
     candidates = np.flatnonzero(norms > 0.0)
     if len(candidates) < 3:
-        raise InputError(f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed")
+        raise InputError(
+            f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed"
+        )
     k = default_dimension_k(len(candidates)) if dimension_k is None else dimension_k
     # Zero rows are nobody's neighbor, so they do not count among those to choose from.
     k = check_k(k, len(candidates) - 1)
@@ -236,7 +242,8 @@ def inspect_token(
     Raises
     ------
     InputError
-        If there is no such token (the message lists similar ones), its row is zero, or a parameter does not fit.
+        If there is no such token (the message lists similar ones), its row is zero, or a parameter does
+        not fit.
 
     Notes
     -----
@@ -255,7 +262,9 @@ def inspect_token(
     row = embeddings.index(token) if isinstance(token, str) else check_row(embeddings, token)
     usable = int(np.count_nonzero(~embeddings.zero))
     if embeddings.zero[row] and metric == "cosine":
-        raise InputError(f"the row of {embeddings.tokens[row]!r} (number {row}) is zero: it has no neighbors by cosine")
+        raise InputError(
+            f"the row of {embeddings.tokens[row]!r} (number {row}) is zero: it has no neighbors by cosine"
+        )
     rows = [row]
     neighbors = knn(x, check_k(k, usable - 1), rows=rows, metric=metric, threads=team, progress=progress)
     weights = lle(x, neighbors, reg=reg, threads=team, progress=progress)

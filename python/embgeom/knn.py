@@ -27,17 +27,21 @@ class Neighbors:
     indices : ndarray of int32, shape (m, k)
         Row numbers, nearest first; -1 where there are no more neighbors.
     similarities : ndarray of float32, shape (m, k)
-        The cosine, the inner product, or the negated Euclidean distance: larger is nearer. NaN where the index is -1.
+        The cosine, the inner product, or the negated Euclidean distance: larger is nearer. NaN where
+        the index is -1.
     metric : {"cosine", "inner_product", "euclidean"}
         What "near" means.
     rows : ndarray of int64, shape (m,), or None
         The rows of the matrix whose neighbors these are, where only some were asked for.
+    of_queries : bool
+        Whether these are neighbors of other vectors, so that the tokens are no rows of the matrix.
     """
 
     indices: IndexMatrix
     similarities: FloatMatrix
     metric: Metric = "cosine"
     rows: RowNumbers | None = None
+    of_queries: bool = False
 
     @property
     def k(self) -> int:
@@ -54,10 +58,11 @@ class Neighbors:
             For inner products, which are no distances.
         """
         if self.metric == "cosine":
-            return np.float32(1.0) - self.similarities
+            distances: FloatMatrix = np.float32(1.0) - self.similarities
+            return distances
         if self.metric == "euclidean":
             return -self.similarities
-        raise InputError("inner products define no distance; use .similarities")
+        raise InputError("metric 'inner_product' defines no distance; use .similarities")
 
 
 def knn(
@@ -73,16 +78,17 @@ def knn(
 ) -> Neighbors:
     """Find the exact k nearest rows of `x` for each row of `x`, for some of them, or for other vectors.
 
-    The result is a function of the input alone: members and their order are those of float64 arithmetic, equal
-    values are ordered by row number, and neither the number of threads nor `k` changes what comes first (the first
-    10 columns for ``k=50`` are those for ``k=10``).
+    The result is a function of the input alone: members and their order are those of float64
+    arithmetic, equal values are ordered by row number, and neither the number of threads nor `k`
+    changes what comes first (the first 10 columns for ``k=50`` are those for ``k=10``).
 
     Parameters
     ----------
     x : array_like, shape (n, d)
         One row for each token. float32 and C-contiguous is used as it is; anything else is converted once.
     k : int
-        Neighbors to find: at most n - 1 for rows of `x` (n with ``exclude_self=False``), at most n for `queries`.
+        Neighbors to find: at most n - 1 for rows of `x` (n with ``exclude_self=False``), at most n for
+        `queries`.
     queries : array_like, shape (m, d), optional
         Other vectors whose nearest rows of `x` are wanted.
     rows : array_like of int, shape (m,), optional
@@ -90,7 +96,8 @@ def knn(
     metric : {"cosine", "inner_product", "euclidean"}
         By cosine, zero rows have no neighbors and are nobody's.
     exclude_self : bool
-        Whether a row of `x` is left out of its own neighbors. It is told by its number: rows equal to it stay in.
+        Whether a row of `x` is left out of its own neighbors. It is told by its number: rows equal to
+        it stay in.
     threads : int, optional
         Threads to use; every core available to the process by default.
     progress : bool or callable
@@ -104,13 +111,15 @@ def knn(
     Raises
     ------
     InputError
-        If a shape, `k`, a row number or the metric does not fit, or a value is NaN or infinite (the message names it).
+        If a shape, `k`, a row number or the metric does not fit, or a value is NaN or infinite (the
+        message names it).
 
     Notes
     -----
-    m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once; about m k d in
-    float64. Memory besides input and output: at most 128 MiB for candidates, 64 MiB for tiles, and some 40 bytes a row.
-    How float32 products lead to an exact answer is told in ``docs/numerics.md``.
+    m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
+    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 64 MiB for
+    tiles, and some 40 bytes a row. How float32 products lead to an exact answer is told in
+    ``docs/numerics.md``.
 
     Examples
     --------
@@ -133,14 +142,22 @@ def knn(
         if others.shape[1] != matrix.shape[1]:
             raise InputError(f"queries have {others.shape[1]} columns, but x has {matrix.shape[1]}")
         with reporter(progress, "knn") as report:
-            found = core.knn_of_queries(matrix, others, k=k, metric=measure, threads=team, progress=report)
-        return Neighbors(*found, metric)
+            indices, similarities = core.knn_of_queries(
+                matrix, others, k=k, metric=measure, threads=team, progress=report
+            )
+        return Neighbors(indices, similarities, metric, of_queries=True)
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     with reporter(progress, "knn") as report:
-        found = core.knn_of_rows(
-            matrix, selection, k=k, metric=measure, exclude_self=bool(exclude_self), threads=team, progress=report
+        indices, similarities = core.knn_of_rows(
+            matrix,
+            selection,
+            k=k,
+            metric=measure,
+            exclude_self=bool(exclude_self),
+            threads=team,
+            progress=report,
         )
-    return Neighbors(*found, metric, selection)
+    return Neighbors(indices, similarities, metric, selection)
 
 
 def check_k(k: int, limit: int) -> int:
@@ -150,7 +167,9 @@ def check_k(k: int, limit: int) -> int:
     except TypeError:
         raise InputError(f"k must be a whole number, not {k!r}") from None
     if limit < 1:
-        raise InputError("x has a single row, which has no neighbors but itself")
+        raise InputError(f"k = {count}, but x has a single row, which has no neighbors but itself")
     if not 1 <= count <= limit:
-        raise InputError(f"k = {count} is outside [1, {limit}]: there are {limit} rows to choose neighbors from")
+        raise InputError(
+            f"k = {count} is outside [1, {limit}]: there are {limit} rows to choose neighbors from"
+        )
     return count

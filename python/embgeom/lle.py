@@ -26,7 +26,7 @@ class LLEStatus(IntEnum):
     DUPLICATE = 1
     """Some neighbors equal each other or the token; regularisation shares the weight among equal ones."""
     RANK_DEFICIENT = 2
-    """The Gram matrix is singular (always so for k > d); regularisation chooses among the possible weights."""
+    """The Gram matrix is singular (always so for k > d); regularisation chooses among possible weights."""
     COINCIDENT = 3
     """Every neighbor equals the token: the weights are uniform."""
     NO_NEIGHBORS = 4
@@ -69,9 +69,9 @@ def lle(
 ) -> LLE:
     """Compute the weights with which each token's neighbors reconstruct it best.
 
-    The weights of a token x over its neighbors y_1 ... y_k minimise ``|x - sum_j w_j y_j|`` under ``sum_j w_j = 1``. They do
-    not change when the space is rotated, scaled or shifted, so the same token's weights can be compared between models of
-    different width.
+    The weights of a token x over its neighbors y_1 ... y_k minimise ``|x - sum_j w_j y_j|`` under
+    ``sum_j w_j = 1``. They do not change when the space is rotated, scaled or shifted, so the same
+    token's weights can be compared between models of different width.
 
     Parameters
     ----------
@@ -80,8 +80,8 @@ def lle(
     neighbors : Neighbors or array_like of int, shape (m, k)
         What `knn` returned for `x`, or row numbers; a token with a -1 among them gets no weights.
     reg : float
-        Regularisation: ``reg * trace(G)`` is added to the diagonal of the Gram matrix G. Needed where ``k > d`` or rows are
-        equal; 0 switches it off.
+        Regularisation: ``reg * trace(G)`` is added to the diagonal of the Gram matrix G. Needed where
+        ``k > d`` or rows are equal; 0 switches it off.
     rows : array_like of int, shape (m,), optional
         The rows of `x` whose neighbors an array lists; all rows in order by default.
     threads : int, optional
@@ -97,18 +97,21 @@ def lle(
     Raises
     ------
     InputError
-        If shapes do not fit, a row number lies outside `x`, `reg` is negative, or a value of `x` is not finite.
+        If shapes do not fit, a row number lies outside `x`, `reg` is negative, or a value of `x` is not
+        finite.
 
     Notes
     -----
-    For each token, k^2 d / 2 + 2 k^3 / 3 multiply-adds in float64. Memory besides input and output: 8 (2 k^2 + 512 k) bytes
-    for each thread.
+    For each token, k^2 d / 2 + 2 k^3 / 3 multiply-adds in float64. Memory besides input and output: 8
+    (2 k^2 + 512 k) bytes for each thread.
 
     References
     ----------
-    Roweis, S. T., & Saul, L. K. (2000). Nonlinear dimensionality reduction by locally linear embedding. Science, 290.
+    Roweis, S. T., & Saul, L. K. (2000). Nonlinear dimensionality reduction by locally linear embedding.
+    Science, 290.
 
-    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
 
     Examples
     --------
@@ -125,7 +128,7 @@ def lle(
     if not (math.isfinite(reg) and reg >= 0.0):
         raise InputError(f"reg = {reg} must be a finite number of at least 0 (1e-3 is usual)")
     with reporter(progress, "lle") as report:
-        found = core.lle(
+        weights, residuals, status = core.lle(
             matrix, numbers, selection, reg=float(reg), threads=resolve_threads(threads), progress=report
         )
-    return LLE(*found)
+    return LLE(weights, residuals, status)

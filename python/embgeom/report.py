@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from embgeom.lle import LLEStatus
 from embgeom.results import write_file
 
 if TYPE_CHECKING:
-    from embgeom.compare import Comparison
+    from embgeom.comparison import Comparison
     from embgeom.embeddings import Embeddings
     from embgeom.inspection import Inspection, TokenNeighborhood
     from embgeom.knn import Neighbors
@@ -41,12 +42,18 @@ def write_html(tables: Iterable[RenderableType], path: str | PathLike[str]) -> N
     for table in tables:
         console.print(table)
     page = console.export_html()
-    write_file(path, lambda partial: partial.write_text(page, encoding="utf-8"))
+
+    def write(partial: Path) -> None:
+        partial.write_text(page, encoding="utf-8")
+
+    write_file(path, write)
 
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
-    """Return the tables of a comparison: the two models, the tokens matched, and the measures beside their nulls."""
-    measures = _table(f"{len(comparison.match.ids_a)} shared tokens: what the models share, and what chance gives")
+    """Return the tables of a comparison: models, tokens matched, and measures beside their nulls."""
+    measures = _table(
+        f"{len(comparison.match.ids_a)} shared tokens: what the models share, and what chance gives"
+    )
     for name in ("measure", "what it is"):
         measures.add_column(name)
     for name in ("value", "shuffled", "Gaussian"):
@@ -55,14 +62,16 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
         numbers = (measure.value, measure.shuffled, measure.gaussian)
         measures.add_row(measure.name, measure.meaning, *(_number(number) for number in numbers))
     spread = ", ".join(
-        f"{quantile:.0%}: {_number(value)}" for quantile, value in comparison.weight_cosine_quantiles().items()
+        f"{quantile:.0%}: {_number(value)}"
+        for quantile, value in comparison.weight_cosine_quantiles().items()
     )
     settings = comparison.settings
     a, b = comparison.local_a, comparison.local_b
     notes = (
         f"quantiles of the weight cosine over tokens: {spread}",
-        f"intrinsic dimension of {len(comparison.sampled)} sampled tokens: mean {a.components.mean():.1f} in A and "
-        f"{b.components.mean():.1f} in B, of at most {a.dimension_ceiling} and {b.dimension_ceiling} "
+        f"intrinsic dimension of {len(comparison.sampled)} sampled tokens: "
+        f"mean {a.components.mean():.1f} in A and {b.components.mean():.1f} in B, "
+        f"of at most {a.dimension_ceiling} and {b.dimension_ceiling} "
         f"({settings.variance:.0%} of variance, {settings.dimension_k} neighbors)",
     )
     return [
@@ -82,7 +91,9 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     )
     spread.add_column("")
     for quantile in _QUANTILES:
-        spread.add_column({0.0: "lowest", 0.5: "median", 1.0: "highest"}.get(quantile, f"{quantile:.0%}"), justify="right")
+        spread.add_column(
+            {0.0: "lowest", 0.5: "median", 1.0: "highest"}.get(quantile, f"{quantile:.0%}"), justify="right"
+        )
     for name, values in (
         ("norm", inspection.norms),
         ("intrinsic dimension", dimension.components),
@@ -93,8 +104,8 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     if np.mean(dimension.saturated) > 0.5:
         tables.append(
             Text(
-                f"Most dimensions come near the highest possible, {dimension.ceiling}: they tell of the number of neighbors "
-                "or columns more than of the data. More neighbors tell more."
+                f"Most dimensions come near the highest possible, {dimension.ceiling}: they tell of the "
+                "number of neighbors or columns more than of the data. More neighbors tell more."
             )
         )
     for title, neighbors in (("lowest", inspection.lowest), ("highest", inspection.highest)):
@@ -105,7 +116,9 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
 def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]:
     """Return the table of one token's neighbors."""
     model, neighbors = neighborhood.embeddings, neighborhood.neighbors
-    table = _table(f"nearest rows of {shown(model, neighborhood.row)} (row {neighborhood.row}) in {model.name}")
+    table = _table(
+        f"nearest rows of {shown(model, neighborhood.row)} (row {neighborhood.row}) in {model.name}"
+    )
     value = {"cosine": "cosine", "inner_product": "inner product", "euclidean": "distance"}[neighbors.metric]
     for name in ("row", "token", value, "LLE weight"):
         table.add_column(name, justify="left" if name == "token" else "right")
@@ -115,15 +128,17 @@ def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]
     dimension = neighborhood.dimension
     status = LLEStatus(neighborhood.lle.status[0]).name.lower().replace("_", " ")
     notes = (
-        f"LLE residual {neighborhood.lle.residuals[0]:.4g}, of a row of norm {model.norms[neighborhood.row]:.4g}; weights: {status}",
-        f"intrinsic dimension {dimension.components[0]} of at most {dimension.ceiling} ({dimension.variance:.0%} of variance, "
-        f"{dimension.k} neighbors), participation ratio {dimension.participation_ratio[0]:.4g}",
+        f"LLE residual {neighborhood.lle.residuals[0]:.4g}, of a row of norm "
+        f"{model.norms[neighborhood.row]:.4g}; weights: {status}",
+        f"intrinsic dimension {dimension.components[0]} of at most {dimension.ceiling} "
+        f"({dimension.variance:.0%} of variance, {dimension.k} neighbors), "
+        f"participation ratio {dimension.participation_ratio[0]:.4g}",
     )
     return [table, *(Text(note) for note in notes)]
 
 
 def shown(model: Embeddings, row: int) -> str:
-    """Return a token as a person can read it: in quotes, with its spaces, and with control characters escaped."""
+    """Return a token as a person can read it: in quotes, with its spaces, control characters escaped."""
     return repr(model.text(int(row)))
 
 

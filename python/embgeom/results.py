@@ -17,16 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embgeom.errors import InputError, OutputError
 
 if TYPE_CHECKING:
-    from embgeom.compare import Comparison
+    from embgeom.comparison import Comparison
     from embgeom.inspection import Inspection
 
 TABLE_FORMATS = ("csv", "parquet")
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 
 
 def save_comparison(
@@ -35,7 +36,11 @@ def save_comparison(
     """Write a comparison into a folder; see `Comparison.save`."""
     write_table = _table_writer(table_format)
     with new_folder(folder, overwrite=overwrite) as target:
-        arrays = {"ids_a": comparison.match.ids_a, "ids_b": comparison.match.ids_b, "sampled": comparison.sampled}
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "ids_a": comparison.match.ids_a,
+            "ids_b": comparison.match.ids_b,
+            "sampled": comparison.sampled,
+        }
         for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
             arrays |= {
                 f"indices_{side}": local.indices,
@@ -43,7 +48,7 @@ def save_comparison(
                 f"weights_{side}": local.weights,
                 f"components_{side}": local.components,
             }
-        np.savez_compressed(target / "arrays.npz", **arrays)
+        np.savez_compressed(target / "arrays.npz", allow_pickle=False, **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
         _write_json(
             target / "comparison.json",
@@ -72,7 +77,7 @@ def save_inspection(
             components=inspection.dimension.components,
             participation_ratio=inspection.dimension.participation_ratio,
         )
-        columns = {
+        columns: Columns = {
             "row": rows,
             "token": [inspection.embeddings.tokens[row] for row in rows],
             "norm": inspection.norms[rows],
@@ -168,14 +173,17 @@ def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> N
     Raises
     ------
     OutputError
-        If `folder` is a file, holds something already (unless `overwrite`), or cannot be made where it should be.
+        If `folder` is a file, holds something already (unless `overwrite`), or cannot be made where it
+        should be.
     """
     target = Path(folder).absolute()
     with _reported(target):
         if target.exists() and not target.is_dir():
             raise OutputError(f"{target} is a file; name a folder for the results")
         if target.is_dir() and any(target.iterdir()) and not overwrite:
-            raise OutputError(f"{target} holds something already; name another folder, or allow to overwrite it")
+            raise OutputError(
+                f"{target} holds something already; name another folder, or allow to overwrite it"
+            )
         target.parent.mkdir(parents=True, exist_ok=True)
         # Whether a file system takes files (permissions, read-only mounts, quotas) shows only by making one.
         with tempfile.TemporaryFile(dir=target.parent):

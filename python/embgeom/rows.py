@@ -22,8 +22,8 @@ class RowScan:
     norms : ndarray of float64, shape (n,)
         Euclidean length of each row.
     first_equal : ndarray of int64, shape (n,)
-        The first row that holds the same numbers (0.0 and -0.0 are the same): the row's own number for all but
-        repeated rows.
+        The first row that holds the same numbers (0.0 and -0.0 are the same): the row's own number for
+        all but repeated rows.
     """
 
     norms: npt.NDArray[np.float64]
@@ -32,16 +32,18 @@ class RowScan:
     @property
     def zero(self) -> npt.NDArray[np.bool_]:
         """Which rows are zero, shape (n,): they have no direction, hence no cosine similarity."""
-        return self.norms == 0.0
+        zero: npt.NDArray[np.bool_] = self.norms == 0.0
+        return zero
 
     @property
     def repeated(self) -> npt.NDArray[np.bool_]:
         """Which rows equal an earlier row, shape (n,)."""
-        return self.first_equal != np.arange(len(self.first_equal))
+        repeated: npt.NDArray[np.bool_] = self.first_equal != np.arange(len(self.first_equal))
+        return repeated
 
 
 def scan_rows(x: npt.ArrayLike, *, threads: int | None = None, progress: Progress = False) -> RowScan:
-    """Measure the rows of `x`, find the zero and the repeated ones, and make sure that every number is finite.
+    """Measure the rows of `x`, find the zero and the repeated ones, and refuse what is not finite.
 
     Parameters
     ----------

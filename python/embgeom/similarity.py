@@ -1,4 +1,4 @@
-"""Global geometry: do two models arrange the same tokens alike?"""
+"""Global geometry: whether two models arrange the same tokens alike."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ def global_similarity(
 ) -> float:
     """Correlate the pairwise cosine similarities of the rows of `a` with those of the same rows of `b`.
 
-    1 says that the two matrices hold the same angles between their rows (one is the other rotated); 0 that knowing the
-    angle of two tokens in one model tells nothing of it in the other. The widths may differ.
+    1 says that the two matrices hold the same angles between their rows (one is the other rotated); 0
+    that knowing the angle of two tokens in one model tells nothing of it in the other. The widths may
+    differ.
 
     Parameters
     ----------
     a, b : array_like, shapes (n, d_a) and (n, d_b)
         Row i of both belongs to the same token. Rows that are zero in either are left out.
     center : bool
-        Subtract the mean row first. Embeddings often share a direction, which makes all cosines alike; without it the angles
-        tell tokens apart.
+        Subtract the mean row first. Embeddings often share a direction, which makes all cosines alike;
+        without it the angles tell tokens apart.
     sample : int, optional
         Use this many rows only, drawn without replacement, as published figures do; all rows by default.
     include_diagonal : bool
@@ -56,18 +57,19 @@ def global_similarity(
     Raises
     ------
     InputError
-        If the numbers of rows differ, fewer than 3 rows have a direction, a matrix has the same similarity for all pairs,
-        `sample` is less than 3, or a value is not finite.
+        If the numbers of rows differ, fewer than 3 rows have a direction, a matrix has the same
+        similarity for all pairs, `sample` is less than 3, or a value is not finite.
 
     Notes
     -----
-    Exact over all pairs without forming them: with unit rows A and B, the sum of products over pairs is ``|A'B|^2`` (squared
-    Frobenius norm). n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds in float64; memory besides the input: 3.5 MiB for each thread and
-    16 n bytes.
+    Exact over all pairs without forming them: with unit rows A and B, the sum of products over pairs is
+    ``|A'B|^2`` (squared Frobenius norm). n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds in float64;
+    memory besides the input: 3.5 MiB for each thread and 16 n bytes.
 
     References
     ----------
-    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model embeddings. COLM.
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
 
     Examples
     --------

@@ -3,8 +3,9 @@
 #include <cstddef>
 #include <vector>
 
-// The few routines of BLAS and LAPACK that kernels use, on row-major arrays whose rows lie `ld*` elements apart.
-// Each runs on the calling thread alone: kernels are parallel over tiles and tokens, not inside a product.
+// The few routines of BLAS and LAPACK that kernels use, on row-major arrays whose rows lie `ld*`
+// elements apart. Each runs on the calling thread alone: kernels are parallel over tiles and tokens,
+// not inside a product.
 namespace embgeom::blas {
 
 // Keeps a threaded BLAS at one thread. Called once, when the extension is loaded.
@@ -15,24 +16,26 @@ void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, st
                  std::size_t ldb, float beta, float* c, std::size_t ldc);
 
 // C (m, n) += A (k, m)^T B (k, n), in float64.
-void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda, const double* b,
-                     std::size_t ldb, double* c, std::size_t ldc);
+void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                     const double* b, std::size_t ldb, double* c, std::size_t ldc);
 
 // Lower triangle of C (n, n) += A (n, k) A^T, in float64.
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
 
 // Lower triangle of C (n, n) += A (k, n)^T A, in float64.
-void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
+void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c,
+                         std::size_t ldc);
 
-// Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is overwritten
-// by its Cholesky factor and b by x. False where C is not positive definite.
+// Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is
+// overwritten by its Cholesky factor and b by x. False where C is not positive definite.
 bool solve_positive(std::size_t n, double* c, double* b);
 
-// Rank of a positive semidefinite C (n, n), lower triangle given, by Cholesky with complete pivoting: pivots of at most
-// `tolerance` count as zero. C and `work` are overwritten.
+// Rank of a positive semidefinite C (n, n), lower triangle given, by Cholesky with complete pivoting:
+// pivots of at most `tolerance` count as zero. C and `work` are overwritten.
 std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, std::vector<double>& work);
 
-// Eigenvalues of a symmetric C (n, n), lower triangle given, in ascending order. C and `work` are overwritten.
+// Eigenvalues of a symmetric C (n, n), lower triangle given, in ascending order. C and `work` are
+// overwritten.
 void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& work);
 
 }  // namespace embgeom::blas

@@ -11,11 +11,11 @@
 
 namespace embgeom {
 
-// The base rows that may be neighbors of each query, best bounds first in no order: a buffer for each query that is cut
-// back to its best `keep` entries whenever it is full.
+// The base rows that may be neighbors of each query, best bounds first in no order: a buffer for each
+// query that is cut back to its best `keep` entries whenever it is full.
 //
-// Invariant: every base row offered or passed over so far that is not in query i's buffer has a bound of at most
-// limit(i). So a caller may pass over whatever is not above the limit.
+// Invariant: every base row offered or passed over so far that is not in query i's buffer has a bound
+// of at most limit(i). So a caller may pass over whatever is not above the limit.
 class Candidates {
   public:
     using Entry = std::pair<float, std::int32_t>;  // bound, base row

@@ -20,9 +20,9 @@ struct DimensionResult {
 //   components = min { c : l_1 + ... + l_c >= variance * sum(l) }
 //   participation_ratio = sum(l)^2 / sum(l^2)
 //
-// Works on the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; float64 throughout,
-// eigenvalues only. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds.
-// Workspace for each worker: p^2 + 512 k or 256 d float64.
+// Works on the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; float64
+// throughout, eigenvalues only. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3
+// multiply-adds. Workspace for each worker: p^2 + 512 k or 256 d float64.
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const DimensionResult& result);
 

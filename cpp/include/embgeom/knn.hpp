@@ -21,20 +21,24 @@ struct KnnQuestion {
     bool exclude_self;
 };
 
-// Exact k nearest neighbors, a function of the input alone: order by float64 score (see scores.hpp), then by row number.
+// Exact k nearest neighbors, a function of the input alone: order by float64 score (see scores.hpp),
+// then by row number.
 //
 //   indices       (m, k)  base rows, nearest first; -1 where there are no more
 //   similarities  (m, k)  their similarities; NaN where there are no more
 //
-// Three steps: collect candidates by float32 products, a self-join visiting each pair of rows once; order them by exact
-// score; and ask again, with the exact k-th score as the limit, for queries of which a neighbor may have been cut off.
-// Cost: m n d multiply-adds in float32 (half of it in a self-join), about m k d in float64.
+// Three steps: collect candidates by float32 products, a self-join visiting each pair of rows once;
+// order them by exact score; and ask again, with the exact k-th score as the limit, for queries of
+// which a neighbor may have been cut off. Cost: m n d multiply-adds in float32 (half of it in a
+// self-join), about m k d in float64.
 //
-// The views passed in are knn_capacity(...) wide, as they hold the candidates too: the result is their first k columns.
+// The views passed in are knn_capacity(...) wide, as they hold the candidates too: the result is their
+// first k columns.
 void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<std::int32_t> indices,
          MatrixView<float> similarities);
 
-// The width of the two arrays: k, and room for further candidates which takes at most 128 MiB over all queries.
+// The width of the two arrays: k, and room for further candidates which takes at most 128 MiB over all
+// queries.
 std::size_t knn_capacity(const KnnQuestion& question);
 
 }  // namespace embgeom

@@ -23,15 +23,17 @@ struct LleResult {
     LleStatus* status;          // (m)
 };
 
-// Reconstruction weights of locally linear embedding: each token as the affine combination of its k neighbors that
-// comes closest to it.
+// Reconstruction weights of locally linear embedding: each token as the affine combination of its k
+// neighbors that comes closest to it.
 //
 //   G_jl = (x_i - x_j).(x_i - x_l)     the Gram matrix (k, k) of the neighbors as seen from the token
 //   (G + reg * trace(G) * I) w = 1,  w <- w / sum(w)
 //   residual = sqrt(w' G w)
 //
-// All in float64; the differences of float32 rows are exact there up to one rounding. Cost for each token: k^2 d / 2 + k^3 / 3
-// multiply-adds (k^3 / 3 twice, for the rank). Workspace for each worker: 2 k^2 + 512 k float64.
-void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor, const LleResult& result);
+// All in float64; the differences of float32 rows are exact there up to one rounding. Cost for each
+// token: k^2 d / 2 + k^3 / 3 multiply-adds (k^3 / 3 twice, for the rank). Workspace for each worker: 2
+// k^2 + 512 k float64.
+void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor,
+         const LleResult& result);
 
 }  // namespace embgeom

@@ -6,8 +6,9 @@
 
 namespace embgeom {
 
-// Watches a long computation from outside. Only the thread that called the kernel calls it, between pieces
-// of work that take well under a second, so it may touch the interpreter. An exception it throws stops every worker.
+// Watches a long computation from outside. Only the thread that called the kernel calls it, between
+// pieces of work that take well under a second, so it may touch the interpreter. An exception it throws
+// stops every worker.
 class Monitor {
   public:
     virtual ~Monitor() = default;
@@ -22,7 +23,8 @@ class Worker {
 
     int id() const { return id_; }
 
-    // To be called every few tens of milliseconds inside a long task; leaves the task when the loop must stop.
+    // To be called every few tens of milliseconds inside a long task; leaves the task when the loop
+    // must stop.
     void checkpoint() const;
 
   private:
@@ -31,8 +33,9 @@ class Worker {
     std::function<void()> watch_;
 };
 
-// Runs body(task, worker) once for each task in [0, tasks), on at most `threads` workers with ids in [0, threads).
-// Tasks are handed out in order, one at a time. The first exception stops the loop and is thrown again here.
+// Runs body(task, worker) once for each task in [0, tasks), on at most `threads` workers with ids in
+// [0, threads). Tasks are handed out in order, one at a time. The first exception stops the loop and is
+// thrown again here.
 void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
                   const std::function<void(std::size_t, const Worker&)>& body);
 

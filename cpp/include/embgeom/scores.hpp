@@ -17,8 +17,9 @@ enum class Metric { cosine, inner_product, euclidean };
 //   inner product   s_ij = x_i.y_j
 //   Euclidean       s_ij = -|x_i - y_j|^2
 //
-// The upper bound, in float32, comes from c_ij, the float32 product of the two rows scaled to length 1, whose error is
-// at most `product_error`. It is never below the exact score in "bound units", an increasing function of s_ij for each i:
+// The upper bound, in float32, comes from c_ij, the float32 product of the two rows scaled to length 1,
+// whose error is at most `product_error`. It is never below the exact score in "bound units", an
+// increasing function of s_ij for each i:
 //   bound_ij = query_factor[i] * (base_factor[j] * (c_ij + product_error)) + base_offset[j]
 //   cosine          1 * c + 0           (-infinity for a zero row, which is nobody's neighbor)
 //   inner product   |x_i| |y_j| c       in units of scale^2
@@ -51,16 +52,17 @@ class Scores {
     double scale_ = 1.0;
 };
 
-// The depth of one float32 product inside a tile: deeper rows are multiplied piece by piece, which keeps the proven
-// error bound small (see docs/numerics.md).
+// The depth of one float32 product inside a tile: deeper rows are multiplied piece by piece, which
+// keeps the proven error bound small (see docs/numerics.md).
 constexpr std::size_t product_depth = 256;
 
-// The largest error of c_ij for rows of d coordinates: (min(d, depth) + ceil(d / depth) + 4) u to first order for any
-// order of summation, u = 2^-24, and 20 u for the float32 arithmetic that makes a bound of it.
+// The largest error of c_ij for rows of d coordinates: (min(d, depth) + ceil(d / depth) + 4) u to first
+// order for any order of summation, u = 2^-24, and 20 u for the float32 arithmetic that makes a bound
+// of it.
 float product_error_bound(std::size_t d);
 
-// Where bounds of the products c[begin..end) exceed a limit. Both return the first group of `scan_width` positions, from
-// `begin` on, in which some bound is above; `end` if none is.
+// Where bounds of the products c[begin..end) exceed a limit. Both return the first group of
+// `scan_width` positions, from `begin` on, in which some bound is above; `end` if none is.
 constexpr std::size_t scan_width = 64;
 
 // One query against consecutive base rows.
@@ -68,7 +70,8 @@ std::size_t find_above(const float* products, const float* base_factor, const fl
                        float query_factor, float limit, std::size_t begin, std::size_t end);
 
 // Consecutive queries, each with its own limit, against one base row.
-std::size_t find_above_queries(const float* products, const float* query_factor, const float* limits, float error,
-                               float base_factor, float base_offset, std::size_t begin, std::size_t end);
+std::size_t find_above_queries(const float* products, const float* query_factor, const float* limits,
+                               float error, float base_factor, float base_offset, std::size_t begin,
+                               std::size_t end);
 
 }  // namespace embgeom

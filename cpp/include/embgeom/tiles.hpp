@@ -7,16 +7,16 @@
 
 namespace embgeom {
 
-// A block of the matrix of products c_ij = q_i.b_j / (|q_i| |b_j|), float32: queries [query_begin, query_begin + queries)
-// against base rows [base_begin, base_begin + base_rows).
+// A block of the matrix of products c_ij = q_i.b_j / (|q_i| |b_j|), float32: queries [query_begin,
+// query_begin + queries) against base rows [base_begin, base_begin + base_rows).
 struct Tile {
     std::size_t query_begin, queries;
     std::size_t base_begin, base_rows;
     MatrixView<const float> products;
 };
 
-// Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Each worker has its own
-// workspace: two blocks of scaled rows and one of products.
+// Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Each worker
+// has its own workspace: two blocks of scaled rows and one of products.
 class Tiles {
   public:
     Tiles(RowSet queries, RowSet base, const std::vector<double>& query_squared_norms,
@@ -29,8 +29,8 @@ class Tiles {
     // The tile stays valid until the worker's next call.
     Tile compute(std::size_t query_block, std::size_t base_block, int worker);
 
-    // Products of the listed queries (at most block() of them) with a block of base rows; the tile's queries are numbered
-    // by their place in the list.
+    // Products of the listed queries (at most block() of them) with a block of base rows; the tile's
+    // queries are numbered by their place in the list.
     Tile compute_listed(const std::vector<std::size_t>& listed, std::size_t base_block, int worker);
 
   private:

@@ -1,7 +1,8 @@
 """A model's tokens from its tokenizer files: how each is written, what it spells, which are special.
 
-The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens are to be spelled (the kind of
-its decoder) is in the JSON alone. Vocabularies of older kinds are read as the JSON or text that they are.
+The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens are to be
+spelled (the kind of its decoder) is in the JSON alone. Vocabularies of older kinds are read as the JSON
+or text that they are.
 """
 
 from __future__ import annotations
@@ -112,7 +113,8 @@ def _open_tokenizer(path: Path) -> Tokenizer:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # The library raises nothing more specific.
         raise LoadError(
-            f"{path} is no tokenizer that the tokenizers library can read ({error}); fetch it again, or upgrade tokenizers"
+            f"{path} is no tokenizer that the tokenizers library can read ({error}); "
+            "fetch it again, or upgrade tokenizers"
         ) from error
 
 

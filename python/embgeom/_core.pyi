@@ -1,0 +1,83 @@
+"""
+The compiled kernels of embgeom; use the functions of the package, which check their input.
+"""
+from __future__ import annotations
+import embgeom.errors
+import numpy
+import numpy.typing
+import typing
+__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'scan_rows']
+class InvalidInput(embgeom.errors.InputError):
+    pass
+class Metric:
+    """
+    Members:
+    
+      cosine
+    
+      inner_product
+    
+      euclidean
+    """
+    __members__: typing.ClassVar[dict[str, Metric]]
+    cosine: typing.ClassVar[Metric]
+    euclidean: typing.ClassVar[Metric]
+    inner_product: typing.ClassVar[Metric]
+    @typing.overload
+    def __eq__(self, other: Metric) -> bool:
+        ...
+    @typing.overload
+    def __eq__(self, other: typing.Any) -> bool:
+        ...
+    def __getstate__(self) -> int:
+        ...
+    def __hash__(self) -> int:
+        ...
+    def __index__(self) -> int:
+        ...
+    def __init__(self, value: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def __int__(self) -> int:
+        ...
+    @typing.overload
+    def __ne__(self, other: Metric) -> bool:
+        ...
+    @typing.overload
+    def __ne__(self, other: typing.Any) -> bool:
+        ...
+    def __repr__(self) -> str:
+        ...
+    def __setstate__(self, state: typing.SupportsInt | typing.SupportsIndex) -> None:
+        ...
+    def __str__(self) -> str:
+        ...
+    @property
+    def name(self) -> str:
+        ...
+    @property
+    def value(self) -> int:
+        ...
+def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, center: bool, include_diagonal: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[float, int]:
+    """
+    Correlation of two matrices' pairwise cosine similarities, and the number of rows used.
+    """
+def intrinsic_dimension(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, variance: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+    """
+    Principal components that tokens' neighbors need for a share of their variance.
+    """
+def knn_of_queries(x: numpy.typing.NDArray[numpy.float32], queries: numpy.typing.NDArray[numpy.float32], *, k: typing.SupportsInt | typing.SupportsIndex, metric: Metric, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]:
+    """
+    The k nearest rows of x for each row of another matrix.
+    """
+def knn_of_rows(x: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, k: typing.SupportsInt | typing.SupportsIndex, metric: Metric, exclude_self: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]:
+    """
+    The k nearest rows of x for all of its rows, or for those listed.
+    """
+def lle(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, reg: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]:
+    """
+    Reconstruction weights of tokens over their neighbors.
+    """
+def scan_rows(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
+    """
+    Norms of the rows of x, and the first row equal to each.
+    """

@@ -1,0 +1,170 @@
+"""What a comparison of two models' token embeddings holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers
+from embgeom.embeddings import Embeddings
+from embgeom.errors import InputError
+from embgeom.knn import Metric
+from embgeom.vocabulary import Match
+
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every parameter of a comparison.
+
+    Attributes
+    ----------
+    k : int
+        Neighbors for the overlap and the reconstruction weights.
+    metric : str
+        How neighbors are found.
+    reg : float
+        Regularisation of the reconstruction weights, see `lle`.
+    dimension_k : int
+        Neighbors for the intrinsic dimension.
+    dimension_sample : int
+        Tokens whose intrinsic dimension is measured.
+    variance : float
+        Share of variance that defines the intrinsic dimension.
+    seed : int
+        Seed of the null models and of the sample of tokens.
+    threads : int
+        Threads used. It changes no result.
+    """
+
+    k: int
+    metric: Metric
+    reg: float
+    dimension_k: int
+    dimension_sample: int
+    variance: float
+    seed: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number on what two models share, beside what it is where they share nothing.
+
+    Attributes
+    ----------
+    name, meaning : str
+        What is measured.
+    value : float
+        For the two models as they are.
+    shuffled : float
+        For the same matrices with each token of the first paired with a random token of the second.
+    gaussian : float
+        For independent Gaussian rows of the same shapes.
+    """
+
+    name: str
+    meaning: str
+    value: float
+    shuffled: float
+    gaussian: float
+
+
+@dataclass(frozen=True, eq=False)
+class LocalGeometry:
+    """The local geometry of one model's n shared tokens, of which m were sampled for the dimension."""
+
+    indices: IndexMatrix  # (n, k)
+    similarities: FloatMatrix  # (n, k)
+    weights: FloatMatrix  # (n, k)
+    components: npt.NDArray[np.int32]  # (m,)
+    dimension_ceiling: int
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """What two models' token embeddings share.
+
+    Attributes
+    ----------
+    a, b : Embeddings
+        The models.
+    match : Match
+        The tokens that both have, and why others were left out. The n shared tokens are numbered by
+        their place there.
+    settings : Settings
+        Every parameter.
+    measures : tuple of Measure
+        Each with its values under the two null models.
+    overlap : ndarray of float64, shape (n,)
+        Share of common neighbors of each shared token.
+    weight_cosine : ndarray of float64, shape (n,)
+        Cosine similarity of each shared token's reconstruction weights.
+    sampled : ndarray of int64, shape (m,)
+        The shared tokens whose intrinsic dimension was measured.
+    local_a, local_b : LocalGeometry
+        Neighbors (numbered among the shared tokens), weights and dimensions in each model.
+    """
+
+    a: Embeddings
+    b: Embeddings
+    match: Match
+    settings: Settings
+    measures: tuple[Measure, ...]
+    overlap: npt.NDArray[np.float64]
+    weight_cosine: npt.NDArray[np.float64]
+    sampled: RowNumbers
+    local_a: LocalGeometry
+    local_b: LocalGeometry
+
+    def __getitem__(self, name: str) -> Measure:
+        """Return a measure by its name."""
+        for measure in self.measures:
+            if measure.name == name:
+                return measure
+        raise InputError(
+            f"no measure is named {name!r}; there are {', '.join(m.name for m in self.measures)}"
+        )
+
+    def weight_cosine_quantiles(self) -> dict[float, float]:
+        """Return the 10 %, 50 % and 90 % quantiles of the tokens' weight cosines."""
+        values = np.nanquantile(self.weight_cosine, QUANTILES)
+        return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
+
+    def summary(self) -> str:
+        """Return the comparison as readable tables."""
+        from embgeom.report import as_text, comparison_tables
+
+        return as_text(comparison_tables(self))
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write the tables of `summary` as one HTML file.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written; then nothing is left at `path`.
+        """
+        from embgeom.report import comparison_tables, write_html
+
+        write_html(comparison_tables(self), path)
+
+    def save(
+        self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False
+    ) -> None:
+        """Write arrays (npz), a table of tokens (csv or parquet), and measures with provenance (JSON).
+
+        The folder appears when all of it is written, or not at all.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds something already (unless `overwrite`), or cannot be written.
+        """
+        from embgeom.results import save_comparison
+
+        save_comparison(self, folder, table_format=table_format, overwrite=overwrite)
