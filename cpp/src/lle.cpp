@@ -20,6 +20,7 @@ struct Workspace {
     std::vector<double> gram;         // (k, k), lower triangle
     std::vector<double> factor;       // (k, k), what a factorisation overwrites
     std::vector<double> weights;      // (k)
+    std::vector<double> offset;       // of the token from its reconstruction, over a piece
     std::vector<double> lapack;
     std::vector<std::int64_t> equal;
 
@@ -36,12 +37,13 @@ class Solver {
           first_equal_(first_equal),
           reg_(reg) {}
 
-    // Fills space.weights and returns the status; without weights the residual is NaN too.
-    LleStatus solve(std::size_t i, Workspace& space, double& residual) const {
+    // Fills space.weights and returns the status; without weights the distance to the reconstruction is NaN
+    // too.
+    LleStatus solve(std::size_t i, Workspace& space, double& distance) const {
         const std::size_t k = neighbors_.cols;
         const std::int32_t* list = neighbors_.row(i);
-        residual = std::numeric_limits<double>::quiet_NaN();
-        std::fill(space.weights.begin(), space.weights.end(), residual);
+        distance = std::numeric_limits<double>::quiet_NaN();
+        std::fill(space.weights.begin(), space.weights.end(), distance);
         if (!has_all_neighbors(list, k)) return LleStatus::no_neighbors;
 
         const std::int64_t token = first_equal_[tokens_.row_number(i)];
@@ -50,34 +52,60 @@ class Solver {
             std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
         if (meets_token && distinct == 1) {
             std::fill(space.weights.begin(), space.weights.end(), 1.0 / static_cast<double>(k));
-            residual = 0.0;
+            distance = 0.0;
             return LleStatus::coincident;
         }
         fill_gram(i, space);
         const bool deficient = distinct < k || meets_token || k > x_.cols || rank(space) < k;
         if (!solve_regularised(space, deficient)) return LleStatus::singular;
-        residual = std::sqrt(std::max(0.0, quadratic_form(space)));
+        distance = residual(i, space);
         if (distinct < k || meets_token) return LleStatus::duplicate;
         return deficient ? LleStatus::rank_deficient : LleStatus::ok;
     }
 
   private:
+    // Rows x_i - x_j of the neighbors j, over coordinates [begin, begin + width).
+    void fill_differences(std::size_t i, std::size_t begin, std::size_t width, Workspace& space) const {
+        const float* token = tokens_.row(i) + begin;
+        const std::int32_t* list = neighbors_.row(i);
+        for (std::size_t j = 0; j < neighbors_.cols; ++j) {
+            const float* neighbor = x_.row(static_cast<std::size_t>(list[j])) + begin;
+            double* difference = &space.differences[j * width];
+            for (std::size_t l = 0; l < width; ++l) {
+                difference[l] = static_cast<double>(token[l]) - static_cast<double>(neighbor[l]);
+            }
+        }
+    }
+
+    template <class Use>
+    void for_each_piece(std::size_t i, Workspace& space, Use use) const {
+        for (std::size_t begin = 0; begin < x_.cols; begin += piece) {
+            const std::size_t width = std::min(piece, x_.cols - begin);
+            fill_differences(i, begin, width, space);
+            use(width);
+        }
+    }
+
     void fill_gram(std::size_t i, Workspace& space) const {
         const std::size_t k = neighbors_.cols;
         std::fill(space.gram.begin(), space.gram.end(), 0.0);
-        const float* token = tokens_.row(i);
-        const std::int32_t* list = neighbors_.row(i);
-        for (std::size_t begin = 0; begin < x_.cols; begin += piece) {
-            const std::size_t width = std::min(piece, x_.cols - begin);
-            for (std::size_t j = 0; j < k; ++j) {
-                const float* neighbor = x_.row(static_cast<std::size_t>(list[j])) + begin;
-                double* difference = &space.differences[j * width];
-                for (std::size_t l = 0; l < width; ++l) {
-                    difference[l] = static_cast<double>(token[begin + l]) - static_cast<double>(neighbor[l]);
-                }
-            }
+        for_each_piece(i, space, [&](std::size_t width) {
             blas::add_gram(k, width, space.differences.data(), width, space.gram.data(), k);
-        }
+        });
+    }
+
+    // From the differences themselves: sqrt(w' G w) would lose half of the digits of a small residual.
+    double residual(std::size_t i, Workspace& space) const {
+        double square = 0.0;
+        for_each_piece(i, space, [&](std::size_t width) {
+            space.offset.assign(width, 0.0);
+            for (std::size_t j = 0; j < neighbors_.cols; ++j) {
+                const double* difference = &space.differences[j * width];
+                for (std::size_t l = 0; l < width; ++l) space.offset[l] += space.weights[j] * difference[l];
+            }
+            for (const double value : space.offset) square += value * value;
+        });
+        return std::sqrt(square);
     }
 
     double trace(const Workspace& space) const {
@@ -117,18 +145,6 @@ class Solver {
         return true;
     }
 
-    double quadratic_form(const Workspace& space) const {
-        const std::size_t k = neighbors_.cols;
-        double sum = 0.0;
-        for (std::size_t j = 0; j < k; ++j) {
-            const double* row = &space.gram[j * k];
-            double off_diagonal = 0.0;
-            for (std::size_t l = 0; l < j; ++l) off_diagonal += row[l] * space.weights[l];
-            sum += space.weights[j] * (2.0 * off_diagonal + row[j] * space.weights[j]);
-        }
-        return sum;
-    }
-
     MatrixView<const float> x_;
     RowSet tokens_;
     MatrixView<const std::int32_t> neighbors_;
@@ -153,9 +169,9 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
                     [&](std::size_t begin, std::size_t end, const Worker& worker) {
                         Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
                         for (std::size_t i = begin; i < end; ++i) {
-                            double residual = 0.0;
-                            result.status[i] = solver.solve(i, space, residual);
-                            result.residuals[i] = static_cast<float>(residual);
+                            double distance = 0.0;
+                            result.status[i] = solver.solve(i, space, distance);
+                            result.residuals[i] = static_cast<float>(distance);
                             std::transform(space.weights.begin(), space.weights.end(), result.weights.row(i),
                                            [](double weight) { return static_cast<float>(weight); });
                         }

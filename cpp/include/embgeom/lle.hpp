@@ -28,7 +28,7 @@ struct LleResult {
 //
 //   G_jl = (x_i - x_j).(x_i - x_l)     the Gram matrix (k, k) of the neighbors as seen from the token
 //   (G + reg * trace(G) * I) w = 1,  w <- w / sum(w)
-//   residual = sqrt(w' G w)
+//   residual = |sum_j w_j (x_i - x_j)|
 //
 // All in float64; the differences of float32 rows are exact there up to one rounding. Cost for each
 // token: k^2 d / 2 + k^3 / 3 multiply-adds (k^3 / 3 twice, for the rank). Workspace for each worker: 2
