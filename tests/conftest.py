@@ -15,4 +15,6 @@ COMMON = {
 }
 settings.register_profile("quick", max_examples=100, **COMMON)
 settings.register_profile("thorough", max_examples=500, **COMMON)
+# Sanitized code runs many times slower, and needs each path once rather than each value.
+settings.register_profile("sanitize", max_examples=15, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

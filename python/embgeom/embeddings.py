@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embgeom._arrays import as_matrix
 from embgeom.errors import InputError
 from embgeom.lookup import find_row
 from embgeom.provenance import Provenance
@@ -123,7 +124,8 @@ class Embeddings:
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
             if `tokens` is not V strings.
         """
-        array = _as_matrix(matrix)
+        array = as_matrix(matrix, "the matrix").view()
+        array.flags.writeable = False
         tokens = list(tokens)
         if wrong := [t for t in tokens if not isinstance(t, str)]:
             raise InputError(f"{wrong[0]!r} among the tokens is a {type(wrong[0]).__name__}, not a string")
@@ -253,17 +255,3 @@ def scan_named_rows(
                     "repair the row in the checkpoint, or pass the finite rows to Embeddings.from_array"
                 ) from error
         raise
-
-
-def _as_matrix(matrix: ArrayLike) -> NDArray[np.float32]:
-    array = np.asarray(matrix)
-    if not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"the matrix is of {array.dtype}; it must be of floating point")
-    if array.ndim != 2 or array.size == 0:
-        raise InputError(
-            f"the matrix has shape {array.shape}; it must be 2-D, (tokens, width), and not empty"
-        )
-    with np.errstate(over="ignore"):
-        result: NDArray[np.float32] = np.ascontiguousarray(array, dtype=np.float32).view()
-    result.flags.writeable = False
-    return result

@@ -182,7 +182,8 @@ def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> N
             raise OutputError(f"{target} is a file; name a folder for the results")
         if target.is_dir() and any(target.iterdir()) and not overwrite:
             raise OutputError(
-                f"{target} holds something already; name another folder, or allow to overwrite it"
+                f"{target} holds something already; name another folder, "
+                "or allow to overwrite it (overwrite=True, --overwrite)"
             )
         target.parent.mkdir(parents=True, exist_ok=True)
         # Whether a file system takes files (permissions, read-only mounts, quotas) shows only by making one.
