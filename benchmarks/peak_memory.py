@@ -1,0 +1,115 @@
+"""Peak memory of each kernel at the size of a real vocabulary, each in a process of its own.
+
+    python benchmarks/peak_memory.py            50,257 x 768, as GPT-2's embedding
+    python benchmarks/peak_memory.py 128256 2048
+
+The peak is that of the whole process, as `/usr/bin/time -v` reports it ("Maximum resident set size"):
+interpreter, NumPy, input, output and workspace. The bound is input + output + 256 MB.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+MB = 1e6
+BOUND_MB = 256
+
+Task = Callable[[np.ndarray, int], int]
+
+
+def knn(k: int) -> Task:
+    def run(x: np.ndarray, threads: int) -> int:
+        import embgeom
+
+        found = embgeom.knn(x, k, threads=threads)
+        return found.indices.nbytes + found.similarities.nbytes
+
+    return run
+
+
+def lle(k: int) -> Task:
+    def run(x: np.ndarray, threads: int) -> int:
+        import embgeom
+
+        # Any neighbors do, and random ones are the worst for the cache.
+        neighbors = np.random.default_rng(1).integers(0, len(x), (len(x), k), dtype=np.int32)
+        result = embgeom.lle(x, neighbors, threads=threads)
+        return neighbors.nbytes + result.weights.nbytes + result.residuals.nbytes + result.status.nbytes
+
+    return run
+
+
+def dimension(sample: int) -> Task:
+    def run(x: np.ndarray, threads: int) -> int:
+        import embgeom
+
+        rows = np.random.default_rng(1).choice(len(x), sample, replace=False)
+        result = embgeom.intrinsic_dimension(x, k=1200, rows=rows, threads=threads)
+        # The lists of neighbors are made on the way.
+        return result.components.nbytes * (3 + 2 * 1200)
+
+    return run
+
+
+def similarity(x: np.ndarray, threads: int) -> int:
+    import embgeom
+
+    half = np.ascontiguousarray(x[:, : x.shape[1] // 2])
+    embgeom.global_similarity(x, half, center=True, threads=threads)
+    return half.nbytes
+
+
+TASKS: dict[str, Task] = {
+    "knn, k = 10": knn(10),
+    "knn, k = 1200": knn(1200),
+    "lle, k = 10": lle(10),
+    "lle, k = 100": lle(100),
+    "intrinsic_dimension, k = 1200, 200 rows": dimension(200),
+    "global_similarity, centered, d and d / 2": similarity,
+}
+
+
+def measure(name: str, rows: int, columns: int, threads: int) -> str:
+    """Run one task in this process and describe it as a row of a Markdown table."""
+    x = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
+    begin = time.perf_counter()
+    output = TASKS[name](x, threads) / MB
+    seconds = time.perf_counter() - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
+    room = peak - x.nbytes / MB - output
+    verdict = "within" if room <= BOUND_MB else "BEYOND"
+    sizes = f"{x.nbytes / MB:.0f} | {output:.0f} | {peak:.0f} | {room:.0f} ({verdict})"
+    return f"| {name} | {seconds:.1f} | {sizes} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", type=int, nargs="?", default=50257)
+    parser.add_argument("columns", type=int, nargs="?", default=768)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--task", choices=TASKS, help="run this one here instead of all in processes of their own"
+    )
+    options = parser.parse_args()
+    if options.task:
+        print(measure(options.task, options.rows, options.columns, options.threads))
+        return
+    print(f"{options.rows} x {options.columns} float32, {options.threads} threads; sizes in MB\n")
+    print("| kernel | seconds | input | output | peak | peak - input - output, of 256 |")
+    print("|---|---|---|---|---|---|", flush=True)
+    for name in TASKS:
+        size = [str(options.rows), str(options.columns), "--threads", str(options.threads)]
+        subprocess.run([sys.executable, __file__, *size, "--task", name], check=True)
+
+
+if __name__ == "__main__":
+    main()
