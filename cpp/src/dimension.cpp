@@ -19,7 +19,7 @@ struct Workspace {
     std::vector<double> mean;         // of the neighbors, over the piece's coordinates
     std::vector<double> gram;         // (p, p), lower triangle
     std::vector<double> eigenvalues;  // (p)
-    std::vector<double> lapack;
+    std::vector<double> work;         // of a factorisation
     std::vector<std::int64_t> equal;
 };
 
@@ -43,7 +43,7 @@ class Spectrum {
         } else {
             add_pieces_of_neighbors(neighbors, space);
         }
-        blas::eigenvalues(order_, space.gram.data(), space.eigenvalues.data(), space.lapack);
+        blas::eigenvalues(order_, space.gram.data(), space.eigenvalues.data(), space.work);
     }
 
   private:

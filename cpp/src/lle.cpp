@@ -21,7 +21,7 @@ struct Workspace {
     std::vector<double> factor;       // (k, k), what a factorisation overwrites
     std::vector<double> weights;      // (k)
     std::vector<double> offset;       // of the token from its reconstruction, over a piece
-    std::vector<double> lapack;
+    std::vector<double> work;         // of a factorisation
     std::vector<std::int64_t> equal;
 
     explicit Workspace(std::size_t k, std::size_t d)
@@ -123,7 +123,7 @@ class Solver {
         const double tolerance =
             static_cast<double>(std::max(k, x_.cols)) * std::numeric_limits<double>::epsilon() * largest;
         space.factor = space.gram;
-        return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.lapack);
+        return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.work);
     }
 
     // A deficient G without regularisation has no unique solution, whatever rounding makes of its pivots.
