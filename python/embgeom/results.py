@@ -10,7 +10,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from embgeom.inspection import Inspection
 
 TABLE_FORMATS = ("csv", "parquet")
+
+# What a folder of results consists of. A folder with anything else in it is never overwritten.
+RESULT_FILES = ("arrays.npz", "tokens.csv", "tokens.parquet", "comparison.json", "inspection.json")
 
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 
@@ -48,7 +51,7 @@ def save_comparison(
                 f"weights_{side}": local.weights,
                 f"components_{side}": local.components,
             }
-        np.savez_compressed(target / "arrays.npz", allow_pickle=False, **arrays)
+        np.savez_compressed(target / "arrays.npz", **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
         _write_json(
             target / "comparison.json",
@@ -126,26 +129,31 @@ def versions() -> dict[str, str]:
 def new_folder(folder: str | PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
     """Give a temporary folder to fill, which takes the name `folder` once it is complete.
 
-    On any error or interruption the temporary folder is removed, and what stood at `folder` is untouched.
+    On any error or interruption the temporary folder and the parents made for it are removed, and what
+    stood at `folder` is untouched.
 
     Raises
     ------
     OutputError
         If `folder` holds something already (unless `overwrite`), or cannot be written.
     """
-    target = Path(folder).absolute()
+    target = _resolved(folder)
     check_writable(target, overwrite=overwrite)
-    with _reported(target):
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    missing = [parent for parent in target.parents if not parent.exists()]
     try:
         with _reported(target):
-            yield partial
-            for file in partial.iterdir():
-                _flush(file)
-            partial.chmod(0o777 & ~_umask())
-            _take_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with _temporary_folder(target) as partial:
+                yield partial
+                for file in partial.iterdir():
+                    _flush(file)
+                partial.chmod(0o777 & ~_umask())
+                _take_place(partial, target)
+    except BaseException:
+        for parent in missing:
+            with suppress(OSError):
+                parent.rmdir()
+        raise
 
 
 def write_file(path: str | PathLike[str], write: Callable[[Path], None]) -> None:
@@ -156,7 +164,8 @@ def write_file(path: str | PathLike[str], write: Callable[[Path], None]) -> None
     OutputError
         If the file cannot be written.
     """
-    target = Path(path).absolute()
+    target = _resolved(path)
+    check_file_writable(target)
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         with _reported(target):
@@ -173,22 +182,62 @@ def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> N
     Raises
     ------
     OutputError
-        If `folder` is a file, holds something already (unless `overwrite`), or cannot be made where it
-        should be.
+        If `folder` is a file, holds something already (unless `overwrite`, and then anything but earlier
+        results), or cannot be made where it should be.
     """
-    target = Path(folder).absolute()
+    target = _resolved(folder)
     with _reported(target):
         if target.exists() and not target.is_dir():
             raise OutputError(f"{target} is a file; name a folder for the results")
-        if target.is_dir() and any(target.iterdir()) and not overwrite:
+        held = sorted(file.name for file in target.iterdir()) if target.is_dir() else []
+        if held and not overwrite:
             raise OutputError(
                 f"{target} holds something already; name another folder, "
                 "or allow to overwrite it (overwrite=True, --overwrite)"
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Whether a file system takes files (permissions, read-only mounts, quotas) shows only by making one.
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
+        if strangers := [name for name in held if name not in RESULT_FILES]:
+            raise OutputError(
+                f"{target} also holds {strangers[0]!r}, which would be lost; name another folder, or move it away"
+            )
+        _try_to_write(next(parent for parent in target.parents if parent.exists()))
+
+
+def check_file_writable(path: str | PathLike[str]) -> None:
+    """Find out before a long computation whether a file can be written; a file that exists is replaced.
+
+    Raises
+    ------
+    OutputError
+        If `path` is a folder or a device, or its folder is absent or takes no files.
+    """
+    target = _resolved(path)
+    with _reported(target):
+        if target.exists() and not target.is_file():
+            raise OutputError(f"{target} is no ordinary file; name another one")
+        if not target.parent.is_dir():
+            raise OutputError(f"cannot write {target}: there is no folder {target.parent}")
+        _try_to_write(target.parent)
+
+
+def _resolved(path: str | PathLike[str]) -> Path:
+    # A symbolic link stays, and what it points to is written.
+    return Path(os.path.realpath(path))
+
+
+def _try_to_write(folder: Path) -> None:
+    # Whether a file system takes files (permissions, read-only mounts, quotas) shows only by making one.
+    with tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+@contextmanager
+def _temporary_folder(target: Path) -> Iterator[Path]:
+    """Give a folder beside `target`, and remove what is left of it at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -204,14 +253,14 @@ def _take_place(partial: Path, target: Path) -> None:
     if not target.exists() or not any(target.iterdir()):
         partial.replace(target)
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    target.replace(old)
-    try:
-        partial.replace(target)
-    except BaseException:
-        old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with _temporary_folder(target) as old:
+        try:
+            target.replace(old)
+            partial.replace(target)
+        except BaseException:
+            if not target.exists():
+                old.replace(target)
+            raise
 
 
 def _flush(file: Path) -> None:
@@ -232,10 +281,25 @@ def _table_writer(table_format: str) -> Callable[[Path, Columns], None]:
     if table_format == "csv":
         return _write_csv
     try:
-        import pyarrow
+        import pyarrow.parquet
     except ImportError:
         raise InputError("parquet tables need pyarrow: pip install 'embgeom[parquet]', or use csv") from None
-    return lambda path, columns: pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+    return _write_parquet
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    import pyarrow.parquet
+
+    plain = {
+        name: [_encodable(value) for value in values] if name.startswith("token") else values
+        for name, values in columns.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(plain), path)
+
+
+def _encodable(token: str) -> str:
+    # A lone surrogate, which no UTF-8 can hold, is written as its code, as in a csv.
+    return token.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write_csv(path: Path, columns: Columns) -> None:
