@@ -120,7 +120,7 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return the Spearman rank correlation of two vectors; equal values share their mean rank, NaN has none."""
+    """Return the Spearman rank correlation of two vectors; equal values share a mean rank, NaN has none."""
     return pearson(_mean_ranks(a), _mean_ranks(b))
 
 

@@ -111,4 +111,6 @@ def _draw_sample(sample: int | None, row_count: int, seed: int) -> RowNumbers | 
         raise InputError(f"sample = {size} is too small: a correlation over pairs needs 3 rows")
     if size >= row_count:
         return None
-    return np.sort(np.random.default_rng(check_seed(seed)).choice(row_count, size, replace=False)).astype(np.int64)
+    return np.sort(np.random.default_rng(check_seed(seed)).choice(row_count, size, replace=False)).astype(
+        np.int64
+    )
