@@ -90,10 +90,11 @@ def test_output_that_takes_nothing(small):
 def test_ctrl_c_ends_a_long_computation(tmp_path):
     rows = 30_000
     np.savez(tmp_path / "big.npz", matrix=matrix(rows, 128), tokens=[f"word{i}" for i in range(rows)])
-    # The line "ready" tells that Python has started; before that, an interrupt is Python's own affair. Where the
-    # tests run in the background of a shell, their children would ignore the signal, so its handler is set.
+    # The line "ready" tells that Python has started; before that, an interrupt is Python's own affair. Where
+    # the tests run in the background of a shell, children would ignore the signal, so its handler is set.
     program = (
-        "import signal, sys; from embgeom.cli import main; signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "import signal, sys; from embgeom.cli import main;"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "print('ready', flush=True); sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["compare", "big.npz", "big.npz", "-o", "deep/out", "--html", "out.html"]

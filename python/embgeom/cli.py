@@ -294,6 +294,4 @@ def _add_output(command: Any) -> None:
     command.add_argument(
         "--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)"
     )
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace FOLDER if it holds something already"
-    )
+    command.add_argument("--overwrite", action="store_true", help="replace earlier results in FOLDER")

@@ -164,7 +164,8 @@ class Comparison:
         Raises
         ------
         OutputError
-            If the folder holds something already (unless `overwrite`), or cannot be written.
+            If the folder holds something already, or cannot be written. With `overwrite` earlier results
+            are replaced, but a folder with any other file in it is still refused.
         """
         from embgeom.results import save_comparison
 
