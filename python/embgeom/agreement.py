@@ -100,14 +100,19 @@ def weight_cosine(
         places = _places(indices_a[piece], indices_b[piece])
         b_at_a = np.where(places >= 0, np.take_along_axis(b, np.maximum(places, 0), axis=1), 0.0)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        norms[norms == 0.0] = np.nan
         cosine[piece] = (a * b_at_a).sum(axis=1) / norms
-    return cosine
+    # Rounding may carry the cosine of equal weights past 1 by a bit.
+    return np.clip(cosine, -1.0, 1.0)
 
 
 def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Return the Pearson correlation of two vectors; NaN where one is constant or shorter than 2."""
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if len(x) < 2:
+    if x.ndim != 1 or x.shape != y.shape:
+        raise InputError(f"only vectors of one length can be correlated, not {x.shape} and {y.shape}")
+    # What rounding leaves of a constant vector less its mean must not count as variance.
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
     scale = np.linalg.norm(x) * np.linalg.norm(y)
@@ -115,19 +120,20 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
-    """Return the Spearman rank correlation of two vectors; equal values share their mean rank."""
-    return pearson(_mean_ranks(np.asarray(a)), _mean_ranks(np.asarray(b)))
+    """Return the Spearman rank correlation of two vectors; equal values share a mean rank, NaN has none."""
+    return pearson(_mean_ranks(a), _mean_ranks(b))
 
 
-def _mean_ranks(values: npt.NDArray[np.generic]) -> FloatVector:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+def _mean_ranks(values: npt.ArrayLike) -> FloatVector:
+    array = np.asarray(values, dtype=np.float64)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     ranks: FloatVector = (last - (counts - 1) / 2.0)[inverse]
-    return ranks
+    return np.where(np.isnan(array), np.nan, ranks.reshape(array.shape))
 
 
 def _check_shapes(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:
-    if first.ndim != 2 or first.shape != other.shape:
+    if first.ndim != 2 or first.shape[1] == 0 or first.shape != other.shape:
         raise InputError(f"the arrays must be (tokens, k) of one shape, not {first.shape} and {other.shape}")
 
 

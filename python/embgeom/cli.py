@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args
 
-from embgeom.errors import EmbgeomError
+from embgeom.errors import EmbgeomError, InputError, OutputError
 from embgeom.knn import Metric
 
 USAGE_ERROR = 2
@@ -32,14 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
-        sys.stdout.flush()
     except KeyboardInterrupt:
         print("embgeom: interrupted; nothing was written", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader (head, less) has gone. Python would complain again when it flushes at exit.
-        sys.stdout = None
-        return 0
     except (EmbgeomError, MemoryError) as error:
         if options.debug:
             raise
@@ -52,10 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _compare(options: argparse.Namespace) -> None:
     from embgeom.compare import compare
     from embgeom.report import comparison_tables, write_html
-    from embgeom.results import check_writable
 
-    if options.output:
-        check_writable(options.output, overwrite=options.overwrite)
+    _check_output(options, html=options.html)
     comparison = compare(
         _load(options, options.a, options.tensor_a),
         _load(options, options.b, options.tensor_b),
@@ -66,19 +60,17 @@ def _compare(options: argparse.Namespace) -> None:
         **_common_options(options),
     )
     _show(comparison_tables(comparison))
-    if options.html:
+    if options.html is not None:
         write_html(comparison_tables(comparison), options.html)
-    if options.output:
+    if options.output is not None:
         comparison.save(options.output, table_format=options.table_format, overwrite=options.overwrite)
 
 
 def _inspect(options: argparse.Namespace) -> None:
     from embgeom.inspection import inspect_model
     from embgeom.report import inspection_tables
-    from embgeom.results import check_writable
 
-    if options.output:
-        check_writable(options.output, overwrite=options.overwrite)
+    _check_output(options)
     inspection = inspect_model(
         _load(options, options.model, options.tensor),
         seed=options.seed,
@@ -86,7 +78,7 @@ def _inspect(options: argparse.Namespace) -> None:
         **_common_options(options),
     )
     _show(inspection_tables(inspection))
-    if options.output:
+    if options.output is not None:
         inspection.save(options.output, table_format=options.table_format, overwrite=options.overwrite)
 
 
@@ -94,11 +86,12 @@ def _neighbors(options: argparse.Namespace) -> None:
     from embgeom.inspection import inspect_token
     from embgeom.report import neighborhood_tables
 
+    tokens = [_row_number(token) for token in options.token] if options.row else options.token
     model = _load(options, options.model, options.tensor)
-    for token in options.token:
+    for token in tokens:
         neighborhood = inspect_token(
             model,
-            int(token) if options.row else token,
+            token,
             k=options.k,
             reg=options.reg,
             dimension_k=options.dimension_k,
@@ -108,15 +101,44 @@ def _neighbors(options: argparse.Namespace) -> None:
         _show(neighborhood_tables(neighborhood))
 
 
+def _check_output(options: argparse.Namespace, html: str | None = None) -> None:
+    """Refuse before the work starts what could not be written after it."""
+    from embgeom._writing import check_file_writable, check_writable
+    from embgeom.results import check_table_format
+
+    if html is not None:
+        check_file_writable(html)
+    if options.output is not None:
+        check_table_format(options.table_format)
+        check_writable(options.output, overwrite=options.overwrite)
+
+
+def _row_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{text!r} is no row number; without --row it is looked for as a token") from None
+
+
 def _show(tables: Sequence[Any]) -> None:
-    if sys.stdout.isatty():
-        from rich.console import Console
+    from embgeom.report import as_text
 
-        Console(highlight=False).print(*tables, sep="\n")
-    else:
-        from embgeom.report import as_text
+    try:
+        if sys.stdout.isatty():
+            from rich.console import Console
 
-        print(as_text(tables))
+            Console(highlight=False).print(*tables, sep="\n")
+        else:
+            text = as_text(tables)
+            # Lines are drawn with a character that only Unicode has.
+            print(text if sys.stdout.encoding.lower().startswith("utf") else text.replace("─", "-"))
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left in the buffer would fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Where the reader (head, less) has gone there are still files to write.
+        if not isinstance(error, BrokenPipeError):
+            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _load(options: argparse.Namespace, model: str, tensor: str | None) -> Any:
@@ -272,6 +294,4 @@ def _add_output(command: Any) -> None:
     command.add_argument(
         "--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)"
     )
-    command.add_argument(
-        "--overwrite", action="store_true", help="replace FOLDER if it holds something already"
-    )
+    command.add_argument("--overwrite", action="store_true", help="replace earlier results in FOLDER")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
@@ -12,14 +13,15 @@ import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, RowNumbers
 from embgeom._progress import Progress
+from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
 from embgeom.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
-from embgeom.dimension import DEFAULT_K, intrinsic_dimension
+from embgeom.dimension import DEFAULT_K, check_variance, intrinsic_dimension
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.knn import Metric, check_k, knn
-from embgeom.lle import lle
+from embgeom.lle import check_reg, lle
 from embgeom.loading import load
 from embgeom.similarity import global_similarity
 from embgeom.vocabulary import match_vocabularies, require_shared
@@ -115,14 +117,16 @@ def compare(
     require_shared(match)
     x_a, x_b = a.matrix[match.ids_a], b.matrix[match.ids_b]
     n = len(x_a)
+    wide = default_dimension_k(n) if dimension_k is None else dimension_k
+    # All parameters are checked before the first search, which may take minutes.
     settings = Settings(
         k=check_k(k, n - 1),
         metric=metric,
-        reg=reg,
-        dimension_k=check_k(default_dimension_k(n) if dimension_k is None else dimension_k, n - 1),
-        dimension_sample=min(_positive(dimension_sample, "dimension_sample"), n),
-        variance=variance,
-        seed=seed,
+        reg=check_reg(reg),
+        dimension_k=check_k(wide, n - 1, "dimension_k"),
+        dimension_sample=min(check_sample(dimension_sample), n),
+        variance=check_variance(variance),
+        seed=check_seed(seed),
         threads=team,
     )
     draws = _Draws(settings, n)
@@ -167,7 +171,8 @@ class _Agreement:
     def __iter__(self) -> Iterator[float]:
         yield from self.global_similarities
         yield float(self.overlap.mean())
-        yield float(np.nanmean(self.weight_cosine))
+        defined = self.weight_cosine[~np.isnan(self.weight_cosine)]
+        yield float(defined.mean()) if defined.size else float("nan")
         yield from self.dimensions
 
 
@@ -247,7 +252,12 @@ def _agree(
     )
 
 
-def _positive(value: int, name: str) -> int:
-    if value < 1:
-        raise InputError(f"{name} = {value} must be at least 1")
-    return value
+def check_sample(size: int) -> int:
+    """Return how many tokens to sample as an int, or say what it may be."""
+    try:
+        count = operator.index(size)
+    except TypeError:
+        raise InputError(f"dimension_sample must be a whole number, not {size!r}") from None
+    if count < 1:
+        raise InputError(f"dimension_sample = {count} must be at least 1")
+    return count

@@ -131,8 +131,9 @@ class Comparison:
         )
 
     def weight_cosine_quantiles(self) -> dict[float, float]:
-        """Return the 10 %, 50 % and 90 % quantiles of the tokens' weight cosines."""
-        values = np.nanquantile(self.weight_cosine, QUANTILES)
+        """Return the 10 %, 50 % and 90 % quantiles of the weight cosines that are defined."""
+        defined = self.weight_cosine[~np.isnan(self.weight_cosine)]
+        values = np.quantile(defined, QUANTILES) if defined.size else np.full(len(QUANTILES), np.nan)
         return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
 
     def summary(self) -> str:
@@ -163,7 +164,8 @@ class Comparison:
         Raises
         ------
         OutputError
-            If the folder holds something already (unless `overwrite`), or cannot be written.
+            If the folder holds something already, or cannot be written. With `overwrite` earlier results
+            are replaced, but a folder with any other file in it is still refused.
         """
         from embgeom.results import save_comparison
 

@@ -131,21 +131,27 @@ def intrinsic_dimension(
     np.int32(2)
     """
     matrix = as_matrix(x)
-    if not 0.0 < variance <= 1.0:
-        raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
+    variance = check_variance(variance)
     team = resolve_threads(threads)
     if neighbors is None:
         neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
     numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
     with reporter(progress, "dimension") as report:
         components, participation_ratio, explained = core.intrinsic_dimension(
-            matrix, numbers, selection, variance=float(variance), threads=team, progress=report
+            matrix, numbers, selection, variance=variance, threads=team, progress=report
         )
     return Dimension(
         components=components,
         participation_ratio=participation_ratio,
         explained=explained,
-        variance=float(variance),
+        variance=variance,
         k=numbers.shape[1],
         width=matrix.shape[1],
     )
+
+
+def check_variance(variance: float) -> float:
+    """Return `variance` as a float, or say what it may be."""
+    if not 0.0 < variance <= 1.0:
+        raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
+    return float(variance)

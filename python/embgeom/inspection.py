@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers
 from embgeom._progress import Progress
+from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
-from embgeom.compare import default_dimension_k
-from embgeom.dimension import Dimension, intrinsic_dimension
+from embgeom.compare import check_sample, default_dimension_k
+from embgeom.dimension import Dimension, check_variance, intrinsic_dimension
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.knn import Metric, Neighbors, check_k, knn
@@ -71,7 +72,8 @@ class Inspection:
         Raises
         ------
         OutputError
-            If the folder holds something already (unless `overwrite`), or cannot be written.
+            If the folder holds something already, or cannot be written. With `overwrite` earlier results
+            are replaced, but a folder with any other file in it is still refused.
         """
         from embgeom.results import save_inspection
 
@@ -165,8 +167,11 @@ def inspect_model(
     16
     """
     x, team = embeddings.matrix, resolve_threads(threads)
-    if dimension_sample < 1:
-        raise InputError(f"dimension_sample = {dimension_sample} must be at least 1")
+    dimension_sample, variance, seed = (
+        check_sample(dimension_sample),
+        check_variance(variance),
+        check_seed(seed),
+    )
     norms = scan_rows(x, threads=team, progress=progress).norms
     candidates = np.flatnonzero(norms > 0.0)
     if len(candidates) < 3:
@@ -175,7 +180,7 @@ def inspect_model(
         )
     k = default_dimension_k(len(candidates)) if dimension_k is None else dimension_k
     # Zero rows are nobody's neighbor, so they do not count among those to choose from.
-    k = check_k(k, len(candidates) - 1)
+    k = check_k(k, len(candidates) - 1, "dimension_k")
     size = min(dimension_sample, len(candidates))
     sampled = np.sort(np.random.default_rng(seed).choice(candidates, size, replace=False)).astype(np.int64)
     dimension = intrinsic_dimension(
@@ -259,7 +264,7 @@ def inspect_token(
     (1, 5)
     """
     x, team = embeddings.matrix, resolve_threads(threads)
-    row = embeddings.index(token) if isinstance(token, str) else check_row(embeddings, token)
+    row = embeddings.index(token)
     usable = int(np.count_nonzero(~embeddings.zero))
     if embeddings.zero[row] and metric == "cosine":
         raise InputError(
@@ -268,15 +273,9 @@ def inspect_token(
     rows = [row]
     neighbors = knn(x, check_k(k, usable - 1), rows=rows, metric=metric, threads=team, progress=progress)
     weights = lle(x, neighbors, reg=reg, threads=team, progress=progress)
-    wide = check_k(default_dimension_k(usable) if dimension_k is None else dimension_k, usable - 1)
+    wide = default_dimension_k(usable) if dimension_k is None else dimension_k
+    wide = check_k(wide, usable - 1, "dimension_k")
     dimension = intrinsic_dimension(
         x, k=wide, rows=rows, variance=variance, metric=metric, threads=team, progress=progress
     )
     return TokenNeighborhood(embeddings, row, neighbors, weights, dimension)
-
-
-def check_row(embeddings: Embeddings, row: int) -> int:
-    """Return a row number, or say which there are."""
-    if not 0 <= row < len(embeddings.tokens):
-        raise InputError(f"row {row} is outside [0, {len(embeddings.tokens)}), the rows of {embeddings.name}")
-    return int(row)

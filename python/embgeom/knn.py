@@ -160,16 +160,16 @@ def knn(
     return Neighbors(indices, similarities, metric, selection)
 
 
-def check_k(k: int, limit: int) -> int:
+def check_k(k: int, limit: int, name: str = "k") -> int:
     """Return `k` as an int, or say what it may be."""
     try:
         count = operator.index(k)
     except TypeError:
-        raise InputError(f"k must be a whole number, not {k!r}") from None
+        raise InputError(f"{name} must be a whole number, not {k!r}") from None
     if limit < 1:
-        raise InputError(f"k = {count}, but x has a single row, which has no neighbors but itself")
+        raise InputError(f"{name} = {count}, but x has a single row, which has no neighbors but itself")
     if not 1 <= count <= limit:
         raise InputError(
-            f"k = {count} is outside [1, {limit}]: there are {limit} rows to choose neighbors from"
+            f"{name} = {count} is outside [1, {limit}]: there are {limit} rows to choose neighbors from"
         )
     return count

@@ -125,10 +125,16 @@ def lle(
     """
     matrix = as_matrix(x)
     numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
-    if not (math.isfinite(reg) and reg >= 0.0):
-        raise InputError(f"reg = {reg} must be a finite number of at least 0 (1e-3 is usual)")
+    reg = check_reg(reg)
     with reporter(progress, "lle") as report:
         weights, residuals, status = core.lle(
-            matrix, numbers, selection, reg=float(reg), threads=resolve_threads(threads), progress=report
+            matrix, numbers, selection, reg=reg, threads=resolve_threads(threads), progress=report
         )
     return LLE(weights, residuals, status)
+
+
+def check_reg(reg: float) -> float:
+    """Return `reg` as a float, or say what it may be."""
+    if not (math.isfinite(reg) and reg >= 0.0):
+        raise InputError(f"reg = {reg} must be a finite number of at least 0 (1e-3 is usual)")
+    return float(reg)

@@ -14,8 +14,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from embgeom._writing import write_file
 from embgeom.lle import LLEStatus
-from embgeom.results import write_file
 
 if TYPE_CHECKING:
     from embgeom.comparison import Comparison

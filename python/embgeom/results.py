@@ -5,12 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import platform
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -19,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import InputError, OutputError
+from embgeom._writing import new_folder
+from embgeom.errors import InputError
 
 if TYPE_CHECKING:
     from embgeom.comparison import Comparison
@@ -36,7 +33,7 @@ def save_comparison(
     """Write a comparison into a folder; see `Comparison.save`."""
     write_table = _table_writer(table_format)
     with new_folder(folder, overwrite=overwrite) as target:
-        arrays: dict[str, npt.NDArray[Any]] = {
+        arrays: dict[str, Any] = {
             "ids_a": comparison.match.ids_a,
             "ids_b": comparison.match.ids_b,
             "sampled": comparison.sampled,
@@ -48,7 +45,7 @@ def save_comparison(
                 f"weights_{side}": local.weights,
                 f"components_{side}": local.components,
             }
-        np.savez_compressed(target / "arrays.npz", allow_pickle=False, **arrays)
+        np.savez_compressed(target / "arrays.npz", **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
         _write_json(
             target / "comparison.json",
@@ -122,108 +119,15 @@ def versions() -> dict[str, str]:
     return {"embgeom": __version__, "numpy": np.__version__, "python": platform.python_version()}
 
 
-@contextmanager
-def new_folder(folder: str | PathLike[str], *, overwrite: bool = False) -> Iterator[Path]:
-    """Give a temporary folder to fill, which takes the name `folder` once it is complete.
-
-    On any error or interruption the temporary folder is removed, and what stood at `folder` is untouched.
+def check_table_format(table_format: str) -> None:
+    """Find out before a long computation whether its tables can be written in a format.
 
     Raises
     ------
-    OutputError
-        If `folder` holds something already (unless `overwrite`), or cannot be written.
+    InputError
+        If there is no such format, or what writes it is not installed.
     """
-    target = Path(folder).absolute()
-    check_writable(target, overwrite=overwrite)
-    with _reported(target):
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
-    try:
-        with _reported(target):
-            yield partial
-            for file in partial.iterdir():
-                _flush(file)
-            partial.chmod(0o777 & ~_umask())
-            _take_place(partial, target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def write_file(path: str | PathLike[str], write: Callable[[Path], None]) -> None:
-    """Call `write` with a temporary path, and give the file its name once it is complete.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
-    target = Path(path).absolute()
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        with _reported(target):
-            write(partial)
-            _flush(partial)
-            partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Find out before a long computation whether its results can be written.
-
-    Raises
-    ------
-    OutputError
-        If `folder` is a file, holds something already (unless `overwrite`), or cannot be made where it
-        should be.
-    """
-    target = Path(folder).absolute()
-    with _reported(target):
-        if target.exists() and not target.is_dir():
-            raise OutputError(f"{target} is a file; name a folder for the results")
-        if target.is_dir() and any(target.iterdir()) and not overwrite:
-            raise OutputError(
-                f"{target} holds something already; name another folder, "
-                "or allow to overwrite it (overwrite=True, --overwrite)"
-            )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        # Whether a file system takes files (permissions, read-only mounts, quotas) shows only by making one.
-        with tempfile.TemporaryFile(dir=target.parent):
-            pass
-
-
-@contextmanager
-def _reported(target: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
-
-
-def _take_place(partial: Path, target: Path) -> None:
-    """Rename `partial` to `target`; what stood there goes only after the new folder is in its place."""
-    if not target.exists() or not any(target.iterdir()):
-        partial.replace(target)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old-", dir=target.parent))
-    target.replace(old)
-    try:
-        partial.replace(target)
-    except BaseException:
-        old.replace(target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _flush(file: Path) -> None:
-    # A disk that is full may say so only when its cache is written out.
-    with file.open("rb+") as handle:
-        os.fsync(handle.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    _table_writer(table_format)
 
 
 def _table_writer(table_format: str) -> Callable[[Path, Columns], None]:
@@ -232,10 +136,25 @@ def _table_writer(table_format: str) -> Callable[[Path, Columns], None]:
     if table_format == "csv":
         return _write_csv
     try:
-        import pyarrow
+        import pyarrow.parquet  # noqa: F401
     except ImportError:
         raise InputError("parquet tables need pyarrow: pip install 'embgeom[parquet]', or use csv") from None
-    return lambda path, columns: pyarrow.parquet.write_table(pyarrow.table(dict(columns)), path)
+    return _write_parquet
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    import pyarrow.parquet
+
+    plain = {
+        name: [_encodable(value) for value in values] if name.startswith("token") else values
+        for name, values in columns.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(plain), path)
+
+
+def _encodable(token: str) -> str:
+    # A lone surrogate, which no UTF-8 can hold, is written as its code, as in a csv.
+    return token.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _write_csv(path: Path, columns: Columns) -> None:

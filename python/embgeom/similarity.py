@@ -10,6 +10,7 @@ import numpy.typing as npt
 from embgeom._arrays import RowNumbers, as_matrix
 from embgeom._native import core
 from embgeom._progress import Progress, reporter
+from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 
@@ -110,4 +111,6 @@ def _draw_sample(sample: int | None, row_count: int, seed: int) -> RowNumbers | 
         raise InputError(f"sample = {size} is too small: a correlation over pairs needs 3 rows")
     if size >= row_count:
         return None
-    return np.sort(np.random.default_rng(seed).choice(row_count, size, replace=False)).astype(np.int64)
+    return np.sort(np.random.default_rng(check_seed(seed)).choice(row_count, size, replace=False)).astype(
+        np.int64
+    )
