@@ -37,13 +37,18 @@ def tokens_with(hard):
 def comparison():
     tokens = tokens_with(HARD)
     return embgeom.compare(
-        model(tokens, 0, "[bold]<b>&"), model(tokens, 1, "right"), k=5, dimension_sample=20, seed=7
+        model(tokens, 0, "[bold]<b>&"),
+        model(tokens, 1, "right"),
+        k=5,
+        dimension_k=20,
+        dimension_sample=20,
+        seed=7,
     )
 
 
 @pytest.fixture(scope="module")
 def inspection():
-    return embgeom.inspect_model(model(tokens_with(HARD)), dimension_sample=20, seed=7)
+    return embgeom.inspect_model(model(tokens_with(HARD)), dimension_k=20, dimension_sample=20, seed=7)
 
 
 def read_csv(path):
@@ -63,8 +68,10 @@ def test_a_comparison_is_read_back(comparison, tmp_path):
         held = {"ids_a": comparison.match.ids_a, "ids_b": comparison.match.ids_b}
         held["sampled"] = comparison.sampled
         for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
-            for name in ("indices", "similarities", "weights", "components"):
-                held[f"{name}_{side}"] = getattr(local, name)
+            held[f"indices_{side}"] = local.neighbors.indices
+            held[f"similarities_{side}"] = local.neighbors.similarities
+            held[f"weights_{side}"] = local.lle.weights
+            held[f"components_{side}"] = local.dimension.components
         assert set(arrays.files) == set(held)
         for name, array in held.items():
             assert arrays[name].dtype == array.dtype
@@ -80,7 +87,8 @@ def test_the_table_of_a_comparison(comparison, tmp_path):
     assert [float(line["neighbor_overlap"]) for line in lines] == comparison.overlap.tolist()
     assert [float(line["weight_cosine"]) for line in lines] == comparison.weight_cosine.tolist()
     sampled = {i: int(line["dimension_b"]) for i, line in enumerate(lines) if line["dimension_b"]}
-    expected = dict(zip(comparison.sampled.tolist(), comparison.local_b.components.tolist(), strict=True))
+    components = comparison.local_b.dimension.components.tolist()
+    expected = dict(zip(comparison.sampled.tolist(), components, strict=True))
     assert sampled == expected
 
 

@@ -26,6 +26,9 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0; 2 for what the user can mend; 130 after Ctrl-C."""
     # Tokens hold any character; a terminal that lacks one shows its code instead.
+    # A command may be started with standard output closed.
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -34,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
     except KeyboardInterrupt:
-        print("embgeom: interrupted; nothing was written", file=sys.stderr)
+        print("embgeom: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (EmbgeomError, MemoryError) as error:
         if options.debug:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -21,7 +21,7 @@ from embgeom.dimension import DEFAULT_K, check_variance, intrinsic_dimension
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.knn import Metric, check_k, knn
-from embgeom.lle import check_reg, lle
+from embgeom.lle import LLE, check_reg, lle
 from embgeom.loading import load
 from embgeom.similarity import global_similarity
 from embgeom.vocabulary import match_vocabularies, require_shared
@@ -61,7 +61,7 @@ def compare(
         Regularisation of the reconstruction weights, see `lle`.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where
-        that is less (but at least 20).
+        that is less (but at least 50).
     dimension_sample : int
         Tokens (drawn at random) whose intrinsic dimension is measured; each is an eigenvalue problem of
         its own.
@@ -156,7 +156,7 @@ MEASURES = (
 
 def default_dimension_k(n: int) -> int:
     """Return how many neighbors a dimension is measured over by default: few enough to be local."""
-    return min(DEFAULT_K, max(20, n // 10), n - 1)
+    return min(DEFAULT_K, max(50, n // 10), n - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,14 +189,19 @@ class _Draws:
     def relabel(self, local: LocalGeometry) -> LocalGeometry:
         """Return the local geometry of the rows in the order of `pairing`, without measuring it again."""
         new_number = np.argsort(self.pairing).astype(np.int32)
-        indices = local.indices[self.pairing]
-        return LocalGeometry(
-            np.where(indices >= 0, new_number[indices], np.int32(-1)),
-            local.similarities[self.pairing],
-            local.weights[self.pairing],
-            local.components[self._sampled_pairing],
-            local.dimension_ceiling,
+        indices = local.neighbors.indices[self.pairing]
+        neighbors = replace(
+            local.neighbors,
+            indices=np.where(indices >= 0, new_number[indices], np.int32(-1)),
+            similarities=local.neighbors.similarities[self.pairing],
         )
+        weights = LLE(
+            local.lle.weights[self.pairing],
+            local.lle.residuals[self.pairing],
+            local.lle.status[self.pairing],
+        )
+        components = local.dimension.components[self._sampled_pairing]
+        return LocalGeometry(neighbors, weights, replace(local.dimension, components=components))
 
     def gaussian_like(self, *matrices: FloatMatrix) -> list[FloatMatrix]:
         return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
@@ -217,7 +222,7 @@ def _measure_local(
 ) -> LocalGeometry:
     common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
     neighbors = knn(x, settings.k, metric=settings.metric, **common)
-    weights = lle(x, neighbors, reg=settings.reg, **common).weights
+    weights = lle(x, neighbors, reg=settings.reg, **common)
     dimension = intrinsic_dimension(
         x,
         k=settings.dimension_k,
@@ -226,9 +231,7 @@ def _measure_local(
         metric=settings.metric,
         **common,
     )
-    return LocalGeometry(
-        neighbors.indices, neighbors.similarities, weights, dimension.components, dimension.ceiling
-    )
+    return LocalGeometry(neighbors, weights, dimension)
 
 
 def _agree(
@@ -243,11 +246,12 @@ def _agree(
         global_similarity(x_a, x_b, center=center, threads=settings.threads, progress=progress)
         for center in (False, True)
     )
-    dimensions = local_a.components, local_b.components
+    lists = local_a.neighbors.indices, local_b.neighbors.indices
+    dimensions = local_a.dimension.components, local_b.dimension.components
     return _Agreement(
         (raw, centered),
-        neighbor_overlap(local_a.indices, local_b.indices),
-        weight_cosine(local_a.indices, local_a.weights, local_b.indices, local_b.weights),
+        neighbor_overlap(*lists),
+        weight_cosine(lists[0], local_a.lle.weights, lists[1], local_b.lle.weights),
         (pearson(*dimensions), spearman(*dimensions)),
     )
 

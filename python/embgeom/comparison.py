@@ -8,10 +8,12 @@ from os import PathLike
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers
+from embgeom._arrays import RowNumbers
+from embgeom.dimension import Dimension
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
-from embgeom.knn import Metric
+from embgeom.knn import Metric, Neighbors
+from embgeom.lle import LLE
 from embgeom.vocabulary import Match
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -76,13 +78,21 @@ class Measure:
 
 @dataclass(frozen=True, eq=False)
 class LocalGeometry:
-    """The local geometry of one model's n shared tokens, of which m were sampled for the dimension."""
+    """The local geometry of one model's n shared tokens, of which m were sampled for the dimension.
 
-    indices: IndexMatrix  # (n, k)
-    similarities: FloatMatrix  # (n, k)
-    weights: FloatMatrix  # (n, k)
-    components: npt.NDArray[np.int32]  # (m,)
-    dimension_ceiling: int
+    Attributes
+    ----------
+    neighbors : Neighbors
+        Of each shared token, numbered among the shared tokens; shape (n, k).
+    lle : LLE
+        Their reconstruction weights, shape (n, k).
+    dimension : Dimension
+        Of the sampled tokens, shape (m,).
+    """
+
+    neighbors: Neighbors
+    lle: LLE
+    dimension: Dimension
 
 
 @dataclass(frozen=True, eq=False)

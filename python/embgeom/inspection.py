@@ -130,7 +130,7 @@ def inspect_model(
         The model, as `load` returns it.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension: by default 1200, or a tenth of the rows where that is
-        less (but at least 20).
+        less (but at least 50).
     dimension_sample : int
         Rows (drawn at random, zero rows left out) whose intrinsic dimension is measured.
     variance : float

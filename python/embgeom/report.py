@@ -19,6 +19,7 @@ from embgeom.lle import LLEStatus
 
 if TYPE_CHECKING:
     from embgeom.comparison import Comparison
+    from embgeom.dimension import Dimension
     from embgeom.embeddings import Embeddings
     from embgeom.inspection import Inspection, TokenNeighborhood
     from embgeom.knn import Neighbors
@@ -57,7 +58,8 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
         for m in comparison.measures
     )
     quantiles = comparison.weight_cosine_quantiles().items()
-    settings, a, b = comparison.settings, comparison.local_a, comparison.local_b
+    undefined = int(np.count_nonzero(np.isnan(comparison.weight_cosine)))
+    a, b = comparison.local_a.dimension, comparison.local_b.dimension
     return [
         _models_table("models", comparison.a, comparison.b),
         _match_table(comparison.match),
@@ -69,13 +71,15 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
         Text(
             "quantiles of the weight cosine over tokens: "
             + ", ".join(f"{quantile:.0%}: {_number(value)}" for quantile, value in quantiles)
+            + (f"; {undefined} tokens without weights are left out" if undefined else "")
         ),
         Text(
             f"intrinsic dimension of {len(comparison.sampled)} sampled tokens: "
             f"mean {a.components.mean():.1f} in A and {b.components.mean():.1f} in B, "
-            f"of at most {a.dimension_ceiling} and {b.dimension_ceiling} "
-            f"({settings.variance:.0%} of variance, {settings.dimension_k} neighbors)"
+            f"of at most {a.ceiling} and {b.ceiling} "
+            f"({a.variance:.0%} of variance, {a.k} neighbors)"
         ),
+        *_saturation_notes(a, b),
     ]
 
 
@@ -87,7 +91,7 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
         ("intrinsic dimension", dimension.components),
         ("participation ratio", dimension.participation_ratio),
     )
-    tables = [
+    return [
         _models_table(inspection.embeddings.name, inspection.embeddings),
         _table(
             f"norms of all rows, and intrinsic dimensions of {len(inspection.sampled)} sampled rows "
@@ -95,17 +99,10 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
             ("", ">lowest", ">10%", ">median", ">90%", ">highest"),
             ((name, *(f"{v:.4g}" for v in np.quantile(values, _QUANTILES))) for name, values in quantities),
         ),
+        *_saturation_notes(dimension),
+        _extremes_table("tokens of lowest intrinsic dimension", inspection, inspection.lowest),
+        _extremes_table("tokens of highest intrinsic dimension", inspection, inspection.highest),
     ]
-    if np.mean(dimension.saturated) > 0.5:
-        tables.append(
-            Text(
-                f"Most dimensions come near the highest possible, {dimension.ceiling}: they tell of the "
-                "number of neighbors or columns more than of the data. More neighbors tell more."
-            )
-        )
-    tables.append(_extremes_table("tokens of lowest intrinsic dimension", inspection, inspection.lowest))
-    tables.append(_extremes_table("tokens of highest intrinsic dimension", inspection, inspection.highest))
-    return tables
 
 
 def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]:
@@ -135,8 +132,29 @@ def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]
 
 
 def shown(model: Embeddings, row: int) -> str:
-    """Return a token as a person can read it: in quotes, with its spaces, control characters escaped."""
-    return repr(model.text(int(row)))
+    """Return a token as a person can read it: in quotes, with its spaces, control characters escaped.
+
+    A token that is only a part of a character is shown by its bytes.
+    """
+    spelled = model.token_bytes[int(row)]
+    if spelled is None:
+        return repr(model.tokens[int(row)])
+    try:
+        return repr(spelled.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(spelled)
+
+
+def _saturation_notes(*dimensions: Dimension) -> list[Text]:
+    if not any(np.mean(dimension.saturated) > 0.5 for dimension in dimensions):
+        return []
+    highest = " and ".join(str(dimension.ceiling) for dimension in dimensions)
+    return [
+        Text(
+            f"Most dimensions come near the highest possible, {highest}: they tell of the number of "
+            "neighbors or columns more than of the data. More neighbors (--dimension-k) tell more."
+        )
+    ]
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:

@@ -40,10 +40,10 @@ def save_comparison(
         }
         for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
             arrays |= {
-                f"indices_{side}": local.indices,
-                f"similarities_{side}": local.similarities,
-                f"weights_{side}": local.weights,
-                f"components_{side}": local.components,
+                f"indices_{side}": local.neighbors.indices,
+                f"similarities_{side}": local.neighbors.similarities,
+                f"weights_{side}": local.lle.weights,
+                f"components_{side}": local.dimension.components,
             }
         np.savez_compressed(target / "arrays.npz", **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
@@ -98,7 +98,7 @@ def _token_columns(comparison: Comparison) -> Columns:
     for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
         # Only sampled tokens have a dimension; the others' cells stay empty.
         column: list[int | None] = [None] * len(match.ids_a)
-        for place, components in zip(comparison.sampled, local.components, strict=True):
+        for place, components in zip(comparison.sampled, local.dimension.components, strict=True):
             column[place] = int(components)
         dimensions[f"dimension_{side}"] = column
     return {
