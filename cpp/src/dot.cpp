@@ -22,49 +22,40 @@ inline __attribute__((always_inline)) double tree_sum(const Doubles& partial) {
     return sum[0];
 }
 
-// The last, incomplete group of coordinates is filled up with zeros, which add nothing.
-inline __attribute__((always_inline)) Floats load(const float* x, std::size_t count) {
+// Sixteen coordinates, or the `count` that are left: the rest is filled up with zeros, which add nothing.
+inline __attribute__((always_inline)) Doubles load(const float* x, std::size_t count) {
     Floats values{};
-    std::memcpy(&values, x, (count < lanes ? count : lanes) * sizeof(float));
-    return values;
+    std::memcpy(&values, x, count * sizeof(float));
+    return __builtin_convertvector(values, Doubles);
+}
+
+// The sum of term(a_l, b_l); a term of two zeros must be zero.
+template <class Term>
+inline __attribute__((always_inline)) double sum_of_terms(const float* a, const float* b, std::size_t d,
+                                                          Term term) {
+    Doubles partial{};
+    std::size_t l = 0;
+    for (; l + lanes <= d; l += lanes) partial += term(load(a + l, lanes), load(b + l, lanes));
+    if (l < d) partial += term(load(a + l, d - l), load(b + l, d - l));
+    return tree_sum(partial);
 }
 
 }  // namespace
 
 EMBGEOM_MULTIVERSION
 double dot(const float* a, const float* b, std::size_t d) {
-    Doubles partial{};
-    std::size_t l = 0;
-    for (; l + lanes <= d; l += lanes) {
-        Floats x, y;
-        std::memcpy(&x, a + l, sizeof(x));
-        std::memcpy(&y, b + l, sizeof(y));
-        partial += __builtin_convertvector(x, Doubles) * __builtin_convertvector(y, Doubles);
-    }
-    if (l < d) {
-        partial += __builtin_convertvector(load(a + l, d - l), Doubles) *
-                   __builtin_convertvector(load(b + l, d - l), Doubles);
-    }
-    return tree_sum(partial);
+    const auto product = [](const Doubles& x, const Doubles& y)
+                             __attribute__((always_inline)) { return x * y; };
+    return sum_of_terms(a, b, d, product);
 }
 
 EMBGEOM_MULTIVERSION
 double squared_distance(const float* a, const float* b, std::size_t d) {
-    Doubles partial{};
-    std::size_t l = 0;
-    for (; l + lanes <= d; l += lanes) {
-        Floats x, y;
-        std::memcpy(&x, a + l, sizeof(x));
-        std::memcpy(&y, b + l, sizeof(y));
-        const Doubles difference = __builtin_convertvector(x, Doubles) - __builtin_convertvector(y, Doubles);
-        partial += difference * difference;
-    }
-    if (l < d) {
-        const Doubles difference = __builtin_convertvector(load(a + l, d - l), Doubles) -
-                                   __builtin_convertvector(load(b + l, d - l), Doubles);
-        partial += difference * difference;
-    }
-    return tree_sum(partial);
+    const auto squared_difference = [](const Doubles& x, const Doubles& y) __attribute__((always_inline)) {
+        const Doubles difference = x - y;
+        return difference * difference;
+    };
+    return sum_of_terms(a, b, d, squared_difference);
 }
 
 }  // namespace embgeom
