@@ -88,7 +88,7 @@ def test_neighbors(run, small):
     status, out, err = run("neighbors", small, "w3", "w4", "-k", 5)
     assert (status, err) == (0, "")
     model = embgeom.load(small)
-    assert out == "".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in (3, 4))
+    assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in (3, 4))
     assert run("neighbors", small, "--row", 3, 4, "-k", 5)[1] == out
     status, euclidean, _ = run("neighbors", small, "w3", "--metric", "euclidean")
     assert status == 0 and "distance" in euclidean

@@ -86,7 +86,7 @@ def test_the_table_of_a_comparison(comparison, tmp_path):
     # Numbers are written so that they are read back to the bit.
     assert [float(line["neighbor_overlap"]) for line in lines] == comparison.overlap.tolist()
     assert [float(line["weight_cosine"]) for line in lines] == comparison.weight_cosine.tolist()
-    sampled = {i: int(line["dimension_b"]) for i, line in enumerate(lines) if line["dimension_b"]}
+    sampled = {i: int(line["components_b"]) for i, line in enumerate(lines) if line["dimension_b"]}
     components = comparison.local_b.dimension.components.tolist()
     expected = dict(zip(comparison.sampled.tolist(), components, strict=True))
     assert sampled == expected
@@ -200,7 +200,7 @@ def test_parquet_tables(comparison, inspection, tmp_path):
     table = parquet.read_table(tmp_path / "out" / "tokens.parquet").to_pydict()
     assert table["token_a"] == tokens_with(HARD)
     assert table["weight_cosine"] == comparison.weight_cosine.tolist()
-    assert [i for i, value in enumerate(table["dimension_a"]) if value is not None] == (
+    assert [i for i, value in enumerate(table["components_a"]) if value is not None] == (
         comparison.sampled.tolist()
     )
     inspection.save(tmp_path / "other", table_format="parquet")

@@ -7,20 +7,15 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, get_args
+from typing import TYPE_CHECKING, Any
 
+from embgeom._options import USAGE_ERROR, build_parser
 from embgeom.errors import EmbgeomError, InputError, OutputError
-from embgeom.knn import Metric
 
-USAGE_ERROR = 2
+if TYPE_CHECKING:
+    from embgeom.embeddings import Embeddings
+
 INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    options = _parser().parse_args(arguments)
+    parser = build_parser({"compare": _compare, "inspect": _inspect, "neighbors": _neighbors})
+    options = parser.parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], None] = options.run
         run(options)
@@ -54,8 +50,8 @@ def _compare(options: argparse.Namespace) -> None:
 
     _check_output(options, html=options.html)
     comparison = compare(
-        _load(options, options.a, options.tensor_a),
-        _load(options, options.b, options.tensor_b),
+        _load(options, "_a"),
+        _load(options, "_b"),
         k=options.k,
         reg=options.reg,
         seed=options.seed,
@@ -75,7 +71,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     _check_output(options)
     inspection = inspect_model(
-        _load(options, options.model, options.tensor),
+        _load(options),
         seed=options.seed,
         **_dimension_options(options),
         **_common_options(options),
@@ -90,8 +86,11 @@ def _neighbors(options: argparse.Namespace) -> None:
     from embgeom.report import neighborhood_tables
 
     tokens = [_row_number(token) for token in options.token] if options.row else options.token
-    model = _load(options, options.model, options.tensor)
-    for token in tokens:
+    model = _load(options)
+    # A token that is not there is told before anything is shown of the others.
+    for place, token in enumerate([model.index(token) for token in tokens]):
+        if place > 0:
+            print()
         neighborhood = inspect_token(
             model,
             token,
@@ -144,14 +143,16 @@ def _show(tables: Sequence[Any]) -> None:
             raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
-def _load(options: argparse.Namespace, model: str, tensor: str | None) -> Any:
+def _load(options: argparse.Namespace, suffix: str = "") -> Embeddings:
+    """Load the model whose options end in `suffix`."""
     from embgeom.loading import load
 
     return load(
-        model,
-        options.which,
-        tensor=tensor,
-        tokens=options.tokens,
+        getattr(options, f"model{suffix}"),
+        getattr(options, f"which{suffix}"),
+        tensor=getattr(options, f"tensor{suffix}"),
+        tokens=getattr(options, f"tokens{suffix}"),
+        revision=getattr(options, f"revision{suffix}"),
         local_files_only=options.offline,
         threads=options.threads,
         progress=_wants_progress(options),
@@ -172,129 +173,3 @@ def _common_options(options: argparse.Namespace) -> dict[str, Any]:
 
 def _wants_progress(options: argparse.Namespace) -> bool:
     return bool(sys.stderr.isatty() and not options.quiet)
-
-
-def _parser() -> argparse.ArgumentParser:
-    from embgeom import __version__
-
-    parser = _Parser(prog="embgeom", description="The geometry of language models' token embeddings.")
-    parser.add_argument("--version", action="version", version=f"embgeom {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_compare(commands)
-    _add_inspect(commands)
-    _add_neighbors(commands)
-    return parser
-
-
-def _add_compare(commands: Any) -> None:
-    command = _add_command(commands, "compare", _compare, "What do the token embeddings of two models share?")
-    command.add_argument(
-        "a", metavar="A", help="a model: a folder, a Hugging Face id, or a .npy or .npz file"
-    )
-    command.add_argument("b", metavar="B", help="the other model")
-    command.add_argument(
-        "--tensor-a", metavar="NAME", help="the tensor to use of A, where it cannot be told by itself"
-    )
-    command.add_argument("--tensor-b", metavar="NAME", help="the same of B")
-    command.add_argument(
-        "-k", type=int, default=10, help="neighbors for overlap and LLE weights (default: 10)"
-    )
-    _add_reg(command)
-    _add_dimension(command)
-    _add_sampling(command)
-    command.add_argument("--html", metavar="FILE", help="write the tables as HTML, too")
-    _add_output(command)
-
-
-def _add_inspect(commands: Any) -> None:
-    command = _add_command(commands, "inspect", _inspect, "What are one model's rows like?")
-    _add_model(command)
-    _add_dimension(command)
-    _add_sampling(command)
-    _add_output(command)
-
-
-def _add_neighbors(commands: Any) -> None:
-    command = _add_command(commands, "neighbors", _neighbors, "What surrounds a token?")
-    _add_model(command)
-    command.add_argument(
-        "token",
-        metavar="TOKEN",
-        nargs="+",
-        help="a token as text ('dog', ' dog') or as the vocabulary has it",
-    )
-    command.add_argument("--row", action="store_true", help="TOKEN is a row number")
-    command.add_argument(
-        "-k", type=int, default=10, help="neighbors to show and to reconstruct from (default: 10)"
-    )
-    _add_reg(command)
-    _add_dimension(command)
-
-
-def _add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], help_: str) -> Any:
-    command = commands.add_parser(name, help=help_, description=help_)
-    command.set_defaults(run=run)
-    common = command.add_argument_group("common options")
-    common.add_argument(
-        "--which",
-        choices=("input", "output"),
-        default="input",
-        help="embeddings or unembeddings (default: input)",
-    )
-    common.add_argument("--tokens", metavar="FILE", help="token list of a model that is a .npy file")
-    common.add_argument(
-        "--metric", choices=get_args(Metric), default="cosine", help="what near means (default: cosine)"
-    )
-    common.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores available)")
-    common.add_argument(
-        "--offline", action="store_true", help="use only what the local Hugging Face cache holds"
-    )
-    common.add_argument("--quiet", action="store_true", help="show no progress")
-    common.add_argument("--debug", action="store_true", help="show where an error arose")
-    return command
-
-
-def _add_model(command: Any) -> None:
-    command.add_argument("model", metavar="MODEL", help="a folder, a Hugging Face id, or a .npy or .npz file")
-    command.add_argument(
-        "--tensor", metavar="NAME", help="the tensor to use, where it cannot be told by itself"
-    )
-
-
-def _add_reg(command: Any) -> None:
-    command.add_argument(
-        "--reg", type=float, default=1e-3, help="regularisation of LLE weights (default: 1e-3)"
-    )
-
-
-def _add_dimension(command: Any) -> None:
-    command.add_argument(
-        "--dimension-k",
-        type=int,
-        metavar="K",
-        help="neighbors for the intrinsic dimension (default: 1200, or a tenth of the rows)",
-    )
-    command.add_argument(
-        "--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)"
-    )
-
-
-def _add_sampling(command: Any) -> None:
-    command.add_argument(
-        "--dimension-sample",
-        type=int,
-        metavar="M",
-        default=500,
-        help="tokens whose dimension is measured (default: 500)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="seed of samples and null models (default: 0)")
-
-
-def _add_output(command: Any) -> None:
-    command.add_argument(
-        "-o", "--output", metavar="FOLDER", help="write arrays, tables and provenance into a new folder"
-    )
-    command.add_argument(
-        "--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)"
-    )
-    command.add_argument("--overwrite", action="store_true", help="replace earlier results in FOLDER")

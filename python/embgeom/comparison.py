@@ -95,7 +95,7 @@ class LocalGeometry:
     dimension: Dimension
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """What two models' token embeddings share.
 
@@ -131,13 +131,17 @@ class Comparison:
     local_a: LocalGeometry
     local_b: LocalGeometry
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{measure.name} {measure.value:.4f}" for measure in self.measures)
+        return f"Comparison({self.a.name!r} and {self.b.name!r}, {len(self.match)} shared tokens: {values})"
+
     def __getitem__(self, name: str) -> Measure:
         """Return a measure by its name."""
         for measure in self.measures:
             if measure.name == name:
                 return measure
         raise InputError(
-            f"no measure is named {name!r}; there are {', '.join(m.name for m in self.measures)}"
+            f"no measure is named {name!r}; there are {', '.join(repr(m.name) for m in self.measures)}"
         )
 
     def weight_cosine_quantiles(self) -> dict[float, float]:

@@ -19,7 +19,7 @@ from embgeom.knn import Metric, Neighbors, knn
 DEFAULT_K = 1200
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dimension:
     """Intrinsic dimensions of the neighborhoods of m tokens.
 
@@ -45,6 +45,12 @@ class Dimension:
     variance: float
     k: int
     width: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Dimension({len(self.components)} tokens, {self.components.min()} to {self.components.max()} "
+            f"components of at most {self.ceiling}, k={self.k}, variance={self.variance})"
+        )
 
     @property
     def limit(self) -> int:

@@ -186,12 +186,14 @@ class Embeddings:
     def index(self, token: str | int) -> int:
         """Return the row of a token, from what a person types.
 
-        The first of these that exists is taken: the token exactly as the tokenizer writes it (``"Ġdog"``);
-        a placeholder ``"<row 42>"``; the token that spells it after a space (``" dog"``); before a space
-        (``"dog "``, in vocabularies that write the space behind the word); the token that spells exactly
-        it (``"dog"``). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses.
-        Among tokens that spell the same, text comes before a byte token, then the lower row. ``"42"`` is
-        the token that spells 42; the integer 42 is the row.
+        The first of these that exists is taken: a placeholder ``"<row 42>"``; the token exactly as the
+        tokenizer writes it (``"Ġdog"``); the token that spells exactly it (``"dog"``); the one that spells
+        it after a space (``" dog"``), or before a space (``"dog "``, in vocabularies that write the space
+        behind the word). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses,
+        and escapes are read as tables show them. Where a byte-level vocabulary writes a lone byte as the
+        letter that was typed, the token that spells the letter is taken. Among tokens that spell the same,
+        text comes before a byte token, then the lower row. ``"42"`` is the token that spells 42; the
+        integer 42 is the row.
 
         Raises
         ------

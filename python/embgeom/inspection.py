@@ -25,7 +25,7 @@ EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
     """What one model's rows are like.
 
@@ -54,6 +54,9 @@ class Inspection:
     highest: Neighbors
     parameters: dict[str, Any]
 
+    def __repr__(self) -> str:
+        return f"Inspection({self.embeddings!r}, {self.dimension!r})"
+
     def dimension_of(self, row: int) -> int:
         """Return the intrinsic dimension of a sampled row."""
         return int(self.dimension.components[np.searchsorted(self.sampled, row)])
@@ -80,7 +83,7 @@ class Inspection:
         save_inspection(self, folder, table_format=table_format, overwrite=overwrite)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TokenNeighborhood:
     """One token's surroundings.
 
@@ -103,6 +106,10 @@ class TokenNeighborhood:
     neighbors: Neighbors
     lle: LLE
     dimension: Dimension
+
+    def __repr__(self) -> str:
+        token = self.embeddings.tokens[self.row]
+        return f"TokenNeighborhood({token!r} of {self.embeddings.name!r}, {self.neighbors!r})"
 
     def summary(self) -> str:
         """Return the neighborhood as a readable table."""

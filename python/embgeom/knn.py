@@ -18,7 +18,7 @@ from embgeom.errors import InputError
 Metric = Literal["cosine", "inner_product", "euclidean"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Neighbors:
     """The k nearest rows of a matrix for each of m tokens.
 
@@ -42,6 +42,9 @@ class Neighbors:
     metric: Metric = "cosine"
     rows: RowNumbers | None = None
     of_queries: bool = False
+
+    def __repr__(self) -> str:
+        return f"Neighbors({len(self.indices)} tokens, k={self.k}, {self.metric})"
 
     @property
     def k(self) -> int:

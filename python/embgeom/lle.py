@@ -19,23 +19,33 @@ from embgeom.knn import Neighbors
 
 
 class LLEStatus(IntEnum):
-    """How a token's reconstruction weights came about."""
+    """How a token's reconstruction weights came about.
+
+    Attributes
+    ----------
+    OK
+        The neighbors determine the weights.
+    DUPLICATE
+        Some neighbors equal each other or the token; regularisation shares the weight among equal ones.
+    RANK_DEFICIENT
+        The Gram matrix is singular (always so for k > d); regularisation chooses among possible weights.
+    COINCIDENT
+        Every neighbor equals the token: the weights are uniform.
+    NO_NEIGHBORS
+        The list holds a -1: weights and residual are NaN.
+    SINGULAR
+        The Gram matrix is singular and not regularised enough: weights and residual are NaN.
+    """
 
     OK = 0
-    """The neighbors determine the weights."""
     DUPLICATE = 1
-    """Some neighbors equal each other or the token; regularisation shares the weight among equal ones."""
     RANK_DEFICIENT = 2
-    """The Gram matrix is singular (always so for k > d); regularisation chooses among possible weights."""
     COINCIDENT = 3
-    """Every neighbor equals the token: the weights are uniform."""
     NO_NEIGHBORS = 4
-    """The list holds a -1: weights and residual are NaN."""
     SINGULAR = 5
-    """The Gram matrix is singular and not regularised enough: weights and residual are NaN."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LLE:
     """Reconstruction weights of m tokens over their k neighbors.
 
@@ -52,6 +62,11 @@ class LLE:
     weights: FloatMatrix
     residuals: FloatVector
     status: npt.NDArray[np.uint8]
+
+    def __repr__(self) -> str:
+        tokens, k = self.weights.shape
+        counts = ", ".join(f"{count} {status.name}" for status, count in self.counts().items())
+        return f"LLE({tokens} tokens, k={k}: {counts})"
 
     def counts(self) -> dict[LLEStatus, int]:
         """Return how many tokens have each status, for those that occur."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from embgeom.vocabulary import Match
 
 _TEXT_WIDTH = 110
+# Below this many tokens the scatter of a correlation is worth a word.
+_FEW_TOKENS = 100
 _QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 
 
@@ -80,6 +82,7 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
             f"({a.variance:.0%} of variance, {a.k} neighbors)"
         ),
         *_saturation_notes(a, b),
+        *_caution_notes(comparison),
     ]
 
 
@@ -143,6 +146,17 @@ def shown(model: Embeddings, row: int) -> str:
         return repr(spelled.decode("utf-8"))
     except UnicodeDecodeError:
         return repr(spelled)
+
+
+def _caution_notes(comparison: Comparison) -> list[Text]:
+    notes = []
+    values = [(m.value, m.shuffled, m.gaussian) for m in comparison.measures]
+    if np.isnan(values).any():
+        notes.append("undefined: a correlation with numbers that are all equal, or weights that no token has")
+    fewest = min(len(comparison.match), len(comparison.sampled))
+    if fewest < _FEW_TOKENS:
+        notes.append(f"With {fewest} tokens a correlation scatters by about {fewest**-0.5:.2f}.")
+    return [Text(note) for note in notes]
 
 
 def _saturation_notes(*dimensions: Dimension) -> list[Text]:

@@ -8,6 +8,7 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,12 +101,13 @@ def _token_columns(comparison: Comparison) -> Columns:
         column: list[int | None] = [None] * len(match.ids_a)
         for place, components in zip(comparison.sampled, local.dimension.components, strict=True):
             column[place] = int(components)
-        dimensions[f"dimension_{side}"] = column
+        dimensions[f"components_{side}"] = column
     return {
         "row_a": match.ids_a,
         "row_b": match.ids_b,
         "token_a": [comparison.a.tokens[row] for row in match.ids_a],
         "token_b": [comparison.b.tokens[row] for row in match.ids_b],
+        "certainty": match.certainty,
         "neighbor_overlap": comparison.overlap,
         "weight_cosine": comparison.weight_cosine,
         **dimensions,
@@ -114,9 +116,8 @@ def _token_columns(comparison: Comparison) -> Columns:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
-    from embgeom import __version__
-
-    return {"embgeom": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    installed = {name: version(name) for name in ("embgeom", "numpy", "tokenizers")}
+    return {**installed, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def check_table_format(table_format: str) -> None:

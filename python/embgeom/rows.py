@@ -13,7 +13,7 @@ from embgeom._progress import Progress, reporter
 from embgeom._threads import resolve_threads
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RowScan:
     """The rows of a matrix of n rows, looked at one by one.
 
@@ -28,6 +28,10 @@ class RowScan:
 
     norms: npt.NDArray[np.float64]
     first_equal: npt.NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        zero, repeated = np.count_nonzero(self.zero), np.count_nonzero(self.repeated)
+        return f"RowScan({len(self.norms)} rows, {zero} zero, {repeated} equal to an earlier one)"
 
     @property
     def zero(self) -> npt.NDArray[np.bool_]:

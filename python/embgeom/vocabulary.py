@@ -38,7 +38,7 @@ cosine is undefined; its spelling occurs twice in either vocabulary; the other v
 _Rows = Mapping[bytes, list[int]]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Match:
     """The rows of the tokens that two vocabularies share, and why the others are left out.
 
@@ -74,6 +74,9 @@ class Match:
                 f"a Match of {len(self.ids_a)}, {len(self.ids_b)} and {len(self.certainty)} entries; "
                 "ids_a, ids_b and certainty are one entry for each pair"
             )
+
+    def __repr__(self) -> str:
+        return f"Match({self.name_a!r} and {self.name_b!r}: {len(self)} shared tokens)"
 
     def __len__(self) -> int:
         return len(self.ids_a)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
-from embgeom.loading.tokens import TokenTable, read_tokenizer_json
+from embgeom.loading.tokens import TokenTable, read_tokenizer_json, vocabulary_table
 from embgeom.spelling import Spelling
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -21,22 +22,25 @@ _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}
 Tokens = str | Path | Sequence[str]
 
 
-def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float32], str, list[str] | None]:
+def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float32], str, TokenTable | None]:
     """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds.
+
+    A .npz holds ``matrix`` (V, d), and may hold ``tokens``, V strings, and ``special``, those of them that
+    are special: as strings, or as V booleans.
 
     Raises
     ------
     LoadError
         If the file cannot be read, or the matrix is not of floating point.
     """
-    tokens: list[str] | None = None
+    table: TokenTable | None = None
     try:
         # Pickled objects may run code, and neither a matrix nor a list of strings needs them.
         content: Any = np.load(path, mmap_mode="r", allow_pickle=False)
         if isinstance(content, np.lib.npyio.NpzFile):
             with content as arrays:
                 matrix = _member(arrays, "matrix", path)
-                tokens = _strings(arrays["tokens"], path) if "tokens" in arrays.files else None
+                table = _table_inside(arrays, path) if "tokens" in arrays.files else None
         else:
             matrix = np.asarray(content)
     except OSError as error:
@@ -51,7 +55,7 @@ def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float3
     stored = _STORED.get(str(matrix.dtype.newbyteorder("=")), str(matrix.dtype))
     check_dtype(stored, str(path))
     check_matrix(matrix.shape, str(path))
-    return to_float32(matrix, stored, path.name, progress=progress), stored, tokens
+    return to_float32(matrix, stored, path.name, progress=progress), stored, table
 
 
 def _member(arrays: Any, name: str, path: Path) -> NDArray[Any]:
@@ -60,14 +64,29 @@ def _member(arrays: Any, name: str, path: Path) -> NDArray[Any]:
     return np.asarray(arrays[name])
 
 
-def _strings(array: NDArray[Any], path: Path) -> list[str]:
+def _table_inside(arrays: Any, path: Path) -> TokenTable:
+    table = _plain(_strings(arrays["tokens"], "tokens", path), path)
+    if "special" not in arrays.files:
+        return table
+    special = np.asarray(arrays["special"])
+    if special.dtype == np.bool_ and special.shape == (len(table.tokens),):
+        return replace(table, special=frozenset(np.flatnonzero(special).tolist()))
+    names = set(_strings(special, "special", path))
+    if unknown := names - set(table.tokens.values()):
+        raise LoadError(f"{path}: {min(unknown)!r} is special, but none of the tokens")
+    return replace(table, special=frozenset(row for row, token in table.tokens.items() if token in names))
+
+
+def _strings(array: NDArray[Any], name: str, path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US":
-        raise LoadError(f"{path}: tokens is {array.dtype} {list(array.shape)}, not a list of strings")
+        raise LoadError(f"{path}: {name} is {array.dtype} {list(array.shape)}, not a list of strings")
     return [str(t) for t in np.char.decode(array, "utf-8")] if array.dtype.kind == "S" else array.tolist()
 
 
 def token_table(tokens: Tokens) -> TokenTable:
-    """Return the tokens that a user passes: a list, or the path of a .txt, a .json list or a tokenizer.json.
+    """Return the tokens that a user passes: a list, or the path of a file of tokens.
+
+    A file is a .txt, a .json list, a vocab.json or a tokenizer.json.
 
     A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
     their marks.
@@ -78,9 +97,15 @@ def token_table(tokens: Tokens) -> TokenTable:
             return _plain(read_lines(path), path)
         content = parse_json(read_bytes(path), str(path))
         if isinstance(content, dict):
-            return read_tokenizer_json(path)
+            # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
+            return read_tokenizer_json(path) if "model" in content else _by_row(content, path)
         return _plain(content, path)
     return _plain(tokens, None)
+
+
+def _by_row(vocabulary: dict[str, Any], path: Path) -> TokenTable:
+    table = vocabulary_table(vocabulary, path)
+    return replace(table, spelling=Spelling.guess(list(table.tokens.values())))
 
 
 def find_tokens(matrix: Path) -> Path:

@@ -45,7 +45,7 @@ def load(
         The name of the tensor, where the usual names and the shapes do not decide.
     tokens
         The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
-        a line, .json with a list, or a tokenizer.json).
+        a line, .json with a list, a vocab.json or a tokenizer.json).
     revision, cache_dir, token, local_files_only
         As in huggingface_hub; only for an id.
     threads
@@ -169,7 +169,7 @@ def _load_array(
     path: Path, which: Which, tokens: Tokens | None, *, threads: int | None, progress: bool
 ) -> Embeddings:
     matrix, stored, inside = read_array(path, progress=progress)
-    table = token_table(tokens if tokens is not None else inside if inside is not None else find_tokens(path))
+    table = token_table(tokens) if tokens is not None else inside or token_table(find_tokens(path))
     provenance = Provenance(source=str(path), file=path, dtype=stored, tokenizer=table.file)
     return assemble(matrix, table, which, path.stem, provenance, threads=threads)
 

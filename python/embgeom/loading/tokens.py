@@ -106,6 +106,11 @@ def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> To
     return _table(path, vocabulary, flags, _spelling(content, model), special)
 
 
+def vocabulary_table(vocabulary: Any, path: Path) -> TokenTable:
+    """Return the tokens of a table token -> row, or of a list of (token, score), without special ones."""
+    return _table(path, _checked(vocabulary, path), [], Spelling(), frozenset())
+
+
 def _open_tokenizer(path: Path) -> Tokenizer:
     from tokenizers import Tokenizer
 

@@ -1,0 +1,160 @@
+"""The options of the command ``embgeom``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn, get_args
+
+from embgeom.knn import Metric
+
+USAGE_ERROR = 2
+
+Run = Callable[[argparse.Namespace], None]
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
+    """Return the parser of all subcommands; each sets `run` to its function in `runs`."""
+    from embgeom import __version__
+
+    parser = _Parser(prog="embgeom", description="The geometry of language models' token embeddings.")
+    parser.add_argument("--version", action="version", version=f"embgeom {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    for name, (question, add_options) in _COMMANDS.items():
+        command = commands.add_parser(name, help=question, description=question)
+        command.set_defaults(run=runs[name])
+        add_options(command)
+        _add_common(command.add_argument_group("common options"))
+    return parser
+
+
+def _add_compare(command: Any) -> None:
+    _add_model(command, "-a")
+    _add_model(command, "-b")
+    command.add_argument(
+        "-k", type=int, default=10, help="neighbors for overlap and LLE weights (default: 10)"
+    )
+    _add_reg(command)
+    _add_dimension(command)
+    _add_sampling(command)
+    command.add_argument("--html", metavar="FILE", help="write the tables as HTML, too")
+    _add_output(command)
+
+
+def _add_inspect(command: Any) -> None:
+    _add_model(command)
+    _add_dimension(command)
+    _add_sampling(command)
+    _add_output(command)
+
+
+def _add_neighbors(command: Any) -> None:
+    _add_model(command)
+    command.add_argument(
+        "token",
+        metavar="TOKEN",
+        nargs="+",
+        help="a token as it is written in the vocabulary, or as text: what spells it exactly comes first, "
+        "then what spells it after a space ('dog' may find ' dog')",
+    )
+    command.add_argument("--row", action="store_true", help="TOKEN is a row number")
+    command.add_argument(
+        "-k", type=int, default=10, help="neighbors to show and to reconstruct from (default: 10)"
+    )
+    _add_reg(command)
+    _add_dimension(command)
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "compare": ("What do the token embeddings of two models share?", _add_compare),
+    "inspect": ("What are one model's rows like?", _add_inspect),
+    "neighbors": ("What surrounds a token?", _add_neighbors),
+}
+
+
+def _add_model(command: Any, suffix: str = "") -> None:
+    """Add a model and the options that belong to it alone; `suffix` tells the models of a command apart."""
+    letter = suffix[1:].upper()
+    name = f"model{suffix.replace('-', '_')}"
+    group = command.add_argument_group(f"model {letter}" if letter else "model")
+    group.add_argument(
+        name,
+        metavar=letter or "MODEL",
+        help="a folder, a Hugging Face id, or a file: .safetensors, .bin, .npy, or .npz (arrays matrix, "
+        "tokens and, perhaps, special)",
+    )
+    group.add_argument(
+        f"--which{suffix}",
+        choices=("input", "output"),
+        default="input",
+        help="embedding or unembedding (default: input)",
+    )
+    group.add_argument(
+        f"--tensor{suffix}", metavar="NAME", help="the tensor to use, where it cannot be told by itself"
+    )
+    group.add_argument(
+        f"--tokens{suffix}",
+        metavar="FILE",
+        help="the tokens, where the model has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
+    )
+    group.add_argument(
+        f"--revision{suffix}", metavar="REV", help="branch, tag or commit of a Hugging Face id"
+    )
+
+
+def _add_reg(command: Any) -> None:
+    command.add_argument(
+        "--reg", type=float, default=1e-3, help="regularisation of LLE weights (default: 1e-3)"
+    )
+
+
+def _add_dimension(command: Any) -> None:
+    command.add_argument(
+        "--dimension-k",
+        type=int,
+        metavar="K",
+        help="neighbors for the intrinsic dimension (default: a tenth of the tokens, from 50 to 1200)",
+    )
+    command.add_argument(
+        "--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)"
+    )
+
+
+def _add_sampling(command: Any) -> None:
+    command.add_argument(
+        "--dimension-sample",
+        type=int,
+        metavar="M",
+        default=500,
+        help="tokens whose dimension is measured (default: 500)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="seed of samples and null models (default: 0)")
+
+
+def _add_output(command: Any) -> None:
+    command.add_argument(
+        "-o", "--output", metavar="FOLDER", help="write arrays, tables and provenance into a new folder"
+    )
+    command.add_argument(
+        "--table-format", choices=("csv", "parquet"), default="csv", help="format of tables (default: csv)"
+    )
+    command.add_argument("--overwrite", action="store_true", help="replace earlier results in FOLDER")
+
+
+def _add_common(group: Any) -> None:
+    group.add_argument(
+        "--metric", choices=get_args(Metric), default="cosine", help="what near means (default: cosine)"
+    )
+    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores available)")
+    group.add_argument(
+        "--offline", action="store_true", help="use only what the local Hugging Face cache holds"
+    )
+    group.add_argument("--quiet", action="store_true", help="show no progress")
+    group.add_argument("--debug", action="store_true", help="show where an error arose")
