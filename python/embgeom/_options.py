@@ -102,7 +102,7 @@ def _add_model(command: Any, suffix: str = "") -> None:
     group.add_argument(
         f"--tokens{suffix}",
         metavar="FILE",
-        help="the tokens, where the model has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
+        help="the tokens, where it has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
     )
     group.add_argument(
         f"--revision{suffix}", metavar="REV", help="branch, tag or commit of a Hugging Face id"
