@@ -249,3 +249,26 @@ def test_garbage_of_any_suffix(tmp_path, name):
     path.write_bytes(b"this is not a model at all")
     with pytest.raises(EmbgeomError, match=name):
         load(path, tokens=["a"])
+
+
+def test_npz_names_its_special_tokens(tmp_path):
+    x, tokens = matrix(3, 2), ["<s>", "▁a", "▁b"]
+    for special in (["<s>"], [True, False, False]):
+        np.savez(tmp_path / "x.npz", matrix=x, tokens=tokens, special=special)
+        assert load(tmp_path / "x.npz").special.tolist() == [True, False, False]
+    for special in (["<z>"], [True], [1.0, 0.0, 0.0]):
+        np.savez(tmp_path / "x.npz", matrix=x, tokens=tokens, special=special)
+        with pytest.raises(LoadError, match="special"):
+            load(tmp_path / "x.npz")
+
+
+def test_a_vocabulary_serves_as_tokens(tmp_path):
+    np.save(tmp_path / "x.npy", matrix(3, 2))
+    (tmp_path / "vocab.json").write_text('{"\\u0120b": 1, "a": 0, "c": 2}', encoding="utf-8")
+    loaded = load(tmp_path / "x.npy", tokens=tmp_path / "vocab.json")
+    assert loaded.tokens == ["a", "Ġb", "c"] and loaded.token_bytes[1] == b" b"
+
+
+def test_a_missing_file_is_not_looked_for_on_the_hub():
+    with pytest.raises(LoadError, match="no such file"):
+        load("missing.npz")

@@ -262,3 +262,19 @@ def test_from_array_is_zero_copy_and_leaves_the_array_writeable():
     made = Embeddings.from_array(x, ["a", "b", "c"])
     assert np.shares_memory(made.matrix, x) and x.flags.writeable and not made.matrix.flags.writeable
     assert made.provenance.sha256 is None and Counter(made.zero.tolist()) == {False: 3}
+
+
+def test_what_is_typed_is_found_as_it_is_spelled():
+    model = pets(["the▁", "▁the▁", "the", "\n", "é"])
+    for row in range(5):
+        assert model.index(model.text(row)) == row
+    # Tables show a line break as an escape, and that is what a person copies.
+    assert model.index("\\n") == 3 and model.index("\\u00e9") == 4
+    assert pets(["dog▁", "▁cat"]).index("dog") == 0 and pets(["dog▁", "▁cat"]).index("cat") == 1
+
+
+def test_a_typed_letter_is_no_byte():
+    # GPT-2 writes the byte 0xE9 as "é", and the letter é, two bytes in UTF-8, as "Ã©".
+    model = pets(["Ġthe", "é", "Ã©"])
+    assert (model.index("é"), model.index("Ã©")) == (2, 2) and model.token_bytes[1] == b"\xe9"
+    assert pets(["Ġthe", "é"]).index("é") == 1
