@@ -62,7 +62,8 @@ def _load(path: Path) -> Any:
         import torch
     except ImportError as error:
         raise LoadError(
-            f"{path} is a PyTorch checkpoint, which needs torch: pip install "embgeom[torch]", or take safetensors"
+            f"{path} is a PyTorch checkpoint, which needs torch: pip install 'embgeom[torch]', "
+            "or take safetensors"
         ) from error
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
