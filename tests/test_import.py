@@ -52,11 +52,13 @@ def test_kernels_need_no_heavy_imports():
 def test_no_threads_before_the_first_call():
     run("""
         import os
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # NumPy's own BLAS starts threads when loaded
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's own BLAS starts threads when it is loaded
         import numpy
+        del os.environ["OPENBLAS_NUM_THREADS"]
         before = len(os.listdir("/proc/self/task"))
         import embgeom
         assert len(os.listdir("/proc/self/task")) == before
+        assert "OPENBLAS_NUM_THREADS" not in os.environ
     """)
 
 

@@ -17,7 +17,6 @@ std::tuple<Integers, Floats, Floats> dimension_of_neighborhoods(const Rows& x, c
                                  .explained = explained.mutable_data()};
     run_unlocked(progress, [&](Monitor& monitor) {
         intrinsic_dimension({row_set(x, rows), view(neighbors)}, variance, threads, monitor, result);
-        return true;
     });
     return {components, participation_ratio, explained};
 }

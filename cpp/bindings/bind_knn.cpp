@@ -11,7 +11,6 @@ std::tuple<Integers, Floats> answer(const KnnQuestion& question, int threads, co
     WideMatrix<float> similarities(question.queries.size, capacity);
     run_unlocked(progress, [&](Monitor& monitor) {
         knn(question, threads, monitor, indices.view(), similarities.view());
-        return true;
     });
     return {indices.keep_columns(question.k), similarities.keep_columns(question.k)};
 }

@@ -16,7 +16,6 @@ std::tuple<Floats, Floats, Bytes> reconstruction_weights(const Rows& x, const Ne
                            .status = reinterpret_cast<LleStatus*>(status.mutable_data())};
     run_unlocked(progress, [&](Monitor& monitor) {
         lle({row_set(x, rows), view(neighbors)}, reg, threads, monitor, result);
-        return true;
     });
     return {weights, residuals, status};
 }

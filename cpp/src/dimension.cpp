@@ -124,7 +124,7 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const MatrixView<const std::int32_t> neighbors = neighborhoods.neighbors;
     check_neighbors(neighborhoods);
-    squared_norms(x, threads, monitor);
+    check_finite(x, threads, monitor);
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
     const Spectrum spectrum(neighborhoods);
 

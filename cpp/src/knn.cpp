@@ -78,6 +78,22 @@ class Search {
         return norms;
     }
 
+    struct Place {
+        std::size_t query_block, base_block;
+    };
+
+    // Where the tile of a task lies: row by row in a rectangle; in a triangle, the first row of tiles
+    // together with the last makes as many as the second together with the last but one, and so on.
+    Place place(std::size_t task) const {
+        const std::size_t blocks = tiles_.base_blocks();
+        if (!is_self_join()) return {task / blocks, task % blocks};
+        const std::size_t row = task / (blocks + 1);
+        const std::size_t tile = task % (blocks + 1);
+        const std::size_t tiles_of_row = blocks - row;
+        if (tile < tiles_of_row) return {row, row + tile};
+        return {tiles_of_row - 1, tile - 1};
+    }
+
     // Visits every tile once and reduces it into the candidates of its queries; in a self-join, tiles
     // below the diagonal are the transposes of those above, which are reduced a second time the other
     // way round.
@@ -85,36 +101,29 @@ class Search {
         for (std::size_t i = 0; i < question_.queries.size; ++i) {
             if (!scores_.has_neighbors(i)) candidates_.close(i);
         }
-        struct Place {
-            std::size_t query_block, base_block;
-        };
-        std::vector<Place> places;
-        for (std::size_t q = 0; q < tiles_.query_blocks(); ++q) {
-            for (std::size_t b = is_self_join() ? q : 0; b < tiles_.base_blocks(); ++b)
-                places.push_back({q, b});
-        }
+        const std::size_t blocks = tiles_.query_blocks();
+        const std::size_t tiles = is_self_join() ? blocks * (blocks + 1) / 2 : blocks * tiles_.base_blocks();
         // Two tiles of one row or column of the grid may be reduced at the same time by different workers.
-        const auto locks = std::make_unique<std::mutex[]>(tiles_.query_blocks());
+        const auto locks = std::make_unique<std::mutex[]>(blocks);
         std::vector<std::vector<Candidates::Entry>> scratch(static_cast<std::size_t>(threads_));
-        parallel_for("multiply", places.size(), threads_, monitor_,
-                     [&](std::size_t task, const Worker& worker) {
-                         const auto [query_block, base_block] = places[task];
-                         const Tile tile = tiles_.compute(query_block, base_block, worker.id());
-                         auto& space = scratch[static_cast<std::size_t>(worker.id())];
-                         {
-                             const std::lock_guard lock(locks[query_block]);
-                             reduce_into_queries(tile, space);
-                         }
-                         if (is_self_join() && query_block != base_block) {
-                             const std::lock_guard lock(locks[base_block]);
-                             reduce_into_base_rows(tile, space);
-                         }
-                     });
+        parallel_for("multiply", tiles, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
+            const auto [query_block, base_block] = place(task);
+            const Tile tile = tiles_.compute(query_block, base_block, worker.id());
+            auto& space = scratch[static_cast<std::size_t>(worker.id())];
+            {
+                const std::lock_guard lock(locks[query_block]);
+                reduce_into_queries(tile, space);
+            }
+            if (is_self_join() && query_block != base_block) {
+                const std::lock_guard lock(locks[base_block]);
+                reduce_into_base_rows(tile, space);
+            }
+        });
     }
 
     float bound(std::size_t i, std::size_t j, float product) const {
-        return scores_.query_factor[i] * (scores_.base_factor[j] * (product + scores_.product_error)) +
-               scores_.base_offset[j];
+        return upper_bound(scores_.query_factor[i], scores_.base_factor[j], scores_.base_offset[j], product,
+                           scores_.product_error);
     }
 
     // Calls visit(j, bound) for each base row of the tile whose bound for query i is above limit().

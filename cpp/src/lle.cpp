@@ -159,7 +159,7 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const std::size_t k = neighborhoods.neighbors.cols;
     check_neighbors(neighborhoods);
-    squared_norms(x, threads, monitor);
+    check_finite(x, threads, monitor);
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
     const Solver solver(neighborhoods, first_equal, reg);
 
@@ -169,6 +169,7 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
                     [&](std::size_t begin, std::size_t end, const Worker& worker) {
                         Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
                         for (std::size_t i = begin; i < end; ++i) {
+                            worker.checkpoint();
                             double distance = 0.0;
                             result.status[i] = solver.solve(i, space, distance);
                             result.residuals[i] = static_cast<float>(distance);

@@ -1,16 +1,16 @@
 #include "embgeom/parallel.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <exception>
 #include <mutex>
-#include <system_error>
 #include <thread>
 #include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
-#if defined(__unix__)
+#if defined(_OPENMP) && __has_include(<pthread.h>)
 #include <pthread.h>
 #endif
 
@@ -31,18 +31,35 @@ struct Region {
     std::mutex error_mutex{};
     std::exception_ptr error{};
 
+    // The end of the loop is reported once, after it.
+    void watch() {
+        const std::size_t so_far = done.load();
+        if (so_far < tasks) monitor.report(phase, so_far, tasks);
+    }
+
+    // The last tasks of other workers may be long, and nobody else notices Ctrl-C meanwhile.
+    void wait_for_others(const Worker& worker) const {
+        for (int round = 0; done.load() < tasks; ++round) {
+            worker.checkpoint();
+            if (round < 100) {
+                std::this_thread::yield();
+            } else {
+                std::this_thread::sleep_for(std::chrono::milliseconds(1));
+            }
+        }
+    }
+
     void work(int id) noexcept {
         try {
-            std::function<void()> watch;
-            if (id == 0) watch = [this] { monitor.report(phase, done.load(), tasks); };
-            const Worker worker(id, stop, std::move(watch));
+            const Worker worker(id, stop, id == 0 ? [this] { watch(); } : std::function<void()>());
             for (;;) {
                 worker.checkpoint();
                 const std::size_t task = next.fetch_add(1);
-                if (task >= tasks) return;
+                if (task >= tasks) break;
                 body(task, worker);
                 done.fetch_add(1);
             }
+            if (id == 0) wait_for_others(worker);
         } catch (const Stopped&) {
             // The worker that set the flag has recorded its exception.
         } catch (...) {
@@ -59,7 +76,7 @@ void run_on_plain_threads(Region& region, int threads) {
     others.reserve(static_cast<std::size_t>(threads - 1));
     try {
         for (int id = 1; id < threads; ++id) others.emplace_back([&region, id] { region.work(id); });
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {
         // Fewer threads than asked for: the tasks are handed out one at a time, so those that run do
         // them all.
     }
@@ -73,7 +90,9 @@ void run_on_plain_threads(Region& region, int threads) {
 // which it does not have. Such a child uses plain threads instead.
 std::atomic<bool> forked{false};
 
+#if __has_include(<pthread.h>)
 [[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; });
+#endif
 
 void run_team(Region& region, int threads) {
     if (forked) {

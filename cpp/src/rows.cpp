@@ -47,6 +47,10 @@ std::vector<double> squared_norms(MatrixView<const float> x, int threads, Monito
     return norms;
 }
 
+void check_finite(MatrixView<const float> x, int threads, Monitor& monitor) {
+    squared_norms(x, threads, monitor);
+}
+
 std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, int threads, Monitor& monitor) {
     std::vector<std::uint64_t> hashes(x.rows);
     parallel_ranges("find equal rows", x.rows, rows_per_task, threads, monitor,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "embgeom/dot.hpp"
 #include "embgeom/multiversion.hpp"
@@ -11,9 +12,11 @@ namespace {
 
 constexpr double unit_roundoff = 0x1p-24;
 
-// Rounded up, with a little to spare, so that a bound stays a bound; the addend outweighs what underflows.
+// What underflow can take from a bound, factors included, is less than this by far.
+constexpr double underflow_allowance = 1e-37;
+
 float upward(double value) {
-    return std::nextafter(static_cast<float>(value + 1e-37), std::numeric_limits<float>::infinity());
+    return std::nextafter(static_cast<float>(value), std::numeric_limits<float>::infinity());
 }
 
 double largest_norm(const std::vector<double>& squared_norms) {
@@ -51,12 +54,13 @@ Scores::Scores(Metric metric, RowSet queries, RowSet base, const std::vector<dou
     if (largest > 0.0) scale_ = std::ldexp(1.0, -std::ilogb(largest) - 1);
     const bool euclidean = metric == Metric::euclidean;
     for (std::size_t i = 0; i < queries.size; ++i) {
-        query_factor[i] = upward((euclidean ? 2.0 : 1.0) * scale_ * std::sqrt(query_squared_norms[i]));
+        query_factor[i] =
+            static_cast<float>((euclidean ? 2.0 : 1.0) * scale_ * std::sqrt(query_squared_norms[i]));
     }
     for (std::size_t j = 0; j < base.size; ++j) {
-        base_factor[j] = upward(scale_ * std::sqrt(base_squared_norms[j]));
+        base_factor[j] = static_cast<float>(scale_ * std::sqrt(base_squared_norms[j]));
         const double offset = euclidean ? -scale_ * scale_ * base_squared_norms[j] : 0.0;
-        base_offset[j] = upward(offset * (1.0 - 8.0 * unit_roundoff));
+        base_offset[j] = upward(offset * (1.0 - 8.0 * unit_roundoff) + underflow_allowance);
     }
 }
 
@@ -84,7 +88,7 @@ float Scores::below(std::size_t i, double exact_score) const {
     if (metric_ == Metric::inner_product) bound *= scale_ * scale_;
     if (metric_ == Metric::euclidean) {
         // The sum cancels where the query is far longer than the row, so its float64 rounding counts as well.
-        const double rounding = static_cast<double>(base_.matrix.cols) * 0x1p-52;
+        const double rounding = static_cast<double>(base_.matrix.cols + 8) * 0x1p-52;
         bound += query_squared_norms_[i] - rounding * (query_squared_norms_[i] - exact_score);
         bound *= scale_ * scale_;
     }
@@ -105,7 +109,7 @@ std::size_t find_above(const float* products, const float* base_factor, const fl
         const std::size_t stop = std::min(end, begin + scan_width);
         int above = 0;
         for (std::size_t j = begin; j < stop; ++j) {
-            above |= query_factor * (base_factor[j] * (products[j] + error)) + base_offset[j] > limit;
+            above |= upper_bound(query_factor, base_factor[j], base_offset[j], products[j], error) > limit;
         }
         if (above != 0) return begin;
     }
@@ -120,7 +124,7 @@ std::size_t find_above_queries(const float* products, const float* query_factor,
         const std::size_t stop = std::min(end, begin + scan_width);
         int above = 0;
         for (std::size_t i = begin; i < stop; ++i) {
-            above |= query_factor[i] * (base_factor * (products[i] + error)) + base_offset > limits[i];
+            above |= upper_bound(query_factor[i], base_factor, base_offset, products[i], error) > limits[i];
         }
         if (above != 0) return begin;
     }

@@ -79,7 +79,7 @@ void fill_inverse_norms(UnitRows& unit, int threads, Monitor& monitor) {
 }
 
 UnitRows make_unit_rows(const RowSet& rows, bool center, int threads, Monitor& monitor) {
-    squared_norms(rows.matrix, threads, monitor);
+    check_finite(rows.matrix, threads, monitor);
     UnitRows unit{rows, std::vector<double>(rows.matrix.cols, 0.0), std::vector<double>(rows.size)};
     if (center) fill_mean(unit, threads, monitor);
     fill_inverse_norms(unit, threads, monitor);
@@ -108,13 +108,20 @@ double squared_product_norm(const char* phase, const UnitRows& a, const UnitRows
         for (std::size_t q = symmetric ? p : 0; q < b.width(); q += tile_width) places.push_back({p, q});
     }
     std::vector<double> norms(places.size());
+    struct Workspace {
+        std::vector<double> a_piece, b_piece, product;
+    };
+    const Workspace empty{std::vector<double>(rows_per_piece * tile_width),
+                          std::vector<double>(rows_per_piece * tile_width),
+                          {}};
+    std::vector<Workspace> spaces(static_cast<std::size_t>(threads), empty);
     parallel_for(phase, places.size(), threads, monitor, [&](std::size_t task, const Worker& worker) {
         const auto [a_begin, b_begin] = places[task];
         const std::size_t a_end = std::min(a_begin + tile_width, a.width());
         const std::size_t b_end = std::min(b_begin + tile_width, b.width());
         const std::size_t a_width = a_end - a_begin, b_width = b_end - b_begin;
-        std::vector<double> a_piece(rows_per_piece * a_width), b_piece(rows_per_piece * b_width);
-        std::vector<double> product(a_width * b_width, 0.0);
+        auto& [a_piece, b_piece, product] = spaces[static_cast<std::size_t>(worker.id())];
+        product.assign(a_width * b_width, 0.0);
         for (std::size_t begin = 0; begin < a.rows.size; begin += rows_per_piece) {
             worker.checkpoint();
             const std::size_t end = std::min(begin + rows_per_piece, a.rows.size);
@@ -156,8 +163,8 @@ double spread(double pairs, double sum_of_squares, double sum) {
 
 }  // namespace
 
-GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options,
-                                   int threads, Monitor& monitor) {
+double global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options, int threads,
+                         Monitor& monitor) {
     UnitRows unit_a = make_unit_rows(a, options.center, threads, monitor);
     UnitRows unit_b = make_unit_rows(b, options.center, threads, monitor);
     const std::size_t used = drop_rows_without_direction(unit_a, unit_b);
@@ -186,7 +193,7 @@ GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const Simil
     }
     const double correlation =
         (pairs * products - sum_a * sum_b) / (std::sqrt(spread_a) * std::sqrt(spread_b));
-    return {std::clamp(correlation, -1.0, 1.0), used};
+    return std::clamp(correlation, -1.0, 1.0);
 }
 
 }  // namespace embgeom

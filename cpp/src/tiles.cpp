@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
 constexpr std::size_t largest_block = 512;
-constexpr std::size_t smallest_block = 32;
+constexpr std::size_t smallest_block = 16;
 constexpr std::size_t workspace_bytes = std::size_t{64} << 20U;
 
 // As large as pays (512), but small enough for all workers' workspaces to stay within 64 MiB and for

@@ -57,9 +57,9 @@ class Metric:
     @property
     def value(self) -> int:
         ...
-def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, center: bool, include_diagonal: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[float, int]:
+def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, center: bool, include_diagonal: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> float:
     """
-    Correlation of two matrices' pairwise cosine similarities, and the number of rows used.
+    Correlation of two matrices' pairwise cosine similarities.
     """
 def intrinsic_dimension(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, variance: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     """

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 
+_VARIABLE = "OPENBLAS_NUM_THREADS"
 
-def _load_without_blas_threads() -> None:
-    """Import the extension while the environment tells its BLAS to start no threads of its own.
-
-    OpenBLAS starts one thread for each core as soon as it is loaded, and reads this variable only then. The
-    kernels call it from their own threads, so its pool would do nothing but take memory.
-    """
-    variable = "OPENBLAS_NUM_THREADS"
-    before = os.environ.get(variable)
-    os.environ[variable] = "1"
-    try:
-        pass
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
-
-
-_load_without_blas_threads()
-
-import embgeom._core as core  # noqa: E402
+# OpenBLAS starts one thread for each core as soon as it is loaded, and reads this variable only then. The kernels
+# call it from their own threads, so its pool would do nothing but take memory.
+_before = os.environ.get(_VARIABLE)
+os.environ[_VARIABLE] = "1"
+try:
+    import embgeom._core as core
+finally:
+    if _before is None:
+        del os.environ[_VARIABLE]
+    else:
+        os.environ[_VARIABLE] = _before
 
 __all__ = ["core"]

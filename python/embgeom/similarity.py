@@ -65,7 +65,7 @@ def global_similarity(
     -----
     Exact over all pairs without forming them: with unit rows A and B, the sum of products over pairs is
     ``|A'B|^2`` (squared Frobenius norm). n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds in float64;
-    memory besides the input: 3.5 MiB for each thread and 16 n bytes.
+    memory besides the input: 2.5 MiB for each thread and 16 n bytes.
 
     References
     ----------
@@ -88,7 +88,7 @@ def global_similarity(
             "(embgeom.match pairs the tokens of two models)"
         )
     with reporter(progress, "similarity") as report:
-        correlation, _ = core.global_similarity(
+        correlation = core.global_similarity(
             first,
             second,
             _draw_sample(sample, len(first), seed),
@@ -97,7 +97,7 @@ def global_similarity(
             threads=resolve_threads(threads),
             progress=report,
         )
-    return float(correlation)
+    return correlation
 
 
 def _draw_sample(sample: int | None, row_count: int, seed: int) -> RowNumbers | None:

@@ -13,6 +13,9 @@ namespace embgeom {
 // Throws InvalidInput that names the first row with a NaN or an infinity. Cost: n d.
 std::vector<double> squared_norms(MatrixView<const float> x, int threads, Monitor& monitor);
 
+// The same check where the norms are not wanted.
+void check_finite(MatrixView<const float> x, int threads, Monitor& monitor);
+
 // first_equal[i] = the smallest j with row j equal to row i (i itself where no earlier row is equal).
 // Vocabularies hold thousands of equal rows; equality is of numbers, so -0.0 equals 0.0. Cost: n d.
 std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, int threads, Monitor& monitor);

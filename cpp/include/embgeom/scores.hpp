@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <limits>
 #include <vector>
 
 #include "embgeom/matrix_view.hpp"
@@ -60,6 +59,11 @@ constexpr std::size_t product_depth = 256;
 // order for any order of summation, u = 2^-24, and 20 u for the float32 arithmetic that makes a bound
 // of it.
 float product_error_bound(std::size_t d);
+
+inline float upper_bound(float query_factor, float base_factor, float base_offset, float product,
+                         float error) {
+    return query_factor * (base_factor * (product + error)) + base_offset;
+}
 
 // Where bounds of the products c[begin..end) exceed a limit. Both return the first group of
 // `scan_width` positions, from `begin` on, in which some bound is above; `end` if none is.

@@ -12,11 +12,6 @@ struct SimilarityOptions {
     bool include_diagonal;  // count each token's similarity with itself, which is 1 in both
 };
 
-struct GlobalSimilarity {
-    double correlation;
-    std::size_t rows_used;
-};
-
 // Pearson correlation of the cosine similarities of all pairs of rows in a (n, d_a) with those in b (n,
 // d_b), without ever forming them. With unit rows A and B (after centering, if asked for) and sums over
 // all i, j:
@@ -26,9 +21,9 @@ struct GlobalSimilarity {
 // from which the diagonal, n ones, is taken away again unless it is to be counted. Each product is
 // computed in tiles of 256 x 256 coordinates, in float64, each tile by one worker in one order: the
 // result does not depend on the number of threads. Rows without direction in either matrix are left
-// out. Cost: n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds. Workspace: 3.5 MiB for each worker and
+// out. Cost: n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds. Workspace: 2.5 MiB for each worker and
 // 16 n bytes.
-GlobalSimilarity global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options,
-                                   int threads, Monitor& monitor);
+double global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options, int threads,
+                         Monitor& monitor);
 
 }  // namespace embgeom
