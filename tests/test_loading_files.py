@@ -188,7 +188,7 @@ def test_torch_absent(tmp_path, monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_torch)
-    with pytest.raises(LoadError, match="pip install torch"):
+    with pytest.raises(LoadError, match=r"pip install 'embgeom\[torch\]'"):
         load(folder)
 
 

@@ -6,8 +6,8 @@ import os
 
 _VARIABLE = "OPENBLAS_NUM_THREADS"
 
-# OpenBLAS starts one thread for each core as soon as it is loaded, and reads this variable only then. The kernels
-# call it from their own threads, so its pool would do nothing but take memory.
+# OpenBLAS starts one thread for each core as soon as it is loaded, and reads this variable only then. The
+# kernels call it from their own threads, so its pool would do nothing but take memory.
 _before = os.environ.get(_VARIABLE)
 os.environ[_VARIABLE] = "1"
 try:

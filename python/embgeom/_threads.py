@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import operator
 import os
 from pathlib import Path
 
-from embgeom.errors import InputError
+from embgeom._numbers import whole_number
 
 _MOST_THREADS = 1024
 
@@ -19,15 +18,7 @@ def resolve_threads(threads: int | None) -> int:
     """
     if threads is None:
         return _usable_cores()
-    try:
-        count = operator.index(threads)
-    except TypeError:
-        raise InputError(f"threads must be a whole number or None, not {threads!r}") from None
-    if not 1 <= count <= _MOST_THREADS:
-        raise InputError(
-            f"threads = {count} is outside [1, {_MOST_THREADS}]; None takes every core available"
-        )
-    return count
+    return whole_number(threads, "threads", 1, _MOST_THREADS, "; None takes every core available")
 
 
 def _usable_cores() -> int:

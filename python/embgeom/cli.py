@@ -20,10 +20,10 @@ INTERRUPTED = 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status: 0; 2 for what the user can mend; 130 after Ctrl-C."""
-    # Tokens hold any character; a terminal that lacks one shows its code instead.
     # A command may be started with standard output closed.
     if sys.stdout is None:
         sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    # Tokens hold any character; a terminal that lacks one shows its code instead.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

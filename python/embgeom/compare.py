@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
@@ -12,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, RowNumbers
+from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress
-from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
 from embgeom.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
-from embgeom.dimension import DEFAULT_K, check_variance, intrinsic_dimension
+from embgeom.dimension import check_variance, default_dimension_k, intrinsic_dimension
 from embgeom.embeddings import Embeddings, Which
-from embgeom.errors import InputError
 from embgeom.knn import Metric, check_k, knn
 from embgeom.lle import LLE, check_reg, lle
 from embgeom.loading import load
@@ -124,7 +122,7 @@ def compare(
         metric=metric,
         reg=check_reg(reg),
         dimension_k=check_k(wide, n - 1, "dimension_k"),
-        dimension_sample=min(check_sample(dimension_sample), n),
+        dimension_sample=min(whole_number(dimension_sample, "dimension_sample", 1), n),
         variance=check_variance(variance),
         seed=check_seed(seed),
         threads=team,
@@ -152,11 +150,6 @@ MEASURES = (
     ("dimension, Pearson", "correlation of intrinsic dimensions, {settings.dimension_k} neighbors"),
     ("dimension, Spearman", "the same of their ranks"),
 )
-
-
-def default_dimension_k(n: int) -> int:
-    """Return how many neighbors a dimension is measured over by default: few enough to be local."""
-    return min(DEFAULT_K, max(50, n // 10), n - 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,14 +247,3 @@ def _agree(
         weight_cosine(lists[0], local_a.lle.weights, lists[1], local_b.lle.weights),
         (pearson(*dimensions), spearman(*dimensions)),
     )
-
-
-def check_sample(size: int) -> int:
-    """Return how many tokens to sample as an int, or say what it may be."""
-    try:
-        count = operator.index(size)
-    except TypeError:
-        raise InputError(f"dimension_sample must be a whole number, not {size!r}") from None
-    if count < 1:
-        raise InputError(f"dimension_sample = {count} must be at least 1")
-    return count

@@ -161,3 +161,8 @@ def check_variance(variance: float) -> float:
     if not 0.0 < variance <= 1.0:
         raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
     return float(variance)
+
+
+def default_dimension_k(n: int) -> int:
+    """Return how many neighbors a dimension is measured over by default: few enough to be local."""
+    return min(DEFAULT_K, max(50, n // 10), n - 1)

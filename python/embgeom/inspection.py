@@ -10,16 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers
+from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress
-from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
-from embgeom.compare import check_sample, default_dimension_k
-from embgeom.dimension import Dimension, check_variance, intrinsic_dimension
+from embgeom.dimension import Dimension, check_variance, default_dimension_k, intrinsic_dimension
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.knn import Metric, Neighbors, check_k, knn
-from embgeom.lle import LLE, lle
-from embgeom.rows import scan_rows
+from embgeom.lle import LLE, check_reg, lle
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
@@ -174,22 +172,18 @@ def inspect_model(
     16
     """
     x, team = embeddings.matrix, resolve_threads(threads)
-    dimension_sample, variance, seed = (
-        check_sample(dimension_sample),
-        check_variance(variance),
-        check_seed(seed),
-    )
-    norms = scan_rows(x, threads=team, progress=progress).norms
-    candidates = np.flatnonzero(norms > 0.0)
+    wanted = whole_number(dimension_sample, "dimension_sample", 1)
+    variance, generator = check_variance(variance), np.random.default_rng(check_seed(seed))
+    candidates = np.flatnonzero(~embeddings.zero)
     if len(candidates) < 3:
         raise InputError(
             f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed"
         )
     k = default_dimension_k(len(candidates)) if dimension_k is None else dimension_k
-    # Zero rows are nobody's neighbor, so they do not count among those to choose from.
+    # By cosine, zero rows are nobody's neighbor, so they do not count among those to choose from.
     k = check_k(k, len(candidates) - 1, "dimension_k")
-    size = min(dimension_sample, len(candidates))
-    sampled = np.sort(np.random.default_rng(seed).choice(candidates, size, replace=False)).astype(np.int64)
+    size = min(wanted, len(candidates))
+    sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)
     dimension = intrinsic_dimension(
         x, k=k, rows=sampled, variance=variance, metric=metric, threads=team, progress=progress
     )
@@ -209,7 +203,7 @@ def inspect_model(
         "seed": seed,
         "threads": team,
     }
-    return Inspection(embeddings, norms, sampled, dimension, lowest, highest, parameters)
+    return Inspection(embeddings, embeddings.norms, sampled, dimension, lowest, highest, parameters)
 
 
 def inspect_token(
@@ -277,11 +271,11 @@ def inspect_token(
         raise InputError(
             f"the row of {embeddings.tokens[row]!r} (number {row}) is zero: it has no neighbors by cosine"
         )
-    rows = [row]
-    neighbors = knn(x, check_k(k, usable - 1), rows=rows, metric=metric, threads=team, progress=progress)
-    weights = lle(x, neighbors, reg=reg, threads=team, progress=progress)
+    rows, reg, variance = [row], check_reg(reg), check_variance(variance)
     wide = default_dimension_k(usable) if dimension_k is None else dimension_k
-    wide = check_k(wide, usable - 1, "dimension_k")
+    k, wide = check_k(k, usable - 1), check_k(wide, usable - 1, "dimension_k")
+    neighbors = knn(x, k, rows=rows, metric=metric, threads=team, progress=progress)
+    weights = lle(x, neighbors, reg=reg, threads=team, progress=progress)
     dimension = intrinsic_dimension(
         x, k=wide, rows=rows, variance=variance, metric=metric, threads=team, progress=progress
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._native import core
+from embgeom._numbers import whole_number
 from embgeom._progress import Progress, reporter
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
@@ -165,14 +165,6 @@ def knn(
 
 def check_k(k: int, limit: int, name: str = "k") -> int:
     """Return `k` as an int, or say what it may be."""
-    try:
-        count = operator.index(k)
-    except TypeError:
-        raise InputError(f"{name} must be a whole number, not {k!r}") from None
     if limit < 1:
-        raise InputError(f"{name} = {count}, but x has a single row, which has no neighbors but itself")
-    if not 1 <= count <= limit:
-        raise InputError(
-            f"{name} = {count} is outside [1, {limit}]: there are {limit} rows to choose neighbors from"
-        )
-    return count
+        raise InputError(f"{name} = {k}, but x has a single row, which has no neighbors but itself")
+    return whole_number(k, name, 1, limit, f": there are {limit} rows to choose neighbors from")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers, as_matrix
 from embgeom._native import core
+from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
-from embgeom._seeds import check_seed
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 
@@ -88,7 +86,7 @@ def global_similarity(
             "(embgeom.match pairs the tokens of two models)"
         )
     with reporter(progress, "similarity") as report:
-        correlation = core.global_similarity(
+        return core.global_similarity(
             first,
             second,
             _draw_sample(sample, len(first), seed),
@@ -97,20 +95,13 @@ def global_similarity(
             threads=resolve_threads(threads),
             progress=report,
         )
-    return correlation
 
 
 def _draw_sample(sample: int | None, row_count: int, seed: int) -> RowNumbers | None:
     if sample is None:
         return None
-    try:
-        size = operator.index(sample)
-    except TypeError:
-        raise InputError(f"sample must be a whole number or None, not {sample!r}") from None
-    if size < 3:
-        raise InputError(f"sample = {size} is too small: a correlation over pairs needs 3 rows")
+    size = whole_number(sample, "sample", 3, hint=": a correlation over pairs needs 3 rows")
+    generator = np.random.default_rng(check_seed(seed))
     if size >= row_count:
         return None
-    return np.sort(np.random.default_rng(check_seed(seed)).choice(row_count, size, replace=False)).astype(
-        np.int64
-    )
+    return np.sort(generator.choice(row_count, size, replace=False)).astype(np.int64)

@@ -1,0 +1,24 @@
+"""What whole numbers may be."""
+
+from __future__ import annotations
+
+import operator
+
+from embgeom.errors import InputError
+
+
+def whole_number(value: object, name: str, least: int, most: int | None = None, hint: str = "") -> int:
+    """Return `value` as an int in [least, most], or say what it may be; `hint` ends the message."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least or (most is not None and number > most):
+        range_ = f"must be at least {least}" if most is None else f"is outside [{least}, {most}]"
+        raise InputError(f"{name} = {number} {range_}{hint}")
+    return number
+
+
+def check_seed(seed: int) -> int:
+    """Return `seed` as NumPy's random generators take it."""
+    return whole_number(seed, "seed", 0)
