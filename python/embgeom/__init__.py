@@ -2,8 +2,9 @@
 
 from importlib.metadata import version as _version
 
+from embgeom.agreement import neighbor_overlap, weight_cosine
 from embgeom.compare import compare
-from embgeom.comparison import Comparison, Measure
+from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
 from embgeom.dimension import Dimension, intrinsic_dimension
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
@@ -11,8 +12,10 @@ from embgeom.inspection import Inspection, TokenNeighborhood, inspect_model, ins
 from embgeom.knn import Neighbors, knn
 from embgeom.lle import LLE, LLEStatus, lle
 from embgeom.loading import load
+from embgeom.provenance import Provenance
 from embgeom.rows import RowScan, scan_rows
 from embgeom.similarity import global_similarity
+from embgeom.spelling import Spelling
 from embgeom.vocabulary import Match, match, match_vocabularies
 
 __version__ = _version("embgeom")
@@ -27,11 +30,15 @@ __all__ = [
     "Inspection",
     "LLEStatus",
     "LoadError",
+    "LocalGeometry",
     "Match",
     "Measure",
     "Neighbors",
     "OutputError",
+    "Provenance",
     "RowScan",
+    "Settings",
+    "Spelling",
     "TokenNeighborhood",
     "__version__",
     "compare",
@@ -44,5 +51,7 @@ __all__ = [
     "load",
     "match",
     "match_vocabularies",
+    "neighbor_overlap",
     "scan_rows",
+    "weight_cosine",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
@@ -129,44 +128,41 @@ def compare(
     )
     draws = _Draws(settings, n)
     local_a, local_b = (_measure_local(x, draws.sampled, settings, progress) for x in (x_a, x_b))
-    values = _agree(x_a, x_b, local_a, local_b, settings, progress)
-    overlap, cosine = values.overlap, values.weight_cosine
+    actual = _agree(x_a, x_b, local_a, local_b, settings, progress)
     shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), settings, progress)
     gaussian_a, gaussian_b = draws.gaussian_like(x_a, x_b)
     null_a, null_b = (_measure_local(x, draws.sampled, settings, progress) for x in (gaussian_a, gaussian_b))
     gaussian = _agree(gaussian_a, gaussian_b, null_a, null_b, settings, progress)
     measures = tuple(
-        Measure(name, meaning.format(settings=settings), *numbers)
-        for (name, meaning), *numbers in zip(MEASURES, values, shuffled, gaussian, strict=True)
+        Measure(
+            name,
+            meaning.format(settings=settings),
+            *(agreement.values[name] for agreement in (actual, shuffled, gaussian)),
+        )
+        for name, meaning in MEANINGS.items()
     )
-    return Comparison(a, b, match, settings, measures, overlap, cosine, draws.sampled, local_a, local_b)
+    return Comparison(
+        a, b, match, settings, measures, actual.overlap, actual.weight_cosine, draws.sampled, local_a, local_b
+    )
 
 
-MEASURES = (
-    ("global similarity", "correlation of all pairwise cosines"),
-    ("global similarity, centered", "the same after subtracting the mean row"),
-    ("neighbor overlap", "share of the {settings.k} nearest neighbors in common"),
-    ("weight cosine", "mean cosine of LLE weights over {settings.k} neighbors"),
-    ("dimension, Pearson", "correlation of intrinsic dimensions, {settings.dimension_k} neighbors"),
-    ("dimension, Spearman", "the same of their ranks"),
-)
+MEANINGS = {
+    "global similarity": "correlation of all pairwise cosines",
+    "global similarity, centered": "the same after subtracting the mean row",
+    "neighbor overlap": "share of the {settings.k} nearest neighbors in common",
+    "weight cosine": "mean cosine of LLE weights over {settings.k} neighbors",
+    "dimension, Pearson": "correlation of intrinsic dimensions, {settings.dimension_k} neighbors",
+    "dimension, Spearman": "the same of their ranks",
+}
 
 
 @dataclass(frozen=True, eq=False)
 class _Agreement:
-    """The values of all measures, in the order of MEASURES, and the tokens' own."""
+    """The values of all measures by name, and those of each token."""
 
-    global_similarities: tuple[float, float]
+    values: dict[str, float]
     overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
-    dimensions: tuple[float, float]
-
-    def __iter__(self) -> Iterator[float]:
-        yield from self.global_similarities
-        yield float(self.overlap.mean())
-        defined = self.weight_cosine[~np.isnan(self.weight_cosine)]
-        yield float(defined.mean()) if defined.size else float("nan")
-        yield from self.dimensions
 
 
 class _Draws:
@@ -235,15 +231,18 @@ def _agree(
     settings: Settings,
     progress: Progress,
 ) -> _Agreement:
-    raw, centered = (
-        global_similarity(x_a, x_b, center=center, threads=settings.threads, progress=progress)
-        for center in (False, True)
-    )
-    lists = local_a.neighbors.indices, local_b.neighbors.indices
-    dimensions = local_a.dimension.components, local_b.dimension.components
-    return _Agreement(
-        (raw, centered),
-        neighbor_overlap(*lists),
-        weight_cosine(lists[0], local_a.lle.weights, lists[1], local_b.lle.weights),
-        (pearson(*dimensions), spearman(*dimensions)),
-    )
+    indices_a, indices_b = local_a.neighbors.indices, local_b.neighbors.indices
+    overlap = neighbor_overlap(indices_a, indices_b)
+    cosine = weight_cosine(indices_a, local_a.lle.weights, indices_b, local_b.lle.weights)
+    defined = cosine[~np.isnan(cosine)]
+    components = local_a.dimension.components, local_b.dimension.components
+    common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
+    values = {
+        "global similarity": global_similarity(x_a, x_b, **common),
+        "global similarity, centered": global_similarity(x_a, x_b, center=True, **common),
+        "neighbor overlap": float(overlap.mean()),
+        "weight cosine": float(defined.mean()) if defined.size else float("nan"),
+        "dimension, Pearson": pearson(*components),
+        "dimension, Spearman": spearman(*components),
+    }
+    return _Agreement(values, overlap, cosine)
