@@ -106,6 +106,23 @@ def test_huge_and_tiny_rows_together(metric):
     check(x.astype(np.float32), 20, metric=metric)
 
 
+@pytest.mark.parametrize("metric", strategies.METRICS)
+def test_products_that_are_all_negative(metric):
+    # Bounds of negative products are where rounding a factor the wrong way would lose a neighbor. There are
+    # more rows than candidates that are kept, so bounds decide who stays.
+    rng = np.random.default_rng(11)
+    x = np.abs(rng.standard_normal((700, 5))) * 10.0 ** rng.uniform(-43, 0, (700, 1))
+    queries = -np.abs(rng.standard_normal((40, 5))) * 10.0 ** rng.uniform(-20, 20, (40, 1))
+    check(x.astype(np.float32), 15, metric=metric, queries=queries.astype(np.float32))
+
+
+def test_a_query_far_longer_than_the_rows():
+    # The rows are lost in the rounding of the query, and the Euclidean sum cancels nearly all of it.
+    rng = np.random.default_rng(12)
+    x = (rng.standard_normal((700, 1)) * 2.0 ** rng.uniform(-60, -34, (700, 1))).astype(np.float32)
+    check(x, 15, metric="euclidean", queries=np.array([[1.0], [-1.0], [3.0]], np.float32))
+
+
 @pytest.mark.parametrize("model", real_data.MODELS)
 @pytest.mark.parametrize(("metric", "name"), [("cosine", "cos"), ("euclidean", "l2")])
 def test_real_vocabularies(model, metric, name):
