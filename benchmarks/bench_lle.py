@@ -10,7 +10,7 @@ from embgeom import lle
 def lists_of(n, k):
     """Return k row numbers for each row, spread over the matrix.
 
-    The arithmetic does not depend on who the neighbours are, and distant rows are the worst case for memory:
+    The arithmetic does not depend on who the neighbors are, and distant rows are the worst case for memory:
     so no search is needed first.
     """
     steps = 1 + np.random.default_rng(2).choice(n - 1, size=k, replace=False)

@@ -1,6 +1,6 @@
 """Hypothesis profiles: 100 cases for each property by default, 500 under HYPOTHESIS_PROFILE=thorough.
 
-Cases are derandomised: a run depends on the code alone, never on the clock or on an earlier run.
+Cases are derandomized: a run depends on the code alone, never on the clock or on an earlier run.
 """
 
 import os

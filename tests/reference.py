@@ -85,7 +85,7 @@ def knn(x, k, **options):
 
 
 def assert_same_neighbors(indices, similarities, ranking, *, exact=False, first_equal=None):
-    """Check lists of neighbours against a ranking, up to ties at float64 accuracy.
+    """Check lists of neighbors against a ranking, up to ties at float64 accuracy.
 
     A list is right if some values within `ranking.slack` of the oracle's would put it in just this order and
     leave just these rows out. With `exact` (sums without rounding) the list must be the oracle's. Equal rows
@@ -95,14 +95,14 @@ def assert_same_neighbors(indices, similarities, ranking, *, exact=False, first_
     k = indices.shape[1]
     assert similarities.shape == indices.shape == (len(ranking.values), k)
     expected, _ = ranking.top(k)
-    np.testing.assert_array_equal(indices == -1, expected == -1, err_msg="another number of neighbours")
+    np.testing.assert_array_equal(indices == -1, expected == -1, err_msg="another number of neighbors")
     if exact:
         np.testing.assert_array_equal(indices, expected)
     for row, numbers in enumerate(indices):
         values, slack = ranking.values[row], ranking.slack[row]
         found = numbers[numbers != -1]
         assert ((found >= 0) & (found < len(values))).all(), f"query {row}: a number out of range in {found}"
-        assert len(set(found.tolist())) == len(found), f"query {row}: a neighbour twice in {found}"
+        assert len(set(found.tolist())) == len(found), f"query {row}: a neighbor twice in {found}"
         assert not np.isnan(values[found]).any(), f"query {row}: itself or a row of zeros among {found}"
         high, low = values + slack, values - slack
         least_before = np.minimum.accumulate(high[found])
@@ -115,7 +115,7 @@ def assert_same_neighbors(indices, similarities, ranking, *, exact=False, first_
 
         true = ranking.similarities[row, found]
         got = similarities[row, : len(found)]
-        assert np.isnan(similarities[row, len(found) :]).all(), f"query {row}: no neighbour, yet a similarity"
+        assert np.isnan(similarities[row, len(found) :]).all(), f"query {row}: no neighbor, yet a similarity"
         with np.errstate(over="ignore"):
             single = true.astype(np.float32)
         overflow = np.isinf(single)  # an inner product may leave the range of float32
@@ -245,7 +245,7 @@ def assert_same_weights(result, expected):
 
 @dataclass(frozen=True)
 class LocalDimension:
-    """Spectrum of one token's neighbours: `shares` are cumulative; empty where the neighbours coincide."""
+    """Spectrum of one token's neighbors: `shares` are cumulative; empty where the neighbors coincide."""
 
     shares: np.ndarray
     participation: float
@@ -259,14 +259,14 @@ class LocalDimension:
 
 
 def dimension_row(x, neighbors):
-    """Spectrum by singular values of the centred neighbours; None for a list with a gap."""
+    """Spectrum by singular values of the centered neighbors; None for a list with a gap."""
     if (neighbors == -1).any():
         return None
     centred = x[neighbors] - x[neighbors].mean(axis=0)
     if not centred.any():
         return LocalDimension(np.empty(0), 0.0)
     eigenvalues = np.linalg.svd(centred / np.abs(centred).max(), compute_uv=False) ** 2
-    eigenvalues = eigenvalues[: min(len(neighbors) - 1, x.shape[1])]  # k centred points span k - 1 dimensions
+    eigenvalues = eigenvalues[: min(len(neighbors) - 1, x.shape[1])]  # k centered points span k - 1 axes
     total = eigenvalues.sum()
     return LocalDimension(eigenvalues.cumsum() / total, total**2 / (eigenvalues**2).sum())
 

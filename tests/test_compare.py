@@ -225,7 +225,7 @@ def test_a_model_without_angles():
 
 
 def test_undefined_measures_are_printed_as_such():
-    # Without regularisation 8 neighbors in 4 columns determine no weights, for any token.
+    # Without regularization 8 neighbors in 4 columns determine no weights, for any token.
     x = model(gaussian(40, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")

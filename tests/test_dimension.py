@@ -109,7 +109,7 @@ def test_a_plane_has_two_dimensions():
 
 
 def test_the_token_itself_is_not_in_its_neighborhood():
-    # The neighbours vary along one axis alone; the token is far off along another.
+    # The neighbors vary along one axis alone; the token is far off along another.
     x = np.array([[0, 99], [1, 0], [2, 0], [4, 0]], np.float32)
     result = intrinsic_dimension(x, [[1, 2, 3]], rows=[0], variance=0.999)
     assert result.components.tolist() == [1] and result.participation_ratio.tolist() == [1]
@@ -132,7 +132,7 @@ def test_rows_without_neighbors():
     np.testing.assert_array_equal(np.flatnonzero(result.components == -1), [2, 5])
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.explained)), [2, 5])
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.participation_ratio)), [2, 5])
-    # A list with a gap is no list of k neighbours: with k = 10 only nine others have a direction.
+    # A list with a gap is no list of k neighbors: with k = 10 only nine others have a direction.
     assert (intrinsic_dimension(x, k=10).components == -1).all()
 
 

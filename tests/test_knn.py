@@ -1,4 +1,4 @@
-"""Neighbours: arguments, errors, shapes and the identities that one call must keep with another."""
+"""Neighbors: arguments, errors, shapes and the identities that one call must keep with another."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Neighbours are exact: the oracle's lists in float64, whatever float32 would have made of them."""
+"""Neighbors are exact: the oracle's lists in float64, whatever float32 would have made of them."""
 
 import numpy as np
 import pytest

@@ -46,7 +46,7 @@ def test_nearest_neighbors(x, k, reg, threads):
 
 @given(strategies.matrices(tiles=False), st.integers(1, 9), st.sampled_from(REGS), strategies.seeds)
 def test_any_lists(x, k, reg, seed):
-    # Lists need not be nearest neighbours: they may repeat a row, hold the token itself, or have gaps.
+    # Lists need not be nearest neighbors: they may repeat a row, hold the token itself, or have gaps.
     rng = np.random.default_rng(seed)
     neighbors = rng.integers(0, len(x), (len(x), k))
     neighbors[rng.random(neighbors.shape) < 0.02] = -1

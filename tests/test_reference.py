@@ -1,4 +1,4 @@
-"""Tests of the oracles, by hand and against other libraries, and of the comparison of neighbour lists."""
+"""Tests of the oracles, by hand and against other libraries, and of the comparison of neighbor lists."""
 
 import numpy as np
 import pytest
@@ -125,7 +125,7 @@ def test_exact_rank():
 
 
 def test_weights_by_hand():
-    # 2 = (1 + 3) / 2, and twice the same neighbour shares its weight.
+    # 2 = (1 + 3) / 2, and twice the same neighbor shares its weight.
     x = np.array([[2.0, 0], [1, 0], [3, 0], [1, 0], [2, 0]])
     [plain, shared, same, gap] = reference.lle(
         x, [[1, 2, 2], [1, 3, 2], [4, 4, 4], [1, 2, -1]], rows=[0, 0, 0, 0], reg=1e-6

@@ -127,7 +127,7 @@ def test_cosines_near_one():
 
 @pytest.mark.parametrize(("a", "b", "options"), [
     (np.ones((5, 2)), gaussian(5, 3), {}),  # all rows equal
-    (np.ones((5, 2)), gaussian(5, 3), {"center": True}),  # and nothing left after centring
+    (np.ones((5, 2)), gaussian(5, 3), {"center": True}),  # and nothing left after centering
     (np.eye(6), gaussian(6, 3), {}),  # all at right angles
     ([[1], [2], [3], [9]], gaussian(4, 3), {}),  # one column, one sign
     (gaussian(2, 2), gaussian(2, 3), {}),

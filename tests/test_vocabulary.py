@@ -122,7 +122,7 @@ def test_match_validates_itself():
 
 
 def correlation(a, b):
-    """Pearson correlation of the cosines of all pairs of rows, each matrix centred on its mean row."""
+    """Pearson correlation of the cosines of all pairs of rows, each matrix centered on its mean row."""
     cosines = []
     for x in (a.astype(np.float64), b.astype(np.float64)):
         centred = x - x.mean(axis=0)

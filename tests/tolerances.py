@@ -78,7 +78,7 @@ def correlation_atol(n, width, shape_a, shape_b, loss):
     """Correlations: moments of n^2 cosines, with cancellation.
 
     The moment formula errs by (n + width) eps relative to the mean square of the cosines and is then divided
-    by their variance: `shape` is mean square / variance. `loss` is what centring cancelled: longest row
-    before it over shortest row after it (1 without centring).
+    by their variance: `shape` is mean square / variance. `loss` is what centering canceled: longest row
+    before it over shortest row after it (1 without centering).
     """
     return 8 * (n + width) * EPS64 * (shape_a + shape_b) * loss

@@ -19,7 +19,7 @@ struct Workspace {
     std::vector<double> mean;         // of the neighbors, over the piece's coordinates
     std::vector<double> gram;         // (p, p), lower triangle
     std::vector<double> eigenvalues;  // (p)
-    std::vector<double> work;         // of a factorisation
+    std::vector<double> work;         // of a factorization
     std::vector<std::int64_t> equal;
 };
 
@@ -98,7 +98,7 @@ class Spectrum {
     std::size_t order_;
 };
 
-Dimension summarise(std::vector<double>& eigenvalues, double variance) {
+Dimension summarize(std::vector<double>& eigenvalues, double variance) {
     // Rounding leaves some of the zero eigenvalues slightly negative.
     for (double& value : eigenvalues) value = std::max(value, 0.0);
     const double total = std::accumulate(eigenvalues.begin(), eigenvalues.end(), 0.0);
@@ -138,7 +138,7 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
                 dimension = {0, 0.0, 1.0};
             } else {
                 spectrum.compute(neighbors.row(i), space);
-                dimension = summarise(space.eigenvalues, variance);
+                dimension = summarize(space.eigenvalues, variance);
             }
         }
         result.components[i] = dimension.components;

@@ -18,10 +18,10 @@ constexpr std::size_t piece = 512;
 struct Workspace {
     std::vector<double> differences;  // (k, piece)
     std::vector<double> gram;         // (k, k), lower triangle
-    std::vector<double> factor;       // (k, k), what a factorisation overwrites
+    std::vector<double> factor;       // (k, k), what a factorization overwrites
     std::vector<double> weights;      // (k)
     std::vector<double> offset;       // of the token from its reconstruction, over a piece
-    std::vector<double> work;         // of a factorisation
+    std::vector<double> work;         // of a factorization
     std::vector<std::int64_t> equal;
 
     explicit Workspace(std::size_t k, std::size_t d)
@@ -126,7 +126,7 @@ class Solver {
         return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.work);
     }
 
-    // A deficient G without regularisation has no unique solution, whatever rounding makes of its pivots.
+    // A deficient G without regularization has no unique solution, whatever rounding makes of its pivots.
     bool solve_regularised(Workspace& space, bool deficient) const {
         if (deficient && reg_ == 0.0) return false;
         const std::size_t k = neighbors_.cols;

@@ -111,7 +111,7 @@ def _add_model(command: Any, suffix: str = "") -> None:
 
 def _add_reg(command: Any) -> None:
     command.add_argument(
-        "--reg", type=float, default=1e-3, help="regularisation of LLE weights (default: 1e-3)"
+        "--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)"
     )
 
 

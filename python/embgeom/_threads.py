@@ -13,7 +13,7 @@ _MOST_THREADS = 1024
 def resolve_threads(threads: int | None) -> int:
     """Return the number of threads: the one asked for, or every core that this process may use.
 
-    `None` honours the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on
+    `None` honors the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on
     Linux, the CPU quota of its control group (what a container is given).
     """
     if threads is None:

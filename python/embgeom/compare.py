@@ -55,7 +55,7 @@ def compare(
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found.
     reg : float
-        Regularisation of the reconstruction weights, see `lle`.
+        Regularization of the reconstruction weights, see `lle`.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where
         that is less (but at least 50).

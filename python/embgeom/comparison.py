@@ -30,7 +30,7 @@ class Settings:
     metric : str
         How neighbors are found.
     reg : float
-        Regularisation of the reconstruction weights, see `lle`.
+        Regularization of the reconstruction weights, see `lle`.
     dimension_k : int
         Neighbors for the intrinsic dimension.
     dimension_sample : int

@@ -120,7 +120,7 @@ def intrinsic_dimension(
     -----
     With p = min(k, d), p k d / 2 + 2 p^3 / 3 multiply-adds in float64 for each token, after the search
     for neighbors; memory besides input and output: 8 (p^2 + 512 k) or 8 (p^2 + 256 d) bytes for each
-    thread, the former where k <= d. Ctrl-C is honoured between tokens.
+    thread, the former where k <= d. Ctrl-C is honored between tokens.
 
     References
     ----------

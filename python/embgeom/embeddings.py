@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+import numpy.typing as npt
 
 from embgeom._arrays import as_matrix
 from embgeom.errors import InputError
@@ -26,31 +26,32 @@ class Embeddings:
 
     Made by `embgeom.load` or `Embeddings.from_array`. Every per-row field is exactly V long.
 
-    Parameters
+    Attributes
     ----------
-    matrix
-        (V, d) float32, C-contiguous and read-only; where the file allows it, a view of the file itself.
-    tokens
-        V strings, as the tokenizer writes them; a row without a token is ``<row 50300>``.
-    token_bytes
+    matrix : ndarray of float32, shape (V, d)
+        One row for each token; C-contiguous and read-only; where the file allows it, a view of the file
+        itself.
+    tokens : list of str, length V
+        The tokens as the tokenizer writes them; a row without a token is ``<row 50300>``.
+    token_bytes : list of (bytes or None), length V
         What each token spells in running text, with its spaces; None for special tokens and for rows
         without a token.
-    special
-        (V,) bool: the tokenizer's special tokens.
-    byte_token
-        (V,) bool: tokens that stand for one raw byte, such as ``<0x41>``. A vocabulary may also hold a
-        text token for the same character.
-    has_token
-        (V,) bool: False for the rows beyond the tokenizer.
-    which
-        ``"input"`` (embedding) or ``"output"`` (unembedding).
-    name
+    special : ndarray of bool, shape (V,)
+        The tokenizer's special tokens.
+    byte_token : ndarray of bool, shape (V,)
+        Tokens that stand for one raw byte, such as ``<0x41>``. A vocabulary may also hold a text token for
+        the same character.
+    has_token : ndarray of bool, shape (V,)
+        False for the rows beyond the tokenizer.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    name : str
         What to call it in tables and messages.
-    rows
-        The norms (V,) float64, the first row equal to each row (V,) int64, and the zero rows (V,) bool.
-    tokens_beyond_rows
+    rows : RowScan
+        The norm of each row, the first row equal to it, and which rows are zero.
+    tokens_beyond_rows : int
         How many tokens the tokenizer has for which the matrix has no row.
-    provenance
+    provenance : Provenance
         The files it was read from.
 
     Raises
@@ -67,12 +68,12 @@ class Embeddings:
     (1, b' dog')
     """
 
-    matrix: NDArray[np.float32]
+    matrix: npt.NDArray[np.float32]
     tokens: list[str]
     token_bytes: list[bytes | None]
-    special: NDArray[np.bool_]
-    byte_token: NDArray[np.bool_]
-    has_token: NDArray[np.bool_]
+    special: npt.NDArray[np.bool_]
+    byte_token: npt.NDArray[np.bool_]
+    has_token: npt.NDArray[np.bool_]
     which: Which
     name: str
     rows: RowScan
@@ -92,7 +93,7 @@ class Embeddings:
     @classmethod
     def from_array(
         cls,
-        matrix: ArrayLike,
+        matrix: npt.ArrayLike,
         tokens: Sequence[str],
         *,
         name: str = "array",
@@ -105,24 +106,39 @@ class Embeddings:
 
         Parameters
         ----------
-        matrix
-            (V, d), floating point; float32 and C-contiguous is used as it is, anything else is copied.
-        tokens
-            V strings.
-        name, which
-            As in `Embeddings`.
-        special
-            The tokens of `tokens` which are special and spell nothing.
-        spelling
+        matrix : array_like, shape (V, d)
+            One row for each token. float32 and C-contiguous is used as it is; anything else is converted
+            once.
+        tokens : sequence of str, length V
+            The tokens of the rows.
+        name : str
+            What to call it in tables and messages.
+        which : {"input", "output"}
+            Whether the rows are an embedding or an unembedding.
+        special : sequence of str
+            Those of `tokens` which are special and spell nothing.
+        spelling : Spelling, optional
             How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
-        threads
-            Threads for the scan of the rows.
+        threads : int, optional
+            Threads for the scan of the rows; every core available to the process by default.
+
+        Returns
+        -------
+        Embeddings
+            With ``matrix`` (V, d) float32, a read-only view of the array given where that is float32 and
+            C-contiguous.
 
         Raises
         ------
         InputError
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
             if `tokens` is not V strings.
+
+        Examples
+        --------
+        >>> from embgeom.embeddings import Embeddings
+        >>> Embeddings.from_array([[1.0, 0.0], [0.0, 1.0]], ["Ġcat", "Ġdog"], name="pets")
+        Embeddings('pets', input, 2 x 2)
         """
         array = as_matrix(matrix, "the matrix").view()
         array.flags.writeable = False
@@ -152,13 +168,13 @@ class Embeddings:
         )
 
     @property
-    def zero(self) -> NDArray[np.bool_]:
-        """(V,) bool: rows that are all zero, for which a cosine is undefined."""
+    def zero(self) -> npt.NDArray[np.bool_]:
+        """Which rows are all zero, shape (V,): a cosine with them is undefined."""
         return self.rows.zero
 
     @property
-    def norms(self) -> NDArray[np.float64]:
-        """(V,) float64: the Euclidean norm of each row."""
+    def norms(self) -> npt.NDArray[np.float64]:
+        """The Euclidean norm of each row, float64, shape (V,)."""
         return self.rows.norms
 
     @cached_property
@@ -194,6 +210,16 @@ class Embeddings:
         letter that was typed, the token that spells the letter is taken. Among tokens that spell the same,
         text comes before a byte token, then the lower row. ``"42"`` is the token that spells 42; the
         integer 42 is the row.
+
+        Parameters
+        ----------
+        token : str or int
+            A token in any of the forms above, or a row number.
+
+        Returns
+        -------
+        int
+            The row, in [0, V).
 
         Raises
         ------
@@ -242,9 +268,29 @@ class Embeddings:
 
 
 def scan_named_rows(
-    matrix: NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
+    matrix: npt.NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
 ) -> RowScan:
-    """`scan_rows`, whose error also names the token of the row that holds NaN or infinity."""
+    """Scan the rows by `scan_rows`, with an error that also names the token of the row.
+
+    Parameters
+    ----------
+    matrix : ndarray of float32, shape (V, d)
+        The rows.
+    tokens : sequence of str, length V
+        Their tokens.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    RowScan
+        Norms, equal rows and zero rows.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or infinity.
+    """
     try:
         return scan_rows(matrix, threads=threads)
     except InputError as error:

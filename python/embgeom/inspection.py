@@ -231,7 +231,7 @@ def inspect_token(
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found.
     reg : float
-        Regularisation of the weights, see `lle`.
+        Regularization of the weights, see `lle`.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension; by default as in `inspect_model`.
     variance : float

@@ -26,15 +26,15 @@ class LLEStatus(IntEnum):
     OK
         The neighbors determine the weights.
     DUPLICATE
-        Some neighbors equal each other or the token; regularisation shares the weight among equal ones.
+        Some neighbors equal each other or the token; regularization shares the weight among equal ones.
     RANK_DEFICIENT
-        The Gram matrix is singular (always so for k > d); regularisation chooses among possible weights.
+        The Gram matrix is singular (always so for k > d); regularization chooses among possible weights.
     COINCIDENT
         Every neighbor equals the token: the weights are uniform.
     NO_NEIGHBORS
         The list holds a -1: weights and residual are NaN.
     SINGULAR
-        The Gram matrix is singular and not regularised enough: weights and residual are NaN.
+        The Gram matrix is singular and not regularized enough: weights and residual are NaN.
     """
 
     OK = 0
@@ -84,7 +84,7 @@ def lle(
 ) -> LLE:
     """Compute the weights with which each token's neighbors reconstruct it best.
 
-    The weights of a token x over its neighbors y_1 ... y_k minimise ``|x - sum_j w_j y_j|`` under
+    The weights of a token x over its neighbors y_1 ... y_k minimize ``|x - sum_j w_j y_j|`` under
     ``sum_j w_j = 1``. They do not change when the space is rotated, scaled or shifted, so the same
     token's weights can be compared between models of different width.
 
@@ -95,7 +95,7 @@ def lle(
     neighbors : Neighbors or array_like of int, shape (m, k)
         What `knn` returned for `x`, or row numbers; a token with a -1 among them gets no weights.
     reg : float
-        Regularisation: ``reg * trace(G)`` is added to the diagonal of the Gram matrix G. Needed where
+        Regularization: ``reg * trace(G)`` is added to the diagonal of the Gram matrix G. Needed where
         ``k > d`` or rows are equal; 0 switches it off.
     rows : array_like of int, shape (m,), optional
         The rows of `x` whose neighbors an array lists; all rows in order by default.

@@ -16,23 +16,23 @@ from embgeom.errors import LoadError
 class Provenance:
     """Where an `Embeddings` was read from.
 
-    Parameters
+    Attributes
     ----------
-    source
+    source : str
         The folder, file or Hugging Face id as it was asked for; ``"array"`` for an array in memory.
-    revision
-        The commit of a Hugging Face repository, or None.
-    file
-        The model file that holds the tensor, or None.
-    tensor
-        The tensor's name in that file, or None.
-    dtype
+    revision : str or None
+        The commit of a Hugging Face repository.
+    file : Path or None
+        The model file that holds the tensor.
+    tensor : str or None
+        The tensor's name in that file.
+    dtype : str or None
         The type in which the file stores it, as the file names it: ``"F32"``, ``"BF16"``, ...
-    tied
+    tied : bool
         Whether the model uses one matrix as input embedding and output (un)embedding.
-    tokenizer
-        The file the tokens were read from, or None.
-    notes
+    tokenizer : Path or None
+        The file the tokens were read from.
+    notes : tuple of str
         What was odd while loading, each a sentence.
     """
 

@@ -21,20 +21,20 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 class Spelling:
     """The way one tokenizer writes text into its tokens.
 
-    Parameters
+    Attributes
     ----------
-    byte_level
+    byte_level : bool
         Every character stands for one byte (GPT-2): ``Ġ`` is the space.
-    space
-        The character that stands for a space (SentencePiece: ``▁``), or None.
-    continuation
-        The mark of a token that continues a word (WordPiece: ``##``), or None. Where it is set, a token
-        without it begins a word and has an implied space before it, except punctuation and CJK
-        characters, which WordPiece splits off whether or not a space is there.
-    word_end
-        The mark of a token that ends a word (``</w>``), spelled as a space, or None.
-    byte_fallback
-        ``<0x41>`` stands for the byte 0x41.
+    space : str or None
+        The character that stands for a space (SentencePiece: ``▁``).
+    continuation : str or None
+        The mark of a token that continues a word (WordPiece: ``##``). Where it is set, a token without it
+        begins a word and has an implied space before it, except punctuation and CJK characters, which
+        WordPiece splits off whether or not a space is there.
+    word_end : str or None
+        The mark of a token that ends a word (``</w>``), spelled as a space.
+    byte_fallback : bool
+        Whether ``<0x41>`` stands for the byte 0x41.
 
     Examples
     --------
@@ -96,7 +96,7 @@ class Spelling:
 
 
 def utf8(text: str) -> bytes:
-    """UTF-8 of `text`; a lone surrogate, which a JSON file may hold, keeps its own three bytes."""
+    """Return the UTF-8 of `text`; a lone surrogate, which a JSON file may hold, keeps its own three bytes."""
     return text.encode("utf-8", "surrogatepass")
 
 

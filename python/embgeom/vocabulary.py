@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
@@ -32,8 +32,7 @@ MIN_SHARED = 10
 """With fewer shared tokens a comparison says nothing, and `require_shared` refuses it."""
 
 REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
-"""Why a row is left out: it is a special token; has no token or spells nothing; is all zero, so that its
-cosine is undefined; its spelling occurs twice in either vocabulary; the other vocabulary does not have it."""
+"""Why a row is left out, as `match_vocabularies` explains; the first that holds is counted."""
 
 _Rows = Mapping[bytes, list[int]]
 
@@ -42,16 +41,15 @@ _Rows = Mapping[bytes, list[int]]
 class Match:
     """The rows of the tokens that two vocabularies share, and why the others are left out.
 
-    Parameters
+    Attributes
     ----------
-    ids_a, ids_b
-        (m,) int64 rows of the two models, in increasing order of ``ids_a``; no row occurs twice.
-    certainty
-        (m,) strings: ``"exact"`` for the same bytes, ``"word"`` for the same word with its space on the other
-        side.
-    left_out_a, left_out_b
-        How many rows of each model are left out, by the reasons in `REASONS`.
-    name_a, name_b
+    ids_a, ids_b : ndarray of int64, shape (m,)
+        Rows of the two models, in increasing order of ``ids_a``; no row occurs twice.
+    certainty : ndarray of str, shape (m,)
+        ``"exact"`` for the same bytes, ``"word"`` for the same word with its space on the other side.
+    left_out_a, left_out_b : dict of str to int
+        How many rows of each model are left out, by the reasons that `match_vocabularies` explains.
+    name_a, name_b : str
         The names of the models.
 
     Raises
@@ -60,9 +58,9 @@ class Match:
         If the three arrays are not equally long.
     """
 
-    ids_a: NDArray[np.int64]
-    ids_b: NDArray[np.int64]
-    certainty: NDArray[np.str_]
+    ids_a: npt.NDArray[np.int64]
+    ids_b: npt.NDArray[np.int64]
+    certainty: npt.NDArray[np.str_]
     left_out_a: dict[str, int]
     left_out_b: dict[str, int]
     name_a: str
@@ -105,19 +103,23 @@ class Match:
         return "\n".join(lines)
 
 
-def match(a: Embeddings, b: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def match(a: Embeddings, b: Embeddings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the rows of the tokens that two models share.
 
     Parameters
     ----------
-    a, b
-        The models.
+    a, b : Embeddings
+        The models, of V_a and V_b rows.
 
     Returns
     -------
-    ids_a, ids_b
-        (m,) int64: ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may
-        be 0; `match_vocabularies` also says how sure each pair is and why rows are left out.
+    ids_a, ids_b : ndarray of int64, shape (m,)
+        ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may be 0;
+        `match_vocabularies` also says how sure each pair is and why rows are left out.
+
+    Notes
+    -----
+    O(V_a + V_b) time and memory. The matrices are not read.
 
     Examples
     --------
@@ -135,15 +137,36 @@ def match(a: Embeddings, b: Embeddings) -> tuple[NDArray[np.int64], NDArray[np.i
 def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     """Match the tokens of two models, with the certainty of each pair and the count of rows left out.
 
+    Every match is one to one, between tokens that spell the same bytes (``"exact"``) or, where one
+    vocabulary writes the space before its words and the other behind them, the same word (``"word"``).
+    Every other row is counted under the first of these reasons that holds:
+
+    ``special``
+        It is a special token.
+    ``no text``
+        It has no token, or its token spells nothing.
+    ``zero row``
+        It is all zero, so that its cosine is undefined.
+    ``ambiguous``
+        The other vocabulary has its spelling, but one of the two has it more than once.
+    ``absent``
+        The other vocabulary does not have it.
+
     Parameters
     ----------
-    a, b
-        The models.
+    a, b : Embeddings
+        The models, of V_a and V_b rows.
 
     Returns
     -------
     Match
-        See there; the rules are at the head of this module.
+        With ``ids_a`` and ``ids_b`` (m,) int64, ``certainty`` (m,), and the counts by reason
+        ``left_out_a`` and ``left_out_b``.
+
+    Notes
+    -----
+    O(V_a + V_b) time and memory. The matrices are not read: which rows are zero is known since they were
+    loaded. The rules are told in full at the head of the module ``embgeom.vocabulary``.
 
     Examples
     --------
@@ -181,6 +204,13 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
 def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
     """Refuse a match of too few tokens to compare anything.
 
+    Parameters
+    ----------
+    found : Match
+        The match.
+    minimum : int
+        The fewest pairs that are enough.
+
     Raises
     ------
     InputError
@@ -191,7 +221,18 @@ def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
 
 
 def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
-    """Return on which side of its words a vocabulary writes the space, by the majority of its tokens."""
+    """Return on which side of its words a vocabulary writes the space, by the majority of its tokens.
+
+    Parameters
+    ----------
+    model : Embeddings
+        The model with the vocabulary.
+
+    Returns
+    -------
+    {"before", "behind", "none"}
+        ``"none"`` where neither side has the majority.
+    """
     before = sum(
         spelled is not None and _word(spelled, before=True) is not None for spelled in model.token_bytes
     )
@@ -257,7 +298,7 @@ def _word(spelled: bytes, *, before: bool) -> bytes | None:
 
 
 def _left_out(
-    model: Embeddings, ids: NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
+    model: Embeddings, ids: npt.NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
 ) -> dict[str, int]:
     """Count the rows that are not in `ids` by the first of the reasons that holds."""
     counts = dict.fromkeys(REASONS, 0)

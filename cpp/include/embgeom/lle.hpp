@@ -11,10 +11,10 @@ namespace embgeom {
 enum class LleStatus : std::uint8_t {
     ok = 0,
     duplicate = 1,       // some neighbors equal each other, or the token
-    rank_deficient = 2,  // without regularisation the weights would not be unique (always so for k > d)
+    rank_deficient = 2,  // without regularization the weights would not be unique (always so for k > d)
     coincident = 3,      // every neighbor equals the token: uniform weights
     no_neighbors = 4,    // the list holds a -1: no weights
-    singular = 5,        // not positive definite even as regularised: no weights
+    singular = 5,        // not positive definite even as regularized: no weights
 };
 
 struct LleResult {

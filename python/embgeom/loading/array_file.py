@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
@@ -22,11 +22,29 @@ _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}
 Tokens = str | Path | Sequence[str]
 
 
-def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float32], str, TokenTable | None]:
+def read_array(
+    path: Path, *, progress: bool = False
+) -> tuple[npt.NDArray[np.float32], str, TokenTable | None]:
     """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds.
 
     A .npz holds ``matrix`` (V, d), and may hold ``tokens``, V strings, and ``special``, those of them that
     are special: as strings, or as V booleans.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    progress : bool
+        Whether to show a progress bar of the conversion.
+
+    Returns
+    -------
+    matrix : ndarray of float32, shape (V, d)
+        The matrix: of a .npy a view of the file where it is stored so, else a copy.
+    stored : str
+        The type in which the file stores it, as safetensors names it: ``"F32"``, ...
+    table : TokenTable or None
+        The tokens, where a .npz holds them.
 
     Raises
     ------
@@ -58,7 +76,7 @@ def read_array(path: Path, *, progress: bool = False) -> tuple[NDArray[np.float3
     return to_float32(matrix, stored, path.name, progress=progress), stored, table
 
 
-def _member(arrays: Any, name: str, path: Path) -> NDArray[Any]:
+def _member(arrays: Any, name: str, path: Path) -> npt.NDArray[Any]:
     if name not in arrays.files:
         raise LoadError(f"{path} holds no array {name!r}, but {', '.join(arrays.files)}; save it as {name}=")
     return np.asarray(arrays[name])
@@ -77,7 +95,7 @@ def _table_inside(arrays: Any, path: Path) -> TokenTable:
     return replace(table, special=frozenset(row for row, token in table.tokens.items() if token in names))
 
 
-def _strings(array: NDArray[Any], name: str, path: Path) -> list[str]:
+def _strings(array: npt.NDArray[Any], name: str, path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise LoadError(f"{path}: {name} is {array.dtype} {list(array.shape)}, not a list of strings")
     return [str(t) for t in np.char.decode(array, "utf-8")] if array.dtype.kind == "S" else array.tolist()
@@ -86,10 +104,23 @@ def _strings(array: NDArray[Any], name: str, path: Path) -> list[str]:
 def token_table(tokens: Tokens) -> TokenTable:
     """Return the tokens that a user passes: a list, or the path of a file of tokens.
 
-    A file is a .txt, a .json list, a vocab.json or a tokenizer.json.
-
     A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
     their marks.
+
+    Parameters
+    ----------
+    tokens : sequence of str, or str or Path
+        The tokens, or a file: a .txt, a .json list, a vocab.json or a tokenizer.json.
+
+    Returns
+    -------
+    TokenTable
+        The tokens by row.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read, or holds no tokens.
     """
     if isinstance(tokens, (str, Path)):
         path = Path(tokens).expanduser()
@@ -109,7 +140,23 @@ def _by_row(vocabulary: dict[str, Any], path: Path) -> TokenTable:
 
 
 def find_tokens(matrix: Path) -> Path:
-    """Return the file beside a .npy that holds its tokens; the names are tried in order."""
+    """Return the file beside a .npy that holds its tokens; the names are tried in order.
+
+    Parameters
+    ----------
+    matrix : Path
+        The file of the matrix.
+
+    Returns
+    -------
+    Path
+        The first file that exists.
+
+    Raises
+    ------
+    LoadError
+        If there is none.
+    """
     names = [f"{matrix.stem}{end}" for end in (".tokens.txt", ".tokens.json", ".txt", ".json")]
     names += ["tokens.txt", "tokens.json", "tokenizer.json"]
     for name in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.embeddings import Embeddings, Which, scan_named_rows
 from embgeom.errors import InputError, LoadError
@@ -18,7 +18,7 @@ _ALWAYS_BEYOND = 16
 
 
 def assemble(
-    matrix: NDArray[np.float32],
+    matrix: npt.NDArray[np.float32],
     table: TokenTable,
     which: Which,
     name: str,
@@ -27,6 +27,26 @@ def assemble(
     threads: int | None,
 ) -> Embeddings:
     """Bring a matrix and its tokens together.
+
+    Parameters
+    ----------
+    matrix : ndarray of float32, shape (V, d)
+        One row for each token; it is not copied.
+    table : TokenTable
+        The tokens by row.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    name : str
+        What to call the model in tables and messages.
+    provenance : Provenance
+        The files that the two were read from.
+    threads : int or None
+        Threads for the scan of the rows.
+
+    Returns
+    -------
+    Embeddings
+        With ``matrix`` a read-only view of `matrix`.
 
     Raises
     ------

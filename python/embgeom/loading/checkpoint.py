@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json
@@ -19,7 +19,17 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 class TensorFile(Protocol):
-    """An open file of tensors."""
+    """An open file of tensors.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : tuple of str
+        The tensors it holds.
+    aliases : dict of str to str
+        Other names of tensors it holds: alias -> name.
+    """
 
     path: Path
     names: tuple[str, ...]
@@ -31,12 +41,33 @@ class TensorFile(Protocol):
     def dtype(self, name: str) -> str:
         """Return the stored type of a tensor: F32, BF16, ..."""
 
-    def read(self, name: str, *, progress: bool = False) -> NDArray[np.float32]:
-        """One tensor as float32."""
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Return one tensor as float32, of the shape that `shape` says."""
 
 
 class Checkpoint:
-    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for."""
+    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for.
+
+    Parameters
+    ----------
+    where : str
+        The file or index, for messages.
+    files : dict of str to str
+        The name of the file that holds each tensor.
+    open_file : callable
+        Opens the file of that name as a `TensorFile`.
+
+    Attributes
+    ----------
+    where : str
+        The file or index, for messages.
+    sharded : bool
+        Whether the tensors lie in more than one file.
+    names : tuple of str
+        The tensors of the model.
+    aliases : dict of str to str
+        Other names of these tensors: alias -> name. Only of a single file are they known.
+    """
 
     def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
         self.where = where
@@ -57,7 +88,25 @@ class Checkpoint:
 
     @classmethod
     def indexed(cls, source: Source, index: Path) -> Checkpoint:
-        """Return the checkpoint of an index file: a table from tensor name to shard."""
+        """Return the checkpoint of an index file: a table from tensor name to shard.
+
+        Parameters
+        ----------
+        source : Source
+            The model's files, for the shards.
+        index : Path
+            The index.
+
+        Returns
+        -------
+        Checkpoint
+            With no shard opened.
+
+        Raises
+        ------
+        LoadError
+            If the index is broken; and later, where a shard that it names is missing.
+        """
         table = read_json(index).get("weight_map")
         if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
             raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
@@ -76,7 +125,23 @@ class Checkpoint:
         return cls(str(index), table, open_shard)
 
     def file(self, name: str) -> TensorFile:
-        """Return the open file that holds a tensor."""
+        """Return the open file that holds a tensor.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+
+        Returns
+        -------
+        TensorFile
+            The file, opened (and fetched) by the first call.
+
+        Raises
+        ------
+        LoadError
+            If the file is missing or broken, or does not hold the tensor.
+        """
         shard = self._files[name]
         if shard not in self._opened:
             self._opened[shard] = self._open_file(shard)
@@ -91,7 +156,23 @@ class Checkpoint:
 
 
 def open_file(path: Path) -> TensorFile:
-    """Open one file of tensors by its suffix."""
+    """Open one file of tensors by its suffix.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    TensorFile
+        The open file.
+
+    Raises
+    ------
+    LoadError
+        If the suffix is unknown, or the file cannot be read.
+    """
     if path.suffix in TORCH_SUFFIXES:
         return TorchFile(path)
     if path.suffix == ".safetensors":
@@ -104,6 +185,16 @@ def open_file(path: Path) -> TensorFile:
 
 def open_checkpoint(source: Source) -> Checkpoint:
     """Find the tensors of the model at `source`, safetensors first.
+
+    Parameters
+    ----------
+    source : Source
+        The model's files.
+
+    Returns
+    -------
+    Checkpoint
+        The tensors by name.
 
     Raises
     ------

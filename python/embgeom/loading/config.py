@@ -26,13 +26,13 @@ _UNTIED_BY_DEFAULT = frozenset({
 class ModelConfig:
     """The few values of config.json that loading needs; None where it does not say.
 
-    Parameters
+    Attributes
     ----------
-    vocab_size
+    vocab_size : int or None
         How many rows the matrix should have.
-    width
+    width : int or None
         How many columns.
-    tied
+    tied : bool or None
         Whether one matrix is both input embedding and output matrix.
     """
 
@@ -42,13 +42,40 @@ class ModelConfig:
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
-        """Return the values of the config.json at `source`; all None if it has none."""
+        """Return the values of the config.json at `source`; all None if it has none.
+
+        Parameters
+        ----------
+        source : Source
+            The model's files.
+
+        Returns
+        -------
+        ModelConfig
+            The values.
+
+        Raises
+        ------
+        LoadError
+            If the file cannot be read, or holds no JSON object.
+        """
         path = source.find("config.json")
         return cls() if path is None else cls.parse(read_json(path))
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
-        """Return the values of a parsed config.json; a nested language model's come before the outer ones."""
+        """Return the values of a parsed config.json; a nested language model's come before the outer ones.
+
+        Parameters
+        ----------
+        config : mapping of str to object
+            The content of the file.
+
+        Returns
+        -------
+        ModelConfig
+            The values.
+        """
         text: dict[str, Any] = next((config[key] for key in _NESTED if isinstance(config.get(key), dict)), {})
         merged = {**config, **text}
         tied = merged.get("tie_word_embeddings")

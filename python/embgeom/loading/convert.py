@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.errors import LoadError
 
@@ -18,38 +18,67 @@ _CHUNK_BYTES = 1 << 24
 
 
 def check_dtype(stored: str, tensor: str) -> None:
-    """Raise the LoadError for a stored type that is not one of the four floating-point types."""
+    """Refuse a stored type that is not one of the four floating-point types.
+
+    Parameters
+    ----------
+    stored : str
+        The stored type, as safetensors names it.
+    tensor : str
+        The tensor's name and file, for the message.
+
+    Raises
+    ------
+    LoadError
+        If `stored` is none of F32, F16, BF16 and F64.
+    """
     if stored not in READ_AS:
         raise LoadError(
             f"{tensor} is stored as {stored}, which embgeom does not read (it reads {', '.join(READ_AS)}); "
-            "a quantised model has to be dequantised first, or take the original checkpoint"
+            "a quantized model has to be dequantized first, or take the original checkpoint"
         )
 
 
 def check_matrix(shape: tuple[int, ...], where: str) -> None:
-    """Raise the LoadError for a tensor that is not a matrix, or an empty one."""
+    """Refuse a tensor that is not a matrix, or an empty one.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        The tensor's shape.
+    where : str
+        The tensor's name and file, for the message.
+
+    Raises
+    ------
+    LoadError
+        If there are not two dimensions, or one of them is 0.
+    """
     if len(shape) != 2 or 0 in shape:
         raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, width) and not empty")
 
 
 def to_float32(
-    raw: NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
-) -> NDArray[np.float32]:
+    raw: npt.NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
+) -> npt.NDArray[np.float32]:
     """Convert the raw (V, d) array of a tensor to float32.
-
-    An aligned, C-contiguous float32 array is returned as it is. float16 and bfloat16 convert exactly,
-    float64 is rounded.
 
     Parameters
     ----------
-    raw
-        (V, d), of the dtype which `READ_AS` gives for `stored`.
-    stored
-        The stored type: F32, F16, BF16 or F64.
-    tensor
+    raw : ndarray, shape (V, d)
+        The numbers as stored, of the dtype which `READ_AS` gives for `stored`.
+    stored : {"F32", "F16", "BF16", "F64"}
+        The stored type.
+    tensor : str
         Its name, for messages.
-    progress
-        Show a progress bar.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    ndarray of float32, shape (V, d)
+        A view of `raw` where that is float32, aligned and C-contiguous; else a converted copy. float16 and
+        bfloat16 convert exactly, float64 is rounded.
 
     Raises
     ------
@@ -82,7 +111,9 @@ def _steps(rows: int, step: int, tensor: str, progress: bool) -> range:
     return tqdm(steps, desc=f"converting {tensor}", unit="chunk")  # type: ignore[no-any-return]
 
 
-def _check_overflow(chunk: NDArray[np.generic], out: NDArray[np.float32], start: int, tensor: str) -> None:
+def _check_overflow(
+    chunk: npt.NDArray[np.generic], out: npt.NDArray[np.float32], start: int, tensor: str
+) -> None:
     lost = np.flatnonzero((np.isinf(out) & np.isfinite(chunk.astype(np.float64))).any(axis=1))
     if lost.size:
         raise LoadError(

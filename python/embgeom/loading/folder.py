@@ -30,7 +30,15 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder on this machine."""
+    """A model folder on this machine.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    revision : str or None
+        The commit the files are of, where it is known.
+    """
 
     path: Path
     revision: str | None = None
@@ -59,6 +67,16 @@ class Folder:
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to object
+        The parsed object.
+
     Raises
     ------
     LoadError
@@ -71,7 +89,25 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, where: str) -> Any:
-    """Return the value of the JSON `text`; `where` names it in the LoadError if it is none."""
+    """Return the value of a JSON text.
+
+    Parameters
+    ----------
+    text : bytes
+        The text.
+    where : str
+        Where it was read, for the message.
+
+    Returns
+    -------
+    object
+        The parsed value.
+
+    Raises
+    ------
+    LoadError
+        If `text` is not JSON.
+    """
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -79,7 +115,23 @@ def parse_json(text: bytes, where: str) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the whole of a small file; LoadError if it cannot be read."""
+    """Return the whole of a small file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bytes
+        Its content.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -87,7 +139,23 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file; LoadError if it cannot be read or is not UTF-8."""
+    """Return the lines of a UTF-8 file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    list of str
+        The lines without their ends.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read, or is not UTF-8.
+    """
     try:
         # Not splitlines(): a token may hold any of the rarer characters at which that splits.
         text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
@@ -97,5 +165,18 @@ def read_lines(path: Path) -> list[str]:
 
 
 def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the LoadError for a file that the system does not let us read."""
+    """Return the error for a file that the system does not let us read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : OSError
+        What the system said.
+
+    Returns
+    -------
+    LoadError
+        The error to raise.
+    """
     return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

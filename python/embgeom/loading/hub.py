@@ -27,7 +27,29 @@ class HubRepo:
     """A model repository on the Hugging Face Hub, or its copy in the local cache.
 
     The first file that is found fixes the commit, so that all files are of one state of the repository.
-    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` are honoured.
+    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
+
+    Parameters
+    ----------
+    repo_id : str
+        ``name`` or ``owner/name``.
+    revision : str, optional
+        Branch, tag or commit; the main branch by default.
+    cache_dir : str or path-like, optional
+        The folder of the cache; that of huggingface_hub by default.
+    token : str or bool, optional
+        The access token; by default the one that is logged in.
+    local_files_only : bool
+        Whether to use what the cache holds and fetch nothing.
+    progress : bool
+        Whether to show progress bars of downloads.
+
+    Attributes
+    ----------
+    name : str
+        The id of the repository.
+    revision : str or None
+        The commit the files are of, once one was found.
     """
 
     def __init__(
@@ -50,6 +72,16 @@ class HubRepo:
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, fetched if need be; None if the repository has none such.
+
+        Parameters
+        ----------
+        filename : str
+            The path of the file inside the repository.
+
+        Returns
+        -------
+        Path or None
+            The file in the local cache.
 
         Raises
         ------

@@ -36,28 +36,34 @@ def load(
 
     Parameters
     ----------
-    model
+    model : str or path-like
         A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; or a
         Hugging Face id, ``name`` or ``owner/name``. What exists here comes before an id.
-    which
-        ``"input"`` for the embedding, ``"output"`` for the unembedding. They are the same in a tied model.
-    tensor
+    which : {"input", "output"}
+        Embedding or unembedding. They are the same in a tied model.
+    tensor : str, optional
         The name of the tensor, where the usual names and the shapes do not decide.
-    tokens
+    tokens : sequence of str, or str or Path, optional
         The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
         a line, .json with a list, a vocab.json or a tokenizer.json).
-    revision, cache_dir, token, local_files_only
-        As in huggingface_hub; only for an id.
-    threads
-        Threads for the scan of the rows.
-    progress
-        Show progress bars.
+    revision : str, optional
+        Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as are the next three.
+    cache_dir : str or path-like, optional
+        The folder of the cache.
+    token : str or bool, optional
+        The access token for gated and private models.
+    local_files_only : bool
+        Whether to use what the cache holds and fetch nothing.
+    threads : int, optional
+        Threads for the scan of the rows; every core available to the process by default.
+    progress : bool
+        Whether to show progress bars.
 
     Returns
     -------
     Embeddings
-        The matrix (V, d) float32, read-only; a view of the file itself where it is stored so. float16 and
-        bfloat16 are converted exactly, float64 is rounded.
+        With ``matrix`` (V, d) float32, read-only. float16 and bfloat16 are converted exactly, float64 is
+        rounded.
 
     Raises
     ------
@@ -66,6 +72,14 @@ def load(
         NaN or infinity. The message names the value and the way out.
     InputError
         If `which` is neither ``"input"`` nor ``"output"``.
+
+    Notes
+    -----
+    One tensor is read, by memory map, and the file's other tensors are not touched. Stored as float32 in C
+    order, it is not copied: the matrix is the file's own pages, which the system may drop and read again.
+    Any other type costs one converted copy of 4 V d bytes, made in pieces of 16 MiB. Members of a .npz and
+    PyTorch files of the format before 1.6 cannot be mapped, and are read into memory. Every row is then
+    visited once, for its norm and for NaN and infinity.
 
     Examples
     --------

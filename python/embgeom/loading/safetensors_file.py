@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, check_dtype, to_float32
@@ -35,13 +35,18 @@ class _Entry:
 class SafetensorsFile:
     """An open safetensors file.
 
+    Parameters
+    ----------
+    path : Path
+        The file.
+
     Attributes
     ----------
-    path
+    path : Path
         The file.
-    names
+    names : tuple of str
         The tensors it holds.
-    aliases
+    aliases : dict of str to str
         Tensors left out because they share memory with one that is held: name -> held name.
 
     Raises
@@ -72,8 +77,26 @@ class SafetensorsFile:
         """Return the stored type of a tensor, as the file names it."""
         return self._entries[name].dtype
 
-    def read(self, name: str, *, progress: bool = False) -> NDArray[np.float32]:
-        """One tensor as float32: a view of the file where it is stored so, else a converted copy."""
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Read one tensor as float32.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+        progress : bool
+            Whether to show a progress bar of the conversion.
+
+        Returns
+        -------
+        ndarray of float32
+            A view of the file where it is stored so, else a converted copy.
+
+        Raises
+        ------
+        LoadError
+            If the tensor is of no type that can be read, or the file cannot be mapped.
+        """
         entry = self._entries[name]
         check_dtype(entry.dtype, f"{name} in {self.path}")
         read_as = READ_AS[entry.dtype]

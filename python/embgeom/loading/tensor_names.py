@@ -45,7 +45,17 @@ _MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word", re.IGNOREC
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensor to read, whether the model ties it to the other side, and what was odd."""
+    """The tensor to read.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the checkpoint.
+    tied : bool
+        Whether the model uses it on the other side, too.
+    notes : tuple of str
+        What was odd, each a sentence.
+    """
 
     name: str
     tied: bool
@@ -59,14 +69,21 @@ def choose_tensor(
 
     Parameters
     ----------
-    checkpoint, config
-        The model.
-    which
-        ``"input"`` or ``"output"``.
-    tensor
-        The user's own choice of a name, or None.
-    vocabulary
+    checkpoint : Checkpoint
+        The tensors of the model.
+    config : ModelConfig
+        What its config.json says.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    tensor : str or None
+        The user's own choice of a name.
+    vocabulary : int
         How many tokens the tokenizer has.
+
+    Returns
+    -------
+    Choice
+        The tensor, which the checkpoint holds under that name.
 
     Raises
     ------

@@ -29,17 +29,17 @@ _MAX_ID = 1 << 26
 class TokenTable:
     """The tokens of one tokenizer by id.
 
-    Parameters
+    Attributes
     ----------
-    file
+    file : Path or None
         Where they were read.
-    tokens
+    tokens : dict of int to str
         id -> token, as the tokenizer writes it.
-    spelling
+    spelling : Spelling
         How the tokenizer writes text.
-    added
+    added : frozenset of int
         Ids of tokens added as plain text, which spell their content.
-    special
+    special : frozenset of int
         Ids of special tokens, which spell nothing.
     """
 
@@ -64,6 +64,16 @@ class TokenTable:
 
 def read_tokens(source: Source) -> TokenTable:
     """Read the tokens of the model at `source`: tokenizer.json, else vocab.json, else vocab.txt.
+
+    Parameters
+    ----------
+    source : Source
+        The model's files.
+
+    Returns
+    -------
+    TokenTable
+        The tokens by id.
 
     Raises
     ------
@@ -91,7 +101,25 @@ def read_tokens(source: Source) -> TokenTable:
 
 
 def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> TokenTable:
-    """Read one tokenizer.json; `special` are contents known to be special from elsewhere."""
+    """Read one tokenizer.json.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    special : frozenset of str
+        Contents of tokens known to be special from elsewhere.
+
+    Returns
+    -------
+    TokenTable
+        The tokens by id.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read, or the tokenizers library cannot read it.
+    """
     content = read_json(path)
     tokenizer = _open_tokenizer(path)
     model = content["model"]
@@ -107,7 +135,25 @@ def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> To
 
 
 def vocabulary_table(vocabulary: Any, path: Path) -> TokenTable:
-    """Return the tokens of a table token -> row, or of a list of (token, score), without special ones."""
+    """Return the tokens of a table token -> row, or of a list of (token, score), without special ones.
+
+    Parameters
+    ----------
+    vocabulary : object
+        What a JSON file holds.
+    path : Path
+        That file.
+
+    Returns
+    -------
+    TokenTable
+        The tokens by row.
+
+    Raises
+    ------
+    LoadError
+        If `vocabulary` is neither such a table nor such a list, or is empty.
+    """
     return _table(path, _checked(vocabulary, path), [], Spelling(), frozenset())
 
 
@@ -159,7 +205,7 @@ def _checked(vocabulary: Any, path: Path) -> dict[str, int]:
 
 
 def _spelling(content: Mapping[str, Any], model: Mapping[str, Any]) -> Spelling:
-    """How a tokenizer.json writes text: by its decoder, else by what splits and normalises the text."""
+    """How a tokenizer.json writes text: by its decoder, else by what splits and normalizes the text."""
     parts = list(_parts(content.get("decoder"))) or [
         *_parts(content.get("pre_tokenizer")),
         *_parts(content.get("normalizer")),

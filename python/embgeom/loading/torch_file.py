@@ -7,20 +7,32 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, to_float32
 
 _STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
-# Training frameworks put the model beside the optimiser, under one of these.
+# Training frameworks put the model beside the optimizer, under one of these.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
 class TorchFile:
-    """An open PyTorch checkpoint; `names`, `shape`, `dtype` and `read` as in `SafetensorsFile`.
+    """An open PyTorch checkpoint, used like a `SafetensorsFile`.
 
-    `aliases` are the names, held as well, of tensors that share the memory of an earlier one.
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : tuple of str
+        The tensors it holds.
+    aliases : dict of str to str
+        Those of `names` that share the memory of an earlier one: name -> earlier name.
 
     Raises
     ------
@@ -47,8 +59,26 @@ class TorchFile:
         stored = str(self._tensors[name].dtype)
         return _STORED.get(stored, stored)
 
-    def read(self, name: str, *, progress: bool = False) -> NDArray[np.float32]:
-        """One tensor as float32: a view of the file where it is stored so, else a converted copy."""
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Read one tensor as float32.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+        progress : bool
+            Whether to show a progress bar of the conversion.
+
+        Returns
+        -------
+        ndarray of float32
+            A view of the file where it is stored so, else a converted copy.
+
+        Raises
+        ------
+        LoadError
+            If the tensor is of no type that can be read.
+        """
         import torch
 
         tensor, stored = self._tensors[name].detach(), self.dtype(name)
