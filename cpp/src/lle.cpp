@@ -57,7 +57,7 @@ class Solver {
         }
         fill_gram(i, space);
         const bool deficient = distinct < k || meets_token || k > x_.cols || rank(space) < k;
-        if (!solve_regularised(space, deficient)) return LleStatus::singular;
+        if (!solve_regularized(space, deficient)) return LleStatus::singular;
         distance = residual(i, space);
         if (distinct < k || meets_token) return LleStatus::duplicate;
         return deficient ? LleStatus::rank_deficient : LleStatus::ok;
@@ -127,7 +127,7 @@ class Solver {
     }
 
     // A deficient G without regularization has no unique solution, whatever rounding makes of its pivots.
-    bool solve_regularised(Workspace& space, bool deficient) const {
+    bool solve_regularized(Workspace& space, bool deficient) const {
         if (deficient && reg_ == 0.0) return false;
         const std::size_t k = neighbors_.cols;
         const double ridge = reg_ * trace(space);
