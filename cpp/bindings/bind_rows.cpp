@@ -9,7 +9,7 @@ namespace {
 
 std::tuple<Doubles, LongIntegers> scan_rows(const Rows& x, int threads, const py::object& progress) {
     auto [norms, first_equal] = run_unlocked(progress, [&](Monitor& monitor) {
-        std::vector<double> lengths = squared_norms(view(x), threads, monitor);
+        std::vector<double> lengths = squared_norms(view(x), "x", threads, monitor);
         for (double& length : lengths) length = std::sqrt(length);
         return std::pair(std::move(lengths), first_equal_rows(view(x), threads, monitor));
     });

@@ -3,7 +3,7 @@
 #include <pybind11/pybind11.h>
 
 #include <chrono>
-#include <string>
+#include <thread>
 
 #include "embgeom/parallel.hpp"
 
@@ -23,9 +23,22 @@ class PythonMonitor : public Monitor {
         // The end of a phase is always told, so that a display can close it.
         if (now - last_ < std::chrono::milliseconds(100) && done < total) return;
         last_ = now;
+        wait_if_finalizing();
         const py::gil_scoped_acquire lock;
         if (PyErr_CheckSignals() != 0) throw py::error_already_set();
         if (!progress_.is_none()) progress_(phase, done, total);
+    }
+
+    // A daemon thread may still compute while the interpreter shuts down. Then the lock is not to be had any
+    // more: taking it would unwind this thread through frames that do not allow it, so the thread waits for
+    // the process to end.
+    static void wait_if_finalizing() {
+#if PY_VERSION_HEX >= 0x030D0000
+        const auto finalizing = [] { return Py_IsFinalizing() != 0; };
+#else
+        const auto finalizing = [] { return _Py_IsFinalizing() != 0; };
+#endif
+        while (finalizing()) std::this_thread::sleep_for(std::chrono::seconds(1));
     }
 
   private:
@@ -38,6 +51,10 @@ template <class Kernel>
 auto run_unlocked(const py::object& progress, Kernel kernel) {
     PythonMonitor monitor(progress);
     const py::gil_scoped_release unlocked;
+    struct Leave {
+        ~Leave() { PythonMonitor::wait_if_finalizing(); }
+    };
+    const Leave before_taking_the_lock_again;
     return kernel(monitor);
 }
 

@@ -20,6 +20,7 @@ struct Workspace {
     std::vector<double> gram;         // (p, p), lower triangle
     std::vector<double> eigenvalues;  // (p)
     std::vector<double> work;         // of a factorization
+    std::vector<std::int32_t> list;   // the token's neighbors
     std::vector<std::int64_t> equal;
 };
 
@@ -122,29 +123,28 @@ Dimension summarize(std::vector<double>& eigenvalues, double variance) {
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const DimensionResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
-    const MatrixView<const std::int32_t> neighbors = neighborhoods.neighbors;
-    check_neighbors(neighborhoods);
-    check_finite(x, threads, monitor);
+    check_finite(x, "x", threads, monitor);
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
     const Spectrum spectrum(neighborhoods);
 
     std::vector<Workspace> spaces(static_cast<std::size_t>(threads));
-    parallel_for("decompose", neighbors.rows, threads, monitor, [&](std::size_t i, const Worker& worker) {
-        Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
-        constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-        Dimension dimension{-1, nan, nan};
-        if (has_all_neighbors(neighbors.row(i), neighbors.cols)) {
-            if (distinct_neighbors(neighbors.row(i), neighbors.cols, first_equal, space.equal) == 1) {
-                dimension = {0, 0.0, 1.0};
-            } else {
-                spectrum.compute(neighbors.row(i), space);
-                dimension = summarize(space.eigenvalues, variance);
-            }
-        }
-        result.components[i] = dimension.components;
-        result.participation_ratio[i] = static_cast<float>(dimension.participation_ratio);
-        result.explained[i] = static_cast<float>(dimension.explained);
-    });
+    parallel_for("decompose", neighborhoods.neighbors.rows, threads, monitor,
+                 [&](std::size_t i, const Worker& worker) {
+                     Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
+                     constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+                     Dimension dimension{-1, nan, nan};
+                     if (take_neighbors(neighborhoods, i, space.list)) {
+                         if (distinct_neighbors(space.list, first_equal, space.equal) == 1) {
+                             dimension = {0, 0.0, 1.0};
+                         } else {
+                             spectrum.compute(space.list.data(), space);
+                             dimension = summarize(space.eigenvalues, variance);
+                         }
+                     }
+                     result.components[i] = dimension.components;
+                     result.participation_ratio[i] = static_cast<float>(dimension.participation_ratio);
+                     result.explained[i] = static_cast<float>(dimension.explained);
+                 });
 }
 
 }  // namespace embgeom

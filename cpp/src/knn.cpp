@@ -44,7 +44,7 @@ class Search {
           monitor_(monitor),
           indices_(indices),
           similarities_(similarities),
-          base_squared_norms_(squared_norms(question.base, threads, monitor)),
+          base_squared_norms_(squared_norms(question.base, "x", threads, monitor)),
           query_squared_norms_(norms_of_queries()),
           scores_(question.metric, question.queries, base_, query_squared_norms_, base_squared_norms_),
           tiles_(question.queries, base_, query_squared_norms_, base_squared_norms_, threads),
@@ -69,7 +69,7 @@ class Search {
 
     std::vector<double> norms_of_queries() const {
         if (!question_.queries_are_base_rows)
-            return squared_norms(question_.queries.matrix, threads_, monitor_);
+            return squared_norms(question_.queries.matrix, "queries", threads_, monitor_);
         if (is_self_join()) return base_squared_norms_;
         std::vector<double> norms(question_.queries.size);
         for (std::size_t i = 0; i < norms.size(); ++i) {
@@ -108,7 +108,7 @@ class Search {
         std::vector<std::vector<Candidates::Entry>> scratch(static_cast<std::size_t>(threads_));
         parallel_for("multiply", tiles, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
             const auto [query_block, base_block] = place(task);
-            const Tile tile = tiles_.compute(query_block, base_block, worker.id());
+            const Tile tile = tiles_.compute(query_block, base_block, worker);
             auto& space = scratch[static_cast<std::size_t>(worker.id())];
             {
                 const std::lock_guard lock(locks[query_block]);
@@ -250,8 +250,7 @@ class Search {
             limits.push_back(scores_.below(i, scores_.exact(i, static_cast<std::size_t>(last))));
         }
         for (std::size_t block = 0; block < tiles_.base_blocks(); ++block) {
-            worker.checkpoint();
-            const Tile tile = tiles_.compute_listed(batch, block, worker.id());
+            const Tile tile = tiles_.compute_listed(batch, block, worker);
             for (std::size_t r = 0; r < batch.size(); ++r) {
                 const std::size_t i = batch[r];
                 visit_above(

@@ -22,6 +22,7 @@ struct Workspace {
     std::vector<double> weights;      // (k)
     std::vector<double> offset;       // of the token from its reconstruction, over a piece
     std::vector<double> work;         // of a factorization
+    std::vector<std::int32_t> list;   // the token's neighbors
     std::vector<std::int64_t> equal;
 
     explicit Workspace(std::size_t k, std::size_t d)
@@ -34,6 +35,7 @@ class Solver {
         : x_(neighborhoods.tokens.matrix),
           tokens_(neighborhoods.tokens),
           neighbors_(neighborhoods.neighbors),
+          neighborhoods_(neighborhoods),
           first_equal_(first_equal),
           reg_(reg) {}
 
@@ -41,13 +43,12 @@ class Solver {
     // too.
     LleStatus solve(std::size_t i, Workspace& space, double& distance) const {
         const std::size_t k = neighbors_.cols;
-        const std::int32_t* list = neighbors_.row(i);
         distance = std::numeric_limits<double>::quiet_NaN();
         std::fill(space.weights.begin(), space.weights.end(), distance);
-        if (!has_all_neighbors(list, k)) return LleStatus::no_neighbors;
+        if (!take_neighbors(neighborhoods_, i, space.list)) return LleStatus::no_neighbors;
 
         const std::int64_t token = first_equal_[tokens_.row_number(i)];
-        const std::size_t distinct = distinct_neighbors(list, k, first_equal_, space.equal);
+        const std::size_t distinct = distinct_neighbors(space.list, first_equal_, space.equal);
         const bool meets_token =
             std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
         if (meets_token && distinct == 1) {
@@ -67,9 +68,8 @@ class Solver {
     // Rows x_i - x_j of the neighbors j, over coordinates [begin, begin + width).
     void fill_differences(std::size_t i, std::size_t begin, std::size_t width, Workspace& space) const {
         const float* token = tokens_.row(i) + begin;
-        const std::int32_t* list = neighbors_.row(i);
         for (std::size_t j = 0; j < neighbors_.cols; ++j) {
-            const float* neighbor = x_.row(static_cast<std::size_t>(list[j])) + begin;
+            const float* neighbor = x_.row(static_cast<std::size_t>(space.list[j])) + begin;
             double* difference = &space.differences[j * width];
             for (std::size_t l = 0; l < width; ++l) {
                 difference[l] = static_cast<double>(token[l]) - static_cast<double>(neighbor[l]);
@@ -148,6 +148,7 @@ class Solver {
     MatrixView<const float> x_;
     RowSet tokens_;
     MatrixView<const std::int32_t> neighbors_;
+    const Neighborhoods& neighborhoods_;
     const std::vector<std::int64_t>& first_equal_;
     double reg_;
 };
@@ -158,8 +159,7 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
          const LleResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const std::size_t k = neighborhoods.neighbors.cols;
-    check_neighbors(neighborhoods);
-    check_finite(x, threads, monitor);
+    check_finite(x, "x", threads, monitor);
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
     const Solver solver(neighborhoods, first_equal, reg);
 

@@ -7,30 +7,24 @@
 
 namespace embgeom {
 
-void check_neighbors(const Neighborhoods& neighborhoods) {
+bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vector<std::int32_t>& list) {
     const auto n = static_cast<std::int64_t>(neighborhoods.tokens.matrix.rows);
-    const auto& neighbors = neighborhoods.neighbors;
-    for (std::size_t i = 0; i < neighbors.rows; ++i) {
-        const std::int32_t* list = neighbors.row(i);
-        const std::int32_t* bad =
-            std::find_if(list, list + neighbors.cols, [n](std::int32_t j) { return j < -1 || j >= n; });
-        if (bad != list + neighbors.cols) {
-            throw InvalidInput("neighbors[" + std::to_string(i) + ", " + std::to_string(bad - list) + "] = " +
-                               std::to_string(*bad) + " is no row of x, which has " + std::to_string(n) +
-                               " rows: row numbers lie in [0, n), and -1 stands for no neighbor");
-        }
+    const std::int32_t* row = neighborhoods.neighbors.row(i);
+    list.assign(row, row + neighborhoods.neighbors.cols);
+    const auto bad = std::find_if(list.begin(), list.end(), [n](std::int32_t j) { return j < -1 || j >= n; });
+    if (bad != list.end()) {
+        throw InvalidInput("neighbors[" + std::to_string(i) + ", " + std::to_string(bad - list.begin()) +
+                           "] = " + std::to_string(*bad) + " is no row of x, which has " + std::to_string(n) +
+                           " rows: row numbers lie in [0, n), and -1 stands for no neighbor");
     }
+    return std::find(list.begin(), list.end(), -1) == list.end();
 }
 
-bool has_all_neighbors(const std::int32_t* neighbors, std::size_t k) {
-    return std::all_of(neighbors, neighbors + k, [](std::int32_t j) { return j >= 0; });
-}
-
-std::size_t distinct_neighbors(const std::int32_t* neighbors, std::size_t k,
+std::size_t distinct_neighbors(const std::vector<std::int32_t>& list,
                                const std::vector<std::int64_t>& first_equal,
                                std::vector<std::int64_t>& scratch) {
-    scratch.resize(k);
-    for (std::size_t j = 0; j < k; ++j) scratch[j] = first_equal[static_cast<std::size_t>(neighbors[j])];
+    scratch.clear();
+    for (const std::int32_t j : list) scratch.push_back(first_equal[static_cast<std::size_t>(j)]);
     std::sort(scratch.begin(), scratch.end());
     return static_cast<std::size_t>(std::unique(scratch.begin(), scratch.end()) - scratch.begin());
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <random>
 #include <string>
 #include <unordered_map>
 
@@ -14,17 +15,23 @@ namespace {
 
 constexpr std::size_t rows_per_task = 256;
 
-[[noreturn]] void throw_not_finite(MatrixView<const float> x, std::size_t row) {
+[[noreturn]] void throw_not_finite(MatrixView<const float> x, const char* name, std::size_t row) {
     const float* values = x.row(row);
-    const float* bad = std::find_if(values, values + x.cols, [](float v) { return !std::isfinite(v); });
-    throw InvalidInput("row " + std::to_string(row) + ", column " + std::to_string(bad - values) + " holds " +
-                       (std::isnan(*bad) ? "NaN" : "an infinity") +
+    std::size_t column = 0;
+    while (column + 1 < x.cols && std::isfinite(values[column])) ++column;
+    throw InvalidInput(std::string(name) + ": row " + std::to_string(row) + ", column " +
+                       std::to_string(column) + " holds " +
+                       (std::isnan(values[column]) ? "NaN" : "an infinity") +
                        ": every value must be finite; drop the row or repair it");
 }
 
 // A multiplicative hash over the bits of the values; adding 0 turns -0.0 into 0.0.
+// Its start differs from process to process, so that nobody can write a file whose rows all meet in one
+// place; equality, and so the result, does not depend on it.
 std::uint64_t row_hash(const float* row, std::size_t d) {
-    std::uint64_t hash = 0x9E3779B97F4A7C15U;
+    static const std::uint64_t start =
+        (std::uint64_t{std::random_device{}()} << 32U) | std::random_device{}();
+    std::uint64_t hash = start;
     for (std::size_t l = 0; l < d; ++l) {
         hash = (hash ^ std::bit_cast<std::uint32_t>(row[l] + 0.0F)) * 0xD6E8FEB86659FD93U;
         hash ^= hash >> 32U;
@@ -34,7 +41,8 @@ std::uint64_t row_hash(const float* row, std::size_t d) {
 
 }  // namespace
 
-std::vector<double> squared_norms(MatrixView<const float> x, int threads, Monitor& monitor) {
+std::vector<double> squared_norms(MatrixView<const float> x, const char* name, int threads,
+                                  Monitor& monitor) {
     std::vector<double> norms(x.rows);
     parallel_ranges("scan rows", x.rows, rows_per_task, threads, monitor,
                     [&](std::size_t begin, std::size_t end, const Worker&) {
@@ -43,12 +51,12 @@ std::vector<double> squared_norms(MatrixView<const float> x, int threads, Monito
     // The square of a finite float32 is far inside the range of float64, so a sum is finite only where
     // every value is.
     const auto bad = std::find_if(norms.begin(), norms.end(), [](double v) { return !std::isfinite(v); });
-    if (bad != norms.end()) throw_not_finite(x, static_cast<std::size_t>(bad - norms.begin()));
+    if (bad != norms.end()) throw_not_finite(x, name, static_cast<std::size_t>(bad - norms.begin()));
     return norms;
 }
 
-void check_finite(MatrixView<const float> x, int threads, Monitor& monitor) {
-    squared_norms(x, threads, monitor);
+void check_finite(MatrixView<const float> x, const char* name, int threads, Monitor& monitor) {
+    squared_norms(x, name, threads, monitor);
 }
 
 std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, int threads, Monitor& monitor) {
@@ -62,6 +70,7 @@ std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, int thread
     distinct.reserve(x.rows);
     std::vector<std::int64_t> first(x.rows);
     for (std::size_t i = 0; i < x.rows; ++i) {
+        if (i % rows_per_task == 0) monitor.report("compare equal rows", i, x.rows);
         const float* row = x.row(i);
         const auto [begin, end] = distinct.equal_range(hashes[i]);
         const auto equal = std::find_if(begin, end, [&](const auto& entry) {

@@ -78,8 +78,8 @@ void fill_inverse_norms(UnitRows& unit, int threads, Monitor& monitor) {
                     });
 }
 
-UnitRows make_unit_rows(const RowSet& rows, bool center, int threads, Monitor& monitor) {
-    check_finite(rows.matrix, threads, monitor);
+UnitRows make_unit_rows(const RowSet& rows, const char* name, bool center, int threads, Monitor& monitor) {
+    check_finite(rows.matrix, name, threads, monitor);
     UnitRows unit{rows, std::vector<double>(rows.matrix.cols, 0.0), std::vector<double>(rows.size)};
     if (center) fill_mean(unit, threads, monitor);
     fill_inverse_norms(unit, threads, monitor);
@@ -165,8 +165,8 @@ double spread(double pairs, double sum_of_squares, double sum) {
 
 double global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options, int threads,
                          Monitor& monitor) {
-    UnitRows unit_a = make_unit_rows(a, options.center, threads, monitor);
-    UnitRows unit_b = make_unit_rows(b, options.center, threads, monitor);
+    UnitRows unit_a = make_unit_rows(a, "a", options.center, threads, monitor);
+    UnitRows unit_b = make_unit_rows(b, "b", options.center, threads, monitor);
     const std::size_t used = drop_rows_without_direction(unit_a, unit_b);
     if (used < 3) {
         throw InvalidInput("only " + std::to_string(used) + " of " + std::to_string(a.size) +

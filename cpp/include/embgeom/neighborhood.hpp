@@ -15,14 +15,14 @@ struct Neighborhoods {
     MatrixView<const std::int32_t> neighbors;
 };
 
-// Throws InvalidInput that names the place of a row number outside [-1, n).
-void check_neighbors(const Neighborhoods& neighborhoods);
+// Copies the neighbors of token i into `list`. False where one of them is -1, which stands for a neighbor
+// that does not exist (see knn.hpp). Throws InvalidInput that names the place of a row number outside [-1,
+// n): it is the copy that is checked and used, so another thread that writes into the array meanwhile cannot
+// lead the kernel astray.
+bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vector<std::int32_t>& list);
 
-// A -1 stands for a neighbor that does not exist (see knn.hpp).
-bool has_all_neighbors(const std::int32_t* neighbors, std::size_t k);
-
-// The number of different rows (by value) among the k neighbors; `first_equal` comes from rows.hpp.
-std::size_t distinct_neighbors(const std::int32_t* neighbors, std::size_t k,
+// The number of different rows (by value) among the listed ones; `first_equal` comes from rows.hpp.
+std::size_t distinct_neighbors(const std::vector<std::int32_t>& list,
                                const std::vector<std::int64_t>& first_equal,
                                std::vector<std::int64_t>& scratch);
 

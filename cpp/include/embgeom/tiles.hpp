@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "embgeom/matrix_view.hpp"
+#include "embgeom/parallel.hpp"
 
 namespace embgeom {
 
@@ -15,8 +16,9 @@ struct Tile {
     MatrixView<const float> products;
 };
 
-// Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Each worker
-// has its own workspace: two blocks of scaled rows and one of products.
+// Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Rows are scaled
+// and multiplied a piece of their coordinates at a time, so a worker's workspace, about 2 MiB, does not grow
+// with d.
 class Tiles {
   public:
     Tiles(RowSet queries, RowSet base, const std::vector<double>& query_squared_norms,
@@ -27,19 +29,20 @@ class Tiles {
     std::size_t base_blocks() const { return (base_.size + block_ - 1) / block_; }
 
     // The tile stays valid until the worker's next call.
-    Tile compute(std::size_t query_block, std::size_t base_block, int worker);
+    Tile compute(std::size_t query_block, std::size_t base_block, const Worker& worker);
 
-    // Products of the listed queries (at most block() of them) with a block of base rows; the tile's
-    // queries are numbered by their place in the list.
-    Tile compute_listed(const std::vector<std::size_t>& listed, std::size_t base_block, int worker);
+    // Products of the listed queries (at most block() of them) with a block of base rows; the tile's queries
+    // are numbered by their place in the list.
+    Tile compute_listed(const std::vector<std::size_t>& listed, std::size_t base_block, const Worker& worker);
 
   private:
     struct Workspace {
         std::vector<float> queries, base, products;
-        std::size_t packed_query_block;
+        std::vector<std::size_t> numbers;
     };
 
-    Tile multiply(Workspace& space, std::size_t query_begin, std::size_t queries, std::size_t base_block);
+    // Products of the queries that space.numbers lists.
+    Tile multiply(Workspace& space, std::size_t base_block, const Worker& worker);
 
     RowSet queries_, base_;
     const std::vector<double>& query_squared_norms_;
