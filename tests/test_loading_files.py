@@ -272,3 +272,17 @@ def test_a_vocabulary_serves_as_tokens(tmp_path):
 def test_a_missing_file_is_not_looked_for_on_the_hub():
     with pytest.raises(LoadError, match="no such file"):
         load("missing.npz")
+
+
+def test_safetensors_says_each_thing_once(tmp_path):
+    x = matrix(3, 2)
+    path = write_safetensors(tmp_path / "model.safetensors", {"wte.weight": x})
+    with path.open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(LoadError, match="holds 28 bytes of data, but its header tells of 24"):
+        load(path, tokens=["a", "b", "c"])
+    entry = '"wte.weight":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}'
+    header = f"{{{entry},{entry}}}".encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + x.tobytes())
+    with pytest.raises(LoadError, match="twice"):
+        load(path, tokens=["a", "b", "c"])

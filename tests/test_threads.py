@@ -3,6 +3,7 @@
 What could kill or hang the test process runs in a process of its own, with a time limit.
 """
 
+import contextlib
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 import reference
 
-from embgeom import global_similarity, intrinsic_dimension, knn, lle
+import embgeom
+from embgeom import InputError, global_similarity, intrinsic_dimension, knn, lle
 
 # A kernel stops within a second of Ctrl-C; a loaded machine may hold up the process itself for another.
 SECONDS_TO_STOP = 2.0
@@ -257,3 +259,43 @@ def test_results_are_right_under_load():
     with ThreadPoolExecutor(5) as pool:
         for found in pool.map(lambda threads: knn(x, 15, threads=threads), [1, 2, 3, 7, 16]):
             reference.assert_same_neighbors(found.indices, found.similarities, ranking)
+
+
+def test_a_daemon_thread_in_a_kernel_does_not_disturb_the_exit():
+    # The BLAS is taken down under the thread's feet; the exit status must be the program's own.
+    body = """
+        import sys, threading, time
+        import numpy as np
+        import embgeom
+        x = np.random.default_rng(0).standard_normal((12000, 512), dtype=np.float32)
+        lists = np.random.default_rng(1).integers(0, len(x), (len(x), 200), dtype=np.int32)
+        for kernel in (lambda: embgeom.knn(x, 100, threads=2), lambda: embgeom.lle(x, lists, threads=2)):
+            threading.Thread(target=kernel, daemon=True).start()
+        time.sleep(0.4)
+        sys.exit(5)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(body)], timeout=60, check=False)
+    assert done.returncode == 5
+
+
+@pytest.mark.parametrize("name", ["lle", "intrinsic_dimension"])
+def test_lists_that_change_meanwhile_lead_nowhere(name):
+    x = np.random.default_rng(0).standard_normal((500, 16)).astype(np.float32)
+    lists = np.random.default_rng(1).integers(0, 500, (500, 12), dtype=np.int32)
+    stop = threading.Event()
+
+    def disturb():
+        while not stop.is_set():
+            lists[::7] = 2**30
+            lists[::7] = 3
+
+    writer = threading.Thread(target=disturb)
+    writer.start()
+    try:
+        for _ in range(40):
+            # Whether a call meets a wrong number is chance; that it reads no memory but its own is not.
+            with contextlib.suppress(InputError):
+                getattr(embgeom, name)(x, lists, threads=2)
+    finally:
+        stop.set()
+        writer.join()

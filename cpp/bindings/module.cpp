@@ -2,6 +2,7 @@
 
 #include "embgeom/blas.hpp"
 #include "embgeom/error.hpp"
+#include "embgeom/parallel.hpp"
 
 namespace embgeom::bindings {
 
@@ -21,6 +22,9 @@ PYBIND11_MODULE(_core, module) {
     embgeom::blas::use_one_thread();
     pybind11::register_exception<embgeom::InvalidInput>(
         module, "InvalidInput", pybind11::module_::import("embgeom.errors").attr("InputError"));
+    // A daemon thread may be inside a kernel when the interpreter exits.
+    pybind11::module_::import("atexit").attr("register")(pybind11::cpp_function(
+        &embgeom::abandon_loops, pybind11::call_guard<pybind11::gil_scoped_release>()));
     bindings::bind_rows(module);
     bindings::bind_knn(module);
     bindings::bind_lle(module);

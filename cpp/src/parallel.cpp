@@ -4,13 +4,14 @@
 #include <chrono>
 #include <exception>
 #include <mutex>
+#include <set>
 #include <thread>
 #include <vector>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
-#if defined(_OPENMP) && __has_include(<pthread.h>)
+#if __has_include(<pthread.h>)
 #include <pthread.h>
 #endif
 
@@ -70,6 +71,58 @@ struct Region {
     }
 };
 
+// The loops that are running, for abandon_loops. After it, only the thread that called it may start new ones.
+std::mutex loops_mutex;
+std::set<Region*> loops;
+bool exiting = false;
+std::thread::id exiting_thread;
+
+[[noreturn]] void stay_until_exit() {
+    for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+}
+
+// Registers a loop while it runs. A thread whose loop was abandoned, or begins too late, does not come back.
+class Running {
+  public:
+    explicit Running(Region& region) : region_(region) {
+        std::unique_lock lock(loops_mutex);
+        if (abandoned()) {
+            lock.unlock();
+            stay_until_exit();
+        }
+        loops.insert(&region);
+    }
+    Running(const Running&) = delete;
+    Running& operator=(const Running&) = delete;
+    ~Running() {
+        std::unique_lock lock(loops_mutex);
+        loops.erase(&region_);
+        if (abandoned()) {
+            lock.unlock();
+            stay_until_exit();
+        }
+    }
+
+  private:
+    static bool abandoned() { return exiting && exiting_thread != std::this_thread::get_id(); }
+
+    Region& region_;
+};
+
+// A forked child has one thread and none of its parent's loops; the lock must not be held by a thread that it
+// lacks.
+std::atomic<bool> forked{false};
+
+#if __has_include(<pthread.h>)
+[[maybe_unused]] const int fork_handlers =
+    pthread_atfork([] { loops_mutex.lock(); }, [] { loops_mutex.unlock(); },
+                   [] {
+                       forked = true;
+                       loops.clear();
+                       loops_mutex.unlock();
+                   });
+#endif
+
 // Worker 0 is the calling thread, so that the monitor may use what belongs to that thread.
 void run_on_plain_threads(Region& region, int threads) {
     std::vector<std::thread> others;
@@ -88,12 +141,6 @@ void run_on_plain_threads(Region& region, int threads) {
 
 // The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads
 // which it does not have. Such a child uses plain threads instead.
-std::atomic<bool> forked{false};
-
-#if __has_include(<pthread.h>)
-[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] { forked = true; });
-#endif
-
 void run_team(Region& region, int threads) {
     if (forked) {
         run_on_plain_threads(region, threads);
@@ -122,13 +169,28 @@ void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& mo
                   const std::function<void(std::size_t, const Worker&)>& body) {
     Region region{.phase = phase, .tasks = tasks, .monitor = monitor, .body = body};
     const auto team = static_cast<int>(std::min(tasks, static_cast<std::size_t>(threads)));
-    if (team <= 1) {
-        region.work(0);
-    } else {
-        run_team(region, team);
+    {
+        const Running running(region);
+        if (team <= 1) {
+            region.work(0);
+        } else {
+            run_team(region, team);
+        }
     }
     if (region.error) std::rethrow_exception(region.error);
     monitor.report(phase, tasks, tasks);
+}
+
+void abandon_loops() {
+    std::unique_lock lock(loops_mutex);
+    exiting = true;
+    exiting_thread = std::this_thread::get_id();
+    for (Region* region : loops) region->stop = true;
+    for (int round = 0; round < 500 && !loops.empty(); ++round) {
+        lock.unlock();
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+        lock.lock();
+    }
 }
 
 void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,

@@ -36,7 +36,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> FloatMatrix:
     if array.dtype == np.float32:
         return np.require(array, requirements=["C", "A"])
     # An overflow is reported below by its place instead of by NumPy's warning.
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", under="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.itemsize > 4:
         _refuse_overflow(array, matrix, name)
@@ -54,7 +54,8 @@ def as_row_numbers(rows: npt.ArrayLike, row_count: int, name: str = "rows") -> R
         raise InputError(
             f"{name}[{place}] = {array[place]} is no row of x: row numbers lie in [0, {row_count})"
         )
-    return np.ascontiguousarray(array, dtype=np.int64)
+    # A copy, so that nobody can change the numbers after they were checked.
+    return np.array(array, dtype=np.int64, order="C")
 
 
 def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
@@ -73,11 +74,14 @@ def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
 
 
 def _as_array(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{name} is a masked array, whose mask would be lost: fill it or drop its rows")
     try:
         array = np.asarray(x)
-    except ValueError as error:
-        raise InputError(f"{name} is not an array: {error}") from None
-    is_real = array.dtype == np.bool_ or np.issubdtype(array.dtype, np.integer)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError and TypeError are what tensors of other libraries raise that NumPy cannot see into.
+        raise InputError(f"{name} is not an array that NumPy can read: {error}") from None
+    is_real = array.dtype.kind in "bui"
     # Extension types such as ml_dtypes.bfloat16 are of kind "V" and convert to float32 exactly.
     is_real = is_real or np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
     if not is_real:
@@ -87,7 +91,7 @@ def _as_array(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
 
 def _as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     array = _as_array(x, name)
-    if not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "ui" and array.size > 0:
         raise InputError(f"{name} must hold integers, not {array.dtype}")
     return array
 

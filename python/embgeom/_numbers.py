@@ -1,4 +1,4 @@
-"""What whole numbers may be."""
+"""What numbers may be."""
 
 from __future__ import annotations
 
@@ -17,6 +17,14 @@ def whole_number(value: object, name: str, least: int, most: int | None = None, 
         range_ = f"must be at least {least}" if most is None else f"is outside [{least}, {most}]"
         raise InputError(f"{name} = {number} {range_}{hint}")
     return number
+
+
+def real_number(value: object, name: str) -> float:
+    """Return `value` as a float, or say that it is none."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{name} must be a number, not {value!r:.40}") from None
 
 
 def check_seed(seed: int) -> int:

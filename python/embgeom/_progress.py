@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from embgeom.errors import InputError
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
@@ -20,16 +24,19 @@ def reporter(progress: Progress, name: str) -> Iterator[ProgressCallable | None]
     `progress` is what users pass: False for silence, True for a bar on standard error, or a callable of
     their own.
     """
-    if progress is False:
-        yield None
-    elif progress is True:
+    if isinstance(progress, bool | np.bool_):
+        if not progress:
+            yield None
+            return
         bars = _Bars(name)
         try:
             yield bars
         finally:
             bars.close()
-    else:
+    elif callable(progress):
         yield progress
+    else:
+        raise InputError(f"progress = {progress!r} must be True, False or a callable (phase, done, total)")
 
 
 class _Bars:

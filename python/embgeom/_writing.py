@@ -86,7 +86,8 @@ def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> N
                 f"{target} holds something already; name another folder, "
                 "or allow to overwrite it (overwrite=True, --overwrite)"
             )
-        if strangers := [name for name in held if name not in RESULT_FILES]:
+        # What a killed run has left of earlier results is ours, too.
+        if strangers := [name for name in held if name not in RESULT_FILES and ".partial-" not in name]:
             raise OutputError(
                 f"{target} also holds {strangers[0]!r}, which would be lost; "
                 "name another folder, or move it away"

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embgeom._arrays import FloatVector, as_matrix
 from embgeom._native import core
 from embgeom._neighborhoods import resolve_neighborhoods
+from embgeom._numbers import real_number
 from embgeom._progress import Progress, reporter
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
@@ -158,9 +159,10 @@ def intrinsic_dimension(
 
 def check_variance(variance: float) -> float:
     """Return `variance` as a float, or say what it may be."""
-    if not 0.0 < variance <= 1.0:
+    share = real_number(variance, "variance")
+    if not 0.0 < share <= 1.0:
         raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
-    return float(variance)
+    return share
 
 
 def default_dimension_k(n: int) -> int:

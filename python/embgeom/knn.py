@@ -132,7 +132,7 @@ def knn(
     [[1, 2], [0, 2], [1, 0]]
     """
     matrix = as_matrix(x)
-    if metric not in get_args(Metric):
+    if not isinstance(metric, str) or metric not in get_args(Metric):
         raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
     if queries is not None and rows is not None:
         raise InputError("give queries (other vectors) or rows (numbers of rows of x), not both")

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embgeom._arrays import FloatMatrix, FloatVector, as_matrix
 from embgeom._native import core
 from embgeom._neighborhoods import resolve_neighborhoods
+from embgeom._numbers import real_number
 from embgeom._progress import Progress, reporter
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
@@ -150,6 +151,7 @@ def lle(
 
 def check_reg(reg: float) -> float:
     """Return `reg` as a float, or say what it may be."""
-    if not (math.isfinite(reg) and reg >= 0.0):
+    number = real_number(reg, "reg")
+    if not (math.isfinite(number) and number >= 0.0):
         raise InputError(f"reg = {reg} must be a finite number of at least 0 (1e-3 is usual)")
-    return float(reg)
+    return number

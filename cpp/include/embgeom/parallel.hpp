@@ -39,6 +39,11 @@ class Worker {
 void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
                   const std::function<void(std::size_t, const Worker&)>& body);
 
+// Stops the loops that other threads are running and waits for them (a few seconds at most), because the
+// process is about to exit: libraries that the loops call are being taken down. Those threads stay where they
+// are until it has exited.
+void abandon_loops();
+
 // The same over ranges [begin, end) of at most `grain` consecutive items.
 void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,
                      const std::function<void(std::size_t, std::size_t, const Worker&)>& body);

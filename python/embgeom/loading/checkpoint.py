@@ -113,7 +113,7 @@ class Checkpoint:
 
         def open_shard(name: str) -> TensorFile:
             parts = PurePosixPath(name)
-            if parts.is_absolute() or ".." in parts.parts:
+            if parts.is_absolute() or ".." in parts.parts or "\0" in name:
                 raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
             path = source.find(name)
             if path is None:

@@ -80,7 +80,7 @@ class ModelConfig:
         merged = {**config, **text}
         tied = merged.get("tie_word_embeddings")
         if not isinstance(tied, bool):
-            tied = False if merged.get("model_type") in _UNTIED_BY_DEFAULT else None
+            tied = False if str(merged.get("model_type")) in _UNTIED_BY_DEFAULT else None
         return cls(_positive(merged, "vocab_size"), _positive(merged, *_WIDTH), tied)
 
 

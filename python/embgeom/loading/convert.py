@@ -95,7 +95,7 @@ def to_float32(
             # A bfloat16 is the upper half of the float32 of the same value.
             np.left_shift(chunk, 16, out=out.view(np.uint32), dtype=np.uint32)
             continue
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", under="ignore"):
             out[...] = chunk
         if stored == "F64":
             _check_overflow(chunk, out, start, tensor)

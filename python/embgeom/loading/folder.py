@@ -88,7 +88,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def parse_json(text: bytes, where: str) -> Any:
+def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
     """Return the value of a JSON text.
 
     Parameters
@@ -97,6 +97,8 @@ def parse_json(text: bytes, where: str) -> Any:
         The text.
     where : str
         Where it was read, for the message.
+    unique_keys : bool
+        Whether to refuse an object that holds a key twice; otherwise the last one counts.
 
     Returns
     -------
@@ -108,8 +110,15 @@ def parse_json(text: bytes, where: str) -> Any:
     LoadError
         If `text` is not JSON.
     """
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return content
+
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=once if unique_keys else None)
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
 

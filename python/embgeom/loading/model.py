@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read_array, token_table
@@ -76,7 +77,9 @@ def load(
     Notes
     -----
     One tensor is read, by memory map, and the file's other tensors are not touched. Stored as float32 in C
-    order, it is not copied: the matrix is the file's own pages, which the system may drop and read again.
+    order, it is not copied: the matrix is the file's own pages, which the system may drop and read again. So
+    the file must stay as it is while the matrix is in use; a process that reads pages which are gone is ended
+    by the system.
     Any other type costs one converted copy of 4 V d bytes, made in pieces of 16 MiB. Members of a .npz and
     PyTorch files of the format before 1.6 cannot be mapped, and are read into memory. Every row is then
     visited once, for its norm and for NaN and infinity.
@@ -89,6 +92,7 @@ def load(
     >>> embgeom.loading.load(path)
     Embeddings('pets', input, 2 x 2)
     """
+    threads = resolve_threads(threads)
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
     path = _local_path(model)

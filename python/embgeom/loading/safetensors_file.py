@@ -61,6 +61,7 @@ class SafetensorsFile:
         metadata = header.pop("__metadata__", None)
         self._entries = {name: _entry(path, name, value, data_bytes) for name, value in header.items()}
         _check_overlap(path, self._entries)
+        _check_covered(path, self._entries, data_bytes)
         self.names: tuple[str, ...] = tuple(self._entries)
         notes = metadata.items() if isinstance(metadata, dict) else ()
         self.aliases: dict[str, str] = {
@@ -126,7 +127,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
             text = stream.read(length)
     except OSError as error:
         raise unreadable(path, error) from error
-    header = parse_json(text, f"the header of {path}")
+    header = parse_json(text, f"the header of {path}", unique_keys=True)
     if not isinstance(header, dict):
         raise LoadError(
             f"the header of {path} is a JSON {type(header).__name__}, not an object; fetch it again"
@@ -171,3 +172,12 @@ def _check_overlap(path: Path, entries: dict[str, _Entry]) -> None:
             raise LoadError(
                 f"{path}: {name} and {following} overlap in the data; the file is corrupt, fetch it again"
             )
+
+
+def _check_covered(path: Path, entries: dict[str, _Entry], data_bytes: int) -> None:
+    used = max((entry.end for entry in entries.values()), default=0)
+    if used != data_bytes:
+        raise LoadError(
+            f"{path} holds {data_bytes} bytes of data, but its header tells of {used}; "
+            "the file is corrupt, fetch it again"
+        )

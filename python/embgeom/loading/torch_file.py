@@ -83,7 +83,11 @@ class TorchFile:
 
         tensor, stored = self._tensors[name].detach(), self.dtype(name)
         check_dtype(stored, f"{name} in {self.path}")
-        raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
+        try:
+            raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
+        except (RuntimeError, TypeError) as error:
+            # A tensor may have no data (of device "meta") or a layout that NumPy has not.
+            raise LoadError(f"{name} in {self.path} is no plain array: {_first_line(error)}") from error
         return to_float32(raw, stored, name, progress=progress)
 
 
