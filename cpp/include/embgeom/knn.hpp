@@ -38,7 +38,7 @@ void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<
          MatrixView<float> similarities);
 
 // The width of the two arrays: k, and room for further candidates which takes at most 128 MiB over all
-// queries.
+// queries, but is never less than 16 places for each (beyond a million queries, 128 bytes for each).
 std::size_t knn_capacity(const KnnQuestion& question);
 
 }  // namespace embgeom
