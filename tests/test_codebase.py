@@ -18,7 +18,11 @@ import embgeom
 ROOT = Path(__file__).resolve().parents[1]
 CPP = sorted([*ROOT.glob("cpp/**/*.hpp"), *ROOT.glob("cpp/**/*.cpp")])
 PYTHON = sorted(ROOT.glob("python/**/*.py"))
-SOURCES = [*CPP, *PYTHON, *sorted(ROOT.glob("tests/*.py")), *sorted(ROOT.glob("benchmarks/*.py"))]
+SOURCES = [
+    *CPP,
+    *PYTHON,
+    *(path for home in ("tests", "benchmarks", "training") for path in sorted(ROOT.glob(f"{home}/*.py"))),
+]
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(embgeom.__path__, "embgeom.")

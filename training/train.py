@@ -1,0 +1,139 @@
+"""The training loop: seeded, resumable from its last checkpoint, with the loss of every step on record."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import (
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from training.data import blocks
+from training.models import Recipe
+
+# On one thread sums run in one order, so that a run can be repeated to the bit on the same kind of processor.
+THREADS = 1
+
+SAVE_EVERY = 250
+EVALUATE_EVERY = 500
+
+
+class Blocks(Dataset[dict[str, torch.Tensor]]):
+    """Rows of tokens, each predicted from those before it."""
+
+    def __init__(self, stream: np.ndarray) -> None:
+        self.rows = torch.from_numpy(blocks(stream))
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+
+
+class StopAfter(TrainerCallback):
+    """Ends a run early without changing its schedule, which is laid out for all its steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        control.should_training_stop |= state.global_step >= self.steps
+
+
+class Report(TrainerCallback):
+    """Prints a line now and then: the log of every step is for the record, not for reading."""
+
+    def __init__(self, every: int = 50) -> None:
+        self.every = every
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **_: Any,
+    ) -> None:
+        for name, what in (("loss", "loss"), ("eval_loss", "held-out loss")):
+            if logs and name in logs and (name != "loss" or state.global_step % self.every == 0):
+                print(f"step {state.global_step} of {state.max_steps}: {what} {logs[name]:.4f}", flush=True)
+
+
+def train(recipe: Recipe, data: Path, run: Path, stop_after: int | None = None) -> list[dict[str, float]]:
+    """Train into `run`, going on from its last whole checkpoint, and return the log of losses."""
+    torch.set_num_threads(THREADS)
+    trainer = Trainer(
+        model=recipe.build(),
+        args=_arguments(recipe, run),
+        train_dataset=Blocks(np.load(data / "training.npy")),
+        eval_dataset=Blocks(np.load(data / "held_out.npy")),
+        callbacks=[Report(), *([StopAfter(stop_after)] if stop_after else [])],
+    )
+    trainer.remove_callback(PrinterCallback)
+    checkpoint = _last_checkpoint(run)
+    print(f"{recipe.name}: from {checkpoint.name if checkpoint else 'the start'}", flush=True)
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if stop_after is None:
+        trainer.save_model(str(run / "final"))
+        trainer.state.save_to_json(str(run / "final" / "trainer_state.json"))
+    log: list[dict[str, float]] = trainer.state.log_history
+    return log
+
+
+def hyperparameters(recipe: Recipe) -> dict[str, Any]:
+    """Return all that decides what is learned, under the names of `transformers.TrainingArguments`."""
+    return {
+        "per_device_train_batch_size": recipe.batch,
+        "max_steps": recipe.steps,
+        "learning_rate": recipe.learning_rate,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": 200,
+        "weight_decay": 0.1,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.95,
+        "max_grad_norm": 1.0,
+        "seed": recipe.seed,
+        "data_seed": recipe.seed,
+    }
+
+
+def _arguments(recipe: Recipe, run: Path) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(run),
+        **hyperparameters(recipe),
+        per_device_eval_batch_size=16,
+        use_cpu=True,
+        logging_steps=1,
+        eval_strategy="steps",
+        eval_steps=EVALUATE_EVERY,
+        prediction_loss_only=True,
+        save_steps=SAVE_EVERY,
+        save_total_limit=2,
+        disable_tqdm=True,
+        log_level="error",
+        report_to=[],
+    )
+
+
+def _last_checkpoint(run: Path) -> Path | None:
+    """Return the newest checkpoint that was written to its end: the trainer's state is its last file."""
+    for folder in sorted(run.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+        try:
+            json.loads((folder / "trainer_state.json").read_text())
+        except (OSError, ValueError):
+            continue
+        return folder
+    return None
