@@ -1,7 +1,8 @@
-"""Embedding matrices of two real models, and what other libraries computed on them.
+"""Embedding matrices of real models, and what other libraries computed on some of them.
 
-The files are no part of the project. They are looked for in $EMBGEOM_TEST_DATA, in shared/data of the
-checkout and in shared/data beside it; a test that needs them skips, saying so, where they are absent.
+Two models come with the package. The files of the others are no part of the project: they are looked for in
+$EMBGEOM_TEST_DATA, in shared/data of the checkout and in shared/data beside it; a test that needs them skips,
+saying so, where they are absent.
 """
 
 import json
@@ -11,8 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from embgeom import examples
+
 ROOT = Path(__file__).resolve().parents[1]
-MODELS = ("stories260k", "tinystories-656k")
+FOREIGN = ("stories260k", "tinystories-656k")
+EXAMPLES = ("example:small", "example:large")
+MODELS = ("example:small", *FOREIGN)
+ITEM_TYPES = {"F32": "<f4", "F16": "<f2"}
 
 
 def find(relative):
@@ -29,17 +35,19 @@ def find(relative):
 def embeddings(model):
     """Return the (n, d) float32 token embeddings, read from the safetensors file without any library.
 
-    A safetensors file is: length of the header (8 bytes, little endian), header (JSON), tensors. Both models
-    are tied, and a tied file may hold the matrix under the name of the output layer alone.
+    A safetensors file is: length of the header (8 bytes, little endian), header (JSON), tensors. A tied file
+    may hold the matrix under the name of the output layer alone.
     """
-    data = find(f"models/{model}/model.safetensors").read_bytes()
+    folder = examples.resolve(model) or find(f"models/{model}")
+    data = (folder / "model.safetensors").read_bytes()
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
-    name = next(n for n in ("model.embed_tokens.weight", "lm_head.weight") if n in header)
-    assert header[name]["dtype"] == "F32"
+    names = ("transformer.wte.weight", "model.embed_tokens.weight", "lm_head.weight")
+    name = next(n for n in names if n in header)
     first, last = header[name]["data_offsets"]
-    tensor = np.frombuffer(data[8 + length + first : 8 + length + last], dtype="<f4")
-    return tensor.reshape(header[name]["shape"])
+    stored = ITEM_TYPES[header[name]["dtype"]]
+    tensor = np.frombuffer(data[8 + length + first : 8 + length + last], dtype=stored)
+    return tensor.reshape(header[name]["shape"]).astype(np.float32)
 
 
 def peers(model):

@@ -65,6 +65,7 @@ SHAPES = {
     # name: (n, d, k, rows by default); the thorough profile takes 2,000 rows of each.
     "tinystories-656k k=1200": (2048, 128, 1200, 500),
     "tinystories-656k k=50": (2048, 128, 50, 700),
+    "example:small k=409": (4096, 128, 409, 200),
     "1500 x 64 k=1200": (1500, 64, 1200, 300),
     "3000 x 256 k=300": (3000, 256, 300, 300),
     "4000 x 768 k=1200": (4000, 768, 1200, 200),

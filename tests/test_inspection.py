@@ -190,7 +190,7 @@ def test_parameters_of_a_token(options, message):
         embgeom.inspect_token(model(with_zeros()), "word1", **options)
 
 
-def test_the_real_model():
+def test_letters_need_the_most_dimensions():
     embeddings = embgeom.load(data("models", "stories260k"))
     inspection = embgeom.inspect_model(embeddings)
     assert inspection.dimension.k == 51 and len(inspection.sampled) == 500

@@ -216,7 +216,7 @@ def test_real_vocabularies(model, k):
     check(x, neighbors, lists=neighbors.indices)
 
 
-@pytest.mark.parametrize("model", real_data.MODELS)
+@pytest.mark.parametrize("model", real_data.FOREIGN)
 def test_other_libraries(model):
     # scikit-learn solved the same systems in float64 and rounded its weights to float32, as we do.
     x, peers = real_data.embeddings(model), real_data.peers(model)

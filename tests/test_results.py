@@ -11,7 +11,8 @@ import sys
 
 import numpy as np
 import pytest
-from loading_helpers import data, tokenizer, write_folder
+from loading_helpers import tokenizer, write_folder
+from real_data import EXAMPLES
 
 import embgeom
 from embgeom import InputError
@@ -163,8 +164,7 @@ def test_the_files_of_models_are_known_by_their_sha256(tmp_path):
 
 
 def test_the_real_pair_is_repeated_from_what_was_saved(tmp_path):
-    paths = [data("models", name) for name in ("stories260k", "tinystories-656k")]
-    embgeom.compare(*paths, dimension_sample=50, seed=3).save(tmp_path / "out")
+    embgeom.compare(*EXAMPLES, dimension_sample=50, seed=3).save(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     sources = [content["models"][side]["provenance"]["source"] for side in "ab"]
     again = embgeom.compare(*sources, **content["parameters"])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import real_data
 
 import embgeom
+from embgeom import examples
 
 pytest.importorskip("transformers", reason="transformers is not installed: pip install '.[train]'")
 pytest.importorskip("accelerate", reason="accelerate is not installed: pip install '.[train]'")
@@ -17,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from training import corpus, data, export, measure, train
 from training.models import RECIPES, Recipe
+from training.reproduce import TOLERANCE, reproduce
 
 SENTENCES = [
     f"The {noun} {verb} near the {place}, and nobody saw it there again that day."
@@ -56,8 +60,8 @@ def tiny():
     return Recipe("tiny", config, seed=3, learning_rate=1.0, steps=6, batch=2)
 
 
-def losses(log):
-    return [entry["loss"] for entry in log if "loss" in entry]
+def of_steps(log, kind="loss"):
+    return list(train.losses(log, kind).values())
 
 
 def test_text_is_plain_lines():
@@ -117,18 +121,18 @@ def test_blocks_are_whole():
 
 def test_a_run_goes_on_where_it_stopped(prepared, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(train, "SAVE_EVERY", 2)
-    straight = losses(train.train(tiny, prepared, tmp_path / "straight"))
+    straight = of_steps(train.train(tiny, prepared, tmp_path / "straight"))
     assert len(straight) == tiny.steps and straight[-1] < straight[0]
-    assert losses(train.train(tiny, prepared, tmp_path / "stopped", stop_after=5)) == straight[:5]
+    assert of_steps(train.train(tiny, prepared, tmp_path / "stopped", stop_after=5)) == straight[:5]
     # A process that is ended while it writes leaves a folder without its last file.
     (tmp_path / "stopped" / "checkpoint-4" / "trainer_state.json").write_text('{"half": ')
     assert train._last_checkpoint(tmp_path / "stopped").name == "checkpoint-2"
-    assert losses(train.train(tiny, prepared, tmp_path / "stopped")) == straight
+    assert of_steps(train.train(tiny, prepared, tmp_path / "stopped")) == straight
 
 
 def test_seeds_matter(prepared, tiny, tmp_path):
     first, second = (
-        losses(train.train(replace(tiny, seed=seed), prepared, tmp_path / str(seed), stop_after=2))
+        of_steps(train.train(replace(tiny, seed=seed), prepared, tmp_path / str(seed), stop_after=2))
         for seed in (1, 2)
     )
     assert first != second
@@ -148,8 +152,10 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
     ]  # fmt: skip
     assert [path.name for path in tmp_path.glob("tmp*")] == []
     record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    assert record["losses"]["first_steps"] == losses(log)
+    assert record["losses"]["first_steps"] == of_steps(log)
     assert 0 < record["measured"]["written_words_known"] <= 1
+    # The trainer and our own measure mean the same by a loss, and float16 does not move it.
+    assert record["measured"]["held_out_loss"] == pytest.approx(of_steps(log, "eval_loss")[-1], rel=1e-3)
     model = embgeom.load(folder)
     assert model.provenance.tied and model.provenance.dtype == "F16" and model.index(" king") > 0
     with_transformers = AutoModelForCausalLM.from_pretrained(folder)
@@ -157,6 +163,22 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
         with_transformers.get_input_embeddings().weight.float().detach().numpy(), model.matrix
     )
     assert AutoTokenizer.from_pretrained(folder).decode([model.index(" king")]) == " king"
+
+
+def test_the_recorded_training_begins_in_the_same_way(tmp_path):
+    # All 50 recorded steps take two minutes: python -m training reproduce small --text TEXT.
+    data.prepare(Path(real_data.find("text")), tmp_path)
+    for name, folder in examples.pair()._asdict().items():
+        record = json.loads((folder / export.RECORD).read_text(encoding="utf-8"))
+        assert json.loads((tmp_path / "corpus.json").read_text()) == record["data"]
+        assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
+        assert train.hyperparameters(RECIPES[name]) == record["hyperparameters"]
+        assert reproduce(RECIPES[name], tmp_path, folder, steps=3) < TOLERANCE
+
+
+def test_only_recorded_steps_can_be_repeated(prepared):
+    with pytest.raises(ValueError, match="steps = 51; the losses of 1 to 50 steps are on record"):
+        reproduce(RECIPES["small"], prepared, examples.pair().small, steps=51)
 
 
 def test_losses_against_obvious_ones():

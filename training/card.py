@@ -7,30 +7,38 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import embgeom
 from embgeom.embeddings import Which
 from embgeom.report import shown
+from training.data import RARE
 from training.export import RECORD
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "example-models.md"
-CURVE = ROOT / "docs" / "example-models-loss.svg"
+CURVE = "example-models-loss.svg"
 
 WORDS = ("king", "mother", "dog", "eyes", "red", "two", "happy", "walked", "morning", "river")
 NEIGHBORS = 5
 
 
-def write_descriptions(folders: dict[str, Path]) -> None:
-    """Write README.md into each of the two folders, and the docs page with its figure."""
+def write_descriptions(folders: dict[str, Path], page: Path = PAGE) -> None:
+    """Write README.md into each of the two folders, and the docs page with its figure beside it."""
     records = {
         name: json.loads((folder / RECORD).read_text(encoding="utf-8")) for name, folder in folders.items()
     }
-    similarities = _similarities(folders)
-    for name, folder in folders.items():
-        card = _card(folder, records[name], similarities)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-    PAGE.write_text(_page(folders, records, similarities), encoding="utf-8")
-    draw_curve(records, CURVE)
+    similarities = _similarities(folders, records["small"]["data"]["rare_tokens"])
+    texts = {
+        **{
+            folder / "README.md": _card(folder, records[name], similarities)
+            for name, folder in folders.items()
+        },
+        page: _page(folders, records, similarities),
+    }
+    draw_curve(records, page.with_name(CURVE))
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
 
 
 def draw_curve(records: dict[str, Any], path: Path) -> None:
@@ -65,15 +73,16 @@ pipeline_tag: text-generation
 
 # embgeom example: {record["name"]}
 
-{_summary(folder, record)} It comes with [embgeom](https://arxiv.org/abs/2503.21073), which measures the geometry of
-token embeddings, so that everything there can be tried without a network. It is no use for anything else: it was
-trained for an hour, on old books and children's stories, whose opinions and omissions it shares.
+{_summary(folder, record)}
 
-Licence: that of embgeom (BSD-3-Clause). The text it learned from is not part of it; see below for its licences.
+It comes with embgeom, which measures the geometry of token embeddings (after
+[Lee et al., 2025](https://arxiv.org/abs/2503.21073)), so that everything there can be tried without a network. It is meant for
+nothing else: it learned for an hour, from old books and children's stories, whose opinions and omissions it shares.
+
+License: that of embgeom, BSD-3-Clause. The text it learned from is not part of it; the licenses of that are below.
 
 {_measured(record)}
-{_samples(record)}
-## Nearest neighbors of ten words
+{_samples(record)}## Nearest neighbors of ten words
 
 By cosine, {NEIGHBORS} nearest rows of the matrix.
 
@@ -111,6 +120,10 @@ are measured on the models as they are stored, in float16; `python -m training d
 ## What they share
 
 {similarities}
+The one matrix of the small model serves at both ends, and is more like the large model's unembedding than its embedding. Bytes and
+pieces of words which the text hardly holds were hardly trained: in an unembedding they lie close together, in an embedding at
+random. As the last column shows, some hundreds of them move a measure a good deal.
+
 ## Nearest neighbors of ten words
 
 By cosine, the {NEIGHBORS} nearest rows of each matrix.
@@ -121,7 +134,7 @@ By cosine, the {NEIGHBORS} nearest rows of each matrix.
 {_predictions(records)}
 {"".join(_samples(record, f" by {name}") for name, record in records.items())}## How they learned
 
-![Loss against step](example-models-loss.svg)
+![Loss against step]({CURVE})
 
 {_losses(records)}
 How to train them again, and to see the first losses again, is in [training/README.md](../training/README.md).
@@ -145,22 +158,50 @@ def _summary(folder: Path, record: dict[str, Any]) -> str:
     )
 
 
-def _similarities(folders: dict[str, Path]) -> str:
-    small, large = folders.values()
+def _similarities(folders: dict[str, Path], rare: list[int]) -> str:
+    sides: tuple[tuple[Which, str, str], ...] = (
+        ("input", "embeddings", ""),
+        ("output", "unembeddings", " --which-a output --which-b output"),
+    )
     parts = []
-    sides: tuple[tuple[Which, str], ...] = (("input", "embeddings"), ("output", "unembeddings"))
-    for which, meaning in sides:
-        comparison = embgeom.compare(small, large, which=which)
-        lines = (
-            (m.name, *(f"{value:.4f}" for value in (m.value, m.shuffled, m.gaussian)))
-            for m in comparison.measures
+    for which, meaning, options in sides:
+        small, large = (embgeom.load(folder, which) for folder in folders.values())
+        comparison = embgeom.compare(small, large)
+        trained = embgeom.compare(_without(small, rare), _without(large, rare))
+        parts.append(
+            f"The {meaning}, over {len(comparison.match):,} shared tokens (`embgeom compare example:small "
+            f"example:large{options}`), and over the {len(trained.match):,} of them that the training text holds more than "
+            f"{RARE} times:\n"
         )
         parts.append(
-            f"The {meaning}, over {len(comparison.match):,} shared tokens (`embgeom compare example:small example:large"
-            + ("`):" if which == "input" else " --which-a output --which-b output`):")
+            _table(
+                (
+                    meaning,
+                    "value",
+                    "paired at random",
+                    "random rows",
+                    f"value, without {len(rare)} rare tokens",
+                ),
+                (
+                    (
+                        m.name,
+                        *(
+                            f"{value:.4f}"
+                            for value in (m.value, m.shuffled, m.gaussian, trained[m.name].value)
+                        ),
+                    )
+                    for m in comparison.measures
+                ),
+            )
         )
-        parts.append(_table((meaning, "value", "paired at random", "random rows"), lines))
-    return "\n\n".join(parts)
+    return "\n".join(parts)
+
+
+def _without(model: embgeom.Embeddings, rows: list[int]) -> embgeom.Embeddings:
+    kept = np.setdiff1d(np.flatnonzero(~model.special), rows)
+    return embgeom.Embeddings.from_array(
+        model.matrix[kept], [model.tokens[row] for row in kept], name=model.name
+    )
 
 
 def _matrices(name: str, folder: Path) -> list[tuple[str, embgeom.Embeddings]]:
@@ -224,7 +265,8 @@ def _training(record: dict[str, Any]) -> str:
 
 {commands}
 
-Seed {record["seed"]} (weights and order of the text). {hyperparameters}. AdamW in float32, on {record["threads"]} thread; {versions}.
+Seed {record["seed"]} (weights and order of the text). AdamW in float32, on {record["threads"]} thread: {hyperparameters}. Versions: {versions}.
+
 `python -m training reproduce {record["name"]} --text TEXT` trains the first 50 steps anew and compares their losses with those in
 training.json.
 """
@@ -237,29 +279,27 @@ def _text(data: dict[str, Any]) -> str:
             f"{s['documents']:,}",
             f"{s['characters']:,}",
             str(s["repeat"]),
-            s["licence"],
+            s["license"],
             s["origin"],
         )
         for s in data["sources"]
     )
-    return _table(("text", "documents", "characters", "times seen in an epoch", "licence", "from"), lines) + (
+    return _table(("text", "documents", "characters", "times seen in an epoch", "license", "from"), lines) + (
         f"\n{data['tokens']['training']:,} tokens to train on, {data['tokens']['held_out']:,} held out. The SHA-256 of each file "
-        "is in training.json.\n"
+        "is in training.json. Left out are paragraphs that are less than 85 % letters and spaces.\n"
     )
 
 
 def _losses(records: dict[str, Any]) -> str:
     header: list[str] = ["step"]
-    columns: list[list[str]] = []
+    columns: list[dict[str, str]] = []
     for name, record in records.items():
         header += [f"{name}: training (mean of 50 steps)", f"{name}: held out"]
         means, held_out = record["losses"]["mean_of_each_50_steps"], record["losses"]["held_out"]
-        columns += [
-            [f"{means[int(step) // 50 - 1]:.3f}" for step in held_out],
-            [f"{v:.3f}" for v in held_out.values()],
-        ]
-    steps = list(next(iter(records.values()))["losses"]["held_out"])
-    return _table(header, zip(steps, *columns, strict=True))
+        columns.append({step: f"{means[int(step) // 50 - 1]:.3f}" for step in held_out})
+        columns.append({step: f"{loss:.3f}" for step, loss in held_out.items()})
+    steps = sorted({step for column in columns for step in column}, key=int)
+    return _table(header, ((step, *(column.get(step, "") for column in columns)) for step in steps))
 
 
 def _table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -30,7 +30,7 @@ class Source:
 
     name: str
     pattern: str
-    licence: str
+    license: str
     origin: str
     documents: Callable[[Path], list[str]]
     repeat: int = 1
@@ -95,7 +95,7 @@ SOURCES = (
     Source(
         "African Storybook, English",
         "african_storybook_en/stories_ccby.txt",
-        "CC BY 4.0, African Storybook (www.africanstorybook.org) and the authors it names",
+        "CC BY, African Storybook (www.africanstorybook.org) and the authors it names",
         "https://github.com/global-asp/asp-source",
         _stories_of_lines,
         repeat=3,

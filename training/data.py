@@ -15,6 +15,9 @@ VOCABULARY = 4096
 CONTEXT = 256
 END = "<|endoftext|>"
 
+RARE = 50
+"""A token that the training stream holds so many times or fewer was hardly trained."""
+
 
 def train_tokenizer(documents: list[Document]) -> Tokenizer:
     """Byte-level BPE, as GPT-2's: it spells any text, and a word carries the space before it."""
@@ -71,12 +74,15 @@ def _description(documents: list[Document], streams: dict[str, np.ndarray]) -> d
         sources.setdefault(document.source, []).append(document)
     return {
         "tokens": {name: len(stream) for name, stream in streams.items()},
+        "rare_tokens": np.flatnonzero(
+            np.bincount(streams["training"], minlength=VOCABULARY) <= RARE
+        ).tolist(),
         "held_out_characters": sum(len(document.held_out) for document in documents),
         "held_out_bytes": sum(len(document.held_out.encode()) for document in documents),
         "sources": [
             {
                 "name": source.name,
-                "licence": source.licence,
+                "license": source.license,
                 "origin": source.origin,
                 "repeat": source.repeat,
                 "documents": len(members),

@@ -18,7 +18,7 @@ from training.corpus import Document
 from training.data import CONTEXT, END
 from training.measure import measure
 from training.models import Recipe
-from training.train import THREADS, hyperparameters
+from training.train import THREADS, hyperparameters, losses
 
 RECORDED_STEPS = 50
 """The losses of so many first steps are kept one by one, for `training.reproduce` to compare with."""
@@ -93,15 +93,13 @@ def _write_json(path: Path, content: object) -> None:
 
 
 def _losses(log: list[dict[str, float]]) -> dict[str, Any]:
-    losses = [entry["loss"] for entry in log if "loss" in entry]
+    of_each_step = list(losses(log).values())
     return {
-        "first_steps": losses[:RECORDED_STEPS],
+        "first_steps": of_each_step[:RECORDED_STEPS],
         # Means over as many steps, so that the curve is read without the noise of single batches.
         "mean_of_each_50_steps": [
-            round(float(np.mean(losses[i : i + RECORDED_STEPS])), 4)
-            for i in range(0, len(losses), RECORDED_STEPS)
+            round(float(np.mean(of_each_step[i : i + RECORDED_STEPS])), 4)
+            for i in range(0, len(of_each_step), RECORDED_STEPS)
         ],
-        "held_out": {
-            str(entry["step"]): round(entry["eval_loss"], 4) for entry in log if "eval_loss" in entry
-        },
+        "held_out": {str(step): round(loss, 4) for step, loss in losses(log, "eval_loss").items()},
     }

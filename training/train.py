@@ -24,6 +24,9 @@ from training.models import Recipe
 # On one thread sums run in one order, so that a run can be repeated to the bit on the same kind of processor.
 THREADS = 1
 
+# The label that PyTorch's cross entropy leaves out.
+IGNORED = -100
+
 SAVE_EVERY = 250
 EVALUATE_EVERY = 500
 
@@ -38,7 +41,11 @@ class Blocks(Dataset[dict[str, torch.Tensor]]):
         return len(self.rows)
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        return {"input_ids": self.rows[index], "labels": self.rows[index]}
+        labels = self.rows[index].clone()
+        # Nothing predicts a row's first token. The trainer knows that of some models only, and divides by one
+        # token too many for others.
+        labels[0] = IGNORED
+        return {"input_ids": self.rows[index], "labels": labels}
 
 
 class StopAfter(TrainerCallback):
@@ -72,8 +79,13 @@ class Report(TrainerCallback):
                 print(f"step {state.global_step} of {state.max_steps}: {what} {logs[name]:.4f}", flush=True)
 
 
+def losses(log: list[dict[str, float]], kind: str = "loss") -> dict[int, float]:
+    """Return the losses in a trainer's log by step, in nats a token; `kind` is loss or eval_loss."""
+    return {int(entry["step"]): entry[kind] for entry in log if kind in entry}
+
+
 def train(recipe: Recipe, data: Path, run: Path, stop_after: int | None = None) -> list[dict[str, float]]:
-    """Train into `run`, going on from its last whole checkpoint, and return the log of losses."""
+    """Train into `run`, going on from its last whole checkpoint, and return the trainer's log."""
     torch.set_num_threads(THREADS)
     trainer = Trainer(
         model=recipe.build(),

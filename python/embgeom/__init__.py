@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as _version
 
+from embgeom import examples
 from embgeom.agreement import neighbor_overlap, weight_cosine
 from embgeom.compare import compare
 from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
@@ -42,6 +43,7 @@ __all__ = [
     "TokenNeighborhood",
     "__version__",
     "compare",
+    "examples",
     "global_similarity",
     "inspect_model",
     "inspect_token",

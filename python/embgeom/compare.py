@@ -95,17 +95,12 @@ def compare(
 
     Examples
     --------
-    >>> import numpy as np
     >>> import embgeom
-    >>> rng = np.random.default_rng(0)
-    >>> x = rng.standard_normal((60, 16)).astype(np.float32)
-    >>> tokens = [f"word{i}" for i in range(60)]
-    >>> a = embgeom.Embeddings.from_array(x, tokens, name="a")
-    >>> y = x @ rng.standard_normal((16, 24)).astype(np.float32)
-    >>> b = embgeom.Embeddings.from_array(y, tokens, name="b")
-    >>> comparison = embgeom.compare(a, b, k=5)
+    >>> comparison = embgeom.compare("example:small", "example:large")
+    >>> len(comparison.match)
+    4095
     >>> measure = comparison["neighbor overlap"]
-    >>> measure.value > measure.shuffled
+    >>> measure.value > 50 * measure.shuffled
     True
     """
     team = resolve_threads(threads)

@@ -164,12 +164,10 @@ def inspect_model(
 
     Examples
     --------
-    >>> import numpy as np
     >>> import embgeom
-    >>> x = np.random.default_rng(0).standard_normal((60, 16))
-    >>> model = embgeom.Embeddings.from_array(x, [f"word{i}" for i in range(60)], name="example")
-    >>> embgeom.inspect_model(model).dimension.ceiling
-    16
+    >>> inspection = embgeom.inspect_model(embgeom.load("example:small"), dimension_sample=100)
+    >>> inspection.norms.shape, inspection.dimension.components.shape
+    ((4096,), (100,))
     """
     x, team = embeddings.matrix, resolve_threads(threads)
     wanted = whole_number(dimension_sample, "dimension_sample", 1)
@@ -257,12 +255,11 @@ def inspect_token(
 
     Examples
     --------
-    >>> import numpy as np
     >>> import embgeom
-    >>> x = np.random.default_rng(0).standard_normal((60, 16))
-    >>> model = embgeom.Embeddings.from_array(x, [f"word{i}" for i in range(60)], name="example")
-    >>> embgeom.inspect_token(model, "word3", k=5).neighbors.indices.shape
-    (1, 5)
+    >>> model = embgeom.load("example:small")
+    >>> near = embgeom.inspect_token(model, " two", k=5).neighbors.indices[0]
+    >>> " three" in [model.text(row) for row in near]
+    True
     """
     x, team = embeddings.matrix, resolve_threads(threads)
     row = embeddings.index(token)

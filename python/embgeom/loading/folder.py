@@ -38,15 +38,18 @@ class Folder:
         The folder.
     revision : str or None
         The commit the files are of, where it is known.
+    label : str or None
+        What to call the model, where not by the folder's own name.
     """
 
     path: Path
     revision: str | None = None
+    label: str | None = None
 
     @property
     def name(self) -> str:
-        """The folder's own name."""
-        return self.path.resolve().name
+        """The label, or else the folder's own name."""
+        return self.label or self.path.resolve().name
 
     def find(self, filename: str) -> Path | None:
         """Return the path of a file in the folder, or None."""

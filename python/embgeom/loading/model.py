@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from embgeom import examples
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError, LoadError
@@ -39,7 +40,8 @@ def load(
     ----------
     model : str or path-like
         A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; or a
-        Hugging Face id, ``name`` or ``owner/name``. What exists here comes before an id.
+        Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the models
+        that come with the package (see `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
         Embedding or unembedding. They are the same in a tied model.
     tensor : str, optional
@@ -86,11 +88,12 @@ def load(
 
     Examples
     --------
-    >>> import tempfile, pathlib, numpy as np, embgeom.loading
-    >>> path = pathlib.Path(tempfile.mkdtemp()) / "pets.npz"
-    >>> np.savez(path, matrix=np.eye(2, dtype=np.float32), tokens=["▁cat", "▁dog"])
-    >>> embgeom.loading.load(path)
-    Embeddings('pets', input, 2 x 2)
+    >>> import embgeom
+    >>> model = embgeom.load("example:large", "output")
+    >>> model
+    Embeddings('example:large', output, 4096 x 192)
+    >>> model.provenance.tensor, model.provenance.dtype
+    ('lm_head.weight', 'F16')
     """
     threads = resolve_threads(threads)
     if which not in ("input", "output"):
@@ -102,6 +105,8 @@ def load(
     source: Source
     if is_file or is_folder:
         source = Folder(path.parent if is_file else path)
+    elif (example := examples.resolve(str(model))) is not None:
+        source = Folder(example, label=str(model))
     elif looks_like_repo_id(str(model)):
         source = HubRepo(
             str(model),
