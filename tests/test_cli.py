@@ -7,7 +7,8 @@ import sys
 
 import numpy as np
 import pytest
-from loading_helpers import data, matrix, tokenizer, words, write_folder
+from loading_helpers import matrix, tokenizer, words, write_folder
+from real_data import EXAMPLES
 
 import embgeom
 from embgeom.cli import main
@@ -54,13 +55,12 @@ def refused(run):
     return refused
 
 
-def test_compare_prints_the_summary(run, small, tmp_path):
-    other = write_folder(tmp_path / "other", {TENSOR: matrix(ROWS, 8, seed=1)})
+def test_compare_prints_the_summary(run):
     options = ["-k", 5, "--dimension-k", 15, "--dimension-sample", 20, "--seed", 3, "--reg", 0.01]
-    status, out, err = run("compare", small, other, *options, "--variance", 0.8, "--metric", "euclidean")
+    status, out, err = run("compare", *EXAMPLES, *options, "--variance", 0.8, "--metric", "euclidean")
     assert (status, err) == (0, "")
     expected = embgeom.compare(
-        small, other, k=5, dimension_k=15, dimension_sample=20, seed=3, reg=0.01, variance=0.8,
+        *EXAMPLES, k=5, dimension_k=15, dimension_sample=20, seed=3, reg=0.01, variance=0.8,
         metric="euclidean",
     )  # fmt: skip
     assert out == expected.summary() + "\n"
@@ -77,31 +77,36 @@ def test_compare_writes_files(run, small, tmp_path):
     assert status == 0
 
 
-def test_inspect(run, small, tmp_path):
-    status, out, err = run("inspect", small, "--dimension-sample", 30, "-o", tmp_path / "out")
+def test_inspect(run, tmp_path):
+    status, out, err = run("inspect", "example:large", "--dimension-sample", 30, "-o", tmp_path / "out")
     assert (status, err) == (0, "")
-    assert out == embgeom.inspect_model(embgeom.load(small), dimension_sample=30).summary() + "\n"
+    assert out == embgeom.inspect_model(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
     assert (tmp_path / "out" / "inspection.json").is_file()
 
 
-def test_neighbors(run, small):
-    status, out, err = run("neighbors", small, "w3", "w4", "-k", 5)
+def test_neighbors(run):
+    status, out, err = run("neighbors", "example:small", " king", " red", "-k", 5)
     assert (status, err) == (0, "")
-    model = embgeom.load(small)
-    assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in (3, 4))
-    assert run("neighbors", small, "--row", 3, 4, "-k", 5)[1] == out
-    status, euclidean, _ = run("neighbors", small, "w3", "--metric", "euclidean")
+    model = embgeom.load("example:small")
+    rows = [model.index(word) for word in (" king", " red")]
+    assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in rows)
+    assert run("neighbors", "example:small", "--row", *rows, "-k", 5)[1] == out
+    status, euclidean, _ = run("neighbors", "example:small", " king", "--metric", "euclidean")
     assert status == 0 and "distance" in euclidean
-    assert "inner product" in run("neighbors", small, "w3", "--metric", "inner_product")[1]
+    assert "inner product" in run("neighbors", "example:small", " king", "--metric", "inner_product")[1]
 
 
-def test_real_models(run):
-    a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
-    status, out, err = run("compare", a, b)
+def test_the_example_models(run, refused):
+    status, out, err = run("compare", *EXAMPLES)
     assert (status, err) == (0, "")
-    assert "global similarity, centered" in out and "shared tokens" in out
-    status, out, _ = run("neighbors", b, " dog", "-k", 3)
-    assert status == 0 and "nearest rows of" in out and "cat" in out
+    assert "A: example:small" in out and "4095 shared tokens" in out
+    status, out, _ = run("neighbors", "example:small", " king", "-k", 3)
+    assert status == 0 and "nearest rows of ' king'" in out and "' queen'" in out
+    status, out, _ = run("inspect", "example:large", "--which", "output")
+    assert status == 0 and "lm_head.weight, stored as F16\n" in out
+    assert "no example 'medium'; the models that come with the package are example:small and" in refused(
+        "inspect", "example:medium"
+    )
 
 
 def test_tensors_and_tokens_by_name(run, tmp_path, refused):
@@ -136,7 +141,7 @@ def test_help(run, command):
 
 def test_help_and_version(run):
     status, out, _ = run("--help")
-    assert status == 0 and all(command in out for command in ("compare", "inspect", "neighbors"))
+    assert status == 0 and all(command in out for command in ("demo", "compare", "inspect", "neighbors"))
     assert run("--version") == (0, f"embgeom {embgeom.__version__}\n", "")
 
 

@@ -35,6 +35,10 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
     return parser
 
 
+def _add_demo(command: Any) -> None:
+    """Add nothing: all that can be chosen about the demonstration are the common options."""
+
+
 def _add_compare(command: Any) -> None:
     _add_model(command, "-a")
     _add_model(command, "-b")
@@ -44,6 +48,8 @@ def _add_compare(command: Any) -> None:
     _add_reg(command)
     _add_dimension(command)
     _add_sampling(command)
+    _add_metric(command)
+    _add_offline(command)
     command.add_argument("--html", metavar="FILE", help="write the tables as HTML, too")
     _add_output(command)
 
@@ -52,6 +58,8 @@ def _add_inspect(command: Any) -> None:
     _add_model(command)
     _add_dimension(command)
     _add_sampling(command)
+    _add_metric(command)
+    _add_offline(command)
     _add_output(command)
 
 
@@ -70,9 +78,12 @@ def _add_neighbors(command: Any) -> None:
     )
     _add_reg(command)
     _add_dimension(command)
+    _add_metric(command)
+    _add_offline(command)
 
 
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
+    "demo": ("What do the two models that come with embgeom share? Takes some seconds.", _add_demo),
     "compare": ("What do the token embeddings of two models share?", _add_compare),
     "inspect": ("What are one model's rows like?", _add_inspect),
     "neighbors": ("What surrounds a token?", _add_neighbors),
@@ -87,8 +98,8 @@ def _add_model(command: Any, suffix: str = "") -> None:
     group.add_argument(
         name,
         metavar=letter or "MODEL",
-        help="a folder, a Hugging Face id, or a file: .safetensors, .bin, .npy, or .npz (arrays matrix, "
-        "tokens and, perhaps, special)",
+        help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
+        "file: .safetensors, .bin, .npy, or .npz (arrays matrix, tokens and, perhaps, special)",
     )
     group.add_argument(
         f"--which{suffix}",
@@ -148,13 +159,19 @@ def _add_output(command: Any) -> None:
     command.add_argument("--overwrite", action="store_true", help="replace earlier results in FOLDER")
 
 
-def _add_common(group: Any) -> None:
-    group.add_argument(
+def _add_metric(command: Any) -> None:
+    command.add_argument(
         "--metric", choices=get_args(Metric), default="cosine", help="what near means (default: cosine)"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores available)")
-    group.add_argument(
+
+
+def _add_offline(command: Any) -> None:
+    command.add_argument(
         "--offline", action="store_true", help="use only what the local Hugging Face cache holds"
     )
+
+
+def _add_common(group: Any) -> None:
+    group.add_argument("--threads", type=int, metavar="N", help="threads (default: all cores available)")
     group.add_argument("--quiet", action="store_true", help="show no progress")
     group.add_argument("--debug", action="store_true", help="show where an error arose")

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser({"compare": _compare, "inspect": _inspect, "neighbors": _neighbors})
+    parser = build_parser({"demo": _demo, "compare": _compare, "inspect": _inspect, "neighbors": _neighbors})
     options = parser.parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], None] = options.run
@@ -44,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _demo(options: argparse.Namespace) -> None:
+    from embgeom.demo import demonstrate
+
+    _show(demonstrate(threads=options.threads, progress=_wants_progress(options)))
+
+
 def _compare(options: argparse.Namespace) -> None:
     from embgeom.compare import compare
     from embgeom.report import comparison_tables, write_html
@@ -56,7 +62,7 @@ def _compare(options: argparse.Namespace) -> None:
         reg=options.reg,
         seed=options.seed,
         **_dimension_options(options),
-        **_common_options(options),
+        **_search_options(options),
     )
     _show(comparison_tables(comparison))
     if options.html is not None:
@@ -74,7 +80,7 @@ def _inspect(options: argparse.Namespace) -> None:
         _load(options),
         seed=options.seed,
         **_dimension_options(options),
-        **_common_options(options),
+        **_search_options(options),
     )
     _show(inspection_tables(inspection))
     if options.output is not None:
@@ -98,7 +104,7 @@ def _neighbors(options: argparse.Namespace) -> None:
             reg=options.reg,
             dimension_k=options.dimension_k,
             variance=options.variance,
-            **_common_options(options),
+            **_search_options(options),
         )
         _show(neighborhood_tables(neighborhood))
 
@@ -167,7 +173,7 @@ def _dimension_options(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _common_options(options: argparse.Namespace) -> dict[str, Any]:
+def _search_options(options: argparse.Namespace) -> dict[str, Any]:
     return {"metric": options.metric, "threads": options.threads, "progress": _wants_progress(options)}
 
 

@@ -56,7 +56,7 @@ def write_html(tables: Iterable[RenderableType], path: str | PathLike[str]) -> N
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     """Return the tables of a comparison: models, tokens matched, and measures beside their nulls."""
     measures = (
-        (m.name, m.meaning, _number(m.value), _number(m.shuffled), _number(m.gaussian))
+        (m.name, m.meaning, number(m.value), number(m.shuffled), number(m.gaussian))
         for m in comparison.measures
     )
     quantiles = comparison.weight_cosine_quantiles().items()
@@ -65,14 +65,14 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     return [
         _models_table("models", comparison.a, comparison.b),
         _match_table(comparison.match),
-        _table(
+        titled_table(
             f"{len(comparison.match)} shared tokens: what the models share, and what chance gives",
             ("measure", "what it is", ">value", ">shuffled", ">Gaussian"),
             measures,
         ),
         Text(
             "quantiles of the weight cosine over tokens: "
-            + ", ".join(f"{quantile:.0%}: {_number(value)}" for quantile, value in quantiles)
+            + ", ".join(f"{quantile:.0%}: {number(value)}" for quantile, value in quantiles)
             + (f"; {undefined} tokens without weights are left out" if undefined else "")
         ),
         Text(
@@ -96,7 +96,7 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     )
     return [
         _models_table(inspection.embeddings.name, inspection.embeddings),
-        _table(
+        titled_table(
             f"norms of all rows, and intrinsic dimensions of {len(inspection.sampled)} sampled rows "
             f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, at most {dimension.ceiling})",
             ("", ">lowest", ">10%", ">median", ">90%", ">highest"),
@@ -117,10 +117,10 @@ def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]
     lines = zip(neighbors.indices[0], values[0], neighborhood.lle.weights[0], strict=True)
     status = LLEStatus(neighborhood.lle.status[0]).name.lower().replace("_", " ")
     return [
-        _table(
+        titled_table(
             f"nearest rows of {shown(model, row)} (row {row}) in {model.name}",
             (">row", "token", f">{value}", ">LLE weight"),
-            ((str(near), shown(model, near), _number(v), _number(weight)) for near, v, weight in lines),
+            ((str(near), shown(model, near), number(v), number(weight)) for near, v, weight in lines),
         ),
         Text(
             f"LLE residual {neighborhood.lle.residuals[0]:.4g}, of a row of norm {model.norms[row]:.4g}; "
@@ -171,7 +171,7 @@ def _saturation_notes(*dimensions: Dimension) -> list[Text]:
     ]
 
 
-def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
+def titled_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
     """Lay out a table under its title; a column whose name begins with ">" is flush right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
@@ -180,10 +180,11 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) ->
         # As Text, brackets in tokens and names stay what they are instead of being read as markup.
         table.add_row(*(Text(cell, overflow="fold") for cell in row))
     # A table's own title would be broken to the width of the table.
-    return Group(Text(title, style="bold"), table)
+    return Group(Text(title, style="bold"), table) if title else table
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """Return a measure as it stands in tables."""
     return "undefined" if np.isnan(value) else f"{value:.4f}"
 
 
@@ -191,7 +192,7 @@ def _models_table(title: str, *models: Embeddings) -> RenderableType:
     names = [f"{letter}: {model.name}" for letter, model in zip("AB", models, strict=False)]
     described = [_description(model) for model in models]
     lines = ((name, *(description[name] for description in described)) for name in described[0])
-    return _table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
+    return titled_table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
 
 
 def _description(model: Embeddings) -> dict[str, str]:
@@ -210,7 +211,7 @@ def _match_table(match: Match) -> RenderableType:
         counts = match.left_out_a[reason], match.left_out_b[reason]
         if any(counts):
             lines.append([f"left out: {reason}", *(str(count) for count in counts)])
-    return _table("tokens matched, and rows left out by reason", ("", ">A", ">B"), lines)
+    return titled_table("tokens matched, and rows left out by reason", ("", ">A", ">B"), lines)
 
 
 def _extremes_table(title: str, inspection: Inspection, neighbors: Neighbors) -> RenderableType:
@@ -225,4 +226,4 @@ def _extremes_table(title: str, inspection: Inspection, neighbors: Neighbors) ->
         )
         for row, near in zip(rows, neighbors.indices, strict=True)
     )
-    return _table(title, (">row", ">dimension", "token", "nearest rows"), lines)
+    return titled_table(title, (">row", ">dimension", "token", "nearest rows"), lines)

@@ -1,0 +1,48 @@
+"""What the README shows of the example models is what the commands print."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from printed import differences
+from real_data import ROOT
+
+from embgeom.cli import main
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks():
+    """The indented blocks of the README, each without its indentation."""
+    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", README, re.MULTILINE)
+    return [re.sub(r"^    ", "", block.strip("\n"), flags=re.MULTILINE) for block in found]
+
+
+def shown():
+    """Each command on an example, as (arguments, the output shown under it)."""
+    # A command and its output are one block with a blank line between, or two blocks with prose between.
+    texts = "\n\n".join(blocks())
+    parts = re.split(r"^(?:pip install \. && )?embgeom (.*)$", texts, flags=re.MULTILINE)
+    pairs = zip(parts[1::2], parts[2::2], strict=True)
+    return {command: output for command, output in pairs if command == "demo" or "example:" in command}
+
+
+def test_the_first_command_is_the_demonstration():
+    assert blocks()[0] == "pip install . && embgeom demo"
+    assert next(iter(shown())) == "demo" and len(shown()) == 3
+
+
+@pytest.mark.parametrize("command", shown())
+def test_outputs_are_real(command, capsys):
+    assert main(shlex.split(command)) == 0
+    printed, expected = capsys.readouterr().out, shown()[command]
+    # The last block of a command may have others of the README behind it.
+    cut = " ".join(expected.split()[: len(printed.split())])
+    assert differences(printed, cut) == []
+
+
+def test_a_wrong_number_would_be_seen():
+    assert differences("a 0.4623 of 31.1%", "a 0.4624 of 31.1%") == []
+    assert differences("a 0.4623 b", "a 0.4723 c") == [("0.4623", "0.4723"), ("b", "c")]
