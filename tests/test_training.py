@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +19,15 @@ pytest.importorskip("accelerate", reason="accelerate is not installed: pip insta
 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
+from embgeom.examples import RECORD
 from training import corpus, data, export, measure, train
+from training.__main__ import main
 from training.models import RECIPES, Recipe
 from training.reproduce import TOLERANCE, reproduce
 
 SENTENCES = [
-    f"The {noun} {verb} near the {place}, and nobody saw it there again that day."
-    for noun in ("king", "dog", "queen", "old man", "little girl", "bird")
+    f"The {noun} {verb} near the {place}, and two happy eyes saw it there that red morning."
+    for noun in ("king", "dog", "queen", "mother", "little girl", "bird")
     for verb in ("walked", "slept", "sang", "waited", "played")
     for place in ("river", "house", "tree", "road", "sea")
 ]
@@ -54,7 +57,7 @@ def prepared(text, tmp_path_factory):
 @pytest.fixture(scope="module")
 def tiny():
     config = GPT2Config(
-        vocab_size=400, n_positions=data.CONTEXT, n_embd=8, n_layer=1, n_head=1, resid_pdrop=0.1,
+        vocab_size=450, n_positions=data.CONTEXT, n_embd=8, n_layer=1, n_head=1, resid_pdrop=0.1,
         bos_token_id=0, eos_token_id=0,
     )  # fmt: skip
     return Recipe("tiny", config, seed=3, learning_rate=1.0, steps=6, batch=2)
@@ -93,6 +96,22 @@ def test_a_part_that_is_missing_is_named(tmp_path):
         list(corpus.read(tmp_path))
 
 
+@pytest.mark.parametrize("content", [b"", b" \n\n ", b"{}", b"[1]", "ä".encode("latin-1")])
+def test_files_that_hold_no_text_are_named(text, tmp_path, content):
+    shutil.copytree(text, tmp_path / "text")
+    (tmp_path / "text" / "tinystories_1000.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"1000.json (holds no text|is not what is read as TinyStories)"):
+        data.prepare(tmp_path / "text", tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_text_that_is_too_short_is_refused(text, tmp_path):
+    shutil.copytree(text, tmp_path / "text")
+    (tmp_path / "text" / "tinystories_1000.json").write_text(json.dumps(["A dog ran to the house."]))
+    with pytest.raises(ValueError, match="tokens as held_out text; 256 are needed at least"):
+        data.prepare(tmp_path / "text", tmp_path / "work")
+
+
 def test_tokens_spell_the_text(text, prepared):
     description = json.loads((prepared / "corpus.json").read_text())
     tokenizer = data.Tokenizer.from_file(str(prepared / "tokenizer.json"))
@@ -126,7 +145,8 @@ def test_a_run_goes_on_where_it_stopped(prepared, tiny, tmp_path, monkeypatch):
     assert of_steps(train.train(tiny, prepared, tmp_path / "stopped", stop_after=5)) == straight[:5]
     # A process that is ended while it writes leaves a folder without its last file.
     (tmp_path / "stopped" / "checkpoint-4" / "trainer_state.json").write_text('{"half": ')
-    assert train._last_checkpoint(tmp_path / "stopped").name == "checkpoint-2"
+    (tmp_path / "stopped" / "checkpoint-old").mkdir()
+    assert train.last_checkpoint(tmp_path / "stopped").name == "checkpoint-2"
     assert of_steps(train.train(tiny, prepared, tmp_path / "stopped")) == straight
 
 
@@ -138,20 +158,45 @@ def test_seeds_matter(prepared, tiny, tmp_path):
     assert first != second
 
 
+def test_a_finished_run_stays_as_it_is(prepared, tiny, tmp_path):
+    log = train.train(tiny, prepared, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    again = train.train(tiny, prepared, tmp_path)
+    assert of_steps(again) == of_steps(log) and len(of_steps(again)) == tiny.steps
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_only_as_it_began(prepared, tiny, tmp_path):
+    train.train(tiny, prepared, tmp_path, stop_after=1)
+    with pytest.raises(ValueError, match="began with other seed and hyperparameters; remove it"):
+        train.train(replace(tiny, seed=4), prepared, tmp_path)
+    with pytest.raises(FileNotFoundError, match="holds no tokens; run python -m training prepare first"):
+        train.train(tiny, tmp_path / "nowhere", tmp_path)
+
+
 def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
-    folder, run, documents = tmp_path / "tiny", tmp_path / "run", list(corpus.read(text))
-    with pytest.raises(FileNotFoundError, match="tiny is not trained to its end"):
-        export.export(tiny, prepared, run, folder, documents)
-    log = train.train(tiny, prepared, run)
-    folder.mkdir()
-    (folder / "earlier").touch()
-    export.export(tiny, prepared, run, folder, documents)
+    work, folders, page = tmp_path / "work", tmp_path / "folders", tmp_path / "docs" / "page.md"
+    recipes, documents = (tiny, replace(tiny, name="other", seed=4)), list(corpus.read(text))
+    (folders / "tiny").mkdir(parents=True)
+    (folders / "tiny" / "earlier").touch()
+    page.parent.mkdir()
+    shutil.copytree(prepared, work / "data")
+    log = train.train(tiny, work / "data", work / "tiny")
+    train.train(recipes[1], work / "data", work / "other", stop_after=2)
+    with pytest.raises(FileNotFoundError, match=r"other is not trained to its end \(0 of 6 steps"):
+        export.export(recipes, work, folders, documents, page)
+    # What was there stays until all that takes its place is whole.
+    assert [path.name for path in folders.rglob("*")] == ["tiny", "earlier"] and not page.exists()
+    train.train(recipes[1], work / "data", work / "other")
+    export.export(recipes, work, folders, documents, page)
+    assert sorted(path.name for path in folders.iterdir()) == ["other", "tiny"]
+    folder = folders / "tiny"
     assert sorted(path.name for path in folder.iterdir()) == [
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
         "tokenizer_config.json", "training.json",
     ]  # fmt: skip
-    assert [path.name for path in tmp_path.glob("tmp*")] == []
-    record = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    assert sorted(path.name for path in page.parent.iterdir()) == ["example-models-loss.svg", "page.md"]
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     assert record["losses"]["first_steps"] == of_steps(log)
     assert 0 < record["measured"]["written_words_known"] <= 1
     # The trainer and our own measure mean the same by a loss, and float16 does not move it.
@@ -165,20 +210,29 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
     assert AutoTokenizer.from_pretrained(folder).decode([model.index(" king")]) == " king"
 
 
-def test_the_recorded_training_begins_in_the_same_way(tmp_path):
-    # All 50 recorded steps take two minutes: python -m training reproduce small --text TEXT.
-    data.prepare(Path(real_data.find("text")), tmp_path)
-    for name, folder in examples.pair()._asdict().items():
-        record = json.loads((folder / export.RECORD).read_text(encoding="utf-8"))
-        assert json.loads((tmp_path / "corpus.json").read_text()) == record["data"]
-        assert (tmp_path / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
-        assert train.hyperparameters(RECIPES[name]) == record["hyperparameters"]
-        assert reproduce(RECIPES[name], tmp_path, folder, steps=3) < TOLERANCE
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_recorded_training_begins_in_the_same_way(name):
+    # All 50 recorded steps take a minute each: python -m training reproduce small --text TEXT.
+    folder = getattr(examples.pair(), name)
+    assert (
+        train.hyperparameters(RECIPES[name]) == json.loads((folder / RECORD).read_text())["hyperparameters"]
+    )
+    assert reproduce(RECIPES[name], Path(real_data.find("text")), folder, steps=2) < TOLERANCE
 
 
-def test_only_recorded_steps_can_be_repeated(prepared):
-    with pytest.raises(ValueError, match="steps = 51; the losses of 1 to 50 steps are on record"):
-        reproduce(RECIPES["small"], prepared, examples.pair().small, steps=51)
+def test_the_command_says_what_is_wrong(text, tmp_path, capsys):
+    for arguments, message in (
+        (["train", "small", "--work", tmp_path], "holds no tokens; run python -m training prepare first"),
+        (["export", "--text", text, "--work", tmp_path], "small is not trained to its end (0 of 4000 steps"),
+        (["prepare", "--text", tmp_path, "--work", tmp_path], "holds no gutenberg/*.txt"),
+        (["reproduce", "small", "--text", text, "--steps", "51"], "steps = 51; the losses of 1 to 50 steps"),
+        (["reproduce", "small", "--text", text], "is not the text on record: "),
+    ):
+        assert main([str(argument) for argument in arguments]) == 2
+        error = capsys.readouterr().err
+        assert message in error and error.startswith("training: ") and error.count("\n") == 1
+    main(["prepare", "--text", str(text), "--work", str(tmp_path)])
+    assert (tmp_path / "data" / "training.npy").is_file()
 
 
 def test_losses_against_obvious_ones():

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDERS = Path(__file__).resolve().parents[1] / "python" / "embgeom" / "examples"
+MODELS = ("small", "large")
+USAGE_ERROR = 2
+INTERRUPTED = 130
 
 
-def main() -> int:
-    options = _parser().parse_args()
-    run: int | None = options.run(options)
-    return run or 0
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        status: int | None = options.run(options)
+    except (FileNotFoundError, ValueError) as error:
+        print(f"training: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("training: interrupted; train goes on from its last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    return status or 0
 
 
 def _prepare(options: argparse.Namespace) -> None:
@@ -34,33 +44,25 @@ def _export(options: argparse.Namespace) -> None:
     from training.export import export
     from training.models import RECIPES
 
-    documents = list(read(options.text))
-    for name, recipe in RECIPES.items():
-        print(f"{name}: measuring", flush=True)
-        export(recipe, options.work / "data", options.work / name, FOLDERS / name, documents)
-    _describe(options)
+    export(RECIPES.values(), options.work, FOLDERS, list(read(options.text)))
 
 
 def _describe(options: argparse.Namespace) -> None:
     from training.card import write_descriptions
 
-    write_descriptions({name: FOLDERS / name for name in ("small", "large")})
+    write_descriptions({name: FOLDERS / name for name in MODELS})
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    from training.data import prepare
     from training.models import RECIPES
     from training.reproduce import TOLERANCE, reproduce
 
-    with tempfile.TemporaryDirectory() as work:
-        data = Path(work)
-        prepare(options.text, data)
-        recipe = RECIPES[options.model]
-        difference = reproduce(recipe, data, FOLDERS / options.model, options.steps)
+    recipe = RECIPES[options.model]
+    difference = reproduce(recipe, options.text, FOLDERS / recipe.name, options.steps)
     held = difference <= TOLERANCE
     print(
-        f"{options.model}: {options.steps} steps, largest difference from the recorded losses "
-        f"{difference:.2e} of the loss ({'within' if held else 'NOT within'} {TOLERANCE:.0e})"
+        f"{recipe.name}: {options.steps} steps, largest difference from the recorded losses {difference:.1e} "
+        f"of the loss ({'within' if held else 'NOT within'} {TOLERANCE:.0e})"
     )
     return 0 if held else 1
 
@@ -73,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what, description=what)
         command.set_defaults(run=run)
         if "model" in arguments:
-            command.add_argument("model", choices=("small", "large"))
+            command.add_argument("model", choices=MODELS)
         for folder, means in (
             ("text", "the folder of the text, see training/README.md"),
             ("work", "the folder for tokens and runs"),

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import embgeom
 from embgeom.embeddings import Which
-from embgeom.report import shown
-from training.data import RARE
-from training.export import RECORD
+from embgeom.report import number, shown
+from training.corpus import HELD_OUT_EVERY, HELD_OUT_SHARE, PROSE_SHARE
+from training.data import CONTEXT, RARE, VOCABULARY
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "example-models.md"
@@ -23,12 +20,10 @@ WORDS = ("king", "mother", "dog", "eyes", "red", "two", "happy", "walked", "morn
 NEIGHBORS = 5
 
 
-def write_descriptions(folders: dict[str, Path], page: Path = PAGE) -> None:
-    """Write README.md into each of the two folders, and the docs page with its figure beside it."""
-    records = {
-        name: json.loads((folder / RECORD).read_text(encoding="utf-8")) for name, folder in folders.items()
-    }
-    similarities = _similarities(folders, records["small"]["data"]["rare_tokens"])
+def write_descriptions(folders: dict[str, Path], page: Path = PAGE) -> Path:
+    """Write README.md into each of the two folders, and the docs page; return its figure, which lies beside it."""
+    records = {name: embgeom.examples.record(folder) for name, folder in folders.items()}
+    similarities = _similarities(folders)
     texts = {
         **{
             folder / "README.md": _card(folder, records[name], similarities)
@@ -36,9 +31,11 @@ def write_descriptions(folders: dict[str, Path], page: Path = PAGE) -> None:
         },
         page: _page(folders, records, similarities),
     }
-    draw_curve(records, page.with_name(CURVE))
+    figure = page.with_name(CURVE)
+    draw_curve(records, figure)
     for path, text in texts.items():
         path.write_text(text, encoding="utf-8")
+    return figure
 
 
 def draw_curve(records: dict[str, Any], path: Path) -> None:
@@ -51,10 +48,9 @@ def draw_curve(records: dict[str, Any], path: Path) -> None:
 
     figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     for name, record in records.items():
-        means, held_out = record["losses"]["mean_of_each_50_steps"], record["losses"]["held_out"]
-        (line,) = axes.plot(
-            [50 * (i + 1) for i in range(len(means))], means, label=f"{name}, training", linewidth=1
-        )
+        means, held_out, window = (record["losses"][key] for key in ("means", "held_out", "window"))
+        ends = [window * (i + 1) for i in range(len(means))]
+        (line,) = axes.plot(ends, means, label=f"{name}, training", linewidth=1)
         steps, losses = zip(*((int(step), loss) for step, loss in held_out.items()), strict=True)
         axes.plot(steps, losses, "o", color=line.get_color(), label=f"{name}, held out")
     axes.set(xlabel="step", ylabel="loss (nats a token)")
@@ -73,7 +69,7 @@ pipeline_tag: text-generation
 
 # embgeom example: {record["name"]}
 
-{_summary(folder, record)}
+{_summary(record)}
 
 It comes with embgeom, which measures the geometry of token embeddings (after
 [Lee et al., 2025](https://arxiv.org/abs/2503.21073)), so that everything there can be tried without a network. It is meant for
@@ -89,6 +85,8 @@ By cosine, {NEIGHBORS} nearest rows of the matrix.
 {_neighbors(_matrices(record["name"], folder))}
 ## What the pair shares
 
+*Shuffled*: each token of one model paired with a random token of the other. *Gaussian*: random rows in place of both models.
+
 {similarities}
 ## Training
 
@@ -103,9 +101,7 @@ By cosine, {NEIGHBORS} nearest rows of the matrix.
 
 def _page(folders: dict[str, Path], records: dict[str, Any], similarities: str) -> str:
     matrices = [matrix for name, folder in folders.items() for matrix in _matrices(name, folder)]
-    summaries = "\n".join(
-        f"- `example:{name}`: {_summary(folders[name], record)}" for name, record in records.items()
-    )
+    summaries = "\n".join(f"- `example:{name}`: {_summary(record)}" for name, record in records.items())
     return f"""# The example models
 
 Two small language models come with embgeom, so that everything can be tried without a network. Wherever a model is named,
@@ -114,15 +110,21 @@ Face folders (`transformers.AutoModelForCausalLM.from_pretrained(folder)` reads 
 
 {summaries}
 
-They were trained apart, from other seeds, on the same text with one tokenizer of 4,096 tokens (byte-level BPE). All numbers below
-are measured on the models as they are stored, in float16; `python -m training describe` writes this page anew.
+They were trained apart, from other seeds, on the same text with one tokenizer of {VOCABULARY:,} tokens (byte-level BPE). What they share,
+their neighbors, predictions and samples are measured on the models as they are stored, in float16; the losses by step are those of
+the training. `python -m training describe` writes this page anew.
 
 ## What they share
 
+*Shuffled* is the same measure with each token of one model paired with a random token of the other, *Gaussian* with random rows in
+place of both models.
+
 {similarities}
 The one matrix of the small model serves at both ends, and is more like the large model's unembedding than its embedding. Bytes and
-pieces of words which the text hardly holds were hardly trained: in an unembedding they lie close together, in an embedding at
-random. As the last column shows, some hundreds of them move a measure a good deal.
+pieces of words which the text hardly holds were hardly trained: in an unembedding they lie close together and far out, in an embedding
+at random. As the last column shows, some hundreds of them move a measure a good deal: where they are many among a token's
+neighbors, the few directions toward them hold nearly all of the variance, and its intrinsic dimension is low for that reason alone.
+(`embgeom.examples.without_rare_tokens` leaves them out, and `embgeom demo` does.)
 
 ## Nearest neighbors of ten words
 
@@ -141,24 +143,19 @@ How to train them again, and to see the first losses again, is in [training/READ
 
 ## The text
 
-{_text(records["small"]["data"])}"""
+{_text(next(iter(records.values()))["data"])}"""
 
 
-def _summary(folder: Path, record: dict[str, Any]) -> str:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    width, blocks = (
-        (config["n_embd"], config["n_layer"])
-        if config["model_type"] == "gpt2"
-        else (config["hidden_size"], config["num_hidden_layers"])
-    )
-    tied = "tied" if config["tie_word_embeddings"] else "not tied"
+def _summary(record: dict[str, Any]) -> str:
+    model = record["model"]
     return (
-        f"{config['architectures'][0]}, {blocks} blocks of width {width}, {record['parameters']:,} parameters, "
-        f"embedding and unembedding {tied}."
+        f"{model['architecture']}, {model['blocks']} blocks of width {model['width']} with {model['heads']} heads, a context of "
+        f"{model['context']} tokens, "
+        f"{record['parameters']:,} parameters, embedding and unembedding {'tied' if model['tied'] else 'not tied'}."
     )
 
 
-def _similarities(folders: dict[str, Path], rare: list[int]) -> str:
+def _similarities(folders: dict[str, Path]) -> str:
     sides: tuple[tuple[Which, str, str], ...] = (
         ("input", "embeddings", ""),
         ("output", "unembeddings", " --which-a output --which-b output"),
@@ -167,7 +164,7 @@ def _similarities(folders: dict[str, Path], rare: list[int]) -> str:
     for which, meaning, options in sides:
         small, large = (embgeom.load(folder, which) for folder in folders.values())
         comparison = embgeom.compare(small, large)
-        trained = embgeom.compare(_without(small, rare), _without(large, rare))
+        trained = embgeom.compare(*map(embgeom.examples.without_rare_tokens, (small, large)))
         parts.append(
             f"The {meaning}, over {len(comparison.match):,} shared tokens (`embgeom compare example:small "
             f"example:large{options}`), and over the {len(trained.match):,} of them that the training text holds more than "
@@ -178,15 +175,15 @@ def _similarities(folders: dict[str, Path], rare: list[int]) -> str:
                 (
                     meaning,
                     "value",
-                    "paired at random",
-                    "random rows",
-                    f"value, without {len(rare)} rare tokens",
+                    "shuffled",
+                    "Gaussian",
+                    f"value, without {len(comparison.match) - len(trained.match)} rare tokens",
                 ),
                 (
                     (
                         m.name,
                         *(
-                            f"{value:.4f}"
+                            number(value)
                             for value in (m.value, m.shuffled, m.gaussian, trained[m.name].value)
                         ),
                     )
@@ -195,13 +192,6 @@ def _similarities(folders: dict[str, Path], rare: list[int]) -> str:
             )
         )
     return "\n".join(parts)
-
-
-def _without(model: embgeom.Embeddings, rows: list[int]) -> embgeom.Embeddings:
-    kept = np.setdiff1d(np.flatnonzero(~model.special), rows)
-    return embgeom.Embeddings.from_array(
-        model.matrix[kept], [model.tokens[row] for row in kept], name=model.name
-    )
 
 
 def _matrices(name: str, folder: Path) -> list[tuple[str, embgeom.Embeddings]]:
@@ -232,19 +222,27 @@ def _measured(record: dict[str, Any]) -> str:
 def _predictions(records: dict[str, Any]) -> str:
     measured = [record["measured"] for record in records.values()]
     lines = [
-        ("held-out tokens", *(f"{m['held_out_tokens']:,}" for m in measured)),
+        ("held-out tokens predicted", *(f"{m['held_out_tokens']:,}" for m in measured)),
         ("held-out loss, nats a token", *(f"{m['held_out_loss']:.4f}" for m in measured)),
         ("held-out perplexity", *(f"{m['held_out_perplexity']:.1f}" for m in measured)),
         ("perplexity of a unigram model", *(f"{m['unigram_perplexity']:.1f}" for m in measured)),
-        ("held-out bits a byte", *(f"{m['held_out_bits_per_byte']:.3f}" for m in measured)),
+        *(
+            (
+                f"held-out perplexity on: {part}",
+                *(f"{m['held_out_perplexity_by_source'][part]:.1f}" for m in measured),
+            )
+            for part in measured[0]["held_out_perplexity_by_source"]
+        ),
         (
             "written words that occur in the training text",
             *(f"{m['written_words_known']:.1%} of {m['written_words']:,}" for m in measured),
         ),
     ]
     return _table(("", *records), lines) + (
-        "\nHeld out are the last 2 % of each book and every 50th story; a token is predicted from those before it in its "
-        "stretch of 256. The unigram model knows how frequent each token is in the training text.\n"
+        f"\nHeld out are the last {HELD_OUT_SHARE:.0%} of each book or collection, and every {HELD_OUT_EVERY}th story. The end of a book "
+        "may be hard to tell from the rest of it: that of the collected Darwin is an index, that of Du Bois a bibliography. A token is "
+        f"predicted from those before it in its stretch of {CONTEXT}. The unigram model knows how frequent each token is in the "
+        "training text.\n"
     )
 
 
@@ -265,7 +263,7 @@ def _training(record: dict[str, Any]) -> str:
 
 {commands}
 
-Seed {record["seed"]} (weights and order of the text). AdamW in float32, on {record["threads"]} thread: {hyperparameters}. Versions: {versions}.
+Seed {record["seed"]} (weights and order of the text). AdamW in float32, on {record["threads"]} thread, {record["instruction set"]}: {hyperparameters}. Versions: {versions}.
 
 `python -m training reproduce {record["name"]} --text TEXT` trains the first 50 steps anew and compares their losses with those in
 training.json.
@@ -286,7 +284,8 @@ def _text(data: dict[str, Any]) -> str:
     )
     return _table(("text", "documents", "characters", "times seen in an epoch", "license", "from"), lines) + (
         f"\n{data['tokens']['training']:,} tokens to train on, {data['tokens']['held_out']:,} held out. The SHA-256 of each file "
-        "is in training.json. Left out are paragraphs that are less than 85 % letters and spaces.\n"
+        "is in training.json. Left out are paragraphs of less than "
+        f"{PROSE_SHARE:.0%} letters and spaces, and by that the shortest lines of dialogue.\n"
     )
 
 
@@ -294,9 +293,9 @@ def _losses(records: dict[str, Any]) -> str:
     header: list[str] = ["step"]
     columns: list[dict[str, str]] = []
     for name, record in records.items():
-        header += [f"{name}: training (mean of 50 steps)", f"{name}: held out"]
-        means, held_out = record["losses"]["mean_of_each_50_steps"], record["losses"]["held_out"]
-        columns.append({step: f"{means[int(step) // 50 - 1]:.3f}" for step in held_out})
+        means, held_out, window = (record["losses"][key] for key in ("means", "held_out", "window"))
+        header += [f"{name}: training (mean of {window} steps)", f"{name}: held out"]
+        columns.append({step: f"{means[int(step) // window - 1]:.3f}" for step in held_out})
         columns.append({step: f"{loss:.3f}" for step, loss in held_out.items()})
     steps = sorted({step for column in columns for step in column}, key=int)
     return _table(header, ((step, *(column.get(step, "") for column in columns)) for step in steps))

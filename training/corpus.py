@@ -16,6 +16,9 @@ from pathlib import Path
 HELD_OUT_SHARE = 0.02
 HELD_OUT_EVERY = 50
 
+# A paragraph with fewer letters and spaces among its characters is no prose.
+PROSE_SHARE = 0.85
+
 # One way to write each character keeps rare variants from spending tokens of a small vocabulary.
 PLAIN = str.maketrans(
     {"‘": "'", "’": "'", "“": '"', "”": '"', "—": "--", "–": "-", "…": "...", "\u00a0": " ", "_": ""}
@@ -26,13 +29,17 @@ FOOTNOTE_MARK = re.compile(r"\[\d+\]")
 
 @dataclass(frozen=True)
 class Source:
-    """A part of the text: which files, how they are read, how often each document is seen in an epoch."""
+    """A part of the text: which files, how they are read, how often each document is seen in an epoch.
+
+    Of `stories` some are held out whole, of books a part of each.
+    """
 
     name: str
     pattern: str
     license: str
     origin: str
     documents: Callable[[Path], list[str]]
+    stories: bool = False
     repeat: int = 1
 
 
@@ -56,9 +63,9 @@ def clean(paragraphs: list[str]) -> str:
 def _is_prose(line: str) -> bool:
     if not line or line.startswith(("Produced by", "[Illustration", "Transcribed", "End of")):
         return False
-    # Tables, indices and references are full of figures and points. So are the shortest lines of dialogue,
-    # which are lost, too: less than one character in a hundred of the text.
-    return sum(c.isalpha() or c == " " for c in line) >= 0.85 * len(line)
+    # Tables, references and most indices are full of figures and points. So are the shortest lines of
+    # dialogue, which are lost, too: less than one character in a hundred of the text.
+    return sum(c.isalpha() or c == " " for c in line) >= PROSE_SHARE * len(line)
 
 
 def _book(path: Path) -> list[str]:
@@ -82,7 +89,7 @@ SOURCES = (
         "Project Gutenberg: 18 story books",
         "gutenberg/*.txt",
         "public domain in the USA",
-        "the GITenberg repositories; the number of each book stands in its file's name",
+        "gutenberg.org, by way of the GITenberg repositories; each file's name ends in the book's number",
         _book,
     ),
     Source(
@@ -95,17 +102,19 @@ SOURCES = (
     Source(
         "African Storybook, English",
         "african_storybook_en/stories_ccby.txt",
-        "CC BY, African Storybook (www.africanstorybook.org) and the authors it names",
-        "https://github.com/global-asp/asp-source",
+        "CC BY; African Storybook (africanstorybook.org) and the authors that asp-source names",
+        "https://github.com/global-asp/asp-source, those English stories that are under CC BY",
         _stories_of_lines,
+        stories=True,
         repeat=3,
     ),
     Source(
         "TinyStories, 1,000 of them",
         "tinystories_1000.json",
         "CDLA-Sharing-1.0",
-        "https://huggingface.co/datasets/roneneldan/TinyStories",
+        "huggingface.co/datasets/roneneldan/TinyStories, those in ToonTalk/jlens-tinystories",
         _stories_of_json,
+        stories=True,
         repeat=3,
     ),
 )
@@ -120,14 +129,22 @@ def read(folder: Path) -> Iterator[Document]:
                 f"{folder} holds no {source.pattern} ({source.name}); see training/README.md"
             )
         for path in paths:
-            texts = source.documents(path)
+            try:
+                texts = [text for text in source.documents(path) if text]
+            except (ValueError, AttributeError, TypeError) as error:
+                raise ValueError(f"{path} is not what is read as {source.name}: {error}") from error
+            if not texts:
+                raise ValueError(f"{path} holds no text")
             for number, text in enumerate(texts):
-                training, held_out = _split(text, number, whole=len(texts) > 1)
-                yield Document(source, path, training, held_out)
+                parts = _hold_out_story(text, number) if source.stories else _hold_out_end(text)
+                yield Document(source, path, *parts)
 
 
-def _split(text: str, number: int, *, whole: bool) -> tuple[str, str]:
-    if whole:
-        return ("", text) if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else (text, "")
-    cut = text.index("\n", int(len(text) * (1 - HELD_OUT_SHARE)))
-    return text[:cut], text[cut + 1 :]
+def _hold_out_story(text: str, number: int) -> tuple[str, str]:
+    return ("", text) if number % HELD_OUT_EVERY == HELD_OUT_EVERY - 1 else (text, "")
+
+
+def _hold_out_end(text: str) -> tuple[str, str]:
+    """Cut a book at the first end of a paragraph in its last part, if there is one."""
+    cut = text.find("\n", int(len(text) * (1 - HELD_OUT_SHARE)))
+    return (text, "") if cut < 0 else (text[:cut], text[cut + 1 :])

@@ -46,23 +46,29 @@ def prepare(text: Path, work: Path) -> None:
     tokenizer = train_tokenizer(documents)
     training = [document for document in documents for _ in range(document.source.repeat)]
     streams = {
-        "training": _stream(tokenizer, [document.training for document in training]),
-        "held_out": _stream(tokenizer, [document.held_out for document in documents]),
+        "training": stream(tokenizer, [document.training for document in training]),
+        "held_out": stream(tokenizer, [document.held_out for document in documents]),
     }
+    for name, tokens in streams.items():
+        if len(tokens) < CONTEXT:
+            raise ValueError(
+                f"{text} gives {len(tokens)} tokens as {name} text; {CONTEXT} are needed at least"
+            )
     work.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(work / "tokenizer.json"))
-    for name, stream in streams.items():
-        np.save(work / f"{name}.npy", stream)
+    for name, tokens in streams.items():
+        np.save(work / f"{name}.npy", tokens)
     (work / "corpus.json").write_text(json.dumps(_description(documents, streams), indent=1) + "\n")
 
 
-def blocks(stream: np.ndarray) -> np.ndarray:
+def blocks(tokens: np.ndarray) -> np.ndarray:
     """Cut a stream into rows of CONTEXT tokens, (n, CONTEXT); what is left at the end is dropped."""
-    n = len(stream) // CONTEXT
-    return stream[: n * CONTEXT].reshape(n, CONTEXT).astype(np.int64)
+    n = len(tokens) // CONTEXT
+    return tokens[: n * CONTEXT].reshape(n, CONTEXT).astype(np.int64)
 
 
-def _stream(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+def stream(tokenizer: Tokenizer, texts: list[str]) -> np.ndarray:
+    """Return the tokens of all texts, uint16, each text closed by the end token."""
     end = tokenizer.token_to_id(END)
     encodings = tokenizer.encode_batch([text for text in texts if text])
     return np.concatenate([np.array([*encoding.ids, end], dtype=np.uint16) for encoding in encodings])
@@ -73,12 +79,10 @@ def _description(documents: list[Document], streams: dict[str, np.ndarray]) -> d
     for document in documents:
         sources.setdefault(document.source, []).append(document)
     return {
-        "tokens": {name: len(stream) for name, stream in streams.items()},
+        "tokens": {name: len(tokens) for name, tokens in streams.items()},
         "rare_tokens": np.flatnonzero(
             np.bincount(streams["training"], minlength=VOCABULARY) <= RARE
         ).tolist(),
-        "held_out_characters": sum(len(document.held_out) for document in documents),
-        "held_out_bytes": sum(len(document.held_out.encode()) for document in documents),
         "sources": [
             {
                 "name": source.name,

@@ -1,12 +1,10 @@
-"""From a finished run to a Hugging Face folder: float16 weights, config, tokenizer, the record of it."""
+"""From finished runs to Hugging Face folders: float16 weights, config, tokenizer, record, model cards."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-import tempfile
-from importlib.metadata import version
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +12,72 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
+from embgeom.examples import RECORD
+from training.card import PAGE, write_descriptions
 from training.corpus import Document
 from training.data import CONTEXT, END
 from training.measure import measure
 from training.models import Recipe
-from training.train import THREADS, hyperparameters, losses
+from training.train import MANIFEST, last_checkpoint, log_of, losses, step_of
 
 RECORDED_STEPS = 50
 """The losses of so many first steps are kept one by one, for `training.reproduce` to compare with."""
 
-RECORD = "training.json"
+WINDOW = 50
+"""All are kept as means over so many steps, without the noise of single batches."""
 
 
-def export(recipe: Recipe, data: Path, run: Path, folder: Path, documents: list[Document]) -> None:
-    """Write the model of a finished run into `folder`, measured as it is stored; whole or not at all."""
-    final = run / "final"
-    if not final.is_dir():
-        raise FileNotFoundError(f"{recipe.name} is not trained to its end: {final} is missing")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-        new = Path(scratch) / folder.name
-        model = _write_model(recipe, data, final, new)
-        streams = {name: np.load(data / f"{name}.npy") for name in ("training", "held_out")}
-        record = {
-            "name": recipe.name,
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "command": [
-                "python -m training prepare --text TEXT --work WORK",
-                f"python -m training train {recipe.name} --work WORK",
-            ],
-            "seed": recipe.seed,
-            "hyperparameters": hyperparameters(recipe),
-            "threads": THREADS,
-            "versions": versions(),
-            "data": json.loads((data / "corpus.json").read_text()),
-            "losses": _losses(json.loads((final / "trainer_state.json").read_text())["log_history"]),
-            "measured": measure(new, streams, documents),
-        }
-        _write_json(new / RECORD, record)
-        if folder.exists():
-            folder.replace(Path(scratch) / "old")
-        new.replace(folder)
+def export(
+    recipes: Iterable[Recipe], work: Path, folders: Path, documents: list[Document], page: Path = PAGE
+) -> None:
+    """Measure the models of finished runs as they are stored, and put them into `folders`, and the docs page.
+
+    Everything is written into WORK/export first, and takes its place when all of it is there.
+    """
+    finished = [(recipe, _finished(recipe, work / recipe.name)) for recipe in recipes]
+    scratch = work / "export"
+    shutil.rmtree(scratch, ignore_errors=True)
+    for recipe, checkpoint in finished:
+        print(f"{recipe.name}: measuring", flush=True)
+        _write(recipe, work / "data", checkpoint, scratch / recipe.name, documents)
+    names = [recipe.name for recipe, _ in finished]
+    figure = write_descriptions({name: scratch / name for name in names}, scratch / page.name)
+    for name in names:
+        _replace(scratch / name, folders / name)
+    shutil.copy(scratch / page.name, page)
+    shutil.copy(figure, page.with_name(figure.name))
 
 
-def versions() -> dict[str, str]:
-    """Return the versions that the losses depend on besides the code."""
-    names = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
-    return {**{name: version(name) for name in names}, "python": platform.python_version()}
+def _finished(recipe: Recipe, run: Path) -> Path:
+    checkpoint = last_checkpoint(run)
+    if checkpoint is None or step_of(checkpoint) < recipe.steps:
+        reached = step_of(checkpoint) if checkpoint else 0
+        raise FileNotFoundError(
+            f"{recipe.name} is not trained to its end ({reached} of {recipe.steps} steps in {run}): "
+            f"run python -m training train {recipe.name}"
+        )
+    return checkpoint
 
 
-def _write_model(recipe: Recipe, data: Path, final: Path, folder: Path) -> PreTrainedModel:
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(final, dtype=torch.float32)
+def _write(recipe: Recipe, data: Path, checkpoint: Path, folder: Path, documents: list[Document]) -> None:
+    model = _write_model(data, checkpoint, folder)
+    streams = {name: np.load(data / f"{name}.npy") for name in ("training", "held_out")}
+    record = {
+        "name": recipe.name,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "command": [
+            "python -m training prepare --text TEXT --work WORK",
+            f"python -m training train {recipe.name} --work WORK",
+        ],
+        **json.loads((checkpoint.parent / MANIFEST).read_text()),
+        "losses": _losses(log_of(checkpoint)),
+        "measured": measure(folder, streams, documents),
+    }
+    _write_json(folder / RECORD, record)
+
+
+def _write_model(data: Path, checkpoint: Path, folder: Path) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
     model.generation_config = GenerationConfig(**special)
     # The trainer switches the cache off, which is of use only when generating.
@@ -83,6 +96,8 @@ def _write_model(recipe: Recipe, data: Path, final: Path, folder: Path) -> PreTr
             "pad_token": END,
             "model_max_length": CONTEXT,
             "clean_up_tokenization_spaces": False,
+            # Neither model has segments, and generate() refuses what a model does not take.
+            "model_input_names": ["input_ids", "attention_mask"],
         },
     )
     return model
@@ -94,12 +109,19 @@ def _write_json(path: Path, content: object) -> None:
 
 def _losses(log: list[dict[str, float]]) -> dict[str, Any]:
     of_each_step = list(losses(log).values())
+    windows = [of_each_step[i : i + WINDOW] for i in range(0, len(of_each_step), WINDOW)]
     return {
         "first_steps": of_each_step[:RECORDED_STEPS],
-        # Means over as many steps, so that the curve is read without the noise of single batches.
-        "mean_of_each_50_steps": [
-            round(float(np.mean(of_each_step[i : i + RECORDED_STEPS])), 4)
-            for i in range(0, len(of_each_step), RECORDED_STEPS)
-        ],
+        "window": WINDOW,
+        "means": [round(float(np.mean(window)), 4) for window in windows],
         "held_out": {str(step): round(loss, 4) for step, loss in losses(log, "eval_loss").items()},
     }
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Put a copy of the folder `new` in the place of `folder`, which may lie on another disk."""
+    beside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(new, beside)
+    shutil.rmtree(folder, ignore_errors=True)
+    beside.replace(folder)

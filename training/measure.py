@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
 
 from training.corpus import Document
-from training.data import blocks
+from training.data import blocks, stream
 
 PROMPTS = ("One day, a little girl named Lily", "The old king", "She looked at him and said,")
 SAMPLING = {"do_sample": True, "temperature": 0.7, "top_k": 40}
@@ -32,8 +33,6 @@ def measure(folder: Path, streams: dict[str, np.ndarray], documents: list[Docume
     tokenizer = AutoTokenizer.from_pretrained(folder)
     held_out = blocks(streams["held_out"])
     loss, unigram = held_out_loss(model, held_out), unigram_loss(streams["training"], held_out)
-    held_out_bytes = sum(len(document.held_out.encode()) for document in documents)
-    samples = {prompt: write(model, tokenizer, prompt, 1)[0] for prompt in PROMPTS}
     texts = write(model, tokenizer, tokenizer.eos_token, 64)
     known = {word for document in documents for word in words(document.training)}
     written = [word for text in texts for word in words(text)]
@@ -42,12 +41,23 @@ def measure(folder: Path, streams: dict[str, np.ndarray], documents: list[Docume
         "held_out_loss": loss,
         "held_out_perplexity": math.exp(loss),
         "unigram_perplexity": math.exp(unigram),
-        "held_out_bits_per_byte": loss / math.log(2) * len(streams["held_out"]) / held_out_bytes,
+        "held_out_perplexity_by_source": _by_source(model, folder, documents),
         "sampling": {**SAMPLING, "seed": SAMPLE_SEED, "new_tokens": SAMPLE_TOKENS},
-        "samples": samples,
+        "samples": {prompt: write(model, tokenizer, prompt, 1)[0] for prompt in PROMPTS},
         "written_words": len(written),
         "written_words_known": sum(word in known for word in written) / len(written),
     }
+
+
+def _by_source(model: PreTrainedModel, folder: Path, documents: list[Document]) -> dict[str, float]:
+    """Return the held-out perplexity on each part of the text that fills a row."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    perplexities = {}
+    for source in dict.fromkeys(document.source for document in documents):
+        texts = [document.held_out for document in documents if document.source == source]
+        if len(rows := blocks(stream(tokenizer, texts))) > 0:
+            perplexities[source.name] = math.exp(held_out_loss(model, rows))
+    return perplexities
 
 
 def held_out_loss(model: PreTrainedModel, rows: np.ndarray) -> float:
@@ -67,7 +77,7 @@ def unigram_loss(training: np.ndarray, rows: np.ndarray) -> float:
 def write(model: PreTrainedModel, tokenizer: Any, prompt: str, count: int) -> list[str]:
     """Return `count` continuations of a prompt, from a fixed seed, with the prompt."""
     set_seed(SAMPLE_SEED)
-    inputs = tokenizer([prompt] * count, return_tensors="pt", return_token_type_ids=False)
+    inputs = tokenizer([prompt] * count, return_tensors="pt")
     with torch.inference_mode():
         tokens = model.generate(**inputs, **SAMPLING, max_new_tokens=SAMPLE_TOKENS)
     texts: list[str] = tokenizer.batch_decode(tokens, skip_special_tokens=True)

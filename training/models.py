@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
@@ -19,6 +20,17 @@ class Recipe:
     learning_rate: float
     steps: int
     batch: int = 8
+
+    def describe(self) -> dict[str, Any]:
+        """Return the architecture in words and numbers; both kinds of configuration know these names."""
+        return {
+            "architecture": type(self.config).__name__.removesuffix("Config"),
+            "blocks": self.config.num_hidden_layers,
+            "width": self.config.hidden_size,
+            "context": CONTEXT,
+            "heads": self.config.num_attention_heads,
+            "tied": self.config.tie_word_embeddings,
+        }
 
     def build(self) -> PreTrainedModel:
         """Return the untrained model."""

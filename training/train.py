@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,11 @@ from training.models import Recipe
 
 # On one thread sums run in one order, so that a run can be repeated to the bit on the same kind of processor.
 THREADS = 1
+
+MANIFEST = "run.json"
+
+# Without these the trainer would go on all the same, but not as the run would have gone.
+CHECKPOINT_FILES = ("model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth")
 
 # The label that PyTorch's cross entropy leaves out.
 IGNORED = -100
@@ -86,23 +93,57 @@ def losses(log: list[dict[str, float]], kind: str = "loss") -> dict[int, float]:
 
 def train(recipe: Recipe, data: Path, run: Path, stop_after: int | None = None) -> list[dict[str, float]]:
     """Train into `run`, going on from its last whole checkpoint, and return the trainer's log."""
+    last = recipe.steps if stop_after is None else stop_after
+    _begin(run, manifest(recipe, data))
+    checkpoint = last_checkpoint(run)
+    if checkpoint and step_of(checkpoint) >= last:
+        print(f"{recipe.name}: already trained to step {step_of(checkpoint)}", flush=True)
+        return log_of(checkpoint)
+    print(f"{recipe.name}: from {checkpoint.name if checkpoint else 'the start'}", flush=True)
     torch.set_num_threads(THREADS)
     trainer = Trainer(
         model=recipe.build(),
         args=_arguments(recipe, run),
         train_dataset=Blocks(np.load(data / "training.npy")),
         eval_dataset=Blocks(np.load(data / "held_out.npy")),
-        callbacks=[Report(), *([StopAfter(stop_after)] if stop_after else [])],
+        callbacks=[Report(), StopAfter(last)],
     )
     trainer.remove_callback(PrinterCallback)
-    checkpoint = _last_checkpoint(run)
-    print(f"{recipe.name}: from {checkpoint.name if checkpoint else 'the start'}", flush=True)
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if stop_after is None:
-        trainer.save_model(str(run / "final"))
-        trainer.state.save_to_json(str(run / "final" / "trainer_state.json"))
     log: list[dict[str, float]] = trainer.state.log_history
     return log
+
+
+def manifest(recipe: Recipe, data: Path) -> dict[str, Any]:
+    """Return all that the losses of a run depend on besides the code."""
+    try:
+        corpus = json.loads((data / "corpus.json").read_text())
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{data} holds no tokens; run python -m training prepare first") from error
+    names = ("torch", "transformers", "accelerate", "tokenizers", "numpy")
+    return {
+        "model": recipe.describe(),
+        "seed": recipe.seed,
+        "hyperparameters": hyperparameters(recipe),
+        "threads": THREADS,
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "versions": {**{name: version(name) for name in names}, "python": platform.python_version()},
+        "data": corpus,
+    }
+
+
+def _begin(run: Path, new: dict[str, Any]) -> None:
+    """Write the manifest of a new run, or see that an earlier run goes on as it began."""
+    path = run / MANIFEST
+    if not path.exists():
+        run.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(new, indent=1) + "\n")
+    earlier = json.loads(path.read_text())
+    changed = [key for key in new if earlier.get(key) != new[key]]
+    if changed:
+        raise ValueError(
+            f"the run in {run} began with other {' and '.join(changed)}; remove it, or train elsewhere"
+        )
 
 
 def hyperparameters(recipe: Recipe) -> dict[str, Any]:
@@ -140,12 +181,25 @@ def _arguments(recipe: Recipe, run: Path) -> TrainingArguments:
     )
 
 
-def _last_checkpoint(run: Path) -> Path | None:
+def last_checkpoint(run: Path) -> Path | None:
     """Return the newest checkpoint that was written to its end: the trainer's state is its last file."""
-    for folder in sorted(run.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
+    folders = [folder for folder in run.glob("checkpoint-*") if folder.name[11:].isdecimal()]
+    for folder in sorted(folders, key=step_of, reverse=True):
         try:
-            json.loads((folder / "trainer_state.json").read_text())
-        except (OSError, ValueError):
+            log_of(folder)
+        except (OSError, ValueError, TypeError, KeyError):
             continue
-        return folder
+        if all((folder / name).is_file() for name in CHECKPOINT_FILES):
+            return folder
     return None
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def log_of(checkpoint: Path) -> list[dict[str, float]]:
+    """Return the trainer's log up to a checkpoint."""
+    log: list[dict[str, float]] = json.loads((checkpoint / "trainer_state.json").read_text())["log_history"]
+    return log

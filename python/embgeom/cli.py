@@ -178,4 +178,5 @@ def _search_options(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _wants_progress(options: argparse.Namespace) -> bool:
-    return bool(sys.stderr.isatty() and not options.quiet)
+    # A command may be started with standard error closed.
+    return bool(sys.stderr and sys.stderr.isatty() and not options.quiet)

@@ -8,11 +8,15 @@ ordinary Hugging Face folder, so whatever reads such folders reads them.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from embgeom.errors import LoadError
+import numpy as np
+
+from embgeom.embeddings import Embeddings
+from embgeom.errors import InputError, LoadError
 
 PREFIX = "example:"
+RECORD = "training.json"
 
 
 class Pair(NamedTuple):
@@ -56,6 +60,74 @@ def pair() -> Pair:
     return Pair(*(here / name for name in Pair._fields))
 
 
+def without_rare_tokens(model: Embeddings) -> Embeddings:
+    """Return an example model's rows without the tokens that its training text hardly holds.
+
+    Such tokens, raw bytes and pieces of rare words, were hardly trained. In an unembedding they lie together,
+    far from the origin, and where many of them are among a token's neighbors they decide its intrinsic
+    dimension.
+
+    Parameters
+    ----------
+    model : Embeddings
+        One of the two examples, as `embgeom.load` returns it, of either side.
+
+    Returns
+    -------
+    Embeddings
+        The tokens that the training text holds more than 50 times, less the special one.
+
+    Raises
+    ------
+    InputError
+        If `model` is no example, so that nothing is on record about its training.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> model = embgeom.load("example:small")
+    >>> model, embgeom.examples.without_rare_tokens(model)
+    (Embeddings('example:small', input, 4096 x 128), Embeddings('example:small', input, 3792 x 128))
+    """
+    file = model.provenance.file
+    if file is None or not file.with_name(RECORD).is_file():
+        raise InputError(f"{model.name} has no {RECORD} beside it; only the example models are recorded so")
+    rare = record(file.parent)["data"]["rare_tokens"]
+    kept = np.setdiff1d(np.flatnonzero(~model.special), rare)
+    tokens = [model.tokens[row] for row in kept]
+    return Embeddings.from_array(model.matrix[kept], tokens, name=model.name, which=model.which)
+
+
+def record(folder: Path) -> dict[str, Any]:
+    """Return what is on record about the training of an example.
+
+    Parameters
+    ----------
+    folder : Path
+        The model's folder.
+
+    Returns
+    -------
+    dict
+        The content of its training.json.
+
+    Raises
+    ------
+    LoadError
+        If the file is missing or incomplete.
+    """
+    from embgeom.loading.folder import read_json
+
+    content = read_json(folder / RECORD)
+    missing = {"model", "parameters", "data", "losses", "measured"} - content.keys()
+    if missing:
+        raise LoadError(
+            f"{folder / RECORD} lacks {', '.join(sorted(missing))}: the installation is damaged; "
+            "install embgeom again"
+        )
+    return content
+
+
 def resolve(model: str) -> Path | None:
     """Return the folder that ``example:small`` or ``example:large`` names; None for any other name.
 
@@ -72,7 +144,7 @@ def resolve(model: str) -> Path | None:
     Raises
     ------
     LoadError
-        If `model` begins with ``example:`` and goes on with no example's name.
+        If `model` begins with ``example:`` and goes on with no example's name, or the folder is missing.
     """
     if not model.startswith(PREFIX):
         return None
@@ -81,4 +153,6 @@ def resolve(model: str) -> Path | None:
         known = " and ".join(f"{PREFIX}{field}" for field in Pair._fields)
         raise LoadError(f"there is no example {name!r}; the models that come with the package are {known}")
     folder: Path = getattr(pair(), name)
+    if not folder.is_dir():
+        raise LoadError(f"{folder} is missing: the installation is damaged; install embgeom again")
     return folder

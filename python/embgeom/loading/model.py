@@ -39,7 +39,7 @@ def load(
     Parameters
     ----------
     model : str or path-like
-        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; or a
+        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a
         Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the models
         that come with the package (see `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
