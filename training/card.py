@@ -240,7 +240,7 @@ def _predictions(records: dict[str, Any]) -> str:
     ]
     return _table(("", *records), lines) + (
         f"\nHeld out are the last {HELD_OUT_SHARE:.0%} of each book or collection, and every {HELD_OUT_EVERY}th story. The end of a book "
-        "may be hard to tell from the rest of it: that of the collected Darwin is an index, that of Du Bois a bibliography. A token is "
+        "may be unlike the rest of it: that of the collected Darwin is an index, that of Du Bois ends in a bibliography. A token is "
         f"predicted from those before it in its stretch of {CONTEXT}. The unigram model knows how frequent each token is in the "
         "training text.\n"
     )
