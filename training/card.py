@@ -60,6 +60,8 @@ def draw_curve(records: dict[str, Any], path: Path) -> None:
 
 
 def _card(folder: Path, record: dict[str, Any], similarities: str) -> str:
+    hyperparameters = record["hyperparameters"]
+    seen = hyperparameters["max_steps"] * hyperparameters["per_device_train_batch_size"] * CONTEXT
     return f"""---
 license: bsd-3-clause
 language: en
@@ -73,7 +75,7 @@ pipeline_tag: text-generation
 
 It comes with embgeom, which measures the geometry of token embeddings (after
 [Lee et al., 2025](https://arxiv.org/abs/2503.21073)), so that everything there can be tried without a network. It is meant for
-nothing else: it learned for an hour, from old books and children's stories, whose opinions and omissions it shares.
+nothing else: it learned from {seen / 1e6:.1f} million tokens of old books and children's stories, whose opinions and omissions it shares.
 
 License: that of embgeom, BSD-3-Clause. The text it learned from is not part of it; the licenses of that are below.
 
