@@ -10,26 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matrices import synthetic
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))  # the oracles
 
 ROWS = int(os.environ.get("EMBGEOM_BENCH_ROWS", "50257"))
 COLUMNS = int(os.environ.get("EMBGEOM_BENCH_COLUMNS", "768"))
 THREADS = int(os.environ["EMBGEOM_BENCH_THREADS"]) if "EMBGEOM_BENCH_THREADS" in os.environ else None
-
-
-def synthetic(n, d, seed):
-    """Return (n, d) float32 rows like embeddings: clusters, an offset, falling variances, zeros, equals."""
-    rng = np.random.default_rng(seed)
-    scales = (1 / np.arange(1, d + 1) ** 0.4).astype(np.float32)
-    centres = rng.standard_normal((max(1, n // 50), d), dtype=np.float32) * scales
-    x = rng.standard_normal((n, d), dtype=np.float32)
-    x *= scales
-    x += centres[rng.integers(0, len(centres), n)]
-    x += 0.5 * scales * rng.standard_normal(d, dtype=np.float32)
-    x[rng.choice(n, n // 500, replace=False)] = 0
-    x[rng.choice(n, n // 500, replace=False)] = x[n // 2]
-    return x
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,136 @@
+"""Correlation of all pairwise cosines of two models: closed form against brute force over the pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import reference
+
+from others.blas import closed_form_products
+from others.contender import EMBEDDED_BLAS, Call, Case, Contender
+from others.problem import Array, Problem, pair_problem
+
+Sums = Array  # of a, b, a a, b b and a b over pairs, in float64
+SAMPLE = 600
+
+
+def by_embgeom(problem: Problem) -> Call:
+    import embgeom
+
+    return lambda: embgeom.global_similarity(
+        problem.x, problem.other, center=problem.center, threads=problem.threads
+    )
+
+
+def directions(problem: Problem, dtype: type = np.float32) -> tuple[Array, Array]:
+    """Return the unit rows of both models, without the rows that have no direction in one of them."""
+    both = [matrix.astype(np.float64) for matrix in (problem.x, problem.other)]
+    if problem.center:
+        both = [matrix - matrix.mean(axis=0) for matrix in both]
+    lengths = [np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in both]
+    used = ((lengths[0] > 0) & (lengths[1] > 0))[:, 0]
+    a, b = ((m[used] / length[used]).astype(dtype) for m, length in zip(both, lengths, strict=True))
+    return a, b
+
+
+def correlation(sums: Sums, count: int) -> float:
+    """Return the correlation over ordered pairs of different rows, from sums with the pairs (i, i)."""
+    pairs = count * (count - 1)
+    mean_a, mean_b, square_a, square_b, product = (sums - count) / pairs  # a cosine with itself is 1
+    return float((product - mean_a * mean_b) / np.sqrt((square_a - mean_a**2) * (square_b - mean_b**2)))
+
+
+def over_pairs(count: int, block: int, sums_of: Callable[[int, int, int, int], Sums], once: bool) -> Call:
+    """Add up ``sums_of(begin, end, other_begin, other_end)`` over all pairs, a block of rows at a time.
+
+    With `once` a block meets only itself and the rows after it, and the latter count twice.
+    """
+
+    def call() -> float:
+        total = np.zeros(5)
+        for begin in range(0, count, block):
+            end = min(begin + block, count)
+            if not once:
+                total += sums_of(begin, end, 0, count)
+                continue
+            total += sums_of(begin, end, begin, end)
+            if end < count:
+                total += 2 * sums_of(begin, end, end, count)
+        return correlation(total, count)
+
+    return call
+
+
+def by_torch(problem: Problem, once: bool, block: int = 1024) -> Call:
+    import torch
+
+    a, b = (torch.from_numpy(matrix) for matrix in directions(problem))
+    spare = [torch.empty(block * len(a)) for _ in range(3)]
+
+    def sums_of(begin: int, end: int, other_begin: int, other_end: int) -> Sums:
+        shape = (end - begin, other_end - other_begin)
+        first, second, product = (buffer[: shape[0] * shape[1]].view(shape) for buffer in spare)
+        torch.mm(a[begin:end], a[other_begin:other_end].T, out=first)
+        torch.mm(b[begin:end], b[other_begin:other_end].T, out=second)
+        sums = [first.sum(dtype=torch.float64), second.sum(dtype=torch.float64)]
+        for left, right in ((first, first), (second, second), (first, second)):
+            sums.append(torch.mul(left, right, out=product).sum(dtype=torch.float64))
+        return np.array([float(value) for value in sums])
+
+    return over_pairs(len(a), block, sums_of, once)
+
+
+def by_numpy(problem: Problem, block: int = 1024) -> Call:
+    a, b = directions(problem)
+    spare = [np.empty(block * len(a), dtype=np.float32) for _ in range(3)]
+
+    def sums_of(begin: int, end: int, other_begin: int, other_end: int) -> Sums:
+        shape = (end - begin, other_end - other_begin)
+        first, second, product = (buffer[: shape[0] * shape[1]].reshape(shape) for buffer in spare)
+        np.matmul(a[begin:end], a[other_begin:other_end].T, out=first)
+        np.matmul(b[begin:end], b[other_begin:other_end].T, out=second)
+        sums = [first.sum(dtype=np.float64), second.sum(dtype=np.float64)]
+        for left, right in ((first, first), (second, second), (first, second)):
+            sums.append(np.multiply(left, right, out=product).sum(dtype=np.float64))
+        return np.array(sums)
+
+    return over_pairs(len(a), block, sums_of, once=False)
+
+
+def check(problem: Problem, value: float, exact: bool) -> dict[str, float]:
+    """Compare with the closed form in NumPy float64; embgeom also with explicit pairs of some rows."""
+    a, b = directions(problem, np.float64)
+    sums_a, sums_b = a.sum(axis=0), b.sum(axis=0)
+    products = [(m.T @ n) for m, n in ((a, a), (b, b), (a, b))]
+    sums = [sums_a @ sums_a, sums_b @ sums_b, *((product**2).sum() for product in products)]
+    error = abs(value - correlation(np.array(sums), len(a)))
+    if exact:
+        import embgeom
+
+        assert error < 1e-9, f"{value} is off by {error}"
+        options = {"center": problem.center, "sample": SAMPLE, "seed": 5}
+        some, room = reference.global_similarity(problem.x, problem.other, **options)
+        found = embgeom.global_similarity(problem.x, problem.other, threads=problem.threads, **options)
+        assert abs(found - some) <= room, f"{found} on a sample, not {some}"
+    return {"error": error}
+
+
+def case(center: bool) -> Case:
+    return Case(
+        "similarity",
+        f"global similarity, {'centered' if center else 'not centered'}",
+        partial(pair_problem, center=center),
+        check,
+        (
+            Contender("embgeom", "embgeom", by_embgeom),
+            Contender("its own products at sgemm's speed", EMBEDDED_BLAS, closed_form_products),
+            Contender("torch, all pairs", "torch", partial(by_torch, once=False), slow=True),
+            Contender("torch, each pair once", "torch", partial(by_torch, once=True), slow=True),
+            Contender("NumPy, all pairs", "numpy", by_numpy, slow=True),
+        ),
+    )
+
+
+CASES = (case(center=False), case(center=True))
