@@ -1,6 +1,6 @@
 """embgeom beside other libraries, each at its best setting, with the same threads on the same problem.
 
-    python benchmarks/against_others.py                        50,257 x 768, as GPT-2's embedding: some hours
+    python benchmarks/against_others.py                        50,257 x 768, as GPT-2: about an hour
     python benchmarks/against_others.py --only knn,lle         measures these anew, keeps the others' numbers
     python benchmarks/against_others.py --quick --output DIR   shows in seconds that everything works
 
@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from others.cases import CASES, MEASURES
-from others.child import be_child
+from others.child import ChildFailed, be_child
 from others.goals import evaluated
 from others.problem import Size
 from others.record import Record, RecordDiffers, continued, new_record, today, write_whole
@@ -65,6 +65,16 @@ def main() -> None:
     if options.child:
         be_child(options.child)
         return
+    try:
+        run(options)
+    except (RecordDiffers, ChildFailed) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the cases that were finished are saved")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Measure the chosen cases and save them one by one."""
     quick = options.quick
     size = Size(
         options.rows or (QUICK_ROWS if quick else 50257),
@@ -74,10 +84,7 @@ def main() -> None:
     )
     record = new_record(size, 1 if quick else options.rounds)
     if options.only:
-        try:
-            record = continued(options.output / "against_others.json", record)
-        except RecordDiffers as error:
-            sys.exit(str(error))
+        record = continued(options.output / "against_others.json", record)
     cases = [case for case in CASES if not options.only or case.measure in options.only]
     begin = time.monotonic()
 

@@ -21,7 +21,7 @@ PYTHON = sorted(ROOT.glob("python/**/*.py"))
 SOURCES = [
     *CPP,
     *PYTHON,
-    *(path for home in ("tests", "benchmarks", "training") for path in sorted(ROOT.glob(f"{home}/*.py"))),
+    *(path for home in ("tests", "benchmarks", "training") for path in sorted(ROOT.glob(f"{home}/**/*.py"))),
 ]
 MODULES = sorted(
     info.name

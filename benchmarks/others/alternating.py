@@ -46,7 +46,8 @@ def in_turns(problem: Problem, timed: Prepare, between: Prepare | None) -> Call:
 
 
 def side(name: str, library: str, timed: Prepare, between: Prepare | None = None) -> Contender:
-    return Contender(name, library, partial(in_turns, timed=timed, between=between))
+    alone = name.partition(",")[0] if between else None
+    return Contender(name, library, partial(in_turns, timed=timed, between=between), alone=alone)
 
 
 CASES = (

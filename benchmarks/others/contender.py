@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -50,6 +50,8 @@ class Contender:
         Whether one round must do.
     limit : int, optional
         How many tokens at most it is asked about; its time counts for each token.
+    alone : str, optional
+        The contender that does the same undisturbed: the ratio of the two is reported as a slowdown.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Contender:
     options: tuple[dict[str, Any], ...] = ()
     slow: bool = False
     limit: int | None = None
+    alone: str | None = None
 
     @property
     def is_reference(self) -> bool:
@@ -104,7 +107,6 @@ class Case:
     unit: tuple[str, float] = ("s", 1.0)
     per_token: bool = False
     tuning_limit: int = 8192
-    about: dict[str, Any] = field(default_factory=dict)
 
     def contender(self, name: str) -> Contender:
         """Return the contender of this name."""

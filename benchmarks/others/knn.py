@@ -84,10 +84,12 @@ def by_numpy(problem: Problem, block: int = 1024) -> Call:
 def by_sklearn(problem: Problem) -> Call:
     from sklearn.neighbors import NearestNeighbors
 
-    # scikit-learn's fast path knows the Euclidean distance, which orders unit rows as the cosine does.
+    # scikit-learn's fast path knows the Euclidean distance, which orders unit rows as the cosine does. Rows
+    # of zeros, which are nobody's neighbors, would come in between: they are put out of sight.
+    base = np.where(problem.unit.any(axis=1, keepdims=True), problem.unit, np.float32(10))
     search = NearestNeighbors(
         n_neighbors=wanted(problem), algorithm="brute", metric="euclidean", n_jobs=problem.threads
-    ).fit(problem.unit)
+    ).fit(base)
     asked = problem.asked
 
     def call() -> Lists:

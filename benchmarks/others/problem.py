@@ -68,7 +68,7 @@ def unit_rows(x: Array) -> Array:
 
 def fitting_k(k: int, rows: int) -> int:
     """Return k, or what a matrix of so few rows (a trial, a warm-up) can have."""
-    return min(k, rows // 6)
+    return min(k, rows // 3)
 
 
 def knn_problem(size: Size, limit: int | None, *, k: int, query_count: int | None = None) -> Problem:

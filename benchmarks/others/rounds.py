@@ -94,9 +94,12 @@ def summarized(case: Case, entries: dict[str, Entry]) -> Entry:
         if "seconds" in entry:
             entry["median"] = statistics.median(entry["seconds"])
     own = entries[REFERENCE]["median"]
-    for entry in entries.values():
+    for contender in case.contenders:
+        entry, alone = entries[contender.name], entries.get(contender.alone or "", {})
         if "median" in entry:
             entry["times_embgeom"] = entry["median"] / own
+        if "median" in entry and "median" in alone:
+            entry["slowdown"] = entry["median"] / alone["median"]
     name, factor = case.unit
     return {
         "measure": case.measure,

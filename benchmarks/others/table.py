@@ -68,9 +68,15 @@ def row(name: str, entry: Entry, factor: float) -> str:
         number(entry, "peak_mb", ".0f"),
         number(entry, "error", ".2g"),
         number(entry, "recall", ".4f"),
-        ", ".join(f"{key} {value}" for key, value in entry.get("options", {}).items()),
+        ", ".join(f"{key} {value}" for key, value in remarks(entry).items()),
     ]
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def remarks(entry: Entry) -> Entry:
+    """Return the options with which it was measured, and by how much company slowed it down."""
+    slowdown = {"slowdown": f"{entry['slowdown']:.2f}"} if "slowdown" in entry else {}
+    return entry.get("options", {}) | slowdown
 
 
 def number(entry: Entry, key: str, form: str) -> str:

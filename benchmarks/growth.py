@@ -1,0 +1,86 @@
+"""How the cost of each kernel grows with the vocabulary, the width, the neighbors and the threads.
+
+    python benchmarks/growth.py                        some minutes on two cores
+    python benchmarks/growth.py --quick --output DIR   shows in seconds that everything works
+
+Writes growth.json, growth.svg and growth.md into the output folder: times, exponents fitted to them, and a
+prediction for the vocabularies of two models of today. The answer at the first point of each axis is checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+from growing.fits import FORMULA, exponents, predictions
+from growing.kernels import Kernel, kernels, thread_counts, time_point
+from growing.pages import markdown, picture
+from others.problem import Size
+from others.record import Record, new_record, write_whole
+
+BASE_ROWS, BASE_COLUMNS = 16384, 256
+VALUES = {
+    "rows": (4096, 8192, 16384, 32768, 65536, 131072),
+    "columns": (128, 256, 512, 1024, 2048, 4096),
+    "k": (5, 10, 20, 50, 100, 200, 500, 1000, 2000),
+    "threads": thread_counts(),
+}
+QUICK_ROWS, QUICK_COLUMNS = 400, 16
+QUICK_VALUES = {"rows": (300, 600), "columns": (16, 32), "k": (5, 10), "threads": (1, 2)}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--quick", action="store_true", help="tiny problems")
+    return parser.parse_args()
+
+
+def measure(kernel: Kernel, values: dict[str, tuple[int, ...]], begin: float) -> Record:
+    """Time a kernel along all its axes, and return its entry of the record."""
+    axes: Record = {}
+    time_point(kernel, kernel.base, check=False)  # code is loaded and threads are started
+    for axis in kernel.axes:
+        points = []
+        for point in kernel.points(axis, values):
+            points.append(time_point(kernel, point, check=not points))
+            seconds = points[-1]["seconds"]
+            print(f"[{time.monotonic() - begin:6.1f} s] {kernel.name}: {point}: {seconds:.3g} s", flush=True)
+        axes[axis] = {"points": points, "exponent": exponents(axis, points)}
+    return {
+        "formula": kernel.formula,
+        "per_token": kernel.per_token,
+        "axes": axes,
+        "predictions": predictions(kernel, axes),
+    }
+
+
+def save(folder: Path, record: Record) -> None:
+    """Write what there is, each file whole or not at all."""
+    write_whole(folder / "growth.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+    write_whole(folder / "growth.md", markdown(record))
+
+
+def main() -> None:
+    options = arguments()
+    rows, columns = (QUICK_ROWS, QUICK_COLUMNS) if options.quick else (BASE_ROWS, BASE_COLUMNS)
+    values = QUICK_VALUES if options.quick else VALUES
+    record = new_record(Size(rows, columns, options.threads, options.quick), 1)
+    record = {key: entry for key, entry in record.items() if key not in ("cases", "goals", "rounds")}
+    record |= {"prediction": FORMULA, "kernels": {}}
+    begin = time.monotonic()
+    for kernel in kernels(rows, columns, options.threads):
+        record["kernels"][kernel.name] = measure(kernel, values, begin)
+        save(options.output, record)
+    write_whole(options.output / "growth.svg", picture(record))
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()

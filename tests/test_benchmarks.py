@@ -1,0 +1,97 @@
+"""The programs that compare embgeom with other libraries and fit its costs, on tiny problems."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+PEERS = ("faiss", "sklearn", "torch", "scipy")
+
+
+def run(program, folder, *options):
+    command = [sys.executable, str(BENCHMARKS / program), "--output", str(folder), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def missing(*modules):
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    done = run("against_others.py", folder, "--quick")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_measure_has_an_exact_answer_of_embgeom(compared):
+    cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
+    measures = {case["measure"] for case in cases.values()}
+    assert measures == {"knn", "queries", "lle", "dimension", "similarity", "import", "alternating"}
+    for name, case in cases.items():
+        own = case["contenders"]["embgeom"]
+        assert own["median"] > 0
+        # The last two measure nothing but time.
+        assert own.get("exact") or case["measure"] in ("import", "alternating"), name
+
+
+def test_the_others_answer_the_same_question(compared):
+    cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
+    for name, case in cases.items():
+        for contender, entry in case["contenders"].items():
+            assert entry["status"] in ("measured", "not installed"), (name, contender)
+            assert entry.get("recall", 1) > 0.99, (name, contender)
+            # Of a dimension, this is the share of tokens that float32 counts otherwise.
+            assert entry.get("error", 0) < (0.2 if case["measure"] == "dimension" else 1e-4), (
+                name,
+                contender,
+            )
+
+
+def test_every_goal_is_evaluated(compared):
+    record = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))
+    unmeasured = [goal["goal"] for goal in record["goals"] if goal["measured"] is None]
+    assert record["goals"] and (missing(*PEERS) or not unmeasured)
+    page = (compared / "against_others.md").read_text(encoding="utf-8")
+    assert all(goal["goal"] in page for goal in record["goals"])
+
+
+def test_numbers_of_other_settings_are_not_mixed(compared):
+    before = (compared / "against_others.json").read_bytes()
+    done = run("against_others.py", compared, "--quick", "--only", "import", "--rows", "601")
+    assert done.returncode != 0 and "rows 600, now 601" in done.stderr
+    assert (compared / "against_others.json").read_bytes() == before
+
+
+def test_some_measures_can_be_made_anew(compared):
+    file = compared / "against_others.json"
+    before = json.loads(file.read_text(encoding="utf-8"))
+    done = run("against_others.py", compared, "--quick", "--only", "import")
+    assert done.returncode == 0, done.stderr
+    after = json.loads(file.read_text(encoding="utf-8"))
+    assert list(after["cases"]) == list(before["cases"])
+    assert after["cases"]["knn, k = 10"] == before["cases"]["knn, k = 10"]
+
+
+def test_an_unknown_measure_is_named(tmp_path):
+    done = run("against_others.py", tmp_path, "--only", "knn,lie")
+    assert done.returncode == 2 and "'lie' is none of knn, queries" in done.stderr
+
+
+def test_growth(tmp_path):
+    if lacking := missing("matplotlib"):
+        pytest.skip(f"{lacking[0]}: not installed")
+    done = run("growth.py", tmp_path, "--quick")
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))["kernels"]
+    assert list(kernels) == ["knn", "lle", "intrinsic_dimension", "global_similarity"]
+    for kernel in kernels.values():
+        assert all(isinstance(axis["exponent"]["all"], float) for axis in kernel["axes"].values())
+        assert all(entry["seconds"] > 0 for entry in kernel["predictions"])
+    assert (tmp_path / "growth.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
