@@ -90,7 +90,7 @@ def check(problem: Problem, weights: Array, exact: bool) -> dict[str, float]:
 
 TORCH_OPTIONS = tuple(
     {"dtype": dtype, "solver": solver, "batch": batch}
-    for dtype, solver, batch in product(("float32", "float64"), ("cholesky", "solve"), (256, 1024))
+    for dtype, solver, batch in product(("float32", "float64"), ("cholesky", "solve"), (64, 256, 1024))
 )
 
 
