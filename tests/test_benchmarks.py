@@ -13,7 +13,8 @@ PEERS = ("faiss", "sklearn", "torch", "scipy")
 
 
 def run(program, folder, *options):
-    command = [sys.executable, str(BENCHMARKS / program), "--output", str(folder), *options]
+    # One thread: on a busy machine, threads of some libraries wait for each other much longer than they work.
+    command = [sys.executable, str(BENCHMARKS / program), "--output", str(folder), "--threads", "1", *options]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
 
 

@@ -110,3 +110,7 @@ def draw_panel(panel: Any, axis: str, entry: Entry) -> None:
         panel.set_title(f"exponent {slope:.2f}", fontsize=9)
     panel.plot(values, seconds, "o", markersize=4)
     panel.set(xscale="log", yscale="log", xlabel=LABELS[axis])
+    # Ends and middle say enough; the marks that logarithmic axes choose would overlap.
+    shown = sorted({values[0], values[len(values) // 2], values[-1]})
+    panel.set_xticks(shown, [f"{value:,.0f}" for value in shown])
+    panel.set_xticks([], minor=True)
