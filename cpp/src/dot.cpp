@@ -4,58 +4,147 @@
 
 #include "embgeom/multiversion.hpp"
 
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+#include <immintrin.h>
+#endif
+
 namespace embgeom {
 namespace {
 
-// Sixteen partial sums, added up in a fixed tree. The build switches contraction off
-// (-ffp-contract=off), so a processor with fused multiply-add gives the same bits as one without.
-constexpr std::size_t lanes = 16;
-typedef float Floats __attribute__((vector_size(lanes * sizeof(float))));
-typedef double Doubles __attribute__((vector_size(lanes * sizeof(double))));
+// Coordinate l belongs to partial sum l % 8. The build switches contraction off (-ffp-contract=off), so a
+// processor with fused multiply-add gives the same bits as one without.
+constexpr std::size_t lanes = 8;
 
-inline __attribute__((always_inline)) double tree_sum(const Doubles& partial) {
-    double sum[lanes];
-    std::memcpy(sum, &partial, sizeof(sum));
+double tree_sum(double (&sum)[lanes]) {
     for (std::size_t half = lanes / 2; half > 0; half /= 2) {
         for (std::size_t l = 0; l < half; ++l) sum[l] += sum[l + half];
     }
     return sum[0];
 }
 
-// Sixteen coordinates, or the `count` that are left: the rest is filled up with zeros, which add nothing.
-inline __attribute__((always_inline)) Doubles load(const float* x, std::size_t count) {
-    Floats values{};
-    std::memcpy(&values, x, count * sizeof(float));
-    return __builtin_convertvector(values, Doubles);
+// The last coordinates of a row, filled up with zeros, which add nothing.
+struct Tail {
+    float values[lanes] = {};
+
+    Tail(const float* row, std::size_t count) { std::memcpy(values, row, count * sizeof(float)); }
+};
+
+// A term of a sum: what it makes of one coordinate, and (`add`) of four at once.
+struct Product {
+    static double of(double a, double b) { return a * b; }
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+    // A product of two float32 is exact in float64, so fusing it with the addition changes no bit.
+    EMBGEOM_AVX2 static __m256d add(__m256d sum, __m256d a, __m256d b) { return _mm256_fmadd_pd(a, b, sum); }
+#endif
+};
+
+struct SquaredDifference {
+    static double of(double a, double b) { return (a - b) * (a - b); }
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+    // A difference need not be exact, nor its square: here the two roundings must stay apart.
+    EMBGEOM_AVX2 static __m256d add(__m256d sum, __m256d a, __m256d b) {
+        const __m256d difference = _mm256_sub_pd(a, b);
+        return _mm256_add_pd(sum, _mm256_mul_pd(difference, difference));
+    }
+#endif
+};
+
+template <class Term>
+void add_terms(const float* a, const float* b, double (&sum)[lanes]) {
+    for (std::size_t l = 0; l < lanes; ++l) {
+        sum[l] += Term::of(static_cast<double>(a[l]), static_cast<double>(b[l]));
+    }
 }
 
-// The sum of term(a_l, b_l); a term of two zeros must be zero.
 template <class Term>
-inline __attribute__((always_inline)) double sum_of_terms(const float* a, const float* b, std::size_t d,
-                                                          Term term) {
-    Doubles partial{};
+double portable_sum(const float* a, const float* b, std::size_t d) {
+    double sum[lanes] = {};
     std::size_t l = 0;
-    for (; l + lanes <= d; l += lanes) partial += term(load(a + l, lanes), load(b + l, lanes));
-    if (l < d) partial += term(load(a + l, d - l), load(b + l, d - l));
-    return tree_sum(partial);
+    for (; l + lanes <= d; l += lanes) add_terms<Term>(a + l, b + l, sum);
+    if (l < d) add_terms<Term>(Tail(a + l, d - l).values, Tail(b + l, d - l).values, sum);
+    return tree_sum(sum);
+}
+
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+
+// Sums over `Rows` rows b at once; `low` and `high` are lanes 0 to 3 and 4 to 7 of each.
+template <class Term, std::size_t Rows>
+EMBGEOM_AVX2 inline void add_terms_avx2(const float* a, const float* const* b, std::size_t l,
+                                        __m256d (&low)[Rows], __m256d (&high)[Rows]) {
+    const __m256d a_low = _mm256_cvtps_pd(_mm_loadu_ps(a)), a_high = _mm256_cvtps_pd(_mm_loadu_ps(a + 4));
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r) {
+        low[r] = Term::add(low[r], a_low, _mm256_cvtps_pd(_mm_loadu_ps(b[r] + l)));
+        high[r] = Term::add(high[r], a_high, _mm256_cvtps_pd(_mm_loadu_ps(b[r] + l + 4)));
+    }
+}
+
+template <class Term, std::size_t Rows>
+EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const (&b)[Rows], std::size_t d,
+                            double (&sums)[Rows]) {
+    __m256d low[Rows], high[Rows];
+#pragma GCC unroll 4
+    for (std::size_t r = 0; r < Rows; ++r) low[r] = high[r] = _mm256_setzero_pd();
+    std::size_t l = 0;
+    for (; l + lanes <= d; l += lanes) add_terms_avx2<Term>(a + l, b, l, low, high);
+    if (l < d) {
+        const Tail tail(a + l, d - l);
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const Tail other(b[r] + l, d - l);
+            const float* const others[1] = {other.values};
+            __m256d tail_low[1] = {low[r]}, tail_high[1] = {high[r]};
+            add_terms_avx2<Term>(tail.values, others, 0, tail_low, tail_high);
+            low[r] = tail_low[0];
+            high[r] = tail_high[0];
+        }
+    }
+    // The tree of tree_sum: lanes 4 apart first, then 2 and 1.
+    for (std::size_t r = 0; r < Rows; ++r) {
+        const __m256d four = _mm256_add_pd(low[r], high[r]);
+        const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+        sums[r] = _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+    }
+}
+
+#endif
+
+template <class Term, std::size_t Rows>
+void fastest_sums(const float* a, const float* const (&b)[Rows], std::size_t d, double (&sums)[Rows]) {
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+    if (have_avx2()) {
+        sums_avx2<Term>(a, b, d, sums);
+        return;
+    }
+#endif
+    for (std::size_t r = 0; r < Rows; ++r) sums[r] = portable_sum<Term>(a, b[r], d);
+}
+
+template <class Term>
+double fastest_sum(const float* a, const float* b, std::size_t d) {
+    const float* const rows[1] = {b};
+    double sums[1];
+    fastest_sums<Term>(a, rows, d, sums);
+    return sums[0];
 }
 
 }  // namespace
 
-EMBGEOM_MULTIVERSION
 double dot(const float* a, const float* b, std::size_t d) {
-    const auto product = [](const Doubles& x, const Doubles& y)
-                             __attribute__((always_inline)) { return x * y; };
-    return sum_of_terms(a, b, d, product);
+    return fastest_sum<Product>(a, b, d);
 }
 
-EMBGEOM_MULTIVERSION
 double squared_distance(const float* a, const float* b, std::size_t d) {
-    const auto squared_difference = [](const Doubles& x, const Doubles& y) __attribute__((always_inline)) {
-        const Doubles difference = x - y;
-        return difference * difference;
-    };
-    return sum_of_terms(a, b, d, squared_difference);
+    return fastest_sum<SquaredDifference>(a, b, d);
+}
+
+void dots(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
+          double (&sums)[rows_at_a_time]) {
+    fastest_sums<Product>(a, b, d, sums);
+}
+
+void squared_distances(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
+                       double (&sums)[rows_at_a_time]) {
+    fastest_sums<SquaredDifference>(a, b, d, sums);
 }
 
 }  // namespace embgeom

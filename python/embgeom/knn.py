@@ -120,8 +120,8 @@ def knn(
     Notes
     -----
     m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
-    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 2 MiB a
-    thread for tiles, and some 40 bytes a row. How float32 products lead to an exact answer is told in
+    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 13 MiB a
+    thread for tiles, and some 64 bytes a row. How float32 products lead to an exact answer is told in
     ``docs/numerics.md``.
 
     Examples

@@ -1,72 +1,84 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
-#include <utility>
 #include <vector>
 
+#include "embgeom/bounds.hpp"
 #include "embgeom/matrix_view.hpp"
+#include "embgeom/scores.hpp"
 
 namespace embgeom {
 
-// The base rows that may be neighbors of each query, best bounds first in no order: a buffer for each
-// query that is cut back to its best `keep` entries whenever it is full.
+// The rows that may be among the k nearest of each query: a buffer for each query, in no order, that is
+// cut back to its best entries when it is full.
 //
-// Invariant: every base row offered or passed over so far that is not in query i's buffer has a bound
-// of at most limit(i). So a caller may pass over whatever is not above the limit.
+// A query's floor is an exact score and a row number; only what is better (a larger score, or an equal one
+// and a smaller row) is taken. It rises when the buffer is cut to k entries, to the k-th; or to a guess,
+// which may prove too high: then fewer than k rows are left at the end, and `finish` says so.
+//
+// The buffers hold similarities rounded to float32. That is enough to tell which is larger unless they
+// are equal; the few that are equal are scored again.
 class Candidates {
   public:
-    using Entry = std::pair<float, std::int32_t>;  // bound, base row
+    using Key = std::uint64_t;  // similarity and row: the smaller key is the better entry
 
-    // The buffers lie in `rows` and `bounds`, (queries, capacity); both belong to the caller.
-    Candidates(MatrixView<std::int32_t> rows, MatrixView<float> bounds, std::size_t keep)
-        : rows_(rows),
-          bounds_(bounds),
-          keep_(keep),
-          counts_(rows.rows, 0),
-          limits_(rows.rows, -std::numeric_limits<float>::infinity()) {}
+    struct Scored {
+        double score;
+        std::int32_t row;
 
+        // The order of neighbors: nearer first, then the smaller row number.
+        friend bool operator<(const Scored& a, const Scored& b) {
+            return a.score != b.score ? a.score > b.score : a.row < b.row;
+        }
+    };
+
+    struct Scratch {
+        std::vector<Key> keys, sorted;
+        std::vector<Scored> tied;
+    };
+
+    // The buffers lie in `rows` and `similarities`, (queries, capacity), which belong to the caller.
+    Candidates(const Scores& scores, const Bounds& bounds, MatrixView<std::int32_t> rows,
+               MatrixView<float> similarities, std::size_t k);
+
+    // What has a bound of at most limit(i) is below the floor. Infinite for a query without neighbors.
     float limit(std::size_t i) const { return limits_[i]; }
-    const float* limits() const { return limits_.data(); }
-    std::size_t count(std::size_t i) const { return counts_[i]; }
-    const std::int32_t* rows(std::size_t i) const { return rows_.row(i); }
 
-    // A query that shall have no candidates.
-    void close(std::size_t i) { limits_[i] = std::numeric_limits<float>::infinity(); }
+    bool takes(std::size_t i, const Scored& entry) const { return entry < floors_[i]; }
+    bool full(std::size_t i) const { return counts_[i] == rows_.cols; }
 
-    void insert(std::size_t i, std::int32_t row, float bound, std::vector<Entry>& scratch) {
-        if (!(bound > limits_[i])) return;
-        if (counts_[i] == rows_.cols) {
-            cut(i, scratch);
-            if (!(bound > limits_[i])) return;
-        }
-        rows_.row(i)[counts_[i]] = row;
-        bounds_.row(i)[counts_[i]] = bound;
-        ++counts_[i];
+    void insert(std::size_t i, const Scored& entry);
+
+    // Has the place of the next insertion brought into the cache: buffers are many and far apart.
+    void prefetch(std::size_t i) const {
+        __builtin_prefetch(rows_.row(i) + counts_[i], 1);
+        __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
     }
 
-    void cut(std::size_t i, std::vector<Entry>& scratch) {
-        if (counts_[i] <= keep_) return;
-        scratch.resize(counts_[i]);
-        for (std::size_t c = 0; c < counts_[i]; ++c) scratch[c] = {bounds_.row(i)[c], rows_.row(i)[c]};
-        const auto kept_end = scratch.begin() + static_cast<std::ptrdiff_t>(keep_);
-        std::nth_element(scratch.begin(), kept_end, scratch.end(),
-                         [](const Entry& a, const Entry& b) { return a.first > b.first; });
-        limits_[i] = std::max(limits_[i], kept_end->first);
-        for (std::size_t c = 0; c < keep_; ++c) {
-            bounds_.row(i)[c] = scratch[c].first;
-            rows_.row(i)[c] = scratch[c].second;
-        }
-        counts_[i] = keep_;
-    }
+    // Keeps the best `keep` entries at most; the last of them becomes the floor.
+    void cut(std::size_t i, std::size_t keep, Scratch& scratch);
+
+    // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.
+    void start(std::size_t i, double score);
+
+    // Writes the k nearest in order to the head of the buffer, -1 and NaN behind the last. False if there
+    // are fewer, and rows below the floor may belong to them.
+    bool finish(std::size_t i, Scratch& scratch);
 
   private:
+    void set_floor(std::size_t i, const Scored& floor);
+    void fill_keys(std::size_t i, std::vector<Key>& keys) const;
+    void order_equal_keys(std::size_t i, std::vector<Key>& keys, std::vector<Scored>& tied) const;
+
+    const Scores& scores_;
+    const Bounds& bounds_;
     MatrixView<std::int32_t> rows_;
-    MatrixView<float> bounds_;
-    std::size_t keep_;
+    MatrixView<float> similarities_;
+    std::size_t k_;
     std::vector<std::size_t> counts_;
+    std::vector<Scored> floors_;
     std::vector<float> limits_;
 };
 

@@ -4,14 +4,21 @@
 
 namespace embgeom {
 
-// Sums over the d coordinates of two rows, in float64 and in one fixed order: the result is a function
-// of the two rows alone (and symmetric in them), whatever the processor, the thread or the place in a
-// tile.
+// Sums over the coordinates of two float32 rows, in float64. Each is one fixed function of its input: eight
+// partial sums, added up in a fixed tree, with the same bits on every x86-64 processor.
 
-// sum_l a_l b_l. The product of two float32 is exact in float64.
+// sum_l a_l b_l
 double dot(const float* a, const float* b, std::size_t d);
 
-// sum_l (a_l - b_l)^2.
+// sum_l (a_l - b_l)^2
 double squared_distance(const float* a, const float* b, std::size_t d);
+
+// The same for one row and four others at a time, with the same bits: this keeps a processor busy, where one
+// sum alone waits for its own last addition.
+constexpr std::size_t rows_at_a_time = 4;
+void dots(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
+          double (&sums)[rows_at_a_time]);
+void squared_distances(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
+                       double (&sums)[rows_at_a_time]);
 
 }  // namespace embgeom

@@ -27,10 +27,10 @@ struct KnnQuestion {
 //   indices       (m, k)  base rows, nearest first; -1 where there are no more
 //   similarities  (m, k)  their similarities; NaN where there are no more
 //
-// Three steps: collect candidates by float32 products, a self-join visiting each pair of rows once;
-// order them by exact score; and ask again, with the exact k-th score as the limit, for queries of
-// which a neighbor may have been cut off. Cost: m n d multiply-adds in float32 (half of it in a
-// self-join), about m k d in float64.
+// Visits the tiles of the matrix of float32 products, each pair of rows once in a self-join; scores
+// exactly the pairs whose upper bound reaches a query's floor (see candidates.hpp); orders what is left;
+// and searches again for queries whose floor was guessed too high. Cost: m n d multiply-adds in float32
+// (half of it in a self-join), about m k d in float64.
 //
 // The views passed in are knn_capacity(...) wide, as they hold the candidates too: the result is their
 // first k columns.
