@@ -1,8 +1,8 @@
 """Matrices of the size that the package is for, seeded, one for all kernels; and the grid they make.
 
-Run `pytest benchmarks/`. EMBGEOM_BENCH_ROWS, EMBGEOM_BENCH_COLUMNS and EMBGEOM_BENCH_THREADS are lists such as
-4096,50257 of which each combination is timed. Each benchmark checks its answer on a sample of rows against the
-oracle; none asserts a time.
+Run `pytest benchmarks/`. EMBGEOM_BENCH_ROWS, EMBGEOM_BENCH_COLUMNS and EMBGEOM_BENCH_THREADS are lists such
+as 4096,50257 of which each combination is timed. Each benchmark checks its answer on a sample of rows against
+the oracle; none asserts a time.
 """
 
 import os
