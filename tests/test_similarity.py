@@ -19,8 +19,17 @@ def gaussian(n, d, seed=3):
     return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
 
 
+def related(n, d_a, d_b, *, shared=0.0, seed=3):
+    """Two matrices that arrange n rows somewhat alike, with `shared` added to every coordinate."""
+    a = gaussian(n, d_a, seed)
+    b = a[:, :1] + gaussian(n, d_b, seed + 1)
+    b[:, : min(d_a, d_b)] += a[:, : min(d_a, d_b)]
+    return a + np.float32(shared), b + np.float32(shared)
+
+
 def check(a, b, *, threads=None, **options):
     """Compare one call with the oracle, as far as float64 determines the answer."""
+    a, b = np.asarray(a), np.asarray(b)
     expected, room = reference.global_similarity(a, b, **options)
     if expected is None or room > tol.UNDETERMINED_CORRELATION:
         # The variance of the similarities is zero or all rounding: an error or a correlation, never nonsense.
@@ -29,6 +38,7 @@ def check(a, b, *, threads=None, **options):
         return None
     value = global_similarity(a, b, threads=threads, **options)
     assert isinstance(value, float) and -1 <= value <= 1
+    room += tol.float32_products_atol(min(len(a), options.get("sample", len(a))), (a.shape[1], b.shape[1]))
     assert abs(value - expected) <= room, f"{value} is not {expected} +- {room}"
     return value
 
@@ -169,3 +179,55 @@ def test_real_vocabularies(model, center):
     value = check(x, noisy[:, : x.shape[1] // 2], center=center)
     assert 0.1 < value < 1
     check(x, noisy, center=center, sample=300, seed=1)
+
+
+def check_many(a, b, *, center=True, include_diagonal=False):
+    """Compare with the correlation of all pairs, multiplied by BLAS: thousands of rows take seconds."""
+    units = [m.astype(np.float64) for m in (a, b)]
+    if center:
+        units = [m - m.mean(axis=0) for m in units]
+    used = units[0].any(axis=1) & units[1].any(axis=1)
+    units = [m[used] / np.linalg.norm(m[used], axis=1, keepdims=True) for m in units]
+    pairs = ~np.eye(used.sum(), dtype=bool) | include_diagonal
+    cosines = [(u @ u.T)[pairs] for u in units]
+    expected = np.corrcoef(*(c - c.mean() for c in cosines))[0, 1]
+    value = global_similarity(a, b, center=center, include_diagonal=include_diagonal)
+    room = tol.float32_products_atol(used.sum(), (a.shape[1], b.shape[1]))
+    assert abs(value - expected) <= 1e-11 + room, f"{value} is not {expected}"
+
+
+# Products are float32 from 4096 rows on, where these are twice the columns; rows are summed in pieces of 320
+# and groups of 1280, columns are cut into strips of at most 384.
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("include_diagonal", [False, True])
+@pytest.mark.parametrize("shared", [0, 10])  # with 10, all cosines are about 0.99
+def test_many_rows(center, include_diagonal, shared):
+    a, b = related(4500, 48, 20, shared=shared)
+    a[17], b[[17, 400]] = 0, 0
+    check_many(a, b, center=center, include_diagonal=include_diagonal)
+
+
+@pytest.mark.parametrize("n", [319, 321, 1280, 1281, 4095, 4096, 4159, 4161, 5120, 5121])
+def test_pieces_of_rows(n):
+    check_many(*related(n, 9, 5))
+
+
+@pytest.mark.parametrize(("n", "d_a", "d_b"), [
+    (400, 255, 257), (400, 383, 384), (400, 385, 769), (300, 1300, 20),  # float64
+    (4200, 384, 385), (4200, 20, 1300),  # float32, in one block of strips and in more
+])  # fmt: skip
+def test_strips_of_columns(n, d_a, d_b):
+    check_many(*related(n, d_a, d_b))
+
+
+def test_many_rows_on_any_number_of_threads():
+    a, b = related(9000, 400, 130, shared=1)
+    one = global_similarity(a, b, threads=1)
+    assert [global_similarity(a, b, threads=threads) for threads in (2, 7)] == [one, one]
+
+
+def test_many_equal_cosines_are_an_error():
+    same = np.outer(np.arange(1, 5001), gaussian(1, 3)).astype(np.float32)
+    for x in (np.ones((5000, 2)), same, np.arange(1, 5001)[:, None]):
+        with pytest.raises(InputError, match="same cosine"):
+            global_similarity(x, gaussian(5000, 3))

@@ -75,10 +75,21 @@ def weight_sum_atol(weights):
 
 
 def correlation_atol(n, width, shape_a, shape_b, loss):
-    """Correlations: moments of n^2 cosines, with cancellation.
+    """Correlations: moments of n^2 cosines, with what a shared direction takes from each cosine.
 
-    The moment formula errs by (n + width) eps relative to the mean square of the cosines and is then divided
-    by their variance: `shape` is mean square / variance. `loss` is what centering canceled: longest row
-    before it over shortest row after it (1 without centering).
+    A cosine errs by (n + width) eps relative to the root mean square of all cosines, the mean included; the
+    correlation by that over their standard deviation: `shape` is mean square / variance. `loss` is what
+    centering canceled: longest row before it over shortest row after it (1 without centering).
     """
-    return 8 * (n + width) * EPS64 * (shape_a + shape_b) * loss
+    return 8 * (n + width) * EPS64 * (shape_a**0.5 + shape_b**0.5) * loss
+
+
+def float32_products_atol(n, widths):
+    """Correlations of many rows (4096, and twice the columns): products in float32 over 320 rows.
+
+    A squared norm errs by a standard deviation of 2 u 320 / sqrt(3 n) (docs/numerics.md), numerator and
+    denominator alike, and half of the variance may go with the diagonal: six standard deviations of both.
+    """
+    if n < 4096 or n < 2 * max(widths):
+        return 0.0
+    return 6 * 2 * 2 * 0.5 * EPS32 * 320 / (3 * n) ** 0.5

@@ -20,6 +20,9 @@ void EMBGEOM_BLAS_NAME(sgemm_)(const char*, const char*, const blas_int*, const 
 void EMBGEOM_BLAS_NAME(dgemm_)(const char*, const char*, const blas_int*, const blas_int*, const blas_int*,
                                const double*, const double*, const blas_int*, const double*, const blas_int*,
                                const double*, double*, const blas_int*, blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(ssyrk_)(const char*, const char*, const blas_int*, const blas_int*, const float*,
+                               const float*, const blas_int*, const float*, float*, const blas_int*,
+                               blas_length, blas_length);
 void EMBGEOM_BLAS_NAME(dsyrk_)(const char*, const char*, const blas_int*, const blas_int*, const double*,
                                const double*, const blas_int*, const double*, double*, const blas_int*,
                                blas_length, blas_length);
@@ -72,13 +75,36 @@ void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, st
     ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
-void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
-                     const double* b, std::size_t ldb, double* c, std::size_t ldc) {
+void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
+                 std::size_t ldb, float beta, float* c, std::size_t ldc) {
+    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(sgemm_)
+    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                 const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc) {
     const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
     const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
     const double one = 1.0;
     EMBGEOM_BLAS_NAME(dgemm_)
-    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &one, c, &c_stride, 1, 1);
+    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
+                     std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(ssyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
+                     std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const double one = 1.0;
+    EMBGEOM_BLAS_NAME(dsyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc) {

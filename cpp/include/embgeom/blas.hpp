@@ -15,9 +15,18 @@ void use_one_thread();
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc);
 
-// C (m, n) += A (k, m)^T B (k, n), in float64.
-void add_multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
-                     const double* b, std::size_t ldb, double* c, std::size_t ldc);
+// C (m, n) = A (k, m)^T B (k, n) + beta C, in float32 or float64.
+void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
+                 std::size_t ldb, float beta, float* c, std::size_t ldc);
+void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                 const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc);
+
+// Lower triangle of C (n, n) = A (k, n)^T A + beta C, in float32 or float64; what lies above it is left
+// alone.
+void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
+                     std::size_t ldc);
+void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
+                     std::size_t ldc);
 
 // Lower triangle of C (n, n) += A (n, k) A^T, in float64.
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);

@@ -13,16 +13,24 @@ struct SimilarityOptions {
 };
 
 // Pearson correlation of the cosine similarities of all pairs of rows in a (n, d_a) with those in b (n,
-// d_b), without ever forming them. With unit rows A and B (after centering, if asked for) and sums over
-// all i, j:
+// d_b), without ever forming them. With unit rows u_i (after centering, if asked for), their mean m, the
+// deviations e_i = u_i - m, which make the rows of E, and s_i = m.e_i,
 //
-//   sum (a_i.a_j)(b_i.b_j) = |A'B|_F^2,   sum (a_i.a_j)^2 = |A'A|_F^2,   sum a_i.a_j = |sum_i a_i|^2
+//   y_ij = u_i.u_j - m.m = s_i + s_j + e_i.e_j,   sum over all i, j of y y' = 2 n sum_i s_i s'_i + |E'F|_F^2
 //
-// from which the diagonal, n ones, is taken away again unless it is to be counted. Each product is
-// computed in tiles of 256 x 256 coordinates, in float64, each tile by one worker in one order: the
-// result does not depend on the number of threads. Rows without direction in either matrix are left
-// out. Cost: n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds. Workspace: 2.5 MiB for each worker and
-// 16 n bytes.
+// where primes and F belong to b, and the transpose of E is E'. The mean of y is 0, and a variance is a sum
+// of squares: a direction that all rows share cancels nowhere. Taking the n pairs (i, i) away leaves that sum
+// less sum_i |e_i|^2 sum_i |e'_i|^2 / (n - 1). Rows without direction in either matrix are left out.
+//
+// Sums over rows are float64. The products E'E, F'F and E'F are float64, too, unless n >= 4096 and n >= 2 d:
+// then float32 over pieces of r = 320 rows, whose sums are added up in float64. Where roundings (at most u =
+// 2^-24) are independent of each other and 0 on average, a squared norm of a product errs, relative to
+// |E'E|_F |F'F|_F, by a standard deviation of at most 2 u r / sqrt(3 n): 3.4e-7 at n = 4096, 1e-7 at 50,000.
+// A variance holds more than half of it after the diagonal is taken away, because |E'E|_F^2 >= (sum_i
+// |e_i|^2)^2 / d. Real errors are about 1e-9 to 1e-8: signs differ within a sum, too.
+//
+// Cost: n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds. Workspace: at most 70 MiB, 0.6 MiB (float64: 1.2)
+// for each worker, and 16 n bytes. The result does not depend on the number of threads.
 double global_similarity(const RowSet& a, const RowSet& b, const SimilarityOptions& options, int threads,
                          Monitor& monitor);
 

@@ -1,0 +1,240 @@
+#include "embgeom/unit_rows.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "embgeom/multiversion.hpp"
+#include "embgeom/rows.hpp"
+
+namespace embgeom {
+namespace {
+
+constexpr std::size_t rows_per_task = 256;
+// Few enough rows of two matrices to stay in the cache between their norms and their sum.
+constexpr std::size_t rows_per_step = 16;
+constexpr std::size_t most_partial_sums = 64;
+// Sums over a row run in this many lanes, added up in one order.
+constexpr std::size_t lanes = 8;
+
+template <class T>
+inline __attribute__((always_inline)) void deviate(const float* x, const double* center, double inverse,
+                                                   const double* mean, std::size_t width, T* packed) {
+    for (std::size_t l = 0; l < width; ++l) {
+        packed[l] = static_cast<T>((static_cast<double>(x[l]) - center[l]) * inverse - mean[l]);
+    }
+}
+
+EMBGEOM_MULTIVERSION
+void deviate_float(const float* x, const double* center, double inverse, const double* mean,
+                   std::size_t width, float* packed) {
+    deviate(x, center, inverse, mean, width, packed);
+}
+
+EMBGEOM_MULTIVERSION
+void deviate_double(const float* x, const double* center, double inverse, const double* mean,
+                    std::size_t width, double* packed) {
+    deviate(x, center, inverse, mean, width, packed);
+}
+
+double sum_of_lanes(const double* sum) {
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+// sums[l] += sum over `count` rows of inverse (x_l - center_l), four rows to each walk over the sums.
+EMBGEOM_MULTIVERSION
+void add_four_rows(const float* const* x, const double* inverse, const double* center, std::size_t width,
+                   double* sums) {
+    const float *x0 = x[0], *x1 = x[1], *x2 = x[2], *x3 = x[3];
+    const double i0 = inverse[0], i1 = inverse[1], i2 = inverse[2], i3 = inverse[3];
+    for (std::size_t l = 0; l < width; ++l) {
+        const double c = center[l];
+        const double low = (static_cast<double>(x0[l]) - c) * i0 + (static_cast<double>(x1[l]) - c) * i1;
+        const double high = (static_cast<double>(x2[l]) - c) * i2 + (static_cast<double>(x3[l]) - c) * i3;
+        sums[l] += low + high;
+    }
+}
+
+EMBGEOM_MULTIVERSION
+double squared_distance_to(const float* x, const double* center, std::size_t width) {
+    double sum[lanes] = {};
+    std::size_t l = 0;
+    for (; l + lanes <= width; l += lanes) {
+        for (std::size_t k = 0; k < lanes; ++k) {
+            const double difference = static_cast<double>(x[l + k]) - center[l + k];
+            sum[k] += difference * difference;
+        }
+    }
+    for (std::size_t k = 0; l < width; ++l, ++k) {
+        const double difference = static_cast<double>(x[l]) - center[l];
+        sum[k] += difference * difference;
+    }
+    return sum_of_lanes(sum);
+}
+
+struct AlongAndSquare {
+    double along, square;
+};
+
+EMBGEOM_MULTIVERSION
+AlongAndSquare measure_row(const float* x, const double* center, double inverse, const double* mean,
+                           std::size_t width) {
+    double along[lanes] = {}, square[lanes] = {};
+    std::size_t l = 0;
+    for (; l + lanes <= width; l += lanes) {
+        // One loop for each array, or the compiler leaves them scalar.
+        double e[lanes];
+        for (std::size_t k = 0; k < lanes; ++k) {
+            e[k] = (static_cast<double>(x[l + k]) - center[l + k]) * inverse - mean[l + k];
+        }
+        for (std::size_t k = 0; k < lanes; ++k) along[k] += e[k] * mean[l + k];
+        for (std::size_t k = 0; k < lanes; ++k) square[k] += e[k] * e[k];
+    }
+    for (std::size_t k = 0; l < width; ++l, ++k) {
+        const double e = (static_cast<double>(x[l]) - center[l]) * inverse - mean[l];
+        along[k] += e * mean[l];
+        square[k] += e * e;
+    }
+    return {sum_of_lanes(along), sum_of_lanes(square)};
+}
+
+// sums += sum over rows [begin, end) of inverse_i (x_i - center); every inverse is 1 where none is given.
+void add_rows(const UnitRows& unit, const double* inverse, std::size_t begin, std::size_t end, double* sums) {
+    for (std::size_t i = begin; i < end; i += 4) {
+        const float* rows[4];
+        double factors[4];
+        for (std::size_t r = 0; r < 4; ++r) {
+            const std::size_t row = std::min(i + r, end - 1);
+            rows[r] = unit.rows.row(row);
+            factors[r] = i + r >= end ? 0.0 : inverse == nullptr ? 1.0 : inverse[row];
+        }
+        add_four_rows(rows, factors, unit.center.data(), unit.width(), sums);
+    }
+}
+
+// Sums of vectors over all rows: each of at most 64 tasks adds up its own rows, in steps of a few, and the
+// partial sums are added up in the order of the tasks.
+template <class Add>
+std::vector<double> sum_rows(const char* phase, std::size_t n, std::size_t width, int threads,
+                             Monitor& monitor, Add add) {
+    const std::size_t grain = std::max(rows_per_task, (n + most_partial_sums - 1) / most_partial_sums);
+    std::vector<double> partial((n + grain - 1) / grain * width, 0.0);
+    parallel_ranges(phase, n, grain, threads, monitor,
+                    [&](std::size_t begin, std::size_t end, const Worker& worker) {
+                        double* sums = partial.data() + begin / grain * width;
+                        for (std::size_t i = begin; i < end; i += rows_per_step) {
+                            if ((i - begin) % rows_per_task == 0) worker.checkpoint();
+                            add(i, std::min(i + rows_per_step, end), sums);
+                        }
+                    });
+    std::vector<double> sum(width, 0.0);
+    for (std::size_t place = 0; place < partial.size(); ++place) sum[place % width] += partial[place];
+    return sum;
+}
+
+UnitRows start(const RowSet& rows, const char* name, bool center, int threads, Monitor& monitor) {
+    // Where all rows are used, their norms tell.
+    if (rows.selection != nullptr) check_finite(rows.matrix, name, threads, monitor);
+    const std::vector<double> zero(rows.matrix.cols, 0.0);
+    UnitRows unit{rows, zero, std::vector<double>(rows.size), zero};
+    if (center) {
+        unit.center = sum_rows("center", rows.size, unit.width(), threads, monitor,
+                               [&](std::size_t begin, std::size_t end, double* sums) {
+                                   add_rows(unit, nullptr, begin, end, sums);
+                               });
+        for (double& value : unit.center) value /= static_cast<double>(rows.size);
+    }
+    return unit;
+}
+
+// NaN where a value is not finite: the squares of finite float32 values are far inside the range of float64.
+double inverse_norm(const UnitRows& unit, double center_square, std::size_t i) {
+    const double square = squared_distance_to(unit.rows.row(i), unit.center.data(), unit.width());
+    if (!std::isfinite(square)) return std::numeric_limits<double>::quiet_NaN();
+    // A row that differs from the mean by rounding alone has no direction.
+    return square > 1e-24 * center_square ? 1.0 / std::sqrt(square) : 0.0;
+}
+
+double sum_of_squares(const std::vector<double>& values) {
+    double sum = 0.0;
+    for (const double value : values) sum += value * value;
+    return sum;
+}
+
+// Fills the inverse norms of both matrices, and returns the sums of their unit rows, those of a first.
+std::vector<double> fill_inverse_norms(UnitPair& pair, int threads, Monitor& monitor) {
+    const double center_a = sum_of_squares(pair.a.center), center_b = sum_of_squares(pair.b.center);
+    const auto add = [&](std::size_t begin, std::size_t end, double* sums) {
+        for (std::size_t i = begin; i < end; ++i) {
+            const double of_a = inverse_norm(pair.a, center_a, i);
+            const double of_b = inverse_norm(pair.b, center_b, i);
+            const bool neither = of_a == 0.0 || of_b == 0.0;
+            const bool unknown = std::isnan(of_a + of_b);
+            pair.a.inverse[i] = unknown ? of_a + of_b : neither ? 0.0 : of_a;
+            pair.b.inverse[i] = unknown ? of_a + of_b : neither ? 0.0 : of_b;
+        }
+        add_rows(pair.a, pair.a.inverse.data(), begin, end, sums);
+        add_rows(pair.b, pair.b.inverse.data(), begin, end, sums + pair.a.width());
+    };
+    return sum_rows("measure rows", pair.a.rows.size, pair.a.width() + pair.b.width(), threads, monitor, add);
+}
+
+}  // namespace
+
+void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t end, float* packed) const {
+    if (inverse[i] == 0.0) {
+        std::fill_n(packed, end - begin, 0.0F);
+        return;
+    }
+    deviate_float(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], end - begin, packed);
+}
+
+void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t end, double* packed) const {
+    if (inverse[i] == 0.0) {
+        std::fill_n(packed, end - begin, 0.0);
+        return;
+    }
+    deviate_double(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], end - begin, packed);
+}
+
+UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threads, Monitor& monitor) {
+    UnitPair pair{start(a, "a", center, threads, monitor), start(b, "b", center, threads, monitor), 0};
+    std::vector<double> sums = fill_inverse_norms(pair, threads, monitor);
+    std::size_t unknown = 0;
+    for (const double inverse : pair.a.inverse) {
+        unknown += std::isnan(inverse) ? 1 : 0;
+        pair.used += inverse > 0.0 ? 1 : 0;
+    }
+    if (unknown > 0) {
+        check_finite(a.matrix, "a", threads, monitor);
+        check_finite(b.matrix, "b", threads, monitor);
+    }
+    for (double& value : sums) value /= static_cast<double>(std::max(pair.used, std::size_t{1}));
+    const auto middle = sums.begin() + static_cast<std::ptrdiff_t>(pair.a.width());
+    pair.a.mean.assign(sums.begin(), middle);
+    pair.b.mean.assign(middle, sums.end());
+    return pair;
+}
+
+Deviations measure_deviations(const UnitPair& pair, int threads, Monitor& monitor) {
+    const auto measure = [](const UnitRows& unit, std::size_t i) {
+        return measure_row(unit.rows.row(i), unit.center.data(), unit.inverse[i], unit.mean.data(),
+                           unit.width());
+    };
+    const auto add = [&](std::size_t begin, std::size_t end, double* sums) {
+        for (std::size_t i = begin; i < end; ++i) {
+            if (pair.a.inverse[i] == 0.0) continue;
+            const AlongAndSquare of_a = measure(pair.a, i), of_b = measure(pair.b, i);
+            sums[0] += of_a.along * of_a.along;
+            sums[1] += of_a.along * of_b.along;
+            sums[2] += of_b.along * of_b.along;
+            sums[3] += of_a.square;
+            sums[4] += of_b.square;
+        }
+    };
+    const std::vector<double> sums =
+        sum_rows("measure deviations", pair.a.rows.size, 5, threads, monitor, add);
+    return {sums[0], sums[1], sums[2], sums[3], sums[4]};
+}
+
+}  // namespace embgeom
