@@ -8,3 +8,16 @@
 #else
 #define EMBGEOM_MULTIVERSION
 #endif
+
+// The same where a loop is written out for AVX2 with fused multiply-add, because compilers do badly with
+// it: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called.
+#if defined(__x86_64__) && defined(__GNUC__)
+#define EMBGEOM_HAS_AVX2_CODE
+#define EMBGEOM_AVX2 __attribute__((target("avx2,fma")))
+namespace embgeom {
+inline bool have_avx2() {
+    static const bool have = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+    return have;
+}
+}  // namespace embgeom
+#endif
