@@ -28,7 +28,7 @@ def bits(result):
 
 def check(x, neighbors, *, lists=None, rows=None, **options):
     """Compare one call with the oracle, which takes plain lists."""
-    result = lle(x, neighbors, **options)
+    result = lle(x, neighbors, rows=rows, **options)
     lists = neighbors if lists is None else lists
     expected = reference.lle(x, lists, rows=rows, reg=options.get("reg", 1e-3))
     assert len(expected) == len(result.weights)
@@ -67,6 +67,69 @@ def test_longer_lists(k):
     neighbors = knn(x, k, rows=np.arange(40))
     result = check(x, neighbors, lists=neighbors.indices)
     assert (result.status == (LLEStatus.OK if k <= 64 else LLEStatus.RANK_DEFICIENT)).all()
+
+
+@pytest.mark.parametrize("k", [*range(1, 15), 25, 49, 79, 80, 81, 82, 96, 97])
+@pytest.mark.parametrize("d", [1, 3, 100, 271])
+def test_small_and_large_systems(k, d):
+    # Blocks of three and four rows with a rest, vectors with a rest, pieces with a rest; both sides of the
+    # order at which BLAS and LAPACK take over.
+    x = gaussian(120, d)
+    neighbors = np.array([np.random.default_rng(row).permutation(119)[:k] for row in range(6)])
+    neighbors += neighbors >= np.arange(6)[:, None]
+    expected = reference.lle(x, neighbors, rows=np.arange(6))
+    results = [lle(x, neighbors, rows=np.arange(6), threads=threads) for threads in (1, 2, 7)]
+    reference.assert_same_weights(results[0], expected)
+    assert bits(results[0]) == bits(results[1]) == bits(results[2])
+
+
+def in_the_span_of_the_others(k, gap):
+    """Rows of which the last one is the sum of two others but for `gap`, and lists that end or begin with it."""
+    rng = np.random.default_rng(k)
+    x = np.zeros((k + 1, 96), np.float32)
+    x[1:k, :k] = rng.integers(-4, 5, (k - 1, k))
+    x[k] = x[1] + x[2]
+    x[k, 95] = gap
+    return x, np.array([np.arange(1, k + 1), np.arange(k, 0, -1)])
+
+
+@pytest.mark.parametrize("k", [4, 11])
+@pytest.mark.parametrize("gap", [1e-1, 1e-3, 1e-6, 1e-8, 1e-9, 0.0])
+@pytest.mark.parametrize("reg", [1e-3, 0.0])
+def test_near_rank_deficiency(k, gap, reg):
+    x, lists = in_the_span_of_the_others(k, gap)
+    check(x, lists, rows=[0, 0], reg=reg)
+
+
+@pytest.mark.parametrize("k", [40, 80, 81, 95])
+@pytest.mark.parametrize(("gap", "status"), [(0.1, LLEStatus.OK), (0.0, LLEStatus.RANK_DEFICIENT)])
+def test_rank_of_larger_systems(k, gap, status):
+    # The oracle's exact elimination would take minutes here; these are far from the tolerance.
+    x, lists = in_the_span_of_the_others(k, gap)
+    assert lle(x, lists, rows=[0, 0]).status.tolist() == [status, status]
+
+
+@pytest.mark.parametrize("k", [5, 60, 81])
+@pytest.mark.parametrize("scale", [1e-37, 1e-20, 1e20, 1e37])
+def test_extreme_scales(k, scale):
+    # A product of k pivots is far outside the range of float64, the pivots themselves are not.
+    x = gaussian(k + 1, 2 * k) * np.float32(scale)
+    result = check(x, [np.arange(1, k + 1)], rows=[0])
+    assert result.status.tolist() == [LLEStatus.OK]
+
+
+@pytest.mark.parametrize("k", [6, 64, 65, 90])
+def test_equal_rows_in_short_and_long_lists(k):
+    x = gaussian(k + 3, 128)
+    x[k + 1] = x[2]
+    x[k + 2] = x[0]
+    plain = np.arange(1, k + 1)
+    lists = np.array([plain, plain, plain, plain])
+    lists[1, -1] = 1  # the same row twice
+    lists[2, -1] = k + 1  # equal to row 2
+    lists[3, -1] = k + 2  # equal to the token
+    result = check(x, lists, rows=[0] * 4)
+    assert result.status.tolist() == [LLEStatus.OK] + 3 * [LLEStatus.DUPLICATE]
 
 
 def test_shapes_and_types():

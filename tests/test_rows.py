@@ -50,6 +50,15 @@ def test_rows_that_differ_in_the_last_bit_are_not_equal():
     assert scan_rows(x).first_equal.tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("d", [1, 2, 3, 31, 32, 33, 64, 97])
+def test_every_coordinate_counts(d):
+    # Row 1 + l differs from row 0 in coordinate l alone, and comes twice.
+    x = np.zeros((2 * d + 1, d), dtype=np.float32)
+    x[1 : d + 1] = np.eye(d) * 1e-40
+    x[d + 1 :] = x[1 : d + 1]
+    assert scan_rows(x).first_equal.tolist() == [*range(d + 1), *range(1, d + 1)]
+
+
 def test_extreme_rows():
     # The square of either is out of float32's range; the subnormal is not zero.
     x = np.array([[3e38, 3e38], [1e-45, 0], [0, 0]], dtype=np.float32)

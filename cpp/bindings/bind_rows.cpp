@@ -11,7 +11,7 @@ std::tuple<Doubles, LongIntegers> scan_rows(const Rows& x, int threads, const py
     auto [norms, first_equal] = run_unlocked(progress, [&](Monitor& monitor) {
         std::vector<double> lengths = squared_norms(view(x), "x", threads, monitor);
         for (double& length : lengths) length = std::sqrt(length);
-        return std::pair(std::move(lengths), first_equal_rows(view(x), threads, monitor));
+        return std::pair(std::move(lengths), first_equal_rows(view(x), "x", threads, monitor));
     });
     return {copy_to_array(norms), copy_to_array(first_equal)};
 }

@@ -123,8 +123,7 @@ Dimension summarize(std::vector<double>& eigenvalues, double variance) {
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const DimensionResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
-    check_finite(x, "x", threads, monitor);
-    const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
+    const std::vector<std::int64_t> first_equal = first_equal_rows(x, "x", threads, monitor);
     const Spectrum spectrum(neighborhoods);
 
     std::vector<Workspace> spaces(static_cast<std::size_t>(threads));

@@ -7,26 +7,25 @@
 #include <vector>
 
 #include "embgeom/blas.hpp"
+#include "embgeom/differences.hpp"
 #include "embgeom/rows.hpp"
+#include "embgeom/small_matrix.hpp"
 
 namespace embgeom {
 namespace {
 
-// Coordinates are taken in pieces, so that the workspace does not grow with d.
-constexpr std::size_t piece = 512;
-
 struct Workspace {
-    std::vector<double> differences;  // (k, piece)
-    std::vector<double> gram;         // (k, k), lower triangle
-    std::vector<double> factor;       // (k, k), what a factorization overwrites
-    std::vector<double> weights;      // (k)
-    std::vector<double> offset;       // of the token from its reconstruction, over a piece
-    std::vector<double> work;         // of a factorization
-    std::vector<std::int32_t> list;   // the token's neighbors
+    Differences differences;
+    std::vector<double> gram;                   // (k, k), lower triangle
+    std::vector<double> factor;                 // (k, k), what a factorization overwrites
+    std::vector<double> weights;                // (k)
+    std::vector<double> work;                   // of a factorization
+    std::vector<std::int32_t> list;             // the token's neighbors
+    std::vector<const float*> rows, next_rows;  // the neighbors' rows; those that the next token needs
     std::vector<std::int64_t> equal;
 
     explicit Workspace(std::size_t k, std::size_t d)
-        : differences(k * std::min(piece, d)), gram(k * k), factor(k * k), weights(k) {}
+        : differences(k, d), gram(k * k), factor(k * k), weights(k), work(k) {}
 };
 
 class Solver {
@@ -50,7 +49,7 @@ class Solver {
         const std::int64_t token = first_equal_[tokens_.row_number(i)];
         const std::size_t distinct = distinct_neighbors(space.list, first_equal_, space.equal);
         const bool meets_token =
-            std::binary_search(space.equal.begin(), space.equal.begin() + std::ptrdiff_t(distinct), token);
+            std::find(space.equal.begin(), space.equal.end(), token) != space.equal.end();
         if (meets_token && distinct == 1) {
             std::fill(space.weights.begin(), space.weights.end(), 1.0 / static_cast<double>(k));
             distance = 0.0;
@@ -59,53 +58,31 @@ class Solver {
         fill_gram(i, space);
         const bool deficient = distinct < k || meets_token || k > x_.cols || rank(space) < k;
         if (!solve_regularized(space, deficient)) return LleStatus::singular;
-        distance = residual(i, space);
+        distance = space.differences.combined_length(tokens_.row(i), space.rows.data(), space.weights.data());
         if (distinct < k || meets_token) return LleStatus::duplicate;
         return deficient ? LleStatus::rank_deficient : LleStatus::ok;
     }
 
   private:
-    // Rows x_i - x_j of the neighbors j, over coordinates [begin, begin + width).
-    void fill_differences(std::size_t i, std::size_t begin, std::size_t width, Workspace& space) const {
-        const float* token = tokens_.row(i) + begin;
-        for (std::size_t j = 0; j < neighbors_.cols; ++j) {
-            const float* neighbor = x_.row(static_cast<std::size_t>(space.list[j])) + begin;
-            double* difference = &space.differences[j * width];
-            for (std::size_t l = 0; l < width; ++l) {
-                difference[l] = static_cast<double>(token[l]) - static_cast<double>(neighbor[l]);
-            }
-        }
-    }
-
-    template <class Use>
-    void for_each_piece(std::size_t i, Workspace& space, Use use) const {
-        for (std::size_t begin = 0; begin < x_.cols; begin += piece) {
-            const std::size_t width = std::min(piece, x_.cols - begin);
-            fill_differences(i, begin, width, space);
-            use(width);
-        }
-    }
-
     void fill_gram(std::size_t i, Workspace& space) const {
-        const std::size_t k = neighbors_.cols;
-        std::fill(space.gram.begin(), space.gram.end(), 0.0);
-        for_each_piece(i, space, [&](std::size_t width) {
-            blas::add_gram(k, width, space.differences.data(), width, space.gram.data(), k);
-        });
+        space.rows.clear();
+        for (const std::int32_t j : space.list) space.rows.push_back(x_.row(static_cast<std::size_t>(j)));
+        list_next_rows(i + 1, space);
+        space.differences.fill_gram(tokens_.row(i), space.rows.data(), space.gram.data(),
+                                    Prefetch(space.next_rows, x_.cols));
     }
 
-    // From the differences themselves: sqrt(w' G w) would lose half of the digits of a small residual.
-    double residual(std::size_t i, Workspace& space) const {
-        double square = 0.0;
-        for_each_piece(i, space, [&](std::size_t width) {
-            space.offset.assign(width, 0.0);
-            for (std::size_t j = 0; j < neighbors_.cols; ++j) {
-                const double* difference = &space.differences[j * width];
-                for (std::size_t l = 0; l < width; ++l) space.offset[l] += space.weights[j] * difference[l];
-            }
-            for (const double value : space.offset) square += value * value;
-        });
-        return std::sqrt(square);
+    // The rows that the next token will need. Its list is checked when its turn comes.
+    void list_next_rows(std::size_t next, Workspace& space) const {
+        space.next_rows.clear();
+        if (next >= tokens_.size) return;
+        const std::int32_t* list = neighbors_.row(next);
+        for (std::size_t j = 0; j < neighbors_.cols; ++j) {
+            const std::int32_t row = list[j];  // read once: another thread may write there
+            if (row < 0 || static_cast<std::size_t>(row) >= x_.rows) continue;
+            space.next_rows.push_back(x_.row(static_cast<std::size_t>(row)));
+        }
+        space.next_rows.push_back(tokens_.row(next));
     }
 
     double trace(const Workspace& space) const {
@@ -123,6 +100,9 @@ class Solver {
         const double tolerance =
             static_cast<double>(std::max(k, x_.cols)) * std::numeric_limits<double>::epsilon() * largest;
         space.factor = space.gram;
+        if (k <= small_matrix::limit) {
+            return small_matrix::semidefinite_rank(k, space.factor.data(), tolerance, space.work.data());
+        }
         return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.work);
     }
 
@@ -135,7 +115,10 @@ class Solver {
         for (std::size_t j = 0; j < k; ++j) space.factor[j * k + j] += ridge;
         std::vector<double>& weights = space.weights;
         std::fill(weights.begin(), weights.end(), 1.0);
-        const bool solved = blas::solve_positive(k, space.factor.data(), weights.data());
+        const bool solved =
+            k <= small_matrix::limit
+                ? small_matrix::solve_positive(k, space.factor.data(), weights.data(), space.work.data())
+                : blas::solve_positive(k, space.factor.data(), weights.data());
         const double sum = std::accumulate(weights.begin(), weights.end(), 0.0);
         if (!solved || !std::isfinite(sum) || sum <= 0.0) {
             std::fill(weights.begin(), weights.end(), std::numeric_limits<double>::quiet_NaN());
@@ -159,8 +142,7 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
          const LleResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const std::size_t k = neighborhoods.neighbors.cols;
-    check_finite(x, "x", threads, monitor);
-    const std::vector<std::int64_t> first_equal = first_equal_rows(x, threads, monitor);
+    const std::vector<std::int64_t> first_equal = first_equal_rows(x, "x", threads, monitor);
     const Solver solver(neighborhoods, first_equal, reg);
 
     std::vector<Workspace> spaces(static_cast<std::size_t>(threads), Workspace(k, x.cols));

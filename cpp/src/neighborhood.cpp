@@ -6,6 +6,21 @@
 #include "embgeom/error.hpp"
 
 namespace embgeom {
+namespace {
+
+// Most lists hold no row twice. For short ones it costs less to see that pair by pair than to sort them.
+constexpr std::size_t pairwise_limit = 64;
+
+bool all_different(const std::vector<std::int64_t>& values) {
+    for (std::size_t i = 1; i < values.size(); ++i) {
+        bool met = false;
+        for (std::size_t j = 0; j < i; ++j) met |= values[j] == values[i];
+        if (met) return false;
+    }
+    return true;
+}
+
+}  // namespace
 
 bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vector<std::int32_t>& list) {
     const auto n = static_cast<std::int64_t>(neighborhoods.tokens.matrix.rows);
@@ -25,8 +40,10 @@ std::size_t distinct_neighbors(const std::vector<std::int32_t>& list,
                                std::vector<std::int64_t>& scratch) {
     scratch.clear();
     for (const std::int32_t j : list) scratch.push_back(first_equal[static_cast<std::size_t>(j)]);
+    if (scratch.size() <= pairwise_limit && all_different(scratch)) return scratch.size();
     std::sort(scratch.begin(), scratch.end());
-    return static_cast<std::size_t>(std::unique(scratch.begin(), scratch.end()) - scratch.begin());
+    scratch.erase(std::unique(scratch.begin(), scratch.end()), scratch.end());
+    return scratch.size();
 }
 
 }  // namespace embgeom

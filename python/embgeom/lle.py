@@ -118,8 +118,8 @@ def lle(
 
     Notes
     -----
-    For each token, k^2 d / 2 + 2 k^3 / 3 multiply-adds in float64. Memory besides input and output: 8
-    (2 k^2 + 512 k) bytes for each thread.
+    For each token, k^2 d / 2 + k^3 / 3 multiply-adds in float64. Memory besides input and output: 8
+    (2 k^2 + 264 k) bytes for each thread, and up to 48 bytes for each row of `x`.
 
     References
     ----------

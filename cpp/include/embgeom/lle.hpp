@@ -31,8 +31,8 @@ struct LleResult {
 //   residual = |sum_j w_j (x_i - x_j)|
 //
 // All in float64; the differences of float32 rows are exact there up to one rounding. Cost for each
-// token: k^2 d / 2 + k^3 / 3 multiply-adds (k^3 / 3 twice, for the rank). Workspace for each worker: 2
-// k^2 + 512 k float64.
+// token: k^2 d / 2 + k^3 / 3 multiply-adds (k^3 / 6 twice: for the rank, and for the weights). Workspace for
+// each worker: 2 k^2 + 264 k float64.
 void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& monitor,
          const LleResult& result);
 

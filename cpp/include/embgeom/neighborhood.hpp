@@ -21,7 +21,8 @@ struct Neighborhoods {
 // lead the kernel astray.
 bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vector<std::int32_t>& list);
 
-// The number of different rows (by value) among the listed ones; `first_equal` comes from rows.hpp.
+// The number of different rows (by value) among the listed ones; `first_equal` comes from rows.hpp. `scratch`
+// then holds the first row equal to each, once and in any order.
 std::size_t distinct_neighbors(const std::vector<std::int32_t>& list,
                                const std::vector<std::int64_t>& first_equal,
                                std::vector<std::int64_t>& scratch);

@@ -17,7 +17,9 @@ std::vector<double> squared_norms(MatrixView<const float> x, const char* name, i
 void check_finite(MatrixView<const float> x, const char* name, int threads, Monitor& monitor);
 
 // first_equal[i] = the smallest j with row j equal to row i (i itself where no earlier row is equal).
-// Vocabularies hold thousands of equal rows; equality is of numbers, so -0.0 equals 0.0. Cost: n d.
-std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, int threads, Monitor& monitor);
+// Vocabularies hold thousands of equal rows; equality is of numbers, so -0.0 equals 0.0. Throws as
+// check_finite does: both need one pass over the matrix, and this one does for both. Cost: n d.
+std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, const char* name, int threads,
+                                           Monitor& monitor);
 
 }  // namespace embgeom
