@@ -7,6 +7,7 @@
 
 #include "embgeom/rows.hpp"
 #include "embgeom/spectrum.hpp"
+#include "embgeom/tridiagonal.hpp"
 
 namespace embgeom {
 namespace {
@@ -23,52 +24,43 @@ struct Dimension {
     double explained;
 };
 
-// Where a cumulative sum of the spectrum passes the share that is wanted. `below` and `reached` are the
-// shares of one component less and of `components`.
-struct Crossing {
-    std::int32_t components;
-    double below;
-    double reached;
-    double wanted;
-};
-
-Crossing find_crossing(std::vector<double>& eigenvalues, double variance) {
+Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
     // Rounding leaves some of the zero eigenvalues slightly negative.
     for (double& value : eigenvalues) value = std::max(value, 0.0);
     const double total = std::accumulate(eigenvalues.begin(), eigenvalues.end(), 0.0);
-    // Without this allowance a variance of 1 would count eigenvalues that are nothing but rounding.
-    const double rounding = static_cast<double>(eigenvalues.size()) * std::numeric_limits<double>::epsilon();
-    const double wanted = (variance - rounding) * total;
     double below = 0.0, reached = 0.0;
     std::int32_t components = 0;
     for (auto value = eigenvalues.rbegin();
-         value != eigenvalues.rend() && (components == 0 || reached < wanted); ++value) {
+         value != eigenvalues.rend() && (components == 0 || reached < share * total); ++value) {
         below = reached;
         reached += *value;
         ++components;
     }
-    return {components, below / total, reached / total, variance - rounding};
+    return {components, below / total, reached / total};
 }
 
 // True where shares that are off by `error` give the same number of components.
-bool is_certain(const Crossing& crossing, double error) {
-    const bool enough = crossing.reached - error > crossing.wanted;
-    const bool needed = crossing.components == 1 || crossing.below + error < crossing.wanted;
+bool is_certain(const Crossing& crossing, double wanted, double error) {
+    const bool enough = crossing.reached - error > wanted;
+    const bool needed = crossing.components == 1 || crossing.below + error < wanted;
     return enough && needed;
 }
 
 // Float32 finds the number, float64 decides it wherever float32 could be wrong.
 Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
     SpectrumSpace& scratch = space.spectrum;
+    // Without this allowance a variance of 1 would count eigenvalues that are nothing but rounding.
+    const double wanted =
+        variance - static_cast<double>(spectrum.order()) * std::numeric_limits<double>::epsilon();
     // No share exceeds 1, so float32 cannot be certain of a threshold this near to it.
     if (variance + Spectrum::least_share_error < 1.0) {
         const Moments moments = spectrum.compute_single(space.list, scratch);
-        const Crossing crossing = find_crossing(scratch.eigenvalues, variance);
-        if (is_certain(crossing, spectrum.share_error(moments)))
+        const Crossing crossing = tridiagonal_crossing(scratch.diagonal, scratch.beside, wanted);
+        if (is_certain(crossing, wanted, spectrum.share_error(moments)))
             return {crossing.components, moments.trace * moments.trace / moments.squares, crossing.reached};
     }
     spectrum.compute(space.list, scratch);
-    const Crossing crossing = find_crossing(scratch.eigenvalues, variance);
+    const Crossing crossing = find_crossing(scratch.eigenvalues, wanted);
     const auto& values = scratch.eigenvalues;
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     const double squares = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);

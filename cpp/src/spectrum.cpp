@@ -139,9 +139,8 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     float* diagonal = scratch.centered.data();
     float* beside = diagonal + order_;
     blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, beside, scratch.work);
-    space.eigenvalues.assign(diagonal, diagonal + order_);
-    space.beside.assign(beside, beside + order_);
-    blas::tridiagonal_eigenvalues(order_, space.eigenvalues.data(), space.beside.data());
+    space.diagonal.assign(diagonal, diagonal + order_);
+    space.beside.assign(beside, beside + order_ - 1);
     return moments;
 }
 

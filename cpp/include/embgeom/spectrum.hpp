@@ -16,13 +16,14 @@ struct GramScratch {
     std::vector<Real> work;      // of a factorization
 };
 
-// Scratch of one worker, and the eigenvalues that were computed last.
+// Scratch of one worker, and what was computed last: T or the eigenvalues.
 struct SpectrumSpace {
     std::vector<double> mean;         // (d), of the neighbors
     std::vector<double> squares;      // (p), the diagonal of C
     std::vector<float> least, most;   // (d), of the neighbors
     std::vector<double> eigenvalues;  // (p), ascending
-    std::vector<double> beside;       // (p), off the diagonal of a tridiagonal matrix
+    std::vector<double> diagonal;     // (p), of T
+    std::vector<double> beside;       // (p - 1), beside the diagonal of T
     GramScratch<float> single;
     GramScratch<double> full;
 };
@@ -33,7 +34,7 @@ struct Moments {
     double squares;  // sum(l^2) = |C|_F^2, from the elements of C
 };
 
-// Eigenvalues l of the centered neighbors of a token, in two precisions.
+// The spectrum l of the centered neighbors of a token, in two precisions.
 //
 //   Z (k, d)  the neighbors minus their mean, times a power of two that brings the largest |Z_jl| into (1/2,
 //   1] C (p, p)  the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; p = min(k,
@@ -47,8 +48,8 @@ class Spectrum {
 
     std::size_t order() const { return order_; }
 
-    // Float32 for C and its reduction, float64 for the eigenvalues of the tridiagonal form. With
-    // u = 2^-24, sums of the largest eigenvalues err by at most share_error(.) * trace.
+    // Float32 for C and for its reduction to a tridiagonal T: sums of the largest eigenvalues of T err by at
+    // most share_error(.) * trace.
     Moments compute_single(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
 
     // Float64 throughout: eigenvalues err by about p 2^-52 times the largest.
