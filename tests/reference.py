@@ -288,9 +288,10 @@ def assert_same_dimension(result, expected, variance):
         fewest, most = true.range(variance, tol.SHARE_MARGIN)
         assert fewest <= components <= most, f"row {row}: {components} components, not {fewest} to {most}"
         share = true.shares[components - 1] if components else 1.0
-        room = tol.rounded(share) + tol.SHARE_MARGIN
+        order = min(result.k, result.width)
+        room = tol.rounded(share) + (tol.share_atol(order, true.participation) if components else 0)
         assert abs(explained - share) <= room, f"row {row}: share {explained}, not {share}"
-        room = tol.rounded(true.participation) + tol.SHARE_MARGIN * true.participation
+        room = tol.rounded(true.participation) + tol.PARTICIPATION_RTOL * true.participation
         error = abs(participation - true.participation)
         assert error <= room, f"row {row}: participation {participation}, not {true.participation}"
 

@@ -85,6 +85,81 @@ def test_integers_of_2000_rows(name):
     assert bits(intrinsic_dimension(x, k=k, rows=rows)) == bits(result)
 
 
+KINDS = {
+    "flat": lambda rng, k, d: rng.standard_normal((k, d)),
+    "decaying by axis": lambda rng, k, d: rng.standard_normal((k, d)) / np.arange(1, d + 1) ** 2,
+    "heavy tails": lambda rng, k, d: rng.standard_t(1.5, (k, d)),
+    "one far point": lambda rng, k, d: (
+        rng.standard_normal((k, d)) * np.where(np.arange(k) == 3, 1e3, 1)[:, None]
+    ),
+    "one direction": lambda rng, k, d: rng.standard_normal((k, d)) + 30 * rng.standard_normal((k, 1)),
+    "rank 9": lambda rng, k, d: rng.standard_normal((k, 9)) @ rng.standard_normal((9, d)),
+    "zeros and ones": lambda rng, k, d: (rng.random((k, d)) < 0.3) * 1.0,
+    "duplicates": lambda rng, k, d: rng.standard_normal((k, d))[rng.integers(0, 1 + k // 3, k)],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("k", "d"), [(300, 40), (40, 300), (130, 130), (600, 200), (9, 700), (700, 9)])
+def test_integers_of_many_kinds(kind, k, d):
+    rng = np.random.default_rng(k + d)
+    x = np.concatenate([KINDS[kind](rng, k, d) for _ in range(3)]).astype(np.float32)
+    lists = np.arange(3 * k).reshape(3, k)
+    expected = reference.intrinsic_dimension(x, lists)
+    for variance in (0.3, 0.95, 0.999, 1.0):
+        result = intrinsic_dimension(x, lists, rows=np.arange(3), variance=variance)
+        reference.assert_same_dimension(result, expected, variance)
+
+
+def hadamard(n):
+    """Return a matrix of ones and minus ones with orthogonal rows; n is a power of two."""
+    matrix = np.ones((1, 1), np.int64)
+    while len(matrix) < n:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    return matrix
+
+
+@pytest.mark.parametrize("width", [128, 256, 300])  # fewer columns than points, as many, more
+@pytest.mark.parametrize("count", [1, 7, 60, 127])
+def test_shares_beside_the_threshold(width, count):
+    # Points +-a_i h_i along orthogonal h_i have the exact variances 2 n a_i^2 and a dense covariance. Float32
+    # cannot tell on which side of the threshold such shares lie; float64 can.
+    n = 128
+    sizes = np.sort(np.random.default_rng(2).permutation(np.arange(100, 1000))[:n])[::-1]
+    half = sizes[:, None] * hadamard(n)
+    x = np.zeros((2 * n, width), np.float32)
+    x[:, :n] = np.concatenate([half, -half])
+    share = (sizes[:count] ** 2).sum() / (sizes**2).sum()
+    for step in (0, 1e-11, 1e-9, 1e-7, 1e-5):
+        for sign in (-1, 1):
+            result = intrinsic_dimension(x, np.arange(2 * n)[None], rows=[0], variance=share + sign * step)
+            assert result.components[0] == count + (step > 0 and sign > 0)
+
+
+@pytest.mark.parametrize("scale", [1e-42, 1e-37, 1e-30, 1e-18, 1e18, 1e30, 1e38])
+@pytest.mark.parametrize(("k", "d"), [(150, 30), (30, 150)])
+def test_scales(scale, k, d):
+    rng = np.random.default_rng(4)
+    x = (scale * (rng.uniform(-1, 1, (k, d)) / np.arange(1, d + 1) ** 0.5 + 1)).astype(np.float32)
+    lists = np.arange(k)[None]
+    check(x, lists, lists, 0.95, rows=[0])
+
+
+def test_a_power_of_two_changes_nothing():
+    x = decaying(200, 50, seed=6)
+    lists = np.arange(200)[None]
+    results = [intrinsic_dimension(x * np.float32(2.0**power), lists, rows=[0]) for power in (-90, 0, 100)]
+    assert len({bits(result) for result in results}) == 1
+
+
+@pytest.mark.parametrize("k", [60, 400])
+def test_bits_of_long_lists_do_not_depend_on_threads(k):
+    x = decaying(500, 150, seed=7)
+    neighbors = knn(x, k, rows=np.arange(40))
+    one, two, seven = (bits(intrinsic_dimension(x, neighbors, threads=threads)) for threads in (1, 2, 7))
+    assert one == two == seven
+
+
 def test_shapes_and_types():
     x = gaussian()
     result = intrinsic_dimension(x, k=20)

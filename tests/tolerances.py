@@ -1,7 +1,8 @@
 """How far a kernel may be from its oracle: one rule for each family of numbers, each with its reason.
 
 Nothing here is fitted to a kernel. Kernel and oracle both work in float64 on the same float32 matrix and
-differ in the order of their sums; the kernel then rounds its answer to float32 once.
+differ in the order of their sums; the kernel then rounds its answer to float32 once. The exceptions work in
+float32 and say so.
 """
 
 import numpy as np
@@ -17,6 +18,10 @@ ROUND32 = 0.5 * EPS32 * (1 + 1e-6)
 # Shares of variance are sums of at most a few thousand float64 terms, each right to a few eps: 1e-12 is some
 # 4,500 eps. Only where the oracle's cumulative share is this near to the threshold may the integers differ.
 SHARE_MARGIN = 1e-12
+
+# A participation ratio whose integer float32 found comes from the float32 elements of a Gram matrix. Each may
+# be off by some units of 2^-24, which mostly cancels in the sum of their squares.
+PARTICIPATION_RTOL = 2e-6
 
 # A linear system with a larger condition number does not determine its weights to float32 accuracy with
 # anything to spare; there the residual is compared, never the weights.
@@ -44,6 +49,16 @@ def dot_slack(d):
 def norm_rtol(d):
     """Norms: a float64 sum of d squares has no cancellation, and the root halves its relative error."""
     return (d + 4) * EPS64
+
+
+def share_atol(order, participation):
+    """Explained shares: the error of a float32 Gram matrix C of this order and of its Householder reduction.
+
+    The reduction gives the eigenvalues of C + E with |E|_F <= c u |C|_F, u = 2^-24. A sum of the largest
+    moves by at most the trace norm of E, sqrt(order) |E|_F; |C|_F / tr(C) is 1 / sqrt(participation). With
+    c = 16 that is ten times what the worst spectra show; the last term is for the elements of C.
+    """
+    return 16 * EPS32 / 2 * (np.sqrt(order / participation) + 1)
 
 
 def weight_atol(weights, condition):

@@ -26,6 +26,9 @@ void EMBGEOM_BLAS_NAME(ssyrk_)(const char*, const char*, const blas_int*, const 
 void EMBGEOM_BLAS_NAME(dsyrk_)(const char*, const char*, const blas_int*, const blas_int*, const double*,
                                const double*, const blas_int*, const double*, double*, const blas_int*,
                                blas_length, blas_length);
+void EMBGEOM_BLAS_NAME(ssyrk_)(const char*, const char*, const blas_int*, const blas_int*, const float*,
+                               const float*, const blas_int*, const float*, float*, const blas_int*,
+                               blas_length, blas_length);
 void EMBGEOM_BLAS_NAME(dposv_)(const char*, const blas_int*, const blas_int*, double*, const blas_int*,
                                double*, const blas_int*, blas_int*, blas_length);
 void EMBGEOM_BLAS_NAME(dpstrf_)(const char*, const blas_int*, double*, const blas_int*, blas_int*, blas_int*,
@@ -33,6 +36,8 @@ void EMBGEOM_BLAS_NAME(dpstrf_)(const char*, const blas_int*, double*, const bla
 void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, double*, const blas_int*, double*,
                                 double*, const blas_int*, blas_int*, const blas_int*, blas_int*, blas_length,
                                 blas_length);
+void EMBGEOM_BLAS_NAME(ssytrd_)(const char*, const blas_int*, float*, const blas_int*, float*, float*, float*,
+                                float*, const blas_int*, blas_int*, blas_length);
 #if defined(EMBGEOM_SCIPY_OPENBLAS)
 void scipy_openblas_set_num_threads(int);
 #elif defined(__GNUC__)
@@ -120,6 +125,19 @@ void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::siz
     EMBGEOM_BLAS_NAME(dsyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
 }
 
+void add_gram(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c, std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(ssyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
+void add_gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c,
+                         std::size_t ldc) {
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(ssyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
 bool solve_positive(std::size_t n, double* c, double* b) {
     const blas_int order = to_int(n), one = 1;
     blas_int info = 0;
@@ -150,6 +168,18 @@ void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& 
     EMBGEOM_BLAS_NAME(dsyevd_)
     ("N", "U", &order, c, &order, values, work.data(), &length, &integer_work, &one, &info, 1, 1);
     if (info != 0) throw_lapack("dsyevd", info);
+}
+
+void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, std::vector<float>& work) {
+    const blas_int order = to_int(n);
+    blas_int info = 0;
+    // Room for the factors of the reflections, and for the reduction to be blocked.
+    constexpr std::size_t block = 64;
+    if (work.size() < (block + 1) * n) work.resize((block + 1) * n);
+    const blas_int length = to_int(block * n);
+    EMBGEOM_BLAS_NAME(ssytrd_)
+    ("U", &order, c, &order, diagonal, beside, work.data(), work.data() + n, &length, &info, 1);
+    if (info != 0) throw_lapack("ssytrd", info);
 }
 
 }  // namespace embgeom::blas

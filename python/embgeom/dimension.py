@@ -31,9 +31,11 @@ class Dimension:
         0 where all neighbors are equal, -1 for a token without neighbors.
     participation_ratio : ndarray of float32, shape (m,)
         ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of
-        directions if all had the same variance. It has no threshold. NaN for a token without neighbors.
+        directions if all had the same variance. It has no threshold. Right to 2e-6 of itself; NaN for a token
+        without neighbors.
     explained : ndarray of float32, shape (m,)
-        The share of variance that `components` components reach.
+        The share of variance that `components` components reach. Right to 1e-6 (1 + sqrt(p / r)) with
+        p = min(k, d) and participation ratio r; usually to 1e-7.
     variance : float
         The share asked for.
     k, width : int
@@ -119,9 +121,11 @@ def intrinsic_dimension(
 
     Notes
     -----
-    With p = min(k, d), p k d / 2 + 2 p^3 / 3 multiply-adds in float64 for each token, after the search
-    for neighbors; memory besides input and output: 8 (p^2 + 512 k) or 8 (p^2 + 256 d) bytes for each
-    thread, the former where k <= d. Ctrl-C is honored between tokens.
+    `components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
+    comes near `variance`, the token is computed again in float64. With p = min(k, d), p k d / 2 + 2 p^3 / 3
+    multiply-adds for each token, after the search for neighbors; memory besides input and output: 12 (p^2 +
+    512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is honored between
+    tokens.
 
     References
     ----------

@@ -28,11 +28,14 @@ void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t l
 void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
                      std::size_t ldc);
 
-// Lower triangle of C (n, n) += A (n, k) A^T, in float64.
+// Lower triangle of C (n, n) += A (n, k) A^T.
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
+void add_gram(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c, std::size_t ldc);
 
-// Lower triangle of C (n, n) += A (k, n)^T A, in float64.
+// Lower triangle of C (n, n) += A (k, n)^T A.
 void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c,
+                         std::size_t ldc);
+void add_gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c,
                          std::size_t ldc);
 
 // Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is
@@ -46,5 +49,9 @@ std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, std::v
 // Eigenvalues of a symmetric C (n, n), lower triangle given, in ascending order. C and `work` are
 // overwritten.
 void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& work);
+
+// A tridiagonal matrix similar to a symmetric C (n, n), lower triangle given: its diagonal (n) and the
+// elements beside it (n - 1). C and `work` are overwritten.
+void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, std::vector<float>& work);
 
 }  // namespace embgeom::blas

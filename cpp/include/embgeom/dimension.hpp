@@ -20,9 +20,12 @@ struct DimensionResult {
 //   components = min { c : l_1 + ... + l_c >= variance * sum(l) }
 //   participation_ratio = sum(l)^2 / sum(l^2)
 //
-// Works on the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; float64
-// throughout, eigenvalues only. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3
-// multiply-adds. Workspace for each worker: p^2 + 512 k or 256 d float64.
+// `components` is the integer of float64 arithmetic. Float32 finds it (see spectrum.hpp); where the share of
+// c or of c - 1 components comes within the error bound of the threshold, float64 decides. What float32
+// found has a participation_ratio right to about 2e-6 relative, and an `explained` right to that bound.
+// Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds in float32, and the same in
+// float64 for the few tokens near the threshold. Workspace for each worker: p^2 + 512 k or 256 d float32,
+// and, once it is needed, as many float64.
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const DimensionResult& result);
 
