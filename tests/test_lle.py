@@ -128,8 +128,10 @@ def test_equal_rows_in_short_and_long_lists(k):
     lists[1, -1] = 1  # the same row twice
     lists[2, -1] = k + 1  # equal to row 2
     lists[3, -1] = k + 2  # equal to the token
-    result = check(x, lists, rows=[0] * 4)
+    result = lle(x, lists, rows=[0] * 4)
     assert result.status.tolist() == [LLEStatus.OK] + 3 * [LLEStatus.DUPLICATE]
+    if k == 6:  # The oracle eliminates in rational numbers: too slow for long lists.
+        check(x, lists, rows=[0] * 4)
 
 
 def test_shapes_and_types():
