@@ -38,6 +38,7 @@ void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, doubl
                                 blas_length);
 void EMBGEOM_BLAS_NAME(ssytrd_)(const char*, const blas_int*, float*, const blas_int*, float*, float*, float*,
                                 float*, const blas_int*, blas_int*, blas_length);
+void EMBGEOM_BLAS_NAME(dsterf_)(const blas_int*, double*, double*, blas_int*);
 #if defined(EMBGEOM_SCIPY_OPENBLAS)
 void scipy_openblas_set_num_threads(int);
 #elif defined(__GNUC__)
@@ -180,6 +181,13 @@ void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, s
     EMBGEOM_BLAS_NAME(ssytrd_)
     ("U", &order, c, &order, diagonal, beside, work.data(), work.data() + n, &length, &info, 1);
     if (info != 0) throw_lapack("ssytrd", info);
+}
+
+void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* beside) {
+    const blas_int order = to_int(n);
+    blas_int info = 0;
+    EMBGEOM_BLAS_NAME(dsterf_)(&order, diagonal, beside, &info);
+    if (info != 0) throw_lapack("dsterf", info);
 }
 
 }  // namespace embgeom::blas

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "embgeom/blas.hpp"
 #include "embgeom/rows.hpp"
 #include "embgeom/spectrum.hpp"
 #include "embgeom/tridiagonal.hpp"
@@ -39,6 +40,15 @@ Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
     return {components, below / total, reached / total};
 }
 
+// Both ways are float64. Below some 160 rows all eigenvalues are to be had sooner than a few of their sums.
+Crossing find_crossing(SpectrumSpace& tridiagonal, double share) {
+    constexpr std::size_t few = 160;
+    const std::size_t order = tridiagonal.diagonal.size();
+    if (order >= few) return tridiagonal_crossing(tridiagonal.diagonal, tridiagonal.beside, share);
+    blas::tridiagonal_eigenvalues(order, tridiagonal.diagonal.data(), tridiagonal.beside.data());
+    return find_crossing(tridiagonal.diagonal, share);
+}
+
 // True where shares that are off by `error` give the same number of components.
 bool is_certain(const Crossing& crossing, double wanted, double error) {
     const bool enough = crossing.reached - error > wanted;
@@ -55,7 +65,7 @@ Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
     // No share exceeds 1, so float32 cannot be certain of a threshold this near to it.
     if (variance + Spectrum::least_share_error < 1.0) {
         const Moments moments = spectrum.compute_single(space.list, scratch);
-        const Crossing crossing = tridiagonal_crossing(scratch.diagonal, scratch.beside, wanted);
+        const Crossing crossing = find_crossing(scratch, wanted);
         if (is_certain(crossing, wanted, spectrum.share_error(moments)))
             return {crossing.components, moments.trace * moments.trace / moments.squares, crossing.reached};
     }

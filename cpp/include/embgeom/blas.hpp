@@ -54,4 +54,8 @@ void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& 
 // elements beside it (n - 1). C and `work` are overwritten.
 void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, std::vector<float>& work);
 
+// Turns the diagonal (n) of a symmetric tridiagonal matrix into its eigenvalues, in ascending order. The
+// elements beside the diagonal (n - 1) are overwritten.
+void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* beside);
+
 }  // namespace embgeom::blas
