@@ -84,7 +84,7 @@ def test_small_and_large_systems(k, d):
 
 
 def in_the_span_of_the_others(k, gap):
-    """Rows of which the last one is the sum of two others but for `gap`, and lists that end or begin with it."""
+    """Rows of which the last is the sum of two others but for `gap`; lists that end or begin with it."""
     rng = np.random.default_rng(k)
     x = np.zeros((k + 1, 96), np.float32)
     x[1:k, :k] = rng.integers(-4, 5, (k - 1, k))

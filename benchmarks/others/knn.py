@@ -144,10 +144,15 @@ FAISS_BLOCKS = tuple(
 )
 EMBGEOM = Contender("embgeom", "embgeom", by_embgeom, own_lists)
 GEMM = Contender("GEMM alone", EMBEDDED_BLAS, all_products)
-FAISS = Contender("faiss", "faiss", by_faiss, without_itself)
+FAISS = Contender("faiss", "faiss", by_faiss, without_itself, slow=True)
 FAISS_BEST = Contender("faiss, best blocks", "faiss", by_faiss, without_itself, options=FAISS_BLOCKS)
 TORCH = Contender(
-    "torch", "torch", by_torch, without_itself, options=tuple({"block": b} for b in (256, 1024, 4096))
+    "torch",
+    "torch",
+    by_torch,
+    without_itself,
+    options=tuple({"block": b} for b in (256, 1024, 4096)),
+    slow=True,
 )
 NUMPY = Contender("NumPy", "numpy", by_numpy, without_itself, slow=True)
 SKLEARN = Contender("scikit-learn", "sklearn", by_sklearn, without_itself, slow=True)
