@@ -80,8 +80,7 @@ EMBGEOM_AVX2 inline void add_terms_avx2(const float* a, const float* const* b, s
 }
 
 template <class Term, std::size_t Rows>
-EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const (&b)[Rows], std::size_t d,
-                            double (&sums)[Rows]) {
+EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const* b, std::size_t d, double* sums) {
     __m256d low[Rows], high[Rows];
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < Rows; ++r) low[r] = high[r] = _mm256_setzero_pd();
@@ -108,23 +107,30 @@ EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const (&b)[Rows], std::
 
 #endif
 
-template <class Term, std::size_t Rows>
-void fastest_sums(const float* a, const float* const (&b)[Rows], std::size_t d, double (&sums)[Rows]) {
+template <class Term>
+void fastest_sums(const float* a, const float* const* b, std::size_t count, std::size_t d, double* sums) {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
     if (have_avx2()) {
-        sums_avx2<Term>(a, b, d, sums);
-        return;
+        switch (count) {
+            case 1:
+                return sums_avx2<Term, 1>(a, b, d, sums);
+            case 2:
+                return sums_avx2<Term, 2>(a, b, d, sums);
+            case 3:
+                return sums_avx2<Term, 3>(a, b, d, sums);
+            default:
+                return sums_avx2<Term, rows_at_a_time>(a, b, d, sums);
+        }
     }
 #endif
-    for (std::size_t r = 0; r < Rows; ++r) sums[r] = portable_sum<Term>(a, b[r], d);
+    for (std::size_t r = 0; r < count; ++r) sums[r] = portable_sum<Term>(a, b[r], d);
 }
 
 template <class Term>
 double fastest_sum(const float* a, const float* b, std::size_t d) {
-    const float* const rows[1] = {b};
-    double sums[1];
-    fastest_sums<Term>(a, rows, d, sums);
-    return sums[0];
+    double sum = 0.0;
+    fastest_sums<Term>(a, &b, 1, d, &sum);
+    return sum;
 }
 
 }  // namespace
@@ -137,14 +143,13 @@ double squared_distance(const float* a, const float* b, std::size_t d) {
     return fastest_sum<SquaredDifference>(a, b, d);
 }
 
-void dots(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
-          double (&sums)[rows_at_a_time]) {
-    fastest_sums<Product>(a, b, d, sums);
+void dots(const float* a, const float* const* b, std::size_t count, std::size_t d, double* sums) {
+    fastest_sums<Product>(a, b, count, d, sums);
 }
 
-void squared_distances(const float* a, const float* const (&b)[rows_at_a_time], std::size_t d,
-                       double (&sums)[rows_at_a_time]) {
-    fastest_sums<SquaredDifference>(a, b, d, sums);
+void squared_distances(const float* a, const float* const* b, std::size_t count, std::size_t d,
+                       double* sums) {
+    fastest_sums<SquaredDifference>(a, b, count, d, sums);
 }
 
 }  // namespace embgeom

@@ -69,9 +69,6 @@ class Search {
         return question_.queries_are_base_rows && question_.queries.selection == nullptr;
     }
 
-    // Tiles are visited in squares of two by two, for which each scaled block is made once.
-    static constexpr std::size_t square = 2;
-
     struct Place {
         std::size_t query_square, base_square;
     };
@@ -88,10 +85,22 @@ class Search {
         return {squares - 1 - row, column + 1};
     }
 
+    // The side of the squares that tiles are visited in: as large as pays, but so that each worker finds
+    // many.
+    std::size_t choose_square() const {
+        constexpr std::size_t squares_per_worker = 16;
+        const std::size_t tiles = query_blocks_.count() * base_blocks_.count();
+        std::size_t square = Tiles::largest_square(largest_block_, base_.matrix.cols);
+        while (square > 1 &&
+               tiles < squares_per_worker * static_cast<std::size_t>(threads_) * square * square)
+            --square;
+        return square;
+    }
+
     // Calls visit(query_block, base_block) for the tiles of a square; in a self-join those below the
     // diagonal are the transposes of those above, and are left out.
     template <class Visit>
-    void visit_square(const Place& place, Visit visit) const {
+    void visit_square(const Place& place, std::size_t square, Visit visit) const {
         for (std::size_t q = square * place.query_square; q < square * (place.query_square + 1); ++q) {
             for (std::size_t b = square * place.base_square; b < square * (place.base_square + 1); ++b) {
                 const bool below = is_self_join() && b < q;
@@ -101,10 +110,11 @@ class Search {
     }
 
     void collect() {
+        const std::size_t square = choose_square();
         const std::size_t rows = (query_blocks_.count() + square - 1) / square;
         const std::size_t squares = (base_blocks_.count() + square - 1) / square;
         const std::size_t tasks = is_self_join() ? squares * (squares + 1) / 2 : rows * squares;
-        Tiles tiles(question_.queries, base_, query_blocks_, base_blocks_, query_norms_, norms_.base,
+        Tiles tiles(question_.queries, base_, query_blocks_, base_blocks_, square, query_norms_, norms_.base,
                     threads_);
         Reduction reduction({.queries = question_.queries,
                              .query_blocks = query_blocks_,
@@ -116,9 +126,10 @@ class Search {
                             scores_, bounds_, candidates_, threads_);
         parallel_for(
             manner_.multiply, tasks, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
-                visit_square(place(task, squares), [&](std::size_t query_block, std::size_t base_block) {
-                    reduction.reduce(tiles.compute(query_block, base_block, worker), worker);
-                });
+                visit_square(place(task, squares), square,
+                             [&](std::size_t query_block, std::size_t base_block) {
+                                 reduction.reduce(tiles.compute(query_block, base_block, worker), worker);
+                             });
             });
     }
 

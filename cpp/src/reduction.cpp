@@ -14,8 +14,22 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
 constexpr std::size_t batch = 8192;
 
-// How many standard deviations of luck a guess allows for: about one floor in two thousand is too high.
-constexpr double caution = 3.3;
+// How often a guess may be too high.
+constexpr double risk = 1.0 / 3000.0;
+
+// The smallest number that a Poisson variable exceeds with a probability below `risk`.
+std::size_t poisson_quantile(double mean) {
+    constexpr double nearly_normal = 50.0, normal_quantile = 3.4;
+    if (mean > nearly_normal) return static_cast<std::size_t>(mean + normal_quantile * std::sqrt(mean) + 2.0);
+    double term = std::exp(-mean), above = 1.0 - term;
+    std::size_t number = 0;
+    while (above >= risk) {
+        ++number;
+        term *= mean / static_cast<double>(number);
+        above -= term;
+    }
+    return number;
+}
 
 // Calls visit(item, later) for each item, `later` being one whose turn comes soon.
 template <class Item, class Visit>
@@ -104,13 +118,15 @@ void Reduction::begin(const Tile& tile, Workspace& space) {
 }
 
 // The rank within `tiles` blocks of the base, k at most, that a row can hardly miss if it is among the k
-// nearest of all: the number of those among the k that fall into these blocks is nearly binomial.
+// nearest of all: how many of the k fall into these blocks is nearly a Poisson variable, or less variable.
 std::size_t Reduction::likely_rank(std::size_t tiles) const {
     const double share =
         std::min(1.0, static_cast<double>(tiles) / static_cast<double>(setup_.base_blocks.count()));
     const double mean = share * static_cast<double>(setup_.k);
-    const double rank = std::ceil(mean + caution * std::sqrt(mean * (1.0 - share)) + 3.0);
-    return std::min(setup_.k, static_cast<std::size_t>(rank));
+    // Where much has been seen, less is left to chance: the variance is that of a binomial variable.
+    const double chance = std::sqrt(1.0 - share);
+    const double rank = mean + chance * (static_cast<double>(poisson_quantile(mean)) - mean);
+    return std::clamp<std::size_t>(static_cast<std::size_t>(std::ceil(rank)), 1, setup_.k);
 }
 
 // Gives queries that have no floor yet one from their first tile.

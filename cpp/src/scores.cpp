@@ -30,10 +30,8 @@ void Scores::exact(std::size_t i, const std::int32_t* rows, std::size_t count, d
     double sums[rows_at_a_time];
     for (std::size_t c = 0; c < count; c += rows_at_a_time) {
         const std::size_t some = std::min(rows_at_a_time, count - c);
-        // The places that are left at the end repeat a row.
-        for (std::size_t r = 0; r < rows_at_a_time; ++r)
-            others[r] = base_.row(static_cast<std::size_t>(rows[c + std::min(r, some - 1)]));
-        sum(queries_.row(i), others, base_.matrix.cols, sums);
+        for (std::size_t r = 0; r < some; ++r) others[r] = base_.row(static_cast<std::size_t>(rows[c + r]));
+        sum(queries_.row(i), others, some, base_.matrix.cols, sums);
         for (std::size_t r = 0; r < some; ++r)
             scores[c + r] = from_sum(i, static_cast<std::size_t>(rows[c + r]), sums[r]);
     }

@@ -65,18 +65,26 @@ std::size_t Tiles::largest_block(std::size_t rows, std::size_t d, int workers) {
     return block;
 }
 
+std::size_t Tiles::largest_square(std::size_t block, std::size_t d) {
+    constexpr std::size_t workspace_bytes = std::size_t{12} << 20U, most = 4;
+    return std::clamp<std::size_t>(workspace_bytes / (2 * block * d * sizeof(float)), 2, most);
+}
+
 Tiles::Tiles(RowSet queries, RowSet base, const Blocks& query_blocks, const Blocks& base_blocks,
-             const std::vector<double>& query_squared_norms, const std::vector<double>& base_squared_norms,
-             int workers)
+             std::size_t square, const std::vector<double>& query_squared_norms,
+             const std::vector<double>& base_squared_norms, int workers)
     : queries_(queries),
       base_(base),
       query_blocks_(query_blocks),
       base_blocks_(base_blocks),
+      square_(square),
       query_squared_norms_(query_squared_norms),
       base_squared_norms_(base_squared_norms),
       workspaces_(static_cast<std::size_t>(workers)) {
     const std::size_t d = base.matrix.cols;
     for (auto& space : workspaces_) {
+        space.queries.resize(square);
+        space.base.resize(square);
         for (auto& packed : space.queries) packed.rows.resize(query_blocks.width() * d);
         for (auto& packed : space.base) packed.rows.resize(base_blocks.width() * d);
         space.products.resize(query_blocks.width() * base_blocks.width());
@@ -85,8 +93,8 @@ Tiles::Tiles(RowSet queries, RowSet base, const Blocks& query_blocks, const Bloc
 
 Tile Tiles::compute(std::size_t query_block, std::size_t base_block, const Worker& worker) {
     Workspace& space = workspaces_[static_cast<std::size_t>(worker.id())];
-    Packed& queries = space.queries[query_block % 2];
-    Packed& base = space.base[base_block % 2];
+    Packed& queries = space.queries[query_block % square_];
+    Packed& base = space.base[base_block % square_];
     if (queries.block != query_block) {
         pack(queries_, query_squared_norms_, query_blocks_, query_block, queries.rows);
         queries.block = query_block;

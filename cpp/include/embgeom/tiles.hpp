@@ -26,9 +26,13 @@ class Tiles {
     // The largest block that pays, of which a worker can hold one.
     static std::size_t largest_block(std::size_t rows, std::size_t d, int workers);
 
+    // How many blocks of each side a worker can hold.
+    static std::size_t largest_square(std::size_t block, std::size_t d);
+
+    // Tiles are best visited in squares of `square` by `square` blocks that begin at multiples of it.
     Tiles(RowSet queries, RowSet base, const Blocks& query_blocks, const Blocks& base_blocks,
-          const std::vector<double>& query_squared_norms, const std::vector<double>& base_squared_norms,
-          int workers);
+          std::size_t square, const std::vector<double>& query_squared_norms,
+          const std::vector<double>& base_squared_norms, int workers);
 
     // The tile stays valid until the worker's next call.
     Tile compute(std::size_t query_block, std::size_t base_block, const Worker& worker);
@@ -42,12 +46,13 @@ class Tiles {
     };
 
     struct Workspace {
-        Packed queries[2], base[2];
+        std::vector<Packed> queries, base;  // (square) each
         std::vector<float> products;
     };
 
     RowSet queries_, base_;
     Blocks query_blocks_, base_blocks_;
+    std::size_t square_;
     const std::vector<double>& query_squared_norms_;
     const std::vector<double>& base_squared_norms_;
     std::vector<Workspace> workspaces_;
