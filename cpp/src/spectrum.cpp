@@ -109,7 +109,7 @@ void Spectrum::fill_gram(const std::vector<std::int32_t>& list, double scale, Sp
             for (std::size_t j = 0; j < count; ++j)
                 center_row(neighbor(list, row + j) + col, &space.mean[col], scale, width, z + j * width);
             if (sums_over_neighbors())
-                blas::add_gram_of_columns(width, count, z, width, scratch.gram.data(), order_);
+                blas::gram_of_columns(width, count, z, width, Real{1}, scratch.gram.data(), order_);
             else
                 blas::add_gram(count, width, z, width, scratch.gram.data(), order_);
             look(z, count, width);

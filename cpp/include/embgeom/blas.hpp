@@ -32,12 +32,6 @@ void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t 
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
 void add_gram(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c, std::size_t ldc);
 
-// Lower triangle of C (n, n) += A (k, n)^T A.
-void add_gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c,
-                         std::size_t ldc);
-void add_gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c,
-                         std::size_t ldc);
-
 // Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is
 // overwritten by its Cholesky factor and b by x. False where C is not positive definite.
 bool solve_positive(std::size_t n, double* c, double* b);
