@@ -29,11 +29,25 @@ def check(found, x, exact=False, sample=None, **options):
     )
 
 
+@pytest.mark.parametrize("d", [1, 5, 8, 9, 255, 256, 257, 264, 700])
+@pytest.mark.parametrize("n", [2, 7, 24, 25, 40, 41, 95, 193])
+def test_edges_of_panels_and_pieces(n, d):
+    # Products are computed six rows by sixteen or eight columns, and 256 coordinates at a time: all that is
+    # left over at either edge must come out as the rest does.
+    x = np.random.default_rng(n * d).standard_normal((n, d)).astype(np.float32)
+    for threads in (1, 2):
+        check(knn(x, min(n - 1, 9), threads=threads), x)
+    queries = np.random.default_rng(d).standard_normal((n // 2 + 3, d)).astype(np.float32)
+    found = knn(x, min(n, 5), queries=queries, threads=2)
+    ranking = reference.rank(x, queries=queries)
+    reference.assert_same_neighbors(found.indices, found.similarities, ranking)
+
+
 @pytest.mark.parametrize("metric", strategies.METRICS)
 @pytest.mark.parametrize("threads", [1, 2, 7])
 @pytest.mark.parametrize("k", [1, 10, 150, 900])
 def test_guessed_floors(metric, threads, k):
-    # Thirteen blocks or more: the first tile of each sets a floor, and later tiles raise it.
+    # Eleven blocks or more: the first tile of each sets a floor, and later tiles raise it.
     x = np.random.default_rng(k).standard_normal((1801, 9)).astype(np.float32)
     found = knn(x, k, metric=metric, threads=threads)
     check(found, x, sample=np.arange(0, 1801, 37), metric=metric)
@@ -53,14 +67,14 @@ def test_floors_guessed_too_high(metric, blocks):
 
 
 def test_a_wrong_guess_is_asked_again():
-    # With one thread 1,600 rows make 13 blocks of at most 128.
+    # With two threads 1,600 rows make 9 blocks of at most 192.
     x = np.random.default_rng(0).standard_normal((1600, 12)).astype(np.float32)
-    together = np.arange(1600) // RUN % 13 == 0
+    together = np.arange(1600) // RUN % 9 == 0
     x[together, 0] += 40
     found, phases = phases_of(knn, x, 60, threads=2)
     assert "multiply again" in phases
     check(found, x)
-    plain = np.random.default_rng(0).standard_normal((1600, 12)).astype(np.float32)
+    plain = np.random.default_rng(1).standard_normal((1600, 12)).astype(np.float32)
     assert "multiply again" not in phases_of(knn, plain, 60, threads=2)[1]
 
 
@@ -68,7 +82,7 @@ def test_a_wrong_guess_is_asked_again():
 @pytest.mark.parametrize("metric", strategies.METRICS)
 def test_a_wrong_guess_for_some_rows_or_other_vectors(metric, queries):
     x = np.random.default_rng(1).standard_normal((1600, 12)).astype(np.float32)
-    for blocks in (13, 25):
+    for blocks in (9, 17):
         x[np.arange(1600) // RUN % blocks == 0, 0] += 40
     asked = {"rows": np.arange(0, 1600, 5)} if queries == "rows" else {"queries": x[3:400:7] + 0.01}
     found = knn(x, 70, metric=metric, threads=2, **asked)

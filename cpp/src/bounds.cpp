@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "embgeom/multiversion.hpp"
+#include "embgeom/panels.hpp"
 
 #if defined(EMBGEOM_HAS_AVX2_CODE)
 #include <immintrin.h>

@@ -104,7 +104,23 @@ void Candidates::cut(std::size_t i, std::size_t keep, Scratch& scratch) {
     fill_keys(i, keys);
     const auto last = keys.begin() + static_cast<std::ptrdiff_t>(keep) - 1;
     std::nth_element(keys.begin(), last, keys.end());
-    // Of the entries whose similarity equals that of the last one, the exact scores decide which stay.
+    const std::uint32_t boundary = similarity_of(*last);
+    const auto equal =
+        std::count_if(keys.begin(), keys.end(), [&](Key key) { return similarity_of(key) == boundary; });
+    const Scored floor = equal > 1 ? settle_boundary(i, keep, scratch)
+                                   : Scored{scores_.lowest(from_descending(boundary)), row_of(*last)};
+    for (std::size_t c = 0; c < keep; ++c) {
+        rows_.row(i)[c] = row_of(keys[c]);
+        similarities_.row(i)[c] = from_descending(similarity_of(keys[c]));
+    }
+    counts_[i] = keep;
+    set_floor(i, floor);
+}
+
+// Of the entries whose similarity equals that of the last one kept, the exact scores decide which stay.
+Candidates::Scored Candidates::settle_boundary(std::size_t i, std::size_t keep, Scratch& scratch) const {
+    auto& keys = scratch.keys;
+    const auto last = keys.begin() + static_cast<std::ptrdiff_t>(keep) - 1;
     const std::uint32_t boundary = similarity_of(*last);
     const auto better =
         std::partition(keys.begin(), last + 1, [&](Key key) { return similarity_of(key) < boundary; });
@@ -118,12 +134,7 @@ void Candidates::cut(std::size_t i, std::size_t keep, Scratch& scratch) {
     std::nth_element(tied.begin(), tied.begin() + staying - 1, tied.end());
     std::transform(tied.begin(), tied.begin() + staying, better,
                    [&](const Scored& entry) { return with_row(Key{boundary} << 32U, entry.row); });
-    for (std::size_t c = 0; c < keep; ++c) {
-        rows_.row(i)[c] = row_of(keys[c]);
-        similarities_.row(i)[c] = from_descending(similarity_of(keys[c]));
-    }
-    counts_[i] = keep;
-    set_floor(i, tied[static_cast<std::size_t>(staying) - 1]);
+    return tied[static_cast<std::size_t>(staying) - 1];
 }
 
 // Among entries of one similarity the exact scores decide.

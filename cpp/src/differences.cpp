@@ -27,8 +27,8 @@ constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
 }
 
-void fill_plain(const float* x, const float* y, std::size_t width, double* out) {
-    for (std::size_t l = 0; l < width; ++l) out[l] = static_cast<double>(x[l]) - static_cast<double>(y[l]);
+void fill_plain(const double* x, const float* y, std::size_t width, double* out) {
+    for (std::size_t l = 0; l < width; ++l) out[l] = x[l] - static_cast<double>(y[l]);
 }
 
 // sum_l (sum_j w_j (x_l - y_jl))^2, the coordinates in pieces that stay in the nearest cache.
@@ -60,10 +60,10 @@ EMBGEOM_AVX2 inline double sum_of_lanes(__m256d v) {
     return _mm_cvtsd_f64(_mm_add_sd(half, _mm_unpackhi_pd(half, half)));
 }
 
-EMBGEOM_AVX2 void fill_avx2(const float* x, const float* y, std::size_t width, double* out) {
+EMBGEOM_AVX2 void fill_avx2(const double* x, const float* y, std::size_t width, double* out) {
     std::size_t l = 0;
     for (; l + lanes <= width; l += lanes) {
-        _mm256_store_pd(out + l, _mm256_sub_pd(load_wide(x + l), load_wide(y + l)));
+        _mm256_store_pd(out + l, _mm256_sub_pd(_mm256_load_pd(x + l), load_wide(y + l)));
     }
     fill_plain(x + l, y + l, width - l, out + l);
 }
@@ -188,7 +188,7 @@ bool blocks_pay(std::size_t k) {
     return have_avx2() && k <= block_limit;
 }
 
-void fill_row(const float* x, const float* y, std::size_t width, double* out) {
+void fill_row(const double* x, const float* y, std::size_t width, double* out) {
     if (have_avx2()) return fill_avx2(x, y, width, out);
     fill_plain(x, y, width, out);
 }
@@ -227,7 +227,7 @@ Differences::Differences(std::size_t k, std::size_t d)
       d_(d),
       // An odd number of cache lines: rows that lie a power of two apart would meet in few places of a cache.
       stride_(round_up(std::min(piece, d), 2 * cache_line) + cache_line),
-      lines_(k * stride_ / cache_line) {}
+      lines_((k + 1) * stride_ / cache_line) {}
 
 void Differences::fill_gram(const float* x, const float* const* y, double* gram, Prefetch prefetch) {
     std::fill_n(gram, k_ * k_, 0.0);
@@ -239,9 +239,10 @@ void Differences::fill_gram(const float* x, const float* const* y, double* gram,
     const std::size_t lines_per_step = prefetch.lines() / steps + 1;
     for (std::size_t begin = 0; begin < d_; begin += piece) {
         const std::size_t width = std::min(piece, d_ - begin), full = round_up(width, lanes);
+        std::copy_n(x + begin, width, origin());
         for (std::size_t j = 0; j < k_; ++j) {
             double* row = workspace() + j * stride_;
-            fill_row(x + begin, y[j] + begin, width, row);
+            fill_row(origin(), y[j] + begin, width, row);
             std::fill(row + width, row + full, 0.0);
             prefetch.ask(lines_per_step);
         }

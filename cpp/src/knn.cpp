@@ -98,14 +98,17 @@ class Search {
     }
 
     // Calls visit(query_block, base_block) for the tiles of a square; in a self-join those below the
-    // diagonal are the transposes of those above, and are left out.
+    // diagonal are the transposes of those above, and are left out. Those on the diagonal come first: no
+    // block is compared with another before it has a floor.
     template <class Visit>
     void visit_square(const Place& place, std::size_t square, Visit visit) const {
-        for (std::size_t q = square * place.query_square; q < square * (place.query_square + 1); ++q) {
-            for (std::size_t b = square * place.base_square; b < square * (place.base_square + 1); ++b) {
-                const bool below = is_self_join() && b < q;
-                if (q < query_blocks_.count() && b < base_blocks_.count() && !below) visit(q, b);
-            }
+        const std::size_t q_begin = square * place.query_square, b_begin = square * place.base_square;
+        const std::size_t q_end = std::min(q_begin + square, query_blocks_.count());
+        const std::size_t b_end = std::min(b_begin + square, base_blocks_.count());
+        const bool on_diagonal = is_self_join() && q_begin == b_begin;
+        for (std::size_t q = q_begin; on_diagonal && q < q_end; ++q) visit(q, q);
+        for (std::size_t q = q_begin; q < q_end; ++q) {
+            for (std::size_t b = on_diagonal ? q + 1 : b_begin; b < b_end; ++b) visit(q, b);
         }
     }
 

@@ -6,6 +6,8 @@
 #include <limits>
 #include <numeric>
 
+#include "embgeom/dot.hpp"
+
 namespace embgeom {
 namespace {
 
@@ -13,6 +15,9 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 
 // Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
 constexpr std::size_t batch = 8192;
+
+// Base rows whose pairs are scored one after another: a part of the second cache.
+constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
 
 // How often a guess may be too high.
 constexpr double risk = 1.0 / 3000.0;
@@ -64,6 +69,7 @@ Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bo
       scores_(scores),
       bounds_(bounds),
       candidates_(candidates),
+      strip_(std::max<std::size_t>(1, strip_bytes / (sizeof(float) * setup.queries.matrix.cols))),
       states_(setup.query_blocks.count()),
       workspaces_(static_cast<std::size_t>(workers)) {
     for (auto& space : workspaces_) {
@@ -71,26 +77,26 @@ Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bo
         space.column_limits.assign(setup.base_blocks.width(), infinity);
         space.bounds.resize(setup.base_blocks.width());
         space.found.resize(setup.base_blocks.width());
-        space.rows.resize(setup.base_blocks.width());
-        space.scores.resize(setup.base_blocks.width());
-        space.hits.reserve(batch + setup.base_blocks.width());
+        space.hits.resize((setup.base_blocks.width() + strip_ - 1) / strip_);
     }
 }
 
 void Reduction::reduce(const Tile& tile, const Worker& worker) {
     Workspace& space = workspaces_[static_cast<std::size_t>(worker.id())];
     begin(tile, space);
+    std::size_t hits = 0;
     for (std::size_t row = 0; row < tile.products.rows; ++row) {
         const std::size_t count = bounds_.find_above(
             tile.products.row(row), tile.query_block, row, tile.base_block, tile.products.cols,
             space.row_limits[row], space.column_limits.data(), space.found.data());
-        if (count > 0) score_hits(tile, row, count, space);
-        if (space.hits.size() >= batch) {
+        hits += keep_pairs(tile, row, count, space);
+        if (hits >= batch) {
             worker.checkpoint();
             hand_over(tile, space);
+            hits = 0;
         }
     }
-    hand_over(tile, space);
+    if (hits > 0) hand_over(tile, space);
     end(tile, space);
 }
 
@@ -152,50 +158,74 @@ void Reduction::guess_floors(const Tile& tile, Workspace& space) {
     }
 }
 
-void Reduction::score_hits(const Tile& tile, std::size_t row, std::size_t count, Workspace& space) const {
+std::size_t Reduction::keep_pairs(const Tile& tile, std::size_t row, std::size_t count,
+                                  Workspace& space) const {
     const std::size_t i = setup_.query_blocks.item(tile.query_block, row);
     std::size_t pairs = 0;
     for (std::size_t c = 0; c < count; ++c) {
-        const std::size_t j = setup_.base_blocks.item(tile.base_block, space.found[c]);
-        space.rows[pairs] = static_cast<std::int32_t>(j);
-        space.found[pairs] = space.found[c];
-        pairs += is_pair(i, j) ? 1 : 0;
+        const std::uint32_t column = space.found[c];
+        if (!is_pair(i, setup_.base_blocks.item(tile.base_block, column))) continue;
+        space.hits[column / strip_].push_back({static_cast<std::uint32_t>(row), column, 0.0});
+        ++pairs;
     }
-    scores_.exact(i, space.rows.data(), pairs, space.scores.data());
-    for (std::size_t c = 0; c < pairs; ++c)
-        space.hits.push_back({static_cast<std::uint32_t>(row), space.found[c], space.scores[c]});
+    return pairs;
 }
 
-// Hits come row by row. Their buffers lie far apart in memory, so each is visited once for all its hits.
+// The base rows of a strip stay in the second cache while the hits of one query after another are scored.
+void Reduction::score_hits(const Tile& tile, Workspace& space) const {
+    std::int32_t rows[rows_at_a_time];
+    double scores[rows_at_a_time];
+    for (auto& hits : space.hits) {
+        for (std::size_t begin = 0, end = 0; begin < hits.size(); begin = end) {
+            while (end < hits.size() && end < begin + rows_at_a_time && hits[end].row == hits[begin].row) {
+                const std::size_t j = setup_.base_blocks.item(tile.base_block, hits[end].column);
+                rows[end - begin] = static_cast<std::int32_t>(j);
+                ++end;
+            }
+            const std::size_t i = setup_.query_blocks.item(tile.query_block, hits[begin].row);
+            scores_.exact(i, rows, end - begin, scores);
+            for (std::size_t h = begin; h < end; ++h) hits[h].score = scores[h - begin];
+        }
+    }
+}
+
+// Buffers lie far apart in memory, so each is visited once for all its hits.
 void Reduction::hand_over(const Tile& tile, Workspace& space) {
-    if (space.hits.empty()) return;
-    if (counts_twice(tile)) sort_by_column(tile, space);
+    score_hits(tile, space);
+    sort_hits(space, tile.products.rows, &Hit::row, space.by_row);
+    if (counts_twice(tile)) sort_hits(space, tile.products.cols, &Hit::column, space.by_column);
     const BothBlocks lock(*this, tile);
     const auto query = [&](const Hit& hit) { return setup_.query_blocks.item(tile.query_block, hit.row); };
     const auto base_row = [&](const Hit& hit) {
         return setup_.base_blocks.item(tile.base_block, hit.column);
     };
-    for_each_with_later(space.hits, [&](const Hit& hit, const Hit& later) {
+    for_each_with_later(space.by_row, [&](const Hit& hit, const Hit& later) {
         candidates_.prefetch(query(later));
         offer(tile.query_block, query(hit), base_row(hit), hit.score, space);
     });
     if (counts_twice(tile)) {
-        for_each_with_later(space.hits_by_column, [&](const Hit& hit, const Hit& later) {
+        for_each_with_later(space.by_column, [&](const Hit& hit, const Hit& later) {
             candidates_.prefetch(base_row(later));
             offer(tile.base_block, base_row(hit), query(hit), hit.score, space);
         });
     }
-    space.hits.clear();
+    for (auto& hits : space.hits) hits.clear();
     copy_limits(tile, space);
 }
 
-void Reduction::sort_by_column(const Tile& tile, Workspace& space) const {
+// Sorts the hits of all strips by a place that is below `places`.
+void Reduction::sort_hits(Workspace& space, std::size_t places, std::uint32_t Hit::* place,
+                          std::vector<Hit>& sorted) {
     auto& starts = space.starts;
-    starts.assign(tile.products.cols + 1, 0);
-    for (const Hit& hit : space.hits) ++starts[hit.column + 1];
+    starts.assign(places + 1, 0);
+    for (const auto& hits : space.hits) {
+        for (const Hit& hit : hits) ++starts[hit.*place + 1];
+    }
     std::partial_sum(starts.begin(), starts.end(), starts.begin());
-    space.hits_by_column.resize(space.hits.size());
-    for (const Hit& hit : space.hits) space.hits_by_column[starts[hit.column]++] = hit;
+    sorted.resize(starts.back());
+    for (const auto& hits : space.hits) {
+        for (const Hit& hit : hits) sorted[starts[hit.*place]++] = hit;
+    }
 }
 
 void Reduction::offer(std::size_t block, std::size_t i, std::size_t j, double score, Workspace& space) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "embgeom/dot.hpp"
 
@@ -39,6 +40,11 @@ void Scores::exact(std::size_t i, const std::int32_t* rows, std::size_t count, d
 
 float Scores::similarity(double score) const {
     return static_cast<float>(metric_ == Metric::euclidean ? -std::sqrt(-score) : score);
+}
+
+double Scores::lowest(float similarity) const {
+    const double below = std::nextafter(similarity, -std::numeric_limits<float>::infinity());
+    return metric_ == Metric::euclidean ? -below * below : below;
 }
 
 }  // namespace embgeom

@@ -1,6 +1,6 @@
 #include "embgeom/small_matrix.hpp"
 
-#include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "embgeom/multiversion.hpp"
@@ -10,21 +10,47 @@ namespace {
 
 // Exchanges rows and columns j < i of what is left from column j on.
 void exchange(std::size_t n, double* c, std::size_t j, std::size_t i) {
+    if (i == j) return;
     std::swap(c[j * n + j], c[i * n + i]);
     for (std::size_t l = j + 1; l < i; ++l) std::swap(c[l * n + j], c[i * n + l]);
     for (std::size_t l = i + 1; l < n; ++l) std::swap(c[l * n + j], c[l * n + i]);
 }
 
-// Eliminates column j from what lies beyond it. C_ij / C_jj takes the place of C_ij.
-EMBGEOM_MULTIVERSION
-void eliminate(std::size_t n, double* c, std::size_t j, double* __restrict column) {
+// The row from `begin` on whose diagonal element is largest once column `begin - 1` is eliminated, and that
+// element.
+std::pair<std::size_t, double> second_pivot(std::size_t n, const double* c, std::size_t begin) {
+    const std::size_t j = begin - 1;
     const double inverse = 1.0 / c[j * n + j];
-    for (std::size_t i = j + 1; i < n; ++i) column[i] = c[i * n + j];
-    for (std::size_t i = j + 1; i < n; ++i) {
+    std::pair<std::size_t, double> best{begin, -std::numeric_limits<double>::infinity()};
+    for (std::size_t i = begin; i < n; ++i) {
+        const double value = c[i * n + i] - c[i * n + j] * inverse * c[i * n + j];
+        if (value > best.second) best = {i, value};
+    }
+    return best;
+}
+
+// Eliminates columns j and j + 1 from what lies beyond them, both in one pass. Row j + 1 and the two columns
+// are left as L has them, the pivots on the diagonal.
+EMBGEOM_MULTIVERSION
+void eliminate_two(std::size_t n, double* c, std::size_t j, double* __restrict scratch) {
+    double* __restrict first = scratch;
+    double* __restrict second = scratch + n;
+    const double inverse = 1.0 / c[j * n + j];
+    double* next = c + (j + 1) * n;
+    const double between = next[j] * inverse;
+    next[j + 1] -= between * next[j];
+    next[j] = between;
+    const double next_inverse = 1.0 / next[j + 1];
+    for (std::size_t i = j + 2; i < n; ++i) {
+        first[i] = c[i * n + j];
+        second[i] = c[i * n + j + 1] - between * first[i];
+    }
+    for (std::size_t i = j + 2; i < n; ++i) {
         double* __restrict row = c + i * n;
-        const double factor = column[i] * inverse;
-        for (std::size_t l = j + 1; l <= i; ++l) row[l] -= factor * column[l];
+        const double factor = first[i] * inverse, next_factor = second[i] * next_inverse;
+        for (std::size_t l = j + 2; l <= i; ++l) row[l] -= factor * first[l] + next_factor * second[l];
         row[j] = factor;
+        row[j + 1] = next_factor;
     }
 }
 
@@ -37,23 +63,31 @@ void subtract(std::size_t count, double factor, const double* __restrict row, do
 }  // namespace
 
 std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, double* scratch) {
-    for (std::size_t j = 0; j < n; ++j) {
+    for (std::size_t j = 0; j < n; j += 2) {
         std::size_t largest = j;
         for (std::size_t i = j + 1; i < n; ++i) {
             if (c[i * n + i] > c[largest * n + largest]) largest = i;
         }
         if (!(c[largest * n + largest] > tolerance)) return j;
-        if (largest != j) exchange(n, c, j, largest);
-        eliminate(n, c, j, scratch);
+        exchange(n, c, j, largest);
+        if (j + 1 == n) return n;
+        const auto [next, pivot] = second_pivot(n, c, j + 1);
+        if (!(pivot > tolerance)) return j + 1;
+        std::swap(c[(j + 1) * n + j], c[next * n + j]);
+        exchange(n, c, j + 1, next);
+        eliminate_two(n, c, j, scratch);
     }
     return n;
 }
 
 bool solve_positive(std::size_t n, double* c, double* b, double* scratch) {
-    for (std::size_t j = 0; j < n; ++j) {
+    for (std::size_t j = 0; j < n; j += 2) {
         if (!(c[j * n + j] > 0.0)) return false;
-        eliminate(n, c, j, scratch);
-        for (std::size_t i = j + 1; i < n; ++i) b[i] -= c[i * n + j] * b[j];
+        if (j + 1 == n) break;
+        eliminate_two(n, c, j, scratch);
+        if (!(c[(j + 1) * n + j + 1] > 0.0)) return false;
+        b[j + 1] -= c[(j + 1) * n + j] * b[j];
+        for (std::size_t i = j + 2; i < n; ++i) b[i] -= c[i * n + j] * b[j] + c[i * n + j + 1] * b[j + 1];
     }
     for (std::size_t j = 0; j < n; ++j) b[j] /= c[j * n + j];
     for (std::size_t j = n; j-- > 0;) subtract(j, b[j], c + j * n, b);

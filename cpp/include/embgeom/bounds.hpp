@@ -9,13 +9,9 @@
 
 namespace embgeom {
 
-// The depth of one float32 product inside a tile: deeper rows are multiplied piece by piece, which
-// keeps the proven error bound small (see docs/numerics.md).
-constexpr std::size_t product_depth = 256;
-
 // The largest error of a float32 product c_ij of two rows of d coordinates scaled to length 1:
-// (min(d, depth) + ceil(d / depth) + 6) u to first order for any order of summation, u = 2^-24, and 20 u
-// for the float32 arithmetic that makes a bound of it.
+// (min(d, depth) + ceil(d / depth) + 6) u to first order for any order of summation within a piece, u =
+// 2^-24, and 20 u for the float32 arithmetic that makes a bound of it.
 float product_error_bound(std::size_t d);
 
 // Upper bounds of exact scores, in float32, from the products c_ij whose error is at most E:

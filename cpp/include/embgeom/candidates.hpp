@@ -57,7 +57,7 @@ class Candidates {
         __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
     }
 
-    // Keeps the best `keep` entries at most; the last of them becomes the floor.
+    // Keeps the best `keep` entries at most; the last of them becomes the floor, or what is hardly below it.
     void cut(std::size_t i, std::size_t keep, Scratch& scratch);
 
     // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.
@@ -69,6 +69,7 @@ class Candidates {
 
   private:
     void set_floor(std::size_t i, const Scored& floor);
+    Scored settle_boundary(std::size_t i, std::size_t keep, Scratch& scratch) const;
     void fill_keys(std::size_t i, std::vector<Key>& keys) const;
     void order_equal_keys(std::size_t i, std::vector<Key>& keys, std::vector<Scored>& tied) const;
 

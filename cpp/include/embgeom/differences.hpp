@@ -50,6 +50,9 @@ class Differences {
 
     double* workspace() { return lines_.data()->values; }
 
+    // A piece of x in float64, behind the rows.
+    double* origin() { return workspace() + k_ * stride_; }
+
     std::size_t k_, d_;
     std::size_t stride_;  // of a row of the workspace
     std::vector<Line> lines_;

@@ -44,9 +44,8 @@ class Reduction {
     struct Workspace {
         std::vector<float> row_limits, column_limits, bounds;
         std::vector<std::uint32_t> found;
-        std::vector<std::int32_t> rows;
-        std::vector<double> scores;
-        std::vector<Hit> hits, hits_by_column;
+        std::vector<std::vector<Hit>> hits;  // by strip
+        std::vector<Hit> by_row, by_column;
         std::vector<std::uint32_t> starts;
         Candidates::Scratch scratch;
     };
@@ -66,9 +65,11 @@ class Reduction {
     std::size_t likely_rank(std::size_t tiles) const;
     void begin(const Tile& tile, Workspace& space);
     void guess_floors(const Tile& tile, Workspace& space);
-    void score_hits(const Tile& tile, std::size_t row, std::size_t count, Workspace& space) const;
+    std::size_t keep_pairs(const Tile& tile, std::size_t row, std::size_t count, Workspace& space) const;
+    void score_hits(const Tile& tile, Workspace& space) const;
     void hand_over(const Tile& tile, Workspace& space);
-    void sort_by_column(const Tile& tile, Workspace& space) const;
+    static void sort_hits(Workspace& space, std::size_t places, std::uint32_t Hit::* place,
+                          std::vector<Hit>& sorted);
     void offer(std::size_t block, std::size_t i, std::size_t j, double score, Workspace& space);
     void end(const Tile& tile, Workspace& space);
     void tighten(std::size_t block, Workspace& space);
@@ -78,6 +79,7 @@ class Reduction {
     const Scores& scores_;
     const Bounds& bounds_;
     Candidates& candidates_;
+    std::size_t strip_;  // columns of a tile
     std::vector<BlockState> states_;
     std::vector<Workspace> workspaces_;
 };

@@ -36,6 +36,9 @@ class Scores {
     // keeps the order, so scores of different similarities need no second look.
     float similarity(double score) const;
 
+    // No score of this similarity is lower.
+    double lowest(float similarity) const;
+
     // Rows without direction have no cosine: they have no neighbors, and are nobody's.
     bool query_counts(std::size_t i) const {
         return metric_ != Metric::cosine || query_squared_norms_[i] > 0.0;

@@ -4,9 +4,9 @@
 
 // Factorizations of a symmetric C (n, n) so small that a call of LAPACK costs more than the arithmetic.
 // Only the lower triangle of C is read, rows `n` elements apart, and C is overwritten; `scratch` has room
-// for n numbers. Both eliminate one column after the other,
+// for 2 n numbers. Both eliminate one column after the other,
 //   C_il -= C_ij C_lj / C_jj   for l <= i, both beyond j
-// which is C = L D L', n^3 / 6 multiply-adds.
+// which is C = L D L', n^3 / 6 multiply-adds; two columns in each pass over C.
 namespace embgeom::small_matrix {
 
 // From this order on LAPACK is faster.

@@ -4,8 +4,10 @@
 #include <limits>
 #include <vector>
 
+#include "embgeom/aligned.hpp"
 #include "embgeom/blocks.hpp"
 #include "embgeom/matrix_view.hpp"
+#include "embgeom/panels.hpp"
 #include "embgeom/parallel.hpp"
 
 namespace embgeom {
@@ -41,18 +43,18 @@ class Tiles {
     static constexpr std::size_t none = std::numeric_limits<std::size_t>::max();
 
     struct Packed {
-        std::vector<float> rows;
+        Panels panels;
         std::size_t block = none;
     };
 
     struct Workspace {
         std::vector<Packed> queries, base;  // (square) each
-        std::vector<float> products;
+        AlignedVector<float> products;
     };
 
     RowSet queries_, base_;
     Blocks query_blocks_, base_blocks_;
-    std::size_t square_;
+    std::size_t square_, stride_;
     const std::vector<double>& query_squared_norms_;
     const std::vector<double>& base_squared_norms_;
     std::vector<Workspace> workspaces_;
