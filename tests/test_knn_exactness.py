@@ -54,7 +54,7 @@ def test_self_not_excluded(x, metric, k):
 
 
 @pytest.mark.parametrize("metric", strategies.METRICS)
-@pytest.mark.parametrize("n", [511, 512, 513, 1023, 1025])
+@pytest.mark.parametrize("n", [383, 384, 385, 767, 1153])
 @pytest.mark.parametrize("family", ["integers", "clustered"])
 def test_edges_of_tiles(family, n, metric):
     x = strategies.build(family, (n, 6), np.random.default_rng(n))

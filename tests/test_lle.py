@@ -69,13 +69,13 @@ def test_longer_lists(k):
     assert (result.status == (LLEStatus.OK if k <= 64 else LLEStatus.RANK_DEFICIENT)).all()
 
 
-@pytest.mark.parametrize("k", [*range(1, 15), 25, 49, 79, 80, 81, 82, 96, 97])
+@pytest.mark.parametrize("k", [*range(1, 15), 25, 49, 82, 96, 97, 199, 200, 201, 202])
 @pytest.mark.parametrize("d", [1, 3, 100, 271])
 def test_small_and_large_systems(k, d):
     # Blocks of three and four rows with a rest, vectors with a rest, pieces with a rest; both sides of the
     # order at which BLAS and LAPACK take over.
-    x = gaussian(120, d)
-    neighbors = np.array([np.random.default_rng(row).permutation(119)[:k] for row in range(6)])
+    x = gaussian(240, d)
+    neighbors = np.array([np.random.default_rng(row).permutation(239)[:k] for row in range(6)])
     neighbors += neighbors >= np.arange(6)[:, None]
     expected = reference.lle(x, neighbors, rows=np.arange(6))
     results = [lle(x, neighbors, rows=np.arange(6), threads=threads) for threads in (1, 2, 7)]
@@ -86,10 +86,10 @@ def test_small_and_large_systems(k, d):
 def in_the_span_of_the_others(k, gap):
     """Rows of which the last is the sum of two others but for `gap`; lists that end or begin with it."""
     rng = np.random.default_rng(k)
-    x = np.zeros((k + 1, 96), np.float32)
+    x = np.zeros((k + 1, 256), np.float32)
     x[1:k, :k] = rng.integers(-4, 5, (k - 1, k))
     x[k] = x[1] + x[2]
-    x[k, 95] = gap
+    x[k, 255] = gap
     return x, np.array([np.arange(1, k + 1), np.arange(k, 0, -1)])
 
 
@@ -101,7 +101,7 @@ def test_near_rank_deficiency(k, gap, reg):
     check(x, lists, rows=[0, 0], reg=reg)
 
 
-@pytest.mark.parametrize("k", [40, 80, 81, 95])
+@pytest.mark.parametrize("k", [40, 95, 200, 201, 250])
 @pytest.mark.parametrize(("gap", "status"), [(0.1, LLEStatus.OK), (0.0, LLEStatus.RANK_DEFICIENT)])
 def test_rank_of_larger_systems(k, gap, status):
     # The oracle's exact elimination would take minutes here; these are far from the tolerance.
@@ -109,7 +109,7 @@ def test_rank_of_larger_systems(k, gap, status):
     assert lle(x, lists, rows=[0, 0]).status.tolist() == [status, status]
 
 
-@pytest.mark.parametrize("k", [5, 60, 81])
+@pytest.mark.parametrize("k", [5, 60, 201])
 @pytest.mark.parametrize("scale", [1e-37, 1e-20, 1e20, 1e37])
 def test_extreme_scales(k, scale):
     # A product of k pivots is far outside the range of float64, the pivots themselves are not.
@@ -178,6 +178,14 @@ def test_a_line_is_reconstructed():
     result = lle(x, [[1, 2, 3]], rows=[0], reg=1e-9)
     np.testing.assert_allclose(result.weights[0], [0.75, 0.25, 0], atol=1e-6)
     assert result.residuals[0] < 1e-6
+
+
+def test_a_residual_keeps_its_digits_where_terms_cancel():
+    # x - y is 1 and -3, so w is (12 + r, 4 + r) / (16 + 2 r) with r = 10 reg: far less than the root of what
+    # rounding leaves of w' G w.
+    x = np.array([[1], [0], [4]], np.float32)
+    result = lle(x, [[1, 2]], rows=[0], reg=1e-8)
+    np.testing.assert_allclose(result.residuals, 2e-7 / (16 + 2e-7), rtol=1e-4)
 
 
 @given(strategies.matrices(min_rows=3, tiles=False), strategies.threads)

@@ -122,7 +122,9 @@ def check(problem: Problem, value: float, exact: bool) -> dict[str, float]:
     if exact:
         import embgeom
 
-        assert error < 1e-9, f"{value} is off by {error}"
+        # Six standard deviations of what float32 products of so many rows may err (docs/numerics.md).
+        room = 12 * 2.0**-24 * 320 / (3 * len(a)) ** 0.5 if len(a) >= 4096 else 1e-11
+        assert error < room, f"{value} is off by {error}"
         options = {"center": problem.center, "sample": SAMPLE, "seed": 5}
         some, room = reference.global_similarity(problem.x, problem.other, **options)
         found = embgeom.global_similarity(problem.x, problem.other, threads=problem.threads, **options)

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cmath>
 #include <numeric>
 
 namespace embgeom {
@@ -104,11 +105,15 @@ void Candidates::cut(std::size_t i, std::size_t keep, Scratch& scratch) {
     fill_keys(i, keys);
     const auto last = keys.begin() + static_cast<std::ptrdiff_t>(keep) - 1;
     std::nth_element(keys.begin(), last, keys.end());
+    // The floor must be no better than the last entry kept, and no worse than any that goes. The next float32
+    // below the last similarity is both if no other entry has either of the two similarities.
     const std::uint32_t boundary = similarity_of(*last);
-    const auto equal =
-        std::count_if(keys.begin(), keys.end(), [&](Key key) { return similarity_of(key) == boundary; });
-    const Scored floor = equal > 1 ? settle_boundary(i, keep, scratch)
-                                   : Scored{scores_.lowest(from_descending(boundary)), row_of(*last)};
+    const std::uint32_t next = descending(std::nextafter(from_descending(boundary), -infinity));
+    const auto near = std::count_if(keys.begin(), keys.end(), [&](Key key) {
+        return similarity_of(key) >= boundary && similarity_of(key) <= next;
+    });
+    const Scored floor = near > 1 ? settle_boundary(i, keep, scratch)
+                                  : Scored{scores_.below(from_descending(boundary)), row_of(*last)};
     for (std::size_t c = 0; c < keep; ++c) {
         rows_.row(i)[c] = row_of(keys[c]);
         similarities_.row(i)[c] = from_descending(similarity_of(keys[c]));

@@ -21,7 +21,7 @@ constexpr std::size_t lanes = 4;       // float64 in a vector
 constexpr std::size_t piece = 256;
 
 // Up to this many rows, blocks in registers are faster than BLAS, which packs its operands first.
-[[maybe_unused]] constexpr std::size_t block_limit = 80;
+[[maybe_unused]] constexpr std::size_t block_limit = 200;
 
 constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
     return (value + unit - 1) / unit * unit;
@@ -227,7 +227,7 @@ Differences::Differences(std::size_t k, std::size_t d)
       d_(d),
       // An odd number of cache lines: rows that lie a power of two apart would meet in few places of a cache.
       stride_(round_up(std::min(piece, d), 2 * cache_line) + cache_line),
-      lines_((k + 1) * stride_ / cache_line) {}
+      workspace_((k + 1) * stride_) {}
 
 void Differences::fill_gram(const float* x, const float* const* y, double* gram, Prefetch prefetch) {
     std::fill_n(gram, k_ * k_, 0.0);

@@ -73,9 +73,9 @@ class Search {
         std::size_t query_square, base_square;
     };
 
-    // Row by row in a rectangle. In a triangle the diagonal comes first, so that every block has a floor
-    // when the others begin; then the first row of squares together with the last makes as many as the second
-    // together with the last but one, and so on.
+    // Row by row in a rectangle. In a triangle the diagonal comes first, so that blocks have floors, as a
+    // rule, when the others begin; then the first row of squares together with the last makes as many as the
+    // second together with the last but one, and so on.
     Place place(std::size_t task, std::size_t squares) const {
         if (!is_self_join()) return {task / squares, task % squares};
         if (task < squares) return {task, task};
@@ -98,15 +98,17 @@ class Search {
     }
 
     // Calls visit(query_block, base_block) for the tiles of a square; in a self-join those below the
-    // diagonal are the transposes of those above, and are left out. Those on the diagonal come first: no
-    // block is compared with another before it has a floor.
+    // diagonal are the transposes of those above, and are left out. Those on the diagonal come first, so
+    // that blocks have floors, as a rule, before they are compared with others.
     template <class Visit>
     void visit_square(const Place& place, std::size_t square, Visit visit) const {
         const std::size_t q_begin = square * place.query_square, b_begin = square * place.base_square;
         const std::size_t q_end = std::min(q_begin + square, query_blocks_.count());
         const std::size_t b_end = std::min(b_begin + square, base_blocks_.count());
         const bool on_diagonal = is_self_join() && q_begin == b_begin;
-        for (std::size_t q = q_begin; on_diagonal && q < q_end; ++q) visit(q, q);
+        if (on_diagonal) {
+            for (std::size_t q = q_begin; q < q_end; ++q) visit(q, q);
+        }
         for (std::size_t q = q_begin; q < q_end; ++q) {
             for (std::size_t b = on_diagonal ? q + 1 : b_begin; b < b_end; ++b) visit(q, b);
         }

@@ -58,7 +58,7 @@ class Solver {
         fill_gram(i, space);
         const bool deficient = distinct < k || meets_token || k > x_.cols || rank(space) < k;
         if (!solve_regularized(space, deficient)) return LleStatus::singular;
-        distance = combined_length(i, space);
+        distance = residual(i, space);
         if (distinct < k || meets_token) return LleStatus::duplicate;
         return deficient ? LleStatus::rank_deficient : LleStatus::ok;
     }
@@ -85,23 +85,32 @@ class Solver {
         space.next_rows.push_back(tokens_.row(next));
     }
 
-    // |sum_j w_j (x - y_j)|: the root of w' G w, which costs little, unless terms cancel in it so far that
-    // less than float32 is left.
-    double combined_length(std::size_t i, const Workspace& space) const {
+    // w' G w, and a bound of its rounding error: the terms' absolute values add up to k times those on the
+    // diagonal at most.
+    struct QuadraticForm {
+        double value, error;
+    };
+
+    QuadraticForm quadratic_form(const Workspace& space) const {
         const std::size_t k = neighbors_.cols;
-        double square = 0.0, diagonal = 0.0;
+        double value = 0.0, diagonal = 0.0;
         for (std::size_t j = 0; j < k; ++j) {
             const double* row = space.gram.data() + j * k;
             double sum = 0.0;
             for (std::size_t l = 0; l < j; ++l) sum += row[l] * space.weights[l];
             const double own = row[j] * space.weights[j] * space.weights[j];
-            square += own + 2.0 * sum * space.weights[j];
+            value += own + 2.0 * sum * space.weights[j];
             diagonal += own;
         }
-        // The terms' absolute values add up to k times those on the diagonal at most.
         const double roundings = static_cast<double>(x_.cols + 2 * k);
-        const double error = roundings * 0x1p-52 * static_cast<double>(k) * diagonal;
-        if (error < square * 0x1p-28) return std::sqrt(square);
+        return {value, roundings * 0x1p-52 * static_cast<double>(k) * diagonal};
+    }
+
+    // |sum_j w_j (x - y_j)|: the root of w' G w, unless terms cancel in it so far that less than float32 is
+    // left.
+    double residual(std::size_t i, const Workspace& space) const {
+        const QuadraticForm square = quadratic_form(space);
+        if (square.error < square.value * 0x1p-28) return std::sqrt(square.value);
         return space.differences.combined_length(tokens_.row(i), space.rows.data(), space.weights.data());
     }
 

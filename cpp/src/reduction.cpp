@@ -16,7 +16,7 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
 constexpr std::size_t batch = 8192;
 
-// Base rows whose pairs are scored one after another: a part of the second cache.
+// Base rows whose pairs are scored one after another: what a second cache of 512 KiB holds beside the rest.
 constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
 
 // How often a guess may be too high.
@@ -78,6 +78,8 @@ Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bo
         space.bounds.resize(setup.base_blocks.width());
         space.found.resize(setup.base_blocks.width());
         space.hits.resize((setup.base_blocks.width() + strip_ - 1) / strip_);
+        space.by_row.reserve(batch + setup.base_blocks.width());
+        space.by_column.reserve(batch + setup.base_blocks.width());
     }
 }
 

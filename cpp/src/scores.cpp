@@ -42,9 +42,9 @@ float Scores::similarity(double score) const {
     return static_cast<float>(metric_ == Metric::euclidean ? -std::sqrt(-score) : score);
 }
 
-double Scores::lowest(float similarity) const {
-    const double below = std::nextafter(similarity, -std::numeric_limits<float>::infinity());
-    return metric_ == Metric::euclidean ? -below * below : below;
+double Scores::below(float similarity) const {
+    const double next = std::nextafter(similarity, -std::numeric_limits<float>::infinity());
+    return metric_ == Metric::euclidean ? -next * next : next;
 }
 
 }  // namespace embgeom

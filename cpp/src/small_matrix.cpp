@@ -16,13 +16,20 @@ void exchange(std::size_t n, double* c, std::size_t j, std::size_t i) {
     for (std::size_t l = i + 1; l < n; ++l) std::swap(c[l * n + j], c[l * n + i]);
 }
 
-// The row from `begin` on whose diagonal element is largest once column `begin - 1` is eliminated, and that
-// element.
-std::pair<std::size_t, double> second_pivot(std::size_t n, const double* c, std::size_t begin) {
-    const std::size_t j = begin - 1;
+// The row whose diagonal element is the largest from row j on, and that element.
+std::pair<std::size_t, double> largest_pivot(std::size_t n, const double* c, std::size_t j) {
+    std::pair<std::size_t, double> best{j, c[j * n + j]};
+    for (std::size_t i = j + 1; i < n; ++i) {
+        if (c[i * n + i] > best.second) best = {i, c[i * n + i]};
+    }
+    return best;
+}
+
+// The same from row j + 1 on, once column j is eliminated.
+std::pair<std::size_t, double> largest_pivot_after(std::size_t n, const double* c, std::size_t j) {
     const double inverse = 1.0 / c[j * n + j];
-    std::pair<std::size_t, double> best{begin, -std::numeric_limits<double>::infinity()};
-    for (std::size_t i = begin; i < n; ++i) {
+    std::pair<std::size_t, double> best{j + 1, -std::numeric_limits<double>::infinity()};
+    for (std::size_t i = j + 1; i < n; ++i) {
         const double value = c[i * n + i] - c[i * n + j] * inverse * c[i * n + j];
         if (value > best.second) best = {i, value};
     }
@@ -64,15 +71,12 @@ void subtract(std::size_t count, double factor, const double* __restrict row, do
 
 std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, double* scratch) {
     for (std::size_t j = 0; j < n; j += 2) {
-        std::size_t largest = j;
-        for (std::size_t i = j + 1; i < n; ++i) {
-            if (c[i * n + i] > c[largest * n + largest]) largest = i;
-        }
-        if (!(c[largest * n + largest] > tolerance)) return j;
+        const auto [largest, pivot] = largest_pivot(n, c, j);
+        if (!(pivot > tolerance)) return j;
         exchange(n, c, j, largest);
         if (j + 1 == n) return n;
-        const auto [next, pivot] = second_pivot(n, c, j + 1);
-        if (!(pivot > tolerance)) return j + 1;
+        const auto [next, next_pivot] = largest_pivot_after(n, c, j);
+        if (!(next_pivot > tolerance)) return j + 1;
         std::swap(c[(j + 1) * n + j], c[next * n + j]);
         exchange(n, c, j + 1, next);
         eliminate_two(n, c, j, scratch);

@@ -79,21 +79,23 @@ struct AlongAndSquare {
 EMBGEOM_MULTIVERSION
 AlongAndSquare measure_row(const float* x, const double* center, double inverse, const double* mean,
                            std::size_t width) {
-    double along[lanes] = {}, square[lanes] = {};
-    std::size_t l = 0;
-    for (; l + lanes <= width; l += lanes) {
-        // One loop for each array, or the compiler leaves them scalar.
-        double e[lanes];
-        for (std::size_t k = 0; k < lanes; ++k) {
-            e[k] = (static_cast<double>(x[l + k]) - center[l + k]) * inverse - mean[l + k];
+    // Deviations first, then their sums: the compiler makes vectors of either loop, but not of both in one.
+    constexpr std::size_t piece = 32 * lanes;
+    double e[piece], along[lanes] = {}, square[lanes] = {};
+    for (std::size_t begin = 0; begin < width; begin += piece) {
+        const std::size_t count = std::min(piece, width - begin);
+        const std::size_t whole = (count + lanes - 1) / lanes * lanes;
+        deviate(x + begin, center + begin, inverse, mean + begin, count, e);
+        std::fill(e + count, e + whole, 0.0);
+        const double* direction = mean + begin;
+        std::size_t l = 0;
+        for (; l + lanes <= count; l += lanes) {
+            for (std::size_t k = 0; k < lanes; ++k) along[k] += e[l + k] * direction[l + k];
         }
-        for (std::size_t k = 0; k < lanes; ++k) along[k] += e[k] * mean[l + k];
-        for (std::size_t k = 0; k < lanes; ++k) square[k] += e[k] * e[k];
-    }
-    for (std::size_t k = 0; l < width; ++l, ++k) {
-        const double e = (static_cast<double>(x[l]) - center[l]) * inverse - mean[l];
-        along[k] += e * mean[l];
-        square[k] += e * e;
+        for (std::size_t k = 0; l + k < count; ++k) along[k] += e[l + k] * direction[l + k];
+        for (l = 0; l < whole; l += lanes) {
+            for (std::size_t k = 0; k < lanes; ++k) square[k] += e[l + k] * e[l + k];
+        }
     }
     return {sum_of_lanes(along), sum_of_lanes(square)};
 }

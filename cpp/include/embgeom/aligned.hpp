@@ -6,7 +6,7 @@
 
 namespace embgeom {
 
-// Memory that begins at a cache line, so that no vector of registers is loaded across two of them.
+// Memory that begins at a cache line, so that a vector register need not be loaded across two of them.
 template <class T>
 struct CacheLineAllocator {
     using value_type = T;

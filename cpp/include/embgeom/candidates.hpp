@@ -14,9 +14,10 @@ namespace embgeom {
 // The rows that may be among the k nearest of each query: a buffer for each query, in no order, that is
 // cut back to its best entries when it is full.
 //
-// A query's floor is an exact score and a row number; only what is better (a larger score, or an equal one
-// and a smaller row) is taken. It rises when the buffer is cut to k entries, to the k-th; or to a guess,
-// which may prove too high: then fewer than k rows are left at the end, and `finish` says so.
+// A query's floor is a score and a row number; only what is better (a larger score, or an equal one and a
+// smaller row) is taken, and whatever was dropped is not. It rises when the buffer is cut to its best k
+// entries, to the k-th; or to fewer, a guess that may prove too high: then fewer than k rows are left at the
+// end, and `finish` says so.
 //
 // The buffers hold similarities rounded to float32. That is enough to tell which is larger unless they
 // are equal; the few that are equal are scored again.
@@ -57,7 +58,8 @@ class Candidates {
         __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
     }
 
-    // Keeps the best `keep` entries at most; the last of them becomes the floor, or what is hardly below it.
+    // Keeps the best `keep` entries at most. The floor becomes the last of them, or what lies between it and
+    // the best that goes.
     void cut(std::size_t i, std::size_t keep, Scratch& scratch);
 
     // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <vector>
 
+#include "embgeom/aligned.hpp"
+
 namespace embgeom {
 
 // Walks once through rows that will be needed soon and asks for their cache lines, a few at a time between
@@ -44,18 +46,14 @@ class Differences {
     double combined_length(const float* x, const float* const* y, const double* weights) const;
 
   private:
-    struct alignas(64) Line {
-        double values[8];
-    };
-
-    double* workspace() { return lines_.data()->values; }
+    double* workspace() { return workspace_.data(); }
 
     // A piece of x in float64, behind the rows.
     double* origin() { return workspace() + k_ * stride_; }
 
     std::size_t k_, d_;
     std::size_t stride_;  // of a row of the workspace
-    std::vector<Line> lines_;
+    AlignedVector<double> workspace_;
 };
 
 }  // namespace embgeom

@@ -19,14 +19,14 @@ enum class Side { left, right };
 // rows side by side. The last panel is filled up with rows of zeros.
 //
 // BLAS packs the rows of each call anew; here a block is packed once for all the products that it takes
-// part in. Where BLAS knows wider vectors than this file, it multiplies, and panels are single rows.
+// part in. Where BLAS knows wider vectors than
+// panels.cpp does, or on a processor without AVX2, it multiplies, and panels are single rows.
 class Panels {
   public:
     // Room for `most` rows of d coordinates.
     Panels(Side side, std::size_t most, std::size_t d);
 
-    // How many rows `count` rows take, and how far apart rows of a product with `count` rows on the right
-    // lie.
+    // How many rows `count` rows take with their padding. A product has that many rows and columns.
     static std::size_t padded(Side side, std::size_t count);
 
     // Packs `count` rows; fill(place, begin, width, out) writes `width` coordinates of a row from `begin` on.
@@ -51,16 +51,13 @@ class Panels {
 
     std::size_t count() const { return count_; }
 
-    // The product of the coordinates from `begin` on, a multiple of `product_depth`, to the end of the piece:
-    // products_ij for all rows i on the left and j on the right, `stride` apart, to which pieces but the
-    // first are added. Padding is multiplied, too, so there must be room for it.
     friend void multiply_piece(const Panels& left, const Panels& right, std::size_t begin, float* products,
                                std::size_t stride);
 
   private:
     void interleave(std::size_t width, float* out) const;
 
-    // Where the piece from coordinate `begin` on starts.
+    // The piece that begins at a coordinate.
     const float* piece(std::size_t begin) const { return values_.data() + padded(side_, count_) * begin; }
 
     Side side_;
@@ -69,6 +66,9 @@ class Panels {
     AlignedVector<float> values_;  // packed
 };
 
+// The product of the coordinates from `begin` on, a multiple of `product_depth`, to the end of the piece:
+// products_ij for all rows i on the left and j on the right, `stride` apart, to which pieces but the first
+// are added. Padding is multiplied, too, so there must be room for it.
 void multiply_piece(const Panels& left, const Panels& right, std::size_t begin, float* products,
                     std::size_t stride);
 

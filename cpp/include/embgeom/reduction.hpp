@@ -79,7 +79,7 @@ class Reduction {
     const Scores& scores_;
     const Bounds& bounds_;
     Candidates& candidates_;
-    std::size_t strip_;  // columns of a tile
+    std::size_t strip_;  // columns in a strip of a tile
     std::vector<BlockState> states_;
     std::vector<Workspace> workspaces_;
 };

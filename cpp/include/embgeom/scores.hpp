@@ -36,8 +36,9 @@ class Scores {
     // keeps the order, so scores of different similarities need no second look.
     float similarity(double score) const;
 
-    // No score of this similarity is lower.
-    double lowest(float similarity) const;
+    // The score of the next lower float32: below all scores of this similarity. Scores of that float32 itself
+    // may lie on either side.
+    double below(float similarity) const;
 
     // Rows without direction have no cosine: they have no neighbors, and are nobody's.
     bool query_counts(std::size_t i) const {

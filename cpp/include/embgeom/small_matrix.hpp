@@ -4,13 +4,13 @@
 
 // Factorizations of a symmetric C (n, n) so small that a call of LAPACK costs more than the arithmetic.
 // Only the lower triangle of C is read, rows `n` elements apart, and C is overwritten; `scratch` has room
-// for 2 n numbers. Both eliminate one column after the other,
+// for 2 n numbers. Both eliminate every column j,
 //   C_il -= C_ij C_lj / C_jj   for l <= i, both beyond j
-// which is C = L D L', n^3 / 6 multiply-adds; two columns in each pass over C.
+// which is C = L D L', n^3 / 6 multiply-adds, and take two columns in each pass over C.
 namespace embgeom::small_matrix {
 
-// From this order on LAPACK is faster.
-constexpr std::size_t limit = 80;
+// Beyond this order LAPACK is faster.
+constexpr std::size_t limit = 200;
 
 // As blas::semidefinite_rank: the largest C_jj that is left is the next pivot, and the first pivot that is
 // not above `tolerance` ends the elimination.

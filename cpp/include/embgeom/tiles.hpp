@@ -20,9 +20,9 @@ struct Tile {
 };
 
 // Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Scaling reads rows
-// from far apart in memory, so each worker keeps the scaled rows of the last blocks of either side, for
-// callers that visit tiles in squares. Its workspace is 2 `square` blocks of rows, about 12 MiB together, and
-// a tile of at most 1 MiB.
+// from far apart in memory, so each worker keeps the last blocks of either side as it packed them, for
+// callers that visit tiles in squares. Its workspace is 2 `square` blocks of rows, up to 16 MiB together, and
+// a tile of about half a MiB.
 class Tiles {
   public:
     // The largest block that pays, of which a worker can hold one.
