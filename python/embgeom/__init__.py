@@ -1,6 +1,6 @@
 """The geometry of language models' token embeddings, over whole vocabularies."""
 
-from importlib.metadata import version as _version
+from typing import TYPE_CHECKING
 
 from embgeom import examples
 from embgeom.agreement import neighbor_overlap, weight_cosine
@@ -19,7 +19,18 @@ from embgeom.similarity import global_similarity
 from embgeom.spelling import Spelling
 from embgeom.vocabulary import Match, match, match_vocabularies
 
-__version__ = _version("embgeom")
+if TYPE_CHECKING:
+    __version__: str
+else:
+
+    def __getattr__(name: str) -> str:
+        # Few ask for the version, and reading it from the package's metadata takes long.
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("embgeom")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "LLE",

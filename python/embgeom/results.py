@@ -8,7 +8,6 @@ import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +115,8 @@ def _token_columns(comparison: Comparison) -> Columns:
 
 def versions() -> dict[str, str]:
     """Return the versions that a result depends on."""
+    from importlib.metadata import version  # slow to import, and few results are written
+
     installed = {name: version(name) for name in ("embgeom", "numpy", "tokenizers")}
     return {**installed, "python": platform.python_version(), "machine": platform.machine()}
 
