@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> None:
         options.threads,
         quick,
     )
-    record = new_record(size, 1 if quick else options.rounds)
+    record = new_record(size)
     if options.only:
         record = continued(options.output / "against_others.json", record)
     cases = [case for case in CASES if not options.only or case.measure in options.only]

@@ -71,8 +71,8 @@ def main() -> None:
     options = arguments()
     rows, columns = (QUICK_ROWS, QUICK_COLUMNS) if options.quick else (BASE_ROWS, BASE_COLUMNS)
     values = QUICK_VALUES if options.quick else VALUES
-    record = new_record(Size(rows, columns, options.threads, options.quick), 1)
-    record = {key: entry for key, entry in record.items() if key not in ("cases", "goals", "rounds")}
+    record = new_record(Size(rows, columns, options.threads, options.quick))
+    record = {key: entry for key, entry in record.items() if key not in ("cases", "goals")}
     record |= {"prediction": FORMULA, "kernels": {}}
     begin = time.monotonic()
     for kernel in kernels(rows, columns, options.threads):

@@ -34,6 +34,17 @@ def knn(k: int) -> Task:
     return run
 
 
+def queries(k: int) -> Task:
+    def run(x: np.ndarray, threads: int) -> int:
+        import embgeom
+
+        asked = np.random.default_rng(1).standard_normal((8192, x.shape[1]), dtype=np.float32)
+        found = embgeom.knn(x, k, queries=asked, threads=threads)
+        return asked.nbytes + found.indices.nbytes + found.similarities.nbytes
+
+    return run
+
+
 def lle(k: int) -> Task:
     def run(x: np.ndarray, threads: int) -> int:
         import embgeom
@@ -69,7 +80,9 @@ def similarity(x: np.ndarray, threads: int) -> int:
 TASKS: dict[str, Task] = {
     "knn, k = 10": knn(10),
     "knn, k = 1200": knn(1200),
+    "knn, k = 10, 8192 queries": queries(10),
     "lle, k = 10": lle(10),
+    "lle, k = 50": lle(50),
     "lle, k = 100": lle(100),
     "intrinsic_dimension, k = 1200, 200 rows": dimension(200),
     "global_similarity, centered, d and d / 2": similarity,

@@ -28,14 +28,13 @@ class RecordDiffers(ValueError):
     """An earlier record was made under other settings; the message names them."""
 
 
-def new_record(size: Size, rounds: int) -> Record:
+def new_record(size: Size) -> Record:
     """Return an empty record that says where and with what it is made."""
     return {
         "rows": size.rows,
         "columns": size.columns,
         "threads": size.threads,
         "quick": size.quick,
-        "rounds": rounds,
         "processor": processor(),
         "cores": os.cpu_count(),
         "blas_core": blas_core(),

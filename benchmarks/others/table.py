@@ -21,9 +21,9 @@ def heading(record: Entry) -> list[str]:
         f"{record['threads']} threads of {record['cores']} cores of {record['processor']} (OpenBLAS kernels "
         f"for {record['blas_core']}), {record['date']}, Python {record['python']}, {versions}.",
         "",
-        "Each measurement is one process. Contenders take turns; rounds: "
-        f"{record['rounds']}, for the slow 1. What is prepared before a call, such as unit "
-        "rows or an index, is not timed for the others. *Peak* is how far memory rose during the call. "
+        "Each measurement is one process. Contenders take turns, the slow ones once. What is prepared before "
+        "a call, such as unit rows or an index, is not timed for the others. *Peak* is how far memory rose "
+        "during the call. "
         "*Error* is the largest difference from a float64 reference on a sample of tokens (similarities, "
         "weights, the correlation), and for the intrinsic dimension the share of tokens with another number.",
     ]

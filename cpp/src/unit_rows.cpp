@@ -84,17 +84,16 @@ AlongAndSquare measure_row(const float* x, const double* center, double inverse,
     double e[piece], along[lanes] = {}, square[lanes] = {};
     for (std::size_t begin = 0; begin < width; begin += piece) {
         const std::size_t count = std::min(piece, width - begin);
-        const std::size_t whole = (count + lanes - 1) / lanes * lanes;
-        deviate(x + begin, center + begin, inverse, mean + begin, count, e);
-        std::fill(e + count, e + whole, 0.0);
         const double* direction = mean + begin;
+        deviate(x + begin, center + begin, inverse, direction, count, e);
         std::size_t l = 0;
         for (; l + lanes <= count; l += lanes) {
             for (std::size_t k = 0; k < lanes; ++k) along[k] += e[l + k] * direction[l + k];
-        }
-        for (std::size_t k = 0; l + k < count; ++k) along[k] += e[l + k] * direction[l + k];
-        for (l = 0; l < whole; l += lanes) {
             for (std::size_t k = 0; k < lanes; ++k) square[k] += e[l + k] * e[l + k];
+        }
+        for (std::size_t k = 0; l < count; ++l, ++k) {
+            along[k] += e[l] * direction[l];
+            square[k] += e[l] * e[l];
         }
     }
     return {sum_of_lanes(along), sum_of_lanes(square)};

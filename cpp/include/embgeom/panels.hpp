@@ -18,9 +18,9 @@ enum class Side { left, right };
 // right, as many as vector registers hold sums for); within a panel coordinate by coordinate, the panel's
 // rows side by side. The last panel is filled up with rows of zeros.
 //
-// BLAS packs the rows of each call anew; here a block is packed once for all the products that it takes
-// part in. Where BLAS knows wider vectors than
-// panels.cpp does, or on a processor without AVX2, it multiplies, and panels are single rows.
+// BLAS packs the rows of each call anew; here a block is packed once for all the products that it takes part
+// in. Where BLAS knows wider vectors than panels.cpp does, or on a processor without AVX2, it multiplies, and
+// panels are single rows.
 class Panels {
   public:
     // Room for `most` rows of d coordinates.
