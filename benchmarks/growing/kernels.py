@@ -95,8 +95,8 @@ def kernels(rows: int, columns: int, threads: int) -> tuple[Kernel, ...]:
         ),
         Kernel(
             "lle",
-            "k² d / 2 + 2 k³ / 3 a token",
-            lambda p: p.k**2 * p.columns / 2 + 2 * p.k**3 / 3,
+            "k² d / 2 + k³ / 3 a token",
+            lambda p: p.k**2 * p.columns / 2 + p.k**3 / 3,
             lambda p, limit: local_problem(size(p), limit, k=p.k),
             lle.by_embgeom,
             lambda problem, result: lle.check(problem, result.weights, True),
