@@ -12,11 +12,8 @@
 #include <optional>
 #include <vector>
 
+#include "embgeom/aligned.hpp"
 #include "embgeom/matrix_view.hpp"
-
-#if __has_include(<sys/mman.h>)
-#include <sys/mman.h>
-#endif
 
 // Every array type that crosses the border to Python, named once. Inputs are taken as they are:
 // python/embgeom/_arrays.py has made them C-contiguous and of these types, and nothing is converted
@@ -68,7 +65,7 @@ class WideMatrix {
     WideMatrix(std::size_t rows, std::size_t cols)
         : rows_(rows), cols_(cols), data_(static_cast<T*>(std::malloc(rows * cols * sizeof(T)))) {
         if (data_ == nullptr && rows * cols > 0) throw std::bad_alloc();
-        ask_for_large_pages();
+        ask_for_large_pages(data_.get(), rows * cols * sizeof(T));
     }
 
     MatrixView<T> view() { return {data_.get(), rows_, cols_, cols_}; }
@@ -90,18 +87,6 @@ class WideMatrix {
     struct Free {
         void operator()(T* data) const { std::free(data); }
     };
-
-    // Kernels write all over such a matrix; with pages of 4 KiB each write would wait for its page to be
-    // found.
-    void ask_for_large_pages() {
-#if defined(MADV_HUGEPAGE)
-        constexpr std::uintptr_t page = std::uintptr_t{2} << 20U;
-        const auto begin = (reinterpret_cast<std::uintptr_t>(data_.get()) + page - 1) / page * page;
-        const auto end =
-            (reinterpret_cast<std::uintptr_t>(data_.get()) + rows_ * cols_ * sizeof(T)) / page * page;
-        if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
-    }
 
     std::size_t rows_, cols_;
     std::unique_ptr<T, Free> data_;

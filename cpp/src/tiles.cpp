@@ -75,10 +75,17 @@ Tiles::Tiles(RowSet queries, RowSet base, const Blocks& query_blocks, const Bloc
       base_squared_norms_(base_squared_norms),
       workspaces_(static_cast<std::size_t>(workers)) {
     const std::size_t d = base.matrix.cols;
+    const std::size_t query_room = Panels::room(Side::left, query_blocks.width(), d);
+    const std::size_t base_room = Panels::room(Side::right, base_blocks.width(), d);
+    const std::size_t tile = Panels::padded(Side::left, query_blocks.width()) * stride_;
     for (auto& space : workspaces_) {
-        space.queries.assign(square, {Panels(Side::left, query_blocks.width(), d)});
-        space.base.assign(square, {Panels(Side::right, base_blocks.width(), d)});
-        space.products.resize(Panels::padded(Side::left, query_blocks.width()) * stride_);
+        space.memory.resize(tile + square * (query_room + base_room));
+        space.products = space.memory.data();
+        float* room = space.products + tile;
+        for (std::size_t b = 0; b < square; ++b, room += query_room + base_room) {
+            space.queries.push_back({Panels(Side::left, d, room)});
+            space.base.push_back({Panels(Side::right, d, room + query_room)});
+        }
     }
 }
 
@@ -96,11 +103,9 @@ Tile Tiles::compute(std::size_t query_block, std::size_t base_block, const Worke
     }
     for (std::size_t l = 0; l < base_.matrix.cols; l += product_depth) {
         worker.checkpoint();
-        multiply_piece(queries.panels, base.panels, l, space.products.data(), stride_);
+        multiply_piece(queries.panels, base.panels, l, space.products, stride_);
     }
-    return {query_block,
-            base_block,
-            {space.products.data(), queries.panels.count(), base.panels.count(), stride_}};
+    return {query_block, base_block, {space.products, queries.panels.count(), base.panels.count(), stride_}};
 }
 
 }  // namespace embgeom

@@ -1,25 +1,53 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <new>
 #include <vector>
 
+#if __has_include(<sys/mman.h>)
+#include <sys/mman.h>
+#endif
+
 namespace embgeom {
 
-// Memory that begins at a cache line, so that a vector register need not be loaded across two of them.
+constexpr std::size_t line_bytes = 64, large_page = std::size_t{2} << 20U;
+
+// Asks the system to back the large pages within `memory` as such: with pages of 4 KiB, kernels that go back
+// and forth over many rows wait for pages to be found. Advice only; nothing changes where it is not taken.
+inline void ask_for_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
+#if defined(MADV_HUGEPAGE)
+    const auto address = reinterpret_cast<std::uintptr_t>(memory);
+    const auto begin = (address + large_page - 1) / large_page * large_page;
+    const auto end = (address + bytes) / large_page * large_page;
+    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+#endif
+}
+
+// Memory that begins at a cache line, so that a vector register need not be loaded across two of them; from
+// the size of a large page on, at such a page.
 template <class T>
 struct CacheLineAllocator {
     using value_type = T;
-    static constexpr std::align_val_t line{64};
 
     CacheLineAllocator() = default;
     template <class U>
     explicit CacheLineAllocator(const CacheLineAllocator<U>&) {}
 
-    T* allocate(std::size_t count) { return static_cast<T*>(::operator new(count * sizeof(T), line)); }
-    void deallocate(T* memory, std::size_t) { ::operator delete(memory, line); }
+    T* allocate(std::size_t count) {
+        const std::size_t bytes = count * sizeof(T);
+        void* memory = ::operator new(bytes, alignment(count));
+        ask_for_large_pages(memory, bytes);
+        return static_cast<T*>(memory);
+    }
+    void deallocate(T* memory, std::size_t count) { ::operator delete(memory, alignment(count)); }
 
     friend bool operator==(const CacheLineAllocator&, const CacheLineAllocator&) { return true; }
+
+  private:
+    static std::align_val_t alignment(std::size_t count) {
+        return std::align_val_t{count * sizeof(T) < large_page ? line_bytes : large_page};
+    }
 };
 
 template <class T>

@@ -10,8 +10,9 @@
 #endif
 
 // The same where a loop is written out for AVX2 with fused multiply-add, because compilers do badly with
-// it: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called. A build for the
-// thread sanitizer defines EMBGEOM_PORTABLE, so that the other branch is tested too.
+// it: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called; have_avx512() is for
+// files that are compiled for AVX-512. So that all branches are tested on a processor that has everything, a
+// build for the thread sanitizer defines EMBGEOM_PORTABLE, and one of a single version stays with AVX2.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(EMBGEOM_PORTABLE)
 #define EMBGEOM_HAS_AVX2_CODE
 #define EMBGEOM_AVX2 __attribute__((target("avx2,fma")))
@@ -19,6 +20,14 @@ namespace embgeom {
 inline bool have_avx2() {
     static const bool have = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
     return have;
+}
+inline bool have_avx512() {
+#if defined(EMBGEOM_SINGLE_VERSION)
+    return false;
+#else
+    static const bool have = have_avx2() && __builtin_cpu_supports("avx512f") != 0;
+    return have;
+#endif
 }
 }  // namespace embgeom
 #endif

@@ -15,16 +15,18 @@ enum class Side { left, right };
 
 // One side of a float32 product A B' of rows of d coordinates, packed in the order in which the product reads
 // it: for each piece of the coordinates, panel after panel of some rows (six on the left and sixteen on the
-// right, as many as vector registers hold sums for); within a panel coordinate by coordinate, the panel's
-// rows side by side. The last panel is filled up with rows of zeros.
+// right, or twice that, as many as vector registers hold sums for); within a panel coordinate by coordinate,
+// the panel's rows side by side. The last panel is filled up with rows of zeros.
 //
 // BLAS packs the rows of each call anew; here a block is packed once for all the products that it takes part
-// in. Where BLAS knows wider vectors than panels.cpp does, or on a processor without AVX2, it multiplies, and
-// panels are single rows.
+// in. On a processor without AVX2, BLAS multiplies, and panels are single rows.
 class Panels {
   public:
-    // Room for `most` rows of d coordinates.
-    Panels(Side side, std::size_t most, std::size_t d);
+    // How many floats `most` rows of d coordinates take.
+    static std::size_t room(Side side, std::size_t most, std::size_t d);
+
+    // For rows of d coordinates, to be packed in `room`, which outlives the panels.
+    Panels(Side side, std::size_t d, float* room);
 
     // How many rows `count` rows take with their padding. A product has that many rows and columns.
     static std::size_t padded(Side side, std::size_t count);
@@ -44,7 +46,7 @@ class Panels {
                         std::fill_n(out, width, 0.0F);
                     }
                 }
-                interleave(width, values_.data() + padded(side_, count_) * begin + panel * width);
+                interleave(width, values_ + padded(side_, count_) * begin + panel * width);
             }
         }
     }
@@ -58,12 +60,12 @@ class Panels {
     void interleave(std::size_t width, float* out) const;
 
     // The piece that begins at a coordinate.
-    const float* piece(std::size_t begin) const { return values_.data() + padded(side_, count_) * begin; }
+    const float* piece(std::size_t begin) const { return values_ + padded(side_, count_) * begin; }
 
     Side side_;
     std::size_t d_, panel_, count_ = 0;
-    AlignedVector<float> rows_;    // a piece of one panel, before it is interleaved
-    AlignedVector<float> values_;  // packed
+    AlignedVector<float> rows_;  // a piece of one panel, before it is interleaved
+    float* values_;              // packed
 };
 
 // The product of the coordinates from `begin` on, a multiple of `product_depth`, to the end of the piece:

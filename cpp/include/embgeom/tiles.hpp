@@ -48,8 +48,9 @@ class Tiles {
     };
 
     struct Workspace {
+        AlignedVector<float> memory;        // of all the following together, so that it takes large pages
         std::vector<Packed> queries, base;  // (square) each
-        AlignedVector<float> products;
+        float* products;
     };
 
     RowSet queries_, base_;
