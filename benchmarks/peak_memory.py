@@ -1,10 +1,11 @@
 """Peak memory of each kernel at the size of a real vocabulary, each in a process of its own.
 
     python benchmarks/peak_memory.py            50,257 x 768, as GPT-2's embedding
-    python benchmarks/peak_memory.py 128256 2048
+    python benchmarks/peak_memory.py 128256 2048 --task "knn, k = 1200"
 
 The peak is that of the whole process, as `/usr/bin/time -v` reports it ("Maximum resident set size"):
-interpreter, NumPy, input, output and workspace. The bound is input + output + 256 MB.
+interpreter, NumPy, input, output and workspace. The bound is input + output + 256 MB. Seconds are
+those of the one call.
 """
 
 from __future__ import annotations
@@ -18,63 +19,79 @@ from collections.abc import Callable
 
 import numpy as np
 
+import embgeom
+
 MB = 1e6
 BOUND_MB = 256
+FEWEST_ROWS = 1201
 
-Task = Callable[[np.ndarray, int], int]
+Array = np.ndarray
+# What a task needs beside the matrix, and a call that returns what it found.
+Prepared = tuple[list[Array], Callable[[], list[Array]]]
+Task = Callable[[Array, int], Prepared]
 
 
 def knn(k: int) -> Task:
-    def run(x: np.ndarray, threads: int) -> int:
-        import embgeom
+    def prepare(x: Array, threads: int) -> Prepared:
+        def call() -> list[Array]:
+            found = embgeom.knn(x, k, threads=threads)
+            return [found.indices, found.similarities]
 
-        found = embgeom.knn(x, k, threads=threads)
-        return found.indices.nbytes + found.similarities.nbytes
+        return [], call
 
-    return run
+    return prepare
 
 
 def queries(k: int) -> Task:
-    def run(x: np.ndarray, threads: int) -> int:
-        import embgeom
-
+    def prepare(x: Array, threads: int) -> Prepared:
         asked = np.random.default_rng(1).standard_normal((8192, x.shape[1]), dtype=np.float32)
-        found = embgeom.knn(x, k, queries=asked, threads=threads)
-        return asked.nbytes + found.indices.nbytes + found.similarities.nbytes
 
-    return run
+        def call() -> list[Array]:
+            found = embgeom.knn(x, k, queries=asked, threads=threads)
+            return [found.indices, found.similarities]
+
+        return [asked], call
+
+    return prepare
 
 
 def lle(k: int) -> Task:
-    def run(x: np.ndarray, threads: int) -> int:
-        import embgeom
-
+    def prepare(x: Array, threads: int) -> Prepared:
         # Any neighbors do, and random ones are the worst for the cache.
         neighbors = np.random.default_rng(1).integers(0, len(x), (len(x), k), dtype=np.int32)
-        result = embgeom.lle(x, neighbors, threads=threads)
-        return neighbors.nbytes + result.weights.nbytes + result.residuals.nbytes + result.status.nbytes
 
-    return run
+        def call() -> list[Array]:
+            result = embgeom.lle(x, neighbors, threads=threads)
+            return [result.weights, result.residuals, result.status]
+
+        return [neighbors], call
+
+    return prepare
 
 
 def dimension(sample: int) -> Task:
-    def run(x: np.ndarray, threads: int) -> int:
-        import embgeom
+    def prepare(x: Array, threads: int) -> Prepared:
+        rng = np.random.default_rng(1)
+        rows = rng.choice(len(x), sample, replace=False)
+        neighbors = rng.integers(0, len(x), (sample, 1200), dtype=np.int32)
 
-        rows = np.random.default_rng(1).choice(len(x), sample, replace=False)
-        result = embgeom.intrinsic_dimension(x, k=1200, rows=rows, threads=threads)
-        # The lists of neighbors are made on the way.
-        return result.components.nbytes * (3 + 2 * 1200)
+        def call() -> list[Array]:
+            result = embgeom.intrinsic_dimension(x, neighbors, rows=rows, threads=threads)
+            return [result.components, result.participation_ratio, result.explained]
 
-    return run
+        return [neighbors, rows], call
+
+    return prepare
 
 
-def similarity(x: np.ndarray, threads: int) -> int:
-    import embgeom
-
+def similarity(x: Array, threads: int) -> Prepared:
     half = np.ascontiguousarray(x[:, : x.shape[1] // 2])
-    embgeom.global_similarity(x, half, center=True, threads=threads)
-    return half.nbytes
+
+    def call() -> list[Array]:
+        embgeom.global_similarity(x, half, center=True, threads=threads)
+        return []
+
+    return [half], call
 
 
 TASKS: dict[str, Task] = {
@@ -89,17 +106,23 @@ TASKS: dict[str, Task] = {
 }
 
 
+def megabytes(arrays: list[Array]) -> float:
+    return sum(array.nbytes for array in arrays) / MB
+
+
 def measure(name: str, rows: int, columns: int, threads: int) -> str:
     """Run one task in this process and describe it as a row of a Markdown table."""
     x = np.random.default_rng(0).standard_normal((rows, columns), dtype=np.float32)
+    others, call = TASKS[name](x, threads)
     begin = time.perf_counter()
-    output = TASKS[name](x, threads) / MB
+    found = call()
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
-    room = peak - x.nbytes / MB - output
+    given, output = megabytes([x, *others]), megabytes(found)
+    room = peak - given - output
     verdict = "within" if room <= BOUND_MB else "BEYOND"
-    sizes = f"{x.nbytes / MB:.0f} | {output:.0f} | {peak:.0f} | {room:.0f} ({verdict})"
-    return f"| {name} | {seconds:.1f} | {sizes} |"
+    sizes = f"{given:.0f} | {output:.0f} | {peak:.0f} | {room:.0f} ({verdict})"
+    return f"| {name} | {seconds:.2f} | {sizes} |"
 
 
 def main() -> None:
@@ -113,6 +136,8 @@ def main() -> None:
         "--task", choices=TASKS, help="run this one here instead of all in processes of their own"
     )
     options = parser.parse_args()
+    if options.rows < FEWEST_ROWS:
+        parser.error(f"rows: {options.rows} are too few; the tasks ask for up to 1,200 neighbors")
     if options.task:
         print(measure(options.task, options.rows, options.columns, options.threads))
         return

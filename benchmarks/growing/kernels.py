@@ -13,10 +13,10 @@ from typing import Any
 from others import dimension, knn, lle, similarity
 from others.problem import Problem, Size, knn_problem, local_problem, pair_problem
 
-# Kernels that work token by token are timed on as many tokens as make about so many multiply-adds: a
-# vocabulary's tokens all cost the same.
+# Kernels that work token by token are timed on all tokens, or on as many as make about so many multiply-adds:
+# by then, what a call does once for the whole matrix no longer counts.
 TOKEN_WORK = 1.5e10
-FEWEST_TOKENS, MOST_TOKENS = 8, 4000
+FEWEST_TOKENS = 8
 # A point is timed again until it has taken this long, or five times.
 SECONDS, REPEATS = 1.0, 5
 
@@ -64,7 +64,7 @@ class Kernel:
         if not self.per_token:
             return None
         fitting = FEWEST_TOKENS * math.ceil(TOKEN_WORK / self.work(point) / FEWEST_TOKENS)
-        return min(fitting, MOST_TOKENS, point.rows)
+        return fitting if fitting < point.rows else None
 
     def points(self, axis: str, values: dict[str, tuple[int, ...]]) -> list[Point]:
         """Return the points along an axis."""

@@ -10,6 +10,7 @@ import numpy as np
 from growing.fits import FORMULA
 
 Entry = dict[str, Any]
+QUICK = "**A quick run: it shows that everything works; its numbers mean nothing.**"
 LABELS = {"rows": "V, rows", "columns": "d, columns", "k": "k, neighbors", "threads": "threads"}
 
 
@@ -21,9 +22,11 @@ def markdown(record: Entry) -> str:
         f"{record['threads']} threads of {record['cores']} cores of {record['processor']}, embgeom "
         f"{record['versions'].get('embgeom')}, {record['date']}. One number is varied at a time, around a "
         f"base of {record['rows']:,} rows and {record['columns']} columns; times of `lle` and "
-        "`intrinsic_dimension` are those of one token. An exponent b says that time grows as the number to "
-        "the power b; *upper half* fits only the larger half of the values.",
+        "`intrinsic_dimension` are a token's share. An exponent b says that time grows as the number to "
+        "the power b; *upper half* fits only the larger half of the values. The base is timed once for each "
+        "number varied: how far those seconds differ (see *All points*) is how far to trust the others.",
         "",
+        *([QUICK, ""] if record["quick"] else []),
         "| kernel | multiply-adds | number | from | to | exponent | upper half |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -41,8 +44,6 @@ def markdown(record: Entry) -> str:
     for name, kernel in record["kernels"].items():
         for axis in kernel["axes"].values():
             lines += [point_row(name, point) for point in axis["points"]]
-    if record["quick"]:
-        lines += ["", "**A quick run: it shows that everything works; its numbers mean nothing.**"]
     return "\n".join(lines) + "\n"
 
 

@@ -162,7 +162,9 @@ def find_tokens(matrix: Path) -> Path:
     for name in names:
         if (path := matrix.with_name(name)).is_file():
             return path
-    raise LoadError(f"{matrix} has no tokens beside it ({', '.join(names)}); pass tokens=, a list or a file")
+    raise LoadError(
+        f"{matrix} has no tokens beside it ({', '.join(names)}); pass tokens= (--tokens), a list or a file"
+    )
 
 
 def _plain(tokens: Any, path: Path | None) -> TokenTable:

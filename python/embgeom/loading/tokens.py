@@ -92,11 +92,12 @@ def read_tokens(source: Source) -> TokenTable:
     if path := source.find("tokenizer.model"):
         raise LoadError(
             f"{path} is a SentencePiece model without a tokenizer.json beside it; write one with "
-            f"transformers.AutoTokenizer.from_pretrained(...).save_pretrained(folder), or pass tokens="
+            "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(folder), or pass tokens= "
+            "(--tokens)"
         )
     raise LoadError(
         f"{source.name} holds no tokenizer (tokenizer.json, vocab.json with merges.txt, or vocab.txt); "
-        "pass tokens=, a list or a file with one token for each row"
+        "pass tokens= (--tokens), a list or a file with one token for each row"
     )
 
 
