@@ -111,6 +111,21 @@ def test_integers_of_many_kinds(kind, k, d):
         reference.assert_same_dimension(result, expected, variance)
 
 
+@pytest.mark.parametrize("seed", [89, 242, 757, 1001, 1236])
+def test_roundings_that_all_point_one_way(seed):
+    # All neighbors but two are equal: a float32 sum adds the same small term to a large one again and again.
+    rng = np.random.default_rng(seed)
+    d, k = int(rng.choice([8, 16, 32])), 256
+    far = rng.choice([-1, 1], d) * rng.uniform(0.9, 1, d)
+    other = rng.standard_normal(d)
+    other -= other @ far / (far @ far) * far
+    length = np.linalg.norm(far) * np.sqrt(0.05 / 0.95) * (1 + rng.uniform(-1, 1) * 1e-4)
+    x = np.zeros((k, d), np.float32)
+    x[0], x[1] = far, other / np.linalg.norm(other) * length
+    result = check(x, np.arange(k)[None], np.arange(k)[None], 0.95, rows=[0])
+    assert result.explained[0] <= 1
+
+
 def hadamard(n):
     """Return a matrix of ones and minus ones with orthogonal rows; n is a power of two."""
     matrix = np.ones((1, 1), np.int64)

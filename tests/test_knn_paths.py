@@ -79,6 +79,18 @@ def test_a_wrong_guess_is_asked_again():
     assert "multiply again" not in phases_of(knn, plain, 60, threads=2)[1]
 
 
+def test_many_wrong_guesses_are_asked_again_in_parts():
+    # 25 clusters that each lie in one of 25 blocks: what a block sees of itself deceives nearly all rows. What is
+    # asked again at a time takes 32 MiB, some 3,800 rows of these.
+    rng = np.random.default_rng(5)
+    cluster = np.arange(9000) // RUN % 25
+    x = (0.02 * rng.standard_normal((9000, 8)) + rng.standard_normal((25, 8))[cluster]).astype(np.float32)
+    ends = []
+    found = knn(x, 800, threads=2, progress=lambda phase, done, total: ends.append((phase, done == total)))
+    assert ends.count(("multiply again", True)) > 1
+    check(found, x, sample=np.r_[0:20, 4490:4510, 8980:9000])
+
+
 @pytest.mark.parametrize("above", range(15, 45))
 def test_what_a_guess_dropped_is_not_outrun(above):
     # Nine blocks of at most 192 rows. In block 1 `above` rows are nearer than the row `dropped`; for one of

@@ -187,6 +187,22 @@ def test_more_threads_than_rows_or_cores():
     np.testing.assert_array_equal(lle(x, expected, threads=64).weights, lle(x, expected, threads=1).weights)
 
 
+def test_subnormal_numbers_count_whatever_the_calling_thread_thinks_of_them():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    x = (np.random.default_rng(0).integers(-3, 4, (4000, 32)) * np.float32(1.4e-45)).astype(np.float32)
+    expected = knn(x, 5, threads=2).indices
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor cannot flush subnormal numbers")
+    try:
+        answers = [knn(x, 5, threads=threads).indices for threads in (1, 2, 2)]
+        still_flushed = float(torch.tensor(1e-40) / 2) == 0
+    finally:
+        torch.set_flush_denormal(False)
+    assert still_flushed
+    for answer in answers:
+        np.testing.assert_array_equal(answer, expected)
+
+
 @pytest.mark.parametrize("kernel", ["knn", "lle", "intrinsic_dimension", "global_similarity"])
 def test_progress_writes_to_stderr_alone(kernel, capfd):
     x = gaussian(600, 32)

@@ -90,6 +90,18 @@ def test_a_failure_of_the_exchange_keeps_the_old_folder(inspection, tmp_path, mo
     assert (tmp_path / "out" / "tokens.csv").read_text() == "earlier"
 
 
+def test_what_another_process_wrote_meanwhile_is_kept(inspection, tmp_path, monkeypatch):
+    def be_outrun(file):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        (tmp_path / "out" / "tokens.csv").write_text("the other's")
+
+    monkeypatch.setattr("embgeom._writing._flush", be_outrun)
+    with pytest.raises(OutputError, match="holds something already"):
+        inspection.save(tmp_path / "out")
+    assert (tmp_path / "out" / "tokens.csv").read_text() == "the other's"
+    assert tree(tmp_path) == ["out", "out/tokens.csv"]
+
+
 def test_folders_that_hold_something(inspection, comparison, tmp_path):
     target = tmp_path / "out"
     inspection.save(target)

@@ -66,15 +66,17 @@ Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
     if (variance + Spectrum::least_share_error < 1.0) {
         const Moments moments = spectrum.compute_single(space.list, scratch);
         const Crossing crossing = find_crossing(scratch, wanted);
-        if (is_certain(crossing, wanted, spectrum.share_error(moments)))
-            return {crossing.components, moments.trace * moments.trace / moments.squares, crossing.reached};
+        if (Spectrum::is_sound(moments) && is_certain(crossing, wanted, spectrum.share_error(moments))) {
+            return {crossing.components, moments.trace * moments.trace / moments.squares,
+                    std::min(crossing.reached, 1.0)};
+        }
     }
     spectrum.compute(space.list, scratch);
     const Crossing crossing = find_crossing(scratch.eigenvalues, wanted);
     const auto& values = scratch.eigenvalues;
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     const double squares = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
-    return {crossing.components, sum * sum / squares, crossing.reached};
+    return {crossing.components, sum * sum / squares, std::min(crossing.reached, 1.0)};
 }
 
 }  // namespace

@@ -14,6 +14,7 @@ namespace embgeom {
 namespace {
 
 constexpr std::size_t spare_bytes = std::size_t{128} << 20U;
+constexpr std::size_t again_bytes = std::size_t{32} << 20U;
 constexpr std::size_t entry_bytes = sizeof(std::int32_t) + sizeof(float);
 
 // With fewer blocks than this a guess has nothing to go by.
@@ -158,8 +159,20 @@ class Search {
         return all;
     }
 
-    // The same search for some queries, without guesses, into buffers of its own.
+    // All rows of a matrix that is sorted in an unlucky way may have to be asked again, so it is done in
+    // parts, whose buffers are small beside the workspace that is free by now.
     void ask_again(const std::vector<std::int64_t>& short_queries) {
+        const std::size_t row_bytes = entry_bytes * (question_.k + 16 + 24 + question_.k / 3);
+        const std::size_t part = std::max<std::size_t>(1, again_bytes / row_bytes);
+        for (std::size_t begin = 0; begin < short_queries.size(); begin += part) {
+            const auto first = short_queries.begin() + static_cast<std::ptrdiff_t>(begin);
+            const std::size_t count = std::min(part, short_queries.size() - begin);
+            ask_part_again({first, first + static_cast<std::ptrdiff_t>(count)});
+        }
+    }
+
+    // The same search for some queries, without guesses, into buffers of its own.
+    void ask_part_again(const std::vector<std::int64_t>& short_queries) {
         std::vector<std::int64_t> rows;
         for (const std::int64_t i : short_queries) {
             rows.push_back(

@@ -1,6 +1,7 @@
 #include "embgeom/parallel.hpp"
 
 #include <algorithm>
+#include <cfenv>
 #include <chrono>
 #include <exception>
 #include <mutex>
@@ -20,6 +21,23 @@ namespace {
 
 // Thrown through a body by Worker::checkpoint once another worker has failed; it never leaves this file.
 struct Stopped {};
+
+// The default rounding and subnormal numbers, whatever a thread that calls or is lent has set: torch, for
+// one, can make its own thread flush subnormal numbers to zero, and results would depend on who computed
+// them.
+class DefaultFloatingPoint {
+  public:
+    DefaultFloatingPoint() {
+        std::fegetenv(&before_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    DefaultFloatingPoint(const DefaultFloatingPoint&) = delete;
+    DefaultFloatingPoint& operator=(const DefaultFloatingPoint&) = delete;
+    ~DefaultFloatingPoint() { std::fesetenv(&before_); }
+
+  private:
+    std::fenv_t before_{};
+};
 
 struct Region {
     const char* phase;
@@ -51,6 +69,7 @@ struct Region {
     }
 
     void work(int id) noexcept {
+        const DefaultFloatingPoint environment;
         try {
             const Worker worker(id, stop, id == 0 ? [this] { watch(); } : std::function<void()>());
             for (;;) {

@@ -121,8 +121,13 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     GramScratch<float>& scratch = space.single;
     std::vector<double>& squares = space.squares;
     squares.assign(order_, 0.0);
+    space.probe.begin(order_);
     fill_gram(list, center(list, space), space, scratch,
               [&](const float* z, std::size_t count, std::size_t width) {
+                  if (sums_over_neighbors())
+                      space.probe.add_rows(z, count);
+                  else
+                      space.probe.add_columns(z, width);
                   for (std::size_t j = 0; j < count; ++j) {
                       if (sums_over_neighbors())
                           add_squares(z + j * width, width, squares.data());
@@ -134,7 +139,8 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     for (std::size_t i = 0; i < order_; ++i) scratch.gram[i * (order_ + 1)] = static_cast<float>(squares[i]);
     const Moments moments{std::accumulate(squares.begin(), squares.end(), 0.0),
                           2.0 * squares_below(scratch.gram.data(), order_) +
-                              std::inner_product(squares.begin(), squares.end(), squares.begin(), 0.0)};
+                              std::inner_product(squares.begin(), squares.end(), squares.begin(), 0.0),
+                          space.probe.error(scratch.gram.data())};
     scratch.centered.resize(2 * order_);
     float* diagonal = scratch.centered.data();
     float* beside = diagonal + order_;
@@ -148,6 +154,13 @@ void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& spa
     fill_gram(list, center(list, space), space, space.full, [](const double*, std::size_t, std::size_t) {});
     space.eigenvalues.resize(order_);
     blas::eigenvalues(order_, space.full.gram.data(), space.eigenvalues.data(), space.full.work);
+}
+
+// An error E of C moves a sum of eigenvalues by at most sqrt(p) |E|_F, here a quarter of what share_error
+// allows.
+bool Spectrum::is_sound(const Moments& moments) {
+    constexpr double u = 0x1p-24;
+    return moments.error <= 4.0 * u * std::sqrt(moments.squares);
 }
 
 double Spectrum::share_error(const Moments& moments) const {

@@ -21,7 +21,8 @@ def new_folder(folder: str | PathLike[str], *, overwrite: bool = False) -> Itera
     """Give a temporary folder to fill, which takes the name `folder` once it is complete.
 
     On any error or interruption the temporary folder and the parents made for it are removed, and what
-    stood at `folder` is untouched.
+    stood at `folder` is untouched. (A process killed between the two renames of an overwriting leaves
+    both, whole, in hidden folders beside it.)
 
     Raises
     ------
@@ -39,7 +40,7 @@ def new_folder(folder: str | PathLike[str], *, overwrite: bool = False) -> Itera
                 for file in partial.iterdir():
                     _flush(file)
                 partial.chmod(0o777 & ~_umask())
-                _take_place(partial, target)
+                _take_place(partial, target, overwrite)
     except BaseException:
         for parent in missing:
             with suppress(OSError):
@@ -143,8 +144,10 @@ def _reported(target: Path) -> Iterator[None]:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 
 
-def _take_place(partial: Path, target: Path) -> None:
+def _take_place(partial: Path, target: Path, overwrite: bool) -> None:
     """Rename `partial` to `target`; what stood there goes only after the new folder is in its place."""
+    # Another process may have written there since the first check.
+    check_writable(target, overwrite=overwrite)
     if not target.exists() or not any(target.iterdir()):
         partial.replace(target)
         return

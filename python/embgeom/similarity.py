@@ -64,7 +64,8 @@ def global_similarity(
     Exact over all pairs without forming them: with unit rows A and B, the sum of products over pairs is
     ``|A'B|^2`` (squared Frobenius norm). n (d_a d_b + d_a^2 / 2 + d_b^2 / 2) multiply-adds: in float64 for
     fewer than 4096 rows or twice the columns; otherwise in float32 over short sums, which moves the
-    correlation by 1e-9 to 1e-7. Memory besides the input: at most 70 MiB, 1.2 MiB for each thread, and
+    correlation by 1e-9 to 1e-7, and by up to 3e-6 where all rows are copies of a few, whose roundings
+    do not cancel. Memory besides the input: at most 70 MiB, 1.2 MiB for each thread, and
     16 n bytes.
 
     References

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "embgeom/gram_probe.hpp"
 #include "embgeom/matrix_view.hpp"
 
 namespace embgeom {
@@ -24,6 +25,7 @@ struct SpectrumSpace {
     std::vector<double> eigenvalues;  // (p), ascending
     std::vector<double> diagonal;     // (p), of T
     std::vector<double> beside;       // (p - 1), beside the diagonal of T
+    GramProbe probe;
     GramScratch<float> single;
     GramScratch<double> full;
 };
@@ -32,6 +34,7 @@ struct SpectrumSpace {
 struct Moments {
     double trace;    // sum(l) = |Z|_F^2, added up in float64
     double squares;  // sum(l^2) = |C|_F^2, from the elements of C
+    double error;    // of C, estimated: its distance from Z'Z in the Frobenius norm
 };
 
 // The spectrum l of the centered neighbors of a token, in two precisions.
@@ -48,12 +51,15 @@ class Spectrum {
 
     std::size_t order() const { return order_; }
 
-    // Float32 for C and for its reduction to a tridiagonal T: sums of the largest eigenvalues of T err by at
-    // most share_error(.) * trace.
+    // Float32 for C and for its reduction to a tridiagonal T. Where `is_sound`, sums of the largest
+    // eigenvalues of T err by at most share_error(.) * trace.
     Moments compute_single(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
 
     // Float64 throughout: eigenvalues err by about p 2^-52 times the largest.
     void compute(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
+
+    // False where roundings in C do not cancel as they usually do: then float32 proves nothing.
+    static bool is_sound(const Moments& moments);
 
     // Bounds the error of (l_1 + ... + l_c) / sum(l), for any c, that compute_single leaves.
     double share_error(const Moments& moments) const;
