@@ -80,8 +80,8 @@ def test_a_wrong_guess_is_asked_again():
 
 
 def test_many_wrong_guesses_are_asked_again_in_parts():
-    # 25 clusters that each lie in one of 25 blocks: what a block sees of itself deceives nearly all rows. What is
-    # asked again at a time takes 32 MiB, some 3,800 rows of these.
+    # 25 clusters that each lie in one of 25 blocks: what a block sees of itself deceives nearly all rows.
+    # What is asked again at a time takes 32 MiB, some 3,800 rows of these.
     rng = np.random.default_rng(5)
     cluster = np.arange(9000) // RUN % 25
     x = (0.02 * rng.standard_normal((9000, 8)) + rng.standard_normal((25, 8))[cluster]).astype(np.float32)
