@@ -6,6 +6,7 @@
 
 #include "embgeom/blas.hpp"
 #include "embgeom/multiversion.hpp"
+#include "embgeom/walk.hpp"
 
 namespace embgeom {
 namespace {
@@ -68,24 +69,6 @@ EMBGEOM_MULTIVERSION
 void add(const double* values, std::size_t count, double* sums) {
     for (std::size_t l = 0; l < count; ++l) sums[l] += values[l];
 }
-
-// Shows the walks over all slabs of all blocks as one loop.
-class Walk : public Monitor {
-  public:
-    Walk(Monitor& monitor, std::size_t total) : monitor_(monitor), total_(total) {}
-
-    void report(const char*, std::size_t, std::size_t) override {
-        monitor_.report("multiply", done_, total_);
-    }
-    void advance(std::size_t rows) {
-        done_ += rows;
-        monitor_.report("multiply", done_, total_);
-    }
-
-  private:
-    Monitor& monitor_;
-    std::size_t total_, done_ = 0;
-};
 
 // A square of tiles on or above the diagonal: strips [p, p + 3) against strips [q, q + 3).
 struct Block {

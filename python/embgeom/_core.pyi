@@ -6,7 +6,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'scan_rows']
+__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'scan_rows']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -76,6 +76,10 @@ def knn_of_rows(x: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArr
 def lle(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, reg: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.uint8]]:
     """
     Reconstruction weights of tokens over their neighbors.
+    """
+def paired_products(x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDArray[numpy.float32], x_rows: numpy.typing.NDArray[numpy.int64], y_rows: numpy.typing.NDArray[numpy.int64], *, x_factors: numpy.typing.NDArray[numpy.float64] | None, y_factors: numpy.typing.NDArray[numpy.float64] | None, roots: numpy.typing.NDArray[numpy.float64] | None, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    Sums of products of paired rows, from which a linear map is fitted.
     """
 def scan_rows(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     """
