@@ -15,3 +15,7 @@ class LoadError(EmbgeomError):
 
 class OutputError(EmbgeomError):
     """A result cannot be written where it was asked for."""
+
+
+class EmbgeomWarning(UserWarning):
+    """Something was done that the caller may not expect; the message says what, and how to avoid it."""

@@ -3,6 +3,7 @@
 The files, in the order of the flow:
 
     model.py            load(): the steps below in order
+    source.py           whose files: a path, a bundled example, a repository
     folder.py hub.py    where the model's files are: a folder, a Hugging Face repository
     config.py           what config.json says: vocabulary, width, ties
     tokens.py           the tokenizer's files -> what each token is written as and spells
@@ -10,6 +11,7 @@ The files, in the order of the flow:
     tensor_names.py     which tensor is asked for
     safetensors_file.py torch_file.py array_file.py    one tensor of one file
     convert.py          any stored floating-point type -> float32
+    final_norm.py       the weight of the norm before the unembedding
     assemble.py         a matrix and its tokens -> Embeddings, if they fit each other
 """
 

@@ -114,7 +114,8 @@ def _steps(rows: int, step: int, tensor: str, progress: bool) -> range:
 def _check_overflow(
     chunk: npt.NDArray[np.generic], out: npt.NDArray[np.float32], start: int, tensor: str
 ) -> None:
-    lost = np.flatnonzero((np.isinf(out) & np.isfinite(chunk.astype(np.float64))).any(axis=1))
+    overflowed = np.isinf(out) & np.isfinite(chunk.astype(np.float64))
+    lost = np.flatnonzero(overflowed.reshape(len(chunk), -1).any(axis=1))
     if lost.size:
         raise LoadError(
             f"row {start + int(lost[0])} of {tensor} holds a float64 too large for float32; "

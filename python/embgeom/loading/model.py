@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from embgeom import examples
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
-from embgeom.errors import InputError, LoadError
+from embgeom.errors import InputError
 from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read_array, token_table
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
-from embgeom.loading.folder import Folder, Source, unreadable
-from embgeom.loading.hub import HubRepo, looks_like_repo_id
+from embgeom.loading.folder import Source
+from embgeom.loading.source import find_local, find_source
 from embgeom.loading.tensor_names import choose_tensor
 from embgeom.loading.tokens import read_tokens
 from embgeom.provenance import Provenance
@@ -98,26 +97,17 @@ def load(
     threads = resolve_threads(threads)
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
-    path = _local_path(model)
-    is_file, is_folder = _kind(path)
+    path, is_file = find_local(model)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, threads=threads, progress=progress)
-    source: Source
-    if is_file or is_folder:
-        source = Folder(path.parent if is_file else path)
-    elif (example := examples.resolve(str(model))) is not None:
-        source = Folder(example, label=str(model))
-    elif looks_like_repo_id(str(model)):
-        source = HubRepo(
-            str(model),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            progress=progress,
-        )
-    else:
-        raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
+    source = find_source(
+        model,
+        revision=revision,
+        cache_dir=cache_dir,
+        token=token,
+        local_files_only=local_files_only,
+        progress=progress,
+    )
     return _load_model(
         source,
         path if is_file else None,
@@ -165,27 +155,6 @@ def _load_model(
     matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
-
-
-def _local_path(model: str | os.PathLike[str]) -> Path:
-    try:
-        path = Path(model).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise LoadError(f"{model!r} is neither a path nor a Hugging Face id: {error}") from error
-    if not os.fspath(model):
-        raise LoadError("the model's name is empty; give a folder, a file or a Hugging Face id")
-    return path
-
-
-def _kind(path: Path) -> tuple[bool, bool]:
-    """Return whether `path` is a file, and whether it is a folder that may be entered."""
-    try:
-        is_folder = path.is_dir()
-        if is_folder:
-            next(path.iterdir(), None)
-        return path.is_file(), is_folder
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 def _load_array(

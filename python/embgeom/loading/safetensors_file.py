@@ -48,6 +48,8 @@ class SafetensorsFile:
         The tensors it holds.
     aliases : dict of str to str
         Tensors left out because they share memory with one that is held: name -> held name.
+    metadata : dict of str to str
+        What the file says of itself; empty where it says nothing.
 
     Raises
     ------
@@ -64,10 +66,11 @@ class SafetensorsFile:
         _check_covered(path, self._entries, data_bytes)
         self.names: tuple[str, ...] = tuple(self._entries)
         notes = metadata.items() if isinstance(metadata, dict) else ()
+        self.metadata: dict[str, str] = {name: note for name, note in notes if isinstance(note, str)}
         self.aliases: dict[str, str] = {
             name: held
-            for name, held in notes
-            if isinstance(held, str) and held in self._entries and name not in self._entries
+            for name, held in self.metadata.items()
+            if held in self._entries and name not in self._entries
         }
 
     def shape(self, name: str) -> tuple[int, ...]:

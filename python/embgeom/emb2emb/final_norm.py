@@ -1,0 +1,73 @@
+"""The norm before the unembedding, and how it is folded into the unembedding's rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import InputError
+
+Kind = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
+
+
+@dataclass(frozen=True, eq=False)
+class FinalNorm:
+    """The norm that a model applies to its residual stream before the unembedding.
+
+    The logit of a token with row u is u . (g * n(h)), where n scales the residual stream h to a fixed length
+    (a LayerNorm subtracts the mean of h first) and g is the norm's weight. With g folded in, the row u * g
+    acts on n(h) directly: a direction added to h then changes the logits by its product with folded rows, but
+    for the scaling.
+
+    Attributes
+    ----------
+    weight : ndarray of float64, shape (d,)
+        What each coordinate is multiplied with: for ``rms_norm_plus_one``, one more than what the file holds.
+    centers : bool
+        Whether the norm subtracts the mean over coordinates, as a LayerNorm does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.emb2emb.final_norm import FinalNorm
+    >>> gemma = FinalNorm.of([0.5, -0.5], "rms_norm_plus_one")
+    >>> gemma.fold(np.array([[2.0, 2.0]])).tolist()
+    [[3.0, 1.0]]
+    """
+
+    weight: npt.NDArray[np.float64]
+    centers: bool
+
+    @classmethod
+    def of(cls, weight: npt.ArrayLike, kind: Kind) -> FinalNorm:
+        """Make one from a weight as the model's file holds it.
+
+        Parameters
+        ----------
+        weight : array_like, shape (d,)
+            The weight.
+        kind : {"layer_norm", "rms_norm", "rms_norm_plus_one"}
+            How the model uses it; Gemma multiplies with 1 + weight.
+
+        Raises
+        ------
+        InputError
+            If the kind is unknown, or the weight is no vector of finite numbers.
+        """
+        values = np.array(weight, dtype=np.float64)
+        if values.ndim != 1 or not np.isfinite(values).all():
+            raise InputError(f"the weight of a final norm is a vector of finite numbers, not {values.shape}")
+        if kind not in ("layer_norm", "rms_norm", "rms_norm_plus_one"):
+            raise InputError(f"{kind!r} is no kind of norm: layer_norm, rms_norm or rms_norm_plus_one")
+        return cls(values + 1.0 if kind == "rms_norm_plus_one" else values, kind == "layer_norm")
+
+    def fold(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Return rows (m, d) or a row (d,) of an unembedding with the norm folded in.
+
+        A LayerNorm also sees no mean of the residual stream, so rows lose their mean over coordinates.
+        """
+        folded = rows * self.weight
+        return folded - folded.mean(axis=-1, keepdims=True) if self.centers else folded

@@ -1,0 +1,328 @@
+"""`Emb2Emb`: a map from one model's residual stream to another's, fitted on the tokens that they share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._progress import Progress
+from embgeom._threads import resolve_threads
+from embgeom.emb2emb.moments import FloatMatrix, FloatVector
+from embgeom.emb2emb.neighbors import NeighborMap
+from embgeom.emb2emb.score import Scores
+from embgeom.errors import InputError
+
+if TYPE_CHECKING:
+    from embgeom.emb2emb.final_norm import FinalNorm
+    from embgeom.emb2emb.solve import Method
+    from embgeom.embeddings import Embeddings
+    from embgeom.steering import SteeringVector
+
+Transport = Literal["primal", "dual", "logits"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Emb2Emb:
+    """A map from the vectors of a source model to those of a target model of other width.
+
+    Made by `fit` or `load`. It is fitted on rows of the two models' embedding or unembedding matrices,
+    weights alone: row u of a shared token in the source goes to ``(u - source_mean) A + target_mean``,
+    about its row in the target.
+
+    Attributes
+    ----------
+    method : str
+        How A was found.
+    matrix : ndarray of float64, shape (d_s, d_t), or None
+        A; None for ``method="lle"``, which is not linear.
+    logits_matrix : ndarray of float64, shape (d_s, d_t)
+        L of the transport "logits".
+    neighbors : NeighborMap or None
+        The shared rows, for ``method="lle"``.
+    source_mean, target_mean : ndarray of float64, shapes (d_s,) and (d_t,)
+        What is subtracted and added; zero without ``center``.
+    scores, shuffled : Scores or None
+        On held-out tokens, of this map and of one that was fitted the same way on shuffled pairs.
+    provenance : dict
+        Both models with the hashes of their files, the tokens used, options, and facts of the fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import embgeom
+    >>> rng = np.random.default_rng(0)
+    >>> source = rng.standard_normal((300, 8))
+    >>> target = source @ rng.standard_normal((8, 12))
+    >>> carry = embgeom.Emb2Emb.fit(source, target, method="least_squares")
+    >>> round(carry.scores.r2, 6), round(carry.scores.retrieval_at_1, 6), carry.shuffled.r2 < 0.1
+    (1.0, 1.0, True)
+    >>> carry.transfer(source[0]).shape
+    (12,)
+    """
+
+    method: Method
+    matrix: FloatMatrix | None
+    logits_matrix: FloatMatrix
+    neighbors: NeighborMap | None
+    source_mean: FloatVector
+    target_mean: FloatVector
+    scores: Scores | None = None
+    shuffled: Scores | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def fit(
+        cls,
+        source: Embeddings | npt.ArrayLike,
+        target: Embeddings | npt.ArrayLike,
+        *,
+        method: Method = "ridge",
+        tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        center: bool = True,
+        normalize: bool = False,
+        weights: npt.ArrayLike | None = None,
+        source_norm: FinalNorm | None = None,
+        target_norm: FinalNorm | None = None,
+        ridge: float | None = None,
+        rank: int | None = None,
+        scaled: bool = True,
+        k: int = 20,
+        reg: float = 1e-3,
+        held_out: float = 0.1,
+        shuffle: bool = False,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress = False,
+    ) -> Emb2Emb:
+        """Fit a map on the tokens that two models share.
+
+        Parameters
+        ----------
+        source, target : Embeddings or array_like
+            The two models, both of the same side (input or output); or two arrays whose rows are paired.
+        method : {"least_squares", "ridge", "procrustes", "low_rank", "lle"}
+            Least squares is the published method; where tokens are few beside the width, its map fits noise,
+            and ridge is the default for that. "procrustes" turns and, where the widths differ, projects;
+            "low_rank" is a ridge map of limited rank; "lle" rebuilds each vector from neighbors.
+        tokens : pair of array_like of int, optional
+            Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
+        center : bool
+            Whether to subtract both means first, which gives the map an intercept.
+        normalize : bool
+            Whether to scale all rows to length 1 first.
+        weights : array_like, shape (n,), optional
+            How much each pair counts, not negative; equally by default. Not for "lle".
+        source_norm, target_norm : FinalNorm, optional
+            Final norms to fold into unembeddings, see `embgeom.load_final_norm`.
+        ridge : float, optional
+            The strength of "ridge" and "low_rank" relative to the mean eigenvalue of the source's moments; by
+            default chosen by generalised cross-validation from one eigendecomposition.
+        rank : int, optional
+            The rank of "low_rank"; by default the fewest directions that keep 95 % of the fitted variance.
+        scaled : bool
+            Whether "procrustes" also scales.
+        k, reg : int and float
+            Neighbors and regularization of "lle".
+        held_out : float
+            The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores.
+        shuffle : bool
+            Whether to pair source rows with the rows of random other tokens: a control that should carry
+            nothing.
+        seed : int
+            Draws the held-out tokens and the shuffled pairs.
+        threads : int, optional
+            Threads to use; every core available to the process by default.
+        progress : bool or callable
+            True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+        Returns
+        -------
+        Emb2Emb
+            The map, with its scores.
+
+        Raises
+        ------
+        InputError
+            If there are too few shared tokens, an option is out of its range, or a value is not finite.
+
+        Warns
+        -----
+        EmbgeomWarning
+            If least squares is asked for and the tokens do not determine a single map; the one of smallest
+            norm is returned.
+
+        Notes
+        -----
+        One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in
+        float64, and as many for the shuffled control; then an eigendecomposition or singular value
+        decomposition of d x d. Memory besides the matrices: 24 bytes for each of d_s^2 + d_s d_t + d_t^2
+        numbers or so, and up to 16,384 rows of the target for the scores; for "lle" the shared tokens' rows
+        of both models. Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of
+        the largest; float32 rows hold no more than that.
+
+        References
+        ----------
+        Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+        embeddings. COLM.
+        """
+        from embgeom.emb2emb.fitting import Options, fit
+
+        options = Options(
+            method=method,
+            center=bool(center),
+            normalize=bool(normalize),
+            ridge=ridge,
+            rank=rank,
+            scaled=bool(scaled),
+            k=k,
+            reg=reg,
+            held_out=held_out,
+            shuffle=bool(shuffle),
+            seed=seed,
+        )
+        norms = (source_norm, target_norm)
+        return fit(source, target, tokens, weights, norms, options, resolve_threads(threads), progress)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """d_s and d_t."""
+        return len(self.source_mean), len(self.target_mean)
+
+    @cached_property
+    def dual_matrix(self) -> FloatMatrix:
+        """The pseudo-inverse of A, transposed: (d_s, d_t).
+
+        Raises
+        ------
+        InputError
+            For ``method="lle"``.
+        """
+        if self.matrix is None:
+            raise InputError(
+                "transport 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
+                "'logits', or another method"
+            )
+        return np.asarray(np.linalg.pinv(self.matrix).T)
+
+    def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> FloatMatrix:
+        """Predict target rows (m, d_t) of tokens from their source rows (m, d_s): the means count."""
+        from embgeom.emb2emb.transport import carry_rows
+
+        deviations = np.asarray(rows, dtype=np.float64) - self.source_mean
+        return carry_rows(self, deviations, "primal", threads) + self.target_mean
+
+    @overload
+    def transfer(
+        self,
+        vectors: SteeringVector,
+        *,
+        transport: Transport = ...,
+        blocks: Mapping[int, int] | int | None = ...,
+        norm: float | SteeringVector | None = ...,
+        threads: int | None = ...,
+    ) -> SteeringVector: ...
+
+    @overload
+    def transfer(
+        self,
+        vectors: npt.NDArray[Any] | Sequence[Any],
+        *,
+        transport: Transport = ...,
+        norm: float | None = ...,
+        threads: int | None = ...,
+    ) -> npt.NDArray[np.float32]: ...
+
+    def transfer(
+        self,
+        vectors: SteeringVector | npt.NDArray[Any] | Sequence[Any],
+        *,
+        transport: Transport = "primal",
+        blocks: Mapping[int, int] | int | None = None,
+        norm: float | SteeringVector | None = None,
+        threads: int | None = None,
+    ) -> SteeringVector | npt.NDArray[np.float32]:
+        """Carry directions of the source's residual stream to the target's.
+
+        Parameters
+        ----------
+        vectors : SteeringVector, or array_like of shape (d_s,) or (m, d_s)
+            One direction or a stack of them; the means do not count, since directions are differences.
+        transport : {"primal", "dual", "logits"}
+            "primal" takes v A, as published, which treats v as an embedding. "dual" takes the
+            pseudo-inverse of A, transposed, which keeps logits where A fits exactly. "logits" asks for the
+            direction h of the target whose logits U_t h for the shared tokens are nearest to the source's
+            U_s v, by ridge regression: the same aim, without inverting A.
+        blocks : int or mapping of int to int, optional
+            For a `SteeringVector`: the block of the target for the source's only block, or for each of its
+            blocks; the same blocks by default. `embgeom.relative_depth` matches models of other depth.
+        norm : float or SteeringVector, optional
+            The norm that results are scaled to; or a target's vector, whose norms are taken block by block.
+        threads : int, optional
+            Threads for ``method="lle"``; every core available to the process by default.
+
+        Returns
+        -------
+        SteeringVector, or ndarray of float32 of shape (d_t,) or (m, d_t)
+            As `vectors` was given.
+
+        Raises
+        ------
+        InputError
+            If a width, a transport or a block does not fit, or a result to be scaled is zero.
+        """
+        from embgeom.emb2emb.transport import carry_array, carry_vector
+        from embgeom.steering import SteeringVector
+
+        if isinstance(vectors, SteeringVector):
+            return carry_vector(self, vectors, transport, blocks, norm, threads)
+        if blocks is not None or isinstance(norm, SteeringVector):
+            raise InputError("blocks= and the norms of a vector are for a SteeringVector, not for an array")
+        return carry_array(self, vectors, transport, norm, threads)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the map to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written, or its name does not end in ``.safetensors``.
+        """
+        from embgeom.emb2emb.saving import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Emb2Emb:
+        """Read a map that `save` wrote.
+
+        Raises
+        ------
+        LoadError
+            If the file cannot be read, is no map, or its parts do not fit each other.
+        """
+        from embgeom.emb2emb.saving import load
+
+        return load(path)
+
+    def summary(self) -> str:
+        """Return a few lines: what was fitted on what, and the scores beside those of shuffled pairs."""
+        lines = [repr(self)]
+        for name, scores in (("held out", self.scores), ("shuffled pairs", self.shuffled)):
+            if scores is not None:
+                lines.append(
+                    f"  {name}: R2 {scores.r2:.3f}, cosine {scores.cosine:.3f}, retrieval@1 "
+                    f"{scores.retrieval_at_1:.3f}, @10 {scores.retrieval_at_10:.3f} "
+                    f"({scores.tokens} tokens among {scores.candidates})"
+                )
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        names = self.provenance.get("names", ["source", "target"])
+        source, target = self.widths
+        return f"Emb2Emb({names[0]!r} -> {names[1]!r}, {self.method}, {source} -> {target})"

@@ -1,0 +1,103 @@
+"""The sums over a vocabulary from which a map is fitted: one pass over both matrices, by the kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._native import core
+from embgeom._progress import ProgressCallable
+from embgeom.emb2emb.rows import PreparedRows
+
+FloatMatrix = npt.NDArray[np.float64]
+FloatVector = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over pairs of rows x (d_x) and y (d_y), times their weights.
+
+    Attributes
+    ----------
+    xx, xy, yy : ndarray of float64, shapes (d_x, d_x), (d_x, d_y) and (d_y, d_y)
+        Sums of x x', x y' and y y'; of deviations from the means where `centered`.
+    x_mean, y_mean : ndarray of float64, shapes (d_x,) and (d_y,)
+        The weighted means; zero where not `centered`.
+    count : int
+        The number of pairs.
+    centered : bool
+        Whether the means were subtracted, so that a map has an intercept.
+    """
+
+    xx: FloatMatrix
+    xy: FloatMatrix
+    yy: FloatMatrix
+    x_mean: FloatVector
+    y_mean: FloatVector
+    count: int
+    centered: bool
+
+    @cached_property
+    def spectrum(self) -> tuple[FloatVector, FloatMatrix]:
+        """Eigenvalues of xx, ascending and none below zero, and its eigenvectors by column."""
+        values, vectors = np.linalg.eigh(self.xx)
+        return np.maximum(values, 0.0), vectors
+
+    def swapped(self) -> Moments:
+        """Return the moments of the pairs (y, x)."""
+        return Moments(self.yy, self.xy.T, self.xx, self.y_mean, self.x_mean, self.count, self.centered)
+
+
+def gather(
+    source: PreparedRows,
+    target: PreparedRows,
+    *,
+    weights: FloatVector | None,
+    center: bool,
+    threads: int,
+    progress: ProgressCallable | None,
+) -> Moments:
+    """Add up the moments of paired rows.
+
+    Parameters
+    ----------
+    source, target : PreparedRows
+        Row i of both belongs to one token.
+    weights : ndarray of float64, shape (n,), optional
+        How much each pair counts; with mean 1, so that sums compare with those of equal weights.
+    center : bool
+        Whether to subtract the weighted means.
+    threads : int
+        Threads to use.
+    progress : callable, optional
+        Told ``(phase, done, total)``.
+
+    Returns
+    -------
+    Moments
+        Of the rows as the options of `PreparedRows` change them.
+    """
+    xx, xy, yy, x_sum, y_sum = core.paired_products(
+        source.matrix,
+        target.matrix,
+        source.rows,
+        target.rows,
+        x_factors=source.factors,
+        y_factors=target.factors,
+        roots=None if weights is None else np.sqrt(weights),
+        threads=threads,
+        progress=progress,
+    )
+    xx, xy, yy = source.fold_both(xx, source), source.fold_both(xy, target), target.fold_both(yy, target)
+    total = float(len(source.rows)) if weights is None else float(weights.sum())
+    x_mean, y_mean = source.fold(x_sum) / total, target.fold(y_sum) / total
+    if center:
+        xx -= total * np.outer(x_mean, x_mean)
+        xy -= total * np.outer(x_mean, y_mean)
+        yy -= total * np.outer(y_mean, y_mean)
+    else:
+        x_mean, y_mean = np.zeros_like(x_mean), np.zeros_like(y_mean)
+    return Moments(xx, xy, yy, x_mean, y_mean, len(source.rows), center)

@@ -1,0 +1,87 @@
+"""The final norm of a model, read from its checkpoint alone."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+from embgeom.emb2emb.final_norm import FinalNorm, Kind
+from embgeom.errors import LoadError
+from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
+from embgeom.loading.folder import read_json
+from embgeom.loading.source import find_source
+
+# The end of the weight's name, outside of any block.
+_NAMES = (
+    "ln_f.weight",
+    "final_layer_norm.weight",
+    "final_layernorm.weight",
+    "norm_f.weight",
+    "ln_out.weight",
+    "norm.weight",
+)
+_ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|encoder")
+# Whose norms multiply with 1 + weight.
+_PLUS_ONE = re.compile(r"gemma|qwen3_next|qwen3_5")
+
+
+def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
+    """Load the weight of the norm between a model's last block and its unembedding.
+
+    Parameters
+    ----------
+    model : str or path-like
+        A folder, a bundled example or a Hugging Face id, as in `embgeom.load`.
+    **options
+        ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``progress``, as in `embgeom.load`.
+
+    Returns
+    -------
+    FinalNorm
+        To be folded into the rows of the unembedding by `embgeom.Emb2Emb.fit`. It centers where the
+        checkpoint holds a bias for it, as LayerNorms have and RMSNorms have not.
+
+    Raises
+    ------
+    LoadError
+        If the model cannot be read, or has no final norm under a name that is known.
+
+    Notes
+    -----
+    Gemma's norms, and those of its kin, multiply with 1 + weight; config.json's ``model_type`` tells.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> small, large = (embgeom.load_final_norm(folder) for folder in embgeom.examples.pair())
+    >>> small.weight.shape, small.centers, large.weight.shape, large.centers
+    ((128,), True, (192,), False)
+    """
+    source = find_source(model, **options)
+    checkpoint = open_checkpoint(source)
+    name = _weight_name(checkpoint)
+    weight = checkpoint.file(name).read(name)
+    path = source.find("config.json")
+    config = {} if path is None else read_json(path)
+    kind: Kind = "rms_norm"
+    if name.removesuffix("weight") + "bias" in checkpoint.names:
+        kind = "layer_norm"
+    elif _PLUS_ONE.match(str(config.get("model_type", ""))):
+        kind = "rms_norm_plus_one"
+    return FinalNorm.of(weight, kind)
+
+
+def _weight_name(checkpoint: Checkpoint) -> str:
+    for end in _NAMES:
+        found = [
+            name
+            for name in checkpoint.names
+            if (name == end or name.endswith("." + end)) and not _ELSEWHERE.search(name)
+        ]
+        if len(found) == 1:
+            return found[0]
+    raise LoadError(
+        f"{checkpoint.where} holds no final norm under a name that is known ({', '.join(_NAMES)}); "
+        "make one with embgeom.FinalNorm.of(weight, kind)"
+    )
