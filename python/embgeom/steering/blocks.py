@@ -1,0 +1,230 @@
+"""Where a model keeps its transformer blocks, whatever its layout."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from embgeom.errors import InputError
+
+# Paths as they end, best first: in a model that sees or hears, the blocks of the language model are meant.
+_KNOWN = (
+    "language_model.model.layers",
+    "language_model.layers",
+    "text_model.layers",
+    "model.decoder.layers",
+    "decoder.layers",
+    "transformer.h",
+    "gpt_neox.layers",
+    "transformer.blocks",
+    "backbone.layers",
+    "model.layers",
+    "layers",
+    "h",
+    "blocks",
+)
+_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "norm_f", "final_layernorm", "layer_norm")
+_WAY_OUT = 'say where they are: block_list="path.to.the.list", or the torch.nn.ModuleList itself'
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """The blocks of a model and what stands around them.
+
+    Attributes
+    ----------
+    blocks : torch.nn.ModuleList
+        The blocks, in the order in which they run.
+    path : str
+        The list's name in the model, such as ``"model.layers"``.
+    stack : torch.nn.Module
+        The module that holds the list: its forward pass runs the blocks.
+    above : tuple of torch.nn.Module
+        The modules from the model itself down to `stack`, both included.
+    width : int or None
+        The width of the residual stream; None where the model's config does not tell.
+    """
+
+    blocks: Any
+    path: str
+    stack: Any
+    above: tuple[Any, ...]
+    width: int | None
+
+    def numbers(self, blocks: int | Iterable[int] | None) -> list[int]:
+        """Return numbers of blocks in ascending order, each checked against the model; None means all.
+
+        Raises
+        ------
+        InputError
+            If one is no whole number or the model has no such block, or there is none.
+        """
+        if blocks is None:
+            return list(range(len(self.blocks)))
+        numbers = sorted(set(block_numbers(blocks)))
+        if numbers[-1] >= len(self.blocks):
+            raise InputError(
+                f"there is no block {numbers[-1]}: the model has {len(self.blocks)} blocks at {self.path}, "
+                f"0 to {len(self.blocks) - 1}"
+            )
+        return numbers
+
+
+def block_numbers(blocks: int | Iterable[int]) -> list[int]:
+    """Return the numbers of blocks as a list, of one number or of several.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one is no whole number from 0 on.
+    """
+    try:
+        given = list(blocks) if isinstance(blocks, Iterable) else [blocks]
+        numbers = [operator.index(block) for block in given]
+    except TypeError:
+        raise InputError(f"blocks = {blocks!r} must be a number of a block or several of them") from None
+    if not numbers:
+        raise InputError("blocks is empty; name one block at least, or leave it out")
+    if min(numbers) < 0:
+        raise InputError(f"block {min(numbers)} is no number of a block; blocks are counted from 0")
+    return numbers
+
+
+def need_torch() -> Any:
+    """Return the module torch.
+
+    Raises
+    ------
+    InputError
+        If it is not installed.
+    """
+    try:
+        import torch
+    except ImportError:
+        raise InputError('steering a model needs PyTorch: pip install "embgeom[steer]"') from None
+    return torch
+
+
+def find(model: Any, block_list: Any = None) -> Layout:
+    """Find the transformer blocks of a causal language model.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A model of transformers, or a wrapper around one, such as PEFT's.
+    block_list : str or torch.nn.ModuleList, optional
+        The blocks, or their path in the model, where they are not found by themselves.
+
+    Returns
+    -------
+    Layout
+        The blocks, the module that runs them, and the width.
+
+    Raises
+    ------
+    InputError
+        If `model` is no module, is compiled or an encoder with a decoder, or its blocks are not found.
+
+    Notes
+    -----
+    A list at a path that is usual for blocks and as long as the config says comes first, then the only
+    list of that length, then the only list at a usual path.
+
+    Examples
+    --------
+    >>> from transformers import GPT2Config, GPT2LMHeadModel
+    >>> from embgeom.steering.blocks import find
+    >>> model = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=8, n_head=2, vocab_size=16))
+    >>> layout = find(model)
+    >>> layout.path, len(layout.blocks), layout.width
+    ('transformer.h', 3, 8)
+    """
+    torch = need_torch()
+    if not isinstance(model, torch.nn.Module):
+        raise InputError(
+            f"a {type(model).__name__} cannot be steered: give the model itself, a torch.nn.Module such as "
+            "transformers.AutoModelForCausalLM.from_pretrained returns"
+        )
+    if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
+        raise InputError("a compiled model cannot be steered: give the model as it was before torch.compile")
+    if getattr(config_of(model), "is_encoder_decoder", False):
+        raise InputError(
+            f"{type(model).__name__} has an encoder and a decoder; only causal models are steered"
+        )
+    lists = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
+    path = _given(lists, block_list) if block_list is not None else _found(model, lists)
+    names = path.split(".")[:-1]
+    above = tuple(model.get_submodule(".".join(names[:depth])) for depth in range(len(names) + 1))
+    return Layout(lists[path], path, above[-1], above, _width(above))
+
+
+def config_of(model: Any) -> Any:
+    """Return the config of a model's language part, or None where it has none."""
+    config: Any = getattr(model, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def unembedding(model: Any) -> Any:
+    """Return a model's unembedding matrix, a tensor of shape (V, d).
+
+    Raises
+    ------
+    InputError
+        If the model has none.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if head is None or not hasattr(head, "weight"):
+        raise InputError(f"{type(model).__name__} has no unembedding; load it as a causal language model")
+    return head.weight
+
+
+def final_norm(layout: Layout) -> Any:
+    """Return the norm between the last block and the unembedding, or None where the model has none."""
+    found = (getattr(layout.stack, name, None) for name in _FINAL_NORMS)
+    return next((norm for norm in found if norm is not None), None)
+
+
+def _given(lists: dict[str, Any], block_list: Any) -> str:
+    """Return the path of the list that the user gave."""
+    for path, modules in lists.items():
+        if modules is block_list or path == block_list:
+            return path
+    shown = repr(block_list) if isinstance(block_list, str) else f"the {type(block_list).__name__} given"
+    known = ", ".join(lists) or "none"
+    raise InputError(f"block_list: {shown} is no ModuleList in the model; its lists are: {known}")
+
+
+def _found(model: Any, lists: dict[str, Any]) -> str:
+    """Return the path of the list that holds the blocks, as far as names and lengths tell."""
+    depth = getattr(config_of(model), "num_hidden_layers", None)
+    deep = [path for path, modules in lists.items() if len(modules) == depth]
+    if (usual := _usual(deep)) is not None:
+        return usual
+    if len(deep) == 1:
+        return deep[0]
+    if not deep and (usual := _usual(list(lists))) is not None:
+        return usual
+    shown = ", ".join(f"{path} ({len(modules)})" for path, modules in lists.items()) or "none"
+    raise InputError(
+        f"the blocks of {type(model).__name__} are not found among its lists of modules, which are: {shown}; "
+        + _WAY_OUT
+    )
+
+
+def _usual(paths: list[str]) -> str | None:
+    """Return the path with the best of the usual endings, if it is the only one with that ending."""
+    for known in _KNOWN:
+        ending = [path for path in paths if f".{path}".endswith(f".{known}")]
+        if ending:
+            return ending[0] if len(ending) == 1 else None
+    return None
+
+
+def _width(above: tuple[Any, ...]) -> int | None:
+    for module in reversed(above):
+        width = getattr(config_of(module), "hidden_size", None)
+        if isinstance(width, int):
+            return width
+    return None

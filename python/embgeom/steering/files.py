@@ -1,0 +1,162 @@
+"""Steering vectors as files: what they say of themselves, whatever the format."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._numbers import whole_number
+from embgeom._writing import write_file
+from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
+from embgeom.loading.folder import parse_json, unreadable
+from embgeom.steering import gguf_file, pt_file, tensors_file
+from embgeom.steering.vector import SteeringVector
+
+FORMAT = "embgeom.steering_vector"
+VERSION = 1
+CONVENTION = "added to the output of block i, counted from 0"
+
+# Names of tensors that say no more than a number of a block. A name like "hidden_states.3" is not among them:
+# hidden states are counted from the embeddings on, so it means another place.
+_NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d+)")
+
+Header = dict[str, str]
+Tensors = Mapping[Any, npt.NDArray[np.float32]]
+
+
+class _Format(NamedTuple):
+    write: Callable[[Path, Header, dict[int, npt.NDArray[np.float32]]], None]
+    read: Callable[[Path], tuple[Header, Tensors]]
+
+
+_FORMATS = {
+    ".safetensors": _Format(tensors_file.write, tensors_file.read),
+    ".pt": _Format(pt_file.write, pt_file.read),
+    ".gguf": _Format(gguf_file.write, gguf_file.read),
+}
+
+
+def save_vector(vector: SteeringVector, path: str | PathLike[str]) -> None:
+    """Write a vector as a file; see `SteeringVector.save`."""
+    target = _path(path, OutputError)
+    write, header = _FORMATS[target.suffix].write, _header(vector)
+    write_file(target, lambda partial: write(partial, header, vector.directions))
+
+
+def load_vector(path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:
+    """Read a vector from a file; see `SteeringVector.load`."""
+    if block is not None:
+        block = whole_number(block, "block", 0)
+    file = _path(path, LoadError)
+    try:
+        with file.open("rb"):
+            pass
+    except OSError as error:
+        raise unreadable(file, error) from error
+    header, tensors = _FORMATS[file.suffix].read(file)
+    provenance = _provenance(header, file)
+    try:
+        return SteeringVector(_by_block(tensors, file, block), header.get("model", ""), provenance)
+    except InputError as error:
+        raise LoadError(f"{file} holds no steering vector: {error}") from error
+
+
+def _path(path: str | PathLike[str], kind: type[EmbgeomError]) -> Path:
+    """Return the path, or say which suffixes there are."""
+    try:
+        file = Path(path).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise kind(f"{path!r} is no path of a file: {error}") from error
+    if file.suffix not in _FORMATS:
+        raise kind(
+            f"{file} has the suffix {file.suffix!r}, which says no format; name a file in "
+            f"{', '.join(_FORMATS)}"
+        )
+    return file
+
+
+def _header(vector: SteeringVector) -> Header:
+    try:
+        vector.model.encode("utf-8")
+        provenance = json.dumps(vector.provenance)
+    except (TypeError, ValueError, RecursionError, AttributeError) as error:
+        raise InputError(
+            f"the model's name and the provenance cannot be written: {error}; a name is a string, and a "
+            "provenance a dict of strings, numbers, lists and dicts"
+        ) from error
+    return {
+        "format": FORMAT,
+        "format_version": str(VERSION),
+        "layers": CONVENTION,
+        "model": vector.model,
+        "provenance": provenance,
+    }
+
+
+def _provenance(header: Header, file: Path) -> dict[str, Any]:
+    """Return the provenance, and refuse what a later version may have changed."""
+    if header.get("format") != FORMAT:
+        return {"imported_from": file.name}
+    if header.get("format_version") != str(VERSION):
+        raise LoadError(
+            f"{file} is of format version {header.get('format_version')!r}, and this embgeom reads "
+            f"version {VERSION}; upgrade embgeom"
+        )
+    if header.get("layers") != CONVENTION:
+        raise LoadError(
+            f"{file} says of its directions {header.get('layers')!r}; only those {CONVENTION!r} are read"
+        )
+    provenance = parse_json(header.get("provenance", "").encode(), f"the provenance in {file}")
+    if not isinstance(provenance, dict):
+        raise LoadError(f"the provenance in {file} is a JSON {type(provenance).__name__}, not an object")
+    return provenance
+
+
+def _by_block(tensors: Tensors, file: Path, block: int | None) -> dict[int, npt.NDArray[np.float32]]:
+    """Return the directions by block: as their names say, or the only one by `block`."""
+    blocks = {name: _block(name) for name in tensors}
+    unclear = [name for name, found in blocks.items() if found is None]
+    if unclear and len(tensors) > 1:
+        raise LoadError(
+            f"{file} holds {unclear[0]!r} among {len(tensors)} tensors, which names no block; "
+            f"the directions are to be named 'direction.<block>' ({CONVENTION})"
+        )
+    if unclear and block is None:
+        raise LoadError(f"{file} holds one direction and does not say of which block; pass block=")
+    if not unclear and block is not None:
+        named = ", ".join(map(str, blocks.values()))
+        raise LoadError(
+            f"{file} says itself that its blocks are {named}; leave out block={block}, "
+            "and choose among them with SteeringVector.at"
+        )
+    directions: dict[int, npt.NDArray[np.float32]] = {}
+    for name, tensor in tensors.items():
+        place = blocks[name] if block is None else block
+        if place is None or place in directions:
+            raise LoadError(f"{file} holds two directions for block {place}, one of them as {name!r}")
+        directions[place] = _row(tensor, name, file)
+    return directions
+
+
+def _block(name: Any) -> int | None:
+    if isinstance(name, int) and not isinstance(name, bool):
+        return name
+    found = _NAME.fullmatch(name) if isinstance(name, str) else None
+    return int(found[1]) if found else None
+
+
+def _row(tensor: npt.NDArray[np.float32], name: Any, file: Path) -> npt.NDArray[np.float32]:
+    """Return a direction as (d,); dimensions of length 1 before that, as of a batch, are dropped."""
+    if tensor.ndim == 0 or tensor.size != tensor.shape[-1]:
+        raise LoadError(
+            f"{name!r} in {file} has shape {tensor.shape}, and a direction is (d,); "
+            "save the row of each block as a tensor of its own, under the block's number"
+        )
+    return tensor.reshape(-1)

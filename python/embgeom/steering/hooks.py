@@ -1,0 +1,241 @@
+"""Adding a steering vector to the residual stream while a model runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embgeom._numbers import real_number
+from embgeom.errors import InputError
+from embgeom.steering.blocks import Layout, block_numbers, find, need_torch
+from embgeom.steering.positions import Chosen, chooser
+from embgeom.steering.watching import View, Watch
+
+if TYPE_CHECKING:
+    from embgeom.steering.vector import Direction, SteeringVector
+
+
+def apply(
+    vector: SteeringVector,
+    model: Any,
+    scale: float | Mapping[int, float] = 1.0,
+    *,
+    blocks: int | Iterable[int] | None = None,
+    positions: Any = "all",
+    generated: bool = True,
+    block_list: Any = None,
+) -> Handle:
+    """Add the vector to a model's residual stream, until the handle is removed.
+
+    Parameters
+    ----------
+    vector : SteeringVector
+        What is added. As a method, `SteeringVector.apply`, the vector is `self`.
+    model : torch.nn.Module
+        A causal language model of transformers, or a wrapper around it, on any devices. Steer it before it
+        is compiled.
+    scale : float, or mapping of int to float
+        The factor of every direction, or of each block's.
+    blocks : int or iterable of int, optional
+        Only these blocks of the vector. A vector with a single direction may be put at others.
+    positions : {"all", "generated"} or bool array_like, shape (batch, prompt length) or (prompt length,)
+        ``"all"``: each token of the prompt and each generated one. ``"generated"``: from the prompt's last
+        token on, since that one makes the first new token. Or a mask over the columns of the prompt,
+        padding included. Padding is never steered.
+    generated : bool
+        With a mask: whether the tokens after the prompt are steered, too.
+    block_list : str or torch.nn.ModuleList, optional
+        The blocks, or their path in the model, where they are not found by themselves.
+
+    Returns
+    -------
+    Handle
+        At work already. ``with vector.apply(model): ...`` removes it in the end whatever happens;
+        ``handle.remove()`` does otherwise.
+
+    Raises
+    ------
+    InputError
+        If the widths differ, the model has no such block, its blocks are not found, or an option is
+        unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
+        what the model's dtype holds.
+
+    Notes
+    -----
+    The attention mask that the model receives tells padding; without one every position counts, as it
+    does for the model. ``inputs_embeds`` are positions like tokens. Inside ``generate`` all holds with and
+    without a cache, in beams, samples and chunks. Where the model is called by other means, a call with an
+    empty cache is a prompt and a call with a filled one goes on from it; so in a loop of one's own without
+    a cache ``"generated"`` would start at each call's last token: a mask with `generated` says it instead.
+
+    Several vectors in one model add up. The hidden states that a model returns are the steered ones.
+    Gradients pass. While a vector is at work, ``generate`` compiles nothing.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> folder = embgeom.examples.pair().small
+    >>> model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    >>> joy = embgeom.SteeringVector.from_words(folder, [" happy"], [" sad"], blocks=2)
+    >>> prompt = tokenizer("Once upon a time", return_tensors="pt")
+    >>> with joy.apply(model, 2.0) as handle:
+    ...     steered = model.generate(**prompt, max_new_tokens=3, do_sample=False)
+    >>> handle.active
+    False
+    """
+    layout = find(model, block_list)
+    if layout.width is not None and layout.width != vector.width:
+        raise InputError(
+            f"the vector has width {vector.width}, the residual stream of {type(model).__name__} "
+            f"{layout.width}: it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
+        )
+    directions = _placed(vector, blocks)
+    layout.numbers(directions)
+    factors = _factors(scale, list(directions))
+    scaled = {block: direction * np.float32(factors[block]) for block, direction in directions.items()}
+    return Handle(layout, scaled, chooser(positions, generated))
+
+
+def remove_all(model: Any, block_list: Any = None) -> None:
+    """Remove every vector that is at work in a model, those whose handles are lost included.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        The model.
+    block_list : str or torch.nn.ModuleList, optional
+        Where its blocks are, as it was given to `SteeringVector.apply`.
+
+    Raises
+    ------
+    InputError
+        If the model's blocks are not found.
+    """
+    for handle in Watch.of(find(model, block_list)).subscribers:
+        handle.remove()
+
+
+class Handle:
+    """A vector at work in a model, until `remove` or the end of a ``with`` block.
+
+    Attributes
+    ----------
+    blocks : tuple of int
+        The blocks whose output it changes.
+    active : bool
+        Whether it is still at work.
+    """
+
+    def __init__(self, layout: Layout, directions: dict[int, Direction], chosen: Chosen) -> None:
+        self.blocks = tuple(directions)
+        self.active = True
+        self._choose = chosen
+        self._chosen: tuple[View | None, Any] = (None, None)
+        self._watch = Watch.of(layout)
+        self._undo: list[Callable[[], None]] = []
+        try:
+            self._watch.subscribe(self)
+            for block, direction in directions.items():
+                hook = self._adder(block, direction)
+                # Before other hooks, so that whoever records the block's output records what goes on from it.
+                self._undo.append(layout.blocks[block].register_forward_hook(hook, prepend=True).remove)
+        except BaseException:
+            self.remove()
+            raise
+
+    def remove(self) -> None:
+        """End it: the model is as it was before, but for other vectors. May be called again."""
+        self.active = False
+        while self._undo:
+            self._undo.pop()()
+        self._watch.unsubscribe(self)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def __repr__(self) -> str:
+        return f"Handle(blocks {', '.join(map(str, self.blocks))}, {'active' if self.active else 'removed'})"
+
+    def _adder(self, block: int, direction: Direction) -> Callable[..., Any]:
+        """Return the hook that adds a direction to a block's output."""
+        ready = need_torch().from_numpy(direction)
+
+        def add(_block: Any, _args: Any, output: Any) -> Any:
+            nonlocal ready
+            hidden = output[0] if isinstance(output, tuple) else output
+            if getattr(hidden, "ndim", 0) != 3 or hidden.shape[-1] != len(direction):
+                raise InputError(
+                    f"block {block} gives a {type(hidden).__name__} of shape "
+                    f"{tuple(getattr(hidden, 'shape', ()))}, not (batch, length, {len(direction)})"
+                )
+            if ready.device != hidden.device or ready.dtype != hidden.dtype:
+                ready = _converted(direction, block, hidden)
+            steered = self._where_chosen(hidden, hidden + ready)
+            return (steered, *output[1:]) if isinstance(output, tuple) else steered
+
+        return add
+
+    def _where_chosen(self, hidden: Any, steered: Any) -> Any:
+        """Return `steered` at the positions that are steered, `hidden` elsewhere."""
+        view = self._watch.view
+        if view is None:
+            raise InputError(
+                "the blocks ran outside the model's forward pass, so nothing tells their positions"
+            )
+        seen, chosen = self._chosen
+        if seen is not view:
+            chosen = self._choose(view)
+            self._chosen = (view, chosen)
+        if (view.batch, view.length) != tuple(hidden.shape[:2]):
+            raise InputError(
+                f"a block gives {tuple(hidden.shape[:2])} positions, but the model got {view.batch} "
+                f"sequences of {view.length}; such a model cannot be steered"
+            )
+        if chosen is None:
+            return steered
+        return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
+
+
+def _placed(vector: SteeringVector, blocks: int | Iterable[int] | None) -> dict[int, Direction]:
+    """Return the direction for each block that is to be steered."""
+    if blocks is None:
+        return vector.directions
+    wanted = sorted(set(block_numbers(blocks)))
+    if len(vector.directions) == 1:
+        (direction,) = vector.directions.values()
+        return dict.fromkeys(wanted, direction)
+    return vector.at(wanted).directions
+
+
+def _factors(scale: float | Mapping[int, float], blocks: list[int]) -> dict[int, float]:
+    """Return the factor for each block."""
+    if not isinstance(scale, Mapping):
+        scale = dict.fromkeys(blocks, scale)
+    if odd := sorted(set(blocks) ^ set(scale)):
+        lacks = "has no number for" if odd[0] in blocks else "has a number for"
+        raise InputError(
+            f"scale {lacks} block {odd[0]}; the blocks steered are {', '.join(map(str, blocks))}"
+        )
+    factors = {block: real_number(scale[block], "scale") for block in blocks}
+    if wrong := [factor for factor in factors.values() if not math.isfinite(factor)]:
+        raise InputError(f"scale = {wrong[0]} is not finite")
+    return factors
+
+
+def _converted(direction: Direction, block: int, hidden: Any) -> Any:
+    """Return a direction as a tensor of the device and dtype of a block's output."""
+    torch = need_torch()
+    largest = float(np.abs(direction).max())
+    if largest > torch.finfo(hidden.dtype).max:
+        raise InputError(
+            f"the scaled direction of block {block} reaches {largest:.3g}, more than {hidden.dtype} holds; "
+            "use a smaller scale, or load the model in bfloat16"
+        )
+    return torch.from_numpy(direction).to(device=hidden.device, dtype=hidden.dtype)

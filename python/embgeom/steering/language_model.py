@@ -1,0 +1,93 @@
+"""A causal language model with its tokenizer, by the names that users give to models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from embgeom import examples
+from embgeom.errors import InputError, LoadError
+
+
+class LanguageModel(NamedTuple):
+    """A model of transformers and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_language_model(
+    name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+) -> LanguageModel:
+    """Load a whole causal language model, ready to be steered.
+
+    Parameters
+    ----------
+    name : str or path-like
+        A Hugging Face folder or id, or ``example:small`` or ``example:large``.
+    revision : str, optional
+        Branch, tag or commit of an id.
+    local_files_only : bool
+        Whether to use what the cache holds and fetch nothing.
+
+    Returns
+    -------
+    LanguageModel
+        ``model``, in evaluation mode, and ``tokenizer``. Half precision becomes float32 where there is no
+        accelerator to compute in it.
+
+    Raises
+    ------
+    InputError
+        If torch or transformers is not installed.
+    LoadError
+        If the model cannot be found or read.
+
+    Examples
+    --------
+    >>> from embgeom.steering import load_language_model
+    >>> model, tokenizer = load_language_model("example:small")
+    >>> model.config.num_hidden_layers, len(tokenizer)
+    (4, 4096)
+    """
+    try:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise InputError(
+            f'steering needs torch and transformers ({error}): pip install "embgeom[steer]"'
+        ) from error
+    where = str(name)
+    if not Path(where).exists() and (folder := examples.resolve(where)) is not None:
+        where = str(folder)
+    options: dict[str, Any] = {"local_files_only": local_files_only}
+    if revision is not None:
+        options["revision"] = revision
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    dtype = "auto" if device == "cuda" else torch.float32
+    try:
+        with _silent_transformers():
+            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
+            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+    except Exception as error:
+        # What transformers raises for a damaged folder is not documented.
+        first = str(error).strip().splitlines() or [type(error).__name__]
+        raise LoadError(f"{name} cannot be loaded as a causal language model: {first[0]}") from error
+    return LanguageModel(model.eval().to(device), tokenizer)
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """Keep transformers from drawing bars that nobody asked for."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

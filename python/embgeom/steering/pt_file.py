@@ -1,0 +1,116 @@
+"""Steering vectors as PyTorch files: a plain dict of tensors and strings."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import InputError, LoadError
+
+# Where the directions are, in files that say more than them: ours, and those of steering-vectors.
+_WRAPPERS = ("directions", "layer_activations")
+_ADDED_TO_BLOCKS = "decoder_block"
+
+
+def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[np.float32]]) -> None:
+    """Write ``{"directions": {block: tensor}, ...}``, the rest of it the header.
+
+    Raises
+    ------
+    InputError
+        If torch is not installed.
+    """
+    torch = _torch(path)
+    tensors = {block: torch.tensor(direction) for block, direction in directions.items()}
+    # Written straight to a file, the archive would bear that file's temporary name inside.
+    stream = io.BytesIO()
+    torch.save({**header, "directions": tensors}, stream)
+    path.write_bytes(stream.getvalue())
+
+
+def read(path: Path) -> tuple[dict[str, str], dict[Any, npt.NDArray[np.float32]]]:
+    """Return the header and the tensors by name; a tensor alone has the name ``"tensor"``.
+
+    Raises
+    ------
+    LoadError
+        If the file is no PyTorch file, or holds anything but tensors and plain values.
+    InputError
+        If torch is not installed.
+    """
+    torch, content = _torch(path), _load(path)
+    if isinstance(content, torch.Tensor):
+        content = {"tensor": content}
+    if not isinstance(content, Mapping):
+        raise LoadError(f"{path} holds a {type(content).__name__}; a table {{block: tensor}} is looked for")
+    header = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, str)}
+    _check_layer_type(header, path)
+    tensors = next((content[name] for name in _WRAPPERS if name in content), None)
+    if tensors is None:
+        tensors = {key: value for key, value in content.items() if key not in header}
+    if isinstance(tensors, torch.Tensor):
+        tensors = {"tensor": tensors}
+    if not isinstance(tensors, Mapping):
+        raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{block: tensor}}")
+    return header, {name: _array(tensor, name, path) for name, tensor in tensors.items()}
+
+
+def _torch(path: Path) -> Any:
+    try:
+        import torch
+    except ImportError as error:
+        raise InputError(
+            f'{path} is a PyTorch file, which needs torch: pip install "embgeom[steer]", or take .safetensors'
+        ) from error
+    return torch
+
+
+def _load(path: Path) -> Any:
+    import torch
+
+    try:
+        with warnings.catch_warnings():
+            # Of files by other picklers torch says that it may not read them; then an error says so.
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise LoadError(
+            f"{path} is damaged, or holds objects that run code when they are loaded, so it was not loaded. "
+            "If you trust it, load it with the library that wrote it and save its tensors by "
+            "torch.save({block: tensor}, path)"
+        ) from error
+    except Exception as error:
+        # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
+        first_line = next(iter(str(error).splitlines()), "no message")
+        raise LoadError(
+            f"{path} cannot be read as a PyTorch file ({type(error).__name__}: {first_line}); fetch it again"
+        ) from error
+
+
+def _check_layer_type(header: dict[str, str], path: Path) -> None:
+    kind = header.get("layer_type", _ADDED_TO_BLOCKS)
+    if kind != _ADDED_TO_BLOCKS:
+        raise LoadError(
+            f"{path} is for the outputs of layers of type {kind!r}; only directions for whole blocks "
+            f"({_ADDED_TO_BLOCKS!r}) are steering vectors here"
+        )
+
+
+def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
+        what = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
+        raise LoadError(f"{name!r} in {path} is {what}; a direction is a tensor of floating-point numbers")
+    try:
+        array: npt.NDArray[np.float32] = tensor.detach().float().numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise LoadError(f"{name!r} in {path} is no plain tensor: {error}") from error
+    return array

@@ -1,0 +1,254 @@
+"""Steering vectors from contrastive pairs of texts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._numbers import whole_number
+from embgeom._progress import Progress, reporter
+from embgeom.errors import InputError
+from embgeom.steering.blocks import find
+from embgeom.steering.pairs import Pair, check_pairs, digest
+from embgeom.steering.reading import Read, Reader, Text, check_read, evaluating, longest_text, tokenize
+from embgeom.steering.vector import SteeringVector
+from embgeom.steering.versions import versions
+
+Method = Literal["mean", "pca"]
+
+
+def train(
+    model: Any,
+    tokenizer: Any,
+    pairs: Iterable[Sequence[str]],
+    *,
+    blocks: int | Iterable[int] | None = None,
+    method: Method = "mean",
+    read: Read = "last",
+    batch_size: int = 8,
+    normalize: bool = False,
+    add_special_tokens: bool = True,
+    name: str | None = None,
+    block_list: Any = None,
+    progress: Progress = False,
+) -> SteeringVector:
+    """Make a vector from pairs of texts that differ in what is to be steered.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model, on any device and of any floating dtype.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer. It need not have a padding token, and is not changed.
+    pairs : iterable of (str, str)
+        A positive and a negative text each, such as `embgeom.steering.pairs.read_pairs` reads.
+    blocks : int or iterable of int, optional
+        The blocks to read and give directions for, counted from 0; all by default.
+    method : {"mean", "pca"}
+        ``"mean"``: the mean of positive minus negative. ``"pca"``: the first principal component of these
+        differences, not centered (centering would take away the mean, which is what is wanted), which is
+        that of the differences together with their negatives. Its sign is such that positive texts lie
+        higher on the average, its length the root mean square of the differences' projections on it; so
+        scale 1 means much the same for both methods.
+    read : {"last", "mean", "answer"} or negative int
+        Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
+        over those after the beginning that the two texts of the pair share; or at the token at that place
+        from the end. The means leave out tokens that the tokenizer adds by itself.
+    batch_size : int
+        Texts in one forward pass. It has no effect on the result but by rounding.
+    normalize : bool
+        Scale each direction to norm 1.
+    add_special_tokens : bool
+        Let the tokenizer add its special tokens; False for texts that hold them, as chat templates do.
+    name : str, optional
+        What to call the model; by default what it was loaded as.
+    block_list : str or torch.nn.ModuleList, optional
+        The blocks, or their path in the model, where they are not found by themselves.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    SteeringVector
+        With a direction for each of `blocks`. Its provenance holds the options, the number of pairs and
+        their SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for
+        ``"pca"`` also the share of the differences' squares that each direction explains.
+
+    Raises
+    ------
+    InputError
+        If an option is unknown, a pair is not two texts, a text is too short to be read there or longer
+        than the model reads, the model gives NaN or infinity, or its blocks are not found.
+
+    Notes
+    -----
+    Two forward passes for each `batch_size` pairs, up to the last of `blocks`. Differences are summed in
+    float64; ``"pca"`` keeps them, 4 bytes for each pair, block and column, and solves an eigenproblem of
+    the smaller of pairs and width for each block. The model is in eval mode meanwhile. Vectors at work in
+    the model act while it is read.
+
+    References
+    ----------
+    Rimsky et al. (2024). Steering Llama 2 via contrastive activation addition. ACL.
+    Zou et al. (2023). Representation engineering. arXiv:2310.01405.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> folder = embgeom.examples.pair().small
+    >>> model = AutoModelForCausalLM.from_pretrained(folder)
+    >>> pairs = [("Tom was happy.", "Tom was sad."), ("They laughed.", "They cried.")]
+    >>> embgeom.SteeringVector.train(
+    ...     model, AutoTokenizer.from_pretrained(folder), pairs, blocks=[1, 2], name="small"
+    ... )
+    SteeringVector('small', blocks 1, 2, width 128)
+    """
+    texts = check_pairs(pairs)
+    if method not in ("mean", "pca"):
+        raise InputError(f'method = {method!r} is unknown: use "mean" or "pca"')
+    size = whole_number(batch_size, "batch_size", 1)
+    layout = find(model, block_list)
+    numbers = layout.numbers(blocks)
+    tokens = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model))
+    reader = Reader(model, layout, numbers)
+    gather = _Sum() if method == "mean" else _Principal(len(texts))
+    with evaluating(model), reporter(progress, "train") as report:
+        # The longest texts come first: a batch too large for the memory fails at once.
+        order = sorted(range(len(tokens)), key=lambda pair: -_length(tokens[pair]))
+        for start in range(0, len(order), size):
+            batch = order[start : start + size]
+            positive, negative = (reader([tokens[pair][side] for pair in batch]) for side in (0, 1))
+            gather.add(_checked(positive - negative, numbers, batch))
+            if report is not None:
+                report("pairs", min(start + size, len(order)), len(order))
+    directions, measured = gather.directions()
+    if normalize:
+        directions = _unit(directions, numbers)
+    return SteeringVector(
+        {block: direction.astype(np.float32) for block, direction in zip(numbers, directions, strict=True)},
+        name or _name(model),
+        {
+            "made_by": "train",
+            "method": method,
+            "read": read,
+            "normalize": bool(normalize),
+            "add_special_tokens": bool(add_special_tokens),
+            **{what: dict(zip(map(str, numbers), values, strict=True)) for what, values in measured.items()},
+            **_of_pairs(texts),
+            **of_model(model),
+            "versions": versions(),
+        },
+    )
+
+
+class _Sum:
+    """The mean of differences, which are summed as they come."""
+
+    def __init__(self) -> None:
+        self._sum: npt.NDArray[np.float64] | None = None
+        self._count = 0
+
+    def add(self, differences: npt.NDArray[np.float64]) -> None:
+        total = differences.sum(axis=0)
+        self._sum = total if self._sum is None else self._sum + total
+        self._count += len(differences)
+
+    def directions(self) -> tuple[npt.NDArray[np.float64], dict[str, list[float]]]:
+        if self._sum is None:
+            raise InputError("there are no pairs; one (positive, negative) is needed at least")
+        return self._sum / self._count, {}
+
+
+class _Principal:
+    """The direction along which the differences are longest, block by block."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._kept: list[npt.NDArray[np.float32]] = []
+
+    def add(self, differences: npt.NDArray[np.float64]) -> None:
+        self._kept.append(differences.astype(np.float32))
+
+    def directions(self) -> tuple[npt.NDArray[np.float64], dict[str, list[float]]]:
+        differences = np.concatenate(self._kept)
+        found = [
+            _principal(differences[:, block].astype(np.float64)) for block in range(differences.shape[1])
+        ]
+        return np.stack([direction for direction, _ in found]), {"explained": [share for _, share in found]}
+
+
+def _principal(differences: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """Return the first principal component of differences (n, d), uncentered, and its share of squares.
+
+    Its length is the root mean square of the differences' projections on it; it points the way of their mean.
+    """
+    count, width = differences.shape
+    wide = count < width
+    gram = differences @ differences.T if wide else differences.T @ differences
+    values, vectors = np.linalg.eigh(gram)
+    total = float(np.trace(gram))
+    if total == 0:
+        return np.zeros(width), 0.0
+    direction = differences.T @ vectors[:, -1] if wide else vectors[:, -1]
+    direction /= np.linalg.norm(direction)
+    # Of two opposite directions that fit alike, the one is taken along which positive texts lie higher.
+    sign = 1.0 if direction @ differences.mean(axis=0) >= 0 else -1.0
+    return direction * sign * np.sqrt(values[-1] / count), float(values[-1] / total)
+
+
+def _length(pair: tuple[Text, Text]) -> int:
+    return max(len(tokens) for tokens, _ in pair)
+
+
+def _checked(
+    differences: npt.NDArray[np.float64], blocks: list[int], pairs: list[int]
+) -> npt.NDArray[np.float64]:
+    """Return differences (pairs, blocks, width), or say where the model gave no number."""
+    if not np.isfinite(differences).all():
+        row, block = np.argwhere(~np.isfinite(differences).all(axis=2))[0]
+        raise InputError(
+            f"block {blocks[block]} gives NaN or infinity for pair {pairs[row]}; load the model "
+            "in bfloat16 or float32"
+        )
+    return differences
+
+
+def _unit(directions: npt.NDArray[np.float64], blocks: list[int]) -> npt.NDArray[np.float64]:
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not norms.all():
+        raise InputError(
+            f"the texts of the pairs read alike at block {blocks[int(np.argmin(norms))]}: the direction is "
+            "zero and cannot be normalized; read where the texts differ"
+        )
+    unit: npt.NDArray[np.float64] = directions / norms
+    return unit
+
+
+def _name(model: Any) -> str:
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+
+
+def _of_pairs(pairs: list[Pair]) -> dict[str, Any]:
+    return {"pairs": len(pairs), "pairs_sha256": digest(pairs)}
+
+
+def of_model(model: Any) -> dict[str, Any]:
+    """Return what tells which model it is, ready for JSON: name, commit, the SHA-256 of its config."""
+    config = getattr(model, "config", None)
+    known: dict[str, Any] = {"model": _name(model), "class": type(model).__name__}
+    if config is not None and hasattr(config, "to_dict"):
+        # These two differ between two copies of one model.
+        plain = {
+            k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "_name_or_path")
+        }
+        text = json.dumps(plain, sort_keys=True, default=str)
+        known["config_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
+        known["commit"] = getattr(config, "_commit_hash", None)
+    dtype = getattr(model, "dtype", None)
+    return {**known, "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None}

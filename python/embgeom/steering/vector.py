@@ -1,0 +1,329 @@
+"""A steering vector: one direction for each of some blocks of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._progress import Progress
+from embgeom.errors import InputError
+
+if TYPE_CHECKING:
+    from embgeom.embeddings import Embeddings
+    from embgeom.steering.hooks import Handle
+
+Direction = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SteeringVector:
+    """Directions that are added to the residual stream of a model to change what it says.
+
+    Made by `train` from contrastive pairs, by `from_words` from the unembedding, by `load`, or by
+    `embgeom.Emb2Emb.transfer` from another model's vector.
+
+    Attributes
+    ----------
+    directions : dict of int to ndarray of float32, shape (d,)
+        By block, counted from 0. The direction of block i is added to the *output* of block i, which
+        transformers calls ``hidden_states[i + 1]``. Blocks come in ascending order; arrays are read-only.
+    model : str
+        The model that it is for.
+    provenance : dict
+        How it came about, ready for JSON: what was trained on, with which options, from which model; each
+        operation adds to it.
+
+    Raises
+    ------
+    InputError
+        If there is no direction, a block is negative, directions differ in length, or one holds NaN or
+        infinity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom import SteeringVector
+    >>> joy = SteeringVector({2: np.array([3.0, 4.0])}, model="toy")
+    >>> joy, joy.norms
+    (SteeringVector('toy', blocks 2, width 2), {2: 5.0})
+    >>> (2 * joy - joy).directions[2].tolist()
+    [3.0, 4.0]
+    """
+
+    directions: dict[int, Direction]
+    model: str = "model"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "directions", _checked(self.directions))
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The blocks that have a direction, in ascending order."""
+        return tuple(self.directions)
+
+    @property
+    def width(self) -> int:
+        """The length of each direction: the width of the model's residual stream."""
+        return len(next(iter(self.directions.values())))
+
+    @property
+    def norms(self) -> dict[int, float]:
+        """The Euclidean norm of each direction."""
+        return {block: float(np.linalg.norm(v.astype(np.float64))) for block, v in self.directions.items()}
+
+    def at(self, blocks: Iterable[int]) -> SteeringVector:
+        """Return the vector with the directions of some of its blocks only.
+
+        Raises
+        ------
+        InputError
+            If a block has no direction.
+        """
+        wanted = list(blocks)
+        if missing := [block for block in wanted if block not in self.directions]:
+            raise InputError(
+                f"the vector has no direction for block {missing[0]}; it has some for "
+                f"{', '.join(map(str, self.blocks))}"
+            )
+        return replace(self, directions={block: self.directions[block] for block in wanted})
+
+    def with_norm(self, norm: float | SteeringVector) -> SteeringVector:
+        """Return the vector scaled to a norm in every block, or to another vector's norms, block by block.
+
+        Raises
+        ------
+        InputError
+            If a direction is zero, `norm` is negative or not finite, or the other vector lacks a block.
+        """
+        wanted = norm.at(self.blocks).norms if isinstance(norm, SteeringVector) else None
+        if wanted is None and not (np.isfinite(norm) and float(norm) >= 0):  # type: ignore[arg-type]
+            raise InputError(f"norm: {norm!r} is no length; give a number from 0 on")
+        scaled = {}
+        for block, length in self.norms.items():
+            if length == 0:
+                raise InputError(f"the direction of block {block} is zero, so it has no norm to change")
+            target = wanted[block] if wanted is not None else float(norm)  # type: ignore[arg-type]
+            scaled[block] = self.directions[block] * np.float32(target / length)
+        return replace(self, directions=scaled)
+
+    @classmethod
+    def train(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        pairs: Iterable[Sequence[str]],
+        *,
+        blocks: int | Iterable[int] | None = None,
+        method: Literal["mean", "pca"] = "mean",
+        read: Literal["last", "mean", "answer"] | int = "last",
+        batch_size: int = 8,
+        normalize: bool = False,
+        add_special_tokens: bool = True,
+        name: str | None = None,
+        block_list: Any = None,
+        progress: Progress = False,
+    ) -> SteeringVector:
+        """Make a vector from pairs of texts that differ in what is to be steered.
+
+        `blocks`, `read` and `method` say which blocks are read, at which tokens, and how the differences make
+        a direction; `embgeom.steering.training.train` documents every option.
+        """
+        from embgeom.steering.training import train
+
+        return train(
+            model,
+            tokenizer,
+            pairs,
+            blocks=blocks,
+            method=method,
+            read=read,
+            batch_size=batch_size,
+            normalize=normalize,
+            add_special_tokens=add_special_tokens,
+            name=name,
+            block_list=block_list,
+            progress=progress,
+        )
+
+    @classmethod
+    def from_words(
+        cls,
+        unembedding: Embeddings | str | PathLike[str],
+        positive: Sequence[str],
+        negative: Sequence[str] = (),
+        *,
+        blocks: int | Iterable[int],
+        name: str | None = None,
+    ) -> SteeringVector:
+        """Make a vector from single words: the mean of their rows in the unembedding, without a forward pass.
+
+        `embgeom.steering.words.from_words` documents every option.
+        """
+        from embgeom.steering.words import from_words
+
+        return from_words(unembedding, positive, negative, blocks=blocks, name=name)
+
+    def apply(
+        self,
+        model: Any,
+        scale: float | Mapping[int, float] = 1.0,
+        *,
+        blocks: int | Iterable[int] | None = None,
+        positions: Any = "all",
+        generated: bool = True,
+        block_list: Any = None,
+    ) -> Handle:
+        """Add the vector to a model's residual stream, until the handle is removed.
+
+        ``with vector.apply(model, 2.0): model.generate(...)``, or ``handle = vector.apply(model)`` and, in
+        the end, ``handle.remove()``. `embgeom.steering.hooks.apply` documents every option.
+        """
+        from embgeom.steering.hooks import apply
+
+        return apply(
+            self,
+            model,
+            scale,
+            blocks=blocks,
+            positions=positions,
+            generated=generated,
+            block_list=block_list,
+        )
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the vector as one file, whole or not at all; a file that exists is replaced.
+
+        Parameters
+        ----------
+        path : str or path-like
+            The suffix says the format: ``.safetensors``, ``.pt`` (PyTorch), or ``.gguf``, the control vectors
+            of llama.cpp. All hold the directions as float32, the model and the provenance.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written, or has another suffix.
+        InputError
+            If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
+            block 0, which llama.cpp never steers, or the package that writes the format is missing.
+
+        See Also
+        --------
+        load : Read it again; what the formats mean by a block is said there.
+        """
+        from embgeom.steering.files import save_vector
+
+        save_vector(self, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:
+        """Read a vector from a file that `save` or another tool has written; no code in it is run.
+
+        Parameters
+        ----------
+        path : str or path-like
+            ``.safetensors`` and ``.pt``: what `save` writes, or tensors of shape (d,) by block: ``{3: ...}``,
+            ``{"3": ...}``, ``{"direction.3": ...}``, ``{"layer_3": ...}``, in a .pt also under
+            ``"directions"`` or, as in the library steering-vectors, ``"layer_activations"``; or one tensor
+            alone.
+            ``.gguf``: a control vector of llama.cpp or repeng.
+        block : int, optional
+            The block, counted from 0, of a tensor that stands alone in its file.
+
+        Returns
+        -------
+        SteeringVector
+            float16 and bfloat16 are read exactly, float64 is rounded.
+
+        Raises
+        ------
+        LoadError
+            If the file cannot be read, or holds no steering vector.
+        InputError
+            If `block` is no block, or the package that reads the format is missing.
+
+        Notes
+        -----
+        A file of another tool is taken to mean by layer i what `directions` means by block i: added to the
+        output of block i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which
+        adds ``direction.i`` to the output of its layer i, counted from 0, and so never steers layer 0.
+        llama.cpp's own cvector-generator, though, stores as ``direction.<i + 1>`` what it measured behind
+        layer i; it is read as llama.cpp applies it.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from embgeom import SteeringVector
+        >>> joy = SteeringVector({2: np.array([3.0, 4.0])}, model="toy")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     joy.save(Path(folder) / "joy.safetensors")
+        ...     SteeringVector.load(Path(folder) / "joy.safetensors")
+        SteeringVector('toy', blocks 2, width 2)
+        """
+        from embgeom.steering.files import load_vector
+
+        return load_vector(path, block=block)
+
+    def __add__(self, other: SteeringVector) -> SteeringVector:
+        """Add another vector of the same model's width; a block that one of them lacks counts as zero."""
+        if not isinstance(other, SteeringVector):
+            return NotImplemented
+        if self.width != other.width:
+            raise InputError(
+                f"vectors of width {self.width} and {other.width} do not add up; "
+                "carry one of them over with embgeom.Emb2Emb.transfer first"
+            )
+        zero = np.zeros(self.width, dtype=np.float32)
+        blocks = sorted({*self.blocks, *other.blocks})
+        sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in blocks}
+        return SteeringVector(sums, self.model, {"sum_of": [self.provenance, other.provenance]})
+
+    def __sub__(self, other: SteeringVector) -> SteeringVector:
+        return self + (-other)
+
+    def __mul__(self, factor: float) -> SteeringVector:
+        if not isinstance(factor, int | float | np.number):
+            return NotImplemented
+        scaled = {block: direction * np.float32(factor) for block, direction in self.directions.items()}
+        return SteeringVector(scaled, self.model, {"times": float(factor), "of": self.provenance})
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, divisor: float) -> SteeringVector:
+        return self * (1 / divisor)
+
+    def __neg__(self) -> SteeringVector:
+        return self * -1
+
+    def __repr__(self) -> str:
+        blocks = ", ".join(map(str, self.blocks))
+        return f"SteeringVector({self.model!r}, blocks {blocks}, width {self.width})"
+
+
+def _checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
+    """Return the directions in ascending order of blocks, as read-only float32."""
+    if not directions:
+        raise InputError("a steering vector needs a direction for one block at least")
+    found: dict[int, Direction] = {}
+    for block in sorted(directions):
+        if not isinstance(block, int | np.integer) or isinstance(block, bool) or block < 0:
+            raise InputError(f"block {block!r} is no number of a block; blocks are counted from 0")
+        direction = np.array(directions[block], dtype=np.float32)
+        if direction.ndim != 1 or direction.size == 0:
+            raise InputError(f"the direction of block {block} has shape {direction.shape}, not (width,)")
+        if not np.isfinite(direction).all():
+            raise InputError(f"the direction of block {block} holds NaN or infinity")
+        direction.flags.writeable = False
+        found[int(block)] = direction
+    if len({len(direction) for direction in found.values()}) != 1:
+        widths = {block: len(direction) for block, direction in found.items()}
+        raise InputError(f"the directions differ in length: {widths}")
+    return found

@@ -1,0 +1,141 @@
+"""The commands that fit a map, train, carry, steer and evaluate, as a user types them one by one."""
+
+import json
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom.cli import main
+from embgeom.examples import moods
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a map, pairs, and vectors of both bundled models."""
+    folder = tmp_path_factory.mktemp("steering")
+    pairs = [{"positive": good, "negative": bad} for good, bad in moods.pairs()]
+    (folder / "pairs.json").write_text(json.dumps(pairs))
+    (folder / "prompts.txt").write_text("\n".join(moods.prompts()[:4]))
+    (folder / "neutral.txt").write_text("\n".join(moods.neutral_texts()[:2]))
+    run("fit", "example:small", "example:large", "-o", folder / "map.safetensors", "--quiet")
+    for model in ("small", "large"):
+        output = folder / f"{model}.safetensors"
+        run("train-vector", f"example:{model}", "--pairs", folder / "pairs.json", "-o", output, "--quiet")
+    return folder
+
+
+def run(*arguments):
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+def transfer(folder, output, *options):
+    run("transfer", folder / "small.safetensors", "--map", folder / "map.safetensors", "-o", output, *options)
+
+
+def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
+    run(
+        "fit",
+        "example:large",
+        "example:small",
+        "-o",
+        tmp_path / "m.safetensors",
+        "--fold-norm",
+        "--normalize",
+    )
+    out = capsys.readouterr().out
+    assert "held-out tokens" in out and "fitted on shuffled pairs" in out and "large" in out
+    carrier = embgeom.Emb2Emb.load(tmp_path / "m.safetensors")
+    assert carrier.provenance["folded"] == [True, True] and carrier.provenance["options"]["normalize"]
+    # By default both unembeddings are taken.
+    assert carrier.provenance["source"]["which"] == carrier.provenance["target"]["which"] == "output"
+
+
+def test_vectors_are_those_of_the_library(folder):
+    vector = embgeom.SteeringVector.load(folder / "small.safetensors")
+    model, tokenizer = embgeom.steering.load_language_model("example:small")
+    again = embgeom.SteeringVector.train(model, tokenizer, moods.pairs())
+    assert vector.blocks == (0, 1, 2, 3)
+    for block in vector.blocks:
+        np.testing.assert_allclose(vector.directions[block], again.directions[block], rtol=1e-5, atol=1e-6)
+
+
+def test_transfer(folder, tmp_path, capsys):
+    transfer(folder, tmp_path / "v.gguf", "--blocks", "1:2,3:5", "--norm-of", folder / "large.safetensors")
+    carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
+    own = embgeom.SteeringVector.load(folder / "large.safetensors")
+    assert carried.blocks == (2, 5) and carried.width == 192
+    assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
+    transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
+    assert set(embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks) == {0, 1, 2, 3}
+    assert "carried by" in capsys.readouterr().out
+
+
+def test_steer_shows_both_texts(folder, capsys):
+    options = ("--prompt", "One day, Tom", "--prompt", "The dog was", "--max-new-tokens", "6", "--scale", "2")
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "3", *options)
+    out = capsys.readouterr().out
+    assert out.count("unsteered") == 2 and out.count("steered, scale 2") == 2 and "One day, Tom" in out
+
+
+def test_evaluate(folder, tmp_path, capsys):
+    run(
+        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--blocks", "5",
+        "--random", "3",
+        "--prompts", folder / "prompts.txt", "--more", " happy", " glad", "--less", " sad",
+        "--neutral", folder / "neutral.txt", "--own", folder / "large.safetensors",
+        "-o", tmp_path / "e.json", "--figure", tmp_path / "e.svg", "--quiet",
+    )  # fmt: skip
+    assert "own" in capsys.readouterr().out
+    found = json.loads((tmp_path / "e.json").read_text())
+    facts = found["facts"]["log-ratio"]
+    # The vector in question is the own one.
+    assert facts["share_of_own"] == pytest.approx(1) and facts["effect"] > 0
+    assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_evaluate_answers(folder, tmp_path, capsys):
+    item = {
+        "question": "Is the sky blue?\n (A) Yes\n (B) No",
+        "answer_matching_behavior": "(A)",
+        "answer_not_matching_behavior": "(B)",
+    }
+    (tmp_path / "items.json").write_text(json.dumps([item, item]))
+    vector = folder / "small.safetensors"
+    run("evaluate", "example:small", "--vector", vector, "--items", tmp_path / "items.json", "--random", "2")
+    assert "probability" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("fit", "example:small", "example:large", "-o", "map.npz"), "safetensors"),
+        (("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"), "map.safetensors"),
+        (("transfer", "{}/small.safetensors", "--map", "{}/map.safetensors", "-o", "v.gguf"), "block 0"),
+        (
+            (
+                "transfer",
+                "{}/small.safetensors",
+                "--map",
+                "{}/map.safetensors",
+                "-o",
+                "v.pt",
+                "--blocks",
+                "1-2",
+            ),
+            "FROM:TO",
+        ),
+        (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"), "128"),
+        (("steer", "example:huge", "--vector", "{}/small.safetensors", "--prompt", "A"), "huge"),
+        (("evaluate", "example:small", "--vector", "{}/small.safetensors"), "--more"),
+        (("train-vector", "example:small", "--pairs", "{}/prompts.txt", "-o", "v.pt"), "prompts.txt"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, why):
+    monkeypatch.chdir(tmp_path)
+    assert main([argument.replace("{}", str(folder)) for argument in arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom: ") and why in err and len(err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
