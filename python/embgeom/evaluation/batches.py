@@ -1,0 +1,111 @@
+"""Padded batches of tokens, and what a model says after them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from embgeom.errors import InputError
+from embgeom.steering.reading import _input_device, evaluating, longest_text
+
+
+@contextmanager
+def inference(model: Any) -> Iterator[None]:
+    """Switch dropout and gradients off, and leave every module in the mode in which it was."""
+    import torch
+
+    with evaluating(model), torch.no_grad():
+        yield
+
+
+def check_lengths(
+    model: Any, sequences: Sequence[Sequence[int]], what: str, *, least: int, room: int = 0
+) -> None:
+    """Raise InputError for a sequence that is too short, or too long for the model with `room` more."""
+    most = longest_text(model)
+    for place, sequence in enumerate(sequences):
+        if len(sequence) < least:
+            raise InputError(
+                f"{what} {place} has {len(sequence)} tokens, but {least} at least are needed; leave it out"
+            )
+        if most is not None and len(sequence) + room > most:
+            more = f" and {room} new ones" if room else ""
+            raise InputError(
+                f"{what} {place} has {len(sequence)} tokens{more}, more than the {most} that the "
+                "model takes; shorten it or leave it out"
+            )
+
+
+def in_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Give the places of sequences batch by batch, those of like length together."""
+    order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]
+
+
+def padded(
+    model: Any, sequences: Sequence[Sequence[int]], *, left: bool = False, pad: int = 0
+) -> dict[str, Any]:
+    """Return ``input_ids`` and ``attention_mask`` on the device of the model's embedding."""
+    import torch
+
+    length = max(map(len, sequences))
+    rows, masks = [], []
+    for sequence in sequences:
+        tokens, fill = list(sequence), [pad] * (length - len(sequence))
+        rows.append(fill + tokens if left else tokens + fill)
+        masks.append([0] * len(fill) + [1] * len(tokens) if left else [1] * len(tokens) + [0] * len(fill))
+    device = _input_device(model)
+    return {
+        "input_ids": torch.tensor(rows, device=device),
+        "attention_mask": torch.tensor(masks, device=device),
+    }
+
+
+def next_log_probabilities(
+    model: Any, sequences: Sequence[Sequence[int]], batch_size: int
+) -> Iterator[tuple[int, Any]]:
+    """Give the place of each sequence and the float32 log-probabilities (vocabulary,) of what follows.
+
+    Padding stands to the right: a causal model's tokens never see it, so neither positions nor the rest of
+    the batch move a number, whatever the architecture.
+    """
+    import torch
+
+    with inference(model):
+        for places in in_batches(sequences, batch_size):
+            batch = padded(model, [sequences[place] for place in places])
+            lasts = [len(sequences[place]) - 1 for place in places]
+            logits, columns = _logits_at(model, batch, sorted(set(lasts)))
+            rows = torch.stack([logits[row, columns[last]] for row, last in enumerate(lasts)])
+            yield from zip(places, torch.log_softmax(rows.float(), dim=-1), strict=True)
+
+
+def word_log_probabilities(
+    model: Any, prompts: Sequence[Sequence[int]], words: Sequence[tuple[int, ...]], batch_size: int
+) -> list[dict[tuple[int, ...], float]]:
+    """Return, for each prompt, the log-probability that each word follows it: the sum over its tokens."""
+    begun = sorted({word[:at] for word in words for at in range(len(word))})
+    places = [(place, start) for place in range(len(prompts)) for start in begun]
+    sequences = [[*prompts[place], *start] for place, start in places]
+    found = [dict.fromkeys(words, 0.0) for _ in prompts]
+    for at, logs in next_log_probabilities(model, sequences, batch_size):
+        place, start = places[at]
+        for word in words:
+            if len(word) > len(start) and word[: len(start)] == start:
+                found[place][word] += float(logs[word[len(start)]])
+    return found
+
+
+def _logits_at(model: Any, batch: dict[str, Any], positions: list[int]) -> tuple[Any, dict[int, int]]:
+    """Return logits for some positions at least, and the column of each."""
+    import torch
+
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return model(**batch, use_cache=False).logits, {position: position for position in positions}
+    # The logits of all positions of long prompts would take more memory than all the rest.
+    kept = torch.tensor(positions, device=batch["input_ids"].device)
+    logits = model(**batch, use_cache=False, logits_to_keep=kept).logits
+    return logits, {position: column for column, position in enumerate(positions)}

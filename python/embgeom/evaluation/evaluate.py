@@ -1,0 +1,158 @@
+"""Whether a vector steers: its effect beside every control that could explain it away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom._progress import Progress, reporter
+from embgeom.errors import InputError
+from embgeom.evaluation.files import describe_run, describe_vector, digest
+from embgeom.evaluation.measuring import Measuring, as_texts
+from embgeom.evaluation.outcomes import Evaluation
+from embgeom.evaluation.scores import Score
+from embgeom.evaluation.trials import Positions, placed, with_controls
+
+if TYPE_CHECKING:
+    from embgeom.steering import SteeringVector
+
+
+def evaluate(
+    model: Any,
+    tokenizer: Any,
+    vector: SteeringVector,
+    score: Score,
+    prompts: Iterable[Any] | None = None,
+    *,
+    scale: float = 1.0,
+    blocks: int | Iterable[int] | None = None,
+    own: SteeringVector | None = None,
+    random: int = 20,
+    shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
+    neutral: Iterable[str] | None = None,
+    positions: Positions = "all",
+    block_list: Any = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Progress = False,
+) -> Evaluation:
+    """Measure what a steering vector does to a model, beside its controls.
+
+    Controls: the model unsteered, the vector negated, the target's own vector and its negation, random
+    vectors, and vectors carried by a map fitted on shuffled tokens. All have the same norm in each block.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model. It is left as it was.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    vector : SteeringVector
+        The vector in question, in tables "carried".
+    score : Score
+        What it is to raise: `AnswerProbability`, `WordShift`, `TextScore`, or a score of your own.
+    prompts : iterable, optional
+        Prompts or items, as the score takes them. May be left out where the score has items of its own.
+    scale : float
+        The factor for all vectors. With a negative one the score is to fall.
+    blocks : int or iterable of int, optional
+        The blocks to steer; all that the vector has by default. A single direction may be put at others.
+    own : SteeringVector, optional
+        The model's own vector for the same thing, the ceiling. The carried vector is then scaled to its norm,
+        block by block; without it the carried vector keeps its norm.
+    random : int
+        How many random vectors to try.
+    shuffled : SteeringVector or sequence of them, optional
+        The same source vector, carried by maps fitted on shuffled tokens.
+    neutral : iterable of str, optional
+        Texts that have nothing to do with the score, on which the price is taken.
+    positions : {"all", "generated"}
+        Where the vectors act while the score is taken, see `SteeringVector.apply`. Neutral text is steered
+        at all positions in any case.
+    block_list : str or torch.nn.ModuleList, optional
+        The model's blocks, where they are not found by themselves.
+    seed : int
+        Seed of random vectors and of texts that are drawn.
+    batch_size : int
+        Texts for each forward pass.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    Evaluation
+        Effects, prices and facts; ``summary()``, ``save(path)``, ``figure(path)``.
+
+    Raises
+    ------
+    InputError
+        If there are no samples, one is too long for the model, an option is out of range, vectors do not
+        fit the model or each other, or the unsteered model gives no finite numbers.
+
+    Notes
+    -----
+    With v vectors (2, 2 more with `own`, `random`, the shuffled): v + 1 passes over the samples and over the
+    neutral texts. Memory on neutral text: the logits of two batches in the model's dtype,
+    2 x batch x length x vocabulary numbers. Batches are padded so that no text sees another; a larger batch
+    changes numbers by rounding only.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.evaluation import WordShift, evaluate
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> folder = embgeom.examples.pair().small
+    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
+    >>> unembedding = embgeom.load(folder, "output")
+    >>> happy = unembedding.matrix[unembedding.index(" happy")]
+    >>> vector = embgeom.SteeringVector({3: 20 * happy}, model="example:small")
+    >>> mood = WordShift([" happy"], [" sad"])
+    >>> found = evaluate(model, tokenizer, vector, mood, ["The girl was", "He felt very"], random=5)
+    >>> found.facts().exceeds_random, found.facts().negation_opposes
+    (True, True)
+    """
+    factor = real_number(scale, "scale")
+    if not np.isfinite(factor):
+        raise InputError(f"scale = {factor} is not finite; give a finite number")
+    given = () if shuffled is None else shuffled if isinstance(shuffled, Iterable) else (shuffled,)
+    vector, *others = (placed(each, blocks) for each in (vector, *given))
+    own = None if own is None else placed(own, blocks)
+    trials = with_controls(
+        vector,
+        scale=factor,
+        own=own,
+        random=whole_number(random, "random", 0),
+        shuffled=others,
+        seed=check_seed(seed),
+    )
+    samples, texts = score.samples(prompts), as_texts(neutral)
+    with reporter(progress, "evaluate") as report:
+        size = whole_number(batch_size, "batch_size", 1)
+        measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
+        unsteered, perplexity, outcomes = measuring.measure(trials, samples)
+    provenance = describe_run(
+        model,
+        {
+            "vector": describe_vector(vector),
+            "own": None if own is None else describe_vector(own),
+            "shuffled": [describe_vector(other) for other in others],
+        },
+        score,
+        {
+            "scale": factor,
+            "blocks": list(vector.blocks),
+            "norms": trials[0].vector.norms,
+            "random": random,
+            "positions": positions,
+            "seed": seed,
+            "batch_size": batch_size,
+            "samples": len(samples),
+            "samples_sha256": digest(samples),
+            "neutral_texts": texts and len(texts),
+            "neutral_sha256": texts and digest(texts),
+        },
+    )
+    return Evaluation(outcomes, unsteered, perplexity, provenance)

@@ -1,0 +1,120 @@
+"""Trying vectors one after the other on the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embgeom.errors import InputError
+from embgeom.evaluation.batches import inference
+from embgeom.evaluation.outcomes import Effect, Outcome, Price
+from embgeom.evaluation.price import prices
+from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.trials import Positions, Report, Trial
+
+
+def as_texts(neutral: Iterable[str] | None) -> list[str] | None:
+    """Return neutral texts as a list, which may be gone through more than once."""
+    if isinstance(neutral, str):
+        raise InputError("neutral is one string; give a list of texts")
+    if neutral is None:
+        return None
+    texts = list(neutral)
+    if not texts:
+        raise InputError("neutral is empty; give some texts, or leave it out")
+    return texts
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Everything that stays the same from vector to vector.
+
+    Attributes
+    ----------
+    model, tokenizer : object
+        Of transformers.
+    score : Score
+        What is measured.
+    neutral : sequence of str or None
+        The texts whose price is taken.
+    positions, block_list
+        Where the vectors act while the score is taken, and the model's blocks, as `SteeringVector.apply` has
+        them.
+    batch_size, seed : int
+        As the score takes them.
+    report : callable or None
+        Told of progress.
+    """
+
+    model: Any
+    tokenizer: Any
+    score: Score
+    neutral: Sequence[str] | None
+    positions: Positions
+    block_list: Any
+    batch_size: int
+    seed: int
+    report: Report | None
+
+    def measure(
+        self, trials: Sequence[Trial], samples: Sequence[Any]
+    ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
+        """Return the unsteered values and perplexity, and the outcome of each trial."""
+        with inference(self.model):
+            unsteered = self._values(samples, None)
+            for quantity, values in unsteered.items():
+                if (undefined := np.flatnonzero(~np.isfinite(values))).size:
+                    raise InputError(
+                        f"unsteered, sample {undefined[0]} has no finite {quantity}: "
+                        "load the model as float32 or bfloat16"
+                    )
+            steered = []
+            for done, trial in enumerate(trials):
+                steered.append(self._values(samples, trial))
+                if self.report:
+                    self.report("scores", done + 1, len(trials))
+            perplexity, costs = self._prices(trials)
+        outcomes = (
+            _outcome(trial, values, unsteered, price)
+            for trial, values, price in zip(trials, steered, costs, strict=True)
+        )
+        return unsteered, perplexity, tuple(outcomes)
+
+    def _values(self, samples: Sequence[Any], trial: Trial | None) -> Values:
+        steering = trial.at_work(self.model, self.positions, self.block_list) if trial else nullcontext()
+        with steering:
+            found = self.score(
+                self.model, self.tokenizer, samples, batch_size=self.batch_size, seed=self.seed
+            )
+        values = {name: np.asarray(found[name], dtype=np.float64) for name in self.score.quantities}
+        for name, array in values.items():
+            if array.shape != (len(samples),):
+                raise InputError(
+                    f"{type(self.score).__name__} returns an array of shape {array.shape} as {name}, "
+                    f"not one number for each of {len(samples)} samples"
+                )
+        return values
+
+    def _prices(self, trials: Sequence[Trial]) -> tuple[float | None, Sequence[Price | None]]:
+        if self.neutral is None:
+            return None, [None] * len(trials)
+        return prices(
+            self.model,
+            self.tokenizer,
+            self.neutral,
+            trials,
+            block_list=self.block_list,
+            batch_size=self.batch_size,
+            report=self.report,
+        )
+
+
+def _outcome(trial: Trial, values: Values, unsteered: Values, price: Price | None) -> Outcome:
+    # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
+    with np.errstate(invalid="ignore"):
+        effects = {name: Effect.of(values[name], unsteered[name], sign=trial.sign) for name in values}
+    return Outcome(trial.name, trial.kind, trial.vector.blocks, trial.scale, values, effects, price)

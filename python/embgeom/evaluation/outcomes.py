@@ -1,0 +1,266 @@
+"""What an evaluation holds: the effect and the price of a vector beside those of its controls."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import InputError
+from embgeom.evaluation.files import SavedResult
+from embgeom.evaluation.trials import Kind
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a vector changes in a score, sample by sample, against the same model unsteered.
+
+    Attributes
+    ----------
+    mean : float
+        Mean difference over samples, steered less unsteered.
+    standard_error : float
+        Of that mean: the standard deviation of the differences by the root of their number; NaN for one.
+    wrong_way : float
+        Share of samples that move against what is wanted (up; down for a negated vector or a negative
+        scale). One that does not move is not wrong; NaN if a shift is undefined.
+    """
+
+    mean: float
+    standard_error: float
+    wrong_way: float
+
+    @classmethod
+    def of(
+        cls, steered: npt.NDArray[np.float64], unsteered: npt.NDArray[np.float64], *, sign: int = 1
+    ) -> Effect:
+        """Return the effect for values of shape (n,), of which the larger is wanted if `sign` is 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from embgeom.evaluation import Effect
+        >>> Effect.of(np.array([1.0, 3.0, 1.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
+        Effect(mean=1.0, standard_error=0.816496580927726, wrong_way=0.25)
+        """
+        shifts = steered - unsteered
+        error = np.std(shifts, ddof=1) / np.sqrt(len(shifts)) if len(shifts) > 1 else np.nan
+        wrong = np.where(np.isnan(shifts), np.nan, sign * shifts < 0)
+        return cls(float(np.mean(shifts)), float(error), float(np.mean(wrong)))
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a vector costs on neutral text, where it acts at all positions.
+
+    Attributes
+    ----------
+    perplexity : float
+        Of the steered model, over all tokens but each text's first.
+    perplexity_ratio : float
+        That perplexity divided by the unsteered model's; 1 costs nothing.
+    kl : float
+        Kullback-Leibler divergence of the steered model's next-token distribution from the unsteered one's,
+        KL(unsteered || steered), mean over the same tokens, in nats; 0 costs nothing.
+    """
+
+    perplexity: float
+    perplexity_ratio: float
+    kl: float
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What one vector did.
+
+    Attributes
+    ----------
+    name, kind : str
+        What it is called, and its part: carried, negated, own, "own, negated", random, shuffled, or setting
+        (of a sweep).
+    blocks : tuple of int
+        The blocks that were steered.
+    scale : float
+        The factor that the directions were applied with.
+    values : dict of str to ndarray of float64, shape (n,)
+        The steered score of each sample, by quantity.
+    effects : dict of str to Effect
+        By quantity; the score's first comes first.
+    price : Price or None
+        None without neutral texts.
+    """
+
+    name: str
+    kind: Kind
+    blocks: tuple[int, ...]
+    scale: float
+    values: dict[str, npt.NDArray[np.float64]]
+    effects: dict[str, Effect]
+    price: Price | None
+
+    @property
+    def effect(self) -> Effect:
+        """The effect on the score's first quantity."""
+        return next(iter(self.effects.values()))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all of it in plain types."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "blocks": list(self.blocks),
+            "scale": self.scale,
+            "effects": {name: asdict(effect) for name, effect in self.effects.items()},
+            "price": asdict(self.price) if self.price else None,
+            "values": {name: values.tolist() for name, values in self.values.items()},
+        }
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the effects say, without a judgement.
+
+    Attributes
+    ----------
+    effect : float
+        Mean effect of the carried vector.
+    own_effect, share_of_own : float or None
+        Mean effect of the target's own vector, and the carried vector's as a share of it.
+    random_mean, random_sd : float or None
+        Mean and standard deviation of the mean effects of the random vectors.
+    exceeds_random : bool or None
+        Whether the effect lies above their mean by more than two standard deviations (below it for a negative
+        scale); None with fewer than two random vectors.
+    exceeds_shuffled : bool or None
+        Whether it exceeds that of every vector carried by a map fitted on shuffled tokens.
+    negation_opposes : bool
+        Whether the negated vector's effect has the opposite sign.
+    """
+
+    effect: float
+    own_effect: float | None
+    share_of_own: float | None
+    random_mean: float | None
+    random_sd: float | None
+    exceeds_random: bool | None
+    exceeds_shuffled: bool | None
+    negation_opposes: bool
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(SavedResult):
+    """What a vector does to a model, beside its controls.
+
+    Attributes
+    ----------
+    outcomes : tuple of Outcome
+        The carried vector, its negation, the own vector and its negation, random and shuffled vectors.
+    unsteered : dict of str to ndarray of float64, shape (n,)
+        The unsteered score of each sample, by quantity.
+    unsteered_perplexity : float or None
+        On the neutral texts; None without them.
+    provenance : dict
+        Model, vectors, score, options and versions, ready for JSON.
+    """
+
+    outcomes: tuple[Outcome, ...]
+    unsteered: dict[str, npt.NDArray[np.float64]]
+    unsteered_perplexity: float | None
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        main = [o for o in self.outcomes if o.kind not in ("random", "shuffled")]
+        found = ", ".join(f"{outcome.name} {outcome.effect.mean:+.4f}" for outcome in main)
+        return f"Evaluation({next(iter(self.unsteered))} of {self.samples} samples: {found})"
+
+    def __getitem__(self, name: str) -> Outcome:
+        """Return an outcome by its name."""
+        for outcome in self.outcomes:
+            if outcome.name == name:
+                return outcome
+        names = ", ".join(repr(outcome.name) for outcome in self.outcomes)
+        raise InputError(f"no outcome is named {name!r}; there are {names}")
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(next(iter(self.unsteered.values())))
+
+    @property
+    def carried(self) -> Outcome:
+        """What the carried vector did."""
+        return self["carried"]
+
+    def of_kind(self, kind: Kind) -> tuple[Outcome, ...]:
+        """Return the outcomes of one kind, perhaps none."""
+        return tuple(outcome for outcome in self.outcomes if outcome.kind == kind)
+
+    def facts(self, quantity: str | None = None) -> Facts:
+        """Return what the effects on a quantity say; on the score's first by default.
+
+        Raises
+        ------
+        InputError
+            If there is no such quantity.
+        """
+        if quantity is not None and quantity not in self.unsteered:
+            raise InputError(f"no quantity is named {quantity!r}; there are {', '.join(self.unsteered)}")
+        chosen = quantity or next(iter(self.unsteered))
+        effect, *_ = self._means("carried", chosen)
+        negated, *_ = self._means("negated", chosen)
+        own = next(iter(self._means("own", chosen)), None)
+        random, shuffled = (self._means(kind, chosen) for kind in ("random", "shuffled"))
+        sign = -1 if self.carried.scale < 0 else 1
+        mean = float(np.mean(random)) if random else None
+        sd = float(np.std(random, ddof=1)) if len(random) > 1 else None
+        return Facts(
+            effect=effect,
+            own_effect=own,
+            share_of_own=effect / own if own else None,
+            random_mean=mean,
+            random_sd=sd,
+            exceeds_random=None if mean is None or sd is None else sign * (effect - mean) > 2 * sd,
+            exceeds_shuffled=all(sign * (effect - other) > 0 for other in shuffled) if shuffled else None,
+            negation_opposes=effect * negated < 0,
+        )
+
+    def _means(self, kind: Kind, quantity: str) -> list[float]:
+        return [outcome.effects[quantity].mean for outcome in self.of_kind(kind)]
+
+    def table(self) -> list[RenderableType]:
+        """Return tables for rich: effects and prices, and the facts."""
+        from embgeom.evaluation.tables import evaluation_tables
+
+        return evaluation_tables(self)
+
+    def figure(self, path: str | PathLike[str]) -> None:
+        """Draw each vector's effect with its standard error, beside the cloud of random vectors.
+
+        Raises
+        ------
+        InputError
+            If matplotlib is not installed, or does not know the format that the ending of `path` names.
+        OutputError
+            If the file cannot be written; then nothing is left at `path`.
+        """
+        from embgeom.evaluation.figures import draw_evaluation
+
+        draw_evaluation(self, path)
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it in plain types."""
+        return {
+            "facts": {quantity: asdict(self.facts(quantity)) for quantity in self.unsteered},
+            "unsteered": {
+                "values": {name: values.tolist() for name, values in self.unsteered.items()},
+                "perplexity": self.unsteered_perplexity,
+            },
+            "outcomes": [outcome.as_dict() for outcome in self.outcomes],
+            "provenance": self.provenance,
+        }

@@ -1,0 +1,83 @@
+"""What steering costs on text that has nothing to do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embgeom.evaluation.batches import check_lengths, in_batches, padded
+from embgeom.evaluation.outcomes import Price
+from embgeom.evaluation.tokens import encode
+from embgeom.evaluation.trials import Report, Trial
+
+
+def prices(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    trials: Sequence[Trial],
+    *,
+    block_list: Any,
+    batch_size: int,
+    report: Report | None,
+) -> tuple[float, list[Price]]:
+    """Return the unsteered perplexity of texts, and the price of each trial.
+
+    The vectors act at all positions, as they do on each token of a text that is written. Of every batch the
+    unsteered logits are computed once and compared with those of all trials. Gradients are off already.
+    """
+    sequences = [encode(tokenizer, text) for text in texts]
+    check_lengths(model, sequences, "neutral text", least=2)
+    tokens = sum(len(sequence) - 1 for sequence in sequences)
+    plain, losses, divergences = 0.0, np.zeros(len(trials)), np.zeros(len(trials))
+    batches = list(in_batches(sequences, batch_size))
+    for done, places in enumerate(batches):
+        chosen = [sequences[place] for place in places]
+        batch = padded(model, chosen)
+        unsteered = model(**batch, use_cache=False).logits
+        plain += _loss(unsteered, chosen)
+        for number, trial in enumerate(trials):
+            with trial.at_work(model, "all", block_list):
+                steered = model(**batch, use_cache=False).logits
+            losses[number] += _loss(steered, chosen)
+            divergences[number] += _divergence(unsteered, steered, chosen)
+            if report:
+                report("neutral text", done * len(trials) + number + 1, len(batches) * len(trials))
+    with np.errstate(over="ignore"):
+        perplexity = float(np.exp(plain / tokens))
+        return perplexity, [
+            Price(float(np.exp(loss / tokens)), float(np.exp((loss - plain) / tokens)), float(kl / tokens))
+            for loss, kl in zip(losses, divergences, strict=True)
+        ]
+
+
+def _loss(logits: Any, sequences: Sequence[Sequence[int]]) -> float:
+    """Return the negative log-likelihood of all tokens but each text's first, summed, in nats."""
+    import torch
+
+    total = 0.0
+    # Row by row, since float32 log-probabilities of a whole batch would be the largest array by far.
+    for row, sequence in enumerate(sequences):
+        logs = torch.log_softmax(logits[row, : len(sequence) - 1].float(), dim=-1)
+        targets = torch.tensor(sequence[1:], device=logs.device)[:, None]
+        total -= float(logs.gather(1, targets).double().sum())
+    return total
+
+
+def _divergence(unsteered: Any, steered: Any, sequences: Sequence[Sequence[int]]) -> float:
+    """Return KL(unsteered || steered) summed over the positions that `_loss` counts, in nats."""
+    import torch
+
+    total = 0.0
+    for row, sequence in enumerate(sequences):
+        before, after = (
+            torch.log_softmax(logits[row, : len(sequence) - 1].float(), dim=-1)
+            for logits in (unsteered, steered)
+        )
+        # A token that is masked out in both has no share, though the difference of infinities has no value.
+        terms = torch.where(before == -torch.inf, 0.0, before.exp() * (before - after))
+        # No divergence is negative; below zero there is rounding only.
+        total += float(terms.sum(dim=-1).clamp(min=0).double().sum())
+    return total

@@ -1,0 +1,286 @@
+"""Where and how strongly to steer: chosen on one half of the samples, reported on the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom._progress import Progress, reporter
+from embgeom.errors import InputError
+from embgeom.evaluation.evaluate import evaluate
+from embgeom.evaluation.files import SavedResult, describe_run, describe_vector, digest
+from embgeom.evaluation.measuring import Measuring, as_texts
+from embgeom.evaluation.outcomes import Evaluation, Outcome
+from embgeom.evaluation.scores import Score
+from embgeom.evaluation.trials import Positions, Trial, fitting, placed
+from embgeom.steering.blocks import block_numbers
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from embgeom.steering import SteeringVector
+
+FEWEST_SAMPLES = 4
+SCALES = (0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(SavedResult):
+    """Effects and prices over blocks and scales, and what the best setting does on other samples.
+
+    Attributes
+    ----------
+    grid : tuple of Outcome
+        Every setting, on the samples for the choice.
+    chosen : Outcome or None
+        The setting with the largest mean effect of those within the limit; None if there is none.
+    held_out : Evaluation or None
+        The chosen setting on the other samples, beside all controls. An effect on the samples that it was
+        chosen on is too large; this is the one to report.
+    max_kl : float or None
+        The limit on the price.
+    choice_samples, held_out_samples : ndarray of int64
+        Which samples served for the choice and which for the report.
+    unsteered : dict of str to ndarray of float64
+        Unsteered scores of the samples for the choice, by quantity.
+    unsteered_perplexity : float or None
+        On the neutral texts; None without them.
+    provenance : dict
+        Model, vectors, score, options and versions, ready for JSON.
+    """
+
+    grid: tuple[Outcome, ...]
+    chosen: Outcome | None
+    held_out: Evaluation | None
+    max_kl: float | None
+    choice_samples: npt.NDArray[np.int64]
+    held_out_samples: npt.NDArray[np.int64]
+    unsteered: dict[str, npt.NDArray[np.float64]]
+    unsteered_perplexity: float | None
+    provenance: dict[str, Any]
+
+    def __repr__(self) -> str:
+        if self.chosen is None or self.held_out is None:
+            return f"Sweep({len(self.grid)} settings, none within the limit)"
+        return f"Sweep({len(self.grid)} settings, best {self.chosen.name}, held out: {self.held_out!r})"
+
+    def table(self) -> list[RenderableType]:
+        """Return tables for rich: the grid, the choice and the held-out evaluation."""
+        from embgeom.evaluation.tables import sweep_tables
+
+        return sweep_tables(self)
+
+    def figure(self, path: str | PathLike[str]) -> None:
+        """Draw the effect against the scale for each block and, with neutral texts, the divergence.
+
+        Raises
+        ------
+        InputError
+            If matplotlib is not installed, or does not know the format that the ending of `path` names.
+        OutputError
+            If the file cannot be written; then nothing is left at `path`.
+        """
+        from embgeom.evaluation.figures import draw_sweep
+
+        draw_sweep(self, path)
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it in plain types."""
+        return {
+            "chosen": None
+            if self.chosen is None
+            else {"blocks": list(self.chosen.blocks), "scale": self.chosen.scale},
+            "held_out": None if self.held_out is None else self.held_out.content(),
+            "max_kl": self.max_kl,
+            "grid": [outcome.as_dict() for outcome in self.grid],
+            "choice_samples": self.choice_samples,
+            "held_out_samples": self.held_out_samples,
+            "unsteered": {"values": self.unsteered, "perplexity": self.unsteered_perplexity},
+            "provenance": self.provenance,
+        }
+
+
+def sweep(
+    model: Any,
+    tokenizer: Any,
+    vector: SteeringVector,
+    score: Score,
+    prompts: Iterable[Any] | None = None,
+    *,
+    blocks: Iterable[int | Iterable[int]] | None = None,
+    scales: Iterable[float] = SCALES,
+    own: SteeringVector | None = None,
+    random: int = 20,
+    shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
+    neutral: Iterable[str] | None = None,
+    max_kl: float | None = None,
+    positions: Positions = "all",
+    block_list: Any = None,
+    seed: int = 0,
+    batch_size: int = 8,
+    progress: Progress = False,
+) -> Sweep:
+    """Try blocks and scales, choose the best on one half of the samples, and evaluate it on the other half.
+
+    Parameters
+    ----------
+    model, tokenizer, vector, score, prompts
+        As for `evaluate`. Four samples at least.
+    blocks : iterable of int or of iterables of int, optional
+        What to steer in turn: a block, or several together. Each block of the vector alone by default. A
+        single direction may be put at others.
+    scales : iterable of float
+        The factors to try. The best setting is that with the largest mean effect upwards.
+    own, random, shuffled
+        As for `evaluate`: controls of the chosen setting on the held-out samples. With `own` the vector is
+        scaled to its norm first, block by block.
+    neutral : iterable of str, optional
+        Texts on which the price of every setting is taken.
+    max_kl : float, optional
+        Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
+        for each token.
+    positions, block_list, seed, batch_size, progress
+        As for `evaluate`; the seed also draws the halves.
+
+    Returns
+    -------
+    Sweep
+        The grid, the choice, and its held-out evaluation.
+
+    Raises
+    ------
+    InputError
+        As `evaluate`; or if there are fewer than four samples, no blocks or scales, or `max_kl` without
+        `neutral`.
+
+    Notes
+    -----
+    A pass over half of the samples and one over the neutral texts for each setting, and `evaluate` of one.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.evaluation import WordShift, sweep
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> folder = embgeom.examples.pair().small
+    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
+    >>> unembedding = embgeom.load(folder, "output")
+    >>> happy = unembedding.matrix[unembedding.index(" happy")]
+    >>> vector = embgeom.SteeringVector({2: 20 * happy, 3: 20 * happy}, model="example:small")
+    >>> prompts = ["The girl was", "He felt very", "The dog was so", "They were all"]
+    >>> mood = WordShift([" happy"], [" sad"])
+    >>> found = sweep(model, tokenizer, vector, mood, prompts, scales=(0.1, 1), random=3)
+    >>> found.chosen.name, found.held_out.samples
+    ('block 3, scale 1', 2)
+    """
+    score_samples = score.samples(prompts)
+    limit = _limit(max_kl, neutral)
+    texts = as_texts(neutral)
+    trials = _grid(vector, own, blocks, scales)
+    choice, rest = _halves(len(score_samples), check_seed(seed))
+    with reporter(progress, "sweep") as report:
+        size = whole_number(batch_size, "batch_size", 1)
+        measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
+        unsteered, perplexity, grid = measuring.measure(trials, [score_samples[place] for place in choice])
+    chosen = _best(grid, limit)
+    held_out = (
+        None
+        if chosen is None
+        else evaluate(
+            model,
+            tokenizer,
+            vector,
+            score,
+            [score_samples[place] for place in rest],
+            scale=chosen.scale,
+            blocks=chosen.blocks,
+            own=own,
+            random=random,
+            shuffled=shuffled,
+            neutral=texts,
+            positions=positions,
+            block_list=block_list,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    )
+    provenance = describe_run(
+        model,
+        {"vector": describe_vector(vector), "own": None if own is None else describe_vector(own)},
+        score,
+        {
+            "blocks": sorted({trial.vector.blocks for trial in trials}),
+            "scales": sorted({trial.scale for trial in trials}),
+            "max_kl": limit,
+            "random": random,
+            "positions": positions,
+            "seed": seed,
+            "batch_size": batch_size,
+            "samples": len(score_samples),
+            "samples_sha256": digest(score_samples),
+            "neutral_texts": texts and len(texts),
+            "neutral_sha256": texts and digest(texts),
+        },
+    )
+    return Sweep(grid, chosen, held_out, limit, choice, rest, unsteered, perplexity, provenance)
+
+
+def _limit(max_kl: float | None, neutral: Iterable[str] | None) -> float | None:
+    if max_kl is None:
+        return None
+    if neutral is None:
+        raise InputError(f"max_kl = {max_kl} limits the price on neutral text; give some with neutral=[...]")
+    if not real_number(max_kl, "max_kl") >= 0:
+        raise InputError(f"max_kl = {max_kl} must be 0 at least")
+    return float(max_kl)
+
+
+def _grid(
+    vector: SteeringVector,
+    own: SteeringVector | None,
+    blocks: Iterable[int | Iterable[int]] | None,
+    scales: Iterable[float],
+) -> list[Trial]:
+    """Return a trial for each setting."""
+    if own is not None and blocks is None:
+        own = fitting(own, vector, "own")
+    wanted = [block_numbers(entry) for entry in (vector.blocks if blocks is None else blocks)]
+    factors = [real_number(scale, "scale") for scale in scales]
+    if not wanted or not factors:
+        raise InputError("there is nothing to try: blocks and scales need one entry each at least")
+    if not np.isfinite(factors).all():
+        raise InputError(f"scales = {factors} must be finite")
+    trials = []
+    for together in wanted:
+        part = placed(vector, together)
+        if own is not None:
+            part = part.with_norm(fitting(placed(own, together), part, "own"))
+        where = f"block{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.blocks))}"
+        trials += [Trial(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors]
+    return trials
+
+
+def _halves(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return the samples for the choice and those for the report; of an odd number the latter has more."""
+    if count < FEWEST_SAMPLES:
+        raise InputError(f"a sweep needs {FEWEST_SAMPLES} samples at least, two for each half, not {count}")
+    order = np.random.default_rng(seed).permutation(count).astype(np.int64)
+    return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
+
+
+def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
+    """Return the setting with the largest effect within the limit; what is undefined is not within it."""
+    allowed = [
+        outcome
+        for outcome in grid
+        if np.isfinite(outcome.effect.mean)
+        and (limit is None or (outcome.price is not None and outcome.price.kl <= limit))
+    ]
+    return max(allowed, key=lambda outcome: outcome.effect.mean, default=None)

@@ -1,0 +1,119 @@
+"""The vectors that an evaluation tries: the one in question and its controls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from embgeom.errors import InputError
+from embgeom.steering.blocks import block_numbers
+
+if TYPE_CHECKING:
+    from embgeom.steering import SteeringVector
+    from embgeom.steering.hooks import Handle
+
+Kind = Literal["carried", "negated", "own", "own, negated", "random", "shuffled", "setting"]
+Positions = Literal["all", "generated"]
+Report = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A vector to try.
+
+    Attributes
+    ----------
+    name : str
+        What tables call it.
+    kind : str
+        Its part in the evaluation.
+    vector : SteeringVector
+        The directions, before they are scaled.
+    scale : float
+        The factor to apply them with.
+    sign : int
+        1 if the score is to rise, -1 if it is to fall.
+    """
+
+    name: str
+    kind: Kind
+    vector: SteeringVector
+    scale: float
+    sign: int
+
+    def at_work(self, model: Any, positions: Positions, block_list: Any) -> Handle:
+        """Return the context in which the model is steered."""
+        return self.vector.apply(model, self.scale, positions=positions, block_list=block_list)
+
+
+def with_controls(
+    vector: SteeringVector,
+    *,
+    scale: float,
+    own: SteeringVector | None,
+    random: int,
+    shuffled: Sequence[SteeringVector],
+    seed: int,
+) -> list[Trial]:
+    """Return the carried vector and its controls, all of the same norm in every block.
+
+    Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
+    """
+    sign = -1 if scale < 0 else 1
+    if own is not None:
+        own = fitting(own, vector, "own")
+        vector = vector.with_norm(own)
+    trials = [
+        Trial("carried", "carried", vector, scale, sign),
+        Trial("carried, negated", "negated", vector, -scale, -sign),
+    ]
+    if own is not None:
+        trials += [
+            Trial("own", "own", own, scale, sign),
+            Trial("own, negated", "own, negated", own, -scale, -sign),
+        ]
+    for number in range(random):
+        trials.append(Trial(f"random {number}", "random", _random_like(vector, [seed, number]), scale, sign))
+    for number, other in enumerate(shuffled):
+        equal = fitting(other, vector, "shuffled").with_norm(vector)
+        trials.append(Trial(f"shuffled {number}", "shuffled", equal, scale, sign))
+    return trials
+
+
+def placed(vector: SteeringVector, blocks: int | Iterable[int] | None) -> SteeringVector:
+    """Return the vector at some blocks; a single direction may be put at others, as `apply` does."""
+    if blocks is None:
+        return vector
+    wanted = block_numbers(blocks)
+    if len(vector.directions) > 1:
+        return vector.at(wanted)
+    (direction,) = vector.directions.values()
+    return replace(vector, directions=dict.fromkeys(wanted, direction))
+
+
+def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> SteeringVector:
+    """Return the directions of another vector for the blocks of this one."""
+    if other.width != vector.width:
+        raise InputError(
+            f"{name} has width {other.width}, the vector {vector.width}: both must be for the same model"
+        )
+    if missing := [block for block in vector.blocks if block not in other.directions]:
+        raise InputError(
+            f"{name} has no direction for block {missing[0]}; "
+            f"name blocks that both have: blocks={list(other.blocks)}"
+        )
+    return other.at(vector.blocks)
+
+
+def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
+    from embgeom.steering import SteeringVector
+
+    generator = np.random.default_rng(seed)
+    directions = {}
+    for block, norm in vector.norms.items():
+        drawn = generator.standard_normal(vector.width)
+        directions[block] = (drawn * (norm / np.linalg.norm(drawn))).astype(np.float32)
+    return SteeringVector(directions, vector.model, {"random": {"seed": seed}})
