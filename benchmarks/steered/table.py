@@ -1,0 +1,116 @@
+"""What was measured about carried vectors, as Markdown."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from typing import Any
+
+Entry = dict[str, Any]
+QUICK = "**A quick run: it shows that everything works; its numbers mean nothing.**"
+
+
+def markdown(record: Entry) -> str:
+    """Return the page: controls at every block, then every route."""
+    lines = [
+        "# Carried steering vectors beside the target's own",
+        "",
+        f"Happy minus sad; {record['date']}, {record['processor']}. The effect is the change of the mean "
+        "log-probability of four happy words less that of four sad ones (nats) after held-out prompts, "
+        "steered less "
+        "unsteered, at the norm of the target's own vector times a scale, the largest of 0.5, 1, 2, 4, 8 "
+        "at which "
+        "that costs a KL of 0.5 at most; *random* is the mean and standard deviation "
+        "of vectors "
+        "of that norm, *shuffled* the range of vectors carried by maps that were fitted on shuffled "
+        "tokens. KL is "
+        "KL(unsteered || steered) per token of neutral text. Blocks are counted from 0. *Layers* says "
+        "which block of the source is carried: the "
+        "one at the same relative depth, or the one where the source's own vector does most to the source.",
+        *(["", QUICK] if record["quick"] else []),
+    ]
+    for entry in record["directions"]:
+        lines += ["", f"## {entry['source']} -> {entry['target']}", "", *_about(entry), "", *_controls(entry)]
+    lines += ["", "## Every route", "", *_routes(record["directions"])]
+    return "\n".join(lines) + "\n"
+
+
+def _about(entry: Entry) -> list[str]:
+    scores, tokens = entry["map"]["scores"], entry["tokens"]
+    return [
+        f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the ridge map's "
+        "held-out R2 is "
+        f"{scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
+        f"{scores['retrieval_at_1']:.3f} (shuffled {entry['map']['shuffled']['retrieval_at_1']:.3f}). "
+        f"{entry['blocks'][0]['samples']} prompts. Ridge, primal:"
+    ]
+
+
+def _controls(entry: Entry) -> list[str]:
+    lines = [
+        "| layers | block (of source) | scale | own | carried | of own | negated | own negated | random | "
+        "shuffled "
+        "| wrong "
+        "way | KL, own | KL, "
+        "carried | holds |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for block in entry["blocks"]:
+        facts = block["facts"]
+        shuffled = f"{min(block['shuffled']):+.2f} to {max(block['shuffled']):+.2f}"
+        lines.append(
+            f"| {block['layers']} | {block['block']} ({block['source_block']}) | {block['scale']:g} | "
+            f"{facts['own_effect']:+.2f} | "
+            f"{facts['effect']:+.2f} | "
+            f"{facts['share_of_own']:.2f} | {block['negated']:+.2f} | {block['own_negated']:+.2f} | "
+            f"{facts['random_mean']:+.2f} +- {facts['random_sd']:.2f} | {shuffled} | "
+            f"{block['wrong_way']['carried']:.2f} | {block['kl']['own']:.2f} | "
+            f"{block['kl']['carried']:.2f} | "
+            f"{'yes' if holds(block) else 'no'} |"
+        )
+    return lines
+
+
+def holds(block: Entry) -> bool:
+    """Return whether a carried vector does half of what the own one does, beats chance, and has a sign."""
+    facts = block["facts"]
+    return bool(
+        facts["share_of_own"] is not None
+        and facts["own_effect"] > 0
+        and facts["share_of_own"] >= 0.5
+        and facts["exceeds_random"]
+        and facts["negation_opposes"]
+    )
+
+
+def _routes(directions: list[Entry]) -> list[str]:
+    """Return the effects relative to the own vector: a row for each route, a column for each direction."""
+    names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
+    lines = [
+        "Effect relative to the own vector's, mean over seeds (of the tokens that are held out), as the "
+        "mean over all "
+        "blocks, and after the slash at the block where the own vector does most; in brackets the "
+        "standard deviation "
+        "over seeds of the latter, and its KL as a multiple of the own vector's.",
+        "",
+        f"| method | transport | layers | {' | '.join(names)} |",
+        "|---|---|---|" + "---|" * len(names),
+    ]
+    cells: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for entry in directions:
+        best = max(entry["blocks"], key=lambda block: block["facts"]["own_effect"])
+        groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
+        for route in entry["routes"]:
+            groups[route["method"], route["transport"], route["layers"]].append(route)
+        for key, routes in groups.items():
+            cells[key].append(_cell(routes, best))
+    return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
+
+
+def _cell(routes: list[Entry], best: Entry) -> str:
+    there = [route for route in routes if route["block"] == best["block"]]
+    shares = [route["share_of_own"] for route in there]
+    spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
+    price = statistics.mean(route["kl"] for route in there) / best["kl"]["own"]
+    average = statistics.mean(route["share_of_own"] for route in routes)
+    return f"{average:.2f} / {statistics.mean(shares):.2f} (+- {spread:.2f}, KL x {price:.2f})"

@@ -1,0 +1,283 @@
+"""Does a carried vector steer? Every method, transport and block, beside the target's own vector.
+
+    python benchmarks/steering.py                        the bundled pair both ways, some minutes
+    python benchmarks/steering.py --models DIR           also stories260k <-> tinystories-656k from there
+    python benchmarks/steering.py --quick --output DIR   a few prompts, to see that everything works
+
+A happy-minus-sad vector is trained on pairs of texts (`embgeom.examples.moods`) in the source, carried over,
+and added to the target at the norm of the target's own vector. The score is the log-probability of happy
+words less that of sad ones after other beginnings. Writes steering.json and steering.md into the output
+folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from others.problem import Size
+from others.record import new_record, write_whole
+from steered.table import markdown
+
+import embgeom
+from embgeom import Emb2Emb, EmbgeomWarning, SteeringVector
+from embgeom.evaluation import Evaluation, WordShift, evaluate
+from embgeom.examples import moods
+from embgeom.vocabulary import space_side
+
+FOREIGN = ("stories260k", "tinystories-656k")
+METHODS = ("least_squares", "ridge", "procrustes", "low_rank", "lle")
+TRANSPORTS = ("primal", "dual", "logits")
+LAYERS = ("relative depth", "strongest source")
+RANDOM, SHUFFLED = 20, 3
+SCALES, MOST_KL = (0.5, 1.0, 2.0, 4.0, 8.0), 0.5
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model with what an evaluation needs of it."""
+
+    folder: Path
+    name: str
+
+    @cached_property
+    def model(self) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder)
+
+    @cached_property
+    def unembedding(self) -> embgeom.Embeddings:
+        return embgeom.load(self.folder, "output")
+
+    @cached_property
+    def vector(self) -> SteeringVector:
+        pairs = [(happy + self.end, sad + self.end) for happy, sad in moods.pairs()]
+        return SteeringVector.train(self.model, self.tokenizer, pairs, name=self.name, batch_size=32)
+
+    @property
+    def depth(self) -> int:
+        return len(self.vector.blocks)
+
+    @cached_property
+    def end(self) -> str:
+        """The space behind a text where the vocabulary writes it there, not before the next word."""
+        return " " if space_side(self.unembedding) == "behind" else ""
+
+    def prompts(self, most: int | None) -> list[str]:
+        return [prompt + self.end for prompt in moods.prompts()][:: 1 if most is None else 60 // most]
+
+    def score(self) -> WordShift:
+        words = moods.HAPPY, moods.SAD
+        if self.end:
+            words = tuple(tuple(word.strip() + " " for word in side) for side in words)  # type: ignore[assignment]
+        return WordShift(*words, whole=True)
+
+    @cached_property
+    def strongest(self) -> int:
+        """The block at which the model's own vector does most to the model itself, at equal price."""
+        effects = {block: self.effect(block, self.scale(block)) for block in self.vector.blocks}
+        return max(effects, key=lambda block: effects[block])
+
+    def effect(self, block: int, scale: float) -> float:
+        found = evaluate(
+            self.model, self.tokenizer, self.vector, self.score(), self.prompts(None),
+            scale=scale, blocks=block, random=0, batch_size=64,
+        )  # fmt: skip
+        return found.carried.effect.mean
+
+    def scale(self, block: int) -> float:
+        """Return the strongest of SCALES at which the own vector still costs little; effects are not seen."""
+        prices = {scale: self.price(block, scale) for scale in SCALES}
+        return max((scale for scale, price in prices.items() if price <= MOST_KL), default=SCALES[0])
+
+    def price(self, block: int, scale: float) -> float:
+        found = evaluate(
+            self.model,
+            self.tokenizer,
+            self.vector,
+            self.score(),
+            self.prompts(1),
+            scale=scale,
+            blocks=block,
+            random=0,
+            neutral=moods.neutral_texts()[:10],
+            batch_size=64,
+        )
+        return found.carried.price.kl  # type: ignore[union-attr]
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    for method in METHODS:
+        for transport in TRANSPORTS:
+            # These ask nothing of the method but its logits matrix, which is the same for all.
+            if (transport == "logits" and method != "ridge") or (method, transport) == ("lle", "dual"):
+                continue
+            yield method, transport
+
+
+@cache
+def fitted(source: Side, target: Side, method: str, seed: int, shuffle: bool = False) -> Emb2Emb:
+    with warnings.catch_warnings():
+        # Few tokens are part of the trial.
+        warnings.simplefilter("ignore", EmbgeomWarning)
+        return Emb2Emb.fit(source.unembedding, target.unembedding, method=method, seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
+
+
+def source_block(layers: str, block: int, source: Side, target: Side) -> int:
+    """Return the block of the source whose direction is carried to a block of the target."""
+    if layers == "relative depth":
+        return embgeom.relative_depth(block, target.depth, source.depth)
+    return source.strongest
+
+
+def in_full(source: Side, target: Side, layers: str, block: int, options: argparse.Namespace) -> Evaluation:
+    """Evaluate the default route at a block beside all controls."""
+    vector = source.vector.at([source_block(layers, block, source, target)])
+    shuffled = [
+        fitted(source, target, "ridge", seed, shuffle=True).transfer(vector, blocks=block)
+        for seed in range(options.shuffled)
+    ]
+    return run(
+        target,
+        fitted(source, target, "ridge", 0).transfer(vector, blocks=block),
+        block,
+        options,
+        own=target.vector.at([block]),
+        random=options.random,
+        shuffled=shuffled,
+    )
+
+
+def along_route(
+    source: Side,
+    target: Side,
+    carrier: Emb2Emb,
+    transport: str,
+    layers: str,
+    block: int,
+    options: argparse.Namespace,
+) -> Evaluation:
+    """Evaluate any route at the norm of the own vector."""
+    vector = source.vector.at([source_block(layers, block, source, target)])
+    carried = carrier.transfer(vector, transport=transport, blocks=block, norm=target.vector)  # type: ignore[call-overload]
+    return run(target, carried, block, options, random=0)
+
+
+def run(
+    target: Side, vector: SteeringVector, block: int, options: argparse.Namespace, **controls: Any
+) -> Evaluation:
+    return evaluate(
+        target.model,
+        target.tokenizer,
+        vector,
+        target.score(),
+        target.prompts(options.prompts),
+        scale=options.scales[target.name, block],
+        neutral=moods.neutral_texts()[: options.prompts or 10],
+        batch_size=64,
+        **controls,
+    )
+
+
+def measure(source: Side, target: Side, options: argparse.Namespace) -> dict[str, Any]:
+    """Return everything about one direction."""
+    begin = time.monotonic()
+    entry: dict[str, Any] = {"source": source.name, "target": target.name, "blocks": [], "routes": []}
+    carrier = fitted(source, target, "ridge", 0)
+    entry["tokens"] = carrier.provenance["tokens"]
+    entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
+    for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
+        options.scales[target.name, block] = target.scale(block)
+        found = in_full(source, target, layers, block, options)
+        entry["blocks"].append(
+            {
+                "layers": layers,
+                "block": block,
+                "source_block": source_block(layers, block, source, target),
+                "scale": options.scales[target.name, block],
+                "facts": vars(found.facts()),
+                "negated": found["carried, negated"].effect.mean,
+                "own_negated": found["own, negated"].effect.mean,
+                "shuffled": [outcome.effect.mean for outcome in found.of_kind("shuffled")],
+                "random": [outcome.effect.mean for outcome in found.of_kind("random")],
+                "kl": {name: found[name].price.kl for name in ("carried", "own")},  # type: ignore[union-attr]
+                "perplexity_ratio": {
+                    name: found[name].price.perplexity_ratio
+                    for name in ("carried", "own")  # type: ignore[union-attr]
+                },
+                "wrong_way": {name: found[name].effect.wrong_way for name in ("carried", "own")},
+                "samples": found.samples,
+            }
+        )
+    own = {block["block"]: block["facts"]["own_effect"] for block in entry["blocks"]}
+    for method, transport in routes():
+        for seed in range(options.seeds):
+            carrier = fitted(source, target, method, seed)
+            for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
+                found = along_route(source, target, carrier, transport, layers, block, options)
+                entry["routes"].append(
+                    {
+                        "method": method,
+                        "transport": transport,
+                        "layers": layers,
+                        "seed": seed,
+                        "block": block,
+                        "share_of_own": found.carried.effect.mean / own[block],
+                        "effect": found.carried.effect.mean,
+                        "kl": found.carried.price.kl,  # type: ignore[union-attr]
+                    }
+                )
+        done = f"{source.name} -> {target.name}: {method}, {transport}"
+        print(f"[{time.monotonic() - begin:5.0f} s] {done}", file=sys.stderr, flush=True)
+    return entry
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", type=Path, help=f"a folder that holds {' and '.join(FOREIGN)}")
+    parser.add_argument("--seeds", type=int, default=3, help="of the tokens that a map is fitted on")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--threads", type=int, default=1, help="of torch: the models are small")
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(options.threads)
+    options.prompts, options.random, options.shuffled = (
+        (6, 2, 1) if options.quick else (None, RANDOM, SHUFFLED)
+    )
+    options.scales = {}
+    pairs = [tuple(Side(folder, f"example:{folder.name}") for folder in embgeom.examples.pair())]
+    if options.models:
+        pairs.append(tuple(Side(options.models / name, name) for name in FOREIGN))
+    record = new_record(Size(0, 0, 0, options.quick))
+    kept = ("date", "processor", "cores", "versions", "python", "quick")
+    record = {key: record[key] for key in kept if key in record} | {"directions": []}
+    for one, other in pairs:
+        for source, target in ((one, other), (other, one)):
+            record["directions"].append(measure(source, target, options))
+            write_whole(options.output / "steering.json", json.dumps(record, indent=1) + "\n")
+            write_whole(options.output / "steering.md", markdown(record))
+    print(f"written to {options.output}")
+
+
+if __name__ == "__main__":
+    main()
