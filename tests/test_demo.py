@@ -34,7 +34,7 @@ def test_each_number_is_that_of_a_comparison(text):
 
 def test_it_tells_a_newcomer_what_to_make_of_it(text):
     assert [re.match(r"(\d)\. ", line)[1] for line in text.splitlines() if re.match(r"\d\. ", line)] == list(
-        "1234"
+        "12345"
     )
     assert text.count("1 means") == 4 and text.count("shuffled   Gaussian") == 4
     assert "7,187,736 pairs of the 3,792 shared tokens" in text

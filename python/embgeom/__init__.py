@@ -8,7 +8,7 @@ from embgeom.compare import compare
 from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
 from embgeom.dimension import Dimension, intrinsic_dimension
 from embgeom.embeddings import Embeddings
-from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
+from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, LoadError, OutputError
 from embgeom.inspection import Inspection, TokenNeighborhood, inspect_model, inspect_token
 from embgeom.knn import Neighbors, knn
 from embgeom.lle import LLE, LLEStatus, lle
@@ -19,16 +19,43 @@ from embgeom.similarity import global_similarity
 from embgeom.spelling import Spelling
 from embgeom.vocabulary import Match, match, match_vocabularies
 
+# What steering needs beside the geometry is imported when it is first asked for, to keep the import short.
+_LATER = {
+    "Emb2Emb": "emb2emb",
+    "FinalNorm": "emb2emb",
+    "Evaluation": "evaluation",
+    "Sweep": "evaluation",
+    "evaluate": "evaluation",
+    "sweep": "evaluation",
+    "StateComparison": "hidden_states",
+    "compare_states": "hidden_states",
+    "relative_depth": "hidden_states",
+    "SteeringVector": "steering",
+    "load_final_norm": "loading.final_norm",
+}
+
 if TYPE_CHECKING:
+    from embgeom.emb2emb import Emb2Emb, FinalNorm
+    from embgeom.evaluation.evaluate import evaluate
+    from embgeom.evaluation.outcomes import Evaluation
+    from embgeom.evaluation.sweep import Sweep, sweep
+    from embgeom.hidden_states import StateComparison, compare_states, relative_depth
+    from embgeom.loading.final_norm import load_final_norm
+    from embgeom.steering import SteeringVector
+
     __version__: str
 else:
 
-    def __getattr__(name: str) -> str:
+    def __getattr__(name: str) -> object:
+        from importlib import import_module
+
         # Few ask for the version, and reading it from the package's metadata takes long.
         if name == "__version__":
-            from importlib.metadata import version
-
-            return version("embgeom")
+            return import_module("importlib.metadata").version("embgeom")
+        if name in _LATER:
+            return getattr(import_module(f"embgeom.{_LATER[name]}"), name)
+        if name in _LATER.values():
+            return import_module(f"embgeom.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -36,8 +63,12 @@ __all__ = [
     "LLE",
     "Comparison",
     "Dimension",
+    "Emb2Emb",
     "Embeddings",
     "EmbgeomError",
+    "EmbgeomWarning",
+    "Evaluation",
+    "FinalNorm",
     "InputError",
     "Inspection",
     "LLEStatus",
@@ -51,9 +82,14 @@ __all__ = [
     "RowScan",
     "Settings",
     "Spelling",
+    "StateComparison",
+    "SteeringVector",
+    "Sweep",
     "TokenNeighborhood",
     "__version__",
     "compare",
+    "compare_states",
+    "evaluate",
     "examples",
     "global_similarity",
     "inspect_model",
@@ -62,9 +98,12 @@ __all__ = [
     "knn",
     "lle",
     "load",
+    "load_final_norm",
     "match",
     "match_vocabularies",
     "neighbor_overlap",
+    "relative_depth",
     "scan_rows",
+    "sweep",
     "weight_cosine",
 ]

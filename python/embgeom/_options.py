@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, get_args
 
+from embgeom import _steering_options as steering
 from embgeom.knn import Metric
 
 USAGE_ERROR = 2
@@ -82,15 +83,51 @@ def _add_neighbors(command: Any) -> None:
     _add_offline(command)
 
 
+def _add_fit(command: Any) -> None:
+    _add_model(command, "-a", which="output")
+    _add_model(command, "-b", which="output")
+    steering.add_fit_options(command)
+    _add_offline(command)
+
+
+def _add_train_vector(command: Any) -> None:
+    _add_language_model(command)
+    steering.add_train_options(command)
+
+
+def _add_steer(command: Any) -> None:
+    _add_language_model(command)
+    steering.add_steer_options(command)
+
+
+def _add_evaluate(command: Any) -> None:
+    _add_language_model(command)
+    steering.add_evaluate_options(command)
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "demo": ("What do the two models that come with embgeom share? Takes some seconds.", _add_demo),
     "compare": ("What do the token embeddings of two models share?", _add_compare),
     "inspect": ("What are one model's rows like?", _add_inspect),
     "neighbors": ("What surrounds a token?", _add_neighbors),
+    "fit": ("Fit a map from one model to another on the tokens that they share.", _add_fit),
+    "train-vector": ("Make a steering vector from pairs of texts.", _add_train_vector),
+    "transfer": ("Carry a steering vector over a map.", steering.add_transfer_options),
+    "steer": ("What does a model write without and with a steering vector?", _add_steer),
+    "evaluate": ("Does a steering vector steer? Beside random and other controls.", _add_evaluate),
 }
 
 
-def _add_model(command: Any, suffix: str = "") -> None:
+def _add_language_model(command: Any) -> None:
+    """Add a model that is to run, not only to be read."""
+    command.add_argument(
+        "model", metavar="MODEL", help="a Hugging Face folder or id, example:small or example:large"
+    )
+    command.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
+    _add_offline(command)
+
+
+def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
     """Add a model and the options that belong to it alone; `suffix` tells the models of a command apart."""
     letter = suffix[1:].upper()
     name = f"model{suffix.replace('-', '_')}"
@@ -104,8 +141,8 @@ def _add_model(command: Any, suffix: str = "") -> None:
     group.add_argument(
         f"--which{suffix}",
         choices=("input", "output"),
-        default="input",
-        help="embedding or unembedding (default: input)",
+        default=which,
+        help=f"embedding or unembedding (default: {which})",
     )
     group.add_argument(
         f"--tensor{suffix}", metavar="NAME", help="the tensor to use, where it cannot be told by itself"

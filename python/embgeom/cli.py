@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from embgeom import _steering_commands as steering
 from embgeom._options import USAGE_ERROR, build_parser
 from embgeom.errors import EmbgeomError, InputError, OutputError
 
@@ -27,7 +28,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = build_parser({"demo": _demo, "compare": _compare, "inspect": _inspect, "neighbors": _neighbors})
+    parser = build_parser(
+        {
+            "demo": _demo,
+            "compare": _compare,
+            "inspect": _inspect,
+            "neighbors": _neighbors,
+            "fit": lambda options: steering.fit(options, _load, _show, _wants_progress(options)),
+            "train-vector": lambda options: steering.train_vector(options, _wants_progress(options)),
+            "transfer": steering.transfer,
+            "steer": lambda options: steering.steer(options, _show),
+            "evaluate": lambda options: steering.evaluate(options, _show, _wants_progress(options)),
+        }
+    )
     options = parser.parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], None] = options.run

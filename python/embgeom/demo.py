@@ -16,6 +16,7 @@ from embgeom._arrays import RowNumbers
 from embgeom._progress import Progress
 from embgeom.compare import compare
 from embgeom.comparison import Comparison, LocalGeometry
+from embgeom.demo_steering import carried_vector
 from embgeom.embeddings import Embeddings
 from embgeom.loading import load
 from embgeom.report import number, shown, titled_table
@@ -58,6 +59,7 @@ def demonstrate(*, threads: int | None = None, progress: Progress = False) -> li
         for folder in examples.pair()
     ]
     records = [examples.record(folder) for folder in examples.pair()]
+    small, large = (load(folder, "output", threads=threads) for folder in examples.pair())
     comparison = compare(*map(examples.without_rare_tokens, models), threads=threads, progress=progress)
     return [
         *_introduction(comparison, records),
@@ -65,6 +67,7 @@ def demonstrate(*, threads: int | None = None, progress: Progress = False) -> li
         *_neighbors(comparison),
         *_weights(comparison),
         *_dimension(comparison),
+        *carried_vector(small, large, threads),
         *_what_next(),
     ]
 
