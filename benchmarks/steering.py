@@ -34,6 +34,8 @@ from embgeom.examples import moods
 from embgeom.vocabulary import space_side
 
 FOREIGN = ("stories260k", "tinystories-656k")
+# The default of the library.
+METHOD = "low_rank"
 METHODS = ("least_squares", "ridge", "procrustes", "low_rank", "lle")
 TRANSPORTS = ("primal", "dual", "logits")
 LAYERS = ("relative depth", "strongest source")
@@ -150,12 +152,12 @@ def in_full(source: Side, target: Side, layers: str, block: int, options: argpar
     """Evaluate the default route at a block beside all controls."""
     vector = source.vector.at([source_block(layers, block, source, target)])
     shuffled = [
-        fitted(source, target, "ridge", seed, shuffle=True).transfer(vector, blocks=block)
+        fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, blocks=block)
         for seed in range(options.shuffled)
     ]
     return run(
         target,
-        fitted(source, target, "ridge", 0).transfer(vector, blocks=block),
+        fitted(source, target, METHOD, 0).transfer(vector, blocks=block),
         block,
         options,
         own=target.vector.at([block]),
@@ -199,7 +201,7 @@ def measure(source: Side, target: Side, options: argparse.Namespace) -> dict[str
     """Return everything about one direction."""
     begin = time.monotonic()
     entry: dict[str, Any] = {"source": source.name, "target": target.name, "blocks": [], "routes": []}
-    carrier = fitted(source, target, "ridge", 0)
+    carrier = fitted(source, target, METHOD, 0)
     entry["tokens"] = carrier.provenance["tokens"]
     entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
     for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
@@ -253,7 +255,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--models", type=Path, help=f"a folder that holds {' and '.join(FOREIGN)}")
-    parser.add_argument("--seeds", type=int, default=3, help="of the tokens that a map is fitted on")
+    parser.add_argument(
+        "--seeds", type=int, default=3, help="of the tokens that a map is fitted on; 0 compares no routes"
+    )
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1, help="of torch: the models are small")

@@ -134,7 +134,8 @@ def test_transports_by_hand():
     source, target = related(500, 12, 12, noise=0)
     carrier = fit(source, target, "least_squares")
     v = np.random.default_rng(3).standard_normal(12)
-    np.testing.assert_allclose(carrier.transfer(v), v @ carrier.matrix, rtol=1e-6)
+    np.testing.assert_allclose(carrier.transfer(v, transport="primal"), v @ carrier.matrix, rtol=1e-6)
+    np.testing.assert_array_equal(carrier.transfer(v), carrier.transfer(v, transport="dual"))
     np.testing.assert_allclose(
         carrier.transfer(v, transport="dual"), np.linalg.inv(carrier.matrix) @ v, rtol=1e-5
     )
@@ -190,14 +191,14 @@ def test_steering_vectors_are_carried_block_by_block():
     json.dumps(carried.provenance)
 
 
-@pytest.mark.parametrize("kind", ["layer_norm", "rms_norm", "rms_norm_plus_one"])
+@pytest.mark.parametrize("kind", ["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_folding_is_that_of_the_rows_written_out(kind, normalize):
     source, target = related()
     weight = np.random.default_rng(2).uniform(-0.5, 2, 12)
     norm = FinalNorm.of(weight, kind)
-    written = source.astype(float) * (weight + 1 if kind == "rms_norm_plus_one" else weight)
-    if kind == "layer_norm":
+    written = source.astype(float) * (weight + 1 if kind.endswith("plus_one") else weight)
+    if kind.startswith("layer_norm"):
         written -= written.mean(axis=1, keepdims=True)
     options = {"ridge": 0.01, "normalize": normalize}
     folded = fit(source, target, source_norm=norm, **options)
@@ -210,6 +211,24 @@ def test_a_layer_norm_is_folded_as_the_model_applies_it():
     row, weight, h = rng.standard_normal((3, 6))
     norm = FinalNorm.of(weight, "layer_norm")
     assert norm.fold(row) @ h == pytest.approx(row @ (weight * (h - h.mean())))
+
+
+@pytest.mark.parametrize("method", LINEAR)
+@pytest.mark.parametrize("few", [False, True])
+def test_the_dual_inverts_no_rounding(method, few):
+    # A folded LayerNorm takes one direction of either side away; few tokens leave more of them open.
+    source, target = related(15 if few else 400, 24, 32)
+    norms = {
+        f"{side}_norm": FinalNorm.of(np.ones(width), "layer_norm")
+        for side, width in (("source", 24), ("target", 32))
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbgeomWarning)
+        carrier = fit(source, target, method, **norms)
+    singular = np.linalg.svd(carrier.matrix, compute_uv=False)
+    least = singular[singular > 1e-8 * singular[0]].min()
+    v = np.random.default_rng(0).standard_normal(24)
+    assert np.linalg.norm(carrier.transfer(v, transport="dual")) <= 1.001 * np.linalg.norm(v) / least
 
 
 def test_weights_count_as_repeated_tokens():
@@ -246,7 +265,7 @@ def test_unrelated_rows_score_nothing_out_of_sample():
 
 def test_scores_by_hand():
     source, target = related(200, noise=1)
-    carrier = Emb2Emb.fit(source, target, held_out=0.25, seed=5)
+    carrier = Emb2Emb.fit(source, target, method="ridge", held_out=0.25, seed=5)
     held = np.sort(np.random.default_rng(5).permutation(200)[:50])
     kept = np.setdiff1d(np.arange(200), held)
     again = fit(source[kept], target[kept])
@@ -269,6 +288,8 @@ def test_scores_by_hand():
         ({"rank": 0, "method": "low_rank"}, "rank = 0"),
         ({"weights": [1, 2]}, "one number for each of the 400 pairs"),
         ({"weights": -np.ones(400)}, "not negative"),
+        ({"weights": ["a"] * 400}, "no numbers"),
+        ({"method": "lle", "reg": 0}, "reg = 0"),
         ({"method": "lle", "weights": np.ones(400)}, "no meaning"),
         ({"method": "lle", "k": 1000}, "k = 1000"),
         ({"tokens": ([0, 1, 2, 999], [0, 1, 2, 3])}, "999"),

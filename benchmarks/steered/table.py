@@ -31,18 +31,20 @@ def markdown(record: Entry) -> str:
     ]
     for entry in record["directions"]:
         lines += ["", f"## {entry['source']} -> {entry['target']}", "", *_about(entry), "", *_controls(entry)]
-    lines += ["", "## Every route", "", *_routes(record["directions"])]
+    compared = [entry for entry in record["directions"] if entry["routes"]]
+    if compared:
+        lines += ["", "## Every route", "", *_routes(compared)]
     return "\n".join(lines) + "\n"
 
 
 def _about(entry: Entry) -> list[str]:
     scores, tokens = entry["map"]["scores"], entry["tokens"]
     return [
-        f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the ridge map's "
+        f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the low-rank map's "
         "held-out R2 is "
         f"{scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
         f"{scores['retrieval_at_1']:.3f} (shuffled {entry['map']['shuffled']['retrieval_at_1']:.3f}). "
-        f"{entry['blocks'][0]['samples']} prompts. Ridge, primal:"
+        f"{entry['blocks'][0]['samples']} prompts. Low rank, dual (the default):"
     ]
 
 
@@ -79,6 +81,7 @@ def holds(block: Entry) -> bool:
         and facts["own_effect"] > 0
         and facts["share_of_own"] >= 0.5
         and facts["exceeds_random"]
+        and facts["exceeds_shuffled"]
         and facts["negation_opposes"]
     )
 

@@ -22,12 +22,12 @@ Show = Callable[[Sequence["RenderableType"]], None]
 
 def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> None:
     """Fit a map, show its scores, and write it."""
-    from embgeom._writing import check_file_writable
     from embgeom.emb2emb import Emb2Emb
+    from embgeom.emb2emb.saving import check_path
     from embgeom.loading.final_norm import load_final_norm
     from embgeom.report import titled_table
 
-    check_file_writable(options.output)
+    check_path(options.output)
     models = load(options, "_a"), load(options, "_b")
     norms: list[FinalNorm | None] = [None, None]
     if options.fold_norm:
@@ -67,11 +67,13 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
 
 def train_vector(options: argparse.Namespace, progress: bool) -> None:
     """Train a vector on pairs of texts, and write it."""
-    from embgeom._writing import check_file_writable
     from embgeom.steering import SteeringVector, load_language_model
+    from embgeom.steering.files import check_vector_path
     from embgeom.steering.pairs import read_pairs
 
-    check_file_writable(options.output)
+    check_vector_path(options.output)
+    if options.output.endswith(".gguf") and (options.blocks is None or 0 in options.blocks):
+        raise InputError("a .gguf has no place for block 0: name others by --blocks, or take .safetensors")
     pairs = read_pairs(options.pairs)
     read = options.read if options.read in ("last", "mean", "answer") else _place(options.read)
     loaded = load_language_model(options.model, revision=options.revision, local_files_only=options.offline)
@@ -94,11 +96,11 @@ def train_vector(options: argparse.Namespace, progress: bool) -> None:
 
 def transfer(options: argparse.Namespace) -> None:
     """Carry a vector over a map, and write it."""
-    from embgeom._writing import check_file_writable
     from embgeom.emb2emb import Emb2Emb
     from embgeom.steering import SteeringVector
+    from embgeom.steering.files import check_vector_path
 
-    check_file_writable(options.output)
+    check_vector_path(options.output)
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
     carrier = Emb2Emb.load(options.map)
@@ -110,7 +112,10 @@ def transfer(options: argparse.Namespace) -> None:
         threads=options.threads,
     )
     carried.save(options.output)
-    print(f"{carried!r}, carried by {carrier!r} ({options.transport}), written to {options.output}")
+    print(
+        f"{carried!r}, carried by {carrier!r} ({carried.provenance['transport']}), "
+        f"written to {options.output}"
+    )
 
 
 def steer(options: argparse.Namespace, show: Show) -> None:
@@ -218,7 +223,10 @@ def _place(read: str) -> int:
 def _block_map(text: str) -> dict[int, int]:
     """Read ``3:5,4:6``."""
     try:
-        pairs = [part.split(":") for part in text.split(",")]
-        return {int(old): int(new) for old, new in pairs}
+        pairs = [(int(old), int(new)) for old, new in (part.split(":") for part in text.split(","))]
+        found = dict(pairs)
     except ValueError:
         raise InputError(f"--blocks {text} is not FROM:TO,..., such as 3:5,4:6") from None
+    if len(found) != len(pairs):
+        raise InputError(f"--blocks {text} names a block of the vector twice")
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any, get_args
 
 
@@ -11,7 +12,10 @@ def add_fit_options(command: Any) -> None:
 
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
     command.add_argument(
-        "--method", choices=get_args(Method), default="ridge", help="how the map is fitted (default: ridge)"
+        "--method",
+        choices=get_args(Method),
+        default="low_rank",
+        help="how the map is fitted (default: low_rank)",
     )
     command.add_argument("--no-center", action="store_true", help="fit no intercept")
     command.add_argument("--normalize", action="store_true", help="scale all rows to length 1 first")
@@ -70,8 +74,7 @@ def add_transfer_options(command: Any) -> None:
     command.add_argument(
         "--transport",
         choices=get_args(Transport),
-        default="primal",
-        help="default: primal",
+        help="default: dual, or primal for an lle map",
     )
     command.add_argument(
         "--blocks",
@@ -143,4 +146,7 @@ def _add_batch(command: Any) -> None:
 
 
 def _numbers(text: str) -> list[int]:
-    return [int(part) for part in text.split(",")]
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of blocks, such as 3 or 3,4") from None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import InputError
 
-Kind = Literal["layer_norm", "rms_norm", "rms_norm_plus_one"]
+Kind = Literal["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +25,8 @@ class FinalNorm:
     Attributes
     ----------
     weight : ndarray of float64, shape (d,)
-        What each coordinate is multiplied with: for ``rms_norm_plus_one``, one more than what the file holds.
+        What each coordinate is multiplied with: for kinds ``..._plus_one``, one more than what the file
+        holds.
     centers : bool
         Whether the norm subtracts the mean over coordinates, as a LayerNorm does.
 
@@ -49,7 +50,7 @@ class FinalNorm:
         ----------
         weight : array_like, shape (d,)
             The weight.
-        kind : {"layer_norm", "rms_norm", "rms_norm_plus_one"}
+        kind : {"layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"}
             How the model uses it; Gemma multiplies with 1 + weight.
 
         Raises
@@ -60,9 +61,9 @@ class FinalNorm:
         values = np.array(weight, dtype=np.float64)
         if values.ndim != 1 or not np.isfinite(values).all():
             raise InputError(f"the weight of a final norm is a vector of finite numbers, not {values.shape}")
-        if kind not in ("layer_norm", "rms_norm", "rms_norm_plus_one"):
-            raise InputError(f"{kind!r} is no kind of norm: layer_norm, rms_norm or rms_norm_plus_one")
-        return cls(values + 1.0 if kind == "rms_norm_plus_one" else values, kind == "layer_norm")
+        if kind not in get_args(Kind):
+            raise InputError(f"{kind!r} is no kind of norm: {', '.join(get_args(Kind))}")
+        return cls(values + 1.0 if kind.endswith("plus_one") else values, kind.startswith("layer_norm"))
 
     def fold(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Return rows (m, d) or a row (d,) of an unembedding with the norm folded in.

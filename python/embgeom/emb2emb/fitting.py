@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers
-from embgeom._numbers import real_number, whole_number
+from embgeom._numbers import check_seed, real_number, whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
 from embgeom.emb2emb.final_norm import FinalNorm
 from embgeom.emb2emb.map import Emb2Emb
@@ -40,8 +40,8 @@ class Options:
     shuffle: bool
     seed: int
 
-    def check(self) -> None:
-        """Refuse what no fit can use.
+    def checked(self) -> Options:
+        """Return the options as plain numbers, which a file can hold; refuse what no fit can use.
 
         Raises
         ------
@@ -50,12 +50,22 @@ class Options:
         """
         if self.method not in get_args(Method):
             raise InputError(f"method = {self.method!r} is unknown: use one of {', '.join(get_args(Method))}")
-        if self.ridge is not None and not 0 < real_number(self.ridge, "ridge") < np.inf:
-            raise InputError(
-                f"ridge = {self.ridge} must be above 0 and finite; method='least_squares' has none"
-            )
-        if self.rank is not None:
-            whole_number(self.rank, "rank", 1)
+        ridge = None if self.ridge is None else real_number(self.ridge, "ridge")
+        if ridge is not None and not 0 < ridge < np.inf:
+            raise InputError(f"ridge = {ridge} must be above 0 and finite; method='least_squares' has none")
+        reg = real_number(self.reg, "reg")
+        # Where neighbors are more than columns, only the regularization makes their weights determined.
+        if self.method == "lle" and not 1e-12 <= reg < np.inf:
+            raise InputError(f"reg = {reg} must be 1e-12 at least and finite")
+        return replace(
+            self,
+            ridge=ridge,
+            rank=None if self.rank is None else whole_number(self.rank, "rank", 1),
+            k=whole_number(self.k, "k", 1),
+            reg=reg,
+            held_out=real_number(self.held_out, "held_out"),
+            seed=check_seed(self.seed),
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,8 +100,8 @@ def fit(
     InputError
         If an argument does not fit.
     """
-    options.check()
-    pairs = Pairs.of(source, target, tokens)
+    options = options.checked()
+    pairs = Pairs.of(source, target, tokens, threads)
     counts = _checked_weights(weights, len(pairs), options.method)
     kept, held = pairs.split(options.held_out, options.seed)
     everything = _Side(
@@ -102,7 +112,7 @@ def fit(
     if options.shuffle:
         fitted = fitted.shuffled(options.seed)
     if counts is not None:
-        counts = counts[kept] / counts[kept].mean()
+        counts = _normalized(counts[kept])
     with reporter(progress, "emb2emb") as report:
         carrier = _fit_pairs(fitted, counts, options, threads, report)
         scores = _score(carrier, scored, fitted, options, threads)
@@ -121,17 +131,7 @@ def fit(
         "folded": [norm is not None for norm in norms],
         **carrier.provenance,
     }
-    return Emb2Emb(
-        options.method,
-        carrier.matrix,
-        carrier.logits_matrix,
-        carrier.neighbors,
-        carrier.source_mean,
-        carrier.target_mean,
-        scores,
-        control,
-        provenance,
-    )
+    return replace(carrier, scores=scores, shuffled=control, provenance=provenance)
 
 
 def _fit_pairs(
@@ -201,7 +201,10 @@ def _checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) 
         return None
     if method == "lle":
         raise InputError("method 'lle' fits nothing, so weights have no meaning for it")
-    values = np.array(weights, dtype=np.float64)
+    try:
+        values = np.array(weights, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"weights are no numbers: {error}") from None
     if values.shape != (count,):
         raise InputError(
             f"weights must be one number for each of the {count} pairs, not of shape {values.shape}"
@@ -209,3 +212,12 @@ def _checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) 
     if not np.isfinite(values).all() or (values < 0).any() or not values.any():
         raise InputError("weights must be finite, not negative, and not all zero")
     return values
+
+
+def _normalized(weights: FloatVector) -> FloatVector:
+    """Scale the weights of the pairs that are fitted on to mean 1."""
+    if not weights.any():
+        raise InputError("weights are zero for all pairs that are not held out; weigh more pairs")
+    # The largest first, so that no sum overflows.
+    weights = weights / weights.max()
+    return np.asarray(weights / weights.mean())

@@ -82,7 +82,7 @@ class Emb2Emb:
         source: Embeddings | npt.ArrayLike,
         target: Embeddings | npt.ArrayLike,
         *,
-        method: Method = "ridge",
+        method: Method = "low_rank",
         tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         center: bool = True,
         normalize: bool = False,
@@ -107,9 +107,10 @@ class Emb2Emb:
         source, target : Embeddings or array_like
             The two models, both of the same side (input or output); or two arrays whose rows are paired.
         method : {"least_squares", "ridge", "procrustes", "low_rank", "lle"}
-            Least squares is the published method; where tokens are few beside the width, its map fits noise,
-            and ridge is the default for that. "procrustes" turns and, where the widths differ, projects;
-            "low_rank" is a ridge map of limited rank; "lle" rebuilds each vector from neighbors.
+            Least squares is the published method; where tokens are few beside the width, its map fits
+            noise, and ridge does not. "low_rank" is a ridge map of limited rank, the default because
+            vectors carried by it did most (``docs/steering.md``). "procrustes" turns and, where the widths
+            differ, projects; "lle" rebuilds each vector from neighbors.
         tokens : pair of array_like of int, optional
             Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
         center : bool
@@ -208,7 +209,10 @@ class Emb2Emb:
                 "transport 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
                 "'logits', or another method"
             )
-        return np.asarray(np.linalg.pinv(self.matrix).T)
+        # Directions that the fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) must
+        # not be inverted. They lie far below, what a fit from float32 rows determines far above this share
+        # of the largest.
+        return np.asarray(np.linalg.pinv(self.matrix, rcond=1e-8).T)
 
     def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> FloatMatrix:
         """Predict target rows (m, d_t) of tokens from their source rows (m, d_s): the means count."""
@@ -222,7 +226,7 @@ class Emb2Emb:
         self,
         vectors: SteeringVector,
         *,
-        transport: Transport = ...,
+        transport: Transport | None = ...,
         blocks: Mapping[int, int] | int | None = ...,
         norm: float | SteeringVector | None = ...,
         threads: int | None = ...,
@@ -233,7 +237,7 @@ class Emb2Emb:
         self,
         vectors: npt.NDArray[Any] | Sequence[Any],
         *,
-        transport: Transport = ...,
+        transport: Transport | None = ...,
         norm: float | None = ...,
         threads: int | None = ...,
     ) -> npt.NDArray[np.float32]: ...
@@ -242,7 +246,7 @@ class Emb2Emb:
         self,
         vectors: SteeringVector | npt.NDArray[Any] | Sequence[Any],
         *,
-        transport: Transport = "primal",
+        transport: Transport | None = None,
         blocks: Mapping[int, int] | int | None = None,
         norm: float | SteeringVector | None = None,
         threads: int | None = None,
@@ -253,11 +257,12 @@ class Emb2Emb:
         ----------
         vectors : SteeringVector, or array_like of shape (d_s,) or (m, d_s)
             One direction or a stack of them; the means do not count, since directions are differences.
-        transport : {"primal", "dual", "logits"}
-            "primal" takes v A, as published, which treats v as an embedding. "dual" takes the
-            pseudo-inverse of A, transposed, which keeps logits where A fits exactly. "logits" asks for the
-            direction h of the target whose logits U_t h for the shared tokens are nearest to the source's
-            U_s v, by ridge regression: the same aim, without inverting A.
+        transport : {"primal", "dual", "logits"}, optional
+            "dual" by default, "primal" for a map that is not linear. "primal" takes v A, as published,
+            which treats v as an embedding. "dual" takes the pseudo-inverse of A, transposed, which keeps
+            logits where A fits exactly. "logits" asks for the direction h of the target whose logits U_t h
+            for the shared tokens are nearest to the source's U_s v, by ridge regression: the same aim,
+            without inverting A.
         blocks : int or mapping of int to int, optional
             For a `SteeringVector`: the block of the target for the source's only block, or for each of its
             blocks; the same blocks by default. `embgeom.relative_depth` matches models of other depth.

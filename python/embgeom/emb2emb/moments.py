@@ -27,7 +27,7 @@ class Moments:
     x_mean, y_mean : ndarray of float64, shapes (d_x,) and (d_y,)
         The weighted means; zero where not `centered`.
     count : int
-        The number of pairs.
+        The number of pairs that count, those of weight above 0.
     centered : bool
         Whether the means were subtracted, so that a map has an intercept.
     """
@@ -100,4 +100,5 @@ def gather(
         yy -= total * np.outer(y_mean, y_mean)
     else:
         x_mean, y_mean = np.zeros_like(x_mean), np.zeros_like(y_mean)
-    return Moments(xx, xy, yy, x_mean, y_mean, len(source.rows), center)
+    count = len(source.rows) if weights is None else int(np.count_nonzero(weights))
+    return Moments(xx, xy, yy, x_mean, y_mean, count, center)

@@ -12,6 +12,7 @@ from embgeom._arrays import FloatMatrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._numbers import check_seed, real_number
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
+from embgeom.rows import scan_rows
 from embgeom.vocabulary import match_vocabularies, require_shared
 
 FEWEST_TOKENS = 4
@@ -46,15 +47,18 @@ class Pairs:
         source: Embeddings | npt.ArrayLike,
         target: Embeddings | npt.ArrayLike,
         tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+        threads: int,
     ) -> Pairs:
         """Pair the shared tokens of two models, the rows given, or the rows of two arrays one by one.
 
         Raises
         ------
         InputError
-            If there are too few pairs, their numbers differ, or only one side is an `Embeddings`.
+            If there are too few pairs, their numbers differ, only one side is an `Embeddings`, one is an
+            input embedding and the other an unembedding, or a value is not finite.
         """
-        matrices = [_matrix(side, name) for side, name in ((source, "source"), (target, "target"))]
+        _check_sides(source, target)
+        matrices = [_matrix(side, name, threads) for side, name in ((source, "source"), (target, "target"))]
         described = {
             name: side.describe() if isinstance(side, Embeddings) else {"shape": list(matrix.shape)}
             for name, side, matrix in zip(("source", "target"), (source, target), matrices, strict=True)
@@ -109,5 +113,23 @@ class Pairs:
         return np.sort(order[count:]), np.sort(order[:count])
 
 
-def _matrix(side: Embeddings | npt.ArrayLike, name: str) -> FloatMatrix:
-    return side.matrix if isinstance(side, Embeddings) else as_matrix(side, name)
+def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> FloatMatrix:
+    if isinstance(side, Embeddings):
+        return side.matrix
+    matrix = as_matrix(side, name)
+    try:
+        scan_rows(matrix, threads=threads)
+    except InputError as error:
+        raise InputError(f"the {name}: {error}") from None
+    return matrix
+
+
+def _check_sides(source: object, target: object) -> None:
+    if not (isinstance(source, Embeddings) and isinstance(target, Embeddings)):
+        return
+    tied = source.provenance.tied or target.provenance.tied
+    if source.which != target.which and not tied:
+        raise InputError(
+            f"{source.name} is the {source.which} and {target.name} the {target.which} matrix of its model: "
+            "give the same side of both (embgeom.load(model, 'output'))"
+        )

@@ -10,7 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._writing import write_file
+from embgeom._writing import check_file_writable, write_file
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
@@ -33,8 +33,7 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     """
     from safetensors.numpy import save_file
 
-    if Path(path).suffix != SUFFIX:
-        raise OutputError(f"{path} does not end in {SUFFIX}, the format that maps are kept in")
+    check_path(path)
     arrays: Arrays = {
         "logits_matrix": carrier.logits_matrix,
         "source_mean": carrier.source_mean,
@@ -56,6 +55,19 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     # The writer takes an array's memory as it lies, so each has to lie in C order.
     packed = {name: np.array(array, order="C") for name, array in arrays.items()}
     write_file(path, lambda partial: save_file(packed, partial, metadata))
+
+
+def check_path(path: str | PathLike[str]) -> None:
+    """Find out before a fit whether its map can be written.
+
+    Raises
+    ------
+    OutputError
+        If the file's name does not end in ``.safetensors``, or it cannot be written.
+    """
+    if Path(path).suffix != SUFFIX:
+        raise OutputError(f"{path} does not end in {SUFFIX}, the format that maps are kept in")
+    check_file_writable(path)
 
 
 def load(path: str | PathLike[str]) -> Emb2Emb:
@@ -118,6 +130,7 @@ def _check_shapes(found: Emb2Emb) -> None:
         sides = found.neighbors.source, found.neighbors.target
         if tuple(side.shape[1] for side in sides) != widths or len(sides[0]) != len(sides[1]):
             raise ValueError(f"its rows have the shapes {sides[0].shape} and {sides[1].shape}")
-    everything = (found.matrix, found.logits_matrix, found.source_mean, found.target_mean)
+    rows = () if found.neighbors is None else (found.neighbors.source, found.neighbors.target)
+    everything = (found.matrix, found.logits_matrix, found.source_mean, found.target_mean, *rows)
     if not all(np.isfinite(array).all() for array in everything if array is not None):
         raise ValueError("a number in it is NaN or infinite")

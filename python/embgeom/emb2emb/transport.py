@@ -17,10 +17,14 @@ if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
 
 
+# Far above any vector, and far enough below the limit of float32 for what a map makes of it.
+_LARGEST = 1e30
+
+
 def carry_array(
     carrier: Emb2Emb,
     vectors: npt.ArrayLike,
-    transport: Transport,
+    transport: Transport | None,
     norm: float | None,
     threads: int | None,
 ) -> npt.NDArray[np.float32]:
@@ -40,16 +44,23 @@ def carry_array(
         raise InputError(
             f"the map takes vectors of width {width}, (d,) or (m, d), not of shape {array.shape}"
         )
-    if not np.isfinite(array).all():
-        raise InputError("the vectors hold NaN or infinity")
+    if array.size == 0:
+        raise InputError(f"there are no vectors: their shape is {array.shape}")
+    if not (np.abs(array) < _LARGEST).all():
+        raise InputError(f"the vectors hold NaN, infinity, or a number beyond {_LARGEST:g}")
     carried = carry_rows(carrier, np.atleast_2d(array), transport, threads)
     if norm is not None:
         carried = _scaled(carried, norm)
     return carried.reshape(*array.shape[:-1], -1).astype(np.float32)
 
 
+def default_transport(carrier: Emb2Emb) -> Transport:
+    """Return the transport of a map where none is asked for."""
+    return "primal" if carrier.neighbors is not None else "dual"
+
+
 def carry_rows(
-    carrier: Emb2Emb, vectors: npt.NDArray[np.float64], transport: Transport, threads: int | None
+    carrier: Emb2Emb, vectors: npt.NDArray[np.float64], transport: Transport | None, threads: int | None
 ) -> npt.NDArray[np.float64]:
     """Carry vectors (m, d_s) by one of the transports, to (m, d_t) float64.
 
@@ -60,6 +71,7 @@ def carry_rows(
     """
     from embgeom.emb2emb.map import Transport
 
+    transport = transport or default_transport(carrier)
     if transport not in get_args(Transport):
         raise InputError(f"transport = {transport!r} is unknown: use one of {', '.join(get_args(Transport))}")
     if transport == "primal" and carrier.neighbors is not None:
@@ -71,7 +83,7 @@ def carry_rows(
 def carry_vector(
     carrier: Emb2Emb,
     vector: SteeringVector,
-    transport: Transport,
+    transport: Transport | None,
     blocks: Mapping[int, int] | int | None,
     norm: float | SteeringVector | None,
     threads: int | None,
@@ -94,7 +106,7 @@ def carry_vector(
         model=names[1],
         provenance={
             "carried_from": {"model": vector.model, "provenance": vector.provenance},
-            "transport": transport,
+            "transport": transport or default_transport(carrier),
             "blocks": {str(old): new for old, new in places.items()},
             "map": carrier.provenance,
         },

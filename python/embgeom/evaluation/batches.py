@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from embgeom._numbers import whole_number
 from embgeom.errors import InputError
 from embgeom.steering.reading import _input_device, evaluating, longest_text
 
@@ -40,6 +41,7 @@ def check_lengths(
 
 def in_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Give the places of sequences batch by batch, those of like length together."""
+    batch_size = whole_number(batch_size, "batch_size", 1)
     order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from embgeom._numbers import check_seed
 from embgeom.evaluation.batches import in_batches, inference, padded
 
 
@@ -51,7 +52,7 @@ class Luck:
         import torch
 
         self._temperature = temperature
-        states = [np.random.SeedSequence([seed, place]).generate_state(1)[0] for place in places]
+        states = [np.random.SeedSequence([check_seed(seed), place]).generate_state(1)[0] for place in places]
         self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:

@@ -22,8 +22,16 @@ _NAMES = (
     "norm.weight",
 )
 _ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|encoder")
-# Whose norms multiply with 1 + weight.
-_PLUS_ONE = re.compile(r"gemma|qwen3_next|qwen3_5")
+# Models by the model_type of their config whose norms multiply with 1 + weight, and whose LayerNorms have
+# no bias; others have a LayerNorm where the checkpoint holds a bias for it, and an RMSNorm where not.
+_PLUS_ONE = frozenset(
+    {
+        "gemma", "gemma2", "gemma3", "gemma3_text", "paligemma", "qwen3_5", "qwen3_5_text", "qwen3_next",
+        "recurrent_gemma", "vaultgemma",
+    }
+)  # fmt: skip
+_LAYER_NORM_PLUS_ONE = frozenset({"nemotron"})
+_LAYER_NORM_WITHOUT_BIAS = frozenset({"cohere", "cohere2", "dbrx", "mpt"})
 
 
 def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
@@ -49,7 +57,9 @@ def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
 
     Notes
     -----
-    Gemma's norms, and those of its kin, multiply with 1 + weight; config.json's ``model_type`` tells.
+    The ``model_type`` in config.json tells whose norms multiply with 1 + weight, as Gemma's do, and whose
+    LayerNorms have no bias. Of models that are not known so, a norm with a bias is a LayerNorm, one without
+    an RMSNorm.
 
     Examples
     --------
@@ -63,13 +73,17 @@ def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
     name = _weight_name(checkpoint)
     weight = checkpoint.file(name).read(name)
     path = source.find("config.json")
-    config = {} if path is None else read_json(path)
-    kind: Kind = "rms_norm"
-    if name.removesuffix("weight") + "bias" in checkpoint.names:
-        kind = "layer_norm"
-    elif _PLUS_ONE.match(str(config.get("model_type", ""))):
-        kind = "rms_norm_plus_one"
-    return FinalNorm.of(weight, kind)
+    model_type = "" if path is None else str(read_json(path).get("model_type", ""))
+    has_bias = name.removesuffix("weight") + "bias" in checkpoint.names
+    return FinalNorm.of(weight, _kind(model_type, has_bias))
+
+
+def _kind(model_type: str, has_bias: bool) -> Kind:
+    if model_type in _LAYER_NORM_PLUS_ONE:
+        return "layer_norm_plus_one"
+    if model_type in _PLUS_ONE:
+        return "rms_norm_plus_one"
+    return "layer_norm" if has_bias or model_type in _LAYER_NORM_WITHOUT_BIAS else "rms_norm"
 
 
 def _weight_name(checkpoint: Checkpoint) -> str:

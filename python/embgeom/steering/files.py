@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._numbers import whole_number
-from embgeom._writing import write_file
+from embgeom._writing import check_file_writable, write_file
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import parse_json, unreadable
 from embgeom.steering import gguf_file, pt_file, tensors_file
@@ -48,6 +48,17 @@ def save_vector(vector: SteeringVector, path: str | PathLike[str]) -> None:
     target = _path(path, OutputError)
     write, header = _FORMATS[target.suffix].write, _header(vector)
     write_file(target, lambda partial: write(partial, header, vector.directions))
+
+
+def check_vector_path(path: str | PathLike[str]) -> None:
+    """Find out before long work whether a vector can be written: the suffix, and the place.
+
+    Raises
+    ------
+    OutputError
+        If the suffix says no format, or the file cannot be written.
+    """
+    check_file_writable(_path(path, OutputError))
 
 
 def load_vector(path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:

@@ -96,7 +96,7 @@ def apply(
     directions = _placed(vector, blocks)
     layout.numbers(directions)
     factors = _factors(scale, list(directions))
-    scaled = {block: direction * np.float32(factors[block]) for block, direction in directions.items()}
+    scaled = {block: _scaled(direction, block, factors[block]) for block, direction in directions.items()}
     return Handle(layout, scaled, chooser(positions, generated))
 
 
@@ -227,6 +227,16 @@ def _factors(scale: float | Mapping[int, float], blocks: list[int]) -> dict[int,
     if wrong := [factor for factor in factors.values() if not math.isfinite(factor)]:
         raise InputError(f"scale = {wrong[0]} is not finite")
     return factors
+
+
+def _scaled(direction: Direction, block: int, factor: float) -> Direction:
+    with np.errstate(over="ignore"):
+        scaled = (direction.astype(np.float64) * factor).astype(np.float32)
+    if not np.isfinite(scaled).all():
+        raise InputError(
+            f"the direction of block {block} times {factor:g} exceeds float32; use a smaller scale"
+        )
+    return scaled
 
 
 def _converted(direction: Direction, block: int, hidden: Any) -> Any:

@@ -77,7 +77,7 @@ class SteeringVector:
         """The Euclidean norm of each direction."""
         return {block: float(np.linalg.norm(v.astype(np.float64))) for block, v in self.directions.items()}
 
-    def at(self, blocks: Iterable[int]) -> SteeringVector:
+    def at(self, blocks: int | Iterable[int]) -> SteeringVector:
         """Return the vector with the directions of some of its blocks only.
 
         Raises
@@ -85,7 +85,7 @@ class SteeringVector:
         InputError
             If a block has no direction.
         """
-        wanted = list(blocks)
+        wanted = list(blocks) if isinstance(blocks, Iterable) else [blocks]
         if missing := [block for block in wanted if block not in self.directions]:
             raise InputError(
                 f"the vector has no direction for block {missing[0]}; it has some for "
