@@ -62,6 +62,8 @@ def write_file(path: str | PathLike[str], write: Callable[[Path], None]) -> None
     try:
         with _reported(target):
             write(partial)
+            # Some libraries make files that only their owner can read.
+            partial.chmod(0o666 & ~_umask())
             _flush(partial)
             partial.replace(target)
     finally:
