@@ -96,3 +96,13 @@ def test_growth(tmp_path):
         assert all(entry["seconds"] > 0 for entry in kernel["predictions"])
     assert (tmp_path / "growth.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
+
+
+def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    sizes = ["--rows=500", "--source=12", "--target=17", f"--output={tmp_path}"]
+    subprocess.run([sys.executable, BENCHMARKS / "map_fit.py", *sizes], check=True, capture_output=True)
+    found = json.loads((tmp_path / "map_fit.json").read_text())["contenders"]
+    # Squares of singular values within a factor of ten of each other cost two digits; float32 has seven.
+    assert found["embgeom"]["error"] < 1e-12 < found["torch.linalg.lstsq, float32"]["error"] < 1e-4
+    assert "| embgeom |" in (tmp_path / "map_fit.md").read_text()

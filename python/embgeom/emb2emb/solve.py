@@ -84,7 +84,7 @@ def least_squares(moments: Moments) -> Solution:
             f"{moments.count} tokens determine {rank} of {len(values)} directions: the map of smallest norm "
             "is returned, which ignores the others; method='ridge' is safer with few tokens",
             EmbgeomWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
     inverse = np.divide(1.0, values, out=np.zeros_like(values), where=determined)
     return Solution(_filtered(moments, inverse), {"rank": rank})

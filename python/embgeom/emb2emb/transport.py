@@ -42,7 +42,7 @@ def carry_array(
     width = carrier.widths[0]
     if array.ndim not in (1, 2) or array.shape[-1] != width:
         raise InputError(
-            f"the map takes vectors of width {width}, (d,) or (m, d), not of shape {array.shape}"
+            f"{carrier!r} takes vectors of width {width}, (d,) or (m, d), not of shape {array.shape}"
         )
     if array.size == 0:
         raise InputError(f"there are no vectors: their shape is {array.shape}")

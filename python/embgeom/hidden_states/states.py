@@ -91,9 +91,10 @@ def residual_states(
     import torch
 
     model = getattr(loaded.model, "base_model", loaded.model)
-    blocks = find(model).blocks
+    layout = find(model)
+    blocks = layout.blocks
     starts = np.cumsum([0, *(len(prompt.places) for prompt in prompts)])
-    width = model.get_input_embeddings().weight.shape[1]
+    width = layout.width or model.get_input_embeddings().weight.shape[1]
     states = np.empty((len(blocks) + 1, starts[-1], width), dtype=np.float32)
     device = model.get_input_embeddings().weight.device
     # Prompts of like length share a batch, so that little is padded.
