@@ -88,13 +88,12 @@ CONTENDERS: dict[str, Callable[[Array, Array, int], Array]] = {
 def measure(name: str, options: argparse.Namespace) -> None:
     """Run one contender here, and write its map and its figures into the folder."""
     x, y = matrices(options.rows, options.source, options.target)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
     begin = time.perf_counter()
     found = CONTENDERS[name](x, y, options.threads)
     seconds = time.perf_counter() - begin
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / MB
     np.save(options.folder / f"{list(CONTENDERS).index(name)}.npy", found)
-    figures = {"seconds": seconds, "peak_mb": peak - (x.nbytes + y.nbytes) / MB, "before_mb": before}
+    figures = {"seconds": seconds, "peak_mb": peak - (x.nbytes + y.nbytes) / MB}
     print(json.dumps(figures))
 
 

@@ -231,3 +231,11 @@ def test_many_equal_cosines_are_an_error():
     for x in (np.ones((5000, 2)), same, np.arange(1, 5001)[:, None]):
         with pytest.raises(InputError, match="same cosine"):
             global_similarity(x, gaussian(5000, 3))
+
+
+def test_copies_of_two_rows():
+    # All cosines are one of two, so the correlation is 1; equal roundings add up instead of canceling.
+    rng = np.random.default_rng(3)
+    which = np.sort(rng.integers(0, 2, 100_000))
+    a, b = (rng.standard_normal((2, d)).astype(np.float32)[which] for d in (16, 8))
+    assert abs(global_similarity(a, b) - 1) < 3e-6

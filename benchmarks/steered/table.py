@@ -33,6 +33,7 @@ def markdown(record: Entry) -> str:
         lines += ["", f"## {entry['source']} -> {entry['target']}", "", *_about(entry), "", *_controls(entry)]
     compared = [entry for entry in record["directions"] if entry["routes"]]
     if compared:
+        lines += ["", "## Routes, summed up", "", *_summary(compared)]
         lines += ["", "## Every route", "", *_routes(compared)]
     return "\n".join(lines) + "\n"
 
@@ -84,6 +85,29 @@ def holds(block: Entry) -> bool:
         and facts["exceeds_shuffled"]
         and facts["negation_opposes"]
     )
+
+
+def _summary(directions: list[Entry]) -> list[str]:
+    """Return a row for each method and transport, over all blocks, seeds and choices of layers."""
+    names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
+    lines = [
+        "Mean share of the own vector's effect over all blocks, seeds and choices of layers, and median "
+        "KL as a multiple of the own vector's.",
+        "",
+        f"| method | transport | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(directions),
+    ]
+    cells: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for entry in directions:
+        own = {block["block"]: block["kl"]["own"] for block in entry["blocks"]}
+        groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+        for route in entry["routes"]:
+            groups[route["method"], route["transport"]].append(route)
+        for key, routes in groups.items():
+            share = statistics.mean(route["share_of_own"] for route in routes)
+            price = statistics.median(route["kl"] / own[route["block"]] for route in routes)
+            cells[key].append(f"{share:.2f}, KL x {price:.1f}")
+    return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
 
 
 def _routes(directions: list[Entry]) -> list[str]:
