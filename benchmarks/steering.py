@@ -39,8 +39,21 @@ METHOD = "low_rank"
 METHODS = ("least_squares", "ridge", "procrustes", "low_rank", "lle")
 TRANSPORTS = ("primal", "dual", "logits")
 LAYERS = ("relative depth", "strongest source")
-RANDOM, SHUFFLED = 20, 3
-SCALES, MOST_KL = (0.5, 1.0, 2.0, 4.0, 8.0), 0.5
+MOST_KL = 0.5
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many prompts, neutral texts, random vectors, shuffled maps, and scales to choose from."""
+
+    prompts: int = 60
+    neutral: int = 10
+    random: int = 20
+    shuffled: int = 3
+    scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+QUICK = Extent(prompts=6, neutral=2, random=2, shuffled=1, scales=(4.0,))
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ class Side:
 
     folder: Path
     name: str
+    extent: Extent
 
     @cached_property
     def model(self) -> Any:
@@ -81,8 +95,13 @@ class Side:
         """The space behind a text where the vocabulary writes it there, not before the next word."""
         return " " if space_side(self.unembedding) == "behind" else ""
 
-    def prompts(self, most: int | None) -> list[str]:
-        return [prompt + self.end for prompt in moods.prompts()][:: 1 if most is None else 60 // most]
+    @cached_property
+    def prompts(self) -> list[str]:
+        return [prompt + self.end for prompt in moods.prompts()][:: 60 // self.extent.prompts]
+
+    @property
+    def neutral(self) -> list[str]:
+        return moods.neutral_texts()[: self.extent.neutral]
 
     def score(self) -> WordShift:
         words = moods.HAPPY, moods.SAD
@@ -98,15 +117,17 @@ class Side:
 
     def effect(self, block: int, scale: float) -> float:
         found = evaluate(
-            self.model, self.tokenizer, self.vector, self.score(), self.prompts(None),
+            self.model, self.tokenizer, self.vector, self.score(), self.prompts,
             scale=scale, blocks=block, random=0, batch_size=64,
         )  # fmt: skip
         return found.carried.effect.mean
 
+    @cache  # noqa: B019
     def scale(self, block: int) -> float:
-        """Return the strongest of SCALES at which the own vector still costs little; effects are not seen."""
-        prices = {scale: self.price(block, scale) for scale in SCALES}
-        return max((scale for scale, price in prices.items() if price <= MOST_KL), default=SCALES[0])
+        """Return the strongest scale at which the own vector still costs little; effects are not seen."""
+        prices = {scale: self.price(block, scale) for scale in self.extent.scales}
+        affordable = [scale for scale, price in prices.items() if price <= MOST_KL]
+        return max(affordable, default=self.extent.scales[0])
 
     def price(self, block: int, scale: float) -> float:
         found = evaluate(
@@ -114,11 +135,11 @@ class Side:
             self.tokenizer,
             self.vector,
             self.score(),
-            self.prompts(1),
+            self.prompts[:1],
             scale=scale,
             blocks=block,
             random=0,
-            neutral=moods.neutral_texts()[:10],
+            neutral=self.neutral,
             batch_size=64,
         )
         return found.carried.price.kl  # type: ignore[union-attr]
@@ -148,71 +169,61 @@ def source_block(layers: str, block: int, source: Side, target: Side) -> int:
     return source.strongest
 
 
-def in_full(source: Side, target: Side, layers: str, block: int, options: argparse.Namespace) -> Evaluation:
+def in_full(source: Side, target: Side, layers: str, block: int) -> Evaluation:
     """Evaluate the default route at a block beside all controls."""
     vector = source.vector.at([source_block(layers, block, source, target)])
     shuffled = [
         fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, blocks=block)
-        for seed in range(options.shuffled)
+        for seed in range(target.extent.shuffled)
     ]
     return run(
         target,
         fitted(source, target, METHOD, 0).transfer(vector, blocks=block),
         block,
-        options,
         own=target.vector.at([block]),
-        random=options.random,
+        random=target.extent.random,
         shuffled=shuffled,
     )
 
 
 def along_route(
-    source: Side,
-    target: Side,
-    carrier: Emb2Emb,
-    transport: str,
-    layers: str,
-    block: int,
-    options: argparse.Namespace,
+    source: Side, target: Side, carrier: Emb2Emb, transport: str, layers: str, block: int
 ) -> Evaluation:
     """Evaluate any route at the norm of the own vector."""
     vector = source.vector.at([source_block(layers, block, source, target)])
     carried = carrier.transfer(vector, transport=transport, blocks=block, norm=target.vector)  # type: ignore[call-overload]
-    return run(target, carried, block, options, random=0)
+    return run(target, carried, block, random=0)
 
 
-def run(
-    target: Side, vector: SteeringVector, block: int, options: argparse.Namespace, **controls: Any
-) -> Evaluation:
+def run(target: Side, vector: SteeringVector, block: int, **controls: Any) -> Evaluation:
     return evaluate(
         target.model,
         target.tokenizer,
         vector,
         target.score(),
-        target.prompts(options.prompts),
-        scale=options.scales[target.name, block],
-        neutral=moods.neutral_texts()[: options.prompts or 10],
+        target.prompts,
+        scale=target.scale(block),
+        neutral=target.neutral,
         batch_size=64,
         **controls,
     )
 
 
-def measure(source: Side, target: Side, options: argparse.Namespace) -> dict[str, Any]:
-    """Return everything about one direction."""
+def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
+    """Return everything about one direction; routes by maps of so many seeds."""
     begin = time.monotonic()
     entry: dict[str, Any] = {"source": source.name, "target": target.name, "blocks": [], "routes": []}
     carrier = fitted(source, target, METHOD, 0)
     entry["tokens"] = carrier.provenance["tokens"]
     entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
     for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
-        options.scales[target.name, block] = target.scale(block)
-        found = in_full(source, target, layers, block, options)
+        found = in_full(source, target, layers, block)
         entry["blocks"].append(
             {
                 "layers": layers,
                 "block": block,
                 "source_block": source_block(layers, block, source, target),
-                "scale": options.scales[target.name, block],
+                "scale": target.scale(block),
                 "facts": vars(found.facts()),
                 "negated": found["carried, negated"].effect.mean,
                 "own_negated": found["own, negated"].effect.mean,
@@ -229,10 +240,10 @@ def measure(source: Side, target: Side, options: argparse.Namespace) -> dict[str
         )
     own = {block["block"]: block["facts"]["own_effect"] for block in entry["blocks"]}
     for method, transport in routes():
-        for seed in range(options.seeds):
+        for seed in range(seeds):
             carrier = fitted(source, target, method, seed)
             for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
-                found = along_route(source, target, carrier, transport, layers, block, options)
+                found = along_route(source, target, carrier, transport, layers, block)
                 entry["routes"].append(
                     {
                         "method": method,
@@ -265,19 +276,16 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(options.threads)
-    options.prompts, options.random, options.shuffled = (
-        (6, 2, 1) if options.quick else (None, RANDOM, SHUFFLED)
-    )
-    options.scales = {}
-    pairs = [tuple(Side(folder, f"example:{folder.name}") for folder in embgeom.examples.pair())]
+    extent = QUICK if options.quick else Extent()
+    pairs = [tuple(Side(folder, f"example:{folder.name}", extent) for folder in embgeom.examples.pair())]
     if options.models:
-        pairs.append(tuple(Side(options.models / name, name) for name in FOREIGN))
+        pairs.append(tuple(Side(options.models / name, name, extent) for name in FOREIGN))
     record = new_record(Size(0, 0, 0, options.quick))
     kept = ("date", "processor", "cores", "versions", "python", "quick")
     record = {key: record[key] for key in kept if key in record} | {"directions": []}
     for one, other in pairs:
         for source, target in ((one, other), (other, one)):
-            record["directions"].append(measure(source, target, options))
+            record["directions"].append(measure(source, target, options.seeds))
             write_whole(options.output / "steering.json", json.dumps(record, indent=1) + "\n")
             write_whole(options.output / "steering.md", markdown(record))
     print(f"written to {options.output}")

@@ -98,6 +98,23 @@ def test_growth(tmp_path):
     assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
 
 
+def test_carried_vectors_are_compared_with_their_controls(tmp_path):
+    if lacking := missing("torch", "transformers"):
+        pytest.skip(f"{lacking[0]}: not installed")
+    done = run("steering.py", tmp_path, "--quick", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
+    assert [(len(entry["blocks"]), len(entry["routes"])) for entry in directions] == [(12, 120), (8, 80)]
+    assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
+        ("least_squares", "primal"),
+        ("low_rank", "dual"),
+        ("ridge", "logits"),
+        ("lle", "primal"),
+    }
+    page = (tmp_path / "steering.md").read_text(encoding="utf-8")
+    assert "its numbers mean nothing" in page and "## example:large -> example:small" in page
+
+
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
     sizes = ["--rows=500", "--source=12", "--target=17", f"--output={tmp_path}"]

@@ -154,10 +154,10 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     spike = np.zeros(128)
     spike[0] = 6e4
     vector = embgeom.SteeringVector({1: spike, 2: spike})
-    found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=1, neutral=NEUTRAL)
+    found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL)
     assert found.as_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
     assert np.isnan(found.carried.effect.wrong_way) and "nan" not in found.summary()
-    assert "undefined" in found.summary() and not found.facts().exceeds_random
+    assert "undefined" in found.summary() and found.facts().exceeds_random is False
 
 
 def test_a_score_that_fails_leaves_the_model_as_it_was():
@@ -229,12 +229,18 @@ def test_progress_is_reported():
         ({"seed": -1}, r"seed = -1 must be at least 0"),
         ({"blocks": [1, 7]}, r"no direction for block 7"),
         ({"neutral": []}, r"neutral is empty"),
-        ({"neutral": "Hm."}, r"neutral is one string"),
+        ({"neutral": "Hm."}, r"neutral = 'Hm.' is no list"),
         ({"neutral": ["", "so it is"]}, r"neutral text 0 has 0 tokens, but 2 at least"),
         ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for block 1"),
         ({"own": embgeom.SteeringVector({0: np.ones(9)})}, r"own has width 9, the vector 32"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
-        ({"positions": "some"}, r"positions"),
+        ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
+        ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
+        ({"vector": 5}, r"vector = 5 is no SteeringVector"),
+        ({"own": "own.safetensors"}, r"own = 'own.safetensors' is no"),
+        ({"score": len}, r"is no score: give a WordShift"),
+        ({"neutral": 5}, r"neutral = 5 is no list"),
+        ({"prompts": 5}, r"prompts = 5 is no list"),
         ({"prompts": []}, r"there are no prompts"),
         ({"score": AnswerProbability(), "prompts": ["Hm"]}, r"item 0 must be a dict"),
         ({"vector": embgeom.SteeringVector({0: np.ones(9)})}, r"width 9"),

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embgeom
-from embgeom.evaluation import Effect, evaluate
+from embgeom.evaluation import Effect, Evaluation, Outcome, evaluate
 from embgeom.evaluation.trials import with_controls
 
 
@@ -72,6 +72,28 @@ def test_facts(full):
     assert facts == full.facts("log-ratio")
     with pytest.raises(embgeom.InputError, match="no quantity is named 'mood'; there are log-ratio"):
         full.facts("mood")
+
+
+def evaluation_of(**shifts):
+    """An evaluation whose vectors shift a score of zeros as given, by kind."""
+    outcomes = tuple(
+        Outcome(kind, kind, (0,), 1.0, {}, {"score": Effect.of(np.array(shift), np.zeros(len(shift)))}, None)
+        for kind, shift in shifts.items()
+    )
+    return Evaluation(outcomes, {"score": np.zeros(4)}, None, {})
+
+
+def test_facts_know_what_an_effect_is_uncertain_by():
+    up, down, none = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [1e-4, -1e-4, 3e-4, -1e-4]
+    facts = evaluation_of(carried=up, negated=down, own=[2.0, 2.1, 2.0, 2.3]).facts()
+    assert facts.negation_opposes and facts.share_of_own == pytest.approx(1.05 / 2.1)
+    # The means of what is hardly there differ in sign by chance.
+    facts = evaluation_of(carried=none, negated=[-x for x in none], own=none).facts()
+    assert facts.effect > 0 and not facts.negation_opposes and facts.share_of_own is None
+    assert evaluation_of(carried=up, negated=down, own=down).facts().share_of_own is None
+    assert not evaluation_of(carried=up, negated=up).facts().negation_opposes
+    # One sample has no standard error.
+    assert evaluation_of(carried=[1e-4], negated=[-1e-4]).facts().negation_opposes
 
 
 def test_a_negative_scale_is_to_lower_the_score():

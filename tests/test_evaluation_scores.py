@@ -88,8 +88,8 @@ def test_answer_probability_on_items_of_caa(behavior):
     items = json.loads(find(f"steering/caa/{behavior}/test_ab.json").read_text(encoding="utf-8"))
     items = [item for item in items if len(tokenizer(item["question"])["input_ids"]) < 240][:20]
     assert len(items) > 5
-    score = AnswerProbability(items)
-    found = score(model, tokenizer, score.samples(None))["probability"]
+    score = AnswerProbability()
+    found = score(model, tokenizer, score.samples(items))["probability"]
     expected = [letter_probability(model, tokenizer, item) for item in items]
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -278,8 +278,8 @@ def test_errors(score, samples, message):
         (lambda: TextScore(len, max_new_tokens=0), r"max_new_tokens = 0 must be at least 1"),
         (lambda: TextScore(len, temperature=-1), r"temperature = -1 must be finite and 0 at least"),
         (lambda: WordShift(HAPPY, SAD).samples([]), r"there are no prompts to score"),
-        (lambda: WordShift(HAPPY, SAD).samples("Hm"), r"prompts is one string"),
-        (lambda: AnswerProbability().samples(None), r"there are no prompts to score"),
+        (lambda: WordShift(HAPPY, SAD).samples("Hm"), r"prompts = 'Hm' is no list"),
+        (lambda: AnswerProbability().samples(None), r"prompts = None is no list"),
     ],
 )
 def test_options(make, message):

@@ -159,13 +159,26 @@ def test_drawn_texts_are_swept():
         ({"scales": [1, float("nan")]}, r"must be finite"),
         ({"blocks": [1, 9]}, r"no direction for block 9"),
         ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for block 1"),
+        ({"own": 5}, r"own = 5 is no SteeringVector"),
+        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
+        ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
+        ({"random": -1}, r"random = -1 must be at least 0"),
+        ({"seed": -1}, r"seed = -1 must be at least 0"),
+        ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
+        ({"positions": "last"}, r"positions = 'last': it is 'all' or 'generated'"),
     ],
 )
-def test_errors(options, message):
+def test_errors_come_before_the_model_runs(options, message):
     model, tokenizer = tiny()
     given = {"prompts": PROMPTS, "scales": [1], "random": 0, **options}
-    with pytest.raises(embgeom.InputError, match=message):
-        sweep(model, tokenizer, random_vector(model, [0, 1]), MOOD, **given)
+    ran = []
+    hook = model.register_forward_pre_hook(lambda *_: ran.append(True))
+    try:
+        with pytest.raises(embgeom.InputError, match=message):
+            sweep(model, tokenizer, random_vector(model, [0, 1]), MOOD, **given)
+    finally:
+        hook.remove()
+    assert not ran
 
 
 def test_an_evaluation_as_tables(evaluation):
@@ -223,7 +236,7 @@ def test_figures(evaluation, found, tmp_path, ending):
 def test_figures_of_unknown_formats(evaluation, found, tmp_path):
     for result in (evaluation, found):
         with pytest.raises(
-            embgeom.InputError, match=r"names no format of figures; end it in \.pdf, \.png, \.svg"
+            embgeom.OutputError, match=r"suffix '\.doc'; a figure is one of \.svg, \.pdf, \.png"
         ):
             result.figure(tmp_path / "figure.doc")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Hidden states of two models side by side: against plain forward passes, and on the pair."""
 
 import functools
+import json
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import embgeom
 from embgeom import InputError, LoadError, OutputError
 from embgeom.hidden_states import compare_states
 from embgeom.hidden_states.positions import Tokenized, shared_positions
-from embgeom.hidden_states.states import Loaded, opened, residual_states
+from embgeom.hidden_states.states import opened, residual_states
+from embgeom.steering import LanguageModel
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -63,14 +65,14 @@ def least_squares(which, shuffle=False):
 @pytest.fixture(scope="module")
 def compared(small, large):
     return compare_states(
-        small[1:], large[1:], least_squares("output"), PROMPTS, shuffled=least_squares("output", shuffle=True)
+        small, large, least_squares("output"), PROMPTS, shuffled=least_squares("output", shuffle=True)
     )
 
 
 def assert_states_of_forward_passes(loaded, prompts):
     """Compare with what the model gives as hidden states, one prompt at a time."""
     tokenized = [Tokenized(ids, np.arange(len(ids))) for ids in prompts]
-    found = residual_states(loaded, tokenized, batch_size=2, report=None, phase="")
+    found = residual_states(loaded.model, tokenized, batch_size=2, report=None, phase="")
     start = 0
     for ids in prompts:
         with torch.no_grad():
@@ -79,7 +81,7 @@ def assert_states_of_forward_passes(loaded, prompts):
         start += len(ids)
         torch.testing.assert_close(mine[:-1], torch.cat(plain[:-1]), atol=1e-4, rtol=1e-4)
         # The model gives its last state behind the last norm.
-        base = loaded.model.base_model
+        base = getattr(loaded.model.base_model, "decoder", loaded.model.base_model)
         norm = next(n for name, n in base.named_children() if "norm" in name or name == "ln_f")
         torch.testing.assert_close(norm(mine[-1]).detach(), plain[-1][0], atol=1e-4, rtol=1e-4)
     assert start == found.shape[1]
@@ -98,6 +100,8 @@ TINY = {"vocab_size": 50, "hidden_size": 16, "intermediate_size": 24, "num_atten
     ("kind", "more"),
     [
         ("GPTNeoX", {"num_hidden_layers": 3}),
+        ("OPT", {"num_hidden_layers": 3, "ffn_dim": 24, "word_embed_proj_dim": 16}),
+        ("Gemma", {"num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}),
         ("Qwen2", {"num_hidden_layers": 3, "num_key_value_heads": 1}),
         ("Gemma2", {"num_hidden_layers": 2, "num_key_value_heads": 1, "head_dim": 8}),
         ("Mixtral", {"num_hidden_layers": 2, "num_key_value_heads": 1, "num_local_experts": 2}),
@@ -107,7 +111,7 @@ def test_other_architectures(kind, more):
     torch.manual_seed(0)
     config = getattr(transformers, f"{kind}Config")(**TINY, **more, max_position_embeddings=32)
     model = getattr(transformers, f"{kind}ForCausalLM")(config).eval()
-    assert_states_of_forward_passes(Loaded(kind, model, None), [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]])
+    assert_states_of_forward_passes(LanguageModel(model, None), [[1, 2, 3], [4], [5, 6, 7, 8, 9, 10]])
 
 
 def test_the_model_is_left_as_it_was(small):
@@ -115,13 +119,19 @@ def test_the_model_is_left_as_it_was(small):
     model.train()
     model.transformer.h[0].eval()
     before = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
-    plain = residual_states(small, [Tokenized([5, 6], np.array([1]))], batch_size=1, report=None, phase="")
+    plain = residual_states(
+        small.model, [Tokenized([5, 6], np.array([1]))], batch_size=1, report=None, phase=""
+    )
     with pytest.raises(IndexError):
-        residual_states(small, [Tokenized([5, 99999], np.array([1]))], batch_size=1, report=None, phase="")
+        residual_states(
+            small.model, [Tokenized([5, 99999], np.array([1]))], batch_size=1, report=None, phase=""
+        )
     after = [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()]
     assert after == before
     model.eval()
-    again = residual_states(small, [Tokenized([5, 6], np.array([1]))], batch_size=1, report=None, phase="")
+    again = residual_states(
+        small.model, [Tokenized([5, 6], np.array([1]))], batch_size=1, report=None, phase=""
+    )
     np.testing.assert_array_equal(plain, again)
 
 
@@ -163,7 +173,7 @@ def test_last_positions_are_the_ends_of_the_prompts(small, large):
 
 
 def test_a_model_and_itself_match_block_by_block(small):
-    result = compare_states(small[1:], "example:small", Matrix(np.eye(128, dtype="f4")), PROMPTS)
+    result = compare_states(small, "example:small", Matrix(np.eye(128, dtype="f4")), PROMPTS)
     for measure in result.measures:
         np.testing.assert_allclose(np.diag(measure.value), 1, atol=1e-5)
         assert result.match_blocks(measure.name) == {block: block for block in range(4)}
@@ -184,34 +194,49 @@ def test_a_map_of_unembeddings_carries_states(compared):
 
 
 def test_a_map_of_embeddings_carries_embeddings_only(small, large):
-    result = compare_states(small[1:], large[1:], least_squares("input"), PROMPTS)
+    result = compare_states(small, large, least_squares("input"), PROMPTS)
     cosine = result["centered cosine"].value
     assert cosine[0, 0] > 0.35 and (np.abs(cosine[1:, 1:]) < 0.1).all()
 
 
 def test_batches_and_seeds_change_nothing_that_they_should_not(small, large, compared):
     mapping = least_squares("output")
-    other = compare_states(small[1:], large[1:], mapping, PROMPTS, batch_size=1, seed=5)
+    other = compare_states(small, large, mapping, PROMPTS, batch_size=1, seed=5)
     for mine, theirs in zip(compared.measures, other.measures, strict=True):
         np.testing.assert_allclose(mine.value, theirs.value, atol=1e-4)
         assert not np.array_equal(mine.shuffled, theirs.shuffled)
-    few = compare_states(small[1:], large[1:], mapping, PROMPTS, max_positions=10)
+    few = compare_states(small, large, mapping, PROMPTS, max_positions=10)
     assert few.positions == 10
-    last = compare_states(small[1:], large[1:], mapping, PROMPTS, positions="last")
+    last = compare_states(small, large, mapping, PROMPTS, positions="last")
     assert (last.positions, last.prompts) == (5, 5)
 
 
 def test_progress_ends_where_it_should(small, large):
     told = {}
     compare_states(
-        small[1:],
-        large[1:],
+        small,
+        large,
         least_squares("output"),
         PROMPTS,
         progress=lambda phase, done, total: told.__setitem__(phase, (done, total)),
     )
     assert {"source", "target", "CKA"} <= set(told)
     assert all(done == total for done, total in told.values())
+
+
+def test_the_result_says_how_it_came_about(compared, tmp_path):
+    compared.save(tmp_path / "states.json")
+    content = json.loads((tmp_path / "states.json").read_text(encoding="utf-8"))
+    provenance = content["provenance"]
+    assert [provenance[side]["model"] for side in ("source", "target")] == ["example:small", "example:large"]
+    assert provenance["options"]["prompts"] == 5 and provenance["versions"]["transformers"]
+    assert np.shape(content["measures"][0]["value"]) == (5, 7)
+
+
+def test_a_map_that_does_not_fit_is_told_before_the_models_run(small, large, monkeypatch):
+    monkeypatch.setattr(type(small.model), "forward", None)
+    with pytest.raises(InputError, match=r"needs \(2, 192\); was it fitted for these two models"):
+        compare_states(small, large, Matrix(np.eye(128)), PROMPTS)
 
 
 def test_the_summary_names_blocks_and_nulls(compared):
@@ -237,7 +262,7 @@ def test_figures_are_files(compared, tmp_path):
 
 
 def test_what_does_not_fit_is_refused(small, large, compared, tmp_path):
-    fitting = {"source": small[1:], "mapping": Matrix(np.zeros((128, 192), "f4")), "prompts": PROMPTS}
+    fitting = {"source": small, "mapping": Matrix(np.zeros((128, 192), "f4")), "prompts": PROMPTS}
     for error, message, options in (
         (InputError, "list of strings", {"prompts": "one"}),
         (InputError, "list of strings", {"prompts": [1]}),
@@ -256,7 +281,7 @@ def test_what_does_not_fit_is_refused(small, large, compared, tmp_path):
         (LoadError, "cannot be loaded", {"source": tmp_path}),
     ):
         with pytest.raises(error, match=message):
-            compare_states(target=large[1:], **{**fitting, **options})
+            compare_states(target=large, **{**fitting, **options})
     with pytest.raises(InputError, match="no measure is named 'cos'"):
         compared["cos"]
 
@@ -266,13 +291,11 @@ def test_states_that_overflow_are_told():
     model = transformers.Qwen2ForCausalLM(config).eval()
     torch.nn.init.constant_(model.model.embed_tokens.weight, float("inf"))
     with pytest.raises(InputError, match="NaN or infinity"):
-        residual_states(
-            Loaded("tiny", model, None), [Tokenized([1], np.array([0]))], batch_size=1, report=None, phase=""
-        )
+        residual_states(model, [Tokenized([1], np.array([0]))], batch_size=1, report=None, phase="")
 
 
 def test_encoders_with_decoders_are_refused():
     config = transformers.T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=2, num_heads=2)
-    loaded = Loaded("t5", transformers.T5ForConditionalGeneration(config), None)
+    model = transformers.T5ForConditionalGeneration(config)
     with pytest.raises(InputError, match="an encoder and a decoder"):
-        residual_states(loaded, [Tokenized([1], np.array([0]))], batch_size=1, report=None, phase="")
+        residual_states(model, [Tokenized([1], np.array([0]))], batch_size=1, report=None, phase="")

@@ -16,7 +16,8 @@ from real_data import EXAMPLES
 
 import embgeom
 from embgeom import InputError
-from embgeom.results import TABLE_FORMATS, versions
+from embgeom._record import versions
+from embgeom.results import TABLE_FORMATS
 
 # What a table must keep apart: separators, quotes, ends of lines, spaces, control characters, formulas.
 HARD = ["a,b", '"', 'a "b" c', "two\nlines", "\r", "\r\n", " padded ", "\t", "=1+1", "\\", "é", "日本", "nan"]

@@ -90,7 +90,7 @@ def test_safetensors_as_its_own_library_reads_it(tmp_path):
         assert set(file.keys()) == {"direction.0", "direction.7"}
         for block in written.blocks:
             np.testing.assert_array_equal(file.get_tensor(f"direction.{block}"), written.directions[block])
-        notes = file.metadata()
+        notes = json.loads(file.metadata()["embgeom"])
     assert (notes["format_version"], notes["model"], notes["layers"]) == ("1", "toy", CONVENTION)
     assert json.loads(notes["provenance"]) == {"pairs": 12}
 
@@ -240,6 +240,41 @@ def test_a_header_that_says_something_else_is_refused(note, value, message, tmp_
     torch.save({**content, note: value}, tmp_path / "v.pt")
     with pytest.raises(LoadError, match=message):
         SteeringVector.load(tmp_path / "v.pt")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ({"embgeom": "{"}, "not valid JSON"),
+        ({"embgeom": "[]"}, None),
+        ({"embgeom": '{"format": "embgeom.steering_vector", "format_version": 1}'}, "format version None"),
+        ({"embgeom": "[" * 100_000}, "JSON"),
+    ],
+)
+def test_a_header_of_safetensors_that_is_damaged_is_refused(metadata, message, tmp_path):
+    path = tmp_path / "v.safetensors"
+    safetensors_numpy.save_file({"direction.3": np.ones(4, dtype="f4")}, path, metadata)
+    if message is None:
+        assert SteeringVector.load(path).provenance == {"imported_from": "v.safetensors"}
+        return
+    with pytest.raises(LoadError, match=message):
+        SteeringVector.load(path)
+
+
+@pytest.mark.parametrize("name", ["9" * 5000, "direction." + "1" * 400, "layer_\u0663"])
+def test_names_that_are_no_block_are_refused(name, tmp_path):
+    torch.save({name: torch.ones(4)}, tmp_path / "v.pt")
+    with pytest.raises(LoadError, match="does not say of which block"):
+        SteeringVector.load(tmp_path / "v.pt")
+
+
+def test_a_surrogate_in_the_provenance_is_kept(tmp_path):
+    vector().save(tmp_path / "v.pt")
+    content = torch.load(tmp_path / "v.pt", weights_only=True)
+    torch.save({**content, "provenance": '{"a": "\ud800"}'}, tmp_path / "v.pt")
+    found = SteeringVector.load(tmp_path / "v.pt")
+    found.save(tmp_path / "v.safetensors")
+    assert found.provenance == SteeringVector.load(tmp_path / "v.safetensors").provenance == {"a": "\ud800"}
 
 
 def test_safetensors_that_does_not_fit_is_refused(tmp_path):

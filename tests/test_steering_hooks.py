@@ -43,6 +43,19 @@ def test_nothing_is_compiled_while_steered(monkeypatch):
     assert compiled
 
 
+def test_a_config_of_the_callers_own_is_kept_and_not_changed(recwarn, caplog):
+    config = pytest.importorskip("transformers").GenerationConfig(
+        max_new_tokens=3, do_sample=False, pad_token_id=0
+    )
+    model, batch = tiny("llama"), padded(prompts(), "left")
+    before = config.to_dict()
+    with vector().apply(model):
+        by_config = model.generate(**batch, generation_config=config)
+        by_options = model.generate(**batch, max_new_tokens=3, do_sample=False, pad_token_id=0)
+    assert by_config.tolist() == by_options.tolist()
+    assert config.to_dict() == before and not recwarn.list and not caplog.records
+
+
 def test_vectors_add_up_and_leave_in_any_order():
     model, plain, (prompt, *_) = tiny("gpt2"), tiny("gpt2"), prompts()
     one, two = vector([0, 1], seed=1), vector([1, 2], seed=2)

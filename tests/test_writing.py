@@ -48,7 +48,7 @@ ERRORS = [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeEr
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("step", ["_write_csv", "_write_json"])
+@pytest.mark.parametrize("step", ["_write_csv", "write_json"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_failure_halfway_leaves_things_as_they_were(
     inspection, tmp_path, monkeypatch, step, error, overwrite

@@ -17,16 +17,13 @@ def markdown(record: Entry) -> str:
         "",
         f"Happy minus sad; {record['date']}, {record['processor']}. The effect is the change of the mean "
         "log-probability of four happy words less that of four sad ones (nats) after held-out prompts, "
-        "steered less "
-        "unsteered, at the norm of the target's own vector times a scale, the largest of 0.5, 1, 2, 4, 8 "
-        "at which "
-        "that costs a KL of 0.5 at most; *random* is the mean and standard deviation "
-        "of vectors "
-        "of that norm, *shuffled* the range of vectors carried by maps that were fitted on shuffled "
-        "tokens. KL is "
-        "KL(unsteered || steered) per token of neutral text. Blocks are counted from 0. *Layers* says "
-        "which block of the source is carried: the "
-        "one at the same relative depth, or the one where the source's own vector does most to the source.",
+        "steered less unsteered, at the norm of the target's own vector times a scale, the largest of "
+        "0.5, 1, 2, 4, 8 at which that costs a KL of 0.5 at most; *random* is the mean and standard "
+        "deviation of vectors of that norm, *shuffled* the range of vectors carried by maps that were "
+        "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Blocks are "
+        "counted from 0. *Layers* says which block of the source is carried: the one at the same relative "
+        "depth, or the one where the source's own vector does most to the source. There is no share of an "
+        "own effect that is not told from none or goes the wrong way.",
         *(["", QUICK] if record["quick"] else []),
     ]
     for entry in record["directions"]:
@@ -42,8 +39,7 @@ def _about(entry: Entry) -> list[str]:
     scores, tokens = entry["map"]["scores"], entry["tokens"]
     return [
         f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the low-rank map's "
-        "held-out R2 is "
-        f"{scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
+        f"held-out R2 is {scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
         f"{scores['retrieval_at_1']:.3f} (shuffled {entry['map']['shuffled']['retrieval_at_1']:.3f}). "
         f"{entry['blocks'][0]['samples']} prompts. Low rank, dual (the default):"
     ]
@@ -52,25 +48,30 @@ def _about(entry: Entry) -> list[str]:
 def _controls(entry: Entry) -> list[str]:
     lines = [
         "| layers | block (of source) | scale | own | carried | of own | negated | own negated | random | "
-        "shuffled "
-        "| wrong "
-        "way | KL, own | KL, "
-        "carried | holds |",
+        "shuffled | wrong way | KL, own | KL, carried | holds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for block in entry["blocks"]:
         facts = block["facts"]
         shuffled = f"{min(block['shuffled']):+.2f} to {max(block['shuffled']):+.2f}"
-        lines.append(
-            f"| {block['layers']} | {block['block']} ({block['source_block']}) | {block['scale']:g} | "
-            f"{facts['own_effect']:+.2f} | "
-            f"{facts['effect']:+.2f} | "
-            f"{facts['share_of_own']:.2f} | {block['negated']:+.2f} | {block['own_negated']:+.2f} | "
-            f"{facts['random_mean']:+.2f} +- {facts['random_sd']:.2f} | {shuffled} | "
-            f"{block['wrong_way']['carried']:.2f} | {block['kl']['own']:.2f} | "
-            f"{block['kl']['carried']:.2f} | "
-            f"{'yes' if holds(block) else 'no'} |"
-        )
+        share = "" if facts["share_of_own"] is None else f"{facts['share_of_own']:.2f}"
+        cells = [
+            block["layers"],
+            f"{block['block']} ({block['source_block']})",
+            f"{block['scale']:g}",
+            f"{facts['own_effect']:+.2f}",
+            f"{facts['effect']:+.2f}",
+            share,
+            f"{block['negated']:+.2f}",
+            f"{block['own_negated']:+.2f}",
+            f"{facts['random_mean']:+.2f} +- {facts['random_sd']:.2f}",
+            shuffled,
+            f"{block['wrong_way']['carried']:.2f}",
+            f"{block['kl']['own']:.2f}",
+            f"{block['kl']['carried']:.2f}",
+            "yes" if holds(block) else "no",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -79,7 +80,6 @@ def holds(block: Entry) -> bool:
     facts = block["facts"]
     return bool(
         facts["share_of_own"] is not None
-        and facts["own_effect"] > 0
         and facts["share_of_own"] >= 0.5
         and facts["exceeds_random"]
         and facts["exceeds_shuffled"]
@@ -91,8 +91,8 @@ def _summary(directions: list[Entry]) -> list[str]:
     """Return a row for each method and transport, over all blocks, seeds and choices of layers."""
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
-        "Mean share of the own vector's effect over all blocks, seeds and choices of layers, and median "
-        "KL as a multiple of the own vector's.",
+        "Mean share of the own vector's effect over all seeds, choices of layers and blocks where it has an "
+        "effect, and median KL as a multiple of the own vector's.",
         "",
         f"| method | transport | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(directions),
@@ -101,7 +101,7 @@ def _summary(directions: list[Entry]) -> list[str]:
     for entry in directions:
         own = {block["block"]: block["kl"]["own"] for block in entry["blocks"]}
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for route in entry["routes"]:
+        for route in _with_shares(entry):
             groups[route["method"], route["transport"]].append(route)
         for key, routes in groups.items():
             share = statistics.mean(route["share_of_own"] for route in routes)
@@ -115,10 +115,9 @@ def _routes(directions: list[Entry]) -> list[str]:
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
         "Effect relative to the own vector's, mean over seeds (of the tokens that are held out), as the "
-        "mean over all "
-        "blocks, and after the slash at the block where the own vector does most; in brackets the "
-        "standard deviation "
-        "over seeds of the latter, and its KL as a multiple of the own vector's.",
+        "mean over the blocks where that has an effect, and after the slash at the block where it does most; "
+        "in brackets the standard deviation over seeds of the latter, and its KL as a multiple of the own "
+        "vector's.",
         "",
         f"| method | transport | layers | {' | '.join(names)} |",
         "|---|---|---|" + "---|" * len(names),
@@ -127,11 +126,17 @@ def _routes(directions: list[Entry]) -> list[str]:
     for entry in directions:
         best = max(entry["blocks"], key=lambda block: block["facts"]["own_effect"])
         groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
-        for route in entry["routes"]:
+        for route in _with_shares(entry):
             groups[route["method"], route["transport"], route["layers"]].append(route)
         for key, routes in groups.items():
             cells[key].append(_cell(routes, best))
     return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
+
+
+def _with_shares(entry: Entry) -> list[Entry]:
+    """Return the routes to the blocks where the own vector has an effect to take a share of."""
+    shared = {block["block"] for block in entry["blocks"] if block["facts"]["share_of_own"] is not None}
+    return [route for route in entry["routes"] if route["block"] in shared]
 
 
 def _cell(routes: list[Entry], best: Entry) -> str:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
-import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from os import PathLike
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._record import versions, write_json
 from embgeom._writing import new_folder
 from embgeom.errors import InputError
 
@@ -47,7 +45,7 @@ def save_comparison(
             }
         np.savez_compressed(target / "arrays.npz", **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
-        _write_json(
+        write_json(
             target / "comparison.json",
             {
                 "measures": [asdict(measure) for measure in comparison.measures],
@@ -82,7 +80,7 @@ def save_inspection(
             "participation_ratio": inspection.dimension.participation_ratio,
         }
         write_table(target / f"tokens.{table_format}", columns)
-        _write_json(
+        write_json(
             target / "inspection.json",
             {
                 "model": inspection.embeddings.describe(),
@@ -111,14 +109,6 @@ def _token_columns(comparison: Comparison) -> Columns:
         "weight_cosine": comparison.weight_cosine,
         **dimensions,
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that a result depends on."""
-    from importlib.metadata import version  # slow to import, and few results are written
-
-    installed = {name: version(name) for name in ("embgeom", "numpy", "tokenizers")}
-    return {**installed, "python": platform.python_version(), "machine": platform.machine()}
 
 
 def check_table_format(table_format: str) -> None:
@@ -165,20 +155,3 @@ def _write_csv(path: Path, columns: Columns) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(_plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    """Return `value` in JSON's types; a number that is undefined becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, Path) else value

@@ -9,12 +9,19 @@ import numpy as np
 
 from embgeom._numbers import check_seed, real_number, whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._record import digest
 from embgeom.errors import InputError
-from embgeom.evaluation.files import describe_run, describe_vector, digest
+from embgeom.evaluation.describing import describe_run, describe_vector
 from embgeom.evaluation.measuring import Measuring, as_texts
 from embgeom.evaluation.outcomes import Evaluation
-from embgeom.evaluation.scores import Score
-from embgeom.evaluation.trials import Positions, placed, with_controls
+from embgeom.evaluation.scores import Score, check_score
+from embgeom.evaluation.trials import (
+    Positions,
+    at_blocks,
+    check_positions,
+    check_vectors,
+    with_controls,
+)
 
 if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
@@ -25,7 +32,7 @@ def evaluate(
     tokenizer: Any,
     vector: SteeringVector,
     score: Score,
-    prompts: Iterable[Any] | None = None,
+    prompts: Iterable[Any],
     *,
     scale: float = 1.0,
     blocks: int | Iterable[int] | None = None,
@@ -54,8 +61,8 @@ def evaluate(
         The vector in question, in tables "carried".
     score : Score
         What it is to raise: `AnswerProbability`, `WordShift`, `TextScore`, or a score of your own.
-    prompts : iterable, optional
-        Prompts or items, as the score takes them. May be left out where the score has items of its own.
+    prompts : iterable
+        Prompts or items, as the score takes them.
     scale : float
         The factor for all vectors. With a negative one the score is to fall.
     blocks : int or iterable of int, optional
@@ -117,9 +124,17 @@ def evaluate(
     factor = real_number(scale, "scale")
     if not np.isfinite(factor):
         raise InputError(f"scale = {factor} is not finite; give a finite number")
-    given = () if shuffled is None else shuffled if isinstance(shuffled, Iterable) else (shuffled,)
-    vector, *others = (placed(each, blocks) for each in (vector, *given))
-    own = None if own is None else placed(own, blocks)
+    size = whole_number(batch_size, "batch_size", 1)
+    check_score(score)
+    check_positions(positions)
+    others = [
+        at_blocks(other, blocks) for other in check_vectors(() if shuffled is None else shuffled, "shuffled")
+    ]
+    (vector,) = check_vectors(vector, "vector")
+    vector = at_blocks(vector, blocks)
+    if own is not None:
+        (own,) = check_vectors(own, "own")
+        own = at_blocks(own, blocks)
     trials = with_controls(
         vector,
         scale=factor,
@@ -130,7 +145,6 @@ def evaluate(
     )
     samples, texts = score.samples(prompts), as_texts(neutral)
     with reporter(progress, "evaluate") as report:
-        size = whole_number(batch_size, "batch_size", 1)
         measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
         unsteered, perplexity, outcomes = measuring.measure(trials, samples)
     provenance = describe_run(

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from os import PathLike, fspath
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embgeom._writing import write_file
-from embgeom.errors import InputError
+from embgeom._figures import new_figure, save_figure
 
 if TYPE_CHECKING:
     from embgeom.evaluation.outcomes import Evaluation
     from embgeom.evaluation.sweep import Sweep
 
-_FORMATS = ("pdf", "png", "svg")
 _WIDTH = 6.4
 _COLORS = {"carried": "C0", "negated": "C0", "own": "C2", "own, negated": "C2", "shuffled": "C3"}
 
 
 def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
     """Draw each vector's effect with its standard error, and a dot for each random vector."""
-    figure = _new_figure(path)
     singles = [outcome for outcome in evaluation.outcomes if outcome.kind != "random"]
     random = [outcome.effect.mean for outcome in evaluation.of_kind("random")]
     names = [outcome.name for outcome in singles] + ([f"{len(random)} random"] if random else [])
-    figure.set_size_inches(_WIDTH, 1.2 + 0.35 * len(names))
+    figure = new_figure(path, _WIDTH, 1.2 + 0.35 * len(names))
     axes = figure.subplots()
     axes.axvline(0, color="0.7", linewidth=0.8)
     for row, outcome in enumerate(singles):
@@ -44,14 +40,13 @@ def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
     axes.invert_yaxis()
     quantity = next(iter(evaluation.unsteered))
     axes.set_xlabel(f"effect on {quantity}, {evaluation.samples} samples (± standard error)")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
     """Draw effect and, where it was taken, divergence against the scale, a line for each choice of blocks."""
-    figure = _new_figure(path)
     priced = sweep.unsteered_perplexity is not None
-    figure.set_size_inches(_WIDTH, 5.6 if priced else 3.6)
+    figure = new_figure(path, _WIDTH, 5.6 if priced else 3.6)
     panels = figure.subplots(2 if priced else 1, sharex=True, squeeze=False)[:, 0]
     for blocks in dict.fromkeys(outcome.blocks for outcome in sweep.grid):
         line = sorted((o for o in sweep.grid if o.blocks == blocks), key=lambda outcome: outcome.scale)
@@ -74,26 +69,4 @@ def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
         if sweep.max_kl is not None:
             panels[1].axhline(sweep.max_kl, color="black", linestyle="--", linewidth=0.8)
     panels[-1].set_xlabel("scale")
-    _save(figure, path)
-
-
-def _new_figure(path: str | PathLike[str]) -> Any:
-    """Return an empty figure that no window and no global state know of."""
-    if _format(path) not in _FORMATS:
-        raise InputError(f"{fspath(path)} names no format of figures; end it in .{', .'.join(_FORMATS)}")
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError('figures need matplotlib: pip install "embgeom[steer]"') from None
-    return Figure(layout="constrained")
-
-
-def _format(path: str | PathLike[str]) -> str:
-    return Path(path).suffix.removeprefix(".").lower()
-
-
-def _save(figure: Any, path: str | PathLike[str]) -> None:
-    def write(partial: Path) -> None:
-        figure.savefig(partial, format=_format(path), dpi=150)
-
-    write_file(path, write)
+    save_figure(figure, path)

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from embgeom.errors import InputError
-from embgeom.evaluation.batches import inference
 from embgeom.evaluation.outcomes import Effect, Outcome, Price
 from embgeom.evaluation.price import prices
 from embgeom.evaluation.scores import Score, Values
 from embgeom.evaluation.trials import Positions, Report, Trial
+from embgeom.steering.passes import inference
 
 
 def as_texts(neutral: Iterable[str] | None) -> list[str] | None:
     """Return neutral texts as a list, which may be gone through more than once."""
-    if isinstance(neutral, str):
-        raise InputError("neutral is one string; give a list of texts")
     if neutral is None:
         return None
+    if isinstance(neutral, str) or not isinstance(neutral, Iterable):
+        raise InputError(f"neutral = {neutral!r:.60} is no list; give a list of texts")
     texts = list(neutral)
     if not texts:
         raise InputError("neutral is empty; give some texts, or leave it out")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._saved_result import SavedResult
 from embgeom.errors import InputError
-from embgeom.evaluation.files import SavedResult
 from embgeom.evaluation.trials import Kind
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ class Effect:
     mean: float
     standard_error: float
     wrong_way: float
+
+    @property
+    def direction(self) -> int:
+        """1 for up, -1 for down, and 0 where two standard errors reach beyond zero."""
+        reach = 2 * float(np.nan_to_num(self.standard_error))
+        return int(self.mean > reach) - int(self.mean < -reach)
 
     @classmethod
     def of(
@@ -131,7 +137,8 @@ class Facts:
     effect : float
         Mean effect of the carried vector.
     own_effect, share_of_own : float or None
-        Mean effect of the target's own vector, and the carried vector's as a share of it.
+        Mean effect of the target's own vector, and the carried vector's as a share of it; no share where the
+        own effect is not told from none, or goes the wrong way.
     random_mean, random_sd : float or None
         Mean and standard deviation of the mean effects of the random vectors.
     exceeds_random : bool or None
@@ -140,7 +147,12 @@ class Facts:
     exceeds_shuffled : bool or None
         Whether it exceeds that of every vector carried by a map fitted on shuffled tokens.
     negation_opposes : bool
-        Whether the negated vector's effect has the opposite sign.
+        Whether the vector's effect and that of its negation have opposite signs, and both are told from none.
+
+    Notes
+    -----
+    An effect is told from none if it exceeds two of its standard errors over samples. One sample has none,
+    so there its sign decides.
     """
 
     effect: float
@@ -212,26 +224,28 @@ class Evaluation(SavedResult):
         if quantity is not None and quantity not in self.unsteered:
             raise InputError(f"no quantity is named {quantity!r}; there are {', '.join(self.unsteered)}")
         chosen = quantity or next(iter(self.unsteered))
-        effect, *_ = self._means("carried", chosen)
-        negated, *_ = self._means("negated", chosen)
-        own = next(iter(self._means("own", chosen)), None)
-        random, shuffled = (self._means(kind, chosen) for kind in ("random", "shuffled"))
+        (carried,), (negated,) = self._effects("carried", chosen), self._effects("negated", chosen)
+        own = next(iter(self._effects("own", chosen)), None)
+        random, shuffled = (
+            [effect.mean for effect in self._effects(kind, chosen)] for kind in ("random", "shuffled")
+        )
         sign = -1 if self.carried.scale < 0 else 1
+        effect = carried.mean
         mean = float(np.mean(random)) if random else None
         sd = float(np.std(random, ddof=1)) if len(random) > 1 else None
         return Facts(
             effect=effect,
-            own_effect=own,
-            share_of_own=effect / own if own else None,
+            own_effect=None if own is None else own.mean,
+            share_of_own=effect / own.mean if own is not None and own.direction == sign else None,
             random_mean=mean,
             random_sd=sd,
             exceeds_random=None if mean is None or sd is None else sign * (effect - mean) > 2 * sd,
             exceeds_shuffled=all(sign * (effect - other) > 0 for other in shuffled) if shuffled else None,
-            negation_opposes=effect * negated < 0,
+            negation_opposes=carried.direction * negated.direction == -1,
         )
 
-    def _means(self, kind: Kind, quantity: str) -> list[float]:
-        return [outcome.effects[quantity].mean for outcome in self.of_kind(kind)]
+    def _effects(self, kind: Kind, quantity: str) -> list[Effect]:
+        return [outcome.effects[quantity] for outcome in self.of_kind(kind)]
 
     def table(self) -> list[RenderableType]:
         """Return tables for rich: effects and prices, and the facts."""
@@ -242,12 +256,7 @@ class Evaluation(SavedResult):
     def figure(self, path: str | PathLike[str]) -> None:
         """Draw each vector's effect with its standard error, beside the cloud of random vectors.
 
-        Raises
-        ------
-        InputError
-            If matplotlib is not installed, or does not know the format that the ending of `path` names.
-        OutputError
-            If the file cannot be written; then nothing is left at `path`.
+        See `SavedResult.figure` for formats and errors.
         """
         from embgeom.evaluation.figures import draw_evaluation
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from embgeom.evaluation.batches import check_lengths, in_batches, padded
+from embgeom.evaluation.next_tokens import check_lengths
 from embgeom.evaluation.outcomes import Price
 from embgeom.evaluation.tokens import encode
 from embgeom.evaluation.trials import Report, Trial
+from embgeom.steering.passes import in_batches, padded
 
 
 def prices(

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._numbers import real_number, whole_number
 from embgeom.errors import InputError
-from embgeom.evaluation.batches import check_lengths, next_log_probabilities, word_log_probabilities
-from embgeom.evaluation.texts import continuations
-from embgeom.evaluation.tokens import encode_prompt, where_answers_part, word_token, word_tokens
-
-_ITEM_KEYS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
 
 Values = dict[str, npt.NDArray[np.float64]]
 
@@ -43,7 +36,7 @@ class Score(ABC):
         The model is taken as it is, steered or not.
         """
 
-    def samples(self, prompts: Iterable[Any] | None) -> list[Any]:
+    def samples(self, prompts: Iterable[Any]) -> list[Any]:
         """Return the samples, checked: the prompts as a list.
 
         Raises
@@ -51,9 +44,9 @@ class Score(ABC):
         InputError
             If there are none.
         """
-        if isinstance(prompts, str):
-            raise InputError("prompts is one string; give a list of prompts")
-        found = list(prompts or ())
+        if isinstance(prompts, str) or not isinstance(prompts, Iterable):
+            raise InputError(f"prompts = {prompts!r:.60} is no list; give a list of prompts")
+        found = list(prompts)
         if not found:
             raise InputError("there are no prompts to score; give some")
         return found
@@ -63,263 +56,10 @@ class Score(ABC):
         return {"name": type(self).__name__, "quantities": list(self.quantities)}
 
 
-@dataclass(frozen=True)
-class AnswerProbability(Score):
-    r"""The probability of the answer that matches a behavior, among two answers to each question.
-
-    For items in the format of contrastive activation addition (CAA): a question that lists choices, and two
-    answers such as " (A)" and " (B)". Both follow the question; where their tokens first differ, at the
-    letter, the probability of the matching one is divided by the sum of both. Quantities: ``probability``
-    in [0, 1] and ``log-odds``, the natural logarithm of p / (1 - p).
-
-    Attributes
-    ----------
-    items : sequence of dict, optional
-        Each with ``question``, ``answer_matching_behavior`` and ``answer_not_matching_behavior``. Where
-        `evaluate` is given items, too, those count.
-    template : str
-        What the model reads, with ``{question}`` in the question's place. The answer follows after a space.
-    chat : bool
-        Put what the model reads into the tokenizer's chat template, as a user's turn.
-
-    Raises
-    ------
-    InputError
-        If `template` has no ``{question}``; when called, if an item lacks a key, or its answers are alike.
-
-    References
-    ----------
-    Rimsky et al. (2024). Steering Llama 2 via contrastive activation addition. ACL.
-
-    Examples
-    --------
-    >>> import embgeom
-    >>> from embgeom.evaluation import AnswerProbability
-    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
-    >>> folder = embgeom.examples.pair().small
-    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> item = {
-    ...     "question": "Is the sky blue?\n (A) Yes\n (B) No",
-    ...     "answer_matching_behavior": "(A)",
-    ...     "answer_not_matching_behavior": "(B)",
-    ... }
-    >>> bool(0 < AnswerProbability()(model, tokenizer, [item])["probability"][0] < 1)
-    True
-    """
-
-    quantities: ClassVar[tuple[str, ...]] = ("probability", "log-odds")
-
-    items: Sequence[Mapping[str, str]] | None = None
-    template: str = "{question}\n\nAnswer:"
-    chat: bool = False
-
-    def __post_init__(self) -> None:
-        if "{question}" not in self.template:
-            raise InputError(f"template = {self.template!r} has no {{question}} to put a question in")
-
-    def samples(self, prompts: Iterable[Any] | None) -> list[Any]:
-        """Return the items: those given, or else its own."""
-        return super().samples(self.items if prompts is None else prompts)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what is on record about the score, ready for JSON."""
-        return {**super().describe(), "template": self.template, "chat": self.chat}
-
-    def __call__(
-        self, model: Any, tokenizer: Any, samples: Sequence[Any], *, batch_size: int = 8, seed: int = 0
-    ) -> Values:
-        """Return the probabilities and log-odds of the matching answers."""
-        questions = [self._encoded(tokenizer, item, place) for place, item in enumerate(samples)]
-        prompts = [prompt for prompt, _, _ in questions]
-        check_lengths(model, prompts, "item", least=1)
-        odds = np.empty(len(samples))
-        for place, logs in next_log_probabilities(model, prompts, batch_size):
-            _, matching, other = questions[place]
-            odds[place] = float(logs[matching]) - float(logs[other])
-        # Of two equal forms the one that overflows for neither sign.
-        return {"probability": 0.5 * (1 + np.tanh(odds / 2)), "log-odds": odds}
-
-    def _encoded(self, tokenizer: Any, item: Mapping[str, str], place: int) -> tuple[list[int], int, int]:
-        """Return the tokens that both answers share, and the first token of each that differs."""
-        try:
-            question, *answers = (item[key] for key in _ITEM_KEYS)
-            prompt = self.template.replace("{question}", question)
-            return where_answers_part(tokenizer, prompt, answers, chat=self.chat)
-        except (KeyError, TypeError):
-            keys = ", ".join(_ITEM_KEYS)
-            raise InputError(f"item {place} must be a dict with {keys}, not {item!r:.60}") from None
-        except InputError as error:
-            raise InputError(f"item {place}: {error}") from None
-
-
-@dataclass(frozen=True)
-class WordShift(Score):
-    """How much likelier some words are to come next than others.
-
-    The mean log-probability of the positive words as next token, less that of the negative ones, in nats.
-    Quantity: ``log-ratio``.
-
-    Attributes
-    ----------
-    positive_words, negative_words : sequence of str
-        Words as they follow a prompt, so mostly with the space before them: ``" happy"``.
-    first_token : bool
-        Let the first token of a word stand for it where it has several. It may begin other words, too.
-    whole : bool
-        Score words of several tokens whole: the sum of their tokens' log-probabilities, each after the ones
-        before it.
-    chat : bool
-        Put each prompt into the tokenizer's chat template, as a user's turn.
-
-    Raises
-    ------
-    InputError
-        If there are no words; when called, if a word has several tokens (unless `first_token` or `whole`),
-        or the same tokens stand on both sides.
-
-    Examples
-    --------
-    >>> import embgeom
-    >>> from embgeom.evaluation import WordShift
-    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
-    >>> folder = embgeom.examples.pair().small
-    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> mood = WordShift([" happy"], [" sad"])
-    >>> shift = mood(model, tokenizer, ["They laughed and felt", "She cried and felt"])
-    >>> bool(shift["log-ratio"][0] > shift["log-ratio"][1])
-    True
-    """
-
-    quantities: ClassVar[tuple[str, ...]] = ("log-ratio",)
-
-    positive_words: Sequence[str]
-    negative_words: Sequence[str]
-    first_token: bool = False
-    whole: bool = False
-    chat: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("positive_words", "negative_words"):
-            words = getattr(self, name)
-            if isinstance(words, str) or not words:
-                raise InputError(f"{name} = {words!r} must be a list of words, one at least")
-
-    def describe(self) -> dict[str, Any]:
-        """Return what is on record about the score, ready for JSON."""
-        own = {name: list(getattr(self, name)) for name in ("positive_words", "negative_words")}
-        return {
-            **super().describe(),
-            **own,
-            "first_token": self.first_token,
-            "whole": self.whole,
-            "chat": self.chat,
-        }
-
-    def __call__(
-        self, model: Any, tokenizer: Any, samples: Sequence[Any], *, batch_size: int = 8, seed: int = 0
-    ) -> Values:
-        """Return the log-ratio after each prompt."""
-        positive, negative = (
-            [self._tokens(tokenizer, word) for word in words]
-            for words in (self.positive_words, self.negative_words)
+def check_score(score: object) -> None:
+    """Raise InputError for what is no score."""
+    if not isinstance(score, Score):
+        raise InputError(
+            f"score = {score!r:.60} is no score: give a WordShift, an AnswerProbability, a TextScore around "
+            "a function of your own, or a subclass of Score"
         )
-        if both := set(positive) & set(negative):
-            tokens = tokenizer.convert_ids_to_tokens(list(min(both)))
-            raise InputError(f"{' '.join(map(repr, tokens))} stands for a positive and for a negative word")
-        prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
-        room = max(map(len, (*positive, *negative))) - 1
-        check_lengths(model, prompts, "prompt", least=1, room=room)
-        logs = word_log_probabilities(model, prompts, sorted({*positive, *negative}), batch_size)
-        shifts = [
-            np.mean([found[word] for word in positive]) - np.mean([found[word] for word in negative])
-            for found in logs
-        ]
-        return {"log-ratio": np.array(shifts)}
-
-    def _tokens(self, tokenizer: Any, word: str) -> tuple[int, ...]:
-        if self.whole:
-            return tuple(word_tokens(tokenizer, word))
-        return (word_token(tokenizer, word, first=self.first_token),)
-
-
-@dataclass(frozen=True)
-class TextScore(Score):
-    """What your own function says of the texts with which a model goes on from prompts.
-
-    Quantity: ``score``.
-
-    Attributes
-    ----------
-    scorer : callable
-        Takes a continuation (without its prompt) and returns a finite number.
-    max_new_tokens : int
-        Tokens to write at most.
-    temperature : float
-        0 takes the likeliest token each time; above 0 tokens are drawn, with probabilities proportional to
-        ``exp(logit / temperature)``. Prompt i has random numbers of its own, from the seed and i: batch
-        size moves no text, and texts with and without a vector are drawn with the same luck.
-    chat : bool
-        Put each prompt into the tokenizer's chat template, as a user's turn.
-
-    Raises
-    ------
-    InputError
-        If `max_new_tokens` is below 1 or `temperature` negative; when called, if `scorer` returns no finite
-        number.
-
-    Examples
-    --------
-    >>> import embgeom
-    >>> from embgeom.evaluation import TextScore
-    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
-    >>> folder = embgeom.examples.pair().small
-    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> length = TextScore(lambda text: len(text.split()), max_new_tokens=5)
-    >>> bool(length(model, tokenizer, ["Once upon a time"])["score"][0] > 0)
-    True
-    """
-
-    scorer: Callable[[str], float]
-    max_new_tokens: int = 40
-    temperature: float = 0.0
-    chat: bool = False
-
-    def __post_init__(self) -> None:
-        whole_number(self.max_new_tokens, "max_new_tokens", 1)
-        if not 0 <= real_number(self.temperature, "temperature") < np.inf:
-            raise InputError(f"temperature = {self.temperature} must be finite and 0 at least")
-
-    def describe(self) -> dict[str, Any]:
-        """Return what is on record about the score, ready for JSON."""
-        name = getattr(self.scorer, "__qualname__", type(self.scorer).__name__)
-        options = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "chat": self.chat}
-        return {**super().describe(), "scorer": name, **options}
-
-    def texts(
-        self, model: Any, tokenizer: Any, samples: Sequence[str], *, batch_size: int = 8, seed: int = 0
-    ) -> list[str]:
-        """Return what the model writes after each prompt."""
-        prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
-        check_lengths(model, prompts, "prompt", least=1, room=self.max_new_tokens)
-        return continuations(
-            model,
-            tokenizer,
-            prompts,
-            max_new_tokens=self.max_new_tokens,
-            temperature=self.temperature,
-            batch_size=batch_size,
-            seed=seed,
-        )
-
-    def __call__(
-        self, model: Any, tokenizer: Any, samples: Sequence[Any], *, batch_size: int = 8, seed: int = 0
-    ) -> Values:
-        """Return what the function says of each continuation."""
-        texts = self.texts(model, tokenizer, samples, batch_size=batch_size, seed=seed)
-        values = np.array([real_number(self.scorer(text), "what the scorer returns") for text in texts])
-        if not np.isfinite(values).all():
-            place = int(np.flatnonzero(~np.isfinite(values))[0])
-            raise InputError(
-                f"the scorer returns {values[place]} for {texts[place]!r:.60}, not a finite number"
-            )
-        return {"score": values}

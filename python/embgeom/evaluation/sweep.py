@@ -12,13 +12,22 @@ import numpy.typing as npt
 
 from embgeom._numbers import check_seed, real_number, whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._record import digest
+from embgeom._saved_result import SavedResult
 from embgeom.errors import InputError
+from embgeom.evaluation.describing import describe_run, describe_vector
 from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.files import SavedResult, describe_run, describe_vector, digest
 from embgeom.evaluation.measuring import Measuring, as_texts
 from embgeom.evaluation.outcomes import Evaluation, Outcome
-from embgeom.evaluation.scores import Score
-from embgeom.evaluation.trials import Positions, Trial, fitting, placed
+from embgeom.evaluation.scores import Score, check_score
+from embgeom.evaluation.trials import (
+    Positions,
+    Trial,
+    at_blocks,
+    check_positions,
+    check_vectors,
+    fitting,
+)
 from embgeom.steering.blocks import block_numbers
 
 if TYPE_CHECKING:
@@ -79,12 +88,7 @@ class Sweep(SavedResult):
     def figure(self, path: str | PathLike[str]) -> None:
         """Draw the effect against the scale for each block and, with neutral texts, the divergence.
 
-        Raises
-        ------
-        InputError
-            If matplotlib is not installed, or does not know the format that the ending of `path` names.
-        OutputError
-            If the file cannot be written; then nothing is left at `path`.
+        See `SavedResult.figure` for formats and errors.
         """
         from embgeom.evaluation.figures import draw_sweep
 
@@ -111,7 +115,7 @@ def sweep(
     tokenizer: Any,
     vector: SteeringVector,
     score: Score,
-    prompts: Iterable[Any] | None = None,
+    prompts: Iterable[Any],
     *,
     blocks: Iterable[int | Iterable[int]] | None = None,
     scales: Iterable[float] = SCALES,
@@ -179,13 +183,22 @@ def sweep(
     >>> found.chosen.name, found.held_out.samples
     ('block 3, scale 1', 2)
     """
-    score_samples = score.samples(prompts)
-    limit = _limit(max_kl, neutral)
-    texts = as_texts(neutral)
+    check_score(score)
+    check_positions(positions)
+    size = whole_number(batch_size, "batch_size", 1)
+    limit, texts = _limit(max_kl, neutral), as_texts(neutral)
+    (vector,) = check_vectors(vector, "vector")
+    own = None if own is None else check_vectors(own, "own")[0]
+    others = check_vectors(() if shuffled is None else shuffled, "shuffled")
     trials = _grid(vector, own, blocks, scales)
+    whole_number(random, "random", 0)
+    # The controls of the chosen setting come at the end; what does not fit is to be told now.
+    for trial in trials:
+        for other in others:
+            fitting(at_blocks(other, trial.vector.blocks), trial.vector, "shuffled")
+    score_samples = score.samples(prompts)
     choice, rest = _halves(len(score_samples), check_seed(seed))
     with reporter(progress, "sweep") as report:
-        size = whole_number(batch_size, "batch_size", 1)
         measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
         unsteered, perplexity, grid = measuring.measure(trials, [score_samples[place] for place in choice])
     chosen = _best(grid, limit)
@@ -202,7 +215,7 @@ def sweep(
             blocks=chosen.blocks,
             own=own,
             random=random,
-            shuffled=shuffled,
+            shuffled=others,
             neutral=texts,
             positions=positions,
             block_list=block_list,
@@ -259,9 +272,9 @@ def _grid(
         raise InputError(f"scales = {factors} must be finite")
     trials = []
     for together in wanted:
-        part = placed(vector, together)
+        part = at_blocks(vector, together)
         if own is not None:
-            part = part.with_norm(fitting(placed(own, together), part, "own"))
+            part = part.with_norm(fitting(at_blocks(own, together), part, "own"))
         where = f"block{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.blocks))}"
         trials += [Trial(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors]
     return trials

@@ -31,6 +31,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[RenderableType]:
         f"; perplexity of neutral text {number(evaluation.unsteered_perplexity or 0)}" if priced else ""
     )
     return [
+        Text(_strength(evaluation)),
         titled_table(
             f"mean effects over {evaluation.samples} samples, steered less unsteered (± standard error)",
             _columns("vector", quantities, priced),
@@ -39,6 +40,15 @@ def evaluation_tables(evaluation: Evaluation) -> list[RenderableType]:
         Text(f"unsteered: {means}{perplexity}"),
         *(Text(line) for line in _facts(quantities[0], evaluation.facts())),
     ]
+
+
+def _strength(evaluation: Evaluation) -> str:
+    """Say where and how strongly all vectors act, since they have the own vector's norm if there is one."""
+    norms = evaluation.provenance["options"]["norms"]
+    low, high = min(norms.values()), max(norms.values())
+    length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
+    blocks = f"block{'s' if len(norms) > 1 else ''} {', '.join(map(str, norms))}"
+    return f"{blocks}: all vectors have the norm {length}, times {evaluation.carried.scale:g}"
 
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:
@@ -92,6 +102,8 @@ def _facts(quantity: str, facts: Facts) -> list[str]:
     lines = []
     if facts.share_of_own is not None:
         lines.append(f"share of the own vector's effect on {quantity}: {facts.share_of_own:.2f}")
+    elif facts.own_effect is not None:
+        lines.append("no share of the own vector's effect: that is not told from none, or goes the wrong way")
     if facts.exceeds_random is not None:
         reach = f"mean {_signed(facts.random_mean or 0)}, sd {number(facts.random_sd or 0)}"
         lines.append(f"beyond random vectors by more than two sd ({reach}): {_yes(facts.exceeds_random)}")

@@ -1,95 +1,99 @@
-"""Texts that a model writes, the same whatever else is in the batch."""
+"""What a function of your own says of texts that a model writes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from embgeom._numbers import check_seed
-from embgeom.evaluation.batches import in_batches, inference, padded
+from embgeom._numbers import real_number, whole_number
+from embgeom.errors import InputError
+from embgeom.evaluation.continuations import continuations
+from embgeom.evaluation.next_tokens import check_lengths
+from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.tokens import encode_prompt
 
 
-def continuations(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_new_tokens: int,
-    temperature: float,
-    batch_size: int,
-    seed: int,
-) -> list[str]:
-    """Return the text with which the model goes on from each prompt, given as tokens."""
-    from transformers import LogitsProcessorList
+@dataclass(frozen=True)
+class TextScore(Score):
+    """What your own function says of the texts with which a model goes on from prompts.
 
-    ends = _ends(model, tokenizer)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
-    config = _plain_config(max_new_tokens, ends, pad)
-    texts = [""] * len(prompts)
-    with inference(model):
-        for places in in_batches(prompts, batch_size):
-            # What is written goes on at the right, so here padding stands to the left.
-            batch = padded(model, [prompts[place] for place in places], left=True, pad=pad)
-            noise = [Luck(seed, places, temperature)] if temperature > 0 else []
-            written = model.generate(
-                **batch, generation_config=config, logits_processor=LogitsProcessorList(noise)
+    Quantity: ``score``.
+
+    Attributes
+    ----------
+    scorer : callable
+        Takes a continuation (without its prompt) and returns a finite number.
+    max_new_tokens : int
+        Tokens to write at most.
+    temperature : float
+        0 takes the likeliest token each time; above 0 tokens are drawn, with probabilities proportional to
+        ``exp(logit / temperature)``. Prompt i has random numbers of its own, from the seed and i: batch
+        size moves no text, and texts with and without a vector are drawn with the same luck.
+    chat : bool
+        Put each prompt into the tokenizer's chat template, as a user's turn.
+
+    Raises
+    ------
+    InputError
+        If `max_new_tokens` is below 1 or `temperature` negative; when called, if `scorer` returns no finite
+        number.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.evaluation import TextScore
+    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> folder = embgeom.examples.pair().small
+    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
+    >>> length = TextScore(lambda text: len(text.split()), max_new_tokens=5)
+    >>> bool(length(model, tokenizer, ["Once upon a time"])["score"][0] > 0)
+    True
+    """
+
+    scorer: Callable[[str], float]
+    max_new_tokens: int = 40
+    temperature: float = 0.0
+    chat: bool = False
+
+    def __post_init__(self) -> None:
+        whole_number(self.max_new_tokens, "max_new_tokens", 1)
+        if not 0 <= real_number(self.temperature, "temperature") < np.inf:
+            raise InputError(f"temperature = {self.temperature} must be finite and 0 at least")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is on record about the score, ready for JSON."""
+        name = getattr(self.scorer, "__qualname__", type(self.scorer).__name__)
+        options = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature, "chat": self.chat}
+        return {**super().describe(), "scorer": name, **options}
+
+    def texts(
+        self, model: Any, tokenizer: Any, samples: Sequence[str], *, batch_size: int = 8, seed: int = 0
+    ) -> list[str]:
+        """Return what the model writes after each prompt."""
+        prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
+        check_lengths(model, prompts, "prompt", least=1, room=self.max_new_tokens)
+        return continuations(
+            model,
+            tokenizer,
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            batch_size=batch_size,
+            seed=seed,
+        )
+
+    def __call__(
+        self, model: Any, tokenizer: Any, samples: Sequence[Any], *, batch_size: int = 8, seed: int = 0
+    ) -> Values:
+        """Return what the function says of each continuation."""
+        texts = self.texts(model, tokenizer, samples, batch_size=batch_size, seed=seed)
+        values = np.array([real_number(self.scorer(text), "what the scorer returns") for text in texts])
+        if not np.isfinite(values).all():
+            place = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(
+                f"the scorer returns {values[place]} for {texts[place]!r:.60}, not a finite number"
             )
-            for place, row in zip(places, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
-                end = next((at for at, token in enumerate(row) if token in ends), len(row))
-                texts[place] = tokenizer.decode(row[:end], skip_special_tokens=True)
-    return texts
-
-
-class Luck:
-    """Makes the likeliest token a drawn one, by Gumbel noise from each prompt's own random numbers.
-
-    The largest of ``logit / temperature + noise`` is distributed as the softmax of ``logit / temperature``.
-    """
-
-    def __init__(self, seed: int, places: Sequence[int], temperature: float) -> None:
-        import torch
-
-        self._temperature = temperature
-        states = [np.random.SeedSequence([check_seed(seed), place]).generate_state(1)[0] for place in places]
-        self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return the scores to take the largest of."""
-        import torch
-
-        width = scores.shape[-1]
-        waits = [torch.empty(width).exponential_(generator=generator) for generator in self._generators]
-        return scores / self._temperature - torch.stack(waits).log().to(scores.device)
-
-
-def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a text."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    ends = tokenizer.eos_token_id if ends is None else ends
-    if ends is None:
-        return []
-    return [int(end) for end in ends] if isinstance(ends, list | tuple) else [int(ends)]
-
-
-def _plain_config(max_new_tokens: int, ends: list[int], pad: int) -> Any:
-    """Return a config in which nothing but the model's probabilities decides.
-
-    Values that are left out would come from the model's own config, which may ask for drawing and penalties.
-    """
-    from transformers import GenerationConfig
-
-    return GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        min_new_tokens=0,
-        do_sample=False,
-        num_beams=1,
-        temperature=1.0,
-        top_k=50,
-        top_p=1.0,
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
-        eos_token_id=ends or None,
-        pad_token_id=pad,
-    )
+        return {"score": values}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from embgeom.errors import InputError
-from embgeom.steering.blocks import block_numbers
+from embgeom.steering.directions import placed
 
 if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
@@ -83,15 +83,27 @@ def with_controls(
     return trials
 
 
-def placed(vector: SteeringVector, blocks: int | Iterable[int] | None) -> SteeringVector:
+def check_vectors(given: object, name: str) -> list[SteeringVector]:
+    """Return a vector, or several, as a list, or say that one is none."""
+    from embgeom.steering import SteeringVector
+
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found: list[Any] = list(given) if several else [given]  # type: ignore[call-overload]
+    for vector in found:
+        if not isinstance(vector, SteeringVector):
+            raise InputError(f"{name} = {vector!r:.60} is no SteeringVector")
+    return found
+
+
+def check_positions(positions: object) -> None:
+    """Raise InputError for positions that mean nothing for samples of different lengths."""
+    if not isinstance(positions, str) or positions not in get_args(Positions):
+        raise InputError(f"positions = {positions!r:.60}: it is 'all' or 'generated'")
+
+
+def at_blocks(vector: SteeringVector, blocks: int | Iterable[int] | None) -> SteeringVector:
     """Return the vector at some blocks; a single direction may be put at others, as `apply` does."""
-    if blocks is None:
-        return vector
-    wanted = block_numbers(blocks)
-    if len(vector.directions) > 1:
-        return vector.at(wanted)
-    (direction,) = vector.directions.values()
-    return replace(vector, directions=dict.fromkeys(wanted, direction))
+    return replace(vector, directions=placed(vector.directions, blocks))
 
 
 def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> SteeringVector:

@@ -11,11 +11,15 @@ import numpy.typing as npt
 
 from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._record import digest, model_versions
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
 from embgeom.hidden_states.result import StateComparison, StateMeasure
-from embgeom.hidden_states.states import States, longest_context, opened, residual_states
+from embgeom.hidden_states.states import States, opened, residual_states
+from embgeom.steering.blocks import Layout, find
+from embgeom.steering.language_model import describe_model, model_name
+from embgeom.steering.passes import longest_text
 
 Model = str | os.PathLike[str] | tuple[Any, Any]
 
@@ -112,8 +116,15 @@ def compare_states(
     batch_size = whole_number(batch_size, "batch_size", 1)
     max_positions = whole_number(max_positions, "max_positions", _FEWEST_POSITIONS)
     generator = np.random.default_rng(check_seed(seed))
+    maps = [mapping] if shuffled is None else [mapping, shuffled]
+    for each in maps:
+        if not callable(getattr(each, "transfer", None)):
+            raise InputError(
+                f"{type(each).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
+            )
     a, b = opened(source), opened(target)
-    limits = longest_context(a.model), longest_context(b.model)
+    _check_maps(maps, find(a.model), find(b.model))
+    limits = longest_text(a.model), longest_text(b.model)
     shared = shared_positions(prompts, (a.tokenizer, b.tokenizer), limits, positions)
     pairs = sampled(shared, max_positions, generator)
     counts = [len(tokenized.places) for tokenized, _ in pairs]
@@ -125,13 +136,40 @@ def compare_states(
     partner = elsewhere(counts, generator)
     of_a, of_b = zip(*pairs, strict=True)
     with reporter(progress, "hidden states") as report:
-        states_a = residual_states(a, of_a, batch_size=batch_size, report=report, phase="source")
-        states_b = residual_states(b, of_b, batch_size=batch_size, report=report, phase="target")
+        states_a = residual_states(a.model, of_a, batch_size=batch_size, report=report, phase="source")
+        states_b = residual_states(b.model, of_b, batch_size=batch_size, report=report, phase="target")
         measures = (
             *_cosines(mapping, shuffled, states_a, states_b, partner),
             *_ckas(states_a, states_b, partner, report),
         )
-    return StateComparison(a.name, b.name, len(pairs), sum(counts), measures)
+    provenance = {
+        "source": describe_model(a.model),
+        "target": describe_model(b.model),
+        "map": _describe_map(mapping),
+        "shuffled": None if shuffled is None else _describe_map(shuffled),
+        "options": {
+            "positions": positions,
+            "max_positions": max_positions,
+            "batch_size": batch_size,
+            "seed": seed,
+            "prompts": len(prompts),
+            "prompts_sha256": digest(list(prompts)),
+        },
+        "versions": model_versions(),
+    }
+    names = model_name(a.model), model_name(b.model)
+    return StateComparison(*names, len(pairs), sum(counts), measures, provenance)
+
+
+def _describe_map(mapping: LinearMap) -> dict[str, Any]:
+    return {"map": repr(mapping), "provenance": getattr(mapping, "provenance", None)}
+
+
+def _check_maps(maps: Sequence[LinearMap], source: Layout, target: Layout) -> None:
+    """Try the maps before the models run, where the models' configs tell their widths."""
+    if source.width is not None and target.width is not None:
+        for each in maps:
+            _moved(each, np.ones((2, source.width), dtype=np.float32), target.width)
 
 
 def _cosines(
@@ -173,19 +211,17 @@ def _ckas(source: States, target: States, partner: npt.NDArray[np.int64], report
 
 def _carried(mapping: LinearMap, states: States, width: int) -> States:
     """Return the states in the target's space, layer by layer."""
-    if not callable(getattr(mapping, "transfer", None)):
+    return np.stack([_moved(mapping, vectors, width) for vectors in states])
+
+
+def _moved(mapping: LinearMap, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+    """Return what a map makes of vectors, checked."""
+    moved = np.asarray(mapping.transfer(vectors))
+    if moved.shape != (len(vectors), width):
         raise InputError(
-            f"{type(mapping).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
+            f"the map turns {vectors.shape} into {moved.shape}, and the target needs "
+            f"{(len(vectors), width)}; was it fitted for these two models, in this direction?"
         )
-    carried = np.empty((*states.shape[:2], width), dtype=np.float32)
-    for layer, vectors in enumerate(states):
-        moved = np.asarray(mapping.transfer(vectors))
-        if moved.shape != (len(vectors), width):
-            raise InputError(
-                f"the map turns {vectors.shape} into {moved.shape}, and the target needs "
-                f"{(len(vectors), width)}; was it fitted for these two models, in this direction?"
-            )
-        if not np.isfinite(moved).all():
-            raise InputError("the map returns NaN or infinity")
-        carried[layer] = moved
-    return carried
+    if not np.isfinite(moved).all():
+        raise InputError("the map returns NaN or infinity")
+    return moved.astype(np.float32)

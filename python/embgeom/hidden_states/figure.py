@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._writing import write_file
-from embgeom.errors import InputError, OutputError
+from embgeom._figures import new_figure, save_figure
 from embgeom.hidden_states.depth import relative_depth
 
 if TYPE_CHECKING:
     from embgeom.hidden_states.result import StateComparison, StateMeasure
 
-_SUFFIXES = (".svg", ".png", ".pdf")
-
 
 def draw(comparison: StateComparison, path: str | PathLike[str]) -> None:
     """Write the figure; see `StateComparison.figure`."""
-    suffix = Path(path).suffix
-    if suffix not in _SUFFIXES:
-        raise OutputError(f"{path} has the suffix {suffix!r}; a figure is one of {', '.join(_SUFFIXES)}")
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError('figures need matplotlib: pip install "embgeom[steer]"') from error
-    figure = Figure(figsize=(9, 7.5), layout="constrained")
+    figure = new_figure(path, 9, 7.5)
     for axes, measure in zip(figure.subplots(2, 2).flat, comparison.measures, strict=True):
         _panel(figure, axes, measure)
     figure.suptitle(
@@ -38,14 +26,7 @@ def draw(comparison: StateComparison, path: str | PathLike[str]) -> None:
     )
     figure.supxlabel(f"state of {comparison.target} (E: embedding, i: output of block i)")
     figure.supylabel(f"state of {comparison.source}")
-
-    def write(partial: Path) -> None:
-        # Neither the date nor random names, so that equal results are equal files.
-        metadata = {"Date": None} if suffix == ".svg" else {"CreationDate": None} if suffix == ".pdf" else {}
-        with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
-            figure.savefig(partial, format=suffix[1:], metadata=metadata, dpi=150)
-
-    write_file(path, write)
+    save_figure(figure, path)
 
 
 def _panel(figure: Any, axes: Any, measure: StateMeasure) -> None:

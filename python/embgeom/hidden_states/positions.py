@@ -32,7 +32,10 @@ class Tokenized:
 
 
 def shared_positions(
-    prompts: Sequence[str], tokenizers: tuple[Any, Any], limits: tuple[int, int], positions: Positions
+    prompts: Sequence[str],
+    tokenizers: tuple[Any, Any],
+    limits: tuple[int | None, int | None],
+    positions: Positions,
 ) -> list[tuple[Tokenized, Tokenized]]:
     """Tokenize prompts for two models, and find the tokens after which both have read the same text.
 
@@ -42,7 +45,7 @@ def shared_positions(
         The texts.
     tokenizers : pair of tokenizers
         Of transformers, fast ones: others do not tell where a token ends.
-    limits : pair of int
+    limits : pair of int or None
         The most tokens that each model takes; those beyond are left out.
     positions : {"all", "last"}
         Whether all shared ends of a prompt are taken, or the last one.
@@ -76,7 +79,7 @@ def shared_positions(
     return pairs
 
 
-def _ends(prompt: str, tokenizer: Any, limit: int) -> tuple[list[int], dict[int, int]]:
+def _ends(prompt: str, tokenizer: Any, limit: int | None) -> tuple[list[int], dict[int, int]]:
     """Return the tokens, and by the character at which a token ends which one that is."""
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
@@ -88,7 +91,8 @@ def _ends(prompt: str, tokenizer: Any, limit: int) -> tuple[list[int], dict[int,
     spans = encoded["offset_mapping"][:limit]
     # Tokens that were added to the text span nothing. Of the pieces of one character, which all bear its
     # span, the last one has read it whole, unless it was cut off.
-    cut = encoded["offset_mapping"][limit][1] if len(encoded["input_ids"]) > limit else None
+    beyond = encoded["offset_mapping"][limit:] if limit is not None else []
+    cut = beyond[0][1] if beyond else None
     return ids, {end: place for place, (start, end) in enumerate(spans) if end > start and end != cut}
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from os import PathLike
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from embgeom._saved_result import SavedResult
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import Table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +48,7 @@ class StateMeasure:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class StateComparison:
+class StateComparison(SavedResult):
     """How alike two models' hidden states are, in every pair of blocks; made by `compare_states`.
 
     Attributes
@@ -54,6 +59,8 @@ class StateComparison:
         What was compared: positions in all of the prompts.
     measures : tuple of StateMeasure
         ``"cosine"``, ``"centered cosine"``, ``"CKA"`` and ``"uncentered CKA"``.
+    provenance : dict
+        Models, map, prompts, options and versions, ready for JSON.
     """
 
     source: str
@@ -61,6 +68,7 @@ class StateComparison:
     prompts: int
     positions: int
     measures: tuple[StateMeasure, ...]
+    provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
     def source_blocks(self) -> int:
@@ -112,22 +120,27 @@ class StateComparison:
         similar = np.nan_to_num(self[measure].value[1:, 1:], nan=-np.inf)
         return {block: int(best) for block, best in enumerate(similar.argmax(axis=1))}
 
-    def summary(self) -> str:
-        """Return readable tables: for each source block the best target block, and the equally deep one."""
+    def table(self) -> list[RenderableType]:
+        """Return tables for rich: for each source block the best target block, and the equally deep one."""
         from embgeom.hidden_states.tables import state_tables
-        from embgeom.report import as_text
 
-        return as_text(state_tables(self))
+        return state_tables(self)
+
+    def content(self) -> dict[str, Any]:
+        """Return all of it in plain types and arrays."""
+        return {
+            "source": self.source,
+            "target": self.target,
+            "prompts": self.prompts,
+            "positions": self.positions,
+            "measures": [asdict(measure) for measure in self.measures],
+            "provenance": self.provenance,
+        }
 
     def figure(self, path: str | PathLike[str]) -> None:
-        """Draw each measure over all pairs of blocks, as an .svg, .png or .pdf file.
+        """Draw each measure over all pairs of blocks.
 
-        Raises
-        ------
-        OutputError
-            If the file cannot be written, or has another suffix.
-        InputError
-            If matplotlib is missing.
+        See `SavedResult.figure` for formats and errors.
         """
         from embgeom.hidden_states.figure import draw
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +13,13 @@ from embgeom._progress import ProgressCallable
 from embgeom.errors import InputError
 from embgeom.hidden_states.positions import Tokenized
 from embgeom.steering.blocks import find
-from embgeom.steering.language_model import load_language_model
-from embgeom.steering.reading import evaluating
+from embgeom.steering.language_model import LanguageModel, load_language_model, model_name
+from embgeom.steering.passes import EMBEDDING, in_batches, inference, read_blocks
 
 States = npt.NDArray[np.float32]
 
 
-class Loaded(NamedTuple):
-    """A model with its tokenizer, and its name for tables."""
-
-    name: str
-    model: Any
-    tokenizer: Any
-
-
-def opened(model: Any) -> Loaded:
+def opened(model: Any) -> LanguageModel:
     """Return a model and tokenizer: those that were given as a pair, or those in a folder, as float32.
 
     Raises
@@ -40,23 +30,16 @@ def opened(model: Any) -> Loaded:
         If the folder does not hold a model that transformers reads.
     """
     if isinstance(model, tuple) and len(model) == 2:
-        return Loaded(_name(model[0]), *model)
+        return LanguageModel(*model)
     if not isinstance(model, str | os.PathLike):
         raise InputError(
             f"a model is a folder or (model, tokenizer) of transformers, not {type(model).__name__}"
         )
-    network, tokenizer = load_language_model(model, local_files_only=True)
-    return Loaded(str(model), network, tokenizer)
-
-
-def longest_context(model: Any) -> int:
-    """Return how many tokens the model takes at most."""
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return int(longest) if longest else 1 << 30
+    return load_language_model(model, local_files_only=True)
 
 
 def residual_states(
-    loaded: Loaded,
+    model: Any,
     prompts: Sequence[Tokenized],
     *,
     batch_size: int,
@@ -67,7 +50,7 @@ def residual_states(
 
     Parameters
     ----------
-    loaded : Loaded
+    model : transformers.PreTrainedModel
         The model.
     prompts : sequence of Tokenized
         The prompts, with p places in all.
@@ -88,74 +71,25 @@ def residual_states(
     InputError
         If the model's blocks are not found, or a state is NaN or infinite.
     """
-    import torch
-
-    model = getattr(loaded.model, "base_model", loaded.model)
     layout = find(model)
-    blocks = layout.blocks
+    blocks = [EMBEDDING, *layout.numbers(None)]
     starts = np.cumsum([0, *(len(prompt.places) for prompt in prompts)])
-    width = layout.width or model.get_input_embeddings().weight.shape[1]
-    states = np.empty((len(blocks) + 1, starts[-1], width), dtype=np.float32)
-    device = model.get_input_embeddings().weight.device
-    # Prompts of like length share a batch, so that little is padded.
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    with evaluating(model), torch.no_grad():
-        for first in range(0, len(order), batch_size):
-            batch = order[first : first + batch_size]
-            ids, mask = _padded([prompts[i].ids for i in batch])
-            rows = np.repeat(np.arange(len(batch)), [len(prompts[i].places) for i in batch])
-            columns = np.concatenate([prompts[i].places for i in batch])
-            slots = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in batch])
-            with _recording(blocks, rows, columns) as record:
-                model(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-            states[:, slots] = np.stack(record)
+    states: States | None = None
+    done = 0
+    with inference(model):
+        for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
+            chosen = [prompts[place] for place in batch]
+            read = read_blocks(model, layout, [p.ids for p in chosen], [p.places for p in chosen], blocks)
+            if states is None:
+                states = np.empty((len(blocks), starts[-1], read.shape[2]), dtype=np.float32)
+            states[:, np.concatenate([np.arange(starts[place], starts[place + 1]) for place in batch])] = read
+            done += len(batch)
             if report:
-                report(phase, first + len(batch), len(order))
+                report(phase, done, len(prompts))
+    if states is None:
+        raise InputError("there are no prompts to read")
     if not np.isfinite(states).all():
         raise InputError(
-            f"hidden states of {loaded.name} hold NaN or infinity; load it as float32 or bfloat16"
+            f"hidden states of {model_name(model)} hold NaN or infinity; load it as float32 or bfloat16"
         )
     return states
-
-
-def _name(model: Any) -> str:
-    named = getattr(getattr(model, "config", None), "name_or_path", "")
-    return Path(named).name if named else type(model).__name__
-
-
-def _padded(ids: list[list[int]]) -> tuple[Any, Any]:
-    """Return tokens (b, longest) and their mask, padded behind: tokens never see what follows them."""
-    import torch
-
-    longest = max(map(len, ids))
-    tokens = torch.zeros((len(ids), longest), dtype=torch.long)
-    mask = torch.zeros_like(tokens)
-    for row, known in enumerate(ids):
-        tokens[row, : len(known)] = torch.tensor(known)
-        mask[row, : len(known)] = 1
-    return tokens, mask
-
-
-@contextmanager
-def _recording(
-    blocks: Any, rows: npt.NDArray[np.int64], columns: npt.NDArray[np.int64]
-) -> Iterator[list[States]]:
-    """Give a list that a forward pass fills: the residual stream at some places, block by block."""
-    record: list[States] = []
-
-    def keep(state: Any) -> None:
-        record.append(state[rows, columns].float().cpu().numpy())
-
-    def before(_: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(args[0] if args else named["hidden_states"])
-
-    def behind(_: Any, args: tuple[Any, ...], output: Any) -> None:
-        keep(output[0] if isinstance(output, tuple) else output)
-
-    handles = [blocks[0].register_forward_pre_hook(before, with_kwargs=True)]
-    handles += [block.register_forward_hook(behind) for block in blocks]
-    try:
-        yield record
-    finally:
-        for handle in handles:
-            handle.remove()

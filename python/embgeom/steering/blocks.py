@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from embgeom._optional import need
 from embgeom.errors import InputError
 
 # Paths as they end, best first: in a model that sees or hears, the blocks of the language model are meant.
@@ -25,7 +26,6 @@ _KNOWN = (
     "h",
     "blocks",
 )
-_FINAL_NORMS = ("norm", "ln_f", "final_layer_norm", "norm_f", "final_layernorm", "layer_norm")
 _WAY_OUT = 'say where they are: block_list="path.to.the.list", or the torch.nn.ModuleList itself'
 
 
@@ -100,11 +100,7 @@ def need_torch() -> Any:
     InputError
         If it is not installed.
     """
-    try:
-        import torch
-    except ImportError:
-        raise InputError('steering a model needs PyTorch: pip install "embgeom[steer]"') from None
-    return torch
+    return need("torch", "steering a model")
 
 
 def find(model: Any, block_list: Any = None) -> Layout:
@@ -164,26 +160,6 @@ def config_of(model: Any) -> Any:
     """Return the config of a model's language part, or None where it has none."""
     config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-def unembedding(model: Any) -> Any:
-    """Return a model's unembedding matrix, a tensor of shape (V, d).
-
-    Raises
-    ------
-    InputError
-        If the model has none.
-    """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    if head is None or not hasattr(head, "weight"):
-        raise InputError(f"{type(model).__name__} has no unembedding; load it as a causal language model")
-    return head.weight
-
-
-def final_norm(layout: Layout) -> Any:
-    """Return the norm between the last block and the unembedding, or None where the model has none."""
-    found = (getattr(layout.stack, name, None) for name in _FINAL_NORMS)
-    return next((norm for norm in found if norm is not None), None)
 
 
 def _given(lists: dict[str, Any], block_list: Any) -> str:

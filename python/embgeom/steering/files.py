@@ -25,7 +25,7 @@ CONVENTION = "added to the output of block i, counted from 0"
 
 # Names of tensors that say no more than a number of a block. A name like "hidden_states.3" is not among them:
 # hidden states are counted from the embeddings on, so it means another place.
-_NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d+)")
+_NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
 Header = dict[str, str]
 Tensors = Mapping[Any, npt.NDArray[np.float32]]
@@ -124,7 +124,9 @@ def _provenance(header: Header, file: Path) -> dict[str, Any]:
         raise LoadError(
             f"{file} says of its directions {header.get('layers')!r}; only those {CONVENTION!r} are read"
         )
-    provenance = parse_json(header.get("provenance", "").encode(), f"the provenance in {file}")
+    # A lone surrogate, which no UTF-8 holds, is no reason to lose a vector.
+    text = header.get("provenance", "").encode("utf-8", "surrogatepass")
+    provenance = parse_json(text, f"the provenance in {file}")
     if not isinstance(provenance, dict):
         raise LoadError(f"the provenance in {file} is a JSON {type(provenance).__name__}, not an object")
     return provenance

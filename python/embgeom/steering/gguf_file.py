@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._optional import need
 from embgeom.errors import InputError, LoadError
 
 _ARCHITECTURE = "controlvector"
 _OURS = "embgeom."
-_NAME = re.compile(r"direction\.(\d+)")
+_NAME = re.compile(r"direction\.(\d{1,6})", re.ASCII)
 
 
 def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[np.float32]]) -> None:
@@ -86,13 +87,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]
 
 
 def _gguf(path: Path) -> Any:
-    try:
-        import gguf
-    except ImportError as error:
-        raise InputError(
-            f'{path} is a GGUF file, which needs gguf: pip install "embgeom[steer]", or take .safetensors'
-        ) from error
-    return gguf
+    return need("gguf", f"{path}, a GGUF file,", or_else="; or take .safetensors")
 
 
 def _direction(gguf: Any, reader: Any, tensor: Any, path: Path) -> npt.NDArray[np.float32]:

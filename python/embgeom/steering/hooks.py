@@ -10,12 +10,13 @@ import numpy as np
 
 from embgeom._numbers import real_number
 from embgeom.errors import InputError
-from embgeom.steering.blocks import Layout, block_numbers, find, need_torch
+from embgeom.steering.blocks import Layout, find, need_torch
+from embgeom.steering.directions import Direction, placed
 from embgeom.steering.positions import Chosen, chooser
 from embgeom.steering.watching import View, Watch
 
 if TYPE_CHECKING:
-    from embgeom.steering.vector import Direction, SteeringVector
+    from embgeom.steering.vector import SteeringVector
 
 
 def apply(
@@ -93,7 +94,7 @@ def apply(
             f"the vector has width {vector.width}, the residual stream of {type(model).__name__} "
             f"{layout.width}: it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
         )
-    directions = _placed(vector, blocks)
+    directions = placed(vector.directions, blocks)
     layout.numbers(directions)
     factors = _factors(scale, list(directions))
     scaled = {block: _scaled(direction, block, factors[block]) for block, direction in directions.items()}
@@ -201,17 +202,6 @@ class Handle:
         if chosen is None:
             return steered
         return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
-
-
-def _placed(vector: SteeringVector, blocks: int | Iterable[int] | None) -> dict[int, Direction]:
-    """Return the direction for each block that is to be steered."""
-    if blocks is None:
-        return vector.directions
-    wanted = sorted(set(block_numbers(blocks)))
-    if len(vector.directions) == 1:
-        (direction,) = vector.directions.values()
-        return dict.fromkeys(wanted, direction)
-    return vector.at(wanted).directions
 
 
 def _factors(scale: float | Mapping[int, float], blocks: list[int]) -> dict[int, float]:

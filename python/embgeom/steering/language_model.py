@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from embgeom import examples
-from embgeom.errors import InputError, LoadError
+from embgeom._optional import need
+from embgeom._record import digest
+from embgeom.errors import LoadError
+from embgeom.steering.blocks import need_torch
 
 
 class LanguageModel(NamedTuple):
@@ -53,13 +56,7 @@ def load_language_model(
     >>> model.config.num_hidden_layers, len(tokenizer)
     (4, 4096)
     """
-    try:
-        import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise InputError(
-            f'steering needs torch and transformers ({error}): pip install "embgeom[steer]"'
-        ) from error
+    torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
     where = str(name)
     if not Path(where).exists() and (folder := examples.resolve(where)) is not None:
         where = str(folder)
@@ -70,13 +67,36 @@ def load_language_model(
     dtype = "auto" if device == "cuda" else torch.float32
     try:
         with _silent_transformers():
-            model = AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
-            tokenizer = AutoTokenizer.from_pretrained(where, **options)
+            model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
     except Exception as error:
         # What transformers raises for a damaged folder is not documented.
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise LoadError(f"{name} cannot be loaded as a causal language model: {first[0]}") from error
+    if where != str(name):
+        model.config.name_or_path = str(name)
     return LanguageModel(model.eval().to(device), tokenizer)
+
+
+def model_name(model: Any) -> str:
+    """Return what to call a model: what it was loaded as, or its class; of an absolute path the last part."""
+    name = str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
+    return Path(name).name if Path(name).is_absolute() else name
+
+
+def describe_model(model: Any) -> dict[str, Any]:
+    """Return what tells which model it is, ready for JSON: name, commit, the SHA-256 of its config."""
+    config = getattr(model, "config", None)
+    known: dict[str, Any] = {"model": model_name(model), "class": type(model).__name__}
+    if config is not None and hasattr(config, "to_dict"):
+        # These two differ between two copies of one model.
+        own = {
+            k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "_name_or_path")
+        }
+        known["config_sha256"] = digest(own)
+        known["commit"] = getattr(config, "_commit_hash", None)
+    dtype = getattr(model, "dtype", None)
+    return {**known, "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None}
 
 
 @contextmanager

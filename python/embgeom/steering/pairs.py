@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -86,12 +85,6 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
     if not checked:
         raise InputError("there are no pairs; one (positive, negative) is needed at least")
     return checked
-
-
-def digest(pairs: Iterable[Pair]) -> str:
-    """Return the SHA-256 of pairs, as compact JSON in UTF-8, in hexadecimal."""
-    text = json.dumps([list(pair) for pair in pairs], ensure_ascii=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 def _writer(template: Template) -> Callable[[str, str], str]:

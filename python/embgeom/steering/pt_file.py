@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import InputError, LoadError
+from embgeom._optional import need
+from embgeom.errors import LoadError
 
 # Where the directions are, in files that say more than them: ours, and those of steering-vectors.
 _WRAPPERS = ("directions", "layer_activations")
@@ -63,13 +64,7 @@ def read(path: Path) -> tuple[dict[str, str], dict[Any, npt.NDArray[np.float32]]
 
 
 def _torch(path: Path) -> Any:
-    try:
-        import torch
-    except ImportError as error:
-        raise InputError(
-            f'{path} is a PyTorch file, which needs torch: pip install "embgeom[steer]", or take .safetensors'
-        ) from error
-    return torch
+    return need("torch", f"{path}, a PyTorch file,", or_else="; or take .safetensors")
 
 
 def _load(path: Path) -> Any:

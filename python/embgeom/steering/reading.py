@@ -1,17 +1,17 @@
-"""Reading a model's residual stream where texts pass through its blocks."""
+"""Where texts are read for a steering vector, and what the residual stream is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import InputError
-from embgeom.steering.blocks import Layout, config_of, need_torch
+from embgeom.steering.blocks import Layout
 from embgeom.steering.pairs import Pair
+from embgeom.steering.passes import read_blocks
 
 Read = Literal["last", "mean", "answer"] | int
 # The tokens of a text, and the places among them at which it is read.
@@ -58,83 +58,20 @@ def tokenize(
     return found
 
 
-def longest_text(model: Any) -> int | None:
-    """Return how many tokens a model reads at most, as its config says; None where it says nothing."""
-    limit = getattr(config_of(model), "max_position_embeddings", None)
-    return limit if isinstance(limit, int) and limit > 0 else None
+def mean_states(
+    model: Any, layout: Layout, blocks: Sequence[int], texts: Sequence[Text]
+) -> npt.NDArray[np.float64]:
+    """Return the mean over each text's places, float64 of shape (texts, blocks, width).
 
-
-class Reader:
-    """Runs texts through a model and keeps what its blocks give at some places.
-
-    Texts are padded on the right by hand, so neither the tokenizer's padding side nor its padding token
-    matters, and the first token of each stands at position 0, as when it is alone. A pass ends at the last
-    block that is read: neither later blocks nor the unembedding are computed.
+    Each position is read in float32 at least; means are taken in float64.
     """
-
-    def __init__(self, model: Any, layout: Layout, blocks: list[int]) -> None:
-        self._model, self._layout, self._blocks = model, layout, blocks
-        self._device = _input_device(model)
-
-    def __call__(self, texts: Sequence[Text]) -> npt.NDArray[np.float64]:
-        """Return the mean over each text's places, float64 of shape (texts, blocks, width).
-
-        Each position is read in float32 at least; means are taken in float64.
-        """
-        torch = need_torch()
-        longest = max(len(tokens) for tokens, _ in texts)
-        # Padding repeats the text's last token: any token will do, and that one the model has.
-        ids = torch.tensor([tokens + tokens[-1:] * (longest - len(tokens)) for tokens, _ in texts])
-        mask = torch.tensor([[1] * len(tokens) + [0] * (longest - len(tokens)) for tokens, _ in texts])
-        rows = torch.tensor([row for row, (_, places) in enumerate(texts) for _ in places])
-        columns = torch.tensor([place for _, places in texts for place in places])
-        read: dict[int, npt.NDArray[np.float64]] = {}
-
-        def keep(block: int) -> Callable[..., None]:
-            def hook(_block: Any, _args: Any, output: Any) -> None:
-                hidden = output[0] if isinstance(output, tuple) else output
-                at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
-                read[block] = at.detach().float().cpu().numpy().astype(np.float64)
-                if block == self._blocks[-1]:
-                    raise _LastBlockRead
-
-            return hook
-
-        removers = []
-        try:
-            removers += [
-                self._layout.blocks[block].register_forward_hook(keep(block)).remove for block in self._blocks
-            ]
-            with torch.no_grad():
-                self._model(
-                    input_ids=ids.to(self._device), attention_mask=mask.to(self._device), use_cache=False
-                )
-        except _LastBlockRead:
-            pass
-        finally:
-            for remove in removers:
-                remove()
-        counts = [len(places) for _, places in texts]
-        starts = np.cumsum([0, *counts[:-1]])
-        sums = [np.add.reduceat(read[block], starts, axis=0) for block in self._blocks]
-        means: npt.NDArray[np.float64] = np.stack(sums, axis=1) / np.array(counts)[:, None, None]
-        return means
-
-
-class _LastBlockRead(Exception):
-    """Ends a forward pass once the last block of interest has run."""
-
-
-@contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Switch dropout and the like off, and afterwards give each module back the mode it was in."""
-    before = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
+    places = [chosen for _, chosen in texts]
+    states = read_blocks(model, layout, [tokens for tokens, _ in texts], places, blocks)
+    counts = np.array([len(chosen) for chosen in places])
+    starts = np.cumsum([0, *counts[:-1]])
+    sums = np.add.reduceat(states, starts, axis=1, dtype=np.float64)
+    means: npt.NDArray[np.float64] = sums.transpose(1, 0, 2) / counts[:, None, None]
+    return means
 
 
 def _tokens(tokenizer: Any, text: str, add_special_tokens: bool) -> tuple[list[int], list[int]]:
@@ -159,12 +96,3 @@ def _places(read: Read, length: int, special: list[int], shared: int) -> list[in
         return [length + read] if length + read >= 0 else []
     first = shared if read == "answer" else 0
     return [place for place in range(first, length) if not special[place]]
-
-
-def _input_device(model: Any) -> Any:
-    """Return the device to which a model's input goes."""
-    weights = model.get_input_embeddings().weight if hasattr(model, "get_input_embeddings") else None
-    if weights is None:
-        weights = next(model.parameters())
-    # Offloaded weights have no place; whoever offloaded them moves the input, too.
-    return "cpu" if weights.device.type == "meta" else weights.device

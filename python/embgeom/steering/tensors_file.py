@@ -1,4 +1,4 @@
-"""Steering vectors as safetensors: ``direction.<block>``, and the header as the file's metadata."""
+"""Steering vectors as safetensors: ``direction.<block>``, and the header in the file's metadata."""
 
 from __future__ import annotations
 
@@ -8,25 +8,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embgeom.loading.folder import parse_json
 from embgeom.loading.safetensors_file import SafetensorsFile
 
-# The format asks that the data begin at a multiple of this.
-_ALIGNMENT = 8
+_KEY = "embgeom"
 
 
 def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[np.float32]]) -> None:
-    """Write the file: the length of the table, the table (JSON), the numbers."""
-    table: dict[str, object] = {"__metadata__": header}
-    end = 0
-    for block, direction in directions.items():
-        begin, end = end, end + direction.nbytes
-        table[f"direction.{block}"] = {"dtype": "F32", "shape": direction.shape, "data_offsets": [begin, end]}
-    text = json.dumps(table).encode("utf-8")
-    text += b" " * (-len(text) % _ALIGNMENT)
-    with path.open("wb") as stream:
-        stream.write(len(text).to_bytes(8, "little") + text)
-        for direction in directions.values():
-            stream.write(direction.astype("<f4").tobytes())
+    """Write the file."""
+    from safetensors.numpy import save_file
+
+    # The library writes entries of metadata in an order that differs from run to run, so there is only one.
+    metadata = {_KEY: json.dumps(header)}
+    save_file({f"direction.{block}": direction for block, direction in directions.items()}, path, metadata)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]]:
@@ -38,4 +32,8 @@ def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]
         If the file is no safetensors file of floating-point numbers.
     """
     file = SafetensorsFile(path)
-    return file.metadata, {name: file.read(name) for name in file.names}
+    text = file.metadata.get(_KEY, "{}").encode("utf-8", "surrogatepass")
+    held = parse_json(text, f"the header in {path}")
+    notes = held.items() if isinstance(held, dict) else ()
+    header = {key: note for key, note in notes if isinstance(note, str)}
+    return header, {name: file.read(name) for name in file.names}

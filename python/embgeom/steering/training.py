@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -12,12 +10,14 @@ import numpy.typing as npt
 
 from embgeom._numbers import whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._record import digest, model_versions
 from embgeom.errors import InputError
 from embgeom.steering.blocks import find
-from embgeom.steering.pairs import Pair, check_pairs, digest
-from embgeom.steering.reading import Read, Reader, Text, check_read, evaluating, longest_text, tokenize
+from embgeom.steering.language_model import describe_model, model_name
+from embgeom.steering.pairs import check_pairs
+from embgeom.steering.passes import in_batches, inference, longest_text
+from embgeom.steering.reading import Read, Text, check_read, mean_states, tokenize
 from embgeom.steering.vector import SteeringVector
-from embgeom.steering.versions import versions
 
 Method = Literal["mean", "pca"]
 
@@ -116,23 +116,23 @@ def train(
     layout = find(model, block_list)
     numbers = layout.numbers(blocks)
     tokens = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model))
-    reader = Reader(model, layout, numbers)
-    gather = _Sum() if method == "mean" else _Principal(len(texts))
-    with evaluating(model), reporter(progress, "train") as report:
-        # The longest texts come first: a batch too large for the memory fails at once.
-        order = sorted(range(len(tokens)), key=lambda pair: -_length(tokens[pair]))
-        for start in range(0, len(order), size):
-            batch = order[start : start + size]
-            positive, negative = (reader([tokens[pair][side] for pair in batch]) for side in (0, 1))
+    gather = _Sum() if method == "mean" else _Principal()
+    done = 0
+    with inference(model), reporter(progress, "train") as report:
+        for batch in in_batches([_longer(pair) for pair in tokens], size):
+            positive, negative = (
+                mean_states(model, layout, numbers, [tokens[pair][side] for pair in batch]) for side in (0, 1)
+            )
             gather.add(_checked(positive - negative, numbers, batch))
+            done += len(batch)
             if report is not None:
-                report("pairs", min(start + size, len(order)), len(order))
+                report("pairs", done, len(tokens))
     directions, measured = gather.directions()
     if normalize:
         directions = _unit(directions, numbers)
     return SteeringVector(
         {block: direction.astype(np.float32) for block, direction in zip(numbers, directions, strict=True)},
-        name or _name(model),
+        name or model_name(model),
         {
             "made_by": "train",
             "method": method,
@@ -140,9 +140,10 @@ def train(
             "normalize": bool(normalize),
             "add_special_tokens": bool(add_special_tokens),
             **{what: dict(zip(map(str, numbers), values, strict=True)) for what, values in measured.items()},
-            **_of_pairs(texts),
-            **of_model(model),
-            "versions": versions(),
+            "pairs": len(texts),
+            "pairs_sha256": digest(texts),
+            **describe_model(model),
+            "versions": model_versions(),
         },
     )
 
@@ -168,8 +169,7 @@ class _Sum:
 class _Principal:
     """The direction along which the differences are longest, block by block."""
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self) -> None:
         self._kept: list[npt.NDArray[np.float32]] = []
 
     def add(self, differences: npt.NDArray[np.float64]) -> None:
@@ -202,8 +202,8 @@ def _principal(differences: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.flo
     return direction * sign * np.sqrt(values[-1] / count), float(values[-1] / total)
 
 
-def _length(pair: tuple[Text, Text]) -> int:
-    return max(len(tokens) for tokens, _ in pair)
+def _longer(pair: tuple[Text, Text]) -> list[int]:
+    return max((tokens for tokens, _ in pair), key=len)
 
 
 def _checked(
@@ -228,27 +228,3 @@ def _unit(directions: npt.NDArray[np.float64], blocks: list[int]) -> npt.NDArray
         )
     unit: npt.NDArray[np.float64] = directions / norms
     return unit
-
-
-def _name(model: Any) -> str:
-    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-
-
-def _of_pairs(pairs: list[Pair]) -> dict[str, Any]:
-    return {"pairs": len(pairs), "pairs_sha256": digest(pairs)}
-
-
-def of_model(model: Any) -> dict[str, Any]:
-    """Return what tells which model it is, ready for JSON: name, commit, the SHA-256 of its config."""
-    config = getattr(model, "config", None)
-    known: dict[str, Any] = {"model": _name(model), "class": type(model).__name__}
-    if config is not None and hasattr(config, "to_dict"):
-        # These two differ between two copies of one model.
-        plain = {
-            k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "_name_or_path")
-        }
-        text = json.dumps(plain, sort_keys=True, default=str)
-        known["config_sha256"] = hashlib.sha256(text.encode("utf-8")).hexdigest()
-        known["commit"] = getattr(config, "_commit_hash", None)
-    dtype = getattr(model, "dtype", None)
-    return {**known, "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None}

@@ -8,16 +8,16 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from embgeom._numbers import real_number
 from embgeom._progress import Progress
 from embgeom.errors import InputError
+from embgeom.steering.blocks import block_numbers
+from embgeom.steering.directions import Direction, checked, chosen
 
 if TYPE_CHECKING:
     from embgeom.embeddings import Embeddings
     from embgeom.steering.hooks import Handle
-
-Direction = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -35,8 +35,8 @@ class SteeringVector:
     model : str
         The model that it is for.
     provenance : dict
-        How it came about, ready for JSON: what was trained on, with which options, from which model; each
-        operation adds to it.
+        How it came about, ready for JSON: what was trained on, with which options, from which model; what
+        changes directions adds to it.
 
     Raises
     ------
@@ -60,7 +60,7 @@ class SteeringVector:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "directions", _checked(self.directions))
+        object.__setattr__(self, "directions", checked(self.directions))
 
     @property
     def blocks(self) -> tuple[int, ...]:
@@ -85,13 +85,7 @@ class SteeringVector:
         InputError
             If a block has no direction.
         """
-        wanted = list(blocks) if isinstance(blocks, Iterable) else [blocks]
-        if missing := [block for block in wanted if block not in self.directions]:
-            raise InputError(
-                f"the vector has no direction for block {missing[0]}; it has some for "
-                f"{', '.join(map(str, self.blocks))}"
-            )
-        return replace(self, directions={block: self.directions[block] for block in wanted})
+        return replace(self, directions=chosen(self.directions, block_numbers(blocks)))
 
     def with_norm(self, norm: float | SteeringVector) -> SteeringVector:
         """Return the vector scaled to a norm in every block, or to another vector's norms, block by block.
@@ -101,16 +95,21 @@ class SteeringVector:
         InputError
             If a direction is zero, `norm` is negative or not finite, or the other vector lacks a block.
         """
-        wanted = norm.at(self.blocks).norms if isinstance(norm, SteeringVector) else None
-        if wanted is None and not (np.isfinite(norm) and float(norm) >= 0):  # type: ignore[arg-type]
-            raise InputError(f"norm: {norm!r} is no length; give a number from 0 on")
-        scaled = {}
-        for block, length in self.norms.items():
-            if length == 0:
-                raise InputError(f"the direction of block {block} is zero, so it has no norm to change")
-            target = wanted[block] if wanted is not None else float(norm)  # type: ignore[arg-type]
-            scaled[block] = self.directions[block] * np.float32(target / length)
-        return replace(self, directions=scaled)
+        if isinstance(norm, SteeringVector):
+            wanted = norm.at(self.blocks).norms
+        else:
+            length = real_number(norm, "norm")
+            if not 0 <= length < np.inf:
+                raise InputError(f"norm = {length} is no length; give a finite number from 0 on")
+            wanted = dict.fromkeys(self.blocks, length)
+        if zeros := [block for block, length in self.norms.items() if length == 0]:
+            raise InputError(f"the direction of block {zeros[0]} is zero, so it has no norm to change")
+        scaled = {
+            block: self.directions[block] * np.float32(wanted[block] / length)
+            for block, length in self.norms.items()
+        }
+        norms = {str(block): length for block, length in wanted.items()}
+        return replace(self, directions=scaled, provenance={**self.provenance, "scaled_to_norms": norms})
 
     @classmethod
     def train(
@@ -306,24 +305,3 @@ class SteeringVector:
     def __repr__(self) -> str:
         blocks = ", ".join(map(str, self.blocks))
         return f"SteeringVector({self.model!r}, blocks {blocks}, width {self.width})"
-
-
-def _checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
-    """Return the directions in ascending order of blocks, as read-only float32."""
-    if not directions:
-        raise InputError("a steering vector needs a direction for one block at least")
-    found: dict[int, Direction] = {}
-    for block in sorted(directions):
-        if not isinstance(block, int | np.integer) or isinstance(block, bool) or block < 0:
-            raise InputError(f"block {block!r} is no number of a block; blocks are counted from 0")
-        direction = np.array(directions[block], dtype=np.float32)
-        if direction.ndim != 1 or direction.size == 0:
-            raise InputError(f"the direction of block {block} has shape {direction.shape}, not (width,)")
-        if not np.isfinite(direction).all():
-            raise InputError(f"the direction of block {block} holds NaN or infinity")
-        direction.flags.writeable = False
-        found[int(block)] = direction
-    if len({len(direction) for direction in found.values()}) != 1:
-        widths = {block: len(direction) for block, direction in found.items()}
-        raise InputError(f"the directions differ in length: {widths}")
-    return found

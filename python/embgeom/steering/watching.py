@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import threading
@@ -121,12 +122,8 @@ class Watch:
         def steered_generate(*args: Any, **kwargs: Any) -> Any:
             outer = getattr(self._local, "prompt", None)
             self._local.prompt = _prompt(args, kwargs) or outer
-            owner = getattr(generate, "__self__", None)
-            if hasattr(getattr(owner, "generation_config", None), "disable_compile"):
-                # A graph compiled before would run without the hooks, one compiled now would keep them.
-                kwargs["disable_compile"] = True
             try:
-                return generate(*args, **kwargs)
+                return generate(*args, **_uncompiled(getattr(generate, "__self__", None), kwargs))
             finally:
                 self._local.prompt = outer
 
@@ -173,6 +170,22 @@ def _replace_method(module: Any, name: str, method: Callable[..., Any]) -> Calla
             module.__dict__[name] = before
 
     return undo
+
+
+def _uncompiled(owner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments of ``generate`` with compilation switched off, where it knows of it.
+
+    A graph compiled before would run without the hooks, one compiled now would keep them.
+    """
+    given: Any = kwargs.get("generation_config")
+    if hasattr(given, "disable_compile"):
+        # Beside a config of the caller's own, options are not to be given one by one.
+        config = copy.copy(given)
+        config.disable_compile = True
+        return {**kwargs, "generation_config": config}
+    if hasattr(getattr(owner, "generation_config", None), "disable_compile"):
+        return {**kwargs, "disable_compile": True}
+    return kwargs
 
 
 def _prompt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prompt | None:

@@ -8,11 +8,11 @@ from os import PathLike
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._record import versions
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.steering.blocks import block_numbers
 from embgeom.steering.vector import SteeringVector
-from embgeom.steering.versions import versions
 
 
 def from_words(

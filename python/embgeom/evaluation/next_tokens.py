@@ -1,24 +1,13 @@
-"""Padded batches of tokens, and what a model says after them."""
+"""What a model says after texts."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
-from embgeom._numbers import whole_number
 from embgeom.errors import InputError
-from embgeom.steering.reading import _input_device, evaluating, longest_text
-
-
-@contextmanager
-def inference(model: Any) -> Iterator[None]:
-    """Switch dropout and gradients off, and leave every module in the mode in which it was."""
-    import torch
-
-    with evaluating(model), torch.no_grad():
-        yield
+from embgeom.steering.passes import in_batches, inference, longest_text, padded
 
 
 def check_lengths(
@@ -37,33 +26,6 @@ def check_lengths(
                 f"{what} {place} has {len(sequence)} tokens{more}, more than the {most} that the "
                 "model takes; shorten it or leave it out"
             )
-
-
-def in_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Give the places of sequences batch by batch, those of like length together."""
-    batch_size = whole_number(batch_size, "batch_size", 1)
-    order = sorted(range(len(sequences)), key=lambda place: len(sequences[place]))
-    for start in range(0, len(order), batch_size):
-        yield order[start : start + batch_size]
-
-
-def padded(
-    model: Any, sequences: Sequence[Sequence[int]], *, left: bool = False, pad: int = 0
-) -> dict[str, Any]:
-    """Return ``input_ids`` and ``attention_mask`` on the device of the model's embedding."""
-    import torch
-
-    length = max(map(len, sequences))
-    rows, masks = [], []
-    for sequence in sequences:
-        tokens, fill = list(sequence), [pad] * (length - len(sequence))
-        rows.append(fill + tokens if left else tokens + fill)
-        masks.append([0] * len(fill) + [1] * len(tokens) if left else [1] * len(tokens) + [0] * len(fill))
-    device = _input_device(model)
-    return {
-        "input_ids": torch.tensor(rows, device=device),
-        "attention_mask": torch.tensor(masks, device=device),
-    }
 
 
 def next_log_probabilities(

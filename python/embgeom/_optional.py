@@ -1,0 +1,32 @@
+"""Packages that only some of embgeom needs, imported where they are used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from embgeom.errors import InputError
+
+
+def need(module: str, what: str, *, or_else: str = "") -> Any:
+    """Return a module that not every installation has.
+
+    Parameters
+    ----------
+    module : str
+        Its name.
+    what : str
+        What needs it, the subject of the message.
+    or_else : str
+        What else can be done, the end of the message.
+
+    Raises
+    ------
+    InputError
+        If it is not installed; the message says how it can be.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(f'{what} needs {package}: pip install "embgeom[steer]"{or_else}') from error
