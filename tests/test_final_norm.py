@@ -1,6 +1,9 @@
 """Final norms against the models that apply them: folded rows give the logits that the model's own norm "
 "gives."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -64,3 +67,25 @@ def test_a_model_without_a_known_name_is_refused(tmp_path):
     save_file({"weird.weight": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(embgeom.LoadError, match=r"FinalNorm\.of"):
         load_final_norm(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind", "why"),
+    [
+        ("x", "rms_norm", "no vector of numbers"),
+        ([[1.0]], "rms_norm", r"\(1, 1\)"),
+        ([], "rms_norm", r"\(0,\)"),
+        ([np.nan], "rms_norm", "NaN"),
+        ([1.0], "norm", "kind = 'norm'"),
+        ([1.0], ["rms_norm"], "is no kind"),
+    ],
+)
+def test_weights_that_are_none(weight, kind, why):
+    with pytest.raises(embgeom.InputError, match=why):
+        embgeom.FinalNorm.of(weight, kind)
+
+
+def test_loading_a_norm_knows_nothing_of_maps():
+    code = "import sys, embgeom.loading.final_norm; sys.exit('embgeom.emb2emb' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert embgeom.FinalNorm is embgeom.emb2emb.FinalNorm is embgeom.final_norm.FinalNorm

@@ -22,7 +22,7 @@ from embgeom.vocabulary import Match, match, match_vocabularies
 # What steering needs beside the geometry is imported when it is first asked for, to keep the import short.
 _LATER = {
     "Emb2Emb": "emb2emb",
-    "FinalNorm": "emb2emb",
+    "FinalNorm": "final_norm",
     "Evaluation": "evaluation",
     "Sweep": "evaluation",
     "evaluate": "evaluation",
@@ -35,10 +35,11 @@ _LATER = {
 }
 
 if TYPE_CHECKING:
-    from embgeom.emb2emb import Emb2Emb, FinalNorm
+    from embgeom.emb2emb import Emb2Emb
     from embgeom.evaluation.evaluate import evaluate
     from embgeom.evaluation.outcomes import Evaluation
     from embgeom.evaluation.sweep import Sweep, sweep
+    from embgeom.final_norm import FinalNorm
     from embgeom.hidden_states import StateComparison, compare_states, relative_depth
     from embgeom.loading.final_norm import load_final_norm
     from embgeom.steering import SteeringVector

@@ -1,7 +1,7 @@
 """EMB2EMB: a map between two models, fitted on their shared tokens, that carries steering vectors."""
 
-from embgeom.emb2emb.final_norm import FinalNorm
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.score import Scores
+from embgeom.final_norm import FinalNorm
 
 __all__ = ["Emb2Emb", "FinalNorm", "Scores"]

@@ -12,7 +12,6 @@ import numpy.typing as npt
 from embgeom._arrays import RowNumbers
 from embgeom._numbers import check_seed, real_number, whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
-from embgeom.emb2emb.final_norm import FinalNorm
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap
@@ -22,6 +21,7 @@ from embgeom.emb2emb.score import MOST_CANDIDATES, Scores, score
 from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, solve
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.final_norm import FinalNorm
 
 
 @dataclass(frozen=True)

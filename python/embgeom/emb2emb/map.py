@@ -19,9 +19,9 @@ from embgeom.emb2emb.score import Scores
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
-    from embgeom.emb2emb.final_norm import FinalNorm
     from embgeom.emb2emb.solve import Method
     from embgeom.embeddings import Embeddings
+    from embgeom.final_norm import FinalNorm
     from embgeom.steering import SteeringVector
 
 Transport = Literal["primal", "dual", "logits"]

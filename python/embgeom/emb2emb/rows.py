@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, RowNumbers
-from embgeom.emb2emb.final_norm import FinalNorm
 from embgeom.errors import InputError
+from embgeom.final_norm import FinalNorm
 
 _CHUNK = 4096
 

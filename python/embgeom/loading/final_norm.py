@@ -6,8 +6,8 @@ import os
 import re
 from typing import Any
 
-from embgeom.emb2emb.final_norm import FinalNorm, Kind
 from embgeom.errors import LoadError
+from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
 from embgeom.loading.source import find_source

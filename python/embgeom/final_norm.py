@@ -33,7 +33,7 @@ class FinalNorm:
     Examples
     --------
     >>> import numpy as np
-    >>> from embgeom.emb2emb.final_norm import FinalNorm
+    >>> from embgeom.final_norm import FinalNorm
     >>> gemma = FinalNorm.of([0.5, -0.5], "rms_norm_plus_one")
     >>> gemma.fold(np.array([[2.0, 2.0]])).tolist()
     [[3.0, 1.0]]
@@ -58,11 +58,17 @@ class FinalNorm:
         InputError
             If the kind is unknown, or the weight is no vector of finite numbers.
         """
-        values = np.array(weight, dtype=np.float64)
-        if values.ndim != 1 or not np.isfinite(values).all():
-            raise InputError(f"the weight of a final norm is a vector of finite numbers, not {values.shape}")
-        if kind not in get_args(Kind):
-            raise InputError(f"{kind!r} is no kind of norm: {', '.join(get_args(Kind))}")
+        try:
+            values = np.array(weight, dtype=np.float64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the weight of a final norm is no vector of numbers: {error}") from None
+        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+            raise InputError(
+                f"the weight of a final norm is a vector of finite numbers, not of shape {values.shape} "
+                "or with NaN or infinity"
+            )
+        if not isinstance(kind, str) or kind not in get_args(Kind):
+            raise InputError(f"kind = {kind!r} is no kind of norm: use one of {', '.join(get_args(Kind))}")
         return cls(values + 1.0 if kind.endswith("plus_one") else values, kind.startswith("layer_norm"))
 
     def fold(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
