@@ -1,20 +1,22 @@
-"""The course of a fit: pair tokens, hold some out, add up moments, solve, score; then on shuffled pairs."""
+"""`fit`, the course of a fit: pair tokens, hold some out, add up moments, solve, score; then on shuffled pairs."""
 
 from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass, replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers
-from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom._numbers import real_number, whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
+from embgeom._threads import resolve_threads
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap
+from embgeom.emb2emb.options import Options
 from embgeom.emb2emb.pairs import Pairs
 from embgeom.emb2emb.rows import PreparedRows
 from embgeom.emb2emb.score import MOST_CANDIDATES, Scores, score
@@ -22,50 +24,6 @@ from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, so
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.final_norm import FinalNorm
-
-
-@dataclass(frozen=True)
-class Options:
-    """What a user chose, as `Emb2Emb.fit` explains it."""
-
-    method: Method
-    center: bool
-    normalize: bool
-    ridge: float | None
-    rank: int | None
-    scaled: bool
-    k: int
-    reg: float
-    held_out: float
-    shuffle: bool
-    seed: int
-
-    def checked(self) -> Options:
-        """Return the options as plain numbers, which a file can hold; refuse what no fit can use.
-
-        Raises
-        ------
-        InputError
-            If a value is out of its range.
-        """
-        if self.method not in get_args(Method):
-            raise InputError(f"method = {self.method!r} is unknown: use one of {', '.join(get_args(Method))}")
-        ridge = None if self.ridge is None else real_number(self.ridge, "ridge")
-        if ridge is not None and not 0 < ridge < np.inf:
-            raise InputError(f"ridge = {ridge} must be above 0 and finite; method='least_squares' has none")
-        reg = real_number(self.reg, "reg")
-        # Where neighbors are more than columns, only the regularization makes their weights determined.
-        if self.method == "lle" and not 1e-12 <= reg < np.inf:
-            raise InputError(f"reg = {reg} must be 1e-12 at least and finite")
-        return replace(
-            self,
-            ridge=ridge,
-            rank=None if self.rank is None else whole_number(self.rank, "rank", 1),
-            k=whole_number(self.k, "k", 1),
-            reg=reg,
-            held_out=real_number(self.held_out, "held_out"),
-            seed=check_seed(self.seed),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,27 +44,131 @@ class _Side:
 def fit(
     source: Embeddings | npt.ArrayLike,
     target: Embeddings | npt.ArrayLike,
-    tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-    weights: npt.ArrayLike | None,
-    norms: tuple[FinalNorm | None, FinalNorm | None],
-    options: Options,
-    threads: int,
-    progress: Progress,
+    *,
+    method: Method = "low_rank",
+    tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    center: bool = True,
+    normalize: bool = False,
+    weights: npt.ArrayLike | None = None,
+    source_norm: FinalNorm | None = None,
+    target_norm: FinalNorm | None = None,
+    ridge: float | None = None,
+    rank: int | None = None,
+    scaled: bool | None = None,
+    k: int | None = None,
+    reg: float | None = None,
+    held_out: float = 0.1,
+    shuffle: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress = False,
 ) -> Emb2Emb:
-    """Fit a map; see `Emb2Emb.fit`.
+    """Fit a map on the tokens that two models share; `embgeom.Emb2Emb.fit` is this function.
+
+    Parameters
+    ----------
+    source, target : Embeddings or array_like
+        The two models, both of the same side (input or output); or two arrays whose rows are paired.
+    method : {"least_squares", "ridge", "procrustes", "low_rank", "lle"}
+        Least squares is the published method; where tokens are few beside the width, its map fits
+        noise, and ridge does not. "low_rank" is a ridge map of limited rank, the default because
+        vectors carried by it did most (``docs/steering.md``). "procrustes" turns and, where the widths
+        differ, projects; "lle" rebuilds each vector from neighbors.
+    tokens : pair of array_like of int, optional
+        Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
+    center : bool
+        Whether to subtract both means first, which gives the map an intercept.
+    normalize : bool
+        Whether to scale all rows to length 1 first.
+    weights : array_like, shape (n,), optional
+        How much each pair counts, not negative; equally by default. Not for "lle".
+    source_norm, target_norm : FinalNorm, optional
+        Final norms to fold into unembeddings, see `embgeom.load_final_norm`.
+    ridge : float, optional
+        For "ridge" and "low_rank": the strength relative to the mean eigenvalue of the source's moments; by
+        default chosen by generalised cross-validation from one eigendecomposition.
+    rank : int, optional
+        For "low_rank"; by default the fewest directions that keep 95 % of the fitted variance.
+    scaled : bool, optional
+        For "procrustes": whether it also scales; True by default.
+    k : int, optional
+        For "lle": how many neighbors; 20 by default.
+    reg : float, optional
+        For "lle": the regularization of the neighbors' weights, see `embgeom.lle`; 1e-3 by default.
+    held_out : float
+        The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores.
+    shuffle : bool
+        Whether to pair source rows with the rows of random other tokens: a control that should carry
+        nothing.
+    seed : int
+        Draws the held-out tokens and the shuffled pairs.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    Emb2Emb
+        The map, with its scores.
 
     Raises
     ------
     InputError
-        If an argument does not fit.
+        If there are too few shared tokens, an option is out of its range or given to a method that does not
+        use it, or a value is not finite.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If least squares is asked for and the tokens do not determine a single map; the one of smallest
+        norm is returned.
+
+    Notes
+    -----
+    One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in
+    float64, and as many for the shuffled control; then an eigendecomposition or singular value
+    decomposition of d x d. Memory besides the matrices: 24 bytes for each of d_s^2 + d_s d_t + d_t^2
+    numbers or so, and up to 16,384 rows of the target for the scores; for "lle" the shared tokens' rows
+    of both models. Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of
+    the largest; float32 rows hold no more than that.
+
+    References
+    ----------
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+    >>> carry = embgeom.Emb2Emb.fit(small, large, method="low_rank", rank=20)
+    >>> carry
+    Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
+    >>> carry.provenance["tokens"]["shared"], carry.provenance["fit"]["rank"]
+    (4095, 20)
     """
-    options = options.checked()
-    pairs = Pairs.of(source, target, tokens, threads)
+    options = Options(
+        method=method,
+        center=center,
+        normalize=normalize,
+        ridge=ridge,
+        rank=rank,
+        scaled=scaled,
+        k=k,
+        reg=reg,
+        held_out=held_out,
+        shuffle=shuffle,
+        seed=seed,
+    ).checked()
+    team = resolve_threads(threads)
+    pairs = Pairs.of(source, target, tokens, team)
     counts = _checked_weights(weights, len(pairs), options.method)
     kept, held = pairs.split(options.held_out, options.seed)
+    norms = (source_norm, target_norm)
     everything = _Side(
-        PreparedRows.prepare(pairs.source, pairs.source_rows, norms[0], options.normalize),
-        PreparedRows.prepare(pairs.target, pairs.target_rows, norms[1], options.normalize),
+        PreparedRows.prepare(pairs.source, pairs.source_rows, source_norm, options.normalize),
+        PreparedRows.prepare(pairs.target, pairs.target_rows, target_norm, options.normalize),
     )
     fitted, scored = everything.choose(kept), everything.choose(held)
     if options.shuffle:
@@ -114,15 +176,15 @@ def fit(
     if counts is not None:
         counts = _normalized(counts[kept])
     with reporter(progress, "emb2emb") as report:
-        carrier = _fit_pairs(fitted, counts, options, threads, report)
-        scores = _score(carrier, scored, fitted, options, threads)
+        carrier = _fit_pairs(fitted, counts, options, team, report)
+        scores = _score(carrier, scored, fitted, options, team)
         control = None
         if scores is not None and not options.shuffle:
             with warnings.catch_warnings():
                 # What there was to warn of was said by the fit itself.
                 warnings.simplefilter("ignore", EmbgeomWarning)
-                shuffled = _fit_pairs(fitted.shuffled(options.seed), counts, options, threads, report)
-            control = _score(shuffled, scored, fitted, options, threads)
+                shuffled = _fit_pairs(fitted.shuffled(options.seed), counts, options, team, report)
+            control = _score(shuffled, scored, fitted, options, team)
     provenance = {
         "names": list(pairs.names),
         **pairs.described,
@@ -145,16 +207,16 @@ def _fit_pairs(
         raise InputError("all source rows are the same: there is nothing to fit a map on")
     if options.method in LINEAR:
         solution = solve(
-            moments, options.method, ridge=options.ridge, rank=options.rank, scaled=options.scaled
+            moments, options.method, ridge=options.ridge, rank=options.rank, scaled=options.scaled is True
         )
-        matrix, neighbors = solution.matrix, None
+        matrix, neighbors, facts = solution.matrix, None, solution.facts
     else:
-        solution = Solution(moments.xy, {"k": options.k, "reg": options.reg})
         matrix, neighbors = None, _neighbor_map(rows, moments, options)
+        facts = {"k": neighbors.k, "reg": neighbors.reg}
     logits = _logits_map(moments)
-    facts = {"fit": solution.facts, "logits": logits.facts}
     means = moments.x_mean, moments.y_mean
-    return Emb2Emb(options.method, matrix, logits.matrix.T, neighbors, *means, provenance=facts)
+    found = {"fit": facts, "logits": logits.facts}
+    return Emb2Emb(options.method, matrix, logits.matrix.T, neighbors, *means, provenance=found)
 
 
 def _logits_map(moments: Moments) -> Solution:

@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._progress import Progress
-from embgeom._threads import resolve_threads
 from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
@@ -91,56 +90,19 @@ class Emb2Emb:
         target_norm: FinalNorm | None = None,
         ridge: float | None = None,
         rank: int | None = None,
-        scaled: bool = True,
-        k: int = 20,
-        reg: float = 1e-3,
+        scaled: bool | None = None,
+        k: int | None = None,
+        reg: float | None = None,
         held_out: float = 0.1,
         shuffle: bool = False,
         seed: int = 0,
         threads: int | None = None,
         progress: Progress = False,
     ) -> Emb2Emb:
-        """Fit a map on the tokens that two models share.
+        """Fit a map on the tokens that two models share: on two `Embeddings`, or two arrays of paired rows.
 
-        Parameters
-        ----------
-        source, target : Embeddings or array_like
-            The two models, both of the same side (input or output); or two arrays whose rows are paired.
-        method : {"least_squares", "ridge", "procrustes", "low_rank", "lle"}
-            Least squares is the published method; where tokens are few beside the width, its map fits
-            noise, and ridge does not. "low_rank" is a ridge map of limited rank, the default because
-            vectors carried by it did most (``docs/steering.md``). "procrustes" turns and, where the widths
-            differ, projects; "lle" rebuilds each vector from neighbors.
-        tokens : pair of array_like of int, optional
-            Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
-        center : bool
-            Whether to subtract both means first, which gives the map an intercept.
-        normalize : bool
-            Whether to scale all rows to length 1 first.
-        weights : array_like, shape (n,), optional
-            How much each pair counts, not negative; equally by default. Not for "lle".
-        source_norm, target_norm : FinalNorm, optional
-            Final norms to fold into unembeddings, see `embgeom.load_final_norm`.
-        ridge : float, optional
-            The strength of "ridge" and "low_rank" relative to the mean eigenvalue of the source's moments; by
-            default chosen by generalised cross-validation from one eigendecomposition.
-        rank : int, optional
-            The rank of "low_rank"; by default the fewest directions that keep 95 % of the fitted variance.
-        scaled : bool
-            Whether "procrustes" also scales.
-        k, reg : int and float
-            Neighbors and regularization of "lle".
-        held_out : float
-            The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores.
-        shuffle : bool
-            Whether to pair source rows with the rows of random other tokens: a control that should carry
-            nothing.
-        seed : int
-            Draws the held-out tokens and the shuffled pairs.
-        threads : int, optional
-            Threads to use; every core available to the process by default.
-        progress : bool or callable
-            True for a bar on standard error; or a callable ``(phase, done, total)``.
+        `method` says how; some options are for some methods only, and None stands for their defaults.
+        `embgeom.emb2emb.fitting.fit` documents every option, and what a fit costs.
 
         Returns
         -------
@@ -150,45 +112,37 @@ class Emb2Emb:
         Raises
         ------
         InputError
-            If there are too few shared tokens, an option is out of its range, or a value is not finite.
+            If there are too few shared tokens, an option is out of its range or of no use to the method, or
+            a value is not finite.
 
         Warns
         -----
         EmbgeomWarning
-            If least squares is asked for and the tokens do not determine a single map; the one of smallest
-            norm is returned.
-
-        Notes
-        -----
-        One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in
-        float64, and as many for the shuffled control; then an eigendecomposition or singular value
-        decomposition of d x d. Memory besides the matrices: 24 bytes for each of d_s^2 + d_s d_t + d_t^2
-        numbers or so, and up to 16,384 rows of the target for the scores; for "lle" the shared tokens' rows
-        of both models. Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of
-        the largest; float32 rows hold no more than that.
-
-        References
-        ----------
-        Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
-        embeddings. COLM.
+            If least squares is asked for and the tokens do not determine a single map.
         """
-        from embgeom.emb2emb.fitting import Options, fit
+        from embgeom.emb2emb.fitting import fit
 
-        options = Options(
+        return fit(
+            source,
+            target,
             method=method,
-            center=bool(center),
-            normalize=bool(normalize),
+            tokens=tokens,
+            center=center,
+            normalize=normalize,
+            weights=weights,
+            source_norm=source_norm,
+            target_norm=target_norm,
             ridge=ridge,
             rank=rank,
-            scaled=bool(scaled),
+            scaled=scaled,
             k=k,
             reg=reg,
             held_out=held_out,
-            shuffle=bool(shuffle),
+            shuffle=shuffle,
             seed=seed,
+            threads=threads,
+            progress=progress,
         )
-        norms = (source_norm, target_norm)
-        return fit(source, target, tokens, weights, norms, options, resolve_threads(threads), progress)
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -1,0 +1,95 @@
+"""What a user may choose about a fit, and which method uses what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, get_args
+
+import numpy as np
+
+from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom.emb2emb.solve import Method
+from embgeom.errors import InputError
+
+# Which methods use an option that not all of them use, and what it is for these where nothing is said.
+_USERS: dict[str, tuple[str, ...]] = {
+    "ridge": ("ridge", "low_rank"),
+    "rank": ("low_rank",),
+    "scaled": ("procrustes",),
+    "k": ("lle",),
+    "reg": ("lle",),
+}
+_DEFAULTS: dict[str, Any] = {"scaled": True, "k": 20, "reg": 1e-3}
+# Where neighbors are more than columns, only the regularization makes their weights determined.
+LEAST_REG = 1e-12
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user chose, as `embgeom.emb2emb.fitting.fit` explains it."""
+
+    method: Method
+    center: bool
+    normalize: bool
+    ridge: float | None
+    rank: int | None
+    scaled: bool | None
+    k: int | None
+    reg: float | None
+    held_out: float
+    shuffle: bool
+    seed: int
+
+    def checked(self) -> Options:
+        """Return the options as plain numbers, which a file can hold, with the defaults of the method.
+
+        Raises
+        ------
+        InputError
+            If a value is out of its range, or the method does not use an option that was given.
+        """
+        if not isinstance(self.method, str) or self.method not in get_args(Method):
+            raise InputError(f"method = {self.method!r} is unknown: use one of {', '.join(get_args(Method))}")
+        chosen = self._with_defaults()
+        return replace(
+            chosen,
+            center=_flag(chosen.center, "center"),
+            normalize=_flag(chosen.normalize, "normalize"),
+            ridge=None if chosen.ridge is None else _positive(chosen.ridge, "ridge"),
+            rank=None if chosen.rank is None else whole_number(chosen.rank, "rank", 1),
+            scaled=None if chosen.scaled is None else _flag(chosen.scaled, "scaled"),
+            k=None if chosen.k is None else whole_number(chosen.k, "k", 1),
+            reg=None if chosen.reg is None else _positive(chosen.reg, "reg", LEAST_REG),
+            held_out=real_number(chosen.held_out, "held_out"),
+            shuffle=_flag(chosen.shuffle, "shuffle"),
+            seed=check_seed(chosen.seed),
+        )
+
+    def _with_defaults(self) -> Options:
+        """Fill in what the method uses, and refuse what it would ignore."""
+        defaults: dict[str, Any] = {}
+        for name, users in _USERS.items():
+            value = getattr(self, name)
+            if value is None and self.method in users:
+                defaults[name] = _DEFAULTS.get(name)
+            if value is not None and self.method not in users:
+                raise InputError(
+                    f"{name} = {value!r} is given, but method {self.method!r} does not use it: leave it "
+                    f"out, or take method {' or '.join(map(repr, users))}, which does"
+                )
+        return replace(self, **defaults)
+
+
+def _flag(value: object, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, not {value!r:.40}")
+    return bool(value)
+
+
+def _positive(value: object, name: str, least: float = 0.0) -> float:
+    number = real_number(value, name)
+    if not (number > 0 and least <= number < np.inf):
+        bound = f"be {least:g} at least" if least else "be above 0"
+        hint = "; method='least_squares' fits without one" if name == "ridge" else ""
+        raise InputError(f"{name} = {number} must {bound} and finite{hint}")
+    return number
