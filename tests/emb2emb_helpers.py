@@ -2,7 +2,10 @@
 
 import numpy as np
 
+from embgeom import Emb2Emb
 from embgeom.emb2emb.rows import PreparedRows
+
+LINEAR = ["least_squares", "ridge", "procrustes", "low_rank"]
 
 
 def related(n=400, d_s=12, d_t=20, noise=0.1, seed=0):
@@ -16,3 +19,8 @@ def related(n=400, d_s=12, d_t=20, noise=0.1, seed=0):
 def prepared(matrix, rows=None, norm=None, normalize=False):
     rows = np.arange(len(matrix)) if rows is None else rows
     return PreparedRows.prepare(np.ascontiguousarray(matrix), rows, norm, normalize)
+
+
+def fit(source, target, method="ridge", **options):
+    """Fit a map on all pairs, without scores."""
+    return Emb2Emb.fit(source, target, method=method, held_out=options.pop("held_out", 0), **options)

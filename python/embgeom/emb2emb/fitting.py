@@ -1,4 +1,4 @@
-"""`fit`, the course of a fit: pair tokens, hold some out, add up moments, solve, score; then on shuffled pairs."""
+"""`fit`, the course of a fit: pair tokens, hold some out, add up moments, solve, score; again on shuffled pairs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,104 @@
+"""Carrying vectors over a map: transports against their definitions, blocks, norms, and what is refused."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+from emb2emb_helpers import LINEAR, fit, related
+
+from embgeom import EmbgeomWarning, FinalNorm, InputError, SteeringVector
+
+
+def test_transports_by_hand():
+    source, target = related(500, 12, 12, noise=0)
+    carrier = fit(source, target, "least_squares")
+    v = np.random.default_rng(3).standard_normal(12)
+    np.testing.assert_allclose(carrier.transfer(v, transport="primal"), v @ carrier.matrix, rtol=1e-6)
+    np.testing.assert_array_equal(carrier.transfer(v), carrier.transfer(v, transport="dual"))
+    np.testing.assert_allclose(
+        carrier.transfer(v, transport="dual"), np.linalg.inv(carrier.matrix) @ v, rtol=1e-5
+    )
+    # Where the map is exact, both of the other transports keep the logits, up to a constant.
+    wanted = (source - source.mean(0)).astype(float) @ v
+    for transport in ("dual", "logits"):
+        kept = (target - target.mean(0)).astype(float) @ carrier.transfer(v, transport=transport).astype(
+            float
+        )
+        np.testing.assert_allclose(kept, wanted, atol=1e-3 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("transport", ["primal", "dual", "logits"])
+@pytest.mark.parametrize("method", LINEAR)
+def test_transport_is_linear(method, transport):
+    carrier = fit(*related(), method)
+    a, b = np.random.default_rng(0).standard_normal((2, 12))
+    both = carrier.transfer(np.stack([a, b, 2 * a - b]), transport=transport)
+    np.testing.assert_allclose(2 * both[0] - both[1], both[2], rtol=1e-4, atol=1e-4)
+    assert both.dtype == np.float32 and carrier.transfer(a, transport=transport).shape == (20,)
+
+
+def test_norms():
+    carrier = fit(*related())
+    stack = np.random.default_rng(0).standard_normal((4, 12))
+    np.testing.assert_allclose(np.linalg.norm(carrier.transfer(stack, norm=7), axis=1), 7, rtol=1e-6)
+    with pytest.raises(InputError, match="carried to zero"):
+        carrier.transfer(np.zeros(12), norm=7)
+    with pytest.raises(InputError, match="norm = -1"):
+        carrier.transfer(stack, norm=-1)
+
+
+def test_steering_vectors_are_carried_block_by_block():
+    carrier = fit(*related())
+    rng = np.random.default_rng(0)
+    vector = SteeringVector({1: rng.standard_normal(12), 3: rng.standard_normal(12)}, "a", {"how": "by hand"})
+    carried = carrier.transfer(vector, blocks={1: 2, 3: 5})
+    assert carried.blocks == (2, 5) and carried.width == 20
+    np.testing.assert_array_equal(carried.directions[5], carrier.transfer(vector.directions[3]))
+    assert carried.provenance["carried_from"]["provenance"] == {"how": "by hand"}
+    assert carrier.transfer(vector).blocks == (1, 3)
+    assert carrier.transfer(vector.at([3]), blocks=0).blocks == (0,)
+    own = SteeringVector({0: rng.standard_normal(20)}, "b")
+    assert carrier.transfer(vector.at([3]), blocks=0, norm=own).norms[0] == pytest.approx(own.norms[0])
+    for blocks, why in (
+        (0, "one block"),
+        ({1: 4, 3: 4}, "two blocks"),
+        ({2: 4}, "no direction"),
+        ({}, "nothing"),
+    ):
+        with pytest.raises(InputError, match=why):
+            carrier.transfer(vector, blocks=blocks)
+    json.dumps(carried.provenance)
+
+
+@pytest.mark.parametrize("method", LINEAR)
+@pytest.mark.parametrize("few", [False, True])
+def test_the_dual_inverts_no_rounding(method, few):
+    # A folded LayerNorm takes one direction of either side away; few tokens leave more of them open.
+    source, target = related(15 if few else 400, 24, 32)
+    norms = {
+        f"{side}_norm": FinalNorm.of(np.ones(width), "layer_norm")
+        for side, width in (("source", 24), ("target", 32))
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbgeomWarning)
+        carrier = fit(source, target, method, **norms)
+    singular = np.linalg.svd(carrier.matrix, compute_uv=False)
+    least = singular[singular > 1e-8 * singular[0]].min()
+    v = np.random.default_rng(0).standard_normal(24)
+    assert np.linalg.norm(carrier.transfer(v, transport="dual")) <= 1.001 * np.linalg.norm(v) / least
+
+
+def test_vectors_that_do_not_fit():
+    carrier = fit(*related())
+    for vectors, options, why in (
+        (np.ones(5), {}, "width 12"),
+        (np.ones((2, 2, 12)), {}, "width 12"),
+        (np.full(12, np.nan), {}, "NaN"),
+        (np.ones(12), {"transport": "broom"}, "'broom' is unknown"),
+        (np.ones(12), {"blocks": 3}, "for a SteeringVector"),
+    ):
+        with pytest.raises(InputError, match=why):
+            carrier.transfer(vectors, **options)
+    with pytest.raises(InputError, match="all source rows are the same"):
+        fit(np.ones((30, 4)), np.random.default_rng(0).standard_normal((30, 4)))
