@@ -5,6 +5,7 @@ import pytest
 from emb2emb_helpers import LINEAR, fit, related
 
 from embgeom import Emb2Emb, EmbgeomWarning
+from embgeom.emb2emb import Scores
 
 
 @pytest.mark.parametrize("method", [*LINEAR, "lle"])
@@ -40,6 +41,56 @@ def test_scores_by_hand():
     predicted = again.predict(source[held])
     expected = 1 - np.square(target[held] - predicted).sum() / np.square(target[held] - mean).sum()
     assert carrier.scores.r2 == pytest.approx(expected, abs=1e-6)
-    unit = target / np.linalg.norm(target, axis=1, keepdims=True)
-    nearest = (predicted @ unit.T).argmax(axis=1)
-    assert carrier.scores.retrieval_at_1 == pytest.approx((nearest == held).mean())
+    candidates = target - mean
+    unit = candidates / np.linalg.norm(candidates, axis=1, keepdims=True)
+    order = ((predicted - mean) @ unit.T).argsort(axis=1)[:, ::-1]
+    found = order[:, :10] == held[:, None]
+    assert carrier.scores.retrieval_at_1 == pytest.approx(found[:, 0].mean())
+    assert carrier.scores.retrieval_at_10 == pytest.approx(found.any(axis=1).mean())
+    ahead = predicted - mean
+    cosines = ((ahead / np.linalg.norm(ahead, axis=1, keepdims=True)) * unit[held]).sum(axis=1)
+    assert carrier.scores.cosine == pytest.approx(cosines.mean(), abs=1e-6)
+
+
+def test_a_mean_that_all_rows_share_changes_no_score():
+    source, target = related(300, noise=0.5)
+    plain = Emb2Emb.fit(source, target).scores
+    shifted = Emb2Emb.fit(source, target.astype(float) + 1000).scores
+    for name, value in plain.as_dict().items():
+        assert getattr(shifted, name) == pytest.approx(value, abs=2e-3)
+    assert plain.retrieval_at_1 > 0.1
+
+
+def test_most_tokens_that_are_scored(monkeypatch):
+    from embgeom.emb2emb import fitting
+
+    monkeypatch.setattr(fitting, "MOST_SCORED", 30)
+    monkeypatch.setattr(fitting, "MOST_CANDIDATES", 100)
+    seen = []
+    whole = fitting.Emb2Emb.predict
+    monkeypatch.setattr(
+        fitting.Emb2Emb, "predict", lambda self, rows, **options: (seen.append(rows), whole(self, rows))[1]
+    )
+    source, target = related(600)
+    carrier = Emb2Emb.fit(source, target, held_out=0.5)
+    assert (carrier.scores.tokens, carrier.scores.candidates) == (30, 100)
+    assert carrier.provenance["tokens"] == {"shared": 600, "fitted_on": 300, "held_out": 300, "scored": 30}
+    # The map and its control see the same tokens, none of which the map was fitted on, and no others.
+    assert [len(rows) for rows in seen] == [30, 30] and (seen[0] == seen[1]).all()
+    held = np.random.default_rng(0).permutation(600)[:300]
+    assert {tuple(row) for row in seen[0].astype(np.float32)} < {tuple(row) for row in source[held]}
+    Emb2Emb.fit(source, target, held_out=0.5)
+    Emb2Emb.fit(source, target, held_out=0.5, seed=1)
+    assert (seen[2] == seen[0]).all() and not np.isin(seen[4], seen[0]).all()
+
+
+def test_no_more_than_4096_tokens_are_scored():
+    rng = np.random.default_rng(0)
+    source = rng.standard_normal((20_000, 3), dtype=np.float32)
+    carrier = Emb2Emb.fit(source, source[:, ::-1], held_out=0.3)
+    assert carrier.scores.tokens == 4096 and carrier.scores.candidates == 16_384
+    assert carrier.provenance["tokens"]["held_out"] == 6000
+
+
+def test_an_undefined_r2_is_none_in_json():
+    assert Scores(3, float("nan"), 0.0, 0.0, 0.0, 5).as_dict()["r2"] is None

@@ -1,4 +1,4 @@
-"""`fit`, the course of a fit: pair tokens, hold some out, add up moments, solve, score; again on shuffled pairs."""
+"""`fit`: pair tokens, hold some out, add up moments, solve, score; the last three again on shuffled pairs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.options import Options
 from embgeom.emb2emb.pairs import Pairs
 from embgeom.emb2emb.rows import PreparedRows
-from embgeom.emb2emb.score import MOST_CANDIDATES, Scores, score
+from embgeom.emb2emb.score import MOST_CANDIDATES, MOST_SCORED, Scores, score
 from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, solve
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
@@ -96,12 +96,13 @@ def fit(
     reg : float, optional
         For "lle": the regularization of the neighbors' weights, see `embgeom.lle`; 1e-3 by default.
     held_out : float
-        The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores.
+        The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores. Of more than
+        4,096 tokens held out so many are scored.
     shuffle : bool
         Whether to pair source rows with the rows of random other tokens: a control that should carry
         nothing.
     seed : int
-        Draws the held-out tokens and the shuffled pairs.
+        Draws the held-out tokens, those of them that are scored, and the shuffled pairs.
     threads : int, optional
         Threads to use; every core available to the process by default.
     progress : bool or callable
@@ -126,12 +127,13 @@ def fit(
 
     Notes
     -----
-    One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in
-    float64, and as many for the shuffled control; then an eigendecomposition or singular value
-    decomposition of d x d. Memory besides the matrices: 24 bytes for each of d_s^2 + d_s d_t + d_t^2
-    numbers or so, and up to 16,384 rows of the target for the scores; for "lle" the shared tokens' rows
-    of both models. Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of
-    the largest; float32 rows hold no more than that.
+    One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in float64,
+    and as many for the shuffled control; then an eigendecomposition or singular value decomposition of d x d;
+    and the scores, at most 4,096 x 16,384 d_t multiply-adds in float32. Memory besides the matrices: 24 bytes
+    for each of d_s^2 + d_s d_t + d_t^2 numbers or so; for the scores, up to 16,384 rows of the target in
+    float32, and 4,096 of both models in float64 a few times over; for "lle" the shared tokens' rows of both
+    models. Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of the largest;
+    float32 rows hold no more than that.
 
     References
     ----------
@@ -170,7 +172,7 @@ def fit(
         PreparedRows.prepare(pairs.source, pairs.source_rows, source_norm, options.normalize),
         PreparedRows.prepare(pairs.target, pairs.target_rows, target_norm, options.normalize),
     )
-    fitted, scored = everything.choose(kept), everything.choose(held)
+    fitted, scored = everything.choose(kept), everything.choose(_drawn(held, MOST_SCORED, [options.seed, 3]))
     if options.shuffle:
         fitted = fitted.shuffled(options.seed)
     if counts is not None:
@@ -188,7 +190,12 @@ def fit(
     provenance = {
         "names": list(pairs.names),
         **pairs.described,
-        "tokens": {"shared": len(pairs), "fitted_on": len(kept), "held_out": len(held)},
+        "tokens": {
+            "shared": len(pairs),
+            "fitted_on": len(kept),
+            "held_out": len(held),
+            "scored": len(scored.target.rows),
+        },
         "options": asdict(options) | {"weights": weights is not None},
         "folded": [norm is not None for norm in norms],
         **carrier.provenance,
@@ -239,18 +246,22 @@ def _score(carrier: Emb2Emb, scored: _Side, fitted: _Side, options: Options, thr
     count = len(scored.target.rows)
     if count == 0:
         return None
-    generator = np.random.default_rng([options.seed, 2])
-    most = max(0, min(len(fitted.target.rows), MOST_CANDIDATES - count))
-    others = np.sort(generator.choice(len(fitted.target.rows), most, replace=False)).astype(np.int64)
-    mean = _mean(fitted.target)
+    others = _drawn(np.arange(len(fitted.target.rows)), MOST_CANDIDATES - count, [options.seed, 2])
     return score(
         lambda rows: carrier.predict(rows, threads=threads),
         scored.source,
         scored.target,
         fitted.target.choose(others),
-        mean,
+        _mean(fitted.target),
         threads=threads,
     )
+
+
+def _drawn(places: RowNumbers, most: int, seed: list[int]) -> RowNumbers:
+    """Return the places, or `most` of them in their order."""
+    if len(places) <= most:
+        return places
+    return np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
 
 
 def _mean(rows: PreparedRows) -> FloatVector:

@@ -274,11 +274,7 @@ class Emb2Emb:
         lines = [repr(self)]
         for name, scores in (("held out", self.scores), ("shuffled pairs", self.shuffled)):
             if scores is not None:
-                lines.append(
-                    f"  {name}: R2 {scores.r2:.3f}, cosine {scores.cosine:.3f}, retrieval@1 "
-                    f"{scores.retrieval_at_1:.3f}, @10 {scores.retrieval_at_10:.3f} "
-                    f"({scores.tokens} tokens among {scores.candidates})"
-                )
+                lines.append(f"  {name}: {scores.line()}")
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embgeom.emb2emb.rows import PreparedRows
 from embgeom.knn import knn
 
+MOST_SCORED = 4096
 MOST_CANDIDATES = 16384
 NEAREST = 10
 
@@ -22,20 +23,23 @@ Predict = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
 class Scores:
     """What a map achieves on held-out tokens.
 
+    All of it is measured on deviations from one vector, the mean target row of the tokens fitted on:
+    embeddings share a large mean, by which all of them lie close to each other.
+
     Attributes
     ----------
     tokens : int
-        How many tokens were held out.
+        How many tokens were scored: those held out, or of more than 4,096 so many, drawn by the seed.
     r2 : float
-        1 - squared error / squared deviation from the mean target row of the tokens fitted on; 0 is what
-        that mean achieves, 1 is perfect, and a map that misleads is below 0.
+        1 - squared error / squared deviation; 0 is what the mean achieves, 1 is perfect, and a map that
+        misleads is below 0. NaN where no true row deviates.
     cosine : float
-        Mean cosine of predicted and true deviations from that mean.
+        Mean cosine of predicted and true deviations.
     retrieval_at_1, retrieval_at_10 : float
         The share of tokens whose true row is the nearest, or among the ten nearest, to the predicted one by
-        cosine.
+        cosine of the deviations.
     candidates : int
-        Among how many rows: the held-out tokens' and those of shared tokens, at most 16,384.
+        Among how many rows: the scored tokens' and those of tokens fitted on, at most 16,384.
     """
 
     tokens: int
@@ -46,8 +50,15 @@ class Scores:
     candidates: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON."""
-        return asdict(self)
+        """Return all of it, ready for JSON; an R2 that is undefined is None."""
+        return asdict(self) | {"r2": None if np.isnan(self.r2) else self.r2}
+
+    def line(self) -> str:
+        """Return all of it in one line."""
+        return (
+            f"R2 {self.r2:.3f}, cosine {self.cosine:.3f}, retrieval@1 {self.retrieval_at_1:.3f}, "
+            f"@10 {self.retrieval_at_10:.3f} ({self.tokens} tokens among {self.candidates})"
+        )
 
 
 def score(
@@ -66,7 +77,7 @@ def score(
     predict : callable
         From source rows (m, d_s) to target rows (m, d_t).
     source, target : PreparedRows
-        The held-out tokens' rows in both models.
+        The scored tokens' rows in both models.
     others : PreparedRows
         Target rows of other tokens, among which the true ones have to be found.
     mean : ndarray of float64, shape (d_t,)
@@ -80,24 +91,30 @@ def score(
         Of these tokens.
     """
     everything = slice(0, len(target.rows))
-    predicted, true = predict(source.take(everything)), target.take(everything)
-    around = np.square(true - mean).sum()
-    candidates = np.concatenate([true, others.take(slice(0, len(others.rows)))]).astype(np.float32)
+    carried = predict(source.take(everything)) - mean
+    true = target.take(everything) - mean
+    around = np.square(true).sum()
+    candidates = np.concatenate([_deviations(target, mean), _deviations(others, mean)])
     nearest = knn(
-        candidates,
-        min(NEAREST, len(candidates)),
-        queries=predicted.astype(np.float32),
-        threads=threads,
+        candidates, min(NEAREST, len(candidates)), queries=carried.astype(np.float32), threads=threads
     ).indices
     hits = nearest == np.arange(len(true))[:, None]
     return Scores(
         tokens=len(true),
-        r2=float(1 - np.square(true - predicted).sum() / around) if around > 0 else float("nan"),
-        cosine=_mean_cosine(predicted - mean, true - mean),
+        r2=float(1 - np.square(true - carried).sum() / around) if around > 0 else float("nan"),
+        cosine=_mean_cosine(carried, true),
         retrieval_at_1=float(hits[:, 0].mean()),
         retrieval_at_10=float(hits.any(axis=1).mean()),
         candidates=len(candidates),
     )
+
+
+def _deviations(rows: PreparedRows, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    # Taken piece by piece: in float64 all candidates at once would be the largest array of a fit.
+    deviations = np.empty((len(rows.rows), len(mean)), dtype=np.float32)
+    for piece in rows.pieces():
+        deviations[piece] = rows.take(piece) - mean
+    return deviations
 
 
 def _mean_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
