@@ -81,18 +81,46 @@ def test_gcv_chooses_what_predicts():
     assert errors["ridge"] < 0.8 * errors["least_squares"]
 
 
-@pytest.mark.parametrize(("d_s", "d_t"), [(9, 9), (6, 11), (11, 6)])
+@pytest.mark.parametrize(("d_s", "d_t"), [(9, 9), (6, 11)])
 def test_procrustes_finds_a_rotation(d_s, d_t):
     rng = np.random.default_rng(1)
-    turn = np.linalg.qr(rng.standard_normal((max(d_s, d_t),) * 2))[0][:d_s, :d_t]
+    turn = np.linalg.qr(rng.standard_normal((d_t, d_t)))[0][:d_s]
     source = rng.standard_normal((500, d_s))
-    target = 3 * source @ turn + 1
+    carrier = fit(source, 3 * source @ turn + 1, "procrustes")
+    np.testing.assert_allclose(carrier.matrix, 3 * turn, atol=1e-5)
+
+
+def orthonormal(rng, d_s, d_t):
+    """Draw a matrix with orthonormal rows, or columns where it has fewer of them."""
+    tall = np.linalg.qr(rng.standard_normal((max(d_s, d_t), min(d_s, d_t))))[0]
+    return tall if d_s >= d_t else tall.T
+
+
+@pytest.mark.parametrize(("d_s", "d_t"), [(9, 9), (6, 11), (11, 6)])
+def test_procrustes_agrees_most(d_s, d_t):
+    # Columns of unlike length, so that no rotation of the source is like another.
+    source, target = related(300, d_s, d_t, noise=2)
+    source = source * np.linspace(0.3, 3, d_s, dtype=np.float32)
     carrier = fit(source, target, "procrustes")
-    if d_s <= d_t:
-        np.testing.assert_allclose(carrier.matrix, 3 * turn, atol=1e-5)
-    unscaled = fit(source, target, "procrustes", scaled=False).matrix
-    small = unscaled @ unscaled.T if d_s <= d_t else unscaled.T @ unscaled
+    turn = fit(source, target, "procrustes", scaled=False).matrix
+    small = turn @ turn.T if d_s <= d_t else turn.T @ turn
     np.testing.assert_allclose(small, np.eye(min(d_s, d_t)), atol=1e-12)
+    a, b = (m.astype(float) - m.astype(float).mean(0) for m in (source, target))
+    products = a.T @ b
+    best = np.trace(turn.T @ products)
+    assert best == pytest.approx(np.sqrt(np.linalg.eigvalsh(products.T @ products).clip(0)).sum(), rel=1e-6)
+    rng = np.random.default_rng(0)
+    others = [orthonormal(rng, d_s, d_t) for _ in range(200)]
+    # Neighbors of the optimum, too: random ones are far from it.
+    others += [np.linalg.qr(turn + 0.05 * other)[0] for other in others if d_s >= d_t]
+    others += [np.linalg.qr((turn + 0.05 * other).T)[0].T for other in others if d_s < d_t]
+    signs = [other * np.sign(np.trace(other.T @ turn)) for other in others]
+    assert max(np.trace(other.T @ products) for other in signs) < best
+    # Of all lengths of this map, the one chosen has the least error.
+    scale = carrier.provenance["fit"]["scale"]
+    np.testing.assert_allclose(carrier.matrix, scale * turn, rtol=1e-12)
+    error = [np.square(b - factor * a @ turn).sum() for factor in (0.99 * scale, scale, 1.01 * scale)]
+    assert error[1] < min(error[0], error[2])
 
 
 def test_low_rank():
@@ -163,6 +191,8 @@ def test_the_bundled_pair(side):
     assert carrier.scores.retrieval_at_10 > 10 * carrier.shuffled.retrieval_at_10
     assert carrier.provenance["source"]["provenance"]["sha256"]
     assert repr(carrier) == "Emb2Emb('small' -> 'large', low_rank, 128 -> 192)"
+    if side == "input":
+        return
     folded = Emb2Emb.fit(small, large, target_norm=embgeom.load_final_norm(embgeom.examples.pair().large))
     assert folded.provenance["folded"] == [False, True]
 

@@ -13,12 +13,13 @@ from embgeom._arrays import RowNumbers
 from embgeom._numbers import real_number, whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
 from embgeom._threads import resolve_threads
+from embgeom.emb2emb.arrays import real_array
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.options import Options
 from embgeom.emb2emb.pairs import Pairs
-from embgeom.emb2emb.rows import PreparedRows
+from embgeom.emb2emb.rows import PreparedRows, check_norm
 from embgeom.emb2emb.score import MOST_CANDIDATES, MOST_SCORED, Scores, score
 from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, solve
 from embgeom.embeddings import Embeddings
@@ -83,7 +84,8 @@ def fit(
     weights : array_like, shape (n,), optional
         How much each pair counts, not negative; equally by default. Not for "lle".
     source_norm, target_norm : FinalNorm, optional
-        Final norms to fold into unembeddings, see `embgeom.load_final_norm`.
+        Final norms to fold into unembeddings, see `embgeom.load_final_norm`. An input embedding takes none,
+        unless it is tied.
     ridge : float, optional
         For "ridge" and "low_rank": the strength relative to the mean eigenvalue of the source's moments; by
         default chosen by generalised cross-validation from one eigendecomposition.
@@ -117,13 +119,13 @@ def fit(
     ------
     InputError
         If there are too few shared tokens, an option is out of its range or given to a method that does not
-        use it, or a value is not finite.
+        use it, a norm is to be folded into an input embedding that is not tied, or a value is not finite.
 
     Warns
     -----
     EmbgeomWarning
-        If least squares is asked for and the tokens do not determine a single map; the one of smallest
-        norm is returned.
+        If least squares is asked for and the tokens do not determine a single map, but for the direction that
+        a folded LayerNorm takes away; the one of smallest norm is returned.
 
     Notes
     -----
@@ -163,11 +165,13 @@ def fit(
         shuffle=shuffle,
         seed=seed,
     ).checked()
+    norms = (source_norm, target_norm)
+    for name, side, norm in zip(("source", "target"), (source, target), norms, strict=True):
+        check_norm(norm, side, name)
     team = resolve_threads(threads)
     pairs = Pairs.of(source, target, tokens, team)
     counts = _checked_weights(weights, len(pairs), options.method)
     kept, held = pairs.split(options.held_out, options.seed)
-    norms = (source_norm, target_norm)
     everything = _Side(
         PreparedRows.prepare(pairs.source, pairs.source_rows, source_norm, options.normalize),
         PreparedRows.prepare(pairs.target, pairs.target_rows, target_norm, options.normalize),
@@ -179,13 +183,13 @@ def fit(
         counts = _normalized(counts[kept])
     with reporter(progress, "emb2emb") as report:
         carrier = _fit_pairs(fitted, counts, options, team, report)
+        if doubt := _undetermined(carrier, source_norm):
+            # Of the user's call of `Emb2Emb.fit`.
+            warnings.warn(doubt, EmbgeomWarning, stacklevel=3)
         scores = _score(carrier, scored, fitted, options, team)
         control = None
         if scores is not None and not options.shuffle:
-            with warnings.catch_warnings():
-                # What there was to warn of was said by the fit itself.
-                warnings.simplefilter("ignore", EmbgeomWarning)
-                shuffled = _fit_pairs(fitted.shuffled(options.seed), counts, options, team, report)
+            shuffled = _fit_pairs(fitted.shuffled(options.seed), counts, options, team, report)
             control = _score(shuffled, scored, fitted, options, team)
     provenance = {
         "names": list(pairs.names),
@@ -224,6 +228,21 @@ def _fit_pairs(
     means = moments.x_mean, moments.y_mean
     found = {"fit": facts, "logits": logits.facts}
     return Emb2Emb(options.method, matrix, logits.matrix.T, neighbors, *means, provenance=found)
+
+
+def _undetermined(carrier: Emb2Emb, source_norm: FinalNorm | None) -> str | None:
+    """Say that tokens leave a least-squares map open, more than by what a folded LayerNorm takes away."""
+    if carrier.method != "least_squares":
+        return None
+    rank, width = carrier.provenance["fit"]["rank"], carrier.widths[0]
+    # Rows that lose their mean have nothing in the direction of equal coordinates.
+    wanted = width - (source_norm is not None and source_norm.centers)
+    if rank >= wanted:
+        return None
+    return (
+        f"the tokens determine {rank} of {wanted} directions: the map of smallest norm is returned, which "
+        "ignores the others; method='ridge' is safer with few tokens"
+    )
 
 
 def _logits_map(moments: Moments) -> Solution:
@@ -274,10 +293,7 @@ def _checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) 
         return None
     if method == "lle":
         raise InputError("method 'lle' fits nothing, so weights have no meaning for it")
-    try:
-        values = np.array(weights, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"weights are no numbers: {error}") from None
+    values = real_array(weights, "weights")
     if values.shape != (count,):
         raise InputError(
             f"weights must be one number for each of the {count} pairs, not of shape {values.shape}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ class Pairs:
         if tokens is not None:
             ids = [
                 as_row_numbers(rows, len(matrix), f"tokens[{i}]")
-                for i, (rows, matrix) in enumerate(zip(tokens, matrices, strict=True))
+                for i, (rows, matrix) in enumerate(zip(_two(tokens), matrices, strict=True))
             ]
         elif isinstance(source, Embeddings) and isinstance(target, Embeddings):
             found = match_vocabularies(source, target)
@@ -113,10 +114,22 @@ class Pairs:
         return np.sort(order[count:]), np.sort(order[:count])
 
 
+def _two(tokens: Any) -> tuple[npt.ArrayLike, npt.ArrayLike]:
+    try:
+        of_source, of_target = tokens
+    except (TypeError, ValueError):
+        raise InputError(
+            f"tokens = {tokens!r:.40} are not two lists: give (rows of the source, rows of the target)"
+        ) from None
+    return of_source, of_target
+
+
 def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> FloatMatrix:
     if isinstance(side, Embeddings):
         return side.matrix
-    matrix = as_matrix(side, name)
+    if isinstance(side, str | PathLike):
+        raise InputError(f"the {name} is the name {str(side)!r:.80}: load it first, by embgeom.load({name})")
+    matrix = as_matrix(side, f"the {name}")
     try:
         scan_rows(matrix, threads=threads)
     except InputError as error:

@@ -8,10 +8,43 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, RowNumbers
+from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.final_norm import FinalNorm
 
 _CHUNK = 4096
+
+
+def check_norm(norm: FinalNorm | None, side: object, name: str) -> None:
+    """Find out whether a norm can be folded into the rows of a side.
+
+    Parameters
+    ----------
+    norm : FinalNorm or None
+        The norm; None always can.
+    side : Embeddings or array_like
+        The model.
+    name : str
+        ``"source"`` or ``"target"``, for the message.
+
+    Raises
+    ------
+    InputError
+        If the norm is no `FinalNorm`, or the side is an input embedding that no norm comes before.
+    """
+    if norm is None:
+        return
+    if not isinstance(norm, FinalNorm):
+        raise InputError(
+            f"{name}_norm = {norm!r:.40} is no FinalNorm: make one with embgeom.load_final_norm(model) or "
+            "embgeom.FinalNorm.of(weight, kind)"
+        )
+    if isinstance(side, Embeddings) and side.which == "input" and not side.provenance.tied:
+        raise InputError(
+            f"{name}_norm is the norm before the unembedding, but {side.name} is the input embedding of a "
+            "model that does not tie the two: give the unembedding (embgeom.load(model, 'output') or "
+            f"Embeddings.from_array(..., which='output')), or leave {name}_norm out"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,6 @@ The vocabulary is not seen any more: all is linear algebra in float64 on d x d m
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.emb2emb.moments import FloatMatrix, FloatVector, Moments
-from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.errors import InputError
 
 Method = Literal["least_squares", "ridge", "procrustes", "low_rank", "lle"]
 LINEAR = ("least_squares", "ridge", "procrustes", "low_rank")
@@ -73,19 +72,12 @@ def solve(
 
 
 def least_squares(moments: Moments) -> Solution:
-    """Return the least-squares map of smallest norm, where x'x determines no single one."""
+    """Return the least-squares map, of smallest norm where x'x determines no single one; its rank is told."""
     values, _ = moments.spectrum
     # Singular values of x below some 7e-7 of the largest (d = 2,048) are noise of float32 rows.
     tolerance = values[-1] * len(values) * np.finfo(np.float64).eps
     determined = values > tolerance
     rank = int(determined.sum())
-    if rank < len(values):
-        warnings.warn(
-            f"{moments.count} tokens determine {rank} of {len(values)} directions: the map of smallest norm "
-            "is returned, which ignores the others; method='ridge' is safer with few tokens",
-            EmbgeomWarning,
-            stacklevel=6,
-        )
     inverse = np.divide(1.0, values, out=np.zeros_like(values), where=determined)
     return Solution(_filtered(moments, inverse), {"rank": rank})
 
@@ -123,10 +115,20 @@ def gcv(moments: Moments, strengths: npt.NDArray[np.float64]) -> FloatVector:
 
 
 def procrustes(moments: Moments, scaled: bool) -> Solution:
-    """Return the matrix with orthonormal rows or columns nearest to mapping x to y, scaled if wished."""
+    """Return the matrix A with orthonormal rows or columns whose x A agrees most with y, scaled if wished.
+
+    Of all such matrices this one has the greatest trace of A'x'y (Schoenemann 1966). With orthonormal rows,
+    where y is at least as wide as x, that is the least squared error; with orthonormal columns x A is a
+    projection of x, whose length depends on A, and no closed form is known for the least error. The scale is
+    the one of least error for this A.
+    """
     left, singular, right = np.linalg.svd(moments.xy, full_matrices=False)
-    scale = float(singular.sum() / np.trace(moments.xx)) if scaled else 1.0
-    return Solution(scale * (left @ right), {"scale": scale})
+    turn = left @ right
+    if not scaled:
+        return Solution(turn, {"scale": 1.0})
+    length = float(np.sum((moments.xx @ turn) * turn))
+    scale = float(singular.sum() / length) if length > 0 else 0.0
+    return Solution(scale * turn, {"scale": scale})
 
 
 def low_rank(moments: Moments, ridge: float | None, rank: int | None) -> Solution:

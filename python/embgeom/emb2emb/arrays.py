@@ -1,0 +1,67 @@
+"""Arrays that users give to maps, as float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import InputError
+
+# Far above any vector, and far enough below the limit of float32 for what a map makes of it.
+_LARGEST = 1e30
+
+
+def real_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
+    """Return real numbers as a float64 array, or say that they are none.
+
+    Raises
+    ------
+    InputError
+        If `values` is no array of real numbers: strings, complex numbers, a masked array, rows that differ
+        in length.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise InputError(f"{name} are a masked array, whose mask would be lost: fill it or drop its rows")
+    try:
+        array = np.asarray(values)
+        # Extension types such as ml_dtypes.bfloat16 are of kind "V", or are named so.
+        if array.dtype.kind not in "buif" and array.dtype.name != "bfloat16":
+            raise TypeError(f"{values!r:.40} is of type {array.dtype}")
+        return array.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        # RuntimeError and TypeError are what tensors of other libraries raise that NumPy cannot see into.
+        raise InputError(f"{name} are no array of real numbers: {error}") from None
+
+
+def vectors_of_width(vectors: npt.ArrayLike, width: int, what: str) -> npt.NDArray[np.float64]:
+    """Return one vector (width,) or a stack of them (m, width) as float64.
+
+    Parameters
+    ----------
+    vectors : array_like
+        What the user gave.
+    width : int
+        The length of each.
+    what : str
+        What takes them, for the message.
+
+    Returns
+    -------
+    ndarray of float64, shape (width,) or (m, width)
+        The vectors.
+
+    Raises
+    ------
+    InputError
+        If the shape is another, there are none, or a number is NaN, infinite or too large.
+    """
+    array = real_array(vectors, "the vectors")
+    if array.ndim not in (1, 2) or array.shape[-1] != width:
+        raise InputError(
+            f"{what} takes vectors of width {width}, ({width},) or (m, {width}), not of shape {array.shape}"
+        )
+    if array.size == 0:
+        raise InputError(f"there are no vectors: their shape is {array.shape}")
+    if not (np.abs(array) < _LARGEST).all():
+        raise InputError(f"the vectors hold NaN, infinity, or a number beyond {_LARGEST:g}")
+    return array
