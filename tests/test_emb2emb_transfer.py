@@ -9,6 +9,8 @@ from emb2emb_helpers import LINEAR, fit, related
 
 from embgeom import EmbgeomWarning, FinalNorm, InputError, SteeringVector
 
+VECTOR = SteeringVector({1: np.ones(12)}, "toy")
+
 
 def test_transports_by_hand():
     source, target = related(500, 12, 12, noise=0)
@@ -89,16 +91,93 @@ def test_the_dual_inverts_no_rounding(method, few):
     assert np.linalg.norm(carrier.transfer(v, transport="dual")) <= 1.001 * np.linalg.norm(v) / least
 
 
-def test_vectors_that_do_not_fit():
-    carrier = fit(*related())
-    for vectors, options, why in (
+@pytest.mark.parametrize(
+    ("vectors", "options", "why"),
+    [
         (np.ones(5), {}, "width 12"),
         (np.ones((2, 2, 12)), {}, "width 12"),
+        (np.float64(3), {}, "width 12"),
+        (np.ones((0, 12)), {}, "there are no vectors"),
         (np.full(12, np.nan), {}, "NaN"),
+        (np.full(12, 1e31), {}, "beyond 1e"),
+        ("a vector", {}, "no array of real numbers: 'a vector'"),
+        (["1"] * 12, {}, "no array of real numbers"),
+        (np.ones(12) * 1j, {}, "complex"),
+        (np.ma.ones(12), {}, "masked array"),
+        ([[1, 2], [3]], {}, "no array of real numbers"),
+        (None, {}, "no array of real numbers"),
+        ({1: np.ones(12)}, {}, "no array of real numbers"),
         (np.ones(12), {"transport": "broom"}, "'broom' is unknown"),
+        (np.ones(12), {"transport": ""}, "transport = '' is unknown"),
+        (np.ones(12), {"transport": ["dual"]}, "is unknown"),
+        (np.ones(12), {"transport": np.array(["dual", "primal"])}, "is unknown"),
         (np.ones(12), {"blocks": 3}, "for a SteeringVector"),
-    ):
-        with pytest.raises(InputError, match=why):
-            carrier.transfer(vectors, **options)
+        (np.ones(12), {"norm": VECTOR}, "for a SteeringVector"),
+        (np.ones(12), {"norm": "x"}, "norm must be a number, not 'x'"),
+        (np.ones(12), {"norm": np.nan}, "norm = nan"),
+        (np.ones(12), {"threads": "2"}, "threads must be a whole number, not '2'"),
+        (VECTOR, {"norm": "x"}, "norm must be a number, not 'x'"),
+        (VECTOR, {"norm": [1, 2]}, "norm must be a number"),
+        (VECTOR, {"norm": -1}, "norm: -1"),
+        (VECTOR, {"blocks": "3"}, "blocks must be a whole number, not '3'"),
+        (VECTOR, {"blocks": [3]}, r"blocks must be a whole number, not \[3\]"),
+        (VECTOR, {"blocks": -3}, "blocks = -3"),
+        (VECTOR, {"blocks": {1: "3"}}, r"blocks\[1\] must be a whole number, not '3'"),
+        (VECTOR, {"blocks": {"1": 3}}, "a block of the vector in blocks must be a whole number, not '1'"),
+        (VECTOR, {"blocks": {1: None}}, r"blocks\[1\] must be a whole number, not None"),
+        (VECTOR, {"transport": 3}, "transport = 3 is unknown"),
+        (VECTOR, {"threads": 0}, "threads = 0"),
+    ],
+)
+def test_vectors_that_do_not_fit(vectors, options, why):
+    with pytest.raises(InputError, match=why):
+        fit(*related()).transfer(vectors, **options)
+
+
+def test_rows_without_variation():
     with pytest.raises(InputError, match="all source rows are the same"):
         fit(np.ones((30, 4)), np.random.default_rng(0).standard_normal((30, 4)))
+
+
+@pytest.mark.parametrize("method", [*LINEAR, "lle"])
+def test_one_row_is_predicted_as_in_a_stack(method):
+    source, target = related()
+    carrier = fit(source, target, method)
+    both = carrier.predict(source[:2])
+    assert both.shape == (2, 20) and both.dtype == np.float64
+    one = carrier.predict(source[0])
+    assert one.shape == (20,)
+    np.testing.assert_allclose(one, both[0], rtol=1e-6)
+    np.testing.assert_allclose(carrier.predict(source[0].tolist()), one, rtol=1e-6)
+    # With the means: of the mean source row it is the mean target row.
+    np.testing.assert_allclose(carrier.predict(source.astype(float).mean(0)), target.mean(0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (np.ones(1), "width 12"),
+        (np.ones((2, 1)), "width 12"),
+        (np.ones((12, 2)), "width 12"),
+        (1.0, "width 12"),
+        (np.full((2, 12), np.inf), "NaN, infinity"),
+        ("rows", "no array of real numbers"),
+        (np.ones((0, 12)), "there are no vectors"),
+    ],
+)
+def test_rows_that_do_not_fit(rows, why):
+    with pytest.raises(InputError, match=why):
+        fit(*related()).predict(rows)
+
+
+def test_the_norm_is_kept_in_the_provenance():
+    carrier = fit(*related())
+    own = SteeringVector({1: np.full(20, 2.0), 3: np.ones(20), 5: np.ones(20)}, "toy target")
+    assert carrier.transfer(VECTOR).provenance["norm"] is None
+    assert carrier.transfer(VECTOR, norm=np.float32(7)).provenance["norm"] == 7
+    found = carrier.transfer(VECTOR, norm=own).provenance["norm"]
+    assert found["norms_of"] == "toy target" and found["norms"].keys() == {"1"}
+    assert found["norms"]["1"] == pytest.approx(80**0.5)
+    json.dumps(found)
+    with pytest.raises(InputError, match="no direction for block 2"):
+        carrier.transfer(VECTOR, blocks=2, norm=own)

@@ -30,6 +30,8 @@ class Provenance:
         The type in which the file stores it, as the file names it: ``"F32"``, ``"BF16"``, ...
     tied : bool
         Whether the model uses one matrix as input embedding and output (un)embedding.
+    blocks : int or None
+        How many transformer blocks the model has, by its config.json; None where that is not known.
     tokenizer : Path or None
         The file the tokens were read from.
     notes : tuple of str
@@ -42,6 +44,7 @@ class Provenance:
     tensor: str | None = None
     dtype: str | None = None
     tied: bool = False
+    blocks: int | None = None
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
 

@@ -27,7 +27,7 @@ def real_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
         # Extension types such as ml_dtypes.bfloat16 are of kind "V", or are named so.
         if array.dtype.kind not in "buif" and array.dtype.name != "bfloat16":
             raise TypeError(f"{values!r:.40} is of type {array.dtype}")
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=False)
     except (TypeError, ValueError, RuntimeError) as error:
         # RuntimeError and TypeError are what tensors of other libraries raise that NumPy cannot see into.
         raise InputError(f"{name} are no array of real numbers: {error}") from None

@@ -13,7 +13,6 @@ from embgeom._arrays import RowNumbers
 from embgeom._numbers import real_number, whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
 from embgeom._threads import resolve_threads
-from embgeom.emb2emb.arrays import real_array
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap
@@ -22,6 +21,7 @@ from embgeom.emb2emb.pairs import Pairs
 from embgeom.emb2emb.rows import PreparedRows, check_norm
 from embgeom.emb2emb.score import MOST_CANDIDATES, MOST_SCORED, Scores, score
 from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, solve
+from embgeom.emb2emb.weights import checked_weights, normalized
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.final_norm import FinalNorm
@@ -170,7 +170,7 @@ def fit(
         check_norm(norm, side, name)
     team = resolve_threads(threads)
     pairs = Pairs.of(source, target, tokens, team)
-    counts = _checked_weights(weights, len(pairs), options.method)
+    counts = checked_weights(weights, len(pairs), options.method)
     kept, held = pairs.split(options.held_out, options.seed)
     everything = _Side(
         PreparedRows.prepare(pairs.source, pairs.source_rows, source_norm, options.normalize),
@@ -180,7 +180,7 @@ def fit(
     if options.shuffle:
         fitted = fitted.shuffled(options.seed)
     if counts is not None:
-        counts = _normalized(counts[kept])
+        counts = normalized(counts[kept])
     with reporter(progress, "emb2emb") as report:
         carrier = _fit_pairs(fitted, counts, options, team, report)
         if doubt := _undetermined(carrier, source_norm):
@@ -286,27 +286,3 @@ def _drawn(places: RowNumbers, most: int, seed: list[int]) -> RowNumbers:
 def _mean(rows: PreparedRows) -> FloatVector:
     sums: Any = sum(rows.take(piece).sum(axis=0) for piece in rows.pieces())
     return np.asarray(sums / len(rows.rows))
-
-
-def _checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) -> FloatVector | None:
-    if weights is None:
-        return None
-    if method == "lle":
-        raise InputError("method 'lle' fits nothing, so weights have no meaning for it")
-    values = real_array(weights, "weights")
-    if values.shape != (count,):
-        raise InputError(
-            f"weights must be one number for each of the {count} pairs, not of shape {values.shape}"
-        )
-    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
-        raise InputError("weights must be finite, not negative, and not all zero")
-    return values
-
-
-def _normalized(weights: FloatVector) -> FloatVector:
-    """Scale the weights of the pairs that are fitted on to mean 1."""
-    if not weights.any():
-        raise InputError("weights are zero for all pairs that are not held out; weigh more pairs")
-    # The largest first, so that no sum overflows.
-    weights = weights / weights.max()
-    return np.asarray(weights / weights.mean())

@@ -15,10 +15,10 @@ from embgeom._progress import Progress
 from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
+from embgeom.emb2emb.solve import Method, dual
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
-    from embgeom.emb2emb.solve import Method
     from embgeom.embeddings import Embeddings
     from embgeom.final_norm import FinalNorm
     from embgeom.steering import SteeringVector
@@ -102,7 +102,7 @@ class Emb2Emb:
         """Fit a map on the tokens that two models share: on two `Embeddings`, or two arrays of paired rows.
 
         `method` says how; some options are for some methods only, and None stands for their defaults.
-        `embgeom.emb2emb.fitting.fit` documents every option, and what a fit costs.
+        `embgeom.emb2emb.fitting.fit` documents every option, what a fit costs, and when it warns.
 
         Returns
         -------
@@ -114,11 +114,6 @@ class Emb2Emb:
         InputError
             If there are too few shared tokens, an option is out of its range or of no use to the method, or
             a value is not finite.
-
-        Warns
-        -----
-        EmbgeomWarning
-            If least squares is asked for and the tokens do not determine a single map.
         """
         from embgeom.emb2emb.fitting import fit
 
@@ -163,17 +158,32 @@ class Emb2Emb:
                 "transport 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
                 "'logits', or another method"
             )
-        # Directions that the fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) must
-        # not be inverted. They lie far below, what a fit from float32 rows determines far above this share
-        # of the largest.
-        return np.asarray(np.linalg.pinv(self.matrix, rcond=1e-8).T)
+        return dual(self.matrix)
 
     def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> FloatMatrix:
-        """Predict target rows (m, d_t) of tokens from their source rows (m, d_s): the means count."""
-        from embgeom.emb2emb.transport import carry_rows
+        """Predict the target rows of tokens from their source rows; the means count.
 
-        deviations = np.asarray(rows, dtype=np.float64) - self.source_mean
-        return carry_rows(self, deviations, "primal", threads) + self.target_mean
+        Parameters
+        ----------
+        rows : array_like, shape (d_s,) or (m, d_s)
+            Rows of the source, as the map was fitted on them: with the norm folded in, of length 1, where
+            the fit did so.
+        threads : int, optional
+            Threads for ``method="lle"``; every core available to the process by default.
+
+        Returns
+        -------
+        ndarray of float64, shape (d_t,) or (m, d_t)
+            One for each row.
+
+        Raises
+        ------
+        InputError
+            If the width does not fit, or a value is NaN or infinite.
+        """
+        from embgeom.emb2emb.transport import predict_rows
+
+        return predict_rows(self, rows, threads)
 
     @overload
     def transfer(
@@ -219,7 +229,8 @@ class Emb2Emb:
             without inverting A.
         blocks : int or mapping of int to int, optional
             For a `SteeringVector`: the block of the target for the source's only block, or for each of its
-            blocks; the same blocks by default. `embgeom.relative_depth` matches models of other depth.
+            blocks. By default the same ones; between models that are known to differ in depth, those at the
+            same `embgeom.relative_depth`, and of several that go to one block the nearest to it.
         norm : float or SteeringVector, optional
             The norm that results are scaled to; or a target's vector, whose norms are taken block by block.
         threads : int, optional
@@ -234,8 +245,14 @@ class Emb2Emb:
         ------
         InputError
             If a width, a transport or a block does not fit, or a result to be scaled is zero.
+
+        Warns
+        -----
+        EmbgeomWarning
+            If a steering vector is, by the names kept with both, another model's than the map's source.
         """
-        from embgeom.emb2emb.transport import carry_array, carry_vector
+        from embgeom.emb2emb.transport import carry_array
+        from embgeom.emb2emb.vectors import carry_vector
         from embgeom.steering import SteeringVector
 
         if isinstance(vectors, SteeringVector):
@@ -279,5 +296,5 @@ class Emb2Emb:
 
     def __repr__(self) -> str:
         names = self.provenance.get("names", ["source", "target"])
-        source, target = self.widths
-        return f"Emb2Emb({names[0]!r} -> {names[1]!r}, {self.method}, {source} -> {target})"
+        widths = " -> ".join(map(str, self.widths))
+        return f"Emb2Emb({names[0]!r} -> {names[1]!r}, {self.method}, {widths})"

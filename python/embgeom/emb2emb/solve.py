@@ -142,6 +142,16 @@ def low_rank(moments: Moments, ridge: float | None, rank: int | None) -> Solutio
     return Solution(full.matrix @ kept @ kept.T, full.facts | {"rank": kept.shape[1]})
 
 
+def dual(matrix: FloatMatrix) -> FloatMatrix:
+    """Return the pseudo-inverse of a map's matrix, transposed: of the same shape.
+
+    Directions that a fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) are not
+    inverted.
+    """
+    # They lie far below, what a fit from float32 rows determines far above this share of the largest.
+    return np.asarray(np.linalg.pinv(matrix, rcond=1e-8).T)
+
+
 def _filtered(moments: Moments, filters: FloatVector) -> FloatMatrix:
     _, vectors = moments.spectrum
     return np.asarray((vectors * filters) @ (vectors.T @ moments.xy))

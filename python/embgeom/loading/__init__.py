@@ -5,7 +5,7 @@ The files, in the order of the flow:
     model.py            load(): the steps below in order
     source.py           whose files: a path, a bundled example, a repository
     folder.py hub.py    where the model's files are: a folder, a Hugging Face repository
-    config.py           what config.json says: vocabulary, width, ties
+    config.py           what config.json says: vocabulary, width, depth, ties
     tokens.py           the tokenizer's files -> what each token is written as and spells
     checkpoint.py       which files hold the tensors: one, or shards with an index
     tensor_names.py     which tensor is asked for

@@ -1,4 +1,4 @@
-"""What a model's config.json says about its vocabulary, its width and its ties."""
+"""What a model's config.json says about its vocabulary, its width, its depth and its ties."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from embgeom.loading.folder import Source, read_json
 _NESTED = ("text_config", "language_config", "llm_config")
 # The width of the embedding comes first: some models project it to another hidden size.
 _WIDTH = ("word_embed_proj_dim", "embedding_size", "hidden_size", "n_embd", "d_model", "n_embed", "dim")
+_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 # Transformers ties a model whose config says nothing, except these, whose own default is not to.
 # fmt: off
 _UNTIED_BY_DEFAULT = frozenset({
@@ -34,11 +35,14 @@ class ModelConfig:
         How many columns.
     tied : bool or None
         Whether one matrix is both input embedding and output matrix.
+    blocks : int or None
+        How many transformer blocks; None also for an encoder and a decoder, which have a number each.
     """
 
     vocab_size: int | None = None
     width: int | None = None
     tied: bool | None = None
+    blocks: int | None = None
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
@@ -81,7 +85,8 @@ class ModelConfig:
         tied = merged.get("tie_word_embeddings")
         if not isinstance(tied, bool):
             tied = False if str(merged.get("model_type")) in _UNTIED_BY_DEFAULT else None
-        return cls(_positive(merged, "vocab_size"), _positive(merged, *_WIDTH), tied)
+        blocks = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_BLOCKS)
+        return cls(_positive(merged, "vocab_size"), _positive(merged, *_WIDTH), tied, blocks)
 
 
 def _positive(config: Mapping[str, Any], *keys: str) -> int | None:

@@ -149,6 +149,7 @@ def _load_model(
         tensor=choice.name,
         dtype=held_in.dtype(choice.name),
         tied=choice.tied,
+        blocks=config.blocks,
         tokenizer=table.file,
         notes=choice.notes + _disagreements(shape, config),
     )

@@ -1,0 +1,71 @@
+"""Carrying steering vectors over a map."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from embgeom._numbers import real_number
+from embgeom.emb2emb.models import depths, doubt
+from embgeom.emb2emb.places import places
+from embgeom.emb2emb.transport import carry_array, default_transport
+from embgeom.errors import EmbgeomWarning
+from embgeom.steering import SteeringVector
+
+if TYPE_CHECKING:
+    from embgeom.emb2emb.map import Emb2Emb, Transport
+
+
+def carry_vector(
+    carrier: Emb2Emb,
+    vector: SteeringVector,
+    transport: Transport | None,
+    blocks: Mapping[int, int] | int | None,
+    norm: float | SteeringVector | None,
+    threads: int | None,
+) -> SteeringVector:
+    """Carry a steering vector; see `Emb2Emb.transfer`.
+
+    Raises
+    ------
+    InputError
+        If the width or a block does not fit, or a result to be scaled is zero.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If the vector is another model's than the map takes vectors of.
+    """
+    moved = places(vector, blocks, depths(carrier.provenance))
+    stack = np.stack([vector.directions[block] for block in moved])
+    carried = carry_array(carrier, stack, transport, None, threads)
+    length = norm if norm is None or isinstance(norm, SteeringVector) else real_number(norm, "norm")
+    names = carrier.provenance.get("names", ["source", "target"])
+    result = SteeringVector(
+        dict(zip(moved.values(), carried, strict=True)),
+        model=names[1],
+        provenance={
+            "carried_from": {"model": vector.model, "provenance": vector.provenance},
+            "transport": default_transport(carrier) if transport is None else transport,
+            "blocks": {str(old): new for old, new in moved.items()},
+            "norm": _described(length, moved.values()),
+            "map": carrier.provenance,
+        },
+    )
+    if length is not None:
+        result = result.with_norm(length)
+    if unlike := doubt(vector, carrier.provenance):
+        # Of the user's call of `Emb2Emb.transfer`.
+        warnings.warn(unlike, EmbgeomWarning, stacklevel=3)
+    return result
+
+
+def _described(norm: float | SteeringVector | None, blocks: Iterable[int]) -> Any:
+    """Return the norm that was asked for, ready for JSON: of a vector, its model and the norms taken."""
+    if not isinstance(norm, SteeringVector):
+        return norm
+    taken = norm.at(blocks).norms
+    return {"norms_of": norm.model, "norms": {str(block): length for block, length in taken.items()}}
