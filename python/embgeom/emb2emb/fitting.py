@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import RowNumbers
-from embgeom._numbers import real_number, whole_number
+from embgeom._numbers import whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
 from embgeom._threads import resolve_threads
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
-from embgeom.emb2emb.neighbors import NeighborMap
+from embgeom.emb2emb.neighbors import NeighborMap, check_reg
 from embgeom.emb2emb.options import Options
 from embgeom.emb2emb.pairs import Pairs
 from embgeom.emb2emb.rows import PreparedRows, check_norm
@@ -257,8 +257,7 @@ def _neighbor_map(rows: _Side, moments: Moments, options: Options) -> NeighborMa
         np.concatenate([(side.take(piece) - mean).astype(np.float32) for piece in side.pieces()])
         for side, mean in ((rows.source, moments.x_mean), (rows.target, moments.y_mean))
     ]
-    k = whole_number(options.k, "k", 1, len(sides[0]), f": there are {len(sides[0])} tokens to fit on")
-    return NeighborMap(sides[0], sides[1], k, real_number(options.reg, "reg"))
+    return NeighborMap(sides[0], sides[1], whole_number(options.k, "k", 1), check_reg(options.reg))
 
 
 def _score(carrier: Emb2Emb, scored: _Side, fitted: _Side, options: Options, threads: int) -> Scores | None:

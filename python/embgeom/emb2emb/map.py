@@ -268,6 +268,8 @@ class Emb2Emb:
         ------
         OutputError
             If the file cannot be written, or its name does not end in ``.safetensors``.
+        InputError
+            If the provenance was changed to what is not ready for JSON.
         """
         from embgeom.emb2emb.saving import save
 
@@ -282,17 +284,14 @@ class Emb2Emb:
         LoadError
             If the file cannot be read, is no map, or its parts do not fit each other.
         """
-        from embgeom.emb2emb.saving import load
+        from embgeom.emb2emb.reading import load
 
         return load(path)
 
     def summary(self) -> str:
         """Return a few lines: what was fitted on what, and the scores beside those of shuffled pairs."""
-        lines = [repr(self)]
-        for name, scores in (("held out", self.scores), ("shuffled pairs", self.shuffled)):
-            if scores is not None:
-                lines.append(f"  {name}: {scores.line()}")
-        return "\n".join(lines)
+        both = (("held out", self.scores), ("shuffled pairs", self.shuffled))
+        return "\n".join([repr(self), *(f"  {name}: {s.line()}" for name, s in both if s is not None)])
 
     def __repr__(self) -> str:
         names = self.provenance.get("names", ["source", "target"])

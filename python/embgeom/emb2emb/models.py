@@ -17,7 +17,7 @@ Facts = Mapping[str, Any]
 def depths(provenance: Facts) -> tuple[int | None, int | None]:
     """Return how many blocks the source and the target of a map have, None where it is not known."""
     source, target = (_origin(provenance, side).get("blocks") for side in ("source", "target"))
-    return source if isinstance(source, int) else None, target if isinstance(target, int) else None
+    return _count(source), _count(target)
 
 
 def doubt(vector: SteeringVector, provenance: Facts) -> str | None:
@@ -53,6 +53,11 @@ def _origin(provenance: Facts, side: str) -> Facts:
     described = provenance.get(side)
     origin = described.get("provenance") if isinstance(described, dict) else None
     return origin if isinstance(origin, dict) else {}
+
+
+def _count(blocks: Any) -> int | None:
+    known = isinstance(blocks, int) and not isinstance(blocks, bool) and blocks > 0
+    return blocks if known else None
 
 
 def _names_of_side(provenance: Facts, side: str) -> list[str]:

@@ -8,10 +8,22 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix
+from embgeom._numbers import real_number, whole_number
+from embgeom.errors import InputError
 from embgeom.knn import knn
 from embgeom.lle import lle
 
 _BATCH = 256
+# Where neighbors are more than columns, only the regularization makes their weights determined.
+_LEAST_REG = 1e-12
+
+
+def check_reg(reg: object) -> float:
+    """Return the regularization as a float, or say what it may be."""
+    number = real_number(reg, "reg")
+    if not _LEAST_REG <= number < np.inf:
+        raise InputError(f"reg = {number} must be {_LEAST_REG:g} at least and finite")
+    return number
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +42,25 @@ class NeighborMap:
         How many neighbors.
     reg : float
         The regularization of `embgeom.lle`.
+
+    Raises
+    ------
+    InputError
+        If `k` or `reg` is out of its range, or fewer than k source rows are not zero.
     """
 
     source: FloatMatrix
     target: FloatMatrix
     k: int
     reg: float
+
+    def __post_init__(self) -> None:
+        count = len(self.source)
+        whole_number(self.k, "k", 1, count, f": there are {count} tokens to fit on")
+        check_reg(self.reg)
+        # A direction has no cosine with a row of zeros, which is nobody's neighbor.
+        if (alive := int(np.count_nonzero(self.source.any(axis=1)))) < self.k:
+            raise InputError(f"k = {self.k}, but only {alive} source rows are not zero; take fewer neighbors")
 
     def carry(self, vectors: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
         """Carry vectors (m, d_s) over, to (m, d_t) float64; a vector of zeros stays one."""

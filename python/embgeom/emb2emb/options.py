@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom.emb2emb.neighbors import check_reg
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import InputError
 
@@ -20,8 +21,6 @@ _USERS: dict[str, tuple[str, ...]] = {
     "reg": ("lle",),
 }
 _DEFAULTS: dict[str, Any] = {"scaled": True, "k": 20, "reg": 1e-3}
-# Where neighbors are more than columns, only the regularization makes their weights determined.
-LEAST_REG = 1e-12
 
 
 @dataclass(frozen=True)
@@ -55,11 +54,11 @@ class Options:
             chosen,
             center=_flag(chosen.center, "center"),
             normalize=_flag(chosen.normalize, "normalize"),
-            ridge=None if chosen.ridge is None else _positive(chosen.ridge, "ridge"),
+            ridge=None if chosen.ridge is None else _checked_ridge(chosen.ridge),
             rank=None if chosen.rank is None else whole_number(chosen.rank, "rank", 1),
             scaled=None if chosen.scaled is None else _flag(chosen.scaled, "scaled"),
             k=None if chosen.k is None else whole_number(chosen.k, "k", 1),
-            reg=None if chosen.reg is None else _positive(chosen.reg, "reg", LEAST_REG),
+            reg=None if chosen.reg is None else check_reg(chosen.reg),
             held_out=real_number(chosen.held_out, "held_out"),
             shuffle=_flag(chosen.shuffle, "shuffle"),
             seed=check_seed(chosen.seed),
@@ -86,10 +85,8 @@ def _flag(value: object, name: str) -> bool:
     return bool(value)
 
 
-def _positive(value: object, name: str, least: float = 0.0) -> float:
-    number = real_number(value, name)
-    if not (number > 0 and least <= number < np.inf):
-        bound = f"be {least:g} at least" if least else "be above 0"
-        hint = "; method='least_squares' fits without one" if name == "ridge" else ""
-        raise InputError(f"{name} = {number} must {bound} and finite{hint}")
-    return number
+def _checked_ridge(value: object) -> float:
+    ridge = real_number(value, "ridge")
+    if not 0 < ridge < np.inf:
+        raise InputError(f"ridge = {ridge} must be above 0 and finite; method='least_squares' has none")
+    return ridge

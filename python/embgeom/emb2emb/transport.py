@@ -34,6 +34,8 @@ def carry_array(
     carried = carry_rows(carrier, np.atleast_2d(array), transport, threads)
     if norm is not None:
         carried = _scaled(carried, norm)
+    if not (np.abs(carried) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{carrier!r} carries the vectors to numbers beyond float32; scale them down")
     return carried.reshape(*array.shape[:-1], -1).astype(np.float32)
 
 
@@ -74,7 +76,9 @@ def carry_rows(
     if transport == "primal" and carrier.neighbors is not None:
         return carrier.neighbors.carry(vectors, team)
     matrices = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
-    return np.asarray(vectors @ getattr(carrier, matrices[transport]))
+    # What is too large is told of by its user, not by NumPy's warnings.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(vectors @ getattr(carrier, matrices[transport]))
 
 
 def _scaled(carried: npt.NDArray[np.float64], norm: float) -> npt.NDArray[np.float64]:
