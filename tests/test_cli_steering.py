@@ -27,8 +27,16 @@ def folder(tmp_path_factory):
     return folder
 
 
+def status(*arguments):
+    """Run the command, and return its exit status."""
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stopped:
+        return stopped.code
+
+
 def run(*arguments):
-    assert main([str(argument) for argument in arguments]) == 0
+    assert status(*arguments) == 0
 
 
 def transfer(folder, output, *options):
@@ -53,6 +61,35 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
     assert carrier.provenance["source"]["which"] == carrier.provenance["target"]["which"] == "output"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ((), {}),
+        (("--method", "lle", "-k", "5"), {"k": 5}),
+        (("--rank", "7", "--ridge", "0.1"), {"rank": 7, "ridge": 0.1}),
+        (("--method", "procrustes", "--no-scale"), {"scaled": False}),
+    ],
+)
+def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, arguments, given):
+    # A method refuses options of other methods, so none may be passed on that the user did not give.
+    passed = {}
+
+    def fit(*models, **options):
+        passed.update(options)
+        raise embgeom.InputError("enough")
+
+    monkeypatch.setattr(embgeom.Emb2Emb, "fit", fit)
+    assert status("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", *arguments) == 2
+    assert {name: passed[name] for name in passed.keys() & {"k", "rank", "ridge", "scaled", "reg"}} == given
+
+
+def test_a_turning_map_does_not_scale(tmp_path):
+    options = ("--method", "procrustes", "--no-scale", "-o", tmp_path / "m.safetensors", "--quiet")
+    run("fit", "example:small", "example:large", *options)
+    matrix = embgeom.Emb2Emb.load(tmp_path / "m.safetensors").matrix
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-9)
+
+
 def test_vectors_are_those_of_the_library(folder):
     vector = embgeom.SteeringVector.load(folder / "small.safetensors")
     model, tokenizer = embgeom.steering.load_language_model("example:small")
@@ -70,7 +107,18 @@ def test_transfer(folder, tmp_path, capsys):
     assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
     assert set(embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks) == {0, 1, 2, 3}
-    assert "carried by" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "carried by" in out and "block 1 to 2, 3 to 5\n" in out
+
+
+def test_transfer_of_one_block(folder, tmp_path, capsys):
+    embgeom.SteeringVector.load(folder / "small.safetensors").at(1).save(tmp_path / "one.safetensors")
+    given = ("--map", folder / "map.safetensors", "--blocks", "2", "-o", tmp_path / "v.gguf")
+    run("transfer", tmp_path / "one.safetensors", *given)
+    assert embgeom.SteeringVector.load(tmp_path / "v.gguf").blocks == (2,)
+    assert "block 1 to 2\n" in capsys.readouterr().out
+    assert status("transfer", folder / "small.safetensors", *given) == 2
+    assert "has 4" in capsys.readouterr().err
 
 
 def test_steer_shows_both_texts(folder, capsys):
@@ -114,19 +162,8 @@ def test_evaluate_answers(folder, tmp_path, capsys):
         (("fit", "example:small", "example:large", "-o", "map.npz"), "safetensors"),
         (("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"), "map.safetensors"),
         (("transfer", "{}/small.safetensors", "--map", "{}/map.safetensors", "-o", "v.gguf"), "block 0"),
-        (
-            (
-                "transfer",
-                "{}/small.safetensors",
-                "--map",
-                "{}/map.safetensors",
-                "-o",
-                "v.pt",
-                "--blocks",
-                "1-2",
-            ),
-            "FROM:TO",
-        ),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1-2"), "FROM:TO"),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1:2,1:3"), "twice"),
         (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"), "128"),
         (("steer", "example:huge", "--vector", "{}/small.safetensors", "--prompt", "A"), "huge"),
         (("evaluate", "example:small", "--vector", "{}/small.safetensors"), "--more"),
@@ -135,7 +172,7 @@ def test_evaluate_answers(folder, tmp_path, capsys):
 )
 def test_what_cannot_be_done_is_said_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, why):
     monkeypatch.chdir(tmp_path)
-    assert main([argument.replace("{}", str(folder)) for argument in arguments]) == 2
+    assert status(*(argument.replace("{}", str(folder)) for argument in arguments)) == 2
     err = capsys.readouterr().err
-    assert err.startswith("embgeom: ") and why in err and len(err.strip().splitlines()) == 1
+    assert err.startswith("embgeom") and why in err and len(err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

@@ -45,9 +45,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
         normalize=options.normalize,
         source_norm=norms[0],
         target_norm=norms[1],
-        ridge=options.ridge,
-        rank=options.rank,
-        k=options.k,
+        **_method_options(options),
         held_out=options.held_out,
         shuffle=options.shuffle,
         seed=options.seed,
@@ -63,6 +61,13 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     tokens = carrier.provenance["tokens"]
     title = f"{carrier!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
     show([titled_table(title, ("", ">R2", ">cosine", ">retrieval@1", ">@10"), rows)])
+
+
+def _method_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that some methods use, where they are given: a method refuses those of others."""
+    given = {"ridge": options.ridge, "rank": options.rank, "k": options.k}
+    found = {name: value for name, value in given.items() if value is not None}
+    return found | ({"scaled": False} if options.no_scale else {})
 
 
 def train_vector(options: argparse.Namespace, progress: bool) -> None:
@@ -107,15 +112,14 @@ def transfer(options: argparse.Namespace) -> None:
     carried = carrier.transfer(
         SteeringVector.load(options.vector),
         transport=options.transport,
-        blocks=None if options.blocks is None else _block_map(options.blocks),
+        blocks=options.blocks,
         norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
         threads=options.threads,
     )
     carried.save(options.output)
-    print(
-        f"{carried!r}, carried by {carrier!r} ({carried.provenance['transport']}), "
-        f"written to {options.output}"
-    )
+    places = ", ".join(f"{old} to {new}" for old, new in carried.provenance["blocks"].items())
+    print(f"{carried!r}, written to {options.output}")
+    print(f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}")
 
 
 def steer(options: argparse.Namespace, show: Show) -> None:
@@ -218,15 +222,3 @@ def _place(read: str) -> int:
         return int(read)
     except ValueError:
         raise InputError(f"--read {read} is none of last, mean, answer, and no number such as -2") from None
-
-
-def _block_map(text: str) -> dict[int, int]:
-    """Read ``3:5,4:6``."""
-    try:
-        pairs = [(int(old), int(new)) for old, new in (part.split(":") for part in text.split(","))]
-        found = dict(pairs)
-    except ValueError:
-        raise InputError(f"--blocks {text} is not FROM:TO,..., such as 3:5,4:6") from None
-    if len(found) != len(pairs):
-        raise InputError(f"--blocks {text} names a block of the vector twice")
-    return found

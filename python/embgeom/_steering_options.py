@@ -23,10 +23,22 @@ def add_fit_options(command: Any) -> None:
         "--fold-norm", action="store_true", help="fold each model's final norm into its unembedding"
     )
     command.add_argument(
-        "--ridge", type=float, metavar="S", help="strength relative to the mean eigenvalue (default: by GCV)"
+        "--ridge",
+        type=float,
+        metavar="S",
+        help="strength of a ridge or low_rank map, relative to the mean eigenvalue (default: by generalised "
+        "cross-validation)",
     )
-    command.add_argument("--rank", type=int, metavar="R", help="rank of a low_rank map")
-    command.add_argument("-k", type=int, default=20, help="neighbors of an lle map (default: 20)")
+    command.add_argument(
+        "--rank",
+        type=int,
+        metavar="R",
+        help="rank of a low_rank map (default: as many directions as keep 95%% of the fitted variance)",
+    )
+    command.add_argument(
+        "--no-scale", action="store_true", help="only turn: a procrustes map that does not scale, too"
+    )
+    command.add_argument("-k", type=int, help="neighbors of an lle map (default: 20)")
     command.add_argument(
         "--held-out",
         type=float,
@@ -78,8 +90,11 @@ def add_transfer_options(command: Any) -> None:
     )
     command.add_argument(
         "--blocks",
+        type=_block_map,
         metavar="FROM:TO,...",
-        help="which block goes to which block of the target, such as 3:5,4:6 (default: the same ones)",
+        help="which block goes to which block of the target, such as 3:5,4:6; or the target's block alone, "
+        "for a vector of one block (default: the same relative depth where the models' depths differ and "
+        "are known, otherwise the same blocks)",
     )
     command.add_argument("--norm", type=float, help="scale each direction to this norm")
     command.add_argument("--norm-of", metavar="FILE", help="... or to the norms of this vector of the target")
@@ -143,6 +158,22 @@ def _add_batch(command: Any) -> None:
     command.add_argument(
         "--batch-size", type=int, metavar="N", default=8, help="texts in one forward pass (default: 8)"
     )
+
+
+def _block_map(text: str) -> int | dict[int, int]:
+    """Read ``3:5,4:6``, or ``5`` alone."""
+    try:
+        if ":" not in text:
+            return int(text)
+        pairs = [(int(old), int(new)) for old, new in (part.split(":") for part in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither FROM:TO,..., such as 3:5,4:6, nor one block"
+        ) from None
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} names a block of the vector twice")
+    return found
 
 
 def _numbers(text: str) -> list[int]:
