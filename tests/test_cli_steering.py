@@ -1,6 +1,7 @@
 """The commands that fit a map, train, carry, steer and evaluate, as a user types them one by one."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -124,8 +125,110 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
 def test_steer_shows_both_texts(folder, capsys):
     options = ("--prompt", "One day, Tom", "--prompt", "The dog was", "--max-new-tokens", "6", "--scale", "2")
     run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "3", *options)
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert out.count("unsteered") == 2 and out.count("steered, scale 2") == 2 and "One day, Tom" in out
+    # What transformers has to say of how it is called is nothing that a user could change.
+    assert err == ""
+
+
+def test_steer_at_several_scales(folder, capsys):
+    options = ("--prompt", "Tom walked home. He was", "--max-new-tokens", "4", "--scale", "-6", "0", "6")
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "2", *options)
+    rows = dict(re.findall(r"(unsteered|steered, scale \S+)\s+(.*)", capsys.readouterr().out))
+    assert list(rows) == ["unsteered", "steered, scale -6", "steered, scale 0", "steered, scale 6"]
+    assert rows["unsteered"] == rows["steered, scale 0"] != rows["steered, scale -6"]
+    assert rows["steered, scale 6"] not in (rows["unsteered"], rows["steered, scale -6"])
+
+
+@pytest.mark.parametrize("command", ["steer", "evaluate", "train-vector"])
+def test_transformers_is_quiet_while_the_model_runs_and_as_before_after_it(
+    command, folder, monkeypatch, capsys
+):
+    from transformers.utils import logging
+
+    monkeypatch.setattr(embgeom.SteeringVector, "apply", warn := Warns())
+    monkeypatch.setattr(embgeom.SteeringVector, "train", warn)
+    before = logging.get_verbosity()
+    assert status(*commands(folder)[command]) == 2
+    assert capsys.readouterr().err == "embgeom: enough\n" and warn.level == logging.ERROR
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    assert status(*commands(folder)[command]) == 2
+    assert warn.level == before == logging.get_verbosity()
+
+
+class Warns:
+    """Stands for a method of a vector; notes how much transformers may say by then."""
+
+    def __call__(self, *arguments, **options):
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        raise embgeom.InputError("enough")
+
+
+def commands(folder):
+    """A command line for each command that runs a model."""
+    vector, output = ("--vector", folder / "small.safetensors"), ("-o", folder / "v.pt")
+    return {
+        "train-vector": ("train-vector", "example:small", "--pairs", folder / "pairs.json", *output),
+        "steer": ("steer", "example:small", *vector, "--prompt", "Tom"),
+        "evaluate": (
+            "evaluate", "example:small", *vector, "--random", "2", "--prompts", folder / "prompts.txt",
+            "--more", " happy", "--less", " sad",
+        ),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["steer", "evaluate", "train-vector"])
+def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
+    import torch
+
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(embgeom.SteeringVector, "apply", Warns())
+    monkeypatch.setattr(embgeom.SteeringVector, "train", Warns())
+    assert status(*commands(folder)[command], "--threads", "1") == 2
+    assert seen == [1, torch.get_num_threads()]
+    assert status(*commands(folder)[command], "--threads", "0") == 2
+    assert "threads = 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "why"),
+    [
+        ("steer", "--seed", "-1", "-1 must be 0 at least"),
+        ("steer", "--batch-size", "0", "0 must be 1 at least"),
+        ("steer", "--max-new-tokens", "0", "0 must be 1 at least"),
+        ("steer", "--max-new-tokens", "many", "'many' is no whole number"),
+        ("steer", "--temperature", "-1", "-1 must be 0 at least"),
+        ("steer", "--temperature", "nan", "nan is not finite"),
+        ("steer", "--scale", "nan", "nan is not finite"),
+        ("steer", "--scale", "big", "'big' is no number"),
+        ("steer", "--blocks", "-1", "counted from 0"),
+        ("evaluate", "--scale", "inf", "inf is not finite"),
+        ("evaluate", "--seed", "-1", "-1 must be 0 at least"),
+        ("evaluate", "--random", "-1", "-1 must be 0 at least"),
+        ("evaluate", "--batch-size", "0", "0 must be 1 at least"),
+        ("train-vector", "--batch-size", "-2", "-2 must be 1 at least"),
+        ("train-vector", "--read", "1", "'1' is none of last"),
+        ("train-vector", "--read", "first", "'first' is none of last"),
+    ],
+)
+def test_values_are_checked_before_the_model_is_loaded(
+    command, option, value, why, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    assert status(*commands(folder)[command], option, value) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom") and why in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("prompt", "why"), [("", "0 tokens"), ("so " * 600, "tokens and 40 new ones")])
+def test_prompts_that_no_model_can_go_on_from(prompt, why, folder, capsys):
+    vector = ("--vector", folder / "small.safetensors")
+    assert status("steer", "example:small", *vector, "--prompt", "Tom", "--prompt", prompt) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "prompt 1" in err and why in err and err.count("\n") == 1
 
 
 def test_evaluate(folder, tmp_path, capsys):

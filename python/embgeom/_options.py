@@ -105,6 +105,11 @@ def _add_evaluate(command: Any) -> None:
     steering.add_evaluate_options(command)
 
 
+def _add_sweep(command: Any) -> None:
+    _add_language_model(command)
+    steering.add_sweep_options(command)
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "demo": ("What do the two models that come with embgeom share? Takes some seconds.", _add_demo),
     "compare": ("What do the token embeddings of two models share?", _add_compare),
@@ -115,6 +120,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "transfer": ("Carry a steering vector over a map.", steering.add_transfer_options),
     "steer": ("What does a model write without and with a steering vector?", _add_steer),
     "evaluate": ("Does a steering vector steer? Beside random and other controls.", _add_evaluate),
+    "sweep": ("At which block and scale does a steering vector steer best?", _add_sweep),
 }
 
 

@@ -1,23 +1,24 @@
-"""What the commands that fit maps and steer do."""
+"""What the commands that fit a map, and make, carry and apply steering vectors do."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embgeom.errors import InputError, LoadError
+from embgeom import _steering_files as files
+from embgeom._running import running
+from embgeom.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from embgeom.emb2emb import FinalNorm
     from embgeom.embeddings import Embeddings
-    from embgeom.evaluation import Score
 
 Load = Callable[[argparse.Namespace, str], "Embeddings"]
 Show = Callable[[Sequence["RenderableType"]], None]
+Say = Callable[[str], None]
 
 
 def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> None:
@@ -28,6 +29,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     from embgeom.report import titled_table
 
     check_path(options.output)
+    files.check_kept([options.output], [options.model_a, options.model_b])
     models = load(options, "_a"), load(options, "_b")
     norms: list[FinalNorm | None] = [None, None]
     if options.fold_norm:
@@ -70,42 +72,42 @@ def _method_options(options: argparse.Namespace) -> dict[str, Any]:
     return found | ({"scaled": False} if options.no_scale else {})
 
 
-def train_vector(options: argparse.Namespace, progress: bool) -> None:
+def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
     """Train a vector on pairs of texts, and write it."""
-    from embgeom.steering import SteeringVector, load_language_model
+    from embgeom.steering import SteeringVector
     from embgeom.steering.files import check_vector_path
-    from embgeom.steering.pairs import read_pairs
 
     check_vector_path(options.output)
+    files.check_kept([options.output], [options.pairs])
     if options.output.endswith(".gguf") and (options.blocks is None or 0 in options.blocks):
         raise InputError("a .gguf has no place for block 0: name others by --blocks, or take .safetensors")
-    pairs = read_pairs(options.pairs)
-    read = options.read if options.read in ("last", "mean", "answer") else _place(options.read)
-    loaded = load_language_model(options.model, revision=options.revision, local_files_only=options.offline)
-    vector = SteeringVector.train(
-        loaded.model,
-        loaded.tokenizer,
-        pairs,
-        blocks=options.blocks,
-        method=options.method,
-        read=read,
-        batch_size=options.batch_size,
-        normalize=options.normalize,
-        name=options.model,
-        progress=progress,
-    )
+    pairs = files.pairs(options.pairs)
+    with running(options) as (model, tokenizer):
+        vector = SteeringVector.train(
+            model,
+            tokenizer,
+            pairs,
+            blocks=options.blocks,
+            method=options.method,
+            read=options.read,
+            batch_size=options.batch_size,
+            normalize=options.normalize,
+            name=options.model,
+            progress=progress,
+        )
     vector.save(options.output)
-    print(f"{vector!r}, from {len(pairs)} pairs, written to {options.output}")
-    print("norms by block: " + ", ".join(f"{block}: {norm:.3g}" for block, norm in vector.norms.items()))
+    norms = ", ".join(f"{block}: {norm:.3g}" for block, norm in vector.norms.items())
+    say(f"{vector!r}, from {len(pairs)} pairs, written to {options.output}\nnorms by block: {norms}")
 
 
-def transfer(options: argparse.Namespace) -> None:
+def transfer(options: argparse.Namespace, say: Say) -> None:
     """Carry a vector over a map, and write it."""
     from embgeom.emb2emb import Emb2Emb
     from embgeom.steering import SteeringVector
     from embgeom.steering.files import check_vector_path
 
     check_vector_path(options.output)
+    files.check_kept([options.output], [options.map])
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
     carrier = Emb2Emb.load(options.map)
@@ -118,107 +120,39 @@ def transfer(options: argparse.Namespace) -> None:
     )
     carried.save(options.output)
     places = ", ".join(f"{old} to {new}" for old, new in carried.provenance["blocks"].items())
-    print(f"{carried!r}, written to {options.output}")
-    print(f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}")
+    say(
+        f"{carried!r}, written to {options.output}\n"
+        f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}"
+    )
 
 
-def steer(options: argparse.Namespace, show: Show) -> None:
-    """Show what a model writes without and with a vector."""
+def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
+    """Show what a model writes without and with a vector, at each of some scales."""
+    from embgeom._progress import reporter
     from embgeom.evaluation import TextScore
     from embgeom.report import titled_table
-    from embgeom.steering import SteeringVector, load_language_model
+    from embgeom.steering import SteeringVector
 
     vector = SteeringVector.load(options.vector)
-    model, tokenizer = load_language_model(
-        options.model, revision=options.revision, local_files_only=options.offline
-    )
     writer = TextScore(
         len, max_new_tokens=options.max_new_tokens, temperature=options.temperature, chat=options.chat
     )
+    scales = {f"steered, scale {scale:g}": scale for scale in options.scale}
+    with running(options) as (model, tokenizer), reporter(progress, "steer") as report:
+        # A vector that does not fit the model is told before the first text is written.
+        vector.apply(model, blocks=options.blocks).remove()
 
-    def texts() -> list[str]:
-        return writer.texts(
-            model, tokenizer, options.prompt, batch_size=options.batch_size, seed=options.seed
-        )
+        def texts() -> list[str]:
+            return writer.texts(
+                model, tokenizer, options.prompt, batch_size=options.batch_size, seed=options.seed
+            )
 
-    unsteered = texts()
-    with vector.apply(model, options.scale, blocks=options.blocks, positions=options.positions):
-        steered = texts()
-    for prompt, before, after in zip(options.prompt, unsteered, steered, strict=True):
-        rows = (("unsteered", before), (f"steered, scale {options.scale:g}", after))
+        written = {"unsteered": texts()}
+        for done, (name, scale) in enumerate(scales.items(), start=1):
+            if report:
+                report("texts", done, len(scales) + 1)
+            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions):
+                written[name] = texts()
+    for place, prompt in enumerate(options.prompt):
+        rows = [(name, texts[place]) for name, texts in written.items()]
         show([titled_table(prompt, ("", "goes on"), rows)])
-
-
-def evaluate(options: argparse.Namespace, show: Show, progress: bool) -> None:
-    """Show the effect of a vector beside its controls."""
-    from embgeom._writing import check_file_writable
-    from embgeom.evaluation import evaluate as measure
-    from embgeom.steering import SteeringVector, load_language_model
-
-    for file in (options.output, options.figure):
-        if file is not None:
-            check_file_writable(file)
-    score, samples = _score(options)
-    vector = SteeringVector.load(options.vector)
-    own = None if options.own is None else SteeringVector.load(options.own)
-    shuffled = [SteeringVector.load(file) for file in options.shuffled]
-    neutral = None if options.neutral is None else _lines(options.neutral)
-    model, tokenizer = load_language_model(
-        options.model, revision=options.revision, local_files_only=options.offline
-    )
-    found = measure(
-        model,
-        tokenizer,
-        vector,
-        score,
-        samples,
-        scale=options.scale,
-        blocks=options.blocks,
-        own=own,
-        random=options.random,
-        shuffled=shuffled or None,
-        neutral=neutral,
-        positions=options.positions,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        progress=progress,
-    )
-    show(found.table())
-    if options.output is not None:
-        found.save(options.output)
-    if options.figure is not None:
-        found.figure(options.figure)
-
-
-def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
-    """Return what is scored and on what, from one of two sets of options."""
-    from embgeom.evaluation import AnswerProbability, WordShift
-    from embgeom.loading.folder import parse_json, read_bytes
-
-    words = (options.prompts, options.more, options.less)
-    if options.items is not None:
-        if any(value is not None for value in words):
-            raise InputError("give --items, or --prompts with --more and --less, not both")
-        items = parse_json(read_bytes(Path(options.items)), options.items)
-        if not isinstance(items, list):
-            raise LoadError(f"{options.items} holds a JSON {type(items).__name__}, not a list of items")
-        return AnswerProbability(chat=options.chat), items
-    if any(value is None for value in words):
-        raise InputError("give --prompts with --more and --less, or --items")
-    return WordShift(options.more, options.less, whole=True, chat=options.chat), _lines(options.prompts)
-
-
-def _lines(path: str) -> list[str]:
-    from embgeom.loading.folder import read_lines
-
-    lines = [line for line in read_lines(Path(path)) if line.strip()]
-    if not lines:
-        raise InputError(f"{path} holds no text; write one in each line")
-    return lines
-
-
-def _place(read: str) -> int:
-    try:
-        return int(read)
-    except ValueError:
-        raise InputError(f"--read {read} is none of last, mean, answer, and no number such as -2") from None

@@ -6,9 +6,11 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from embgeom import _evaluation_commands as evaluation
 from embgeom import _steering_commands as steering
 from embgeom._options import USAGE_ERROR, build_parser
 from embgeom.errors import EmbgeomError, InputError, OutputError
@@ -35,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "inspect": _inspect,
             "neighbors": _neighbors,
             "fit": lambda options: steering.fit(options, _load, _show, _wants_progress(options)),
-            "train-vector": lambda options: steering.train_vector(options, _wants_progress(options)),
-            "transfer": steering.transfer,
-            "steer": lambda options: steering.steer(options, _show),
-            "evaluate": lambda options: steering.evaluate(options, _show, _wants_progress(options)),
+            "train-vector": lambda options: steering.train_vector(options, _say, _wants_progress(options)),
+            "transfer": lambda options: steering.transfer(options, _say),
+            "steer": lambda options: steering.steer(options, _show, _wants_progress(options)),
+            "evaluate": lambda options: evaluation.evaluate(options, _show, _wants_progress(options)),
+            "sweep": lambda options: evaluation.sweep(options, _show, _wants_progress(options)),
         }
     )
     options = parser.parse_args(arguments)
@@ -144,15 +147,26 @@ def _row_number(text: str) -> int:
 def _show(tables: Sequence[Any]) -> None:
     from embgeom.report import as_text
 
-    try:
-        if sys.stdout.isatty():
-            from rich.console import Console
+    if not sys.stdout.isatty():
+        _say(as_text(tables))
+        return
+    from rich.console import Console
 
-            Console(highlight=False).print(*tables, sep="\n")
-        else:
-            text = as_text(tables)
-            # Lines are drawn with a character that only Unicode has.
-            print(text if sys.stdout.encoding.lower().startswith("utf") else text.replace("─", "-"))
+    with _standard_output():
+        Console(highlight=False).print(*tables, sep="\n")
+
+
+def _say(text: str) -> None:
+    with _standard_output():
+        # Lines are drawn with a character that only Unicode has.
+        print(text if sys.stdout.encoding.lower().startswith("utf") else text.replace("─", "-"))
+
+
+@contextmanager
+def _standard_output() -> Iterator[None]:
+    """Tell in one line that standard output takes nothing more, unless its reader has gone."""
+    try:
+        yield
         sys.stdout.flush()
     except OSError as error:
         # What is left in the buffer would fail once more at exit.
