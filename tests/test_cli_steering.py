@@ -1,13 +1,12 @@
-"""The commands that fit a map, train, carry, steer and evaluate, as a user types them one by one."""
+"""The commands that fit a map, and make, carry and apply vectors, as a user types them one by one."""
 
-import json
 import re
 
 import numpy as np
 import pytest
+from cli_helpers import commands, fill, run, status
 
 import embgeom
-from embgeom.cli import main
 from embgeom.examples import moods
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -15,29 +14,7 @@ pytest.importorskip("transformers", reason="transformers is not installed")
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A folder with a map, pairs, and vectors of both bundled models."""
-    folder = tmp_path_factory.mktemp("steering")
-    pairs = [{"positive": good, "negative": bad} for good, bad in moods.pairs()]
-    (folder / "pairs.json").write_text(json.dumps(pairs))
-    (folder / "prompts.txt").write_text("\n".join(moods.prompts()[:4]))
-    (folder / "neutral.txt").write_text("\n".join(moods.neutral_texts()[:2]))
-    run("fit", "example:small", "example:large", "-o", folder / "map.safetensors", "--quiet")
-    for model in ("small", "large"):
-        output = folder / f"{model}.safetensors"
-        run("train-vector", f"example:{model}", "--pairs", folder / "pairs.json", "-o", output, "--quiet")
-    return folder
-
-
-def status(*arguments):
-    """Run the command, and return its exit status."""
-    try:
-        return main([str(argument) for argument in arguments])
-    except SystemExit as stopped:
-        return stopped.code
-
-
-def run(*arguments):
-    assert status(*arguments) == 0
+    return fill(tmp_path_factory.mktemp("steering"))
 
 
 def transfer(folder, output, *options):
@@ -107,9 +84,10 @@ def test_transfer(folder, tmp_path, capsys):
     assert carried.blocks == (2, 5) and carried.width == 192
     assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
-    assert set(embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks) == {0, 1, 2, 3}
+    # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
+    assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks == (1, 2, 4, 5)
     out = capsys.readouterr().out
-    assert "carried by" in out and "block 1 to 2, 3 to 5\n" in out
+    assert "carried by" in out and "block 1 to 2, 3 to 5\n" in out and "block 0 to 1, 1 to 2, 2 to 4," in out
 
 
 def test_transfer_of_one_block(folder, tmp_path, capsys):
@@ -166,19 +144,6 @@ class Warns:
         raise embgeom.InputError("enough")
 
 
-def commands(folder):
-    """A command line for each command that runs a model."""
-    vector, output = ("--vector", folder / "small.safetensors"), ("-o", folder / "v.pt")
-    return {
-        "train-vector": ("train-vector", "example:small", "--pairs", folder / "pairs.json", *output),
-        "steer": ("steer", "example:small", *vector, "--prompt", "Tom"),
-        "evaluate": (
-            "evaluate", "example:small", *vector, "--random", "2", "--prompts", folder / "prompts.txt",
-            "--more", " happy", "--less", " sad",
-        ),
-    }  # fmt: skip
-
-
 @pytest.mark.parametrize("command", ["steer", "evaluate", "train-vector"])
 def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
     import torch
@@ -231,32 +196,30 @@ def test_prompts_that_no_model_can_go_on_from(prompt, why, folder, capsys):
     assert out == "" and "prompt 1" in err and why in err and err.count("\n") == 1
 
 
-def test_evaluate(folder, tmp_path, capsys):
-    run(
-        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--blocks", "5",
-        "--random", "3",
-        "--prompts", folder / "prompts.txt", "--more", " happy", " glad", "--less", " sad",
-        "--neutral", folder / "neutral.txt", "--own", folder / "large.safetensors",
-        "-o", tmp_path / "e.json", "--figure", tmp_path / "e.svg", "--quiet",
-    )  # fmt: skip
-    assert "own" in capsys.readouterr().out
-    found = json.loads((tmp_path / "e.json").read_text())
-    facts = found["facts"]["log-ratio"]
-    # The vector in question is the own one.
-    assert facts["share_of_own"] == pytest.approx(1) and facts["effect"] > 0
-    assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
-
-
-def test_evaluate_answers(folder, tmp_path, capsys):
-    item = {
-        "question": "Is the sky blue?\n (A) Yes\n (B) No",
-        "answer_matching_behavior": "(A)",
-        "answer_not_matching_behavior": "(B)",
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("train-vector", "pairs.json"),
+        ("transfer", "map.safetensors"),
+        ("evaluate", "prompts.json"),
+        ("fit", "model.safetensors"),
+    ],
+)
+def test_what_is_read_is_not_written_over(command, output, folder, tmp_path, capsys):
+    # By another name for the same file.
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "prompts.json").write_text("One day\nThe dog was")
+    lines = commands(folder) | {
+        "train-vector": ("train-vector", "example:small", "--pairs", folder / "pairs.json"),
+        "transfer": ("transfer", folder / "small.safetensors", "--map", folder / "map.safetensors"),
+        "fit": ("fit", folder / "model.safetensors", "example:large"),
     }
-    (tmp_path / "items.json").write_text(json.dumps([item, item]))
-    vector = folder / "small.safetensors"
-    run("evaluate", "example:small", "--vector", vector, "--items", tmp_path / "items.json", "--random", "2")
-    assert "probability" in capsys.readouterr().out
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    asked = [folder / "prompts.json" if str(a).endswith("prompts.txt") else a for a in lines[command]]
+    assert status(*asked, "-o", tmp_path / "link" / output) == 2
+    err = capsys.readouterr().err
+    assert output in err and len(err.strip().splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 
 @pytest.mark.parametrize(
@@ -264,7 +227,19 @@ def test_evaluate_answers(folder, tmp_path, capsys):
     [
         (("fit", "example:small", "example:large", "-o", "map.npz"), "safetensors"),
         (("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"), "map.safetensors"),
-        (("transfer", "{}/small.safetensors", "--map", "{}/map.safetensors", "-o", "v.gguf"), "block 0"),
+        (
+            [
+                "transfer",
+                "{}/small.safetensors",
+                "--map",
+                "{}/map.safetensors",
+                "-o",
+                "v.gguf",
+                "--blocks",
+                "0:0",
+            ],
+            "block 0",
+        ),
         (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1-2"), "FROM:TO"),
         (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1:2,1:3"), "twice"),
         (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"), "128"),

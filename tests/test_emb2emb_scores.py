@@ -67,9 +67,9 @@ def test_most_tokens_that_are_scored(monkeypatch):
     monkeypatch.setattr(fitting, "MOST_SCORED", 30)
     monkeypatch.setattr(fitting, "MOST_CANDIDATES", 100)
     seen = []
-    whole = fitting.Emb2Emb.predict
+    whole = Emb2Emb.predict
     monkeypatch.setattr(
-        fitting.Emb2Emb, "predict", lambda self, rows, **options: (seen.append(rows), whole(self, rows))[1]
+        Emb2Emb, "predict", lambda self, rows, **options: (seen.append(rows), whole(self, rows))[1]
     )
     source, target = related(600)
     carrier = Emb2Emb.fit(source, target, held_out=0.5)

@@ -118,7 +118,7 @@ def test_the_dual_inverts_no_rounding(method, few):
         (np.ones(12), {"threads": "2"}, "threads must be a whole number, not '2'"),
         (VECTOR, {"norm": "x"}, "norm must be a number, not 'x'"),
         (VECTOR, {"norm": [1, 2]}, "norm must be a number"),
-        (VECTOR, {"norm": -1}, "norm: -1"),
+        (VECTOR, {"norm": -1}, "norm = -1"),
         (VECTOR, {"blocks": "3"}, "blocks must be a whole number, not '3'"),
         (VECTOR, {"blocks": [3]}, r"blocks must be a whole number, not \[3\]"),
         (VECTOR, {"blocks": -3}, "blocks = -3"),

@@ -68,12 +68,12 @@ def check_results(output: str | None, figure: str | None) -> None:
     Raises
     ------
     InputError
-        If both are one file, no format of figures is named, or matplotlib is missing.
+        If both are one file, or matplotlib is missing.
     OutputError
-        If a file cannot be written, or `output` does not end in ``.json``.
+        If a file cannot be written, `output` does not end in ``.json``, or `figure` in no format of figures.
     """
+    from embgeom._figures import check_figure_path
     from embgeom._writing import check_file_writable
-    from embgeom.evaluation.figures import _new_figure
 
     if output is not None and figure is not None and _same(output, figure):
         raise InputError(f"-o {output} and --figure {figure} are the same file; name two")
@@ -82,8 +82,7 @@ def check_results(output: str | None, figure: str | None) -> None:
             raise OutputError(f"-o {output} does not end in {RESULT_SUFFIX}, the format of what is written")
         check_file_writable(output)
     if figure is not None:
-        _new_figure(figure)
-        check_file_writable(figure)
+        check_figure_path(figure)
 
 
 def check_kept(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:

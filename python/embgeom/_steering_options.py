@@ -6,8 +6,8 @@ from typing import Any, get_args
 
 from embgeom._option_values import (
     alternatives,
-    blocks,
     block_map,
+    blocks,
     factors,
     finite,
     not_negative,
@@ -161,8 +161,8 @@ def add_sweep_options(command: Any) -> None:
         "--blocks",
         metavar="B,...",
         type=alternatives,
-        help="blocks to try, counted from 0: 1,2,3 one after the other, 2+3 both together (default: each that "
-        "the vector has); a vector of one block may be tried at others",
+        help="blocks to try, counted from 0: 1,2,3 one after the other, 2+3 both together (default: each "
+        "that the vector has); a vector of one block may be tried at others",
     )
     command.add_argument(
         "--scales",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,6 @@ from embgeom._arrays import RowNumbers
 from embgeom._numbers import whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
 from embgeom._threads import resolve_threads
-from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap, check_reg
 from embgeom.emb2emb.options import Options
@@ -25,6 +24,9 @@ from embgeom.emb2emb.weights import checked_weights, normalized
 from embgeom.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.final_norm import FinalNorm
+
+if TYPE_CHECKING:
+    from embgeom.emb2emb.map import Emb2Emb
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +66,7 @@ def fit(
     threads: int | None = None,
     progress: Progress = False,
 ) -> Emb2Emb:
-    """Fit a map on the tokens that two models share; `embgeom.Emb2Emb.fit` is this function.
+    """Fit a map on the tokens that two models share.
 
     Parameters
     ----------
@@ -184,8 +186,7 @@ def fit(
     with reporter(progress, "emb2emb") as report:
         carrier = _fit_pairs(fitted, counts, options, team, report)
         if doubt := _undetermined(carrier, source_norm):
-            # Of the user's call of `Emb2Emb.fit`.
-            warnings.warn(doubt, EmbgeomWarning, stacklevel=3)
+            warnings.warn(doubt, EmbgeomWarning, stacklevel=2)
         scores = _score(carrier, scored, fitted, options, team)
         control = None
         if scores is not None and not options.shuffle:
@@ -211,6 +212,9 @@ def _fit_pairs(
     rows: _Side, weights: FloatVector | None, options: Options, threads: int, report: ProgressCallable | None
 ) -> Emb2Emb:
     """Fit on these pairs, all of them."""
+    # Not at the head: the class takes its method `fit` from this module.
+    from embgeom.emb2emb.map import Emb2Emb
+
     moments = gather(
         rows.source, rows.target, weights=weights, center=options.center, threads=threads, progress=report
     )

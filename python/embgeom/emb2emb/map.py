@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import Progress
+from embgeom.emb2emb import fitting
 from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
@@ -19,8 +19,6 @@ from embgeom.emb2emb.solve import Method, dual
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
-    from embgeom.embeddings import Embeddings
-    from embgeom.final_norm import FinalNorm
     from embgeom.steering import SteeringVector
 
 Transport = Literal["primal", "dual", "logits"]
@@ -75,69 +73,7 @@ class Emb2Emb:
     shuffled: Scores | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def fit(
-        cls,
-        source: Embeddings | npt.ArrayLike,
-        target: Embeddings | npt.ArrayLike,
-        *,
-        method: Method = "low_rank",
-        tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
-        center: bool = True,
-        normalize: bool = False,
-        weights: npt.ArrayLike | None = None,
-        source_norm: FinalNorm | None = None,
-        target_norm: FinalNorm | None = None,
-        ridge: float | None = None,
-        rank: int | None = None,
-        scaled: bool | None = None,
-        k: int | None = None,
-        reg: float | None = None,
-        held_out: float = 0.1,
-        shuffle: bool = False,
-        seed: int = 0,
-        threads: int | None = None,
-        progress: Progress = False,
-    ) -> Emb2Emb:
-        """Fit a map on the tokens that two models share: on two `Embeddings`, or two arrays of paired rows.
-
-        `method` says how; some options are for some methods only, and None stands for their defaults.
-        `embgeom.emb2emb.fitting.fit` documents every option, what a fit costs, and when it warns.
-
-        Returns
-        -------
-        Emb2Emb
-            The map, with its scores.
-
-        Raises
-        ------
-        InputError
-            If there are too few shared tokens, an option is out of its range or of no use to the method, or
-            a value is not finite.
-        """
-        from embgeom.emb2emb.fitting import fit
-
-        return fit(
-            source,
-            target,
-            method=method,
-            tokens=tokens,
-            center=center,
-            normalize=normalize,
-            weights=weights,
-            source_norm=source_norm,
-            target_norm=target_norm,
-            ridge=ridge,
-            rank=rank,
-            scaled=scaled,
-            k=k,
-            reg=reg,
-            held_out=held_out,
-            shuffle=shuffle,
-            seed=seed,
-            threads=threads,
-            progress=progress,
-        )
+    fit = staticmethod(fitting.fit)
 
     @property
     def widths(self) -> tuple[int, int]:

@@ -58,12 +58,12 @@ def load(path: str | PathLike[str]) -> Emb2Emb:
 
 def _about(metadata: dict[str, str], path: str | PathLike[str]) -> dict[str, Any]:
     """Return what the file says beside its tensors, with a method that is known."""
-    if metadata.get("format") != FORMAT:
+    if FORMAT not in metadata:
         raise LoadError(
-            f"{path} is no map of this version of embgeom: its format is {metadata.get('format')!r:.80}, "
+            f"{path} is no map of this version of embgeom: its metadata has {sorted(metadata)!r:.80}, "
             f"not {FORMAT!r}"
         )
-    about = json.loads(metadata["about"], parse_constant=_finite, parse_float=_finite)
+    about = json.loads(metadata[FORMAT], parse_constant=_finite, parse_float=_finite)
     if not isinstance(about, dict):
         raise ValueError(f"what it says of itself is a {type(about).__name__}")
     if not isinstance(about["method"], str) or about["method"] not in get_args(Method):

@@ -51,7 +51,8 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     if carrier.neighbors is not None:
         about |= {"k": carrier.neighbors.k, "reg": carrier.neighbors.reg}
     try:
-        metadata = {"format": FORMAT, "about": json.dumps(about, allow_nan=False)}
+        # The library writes several entries in an order that differs from run to run, so there is one.
+        metadata = {FORMAT: json.dumps(about, allow_nan=False)}
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the provenance of the map cannot be written: {error}; it is a dict of strings, finite numbers, "

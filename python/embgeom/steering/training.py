@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,9 @@ from embgeom.steering.language_model import describe_model, model_name
 from embgeom.steering.pairs import check_pairs
 from embgeom.steering.passes import in_batches, inference, longest_text
 from embgeom.steering.reading import Read, Text, check_read, mean_states, tokenize
-from embgeom.steering.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from embgeom.steering.vector import SteeringVector
 
 Method = Literal["mean", "pca"]
 
@@ -130,6 +132,9 @@ def train(
     directions, measured = gather.directions()
     if normalize:
         directions = _unit(directions, numbers)
+    # Not at the head: the class takes its method `train` from this module.
+    from embgeom.steering.vector import SteeringVector
+
     return SteeringVector(
         {block: direction.astype(np.float32) for block, direction in zip(numbers, directions, strict=True)},
         name or model_name(model),

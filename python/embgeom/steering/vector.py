@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
 from embgeom._numbers import real_number
-from embgeom._progress import Progress
 from embgeom.errors import InputError
+from embgeom.steering import hooks, training, words
 from embgeom.steering.blocks import block_numbers
 from embgeom.steering.directions import Direction, checked, chosen
-
-if TYPE_CHECKING:
-    from embgeom.embeddings import Embeddings
-    from embgeom.steering.hooks import Handle
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -111,89 +107,9 @@ class SteeringVector:
         norms = {str(block): length for block, length in wanted.items()}
         return replace(self, directions=scaled, provenance={**self.provenance, "scaled_to_norms": norms})
 
-    @classmethod
-    def train(
-        cls,
-        model: Any,
-        tokenizer: Any,
-        pairs: Iterable[Sequence[str]],
-        *,
-        blocks: int | Iterable[int] | None = None,
-        method: Literal["mean", "pca"] = "mean",
-        read: Literal["last", "mean", "answer"] | int = "last",
-        batch_size: int = 8,
-        normalize: bool = False,
-        add_special_tokens: bool = True,
-        name: str | None = None,
-        block_list: Any = None,
-        progress: Progress = False,
-    ) -> SteeringVector:
-        """Make a vector from pairs of texts that differ in what is to be steered.
-
-        `blocks`, `read` and `method` say which blocks are read, at which tokens, and how the differences make
-        a direction; `embgeom.steering.training.train` documents every option.
-        """
-        from embgeom.steering.training import train
-
-        return train(
-            model,
-            tokenizer,
-            pairs,
-            blocks=blocks,
-            method=method,
-            read=read,
-            batch_size=batch_size,
-            normalize=normalize,
-            add_special_tokens=add_special_tokens,
-            name=name,
-            block_list=block_list,
-            progress=progress,
-        )
-
-    @classmethod
-    def from_words(
-        cls,
-        unembedding: Embeddings | str | PathLike[str],
-        positive: Sequence[str],
-        negative: Sequence[str] = (),
-        *,
-        blocks: int | Iterable[int],
-        name: str | None = None,
-    ) -> SteeringVector:
-        """Make a vector from single words: the mean of their rows in the unembedding, without a forward pass.
-
-        `embgeom.steering.words.from_words` documents every option.
-        """
-        from embgeom.steering.words import from_words
-
-        return from_words(unembedding, positive, negative, blocks=blocks, name=name)
-
-    def apply(
-        self,
-        model: Any,
-        scale: float | Mapping[int, float] = 1.0,
-        *,
-        blocks: int | Iterable[int] | None = None,
-        positions: Any = "all",
-        generated: bool = True,
-        block_list: Any = None,
-    ) -> Handle:
-        """Add the vector to a model's residual stream, until the handle is removed.
-
-        ``with vector.apply(model, 2.0): model.generate(...)``, or ``handle = vector.apply(model)`` and, in
-        the end, ``handle.remove()``. `embgeom.steering.hooks.apply` documents every option.
-        """
-        from embgeom.steering.hooks import apply
-
-        return apply(
-            self,
-            model,
-            scale,
-            blocks=blocks,
-            positions=positions,
-            generated=generated,
-            block_list=block_list,
-        )
+    train = staticmethod(training.train)
+    from_words = staticmethod(words.from_words)
+    apply = hooks.apply
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the vector as one file, whole or not at all; a file that exists is replaced.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from os import PathLike
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,9 @@ from embgeom._record import versions
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.steering.blocks import block_numbers
-from embgeom.steering.vector import SteeringVector
+
+if TYPE_CHECKING:
+    from embgeom.steering.vector import SteeringVector
 
 
 def from_words(
@@ -59,6 +62,9 @@ def from_words(
     >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], blocks=3)
     SteeringVector('example:large', blocks 3, width 192)
     """
+    # Not at the head: the class takes its method `from_words` from this module.
+    from embgeom.steering.vector import SteeringVector
+
     numbers = block_numbers(blocks)
     words = {"positive": _listed(positive, "positive"), "negative": _listed(negative, "negative")}
     if not words["positive"]:
