@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import socket
+import sys
 
 import pytest
 from real_data import EXAMPLES
@@ -13,6 +14,7 @@ import embgeom
 from embgeom import examples
 from embgeom.cli import main
 from embgeom.demo import WORDS, demonstrate
+from embgeom.demo_steering import carried_vector
 from embgeom.report import as_text
 
 
@@ -89,6 +91,14 @@ def test_a_damaged_installation_is_told(tmp_path, monkeypatch, capsys):
 
 def test_threads_change_nothing(text):
     assert as_text(demonstrate(threads=1)) == text
+
+
+@pytest.mark.parametrize("package", ["torch", "transformers"])
+def test_without_what_runs_models_the_last_part_says_what_to_install(package, monkeypatch):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    monkeypatch.setitem(sys.modules, package, None)
+    part = " ".join(as_text(list(carried_vector(None, None, None))).split())
+    assert part.startswith("5.") and part.endswith(f'needs {package}: pip install "embgeom[steer]"')
 
 
 def test_options_that_do_not_belong_to_it(capsys):

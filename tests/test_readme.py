@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import shlex
 
@@ -21,28 +23,52 @@ def blocks():
 
 
 def shown():
-    """Each command on an example, as (arguments, the output shown under it)."""
+    """Each command on the examples, as arguments -> the output shown under it, "" where none is.
+
+    The output stands in the same block as the last of its commands, or where there is prose between, in
+    the next one.
+    """
     found = {}
     texts = blocks()
     for text, following in zip(texts, [*texts[1:], ""], strict=True):
-        command = re.match(r"(?:pip install \. && )?embgeom (.*)", text)
-        # Commands that read the user's own files have nothing to read here.
-        if command and (command[1] == "demo" or "example:" in command[1]) and "--pairs" not in command[1]:
-            # The output stands in the same block, or where there is prose between, in the next one.
-            found[command[1]] = text.partition("\n")[2].strip("\n") or following
+        lines = re.findall(r"^(?:pip install \. && )?embgeom (.*)", text, re.MULTILINE)
+        commands = [line for line in lines if line == "demo" or "example:" in line or "transfer" in line]
+        found |= dict.fromkeys(commands, "")
+        if commands:
+            found[commands[-1]] = text.split(commands[-1])[1].strip("\n") or following
     return found
 
 
 def test_the_first_command_is_the_demonstration():
     assert blocks()[0] == "pip install . && embgeom demo"
-    assert next(iter(shown())) == "demo" and len(shown()) == 4
+    assert next(iter(shown())) == "demo" and len(shown()) == 9
 
 
-@pytest.mark.parametrize("command", shown())
-def test_outputs_are_real(command, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(shlex.split(command)) == 0
-    assert differences(capsys.readouterr().out, shown()[command]) == []
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """What each command prints, run in the README's order in one folder: some read what others wrote."""
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("readme"))
+        for command in shown():
+            stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+            with contextlib.redirect_stdout(stream):
+                assert main(shlex.split(command)) == 0
+            stream.seek(0)
+            found[command] = stream.read()
+    return found
+
+
+@pytest.mark.parametrize("command", [command for command, output in shown().items() if output])
+def test_outputs_are_real(command, printed):
+    assert differences(printed[command], shown()[command]) == []
+
+
+def test_the_python_lines_on_steering_write_what_the_command_does(printed, capsys):
+    code = next(block for block in blocks() if block.startswith("import embgeom") and "Emb2Emb" in block)
+    exec(code, {})
+    steered = next(text for command, text in printed.items() if command.startswith("steer"))
+    assert "very sad." in capsys.readouterr().out and "very sad." in steered
 
 
 def test_a_wrong_number_would_be_seen():

@@ -10,7 +10,9 @@ from rich.padding import Padding
 from rich.text import Text
 
 from embgeom import examples
+from embgeom._optional import need
 from embgeom.embeddings import Embeddings
+from embgeom.errors import InputError
 from embgeom.examples import moods
 from embgeom.report import titled_table
 
@@ -40,19 +42,17 @@ def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) ->
     """
     yield Text("5. Does a direction that steers one model steer the other?", style="bold")
     try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError:
-        yield Padding(
-            Text('This part runs the models, so it needs torch: pip install "embgeom[steer]".'), (0, 0, 1, 1)
-        )
+        for package in ("torch", "transformers"):
+            need(package, "This part runs the models, so it")
+    except InputError as error:
+        yield Padding(Text(str(error)), (0, 0, 1, 1))
         return
     yield Padding(
         Text(
             "The difference between 60 happy and 60 sad texts inside the small model, carried over by a "
-            "linear "
-            "map that was fitted on the two unembeddings' shared tokens, and added to what the large model "
-            "computes. Measured: log-probability of happy words less that of sad ones, after new prompts."
+            "linear map that was fitted on the two unembeddings' shared tokens, and added to what the "
+            "large model computes. Measured: log-probability of happy words less that of sad ones, after "
+            "new prompts."
         ),
         (0, 0, 0, 1),
     )
