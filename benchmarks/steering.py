@@ -4,10 +4,10 @@
     python benchmarks/steering.py --models DIR           also stories260k <-> tinystories-656k from there
     python benchmarks/steering.py --quick --output DIR   a few prompts, to see that everything works
 
-A happy-minus-sad vector is trained on pairs of texts (`embgeom.examples.moods`) in the source, carried over,
-and added to the target at the norm of the target's own vector. The score is the log-probability of happy
-words less that of sad ones after other beginnings. Writes steering.json and steering.md into the output
-folder.
+A happy-minus-sad vector is trained on pairs of texts (`embgeom.examples.moods`) in the source, read at their
+last token or over all of them, carried over, and added to the target at the norm of the target's own vector,
+which is read in the same way. The score is the log-probability of happy words less that of sad ones after
+other beginnings. Writes steering.json and steering.md into the output folder.
 """
 
 from __future__ import annotations
@@ -18,20 +18,19 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
+from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
 from others.problem import Size
 from others.record import new_record, write_whole
+from steered.side import QUICK, Extent, Side
 from steered.table import markdown
 
 import embgeom
 from embgeom import Emb2Emb, EmbgeomWarning, SteeringVector
-from embgeom.evaluation import Evaluation, WordShift, evaluate
-from embgeom.examples import moods
-from embgeom.vocabulary import space_side
+from embgeom.evaluation import Evaluation, evaluate
 
 FOREIGN = ("stories260k", "tinystories-656k")
 # The default of the library.
@@ -39,110 +38,7 @@ METHOD = "low_rank"
 METHODS = ("least_squares", "ridge", "procrustes", "low_rank", "lle")
 TRANSPORTS = ("primal", "dual", "logits")
 LAYERS = ("relative depth", "strongest source")
-MOST_KL = 0.5
-
-
-@dataclass(frozen=True)
-class Extent:
-    """How many prompts, neutral texts, random vectors, shuffled maps, and scales to choose from."""
-
-    prompts: int = 60
-    neutral: int = 10
-    random: int = 20
-    shuffled: int = 3
-    scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
-
-
-QUICK = Extent(prompts=6, neutral=2, random=2, shuffled=1, scales=(4.0,))
-
-
-@dataclass(frozen=True)
-class Side:
-    """A model with what an evaluation needs of it."""
-
-    folder: Path
-    name: str
-    extent: Extent
-
-    @cached_property
-    def model(self) -> Any:
-        import torch
-        from transformers import AutoModelForCausalLM
-
-        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.folder)
-
-    @cached_property
-    def unembedding(self) -> embgeom.Embeddings:
-        return embgeom.load(self.folder, "output")
-
-    @cached_property
-    def vector(self) -> SteeringVector:
-        pairs = [(happy + self.end, sad + self.end) for happy, sad in moods.pairs()]
-        return SteeringVector.train(self.model, self.tokenizer, pairs, name=self.name, batch_size=32)
-
-    @property
-    def depth(self) -> int:
-        return len(self.vector.blocks)
-
-    @cached_property
-    def end(self) -> str:
-        """The space behind a text where the vocabulary writes it there, not before the next word."""
-        return " " if space_side(self.unembedding) == "behind" else ""
-
-    @cached_property
-    def prompts(self) -> list[str]:
-        return [prompt + self.end for prompt in moods.prompts()][:: 60 // self.extent.prompts]
-
-    @property
-    def neutral(self) -> list[str]:
-        return moods.neutral_texts()[: self.extent.neutral]
-
-    def score(self) -> WordShift:
-        words = moods.HAPPY, moods.SAD
-        if self.end:
-            words = tuple(tuple(word.strip() + " " for word in side) for side in words)  # type: ignore[assignment]
-        return WordShift(*words, whole=True)
-
-    @cached_property
-    def strongest(self) -> int:
-        """The block at which the model's own vector does most to the model itself, at equal price."""
-        effects = {block: self.effect(block, self.scale(block)) for block in self.vector.blocks}
-        return max(effects, key=lambda block: effects[block])
-
-    def effect(self, block: int, scale: float) -> float:
-        found = evaluate(
-            self.model, self.tokenizer, self.vector, self.score(), self.prompts,
-            scale=scale, blocks=block, random=0, batch_size=64,
-        )  # fmt: skip
-        return found.carried.effect.mean
-
-    @cache  # noqa: B019
-    def scale(self, block: int) -> float:
-        """Return the strongest scale at which the own vector still costs little; effects are not seen."""
-        prices = {scale: self.price(block, scale) for scale in self.extent.scales}
-        affordable = [scale for scale, price in prices.items() if price <= MOST_KL]
-        return max(affordable, default=self.extent.scales[0])
-
-    def price(self, block: int, scale: float) -> float:
-        found = evaluate(
-            self.model,
-            self.tokenizer,
-            self.vector,
-            self.score(),
-            self.prompts[:1],
-            scale=scale,
-            blocks=block,
-            random=0,
-            neutral=self.neutral,
-            batch_size=64,
-        )
-        return found.carried.price.kl  # type: ignore[union-attr]
+READS = ("last", "mean")
 
 
 def routes() -> Iterator[tuple[str, str]]:
@@ -212,7 +108,8 @@ def run(target: Side, vector: SteeringVector, block: int, **controls: Any) -> Ev
 def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
     """Return everything about one direction; routes by maps of so many seeds."""
     begin = time.monotonic()
-    entry: dict[str, Any] = {"source": source.name, "target": target.name, "blocks": [], "routes": []}
+    entry: dict[str, Any] = {"source": source.name, "target": target.name, "read": target.read}
+    entry |= {"blocks": [], "routes": []}
     carrier = fitted(source, target, METHOD, 0)
     entry["tokens"] = carrier.provenance["tokens"]
     entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
@@ -256,7 +153,7 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
                         "kl": found.carried.price.kl,  # type: ignore[union-attr]
                     }
                 )
-        done = f"{source.name} -> {target.name}: {method}, {transport}"
+        done = f"{source.name} -> {target.name}, read {target.read}: {method}, {transport}"
         print(f"[{time.monotonic() - begin:5.0f} s] {done}", file=sys.stderr, flush=True)
     return entry
 
@@ -277,14 +174,14 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     extent = QUICK if options.quick else Extent()
-    pairs = [tuple(Side(folder, f"example:{folder.name}", extent) for folder in embgeom.examples.pair())]
+    pairs = [{f"example:{folder.name}": folder for folder in embgeom.examples.pair()}]
     if options.models:
-        pairs.append(tuple(Side(options.models / name, name, extent) for name in FOREIGN))
+        pairs.append({name: options.models / name for name in FOREIGN})
     record = new_record(Size(0, 0, 0, options.quick))
     kept = ("date", "processor", "cores", "versions", "python", "quick")
     record = {key: record[key] for key in kept if key in record} | {"directions": []}
-    for one, other in pairs:
-        for source, target in ((one, other), (other, one)):
+    for pair, read in product(pairs, READS):
+        for source, target in permutations(Side(folder, name, extent, read) for name, folder in pair.items()):
             record["directions"].append(measure(source, target, options.seeds))
             write_whole(options.output / "steering.json", json.dumps(record, indent=1) + "\n")
             write_whole(options.output / "steering.md", markdown(record))

@@ -104,7 +104,8 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
     done = run("steering.py", tmp_path, "--quick", "--seeds", "1")
     assert done.returncode == 0, done.stderr
     directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
-    assert [(len(entry["blocks"]), len(entry["routes"])) for entry in directions] == [(12, 120), (8, 80)]
+    assert [entry["read"] for entry in directions] == ["last", "last", "mean", "mean"]
+    assert [(len(entry["blocks"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
     assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
         ("least_squares", "primal"),
         ("low_rank", "dual"),
@@ -112,7 +113,10 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
         ("lle", "primal"),
     }
     page = (tmp_path / "steering.md").read_text(encoding="utf-8")
-    assert "its numbers mean nothing" in page and "## example:large -> example:small" in page
+    assert (
+        "its numbers mean nothing" in page
+        and "## example:large -> example:small, read over all tokens" in page
+    )
 
 
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):

@@ -7,6 +7,7 @@ from collections import defaultdict
 from typing import Any
 
 Entry = dict[str, Any]
+READS = {"last": "at the last token", "mean": "over all tokens"}
 QUICK = "**A quick run: it shows that everything works; its numbers mean nothing.**"
 
 
@@ -22,16 +23,19 @@ def markdown(record: Entry) -> str:
         "deviation of vectors of that norm, *shuffled* the range of vectors carried by maps that were "
         "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Blocks are "
         "counted from 0. *Layers* says which block of the source is carried: the one at the same relative "
-        "depth, or the one where the source's own vector does most to the source. There is no share of an "
-        "own effect that is not told from none or goes the wrong way.",
+        "depth, or the one where the source's own vector does most to the source. Vectors are read at the "
+        "last token of each text, or as the mean over all of its tokens, the own ones as those that are "
+        "carried. There is no share of an own effect that is not told from none or goes the wrong way.",
         *(["", QUICK] if record["quick"] else []),
     ]
     for entry in record["directions"]:
-        lines += ["", f"## {entry['source']} -> {entry['target']}", "", *_about(entry), "", *_controls(entry)]
-    compared = [entry for entry in record["directions"] if entry["routes"]]
-    if compared:
-        lines += ["", "## Routes, summed up", "", *_summary(compared)]
-        lines += ["", "## Every route", "", *_routes(compared)]
+        title = f"## {entry['source']} -> {entry['target']}, read {READS[entry['read']]}"
+        lines += ["", title, "", *_about(entry), "", *_controls(entry)]
+    for read, name in READS.items():
+        compared = [entry for entry in record["directions"] if entry["routes"] and entry["read"] == read]
+        if compared:
+            lines += ["", f"## Routes, summed up: read {name}", "", *_summary(compared)]
+            lines += ["", f"## Every route: read {name}", "", *_routes(compared)]
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,122 @@
+"""A model of the comparison, with its own vector, prompts, and the scale at which vectors are applied."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import embgeom
+from embgeom import SteeringVector
+from embgeom.evaluation import WordShift, evaluate
+from embgeom.examples import moods
+from embgeom.vocabulary import space_side
+
+MOST_KL = 0.5
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How many prompts, neutral texts, random vectors, shuffled maps, and scales to choose from."""
+
+    prompts: int = 60
+    neutral: int = 10
+    random: int = 20
+    shuffled: int = 3
+    scales: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+QUICK = Extent(prompts=6, neutral=2, random=2, shuffled=1, scales=(4.0,))
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model with what an evaluation needs of it."""
+
+    folder: Path
+    name: str
+    extent: Extent
+    read: Literal["last", "mean"]
+
+    @cached_property
+    def model(self) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_pretrained(self.folder, dtype=torch.float32).eval()
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(self.folder)
+
+    @cached_property
+    def unembedding(self) -> embgeom.Embeddings:
+        return embgeom.load(self.folder, "output")
+
+    @cached_property
+    def vector(self) -> SteeringVector:
+        pairs = [(happy + self.end, sad + self.end) for happy, sad in moods.pairs()]
+        return SteeringVector.train(
+            self.model, self.tokenizer, pairs, read=self.read, name=self.name, batch_size=32
+        )
+
+    @property
+    def depth(self) -> int:
+        return len(self.vector.blocks)
+
+    @cached_property
+    def end(self) -> str:
+        """The space behind a text where the vocabulary writes it there, not before the next word."""
+        return " " if space_side(self.unembedding) == "behind" else ""
+
+    @cached_property
+    def prompts(self) -> list[str]:
+        return [prompt + self.end for prompt in moods.prompts()][:: 60 // self.extent.prompts]
+
+    @property
+    def neutral(self) -> list[str]:
+        return moods.neutral_texts()[: self.extent.neutral]
+
+    def score(self) -> WordShift:
+        words = moods.HAPPY, moods.SAD
+        if self.end:
+            words = tuple(tuple(word.strip() + " " for word in side) for side in words)  # type: ignore[assignment]
+        return WordShift(*words, whole=True)
+
+    @cached_property
+    def strongest(self) -> int:
+        """The block at which the model's own vector does most to the model itself, at equal price."""
+        effects = {block: self.effect(block, self.scale(block)) for block in self.vector.blocks}
+        return max(effects, key=lambda block: effects[block])
+
+    def effect(self, block: int, scale: float) -> float:
+        found = evaluate(
+            self.model, self.tokenizer, self.vector, self.score(), self.prompts,
+            scale=scale, blocks=block, random=0, batch_size=64,
+        )  # fmt: skip
+        return found.carried.effect.mean
+
+    @cache  # noqa: B019
+    def scale(self, block: int) -> float:
+        """Return the strongest scale at which the own vector still costs little; effects are not seen."""
+        prices = {scale: self.price(block, scale) for scale in self.extent.scales}
+        affordable = [scale for scale, price in prices.items() if price <= MOST_KL]
+        return max(affordable, default=self.extent.scales[0])
+
+    def price(self, block: int, scale: float) -> float:
+        found = evaluate(
+            self.model,
+            self.tokenizer,
+            self.vector,
+            self.score(),
+            self.prompts[:1],
+            scale=scale,
+            blocks=block,
+            random=0,
+            neutral=self.neutral,
+            batch_size=64,
+        )
+        return found.carried.price.kl  # type: ignore[union-attr]
