@@ -183,7 +183,7 @@ def main() -> None:
     for pair, read in product(pairs, READS):
         for source, target in permutations(Side(folder, name, extent, read) for name, folder in pair.items()):
             record["directions"].append(measure(source, target, options.seeds))
-            write_whole(options.output / "steering.json", json.dumps(record, indent=1) + "\n")
+            write_whole(options.output / "steering.json", json.dumps(record) + "\n")
             write_whole(options.output / "steering.md", markdown(record))
     print(f"written to {options.output}")
 

@@ -22,9 +22,10 @@ def check_lengths(
             )
         if most is not None and len(sequence) + room > most:
             more = f" and {room} new ones" if room else ""
+            fewer = ", take fewer new ones" if room else ""
             raise InputError(
                 f"{what} {place} has {len(sequence)} tokens{more}, more than the {most} that the "
-                "model takes; shorten it or leave it out"
+                f"model takes; shorten it{fewer}, or leave it out"
             )
 
 
