@@ -100,6 +100,13 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
     assert "has 4" in capsys.readouterr().err
 
 
+def test_a_warning_is_a_line(folder, tmp_path, capsys):
+    embgeom.SteeringVector({0: np.ones(128)}, "other/model", {"made_by": "train"}).save(tmp_path / "other.pt")
+    run("transfer", tmp_path / "other.pt", "--map", folder / "map.safetensors", "-o", tmp_path / "v.pt")
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom: warning: the vector is of 'other/model'") and err.count("\n") == 1
+
+
 def test_steer_shows_both_texts(folder, capsys):
     options = ("--prompt", "One day, Tom", "--prompt", "The dog was", "--max-new-tokens", "6", "--scale", "2")
     run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "3", *options)

@@ -161,8 +161,19 @@ def test_half_precision_is_read_as_it_is():
 def test_normalized_directions_have_norm_one():
     vector = SteeringVector.train(tiny("gpt2"), Letters(), PAIRS, normalize=True)
     assert list(vector.norms.values()) == pytest.approx([1] * BLOCKS, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["mean", "pca"])
+@pytest.mark.parametrize("read", ["last", "mean", -2])
+def test_texts_that_no_model_tells_apart_where_they_are_read(method, read):
+    pairs = [("a b", "a b")] if read != -2 else [("a b c", "a b d"), ("b b c", "b b e")]
+    with pytest.raises(InputError, match=f"with read={read!r} no pair is read where its texts differ"):
+        SteeringVector.train(tiny("gpt2"), Letters(), pairs, read=read, method=method)
+
+
+def test_differences_that_cancel_give_no_direction():
     with pytest.raises(InputError, match="read alike at block 0"):
-        SteeringVector.train(tiny("gpt2"), Letters(), [("a b", "a b")], normalize=True)
+        SteeringVector.train(tiny("gpt2"), Letters(), [("a b", "a c"), ("a c", "a b")])
 
 
 def test_progress_and_provenance():

@@ -6,6 +6,7 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from embgeom import _evaluation_commands as evaluation
 from embgeom import _steering_commands as steering
 from embgeom._options import USAGE_ERROR, build_parser
-from embgeom.errors import EmbgeomError, InputError, OutputError
+from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, OutputError
 
 if TYPE_CHECKING:
     from embgeom.embeddings import Embeddings
@@ -47,7 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         run: Callable[[argparse.Namespace], None] = options.run
-        run(options)
+        with _warnings_in_a_line():
+            run(options)
     except KeyboardInterrupt:
         print("embgeom: interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -58,6 +60,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"embgeom: {message}", file=sys.stderr)
         return USAGE_ERROR
     return 0
+
+
+@contextmanager
+def _warnings_in_a_line() -> Iterator[None]:
+    """Tell warnings of this package as its errors are told, without the line of code that they arose at."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, EmbgeomWarning):
+                print(f"embgeom: warning: {message}", file=sys.stderr)
+            else:
+                others(message, category, *where, **more)
+
+        warnings.simplefilter("always", EmbgeomWarning)
+        warnings.showwarning = tell
+        yield
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -85,7 +85,8 @@ def train(
     ------
     InputError
         If an option is unknown, a pair is not two texts, a text is too short to be read there or longer
-        than the model reads, the model gives NaN or infinity, or its blocks are not found.
+        than the model reads, the texts of no pair differ up to where they are read, a direction is zero, the
+        model gives NaN or infinity, or its blocks are not found.
 
     Notes
     -----
@@ -118,6 +119,11 @@ def train(
     layout = find(model, block_list)
     numbers = layout.numbers(blocks)
     tokens = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model))
+    if all(_alike(pair) for pair in tokens):
+        raise InputError(
+            f"with read={read!r} no pair is read where its texts differ, or behind that, so nothing tells "
+            "them apart; read later"
+        )
     gather = _Sum() if method == "mean" else _Principal()
     done = 0
     with inference(model), reporter(progress, "train") as report:
@@ -130,8 +136,14 @@ def train(
             if report is not None:
                 report("pairs", done, len(tokens))
     directions, measured = gather.directions()
+    norms = np.linalg.norm(directions, axis=1, keepdims=True)
+    if not norms.all():
+        raise InputError(
+            f"the positive and the negative texts read alike at block {numbers[int(np.argmin(norms))]}: the "
+            "direction is zero; leave the block out, or read where the texts differ"
+        )
     if normalize:
-        directions = _unit(directions, numbers)
+        directions /= norms
     # Not at the head: the class takes its method `train` from this module.
     from embgeom.steering.vector import SteeringVector
 
@@ -207,6 +219,13 @@ def _principal(differences: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.flo
     return direction * sign * np.sqrt(values[-1] / count), float(values[-1] / total)
 
 
+def _alike(pair: tuple[Text, Text]) -> bool:
+    """Whether a model sees the same in both texts where they are read: it sees no token that comes later."""
+    (positive, places), (negative, others) = pair
+    end = places[-1] + 1
+    return places == others and positive[:end] == negative[:end]
+
+
 def _longer(pair: tuple[Text, Text]) -> list[int]:
     return max((tokens for tokens, _ in pair), key=len)
 
@@ -222,14 +241,3 @@ def _checked(
             "in bfloat16 or float32"
         )
     return differences
-
-
-def _unit(directions: npt.NDArray[np.float64], blocks: list[int]) -> npt.NDArray[np.float64]:
-    norms = np.linalg.norm(directions, axis=1, keepdims=True)
-    if not norms.all():
-        raise InputError(
-            f"the texts of the pairs read alike at block {blocks[int(np.argmin(norms))]}: the direction is "
-            "zero and cannot be normalized; read where the texts differ"
-        )
-    unit: npt.NDArray[np.float64] = directions / norms
-    return unit
