@@ -1,5 +1,6 @@
 """The programs that compare embgeom with other libraries and fit its costs, on tiny problems."""
 
+import importlib
 import importlib.util
 import json
 import subprocess
@@ -117,6 +118,49 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
         "its numbers mean nothing" in page
         and "## example:large -> example:small, read over all tokens" in page
     )
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("steered.table")
+
+
+def facts(**changes):
+    held = {"share_of_own": 0.5, "exceeds_random": True, "exceeds_shuffled": True, "negation_opposes": True}
+    return {"facts": held | {"own_effect": 1.0} | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"share_of_own": 0.49}, False),
+        ({"share_of_own": None}, False),
+        ({"exceeds_random": False}, False),
+        ({"exceeds_shuffled": False}, False),
+        ({"negation_opposes": False}, False),
+    ],
+)
+def test_what_it_takes_for_a_carried_vector_to_hold(changes, holds, table):
+    assert table.holds(facts(**changes)) is holds
+
+
+def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
+    blocks = [
+        facts() | {"block": 0, "kl": {"own": 0.5}},
+        facts(share_of_own=None, own_effect=-1.0) | {"block": 1, "kl": {"own": 0.1}},
+    ]
+    route = {"method": "ridge", "transport": "dual", "layers": "relative depth"}
+    routes = [
+        route | {"block": block, "share_of_own": share, "kl": kl}
+        for block, share, kl in ((0, 0.2, 0.5), (0, 0.3, 1.0), (0, 1.0, 4.0), (1, -9.0, 9.0))
+    ]
+    page = "\n".join(table._summary([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    # A mean of shares, a median of prices.
+    assert "| ridge | dual | 0.50, KL x 2.0 |" in page
+    cells = "\n".join(table._routes([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    assert "| ridge | dual | relative depth | 0.50 / 0.50 (+- 0.44, KL x 3.67) |" in cells
 
 
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):

@@ -62,7 +62,6 @@ def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
         (("--max-kl", "1"), "--neutral"),
         (("--blocks", "1,x"), "'1,x' is no list of blocks"),
         (("--blocks", "1+"), "'1+' is no list of blocks"),
-        (("--blocks", "9"), "9"),
         (("--scales", "1,nan"), "nan is not finite"),
         (("--scales", ""), "'' is no number"),
         (("-o", "s.txt"), ".json"),

@@ -30,6 +30,26 @@ def test_transports_by_hand():
         np.testing.assert_allclose(kept, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
+@pytest.mark.parametrize(("d_s", "d_t"), [(12, 20), (20, 12)])
+def test_transports_of_noisy_maps_between_other_widths(d_s, d_t):
+    source, target = (rows.astype(float) for rows in related(500, d_s, d_t, noise=0.5))
+    carrier = fit(source, target, "ridge")
+    v = np.random.default_rng(3).standard_normal(d_s)
+    dual = carrier.transfer(v, transport="dual")
+    np.testing.assert_allclose(dual, v @ np.linalg.pinv(carrier.matrix).T, rtol=1e-4, atol=1e-6)
+    # The normal equations of |Y h - X v|^2 + s |h|^2, for the strength that was chosen.
+    x, y = source - source.mean(0), target - target.mean(0)
+    strength = carrier.provenance["logits"]["ridge"] * np.trace(y.T @ y) / d_t
+    wanted = np.linalg.solve(y.T @ y + strength * np.eye(d_t), y.T @ x @ v)
+    np.testing.assert_allclose(carrier.transfer(v, transport="logits"), wanted, rtol=1e-4, atol=1e-6)
+
+
+def test_norms_of_a_vector_of_another_width_are_refused():
+    carrier = fit(*related())
+    with pytest.raises(InputError, match="norm is a vector of width 12"):
+        carrier.transfer(VECTOR, norm=VECTOR)
+
+
 @pytest.mark.parametrize("transport", ["primal", "dual", "logits"])
 @pytest.mark.parametrize("method", LINEAR)
 def test_transport_is_linear(method, transport):

@@ -62,6 +62,25 @@ def greedy_text(model, tokenizer, prompt, count):
     return tokenizer.decode(written, skip_special_tokens=True)
 
 
+@pytest.mark.parametrize("batch_size", [1, 5, 64])
+def test_whole_words_are_scored_over_all_their_tokens(batch_size):
+    model, tokenizer = tiny()
+    # Of one token, of several, and two that begin alike.
+    words = [" happy", " xyzzy", " xyzo"], [" sad", " unforgivable"]
+    assert sorted({len(tokenizer(word)["input_ids"]) for side in words for word in side})[-1] > 2
+
+    def log_probability(prompt, word):
+        ids, tokens = tokenizer(prompt)["input_ids"], tokenizer(word)["input_ids"]
+        return sum(next_logs(model, ids + tokens[:at])[token] for at, token in enumerate(tokens))
+
+    expected = [
+        np.subtract(*(np.mean([log_probability(prompt, word) for word in side]) for side in words))
+        for prompt in PROMPTS
+    ]
+    found = WordShift(*words, whole=True)(model, tokenizer, PROMPTS, batch_size=batch_size)
+    np.testing.assert_allclose(found["log-ratio"], expected, atol=5e-5)
+
+
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("batch_size", [1, 4, 16])
 def test_word_shift(name, batch_size):

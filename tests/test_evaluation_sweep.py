@@ -166,16 +166,18 @@ def test_drawn_texts_are_swept():
         ({"seed": -1}, r"seed = -1 must be at least 0"),
         ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
         ({"positions": "last"}, r"positions = 'last': it is 'all' or 'generated'"),
+        ({"vector": random_vector(tiny()[0], [9])}, "there is no block 9"),
     ],
 )
 def test_errors_come_before_the_model_runs(options, message):
     model, tokenizer = tiny()
     given = {"prompts": PROMPTS, "scales": [1], "random": 0, **options}
+    vector = given.pop("vector", random_vector(model, [0, 1]))
     ran = []
     hook = model.register_forward_pre_hook(lambda *_: ran.append(True))
     try:
         with pytest.raises(embgeom.InputError, match=message):
-            sweep(model, tokenizer, random_vector(model, [0, 1]), MOOD, **given)
+            sweep(model, tokenizer, vector, MOOD, **given)
     finally:
         hook.remove()
     assert not ran

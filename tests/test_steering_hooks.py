@@ -291,9 +291,15 @@ def test_a_mask_of_another_prompt_is_refused():
     mask = np.ones((2, 7), dtype=bool)
     with (
         vector().apply(model, positions=mask),
-        pytest.raises(InputError, match=r"2 rows of a mask .* batch of 3"),
+        pytest.raises(InputError, match="2 rows for 3 prompts"),
     ):
         generate(model, batch)
+    # Nor are rows of a mask repeated for a batch of which they are a part.
+    twice = {name: torch.cat([rows, rows]) for name, rows in batch.items()}
+    with vector().apply(model, positions=np.ones((3, 7), dtype=bool)):
+        for run in (generate, lambda model, given: model(**given)):
+            with pytest.raises(InputError, match="3 rows for 6 prompts"):
+                run(model, twice)
     assert hook_count(model) == 0
 
 

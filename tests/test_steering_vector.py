@@ -71,8 +71,8 @@ def test_blocks_are_chosen():
         ({0: np.ones((1, 3))}, r"block 0 has shape \(1, 3\), not \(width,\)"),
         ({0: []}, r"block 0 has shape \(0,\)"),
         ({0: "abc"}, "block 0 is no array of numbers"),
-        ({0: [1.0, np.nan]}, "block 0 holds NaN or infinity"),
-        ({0: [1e39]}, "block 0 holds NaN or infinity"),
+        ({0: [1.0, np.nan]}, "block 0 holds NaN, infinity or a number beyond float32"),
+        ({0: [1e39]}, "block 0 holds NaN, infinity or a number beyond float32"),
         ({0: np.ones(3), 1: np.ones(4)}, r"differ in length: \{0: 3, 1: 4\}"),
     ],
 )
@@ -101,3 +101,13 @@ def test_what_does_not_go_together_is_refused():
     for other in (1, "x", np.ones(2)):
         with pytest.raises(TypeError):
             vector + other
+
+
+def test_factors_beyond_float32():
+    vector = SteeringVector({0: np.full(2, 1e-10)})
+    assert (vector * 1e40).directions[0] == pytest.approx(1e30)
+    assert (SteeringVector({0: np.full(2, 1e30)}) * 1e-46).directions[0] == pytest.approx(1e-16)
+    with pytest.raises(InputError, match="beyond float32"):
+        SteeringVector({0: np.ones(2)}) * 1e39
+    with pytest.raises(InputError, match="divided by 0"):
+        vector / 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embgeom import _steering_files as files
@@ -25,7 +25,6 @@ def evaluate(options: argparse.Namespace, show: Show, progress: bool) -> None:
 
     vector, score, samples, controls = _asked(options)
     with running(options) as (model, tokenizer):
-        _check_places(vector, model, [options.blocks])
         found = measure(
             model,
             tokenizer,
@@ -54,7 +53,6 @@ def sweep(options: argparse.Namespace, show: Show, progress: bool) -> None:
             f"not {len(samples)}"
         )
     with running(options) as (model, tokenizer):
-        _check_places(vector, model, options.blocks or [None])
         found = search(
             model,
             tokenizer,
@@ -118,12 +116,6 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
     if options.prompts is None or None in words:
         raise InputError("give --prompts with --more and --less, or --items")
     return WordShift(*words, whole=True, chat=options.chat), files.prompts(options.prompts)
-
-
-def _check_places(vector: SteeringVector, model: Any, places: Iterable[Iterable[int] | None]) -> None:
-    """Refuse before the first pass a vector or a block that the model has no place for."""
-    for blocks in places:
-        vector.apply(model, blocks=blocks).remove()
 
 
 def _give(found: Evaluation | Sweep, options: argparse.Namespace, show: Show) -> None:

@@ -44,8 +44,9 @@ def versions(others: Iterable[str] = ()) -> dict[str, str]:
         version,
     )
 
-    found = {name: version(name) for name in ("embgeom", "numpy", "tokenizers")}
-    for name in others:
+    found = {"numpy": version("numpy")}
+    # Run from a source tree, the package itself has no metadata.
+    for name in ("embgeom", "tokenizers", *others):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -107,7 +107,7 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     from embgeom.steering.files import check_vector_path
 
     check_vector_path(options.output)
-    files.check_kept([options.output], [options.map])
+    files.check_kept([options.output], [options.map, options.vector, options.norm_of])
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
     carrier = Emb2Emb.load(options.map)

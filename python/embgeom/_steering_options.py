@@ -90,7 +90,7 @@ def add_train_options(command: Any) -> None:
 
 def add_transfer_options(command: Any) -> None:
     """Add what `embgeom transfer` takes."""
-    from embgeom.emb2emb.map import Transport
+    from embgeom.emb2emb.transport import Transport
 
     command.add_argument("vector", metavar="VECTOR", help="a steering vector's file")
     command.add_argument("--map", metavar="FILE", required=True, help="what `embgeom fit` wrote")

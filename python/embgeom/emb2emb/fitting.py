@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embgeom._arrays import RowNumbers
 from embgeom._numbers import whole_number
 from embgeom._progress import Progress, ProgressCallable, reporter
+from embgeom._record import digest, versions
 from embgeom._threads import resolve_threads
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap, check_reg
@@ -100,8 +101,8 @@ def fit(
     reg : float, optional
         For "lle": the regularization of the neighbors' weights, see `embgeom.lle`; 1e-3 by default.
     held_out : float
-        The share of the tokens that the map is not fitted on, and is scored on; 0 for no scores. Of more than
-        4,096 tokens held out so many are scored.
+        The share of the tokens that the map is not fitted on, and is scored on, one token at least; 0 for no
+        scores. Of more than 4,096 tokens held out so many are scored.
     shuffle : bool
         Whether to pair source rows with the rows of random other tokens: a control that should carry
         nothing.
@@ -201,8 +202,10 @@ def fit(
             "held_out": len(held),
             "scored": len(scored.target.rows),
         },
+        "rows_sha256": [digest(rows.tolist()) for rows in (pairs.source_rows, pairs.target_rows)],
         "options": asdict(options) | {"weights": weights is not None},
         "folded": [norm is not None for norm in norms],
+        "versions": versions(),
         **carrier.provenance,
     }
     return replace(carrier, scores=scores, shuffled=control, provenance=provenance)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,11 @@ from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
 from embgeom.emb2emb.solve import Method, dual
+from embgeom.emb2emb.transport import Transport
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
-
-Transport = Literal["primal", "dual", "logits"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,9 +159,10 @@ class Emb2Emb:
         transport : {"primal", "dual", "logits"}, optional
             "dual" by default, "primal" for a map that is not linear. "primal" takes v A, as published,
             which treats v as an embedding. "dual" takes the pseudo-inverse of A, transposed, which keeps
-            logits where A fits exactly. "logits" asks for the direction h of the target whose logits U_t h
-            for the shared tokens are nearest to the source's U_s v, by ridge regression: the same aim,
-            without inverting A.
+            logits where A fits exactly and loses no direction of v, as a target that is narrower does.
+            "logits" asks for the direction h of the target whose logits U_t h for the shared tokens are
+            nearest to the source's U_s v, by ridge regression: the same aim, without inverting A, and the
+            same for every method of `fit`.
         blocks : int or mapping of int to int, optional
             For a `SteeringVector`: the block of the target for the source's only block, or for each of its
             blocks. By default the same ones; between models that are known to differ in depth, those at the

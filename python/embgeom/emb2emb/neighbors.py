@@ -88,6 +88,9 @@ class NeighborMap:
             reg=self.reg,
             threads=threads,
         ).weights.astype(np.float64)
-        images = np.einsum("mk,mkd->md", weights, self.target[used].astype(np.float64)[places])
+        # One by one, since the neighbors of all vectors at once may be larger than the target's matrix.
+        images = np.stack(
+            [w @ self.target[near].astype(np.float64) for w, near in zip(weights, found, strict=True)]
+        )
         carried[alive] = images * (lengths[alive] / sizes)[:, None]
         return carried

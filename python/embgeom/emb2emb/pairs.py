@@ -108,7 +108,7 @@ class Pairs:
         if not 0 <= share < 1:
             raise InputError(f"held_out = {share} is no share of the tokens: it lies in [0, 1)")
         order = np.random.default_rng(check_seed(seed)).permutation(len(self)).astype(np.int64)
-        count = round(share * len(self))
+        count = max(round(share * len(self)), 1 if share > 0 else 0)
         if len(self) - count < 2:
             raise InputError(f"held_out = {share} of {len(self)} tokens leaves too few to fit on")
         return np.sort(order[count:]), np.sort(order[:count])

@@ -44,14 +44,14 @@ def load(path: str | PathLike[str]) -> Emb2Emb:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(Path(path), framework="numpy") as file:
+        with safe_open(Path(path).expanduser(), framework="numpy") as file:
             about = _about(file.metadata() or {}, path)
             _check_tensors(file, about["method"])
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return _assembled(about, arrays)
     except (OSError, SafetensorError, TypeError) as error:
         raise LoadError(f"{path} cannot be read as a map: {error}") from error
-    except (KeyError, ValueError, RecursionError) as error:
+    except (KeyError, ValueError, RuntimeError) as error:
         why = f"it lacks {error}" if isinstance(error, KeyError) else error
         raise LoadError(f"{path} is no complete map: {why}; fit and save it again") from error
 

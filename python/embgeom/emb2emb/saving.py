@@ -32,6 +32,7 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     """
     from safetensors.numpy import save_file
 
+    path = Path(path).expanduser()
     check_path(path)
     arrays: dict[str, npt.NDArray[Any]] = {
         "logits_matrix": carrier.logits_matrix,
@@ -71,6 +72,7 @@ def check_path(path: str | PathLike[str]) -> None:
     OutputError
         If the file's name does not end in ``.safetensors``, or it cannot be written.
     """
-    if Path(path).suffix != SUFFIX:
+    file = Path(path).expanduser()
+    if file.suffix != SUFFIX:
         raise OutputError(f"{path} does not end in {SUFFIX}, the format that maps are kept in")
-    check_file_writable(path)
+    check_file_writable(file)

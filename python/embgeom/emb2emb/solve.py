@@ -138,7 +138,8 @@ def low_rank(moments: Moments, ridge: float | None, rank: int | None) -> Solutio
     values, directions = np.maximum(values[::-1], 0.0), directions[:, ::-1]
     if rank is None:
         rank = 1 + int(np.searchsorted(np.cumsum(values), KEPT_VARIANCE * values.sum()))
-    kept = directions[:, : min(rank, len(values))]
+    # More directions than the narrower side has would be noughts.
+    kept = directions[:, : min(rank, *full.matrix.shape)]
     return Solution(full.matrix @ kept @ kept.T, full.facts | {"rank": kept.shape[1]})
 
 

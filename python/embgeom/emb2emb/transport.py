@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,9 @@ from embgeom.emb2emb.arrays import vectors_of_width
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
-    from embgeom.emb2emb.map import Emb2Emb, Transport
+    from embgeom.emb2emb.map import Emb2Emb
+
+Transport = Literal["primal", "dual", "logits"]
 
 
 def carry_array(
@@ -52,6 +54,19 @@ def predict_rows(carrier: Emb2Emb, rows: npt.ArrayLike, threads: int | None) -> 
     return (carried + carrier.target_mean).reshape(*array.shape[:-1], -1)
 
 
+def check_transport(transport: Transport) -> Transport:
+    """Return `transport`, or say which there are.
+
+    Raises
+    ------
+    InputError
+        If it is none of them.
+    """
+    if not isinstance(transport, str) or transport not in get_args(Transport):
+        raise InputError(f"transport = {transport!r} is unknown: use one of {', '.join(get_args(Transport))}")
+    return transport
+
+
 def default_transport(carrier: Emb2Emb) -> Transport:
     """Return the transport of a map where none is asked for."""
     return "primal" if carrier.neighbors is not None else "dual"
@@ -67,12 +82,8 @@ def carry_rows(
     InputError
         If the transport is unknown, or "dual" is asked of a map that is not linear.
     """
-    from embgeom.emb2emb.map import Transport
-
     team = resolve_threads(threads)
-    transport = default_transport(carrier) if transport is None else transport
-    if not isinstance(transport, str) or transport not in get_args(Transport):
-        raise InputError(f"transport = {transport!r} is unknown: use one of {', '.join(get_args(Transport))}")
+    transport = default_transport(carrier) if transport is None else check_transport(transport)
     if transport == "primal" and carrier.neighbors is not None:
         return carrier.neighbors.carry(vectors, team)
     matrices = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}

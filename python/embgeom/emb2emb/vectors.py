@@ -11,12 +11,12 @@ import numpy as np
 from embgeom._numbers import real_number
 from embgeom.emb2emb.models import depths, doubt
 from embgeom.emb2emb.places import places
-from embgeom.emb2emb.transport import carry_array, default_transport
-from embgeom.errors import EmbgeomWarning
+from embgeom.emb2emb.transport import Transport, carry_array, default_transport
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.steering import SteeringVector
 
 if TYPE_CHECKING:
-    from embgeom.emb2emb.map import Emb2Emb, Transport
+    from embgeom.emb2emb.map import Emb2Emb
 
 
 def carry_vector(
@@ -40,6 +40,11 @@ def carry_vector(
         If the vector is another model's than the map takes vectors of.
     """
     moved = places(vector, blocks, depths(carrier.provenance))
+    if isinstance(norm, SteeringVector) and norm.width != carrier.widths[1]:
+        raise InputError(
+            f"norm is a vector of width {norm.width}, but {carrier!r} carries to {carrier.widths[1]}: norms "
+            "are taken of a vector of the target"
+        )
     stack = np.stack([vector.directions[block] for block in moved])
     carried = carry_array(carrier, stack, transport, None, threads)
     length = norm if norm is None or isinstance(norm, SteeringVector) else real_number(norm, "norm")

@@ -74,9 +74,10 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _plain_config(max_new_tokens: int, ends: list[int], pad: int) -> Any:
-    """Return a config in which nothing but the model's probabilities decides.
+    """Return a config by which the likeliest token is taken each time, without beams and penalties.
 
-    Values that are left out would come from the model's own config, which may ask for drawing and penalties.
+    Values that are left out come from the model's own config, which may ask for drawing and penalties; tokens
+    that it never lets a model write stay forbidden.
     """
     from transformers import GenerationConfig
 

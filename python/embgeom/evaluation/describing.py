@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from embgeom._record import model_versions
+from embgeom._record import digest, model_versions
 from embgeom.steering.language_model import describe_model
 
 if TYPE_CHECKING:
@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 def describe_vector(vector: SteeringVector) -> dict[str, Any]:
     """Return what is on record about a vector."""
-    return {"model": vector.model, "norms": vector.norms, "provenance": dict(vector.provenance)}
+    directions = {str(block): direction.tolist() for block, direction in vector.directions.items()}
+    return {
+        "model": vector.model,
+        "norms": vector.norms,
+        "directions_sha256": digest(directions),
+        "provenance": dict(vector.provenance),
+    }
 
 
 def describe_run(

@@ -64,6 +64,9 @@ class Measuring:
         self, trials: Sequence[Trial], samples: Sequence[Any]
     ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
         """Return the unsteered values and perplexity, and the outcome of each trial."""
+        for trial in trials:
+            # A vector that the model has no place for is to be told of before the first pass.
+            trial.at_work(self.model, self.positions, self.block_list).remove()
         with inference(self.model):
             unsteered = self._values(samples, None)
             for quantity, values in unsteered.items():

@@ -145,7 +145,8 @@ def sweep(
         As for `evaluate`: controls of the chosen setting on the held-out samples. With `own` the vector is
         scaled to its norm first, block by block.
     neutral : iterable of str, optional
-        Texts on which the price of every setting is taken.
+        Texts on which the price of every setting is taken, and that of the chosen one again: unlike its
+        effect, its price is not measured on texts that had no say in the choice.
     max_kl : float, optional
         Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
         for each token.
@@ -226,7 +227,11 @@ def sweep(
     )
     provenance = describe_run(
         model,
-        {"vector": describe_vector(vector), "own": None if own is None else describe_vector(own)},
+        {
+            "vector": describe_vector(vector),
+            "own": None if own is None else describe_vector(own),
+            "shuffled": [describe_vector(other) for other in others],
+        },
         score,
         {
             "blocks": sorted({trial.vector.blocks for trial in trials}),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy.typing as npt
 from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
 from embgeom._record import digest, model_versions
+from embgeom.emb2emb import Emb2Emb
+from embgeom.emb2emb.transport import Transport, check_transport
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
@@ -23,10 +25,12 @@ from embgeom.steering.passes import longest_text
 
 Model = str | os.PathLike[str] | tuple[Any, Any]
 
+Carry = Callable[[npt.NDArray[np.float32]], npt.ArrayLike]
+
 _FEWEST_POSITIONS = 3
 
 
-class LinearMap(Protocol):
+class Map(Protocol):
     """Whatever carries vectors of one model over to another, such as `embgeom.Emb2Emb`."""
 
     def transfer(self, vectors: npt.NDArray[np.float32]) -> npt.ArrayLike:
@@ -36,10 +40,11 @@ class LinearMap(Protocol):
 def compare_states(
     source: Model,
     target: Model,
-    mapping: LinearMap,
+    mapping: Map,
     prompts: Sequence[str],
     *,
-    shuffled: LinearMap | None = None,
+    shuffled: Map | None = None,
+    transport: Transport = "primal",
     positions: Positions = "all",
     max_positions: int = 2000,
     batch_size: int = 8,
@@ -58,12 +63,15 @@ def compare_states(
         A folder with a transformers model, ``example:small`` or ``example:large``, which are loaded as
         float32; or a causal model of transformers and its fast tokenizer.
     mapping : object with ``transfer``
-        ``transfer(vectors)`` returns (n, d_target) for (n, d_source).
+        ``transfer(vectors)`` returns (n, d_target) for (n, d_source); such as an `embgeom.Emb2Emb`.
     prompts : sequence of str
         Texts; some hundred positions in all tell much. What goes beyond a model's longest context is left
         out.
     shuffled : object with ``transfer``, optional
         The same kind of map, fitted on shuffled tokens: what a map alone brings about.
+    transport : {"primal", "dual", "logits"}
+        How an `embgeom.Emb2Emb` carries states. "primal" takes h A: a state is compared as a row of the
+        unembedding is. Other maps carry in their own way.
     positions : {"all", "last"}
         All places where tokens of both end together, or of each prompt the last one.
     max_positions : int
@@ -96,7 +104,7 @@ def compare_states(
     for each model, for the carried states and for centered copies, and 2 p^2 B d multiply-adds for each Gram
     matrix of CKA. The models are left as they were.
     A map of the unembeddings is the one to expect much of: the residual stream is what the unembedding reads.
-    Between the two example models, a least-squares map of the unembeddings gives centered cosines above 0.45
+    Between the two example models, a least-squares map of the unembeddings gives centered cosines above 0.5
     from every block to every block; one of the embeddings gives 0.5 before block 0, and nearly 0 behind it.
     The first token of a text often has states of enormous norm, which dominate CKA that is not centered.
 
@@ -122,8 +130,9 @@ def compare_states(
             raise InputError(
                 f"{type(each).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
             )
+    carriers = [_carrier(each, check_transport(transport)) for each in maps]
     a, b = opened(source), opened(target)
-    _check_maps(maps, find(a.model), find(b.model))
+    _check_maps(carriers, find(a.model), find(b.model))
     limits = longest_text(a.model), longest_text(b.model)
     shared = shared_positions(prompts, (a.tokenizer, b.tokenizer), limits, positions)
     pairs = sampled(shared, max_positions, generator)
@@ -139,7 +148,7 @@ def compare_states(
         states_a = residual_states(a.model, of_a, batch_size=batch_size, report=report, phase="source")
         states_b = residual_states(b.model, of_b, batch_size=batch_size, report=report, phase="target")
         measures = (
-            *_cosines(mapping, shuffled, states_a, states_b, partner),
+            *_cosines(carriers, states_a, states_b, partner),
             *_ckas(states_a, states_b, partner, report),
         )
     provenance = {
@@ -148,6 +157,7 @@ def compare_states(
         "map": _describe_map(mapping),
         "shuffled": None if shuffled is None else _describe_map(shuffled),
         "options": {
+            "transport": transport,
             "positions": positions,
             "max_positions": max_positions,
             "batch_size": batch_size,
@@ -161,26 +171,31 @@ def compare_states(
     return StateComparison(*names, len(pairs), sum(counts), measures, provenance)
 
 
-def _describe_map(mapping: LinearMap) -> dict[str, Any]:
+def _carrier(mapping: Map, transport: Transport) -> Carry:
+    if isinstance(mapping, Emb2Emb):
+        return lambda vectors: mapping.transfer(vectors, transport=transport)
+    return mapping.transfer
+
+
+def _describe_map(mapping: Map) -> dict[str, Any]:
     return {"map": repr(mapping), "provenance": getattr(mapping, "provenance", None)}
 
 
-def _check_maps(maps: Sequence[LinearMap], source: Layout, target: Layout) -> None:
+def _check_maps(carriers: Sequence[Carry], source: Layout, target: Layout) -> None:
     """Try the maps before the models run, where the models' configs tell their widths."""
     if source.width is not None and target.width is not None:
-        for each in maps:
+        for each in carriers:
             _moved(each, np.ones((2, source.width), dtype=np.float32), target.width)
 
 
 def _cosines(
-    mapping: LinearMap,
-    shuffled: LinearMap | None,
+    carriers: Sequence[Carry],
     source: States,
     target: States,
     partner: npt.NDArray[np.int64],
 ) -> list[StateMeasure]:
-    carried = _carried(mapping, source, target.shape[2])
-    scrambled = None if shuffled is None else _carried(shuffled, source, target.shape[2])
+    carried, *control = (_carried(carry, source, target.shape[2]) for carry in carriers)
+    scrambled = control[0] if control else None
     return [
         StateMeasure(
             name,
@@ -209,14 +224,14 @@ def _ckas(source: States, target: States, partner: npt.NDArray[np.int64], report
     return measures
 
 
-def _carried(mapping: LinearMap, states: States, width: int) -> States:
+def _carried(carry: Carry, states: States, width: int) -> States:
     """Return the states in the target's space, layer by layer."""
-    return np.stack([_moved(mapping, vectors, width) for vectors in states])
+    return np.stack([_moved(carry, vectors, width) for vectors in states])
 
 
-def _moved(mapping: LinearMap, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+def _moved(carry: Carry, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
     """Return what a map makes of vectors, checked."""
-    moved = np.asarray(mapping.transfer(vectors))
+    moved = np.asarray(carry(vectors))
     if moved.shape != (len(vectors), width):
         raise InputError(
             f"the map turns {vectors.shape} into {moved.shape}, and the target needs "

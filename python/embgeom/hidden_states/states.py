@@ -35,7 +35,7 @@ def opened(model: Any) -> LanguageModel:
         raise InputError(
             f"a model is a folder or (model, tokenizer) of transformers, not {type(model).__name__}"
         )
-    return load_language_model(model, local_files_only=True)
+    return load_language_model(model, local_files_only=True, dtype="float32")
 
 
 def residual_states(

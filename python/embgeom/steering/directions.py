@@ -78,6 +78,6 @@ def _direction(values: npt.ArrayLike, block: int) -> Direction:
     if direction.ndim != 1 or direction.size == 0:
         raise InputError(f"the direction of block {block} has shape {direction.shape}, not (width,)")
     if not np.isfinite(direction).all():
-        raise InputError(f"the direction of block {block} holds NaN or infinity")
+        raise InputError(f"the direction of block {block} holds NaN, infinity or a number beyond float32")
     direction.flags.writeable = False
     return direction

@@ -23,7 +23,11 @@ class LanguageModel(NamedTuple):
 
 
 def load_language_model(
-    name: str | os.PathLike[str], *, revision: str | None = None, local_files_only: bool = False
+    name: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    dtype: Any = None,
 ) -> LanguageModel:
     """Load a whole causal language model, ready to be steered.
 
@@ -35,12 +39,14 @@ def load_language_model(
         Branch, tag or commit of an id.
     local_files_only : bool
         Whether to use what the cache holds and fetch nothing.
+    dtype : torch.dtype or str, optional
+        What to compute in, as transformers has it. By default float32 on a CPU, and as the model is stored
+        where there is an accelerator.
 
     Returns
     -------
     LanguageModel
-        ``model``, in evaluation mode, and ``tokenizer``. Half precision becomes float32 where there is no
-        accelerator to compute in it.
+        ``model``, in evaluation mode, on the accelerator where there is one, and ``tokenizer``.
 
     Raises
     ------
@@ -64,7 +70,8 @@ def load_language_model(
     if revision is not None:
         options["revision"] = revision
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = "auto" if device == "cuda" else torch.float32
+    if dtype is None:
+        dtype = "auto" if device == "cuda" else torch.float32
     try:
         with _silent_transformers():
             model = transformers.AutoModelForCausalLM.from_pretrained(where, dtype=dtype, **options)

@@ -70,6 +70,12 @@ def _in_mask(view: View, mask: Any, generated: bool) -> Any:
             f"positions: the mask has {mask.shape[1]} columns, the prompt {view.prompt.columns}; "
             "it needs one for each column of input_ids, padding included"
         )
+    prompts = view.batch if view.prompt is None else view.prompt.sequences
+    if len(mask) not in (1, prompts):
+        raise InputError(
+            f"positions: the mask has {len(mask)} rows for {prompts} prompts; it needs one for each, or one "
+            "for all"
+        )
     if view.start >= mask.shape[1]:
         return view.valid if generated else torch.zeros((view.batch, view.length), dtype=torch.bool)
     of_prompt = _for_batch(mask.to(view.device), view)[:, view.start : view.start + view.length]

@@ -207,13 +207,18 @@ class SteeringVector:
     def __mul__(self, factor: float) -> SteeringVector:
         if not isinstance(factor, int | float | np.number):
             return NotImplemented
-        scaled = {block: direction * np.float32(factor) for block, direction in self.directions.items()}
+        # In float64, so that neither the factor nor the product is rounded to nothing on the way.
+        scaled: dict[int, Any] = {b: v.astype(np.float64) * float(factor) for b, v in self.directions.items()}
         return SteeringVector(scaled, self.model, {"times": float(factor), "of": self.provenance})
 
     __rmul__ = __mul__
 
     def __truediv__(self, divisor: float) -> SteeringVector:
-        return self * (1 / divisor)
+        if not isinstance(divisor, int | float | np.number):
+            return NotImplemented
+        if divisor == 0:
+            raise InputError("a steering vector cannot be divided by 0")
+        return self * (1 / float(divisor))
 
     def __neg__(self) -> SteeringVector:
         return self * -1

@@ -24,12 +24,14 @@ class Prompt:
 
     Attributes
     ----------
-    columns : int
-        How many columns of the sequence it takes, padding included.
+    sequences, columns : int
+        How many texts it is, before they are repeated for beams and samples, and how many columns each of
+        them takes, padding included.
     valid : torch.Tensor of bool, shape (batch, columns), or None
         Which of them are tokens, as the caller's attention mask has it; None if it was not passed.
     """
 
+    sequences: int
     columns: int
     valid: Any
 
@@ -194,10 +196,10 @@ def _prompt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prompt | None:
     mask = kwargs.get("attention_mask")
     if isinstance(mask, torch.Tensor) and mask.ndim == 2:
         # Beside a filled cache the inputs may be the new tokens alone; the mask is always whole.
-        return Prompt(mask.shape[1], mask.bool())
+        return Prompt(mask.shape[0], mask.shape[1], mask.bool())
     given = (kwargs.get("inputs_embeds"), *args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
     inputs = next((value for value in given if isinstance(value, torch.Tensor)), None)
-    return None if inputs is None or inputs.ndim < 2 else Prompt(inputs.shape[1], None)
+    return None if inputs is None or inputs.ndim < 2 else Prompt(inputs.shape[0], inputs.shape[1], None)
 
 
 def _held(cache: Any) -> int | None:
