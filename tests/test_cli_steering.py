@@ -87,7 +87,11 @@ def test_transfer(folder, tmp_path, capsys):
     # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
     assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks == (1, 2, 4, 5)
     out = capsys.readouterr().out
-    assert "carried by" in out and "block 1 to 2, 3 to 5\n" in out and "block 0 to 1, 1 to 2, 2 to 4," in out
+    assert (
+        "carried by" in out
+        and "block 1 to 2, 3 to 5; left out: 0, 2\n" in out
+        and "block 0 to 1, 1 to 2, 2 to 4," in out
+    )
 
 
 def test_transfer_of_one_block(folder, tmp_path, capsys):

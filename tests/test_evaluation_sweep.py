@@ -190,8 +190,8 @@ def test_an_evaluation_as_tables(evaluation):
     assert f"{carried.effect.mean:+.4f}" in lines["carried"] and f"{carried.price.kl:.4f}" in lines["carried"]
     random = [evaluation[f"random {number}"].effect.mean for number in range(3)]
     assert f"{np.mean(random):+.4f}" in text and f"{np.std(random, ddof=1):.4f}" in text
-    assert "share of the own vector's effect on log-ratio: 1.00" in text
-    assert "the negated vector has the opposite effect: yes" in text
+    assert "by log-ratio:\nshare of the own vector's effect: 1.00" in text
+    assert "the negated vector has the opposite effect, both beyond 2 ±: yes" in text
     assert "beyond maps fitted on shuffled tokens: yes" in text
     assert max(map(len, text.splitlines())) <= 110
     Console(width=80, file=io.StringIO()).print(*evaluation.table())

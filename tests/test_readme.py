@@ -33,6 +33,8 @@ def shown():
     for text, following in zip(texts, [*texts[1:], ""], strict=True):
         lines = re.findall(r"^(?:pip install \. && )?embgeom (.*)", text, re.MULTILINE)
         commands = [line for line in lines if line == "demo" or "example:" in line or "transfer" in line]
+        # There are no files of the user's own here.
+        commands = [line for line in commands if ".txt" not in line]
         found |= dict.fromkeys(commands, "")
         if commands:
             found[commands[-1]] = text.split(commands[-1])[1].strip("\n") or following

@@ -92,7 +92,6 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
             read=options.read,
             batch_size=options.batch_size,
             normalize=options.normalize,
-            name=options.model,
             progress=progress,
         )
     vector.save(options.output)
@@ -110,19 +109,22 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     files.check_kept([options.output], [options.map, options.vector, options.norm_of])
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
-    carrier = Emb2Emb.load(options.map)
+    carrier, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)
     carried = carrier.transfer(
-        SteeringVector.load(options.vector),
+        vector,
         transport=options.transport,
         blocks=options.blocks,
         norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
         threads=options.threads,
     )
     carried.save(options.output)
-    places = ", ".join(f"{old} to {new}" for old, new in carried.provenance["blocks"].items())
+    moved = carried.provenance["blocks"]
+    places = ", ".join(f"{old} to {new}" for old, new in moved.items())
+    left = ", ".join(str(block) for block in vector.blocks if str(block) not in moved)
     say(
         f"{carried!r}, written to {options.output}\n"
         f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}"
+        + (f"; left out: {left}" if left else "")
     )
 
 

@@ -101,10 +101,10 @@ def evaluate(
 
     Notes
     -----
-    With v vectors (2, 2 more with `own`, `random`, the shuffled): v + 1 passes over the samples and over the
-    neutral texts. Memory on neutral text: the logits of two batches in the model's dtype,
-    2 x batch x length x vocabulary numbers. Batches are padded so that no text sees another; a larger batch
-    changes numbers by rounding only.
+    A pass over the samples and over the neutral texts for each vector, and one without any: the carried
+    vector and its negation, `own` and its negation, the `random` and the shuffled ones. Memory on neutral
+    text: the logits of two batches in the model's dtype, 2 x batch x length x vocabulary numbers. Batches are
+    padded so that no text sees another; a larger batch changes numbers by rounding only.
 
     Examples
     --------

@@ -101,7 +101,7 @@ def _signed(value: float) -> str:
 def _facts(quantity: str, facts: Facts) -> list[str]:
     lines = []
     if facts.share_of_own is not None:
-        lines.append(f"share of the own vector's effect on {quantity}: {facts.share_of_own:.2f}")
+        lines.append(f"share of the own vector's effect: {facts.share_of_own:.2f}")
     elif facts.own_effect is not None:
         lines.append("no share of the own vector's effect: that is not told from none, or goes the wrong way")
     if facts.exceeds_random is not None:
@@ -109,7 +109,8 @@ def _facts(quantity: str, facts: Facts) -> list[str]:
         lines.append(f"beyond random vectors by more than two sd ({reach}): {_yes(facts.exceeds_random)}")
     if facts.exceeds_shuffled is not None:
         lines.append(f"beyond maps fitted on shuffled tokens: {_yes(facts.exceeds_shuffled)}")
-    return [*lines, f"the negated vector has the opposite effect: {_yes(facts.negation_opposes)}"]
+    opposes = f"the negated vector has the opposite effect, both beyond 2 ±: {_yes(facts.negation_opposes)}"
+    return [f"by {quantity}:", *lines, opposes]
 
 
 def _yes(fact: bool) -> str:
