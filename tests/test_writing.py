@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import embgeom
-from embgeom import OutputError, results
+from embgeom import Emb2Emb, OutputError, SteeringVector, results
 from embgeom import _writing as writing
 
 RESULT = ["arrays.npz", "inspection.json", "tokens.csv"]
@@ -259,3 +259,19 @@ def test_a_disk_that_fills_up(tmp_path):
     assert run.returncode == 2
     assert run.stderr == f"embgeom: cannot write {tmp_path.resolve() / 'deep' / 'out'}: File too large\n"
     assert tree(tmp_path) == ["model.npz"]
+
+
+@pytest.mark.parametrize(
+    "made", [lambda: Emb2Emb.fit(np.eye(5), np.eye(5), held_out=0), lambda: SteeringVector({1: np.ones(3)})]
+)
+def test_a_disk_that_is_full_while_tensors_are_written(made, tmp_path, monkeypatch):
+    def full(*_):
+        raise pytest.importorskip("safetensors").SafetensorError(
+            "I/O error: No space left on device (os error 28)"
+        )
+
+    thing = made()
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        thing.save(tmp_path / "full.safetensors")
+    assert list(tmp_path.iterdir()) == []

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from embgeom.errors import OutputError
 
@@ -68,6 +69,23 @@ def write_file(path: str | PathLike[str], write: Callable[[Path], None]) -> None
             partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written, as a full disk is told of by the library in an exception of its own.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def check_writable(folder: str | PathLike[str], *, overwrite: bool = False) -> None:

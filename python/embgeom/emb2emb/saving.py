@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._writing import check_file_writable, write_file
+from embgeom._writing import check_file_writable, save_tensors, write_file
 from embgeom.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -30,8 +30,6 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     InputError
         If the provenance is not ready for JSON.
     """
-    from safetensors.numpy import save_file
-
     path = Path(path).expanduser()
     check_path(path)
     arrays: dict[str, npt.NDArray[Any]] = {
@@ -61,7 +59,7 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
         ) from error
     # The writer takes an array's memory as it lies, so each has to lie in C order.
     packed = {name: np.array(array, order="C") for name, array in arrays.items()}
-    write_file(path, lambda partial: save_file(packed, partial, metadata))
+    write_file(path, lambda partial: save_tensors(packed, partial, metadata))
 
 
 def check_path(path: str | PathLike[str]) -> None:

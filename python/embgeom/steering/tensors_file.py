@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._writing import save_tensors
 from embgeom.loading.folder import parse_json
 from embgeom.loading.safetensors_file import SafetensorsFile
 
@@ -16,11 +17,9 @@ _KEY = "embgeom"
 
 def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[np.float32]]) -> None:
     """Write the file."""
-    from safetensors.numpy import save_file
-
     # The library writes entries of metadata in an order that differs from run to run, so there is only one.
     metadata = {_KEY: json.dumps(header)}
-    save_file({f"direction.{block}": direction for block, direction in directions.items()}, path, metadata)
+    save_tensors({f"direction.{block}": direction for block, direction in directions.items()}, path, metadata)
 
 
 def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]]:
