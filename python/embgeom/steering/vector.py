@@ -100,8 +100,8 @@ class SteeringVector:
             wanted = dict.fromkeys(self.blocks, length)
         if zeros := [block for block, length in self.norms.items() if length == 0]:
             raise InputError(f"the direction of block {zeros[0]} is zero, so it has no norm to change")
-        scaled = {
-            block: self.directions[block] * np.float32(wanted[block] / length)
+        scaled: dict[int, Any] = {
+            block: self.directions[block].astype(np.float64) * (wanted[block] / length)
             for block, length in self.norms.items()
         }
         norms = {str(block): length for block, length in wanted.items()}
