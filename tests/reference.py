@@ -299,9 +299,14 @@ def assert_same_dimension(result, expected, variance):
 def global_similarity(a, b, *, center=False, sample=None, include_diagonal=False, seed=0):
     """Pearson correlation of all pairs of cosines, and the room that float64 needs; None where undefined."""
     a, b = as_float64(a), as_float64(b)
+    # A row that is zero in either matrix takes part in nothing: not in the sample, and not in the mean.
+    used = a.any(axis=1) & b.any(axis=1)
+    a, b = a[used], b[used]
     if sample is not None and sample < len(a):
         rows = np.random.default_rng(seed).choice(len(a), size=sample, replace=False)
         a, b = a[rows], b[rows]
+    if len(a) < 3:
+        return None, 0.0
     before = [np.linalg.norm(m, axis=1).max() for m in (a, b)]
     if center:
         a, b = a - a.mean(axis=0), b - b.mean(axis=0)

@@ -15,6 +15,9 @@
 #if __has_include(<pthread.h>)
 #include <pthread.h>
 #endif
+#if __has_include(<sys/resource.h>)
+#include <sys/resource.h>
+#endif
 
 namespace embgeom {
 namespace {
@@ -158,10 +161,20 @@ void run_on_plain_threads(Region& region, int threads) {
 
 #if defined(_OPENMP)
 
+bool memory_is_limited() {
+#if __has_include(<sys/resource.h>)
+    rlimit limit{};
+    return getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+#else
+    return false;
+#endif
+}
+
 // The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads
-// which it does not have. Such a child uses plain threads instead.
+// which it does not have. And where it cannot start a thread, as under a limit of memory, it ends the
+// process. Plain threads do neither.
 void run_team(Region& region, int threads) {
-    if (forked) {
+    if (forked || memory_is_limited()) {
         run_on_plain_threads(region, threads);
         return;
     }

@@ -99,15 +99,15 @@ AlongAndSquare measure_row(const float* x, const double* center, double inverse,
     return {sum_of_lanes(along), sum_of_lanes(square)};
 }
 
-// sums += sum over rows [begin, end) of inverse_i (x_i - center); every inverse is 1 where none is given.
-void add_rows(const UnitRows& unit, const double* inverse, std::size_t begin, std::size_t end, double* sums) {
+// sums += sum over rows [begin, end) of inverse_i (x_i - center).
+void add_rows(const UnitRows& unit, std::size_t begin, std::size_t end, double* sums) {
     for (std::size_t i = begin; i < end; i += 4) {
         const float* rows[4];
         double factors[4];
         for (std::size_t r = 0; r < 4; ++r) {
             const std::size_t row = std::min(i + r, end - 1);
             rows[r] = unit.rows.row(row);
-            factors[r] = i + r >= end ? 0.0 : inverse == nullptr ? 1.0 : inverse[row];
+            factors[r] = i + r >= end ? 0.0 : unit.inverse[row];
         }
         add_four_rows(rows, factors, unit.center.data(), unit.width(), sums);
     }
@@ -133,19 +133,51 @@ std::vector<double> sum_rows(const char* phase, std::size_t n, std::size_t width
     return sum;
 }
 
-UnitRows start(const RowSet& rows, const char* name, bool center, int threads, Monitor& monitor) {
+UnitRows start(const RowSet& rows, const char* name, int threads, Monitor& monitor) {
     // Where all rows are used, their norms tell.
     if (rows.selection != nullptr) check_finite(rows.matrix, name, threads, monitor);
     const std::vector<double> zero(rows.matrix.cols, 0.0);
-    UnitRows unit{rows, zero, std::vector<double>(rows.size), zero};
-    if (center) {
-        unit.center = sum_rows("center", rows.size, unit.width(), threads, monitor,
-                               [&](std::size_t begin, std::size_t end, double* sums) {
-                                   add_rows(unit, nullptr, begin, end, sums);
-                               });
-        for (double& value : unit.center) value /= static_cast<double>(rows.size);
-    }
-    return unit;
+    return {rows, zero, std::vector<double>(rows.size), zero};
+}
+
+bool is_zero(const UnitRows& unit, std::size_t i) {
+    const float* x = unit.rows.row(i);
+    return std::all_of(x, x + unit.width(), [](float value) { return value == 0.0F; });
+}
+
+// A row that has no direction to begin with: centering must not give it one.
+bool is_zero_in_either(const UnitPair& pair, std::size_t i) {
+    return is_zero(pair.a, i) || is_zero(pair.b, i);
+}
+
+double sum_of_squares(const std::vector<double>& values) {
+    double sum = 0.0;
+    for (const double value : values) sum += value * value;
+    return sum;
+}
+
+// Divides sums of rows, those of a first, into the mean of either matrix.
+void set_means(const std::vector<double>& sums, std::size_t count, std::vector<double>& a,
+               std::vector<double>& b) {
+    const double divisor = static_cast<double>(std::max(count, std::size_t{1}));
+    const std::size_t width = a.size();
+    for (std::size_t l = 0; l < width; ++l) a[l] = sums[l] / divisor;
+    for (std::size_t l = 0; l < b.size(); ++l) b[l] = sums[width + l] / divisor;
+}
+
+// Sets both centers to the mean of the rows that are zero in neither matrix.
+void fill_centers(UnitPair& pair, int threads, Monitor& monitor) {
+    const auto add = [&](std::size_t begin, std::size_t end, double* sums) {
+        for (std::size_t i = begin; i < end; ++i) {
+            pair.a.inverse[i] = pair.b.inverse[i] = is_zero_in_either(pair, i) ? 0.0 : 1.0;
+        }
+        add_rows(pair.a, begin, end, sums);
+        add_rows(pair.b, begin, end, sums + pair.a.width());
+    };
+    const std::vector<double> sums =
+        sum_rows("center", pair.a.rows.size, pair.a.width() + pair.b.width(), threads, monitor, add);
+    const auto used = std::count(pair.a.inverse.begin(), pair.a.inverse.end(), 1.0);
+    set_means(sums, static_cast<std::size_t>(used), pair.a.center, pair.b.center);
 }
 
 // NaN where a value is not finite: the squares of finite float32 values are far inside the range of float64.
@@ -156,12 +188,6 @@ double inverse_norm(const UnitRows& unit, double center_square, std::size_t i) {
     return square > 1e-24 * center_square ? 1.0 / std::sqrt(square) : 0.0;
 }
 
-double sum_of_squares(const std::vector<double>& values) {
-    double sum = 0.0;
-    for (const double value : values) sum += value * value;
-    return sum;
-}
-
 // Fills the inverse norms of both matrices, and returns the sums of their unit rows, those of a first.
 std::vector<double> fill_inverse_norms(UnitPair& pair, int threads, Monitor& monitor) {
     const double center_a = sum_of_squares(pair.a.center), center_b = sum_of_squares(pair.b.center);
@@ -169,13 +195,13 @@ std::vector<double> fill_inverse_norms(UnitPair& pair, int threads, Monitor& mon
         for (std::size_t i = begin; i < end; ++i) {
             const double of_a = inverse_norm(pair.a, center_a, i);
             const double of_b = inverse_norm(pair.b, center_b, i);
-            const bool neither = of_a == 0.0 || of_b == 0.0;
+            const bool neither = of_a == 0.0 || of_b == 0.0 || is_zero_in_either(pair, i);
             const bool unknown = std::isnan(of_a + of_b);
             pair.a.inverse[i] = unknown ? of_a + of_b : neither ? 0.0 : of_a;
             pair.b.inverse[i] = unknown ? of_a + of_b : neither ? 0.0 : of_b;
         }
-        add_rows(pair.a, pair.a.inverse.data(), begin, end, sums);
-        add_rows(pair.b, pair.b.inverse.data(), begin, end, sums + pair.a.width());
+        add_rows(pair.a, begin, end, sums);
+        add_rows(pair.b, begin, end, sums + pair.a.width());
     };
     return sum_rows("measure rows", pair.a.rows.size, pair.a.width() + pair.b.width(), threads, monitor, add);
 }
@@ -199,8 +225,9 @@ void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t end, double* p
 }
 
 UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threads, Monitor& monitor) {
-    UnitPair pair{start(a, "a", center, threads, monitor), start(b, "b", center, threads, monitor), 0};
-    std::vector<double> sums = fill_inverse_norms(pair, threads, monitor);
+    UnitPair pair{start(a, "a", threads, monitor), start(b, "b", threads, monitor), 0};
+    if (center) fill_centers(pair, threads, monitor);
+    const std::vector<double> sums = fill_inverse_norms(pair, threads, monitor);
     std::size_t unknown = 0;
     for (const double inverse : pair.a.inverse) {
         unknown += std::isnan(inverse) ? 1 : 0;
@@ -210,10 +237,7 @@ UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threa
         check_finite(a.matrix, "a", threads, monitor);
         check_finite(b.matrix, "b", threads, monitor);
     }
-    for (double& value : sums) value /= static_cast<double>(std::max(pair.used, std::size_t{1}));
-    const auto middle = sums.begin() + static_cast<std::ptrdiff_t>(pair.a.width());
-    pair.a.mean.assign(sums.begin(), middle);
-    pair.b.mean.assign(middle, sums.end());
+    set_means(sums, pair.used, pair.a.mean, pair.b.mean);
     return pair;
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import RowNumbers, as_matrix
+from embgeom._arrays import FloatMatrix, RowNumbers, as_matrix
 from embgeom._native import core
 from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
@@ -35,10 +35,11 @@ def global_similarity(
     a, b : array_like, shapes (n, d_a) and (n, d_b)
         Row i of both belongs to the same token. Rows that are zero in either are left out.
     center : bool
-        Subtract the mean row first. Embeddings often share a direction, which makes all cosines alike;
-        without it the angles tell tokens apart.
+        Subtract the mean of the rows that are used first. Embeddings often share a direction, which makes
+        all cosines alike; without it the angles tell tokens apart.
     sample : int, optional
-        Use this many rows only, drawn without replacement, as published figures do; all rows by default.
+        Use this many rows only, drawn without replacement from those that are not zero in either matrix, as
+        published figures do; all rows by default.
     include_diagonal : bool
         Count each row's similarity with itself (1 in both) as a pair, too.
     seed : int
@@ -92,7 +93,7 @@ def global_similarity(
         return core.global_similarity(
             first,
             second,
-            _draw_sample(sample, len(first), seed),
+            _draw_sample(sample, first, second, seed),
             center=bool(center),
             include_diagonal=bool(include_diagonal),
             threads=resolve_threads(threads),
@@ -100,11 +101,12 @@ def global_similarity(
         )
 
 
-def _draw_sample(sample: int | None, row_count: int, seed: int) -> RowNumbers | None:
+def _draw_sample(sample: int | None, first: FloatMatrix, second: FloatMatrix, seed: int) -> RowNumbers | None:
     if sample is None:
         return None
     size = whole_number(sample, "sample", 3, hint=": a correlation over pairs needs 3 rows")
     generator = np.random.default_rng(check_seed(seed))
-    if size >= row_count:
+    usable = np.flatnonzero(first.any(axis=1) & second.any(axis=1))
+    if size >= len(usable):
         return None
-    return np.sort(generator.choice(row_count, size, replace=False)).astype(np.int64)
+    return np.sort(usable[generator.choice(len(usable), size, replace=False)]).astype(np.int64)

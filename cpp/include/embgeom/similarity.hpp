@@ -8,7 +8,7 @@
 namespace embgeom {
 
 struct SimilarityOptions {
-    bool center;            // subtract the mean row first
+    bool center;            // subtract the mean of the rows that are used first
     bool include_diagonal;  // count each token's similarity with itself, which is 1 in both
 };
 

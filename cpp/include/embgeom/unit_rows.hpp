@@ -12,7 +12,7 @@ namespace embgeom {
 //   u_i = (x_i - center) / |x_i - center|,   e_i = u_i - mean,   so that sum_i e_i = 0
 struct UnitRows {
     RowSet rows;
-    std::vector<double> center;   // (d), the mean row or zero
+    std::vector<double> center;   // (d), the mean of the rows that are zero in neither matrix, or zero
     std::vector<double> inverse;  // (n), 1 / |x_i - center|; 0 for a row that is left out, whose e_i is 0
     std::vector<double> mean;     // (d), the mean of all u_i that are not left out
 
@@ -23,7 +23,8 @@ struct UnitRows {
     void pack(std::size_t i, std::size_t begin, std::size_t end, double* packed) const;
 };
 
-// Two matrices over the same rows, of which those are left out that have no direction in either.
+// Two matrices over the same rows, of which those are left out that are zero in either, or that centering
+// leaves no direction in either.
 struct UnitPair {
     UnitRows a, b;
     std::size_t used;  // rows that are not left out

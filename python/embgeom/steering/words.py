@@ -134,7 +134,7 @@ def _rows(model: Embeddings, words: dict[str, list[str]]) -> dict[str, list[int]
 
 
 def _all_tokens(model: Embeddings) -> list[int]:
-    return [int(row) for row in np.flatnonzero(model.has_token & ~model.special)]
+    return [int(row) for row in np.flatnonzero(model.has_token & ~model.special & ~model.zero)]
 
 
 def _mean(model: Embeddings, rows: list[int]) -> npt.NDArray[np.float64]:
