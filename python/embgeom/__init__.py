@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from embgeom import examples
+# The first of these, before what takes long to import, looks after Ctrl-C where this is the command.
+from embgeom import _signals, examples  # noqa: F401
 from embgeom.agreement import neighbor_overlap, weight_cosine
 from embgeom.compare import compare
 from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings

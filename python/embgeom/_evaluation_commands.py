@@ -72,10 +72,9 @@ def _asked(options: argparse.Namespace) -> tuple[SteeringVector, Score, list[Any
     """Return the vector, what is scored on what, and the controls, checked before a model is read."""
     from embgeom.steering import SteeringVector
 
-    files.check_results(options.output, options.figure)
     texts = (options.prompts, options.items, options.neutral)
     vectors = (options.vector, options.own, *options.shuffled)
-    files.check_kept((options.output, options.figure), (*texts, *vectors))
+    files.check_results(options.output, options.figure, (options.model, *texts, *vectors))
     score, samples = _score(options)
     vector = SteeringVector.load(options.vector)
     controls = {

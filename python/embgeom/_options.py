@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, NoReturn, get_args
 
 from embgeom import _steering_options as steering
+from embgeom._terminal import visible
+from embgeom.cli import USAGE_ERROR
 from embgeom.knn import Metric
 
-USAGE_ERROR = 2
+# What options of a model may name a file or folder.
+_MODEL_INPUTS = ("model", "tokens", "vocabulary", "tokenizer", "adapter")
 
 Run = Callable[[argparse.Namespace], None]
 
@@ -19,6 +22,15 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        for argument in args or ():
+            if "\0" in argument:
+                self.error(f"{argument!r} holds a NUL character, which no argument can")
+        return super().parse_known_args(args, namespace)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible(message), file)
 
 
 def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
@@ -34,6 +46,12 @@ def build_parser(runs: Mapping[str, Run]) -> argparse.ArgumentParser:
         add_options(command)
         _add_common(command.add_argument_group("common options"))
     return parser
+
+
+def model_inputs(options: argparse.Namespace) -> list[str]:
+    """Return the names of all that is read of the models of a command."""
+    names = (f"{name}{suffix}" for name in _MODEL_INPUTS for suffix in ("", "_a", "_b"))
+    return [value for name in names if isinstance(value := getattr(options, name, None), str)]
 
 
 def _add_demo(command: Any) -> None:

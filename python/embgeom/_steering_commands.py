@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from embgeom import _steering_files as files
+from embgeom._options import model_inputs
 from embgeom._running import running
+from embgeom._writing import check_kept
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     from embgeom.report import titled_table
 
     check_path(options.output)
-    files.check_kept([options.output], [options.model_a, options.model_b])
+    check_kept({"-o": options.output}, model_inputs(options))
     models = load(options, "_a"), load(options, "_b")
     norms: list[FinalNorm | None] = [None, None]
     if options.fold_norm:
@@ -78,7 +80,7 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
     from embgeom.steering.files import check_vector_path
 
     check_vector_path(options.output)
-    files.check_kept([options.output], [options.pairs])
+    check_kept({"-o": options.output}, [options.model, options.pairs])
     if options.output.endswith(".gguf") and (options.blocks is None or 0 in options.blocks):
         raise InputError("a .gguf has no place for block 0: name others by --blocks, or take .safetensors")
     pairs = files.pairs(options.pairs)
@@ -106,7 +108,7 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     from embgeom.steering.files import check_vector_path
 
     check_vector_path(options.output)
-    files.check_kept([options.output], [options.map, options.vector, options.norm_of])
+    check_kept({"-o": options.output}, [options.map, options.vector, options.norm_of])
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
     carrier, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def is_moods(name: str) -> bool:
     return True
 
 
-def check_results(output: str | None, figure: str | None) -> None:
+def check_results(output: str | None, figure: str | None, inputs: Iterable[str | None]) -> None:
     """Find out before long work whether its results can be written.
 
     Raises
@@ -70,39 +69,19 @@ def check_results(output: str | None, figure: str | None) -> None:
     InputError
         If both are one file, or matplotlib is missing.
     OutputError
-        If a file cannot be written, `output` does not end in ``.json``, or `figure` in no format of figures.
+        If a file cannot be written or is one of the inputs, `output` does not end in ``.json``, or `figure`
+        in no format of figures.
     """
     from embgeom._figures import check_figure_path
-    from embgeom._writing import check_file_writable
+    from embgeom._writing import check_file_writable, check_kept
 
-    if output is not None and figure is not None and _same(output, figure):
-        raise InputError(f"-o {output} and --figure {figure} are the same file; name two")
+    check_kept({"-o": output, "--figure": figure}, inputs)
     if output is not None:
         if Path(output).suffix != RESULT_SUFFIX:
             raise OutputError(f"-o {output} does not end in {RESULT_SUFFIX}, the format of what is written")
         check_file_writable(output)
     if figure is not None:
         check_figure_path(figure)
-
-
-def check_kept(outputs: Iterable[str | None], inputs: Iterable[str | None]) -> None:
-    """Refuse to write over a file that is read.
-
-    Raises
-    ------
-    OutputError
-        If an output is one of the inputs.
-    """
-    read = [name for name in inputs if name is not None]
-    for output in outputs:
-        for name in read:
-            if output is not None and _same(output, name):
-                raise OutputError(f"{output} would be written over {name}, which is read; name another file")
-
-
-def _same(one: str, other: str) -> bool:
-    # Also where neither is there yet, and by whatever links.
-    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _lines(name: str) -> list[str]:

@@ -2,90 +2,95 @@
 
 from __future__ import annotations
 
-import argparse
-import io
-import os
 import sys
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from embgeom import _evaluation_commands as evaluation
-from embgeom import _steering_commands as steering
-from embgeom._options import USAGE_ERROR, build_parser
-from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, OutputError
+from embgeom import _signals
 
 if TYPE_CHECKING:
+    import argparse
+
     from embgeom.embeddings import Embeddings
 
-INTERRUPTED = 130
+BUG = 1
+USAGE_ERROR = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 0; 2 for what the user can mend; 130 after Ctrl-C."""
-    # A command may be started with standard output closed.
-    if sys.stdout is None:
-        sys.stdout = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-    # Tokens hold any character; a terminal that lacks one shows its code instead.
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    parser = build_parser(
-        {
-            "demo": _demo,
-            "compare": _compare,
-            "inspect": _inspect,
-            "neighbors": _neighbors,
-            "fit": lambda options: steering.fit(options, _load, _show, _wants_progress(options)),
-            "train-vector": lambda options: steering.train_vector(options, _say, _wants_progress(options)),
-            "transfer": lambda options: steering.transfer(options, _say),
-            "steer": lambda options: steering.steer(options, _show, _wants_progress(options)),
-            "evaluate": lambda options: evaluation.evaluate(options, _show, _wants_progress(options)),
-            "sweep": lambda options: evaluation.sweep(options, _show, _wants_progress(options)),
-        }
-    )
-    options = parser.parse_args(arguments)
+    """Run the command and return its exit status.
+
+    0; 1 for a bug; 2 for what the user can mend; 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    with _signals.interrupts():
+        try:
+            return _run(sys.argv[1:] if arguments is None else list(arguments))
+        except KeyboardInterrupt as interrupt:
+            return _signals.status(interrupt)
+
+
+def _run(arguments: list[str]) -> int:
+    # Imported here, where Ctrl-C is looked after: this takes most of a second.
+    from embgeom import _terminal as terminal
+    from embgeom._options import build_parser
+    from embgeom.errors import EmbgeomError
+
+    terminal.prepare_streams()
+    try:
+        options = build_parser(_commands()).parse_args(arguments)
+    except SystemExit:
+        # Help that nobody reads to its end (head, less) is no error.
+        with terminal.standard_output():
+            raise
     try:
         run: Callable[[argparse.Namespace], None] = options.run
-        with _warnings_in_a_line():
+        with terminal.warnings_in_a_line():
             run(options)
-    except KeyboardInterrupt:
-        print("embgeom: interrupted", file=sys.stderr)
-        return INTERRUPTED
-    except (EmbgeomError, MemoryError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
+        # Libraries in other languages raise what is no Exception, such as a panic of Rust.
         if options.debug:
-            raise
-        message = " ".join(str(error).split()) or "out of memory"
-        print(f"embgeom: {message}", file=sys.stderr)
-        return USAGE_ERROR
+            terminal.tell_traceback()
+        if isinstance(error, EmbgeomError | MemoryError):
+            if not options.debug:
+                terminal.tell(error if str(error) else "out of memory")
+            return USAGE_ERROR
+        if not options.debug:
+            what = f"{type(error).__name__}: {str(error)[:200]}"
+            terminal.tell(f"this is a bug in embgeom ({what}); please report it with what --debug prints")
+        return BUG
     return 0
 
 
-@contextmanager
-def _warnings_in_a_line() -> Iterator[None]:
-    """Tell warnings of this package as its errors are told, without the line of code that they arose at."""
-    with warnings.catch_warnings():
-        others = warnings.showwarning
+def _commands() -> dict[str, Callable[[argparse.Namespace], None]]:
+    from embgeom import _evaluation_commands as evaluation
+    from embgeom import _steering_commands as steering
+    from embgeom._terminal import say, show
 
-        def tell(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-            if issubclass(category, EmbgeomWarning):
-                print(f"embgeom: warning: {message}", file=sys.stderr)
-            else:
-                others(message, category, *where, **more)
-
-        warnings.simplefilter("always", EmbgeomWarning)
-        warnings.showwarning = tell
-        yield
+    return {
+        "demo": _demo,
+        "compare": _compare,
+        "inspect": _inspect,
+        "neighbors": _neighbors,
+        "fit": lambda options: steering.fit(options, _load, show, _wants_progress(options)),
+        "train-vector": lambda options: steering.train_vector(options, say, _wants_progress(options)),
+        "transfer": lambda options: steering.transfer(options, say),
+        "steer": lambda options: steering.steer(options, show, _wants_progress(options)),
+        "evaluate": lambda options: evaluation.evaluate(options, show, _wants_progress(options)),
+        "sweep": lambda options: evaluation.sweep(options, show, _wants_progress(options)),
+    }
 
 
 def _demo(options: argparse.Namespace) -> None:
+    from embgeom._terminal import show
     from embgeom.demo import demonstrate
 
-    _show(demonstrate(threads=options.threads, progress=_wants_progress(options)))
+    show(demonstrate(threads=options.threads, progress=_wants_progress(options)))
 
 
 def _compare(options: argparse.Namespace) -> None:
+    from embgeom._terminal import show
     from embgeom.compare import compare
     from embgeom.report import comparison_tables, write_html
 
@@ -99,14 +104,15 @@ def _compare(options: argparse.Namespace) -> None:
         **_dimension_options(options),
         **_search_options(options),
     )
-    _show(comparison_tables(comparison))
+    show(comparison_tables(comparison))
     if options.html is not None:
-        write_html(comparison_tables(comparison), options.html)
+        write_html(comparison, options.html)
     if options.output is not None:
         comparison.save(options.output, table_format=options.table_format, overwrite=options.overwrite)
 
 
 def _inspect(options: argparse.Namespace) -> None:
+    from embgeom._terminal import show
     from embgeom.inspection import inspect_model
     from embgeom.report import inspection_tables
 
@@ -117,12 +123,13 @@ def _inspect(options: argparse.Namespace) -> None:
         **_dimension_options(options),
         **_search_options(options),
     )
-    _show(inspection_tables(inspection))
+    show(inspection_tables(inspection))
     if options.output is not None:
         inspection.save(options.output, table_format=options.table_format, overwrite=options.overwrite)
 
 
 def _neighbors(options: argparse.Namespace) -> None:
+    from embgeom._terminal import say, show
     from embgeom.inspection import inspect_token
     from embgeom.report import neighborhood_tables
 
@@ -131,7 +138,7 @@ def _neighbors(options: argparse.Namespace) -> None:
     # A token that is not there is told before anything is shown of the others.
     for place, token in enumerate([model.index(token) for token in tokens]):
         if place > 0:
-            print()
+            say("")
         neighborhood = inspect_token(
             model,
             token,
@@ -141,12 +148,13 @@ def _neighbors(options: argparse.Namespace) -> None:
             variance=options.variance,
             **_search_options(options),
         )
-        _show(neighborhood_tables(neighborhood))
+        show(neighborhood_tables(neighborhood))
 
 
 def _check_output(options: argparse.Namespace, html: str | None = None) -> None:
     """Refuse before the work starts what could not be written after it."""
-    from embgeom._writing import check_file_writable, check_writable
+    from embgeom._options import model_inputs
+    from embgeom._writing import check_file_writable, check_kept, check_writable
     from embgeom.results import check_table_format
 
     if html is not None:
@@ -154,45 +162,16 @@ def _check_output(options: argparse.Namespace, html: str | None = None) -> None:
     if options.output is not None:
         check_table_format(options.table_format)
         check_writable(options.output, overwrite=options.overwrite)
+    check_kept({"-o": options.output, "--html": html}, model_inputs(options))
 
 
 def _row_number(text: str) -> int:
     try:
         return int(text)
     except ValueError:
+        from embgeom.errors import InputError
+
         raise InputError(f"{text!r} is no row number; without --row it is looked for as a token") from None
-
-
-def _show(tables: Sequence[Any]) -> None:
-    from embgeom.report import as_text
-
-    if not sys.stdout.isatty():
-        _say(as_text(tables))
-        return
-    from rich.console import Console
-
-    with _standard_output():
-        Console(highlight=False).print(*tables, sep="\n")
-
-
-def _say(text: str) -> None:
-    with _standard_output():
-        # Lines are drawn with a character that only Unicode has.
-        print(text if sys.stdout.encoding.lower().startswith("utf") else text.replace("─", "-"))
-
-
-@contextmanager
-def _standard_output() -> Iterator[None]:
-    """Tell in one line that standard output takes nothing more, unless its reader has gone."""
-    try:
-        yield
-        sys.stdout.flush()
-    except OSError as error:
-        # What is left in the buffer would fail once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # Where the reader (head, less) has gone there are still files to write.
-        if not isinstance(error, BrokenPipeError):
-            raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 def _load(options: argparse.Namespace, suffix: str = "") -> Embeddings:

@@ -162,11 +162,12 @@ class Comparison:
         Raises
         ------
         OutputError
-            If the file cannot be written; then nothing is left at `path`.
+            If the file cannot be written, or is one that a model was read from; then nothing is left at
+            `path`.
         """
-        from embgeom.report import comparison_tables, write_html
+        from embgeom.report import write_html
 
-        write_html(comparison_tables(self), path)
+        write_html(self, path)
 
     def save(
         self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False
@@ -178,8 +179,8 @@ class Comparison:
         Raises
         ------
         OutputError
-            If the folder holds something already, or cannot be written. With `overwrite` earlier results
-            are replaced, but a folder with any other file in it is still refused.
+            If the folder holds something already, lies in a model's folder, or cannot be written. With
+            `overwrite` earlier results are replaced, but a folder with any other file in it is still refused.
         """
         from embgeom.results import save_comparison
 

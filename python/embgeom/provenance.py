@@ -53,6 +53,13 @@ class Provenance:
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
         return {**plain, "notes": list(self.notes), "sha256": self.sha256}
 
+    @property
+    def inputs(self) -> list[Path]:
+        """What was read, files and folder, as far as it is known: no result goes into its place."""
+        read = [path for path in (self.file, self.tokenizer) if path is not None]
+        folder = Path(self.source).expanduser() if self.file is not None else None
+        return [*read, folder] if folder is not None and folder.is_dir() else read
+
     @cached_property
     def sha256(self) -> str | None:
         """SHA-256 of the model file in hexadecimal, computed when first asked for; None without a file.

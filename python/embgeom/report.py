@@ -14,6 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from embgeom._terminal import visible
 from embgeom._writing import write_file
 from embgeom.lle import LLEStatus
 
@@ -37,20 +38,21 @@ def as_text(tables: Iterable[RenderableType]) -> str:
     with console.capture() as capture:
         for table in tables:
             console.print(table)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines()).strip("\n")
+    # Not splitlines(), which would split at characters that are to be seen.
+    return "\n".join(line.rstrip() for line in visible(capture.get()).split("\n")).strip("\n")
 
 
-def write_html(tables: Iterable[RenderableType], path: str | PathLike[str]) -> None:
-    """Write tables as one HTML file, whole or not at all."""
+def write_html(comparison: Comparison, path: str | PathLike[str]) -> None:
+    """Write a comparison's tables as one HTML file, whole or not at all; see `Comparison.to_html`."""
     console = Console(file=io.StringIO(), width=_TEXT_WIDTH, record=True)
-    for table in tables:
+    for table in comparison_tables(comparison):
         console.print(table)
     page = console.export_html()
 
     def write(partial: Path) -> None:
         partial.write_text(page, encoding="utf-8")
 
-    write_file(path, write)
+    write_file(path, write, inputs=[*comparison.a.provenance.inputs, *comparison.b.provenance.inputs])
 
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
@@ -175,12 +177,14 @@ def titled_table(title: str | None, columns: Sequence[str], rows: Iterable[Seque
     """Lay out a table under its title; a column whose name begins with ">" is flush right."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(Text(column.removeprefix(">")), justify="right" if column[:1] == ">" else "left")
+        table.add_column(
+            Text(visible(column.removeprefix(">"))), justify="right" if column[:1] == ">" else "left"
+        )
     for row in rows:
         # As Text, brackets in tokens and names stay what they are instead of being read as markup.
-        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+        table.add_row(*(Text(visible(cell), overflow="fold") for cell in row))
     # A table's own title would be broken to the width of the table.
-    return Group(Text(title, style="bold"), table) if title else table
+    return Group(Text(visible(title), style="bold"), table) if title else table
 
 
 def number(value: float) -> str:

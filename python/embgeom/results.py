@@ -30,7 +30,8 @@ def save_comparison(
 ) -> None:
     """Write a comparison into a folder; see `Comparison.save`."""
     write_table = _table_writer(table_format)
-    with new_folder(folder, overwrite=overwrite) as target:
+    inputs = [*comparison.a.provenance.inputs, *comparison.b.provenance.inputs]
+    with new_folder(folder, overwrite=overwrite, inputs=inputs) as target:
         arrays: dict[str, Any] = {
             "ids_a": comparison.match.ids_a,
             "ids_b": comparison.match.ids_b,
@@ -64,7 +65,8 @@ def save_inspection(
     """Write an inspection into a folder; see `Inspection.save`."""
     write_table = _table_writer(table_format)
     rows = inspection.sampled
-    with new_folder(folder, overwrite=overwrite) as target:
+    inputs = inspection.embeddings.provenance.inputs
+    with new_folder(folder, overwrite=overwrite, inputs=inputs) as target:
         np.savez_compressed(
             target / "arrays.npz",
             norms=inspection.norms,

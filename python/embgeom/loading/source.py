@@ -88,6 +88,8 @@ def _local_path(model: str | os.PathLike[str]) -> Path:
         raise LoadError(f"{model!r} is neither a path nor a Hugging Face id: {error}") from error
     if not os.fspath(model):
         raise LoadError("the model's name is empty; give a folder, a file or a Hugging Face id")
+    if "\0" in str(path):
+        raise LoadError(f"{str(path)!r} holds a NUL character, which no name of a file can; name another")
     return path
 
 

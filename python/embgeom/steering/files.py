@@ -85,6 +85,8 @@ def _path(path: str | PathLike[str], kind: type[EmbgeomError]) -> Path:
         file = Path(path).expanduser()
     except (TypeError, RuntimeError) as error:
         raise kind(f"{path!r} is no path of a file: {error}") from error
+    if "\0" in str(file):
+        raise kind(f"{str(file)!r} holds a NUL character, which no name of a file can; name another")
     if file.suffix not in _FORMATS:
         raise kind(
             f"{file} has the suffix {file.suffix!r}, which says no format; name a file in "

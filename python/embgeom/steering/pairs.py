@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
+from embgeom.loading.folder import read_bytes
 
 Pair = tuple[str, str]
 Template = str | Callable[[str, str], str]
@@ -104,9 +105,7 @@ def _writer(template: Template) -> Callable[[str, str], str]:
 def _items(file: Path) -> list[Any]:
     """Return the items of a file as they stand there."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise LoadError(f"{file} cannot be read: {error.strerror}") from error
+        text = read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}") from error
     kind = file.suffix.lower()

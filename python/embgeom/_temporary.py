@@ -1,0 +1,112 @@
+"""Places for what is not complete yet: each run has its own, and those of dead runs are swept."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+_PLACE = re.compile(r"\.embgeom-.*\.partial-\w{8}", re.DOTALL)
+# Bytes of a target's name that its place repeats: with the rest it stays below the 255 that a name may have.
+_REPEATED = 100
+_LOCK = "lock"
+_TRIES = 5
+
+
+class Place(NamedTuple):
+    """A folder beside a target, on the same file system.
+
+    Attributes
+    ----------
+    new, old : Path
+        The target's own name in two folders inside: for what is to take its place, and for what is to leave
+        it. Neither exists yet.
+    mode : int
+        The permissions that a new file gets.
+    """
+
+    new: Path
+    old: Path
+    mode: int
+
+
+@contextmanager
+def place_beside(target: Path) -> Iterator[Place]:
+    """Give a place beside a target, and remove what is left in it at the end.
+
+    While the place is in use its lock is held, which ends with the process however that dies. So no name,
+    process number or age has to tell whether a place is still in use, which threads, containers and other
+    machines could get wrong.
+    """
+    folder, lock = _make(target)
+    try:
+        for part in ("new", "old"):
+            (folder / part).mkdir()
+        mode = (folder / _LOCK).stat().st_mode & 0o777
+        yield Place(folder / "new" / target.name, folder / "old" / target.name, mode)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def sweep(folder: Path) -> None:
+    """Remove the places in a folder that dead runs have left; what one was about to exchange is put back."""
+    try:
+        entries = [entry for entry in os.scandir(folder) if _PLACE.fullmatch(entry.name)]
+    except OSError:
+        return
+    for entry in entries:
+        with suppress(OSError):
+            own = entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+            if not own or not entry.is_dir(follow_symlinks=False):
+                continue
+            place = Path(entry.path)
+            if (lock := _hold(place)) is None:
+                continue
+            try:
+                _put_back(place)
+                shutil.rmtree(place, ignore_errors=True)
+            finally:
+                os.close(lock)
+
+
+def _put_back(place: Path) -> None:
+    for old in (place / "old").glob("*"):
+        if not os.path.lexists(place.parent / old.name):
+            old.rename(place.parent / old.name)
+
+
+def _make(target: Path) -> tuple[Path, int | None]:
+    name = os.fsdecode(os.fsencode(target.name)[:_REPEATED])
+    for _ in range(_TRIES):
+        folder = Path(tempfile.mkdtemp(prefix=f".embgeom-{name}.partial-", dir=target.parent))
+        # Another run may have met the new folder before it was locked, and have swept it.
+        if (lock := _hold(folder)) is not None:
+            return folder, lock
+    # Where a file system knows no locks, nobody sweeps there either.
+    (folder / _LOCK).touch()
+    return folder, None
+
+
+def _hold(place: Path) -> int | None:
+    """Lock a place for this process; None where another one holds it, or it is gone."""
+    path = place / _LOCK
+    try:
+        lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(lock), path.lstat()):
+            return lock
+    except OSError:
+        pass
+    os.close(lock)
+    return None
