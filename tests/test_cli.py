@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 
@@ -237,9 +239,40 @@ def test_models_without_angles(refused, small, tmp_path):
     assert "all pairs of rows of the second matrix" in refused("compare", small, flat)
 
 
-def test_debug_shows_where_an_error_arose(refused, small):
-    told = refused("compare", small, small, "-k", "40", "--debug")
+def test_debug_shows_where_an_error_arose(run, small):
+    status, out, told = run("compare", small, small, "-k", "40", "--debug")
+    assert (status, out) == (2, "")
     assert told.startswith("Traceback") and "InputError: k = 40" in told
+
+
+def test_a_bug_is_told_in_a_line(run, small, monkeypatch):
+    class Panic(BaseException):
+        """What a library in Rust raises: no Exception."""
+
+    for error in (KeyError("x"), RecursionError("too deep"), Panic("byte index 20 is out of bounds")):
+
+        def fail(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr("embgeom.inspection.inspect_model", fail)
+        status, out, told = run("inspect", small)
+        assert (status, out) == (1, "")
+        assert told.startswith(f"embgeom: this is a bug in embgeom ({type(error).__name__}: {error}); ")
+        assert told.endswith("; please report it with what --debug prints\n") and told.count("\n") == 1
+        assert "Traceback" in run("inspect", small, "--debug")[2]
+
+
+def test_a_stream_of_python_takes_the_output(small):
+    # Such a stream has no encoding.
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["neighbors", small, "w3", "-k", "3"]) == 0
+    assert "nearest rows of ' w3' (row 3) in small" in out.getvalue() and "─" in out.getvalue()
+
+
+def test_arguments_with_nul(refused):
+    assert refused("inspect", "a\0b") == (
+        "embgeom: 'a\\x00b' holds a NUL character, which no argument can (see embgeom --help)\n"
+    )
 
 
 def test_memory_that_does_not_suffice(refused, small, monkeypatch):

@@ -75,6 +75,7 @@ def test_a_failure_halfway_leaves_things_as_they_were(
 def test_a_failure_of_the_exchange_keeps_the_old_folder(inspection, tmp_path, monkeypatch, call, error):
     inspection.save(tmp_path / "out")
     (tmp_path / "out" / "tokens.csv").write_text("earlier")
+    monkeypatch.setattr(writing, "_exchange", lambda *_: False)  # as where a system has no such call
     replace, calls = Path.replace, []
 
     def fail_once(self, target):
@@ -88,6 +89,17 @@ def test_a_failure_of_the_exchange_keeps_the_old_folder(inspection, tmp_path, mo
         inspection.save(tmp_path / "out", overwrite=True)
     assert tree(tmp_path) == expected("out")
     assert (tmp_path / "out" / "tokens.csv").read_text() == "earlier"
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_results_that_are_replaced(inspection, tmp_path, monkeypatch, exchange):
+    if not exchange:
+        monkeypatch.setattr(writing, "_exchange", lambda *_: False)
+    inspection.save(tmp_path / "out")
+    (tmp_path / "out" / "tokens.csv").write_text("earlier")
+    inspection.save(tmp_path / "out", overwrite=True)
+    assert (tmp_path / "out" / "tokens.csv").read_text() != "earlier"
+    assert tree(tmp_path) == expected("out")
 
 
 def test_what_another_process_wrote_meanwhile_is_kept(inspection, tmp_path, monkeypatch):

@@ -85,12 +85,14 @@ def _put_back(place: Path) -> None:
 
 def _make(target: Path) -> tuple[Path, int | None]:
     name = os.fsdecode(os.fsencode(target.name)[:_REPEATED])
-    for _ in range(_TRIES):
+    for attempt in range(_TRIES):
         folder = Path(tempfile.mkdtemp(prefix=f".embgeom-{name}.partial-", dir=target.parent))
-        # Another run may have met the new folder before it was locked, and have swept it.
         if (lock := _hold(folder)) is not None:
             return folder, lock
-    # Where a file system knows no locks, nobody sweeps there either.
+        # Another run has met the new folder before it was locked, and sweeps it; or the file system knows no
+        # locks, and then nobody sweeps.
+        if attempt < _TRIES - 1:
+            shutil.rmtree(folder, ignore_errors=True)
     (folder / _LOCK).touch()
     return folder, None
 

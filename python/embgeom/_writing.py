@@ -171,7 +171,7 @@ def check_kept(outputs: Mapping[str, Name | None], inputs: Iterable[Name | None]
     for (one, path), (other, other_path) in combinations(written.items(), 2):
         if path == other_path or path in other_path.parents or other_path in path.parents:
             relation = "the same file" if path == other_path else "one inside the other"
-            raise InputError(f"{one} {path} and {other} {other_path} are {relation}; name two")
+            raise InputError(f"{one} {outputs[one]} and {other} {outputs[other]} are {relation}; name two")
     for name in inputs:
         for path in written.values() if name is not None else ():
             _check_apart(path, os.fspath(name))

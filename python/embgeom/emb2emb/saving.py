@@ -59,7 +59,15 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
         ) from error
     # The writer takes an array's memory as it lies, so each has to lie in C order.
     packed = {name: np.array(array, order="C") for name, array in arrays.items()}
-    write_file(path, lambda partial: save_tensors(packed, partial, metadata))
+    write_file(path, lambda partial: save_tensors(packed, partial, metadata), inputs=_inputs(carrier))
+
+
+def _inputs(carrier: Emb2Emb) -> list[str]:
+    """Return the files that the map was fitted on, as far as the provenance tells."""
+    sides = [carrier.provenance.get(side) for side in ("source", "target")]
+    read = [side.get("provenance") for side in sides if isinstance(side, dict)]
+    files = [about.get(name) for about in read if isinstance(about, dict) for name in ("file", "tokenizer")]
+    return [file for file in files if isinstance(file, str)]
 
 
 def check_path(path: str | PathLike[str]) -> None:
