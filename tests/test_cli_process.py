@@ -87,16 +87,68 @@ def test_output_that_takes_nothing(small):
     assert err == b"embgeom: cannot write to standard output: No space left on device\n"
 
 
-def test_ctrl_c_ends_a_long_computation(tmp_path):
+def test_help_that_nobody_reads_to_its_end():
+    reader, writer = os.pipe()
+    os.close(reader)
+    status, _, err = run("compare", "--help", stdout=writer)
+    os.close(writer)
+    assert (status, err) == (0, NONE)
+
+
+# Where the tests run in the background of a shell, children would ignore Ctrl-C, so its handler is set.
+HEEDS = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler);"
+# The package is imported so by the installed script and by `python -m embgeom`.
+STARTS = {"script": "/bin/embgeom", "module": "-m"}
+ENDS = {signal.SIGINT: (130, b"embgeom: interrupted\n"), signal.SIGTERM: (143, b"embgeom: terminated\n")}
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+@pytest.mark.parametrize("start", STARTS)
+def test_signals_while_the_command_is_importing(start, number):
+    # NumPy stands for all that takes long to import: its import is stretched, so that the signal comes then.
+    program = (
+        HEEDS
+        + f"""
+import builtins, time
+before = builtins.__import__
+def slow(name, *rest):
+    if name == "numpy" and slow.first:
+        slow.first = False
+        print("ready", flush=True)
+        time.sleep(30)
+    return before(name, *rest)
+slow.first = True
+builtins.__import__ = slow
+sys.argv = [{STARTS[start]!r}, "compare", "example:small", "example:large"]
+from embgeom.cli import main
+sys.exit(main())
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert (out, (process.returncode, err)) == (NONE, ENDS[number])
+
+
+def test_importing_the_package_elsewhere_leaves_signals_alone():
+    program = HEEDS + (
+        "before = [signal.getsignal(n) for n in (2, 15)]; import embgeom, embgeom.cli;"
+        "assert [signal.getsignal(n) for n in (2, 15)] == before;"
+        "embgeom.cli.main(['neighbors', 'example:small', '5', '--row']);"
+        "assert [signal.getsignal(n) for n in (2, 15)] == before"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("number", ENDS, ids=lambda number: number.name)
+def test_signals_end_a_long_computation(tmp_path, number):
     rows = 30_000
     np.savez(tmp_path / "big.npz", matrix=matrix(rows, 128), tokens=[f"word{i}" for i in range(rows)])
-    # The line "ready" tells that Python has started; before that, an interrupt is Python's own affair. Where
-    # the tests run in the background of a shell, children would ignore the signal, so its handler is set.
-    program = (
-        "import signal, sys; from embgeom.cli import main;"
-        "signal.signal(signal.SIGINT, signal.default_int_handler);"
-        "print('ready', flush=True); sys.exit(main(sys.argv[1:]))"
-    )
+    # The line "ready" tells that Python has started; before that, a signal is Python's own affair.
+    program = HEEDS + "from embgeom.cli import main; print('ready', flush=True); sys.exit(main(sys.argv[1:]))"
     arguments = ["compare", "big.npz", "big.npz", "-o", "deep/out", "--html", "out.html"]
     with subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
@@ -108,13 +160,40 @@ def test_ctrl_c_ends_a_long_computation(tmp_path):
             assert process.stdout.readline() == b"ready\n"
             time.sleep(0.7)
             assert process.poll() is None, "the computation is too short to interrupt"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             sent = time.monotonic()
             out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130
-    assert (out, err) == (NONE, b"embgeom: interrupted\n")
+    assert (out, (process.returncode, err)) == (NONE, ENDS[number])
     # Kernels look for signals about ten times a second; the rest is room for a busy machine.
     assert time.monotonic() - sent < 5.0
     assert [path.name for path in tmp_path.iterdir()] == ["big.npz"]
+
+
+def test_a_signal_while_results_are_written(tmp_path):
+    # SIGTERM leaves as little behind as Ctrl-C does.
+    program = (
+        HEEDS
+        + """
+import time
+from pathlib import Path
+from embgeom import results
+from embgeom.cli import main
+def stay(path, columns):
+    Path(path).write_text("half")
+    print("ready", flush=True)
+    time.sleep(30)
+results._write_csv = stay
+sys.exit(main(["inspect", "example:small", "--dimension-sample", "5", "-o", "out", "--quiet"]))
+"""
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        while process.stdout.readline() != b"ready\n":  # after the tables
+            assert process.poll() is None
+        process.terminate()
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == ENDS[signal.SIGTERM]
+    assert list(tmp_path.iterdir()) == []
