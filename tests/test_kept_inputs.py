@@ -23,6 +23,7 @@ def here(tmp_path, monkeypatch):
     """A folder with an array and its tokens, a model's folder, and links to some of it."""
     np.save(tmp_path / "in.npy", matrix(40, 8))
     np.save(tmp_path / "b.npy", matrix(40, 8, 1))
+    (tmp_path / "in.tokens.txt").write_text("\n".join(words(40)))
     (tmp_path / "t.txt").write_text("\n".join(words(40)))
     write_folder(tmp_path / "m", {"model.embed_tokens.weight": matrix(40, 8)}, {}, tokenizer(words(40)))
     (tmp_path / "link.html").symlink_to("in.npy")
@@ -47,6 +48,7 @@ MODELS = ("compare", "m", "b.npy", "--tokens-b", "t.txt", *QUICK)
     ((*ARRAYS, "--html", "t.txt"), "would be written over t.txt"),
     ((*ARRAYS, "--html", "link.html"), "would be written over in.npy"),
     ((*ARRAYS, "--html", "hard.html"), "in.npy, which is read"),
+    (("compare", "in.npy", "in.npy", *QUICK, "--html", "in.tokens.txt"), "in.tokens.txt, which is read with"),
     ((*MODELS, "--html", "m/config.json"), "lies in m, which is read"),
     ((*MODELS, "--html", "n/page.html"), "lies in m, which is read"),
     ((*MODELS, "--html", "hard.json"), "config.json, which is read with m"),

@@ -2,6 +2,8 @@
 
 import builtins
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -286,3 +288,21 @@ def test_safetensors_says_each_thing_once(tmp_path):
     path.write_bytes(len(header).to_bytes(8, "little") + header + x.tobytes())
     with pytest.raises(LoadError, match="twice"):
         load(path, tokens=["a", "b", "c"])
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero on this platform")
+def test_only_regular_files_of_a_reasonable_size_are_read_as_text(tmp_path, monkeypatch):
+    # A device never ends, and a pipe that nobody writes to never begins.
+    np.save(tmp_path / "x.npy", matrix(3, 2))
+    os.mkfifo(tmp_path / "pipe.txt")
+    for tokens in ("/dev/zero", tmp_path / "pipe.txt", tmp_path):
+        with pytest.raises(LoadError, match=r"is no regular file|Is a directory"):
+            load(tmp_path / "x.npy", tokens=tokens)
+    (tmp_path / "t.txt").write_text("\n".join("abc"))
+    monkeypatch.setattr("embgeom.loading.folder._MOST_BYTES", 5)
+    assert load(tmp_path / "x.npy", tokens=tmp_path / "t.txt").tokens == ["a", "b", "c"]
+    (tmp_path / "t.txt").write_text("\n".join("abcd"))
+    with pytest.raises(LoadError, match="holds more than"):
+        load(tmp_path / "x.npy", tokens=tmp_path / "t.txt")
+    with pytest.raises(LoadError, match=r"NUL|null byte"):
+        load(tmp_path / "x.npy", tokens="a\0b.txt")

@@ -65,7 +65,7 @@ def keys_named(folder):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     write_folder(folder, {"x": matrix(2, 2)})
     (folder / "model.safetensors").unlink()
-    torch.save({EVIL: torch.ones(2), "b": torch.ones(3)}, folder / "pytorch_model.bin")
+    torch.save({EVIL: torch.ones(4, 3), "b": torch.ones(5, 3)}, folder / "pytorch_model.bin")
     return folder
 
 

@@ -22,7 +22,8 @@ RESULT_FILES = ("arrays.npz", "tokens.csv", "tokens.parquet", "comparison.json",
 
 # What is read with a file of a model where it lies beside it.
 _BESIDE = re.compile(
-    r"(generation_)?config\.json|(special_tokens|added_tokens|tokenizer|tekken)\w*\.json|(vocab|merges)\.\w+"
+    r"(generation_)?config\.json|(special_tokens|added_tokens|tokenizer|tekken)\w*\.json"
+    r"|(vocab|merges|tokens)\.\w+"
     r"|.*(\.index\.json|\.model|\.tiktoken|-\d{5}-of-\d{5}\.\w+)",
     re.DOTALL,
 )
@@ -173,8 +174,9 @@ def check_kept(outputs: Mapping[str, Name | None], inputs: Iterable[Name | None]
             relation = "the same file" if path == other_path else "one inside the other"
             raise InputError(f"{one} {outputs[one]} and {other} {outputs[other]} are {relation}; name two")
     for name in inputs:
-        for path in written.values() if name is not None else ():
-            _check_apart(path, os.fspath(name))
+        if name is not None:
+            for path in written.values():
+                _check_apart(path, os.fspath(name))
 
 
 def _check_apart(output: Path, name: str) -> None:
@@ -208,6 +210,8 @@ def _read_with(source: Path) -> Iterator[Path]:
             yield from (file for file in source.glob(pattern) if file.is_file())
     elif source.is_file():
         yield from (file for file in source.parent.iterdir() if _BESIDE.fullmatch(file.name))
+        if source.suffix == ".npy":
+            yield from (source.with_suffix(end) for end in (".tokens.txt", ".tokens.json", ".txt", ".json"))
 
 
 def _resolved(path: Name) -> Path:
@@ -262,7 +266,7 @@ def _exchange(one: Path, other: Path) -> bool:
         rename = ctypes.CDLL(None).renameat2
     except (AttributeError, OSError):
         return False
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
+    return bool(rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0)
 
 
 def _flush(file: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,18 +149,19 @@ def read_bytes(path: Path) -> bytes:
         If the file cannot be read, is no regular file, or is too large for what it should be.
     """
     try:
-        # A pipe that nobody writes to would keep an ordinary open waiting.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise LoadError(f"{path} is no regular file (but a folder, device or pipe); name a file")
-            content = file.read(_MOST_BYTES + 1)
+        about = path.stat()
+        # A device may never end, and a pipe never begin.
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            raise LoadError(f"{path} is no regular file, but a device or pipe; name a file")
+        if about.st_size > _MOST_BYTES:
+            raise LoadError(
+                f"{path} holds more than {_MOST_BYTES >> 20} MiB; no list, JSON or text is so large"
+            )
+        return path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:
         raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
-    if len(content) > _MOST_BYTES:
-        raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB; no list, JSON or text is so large")
-    return content
 
 
 def read_lines(path: Path) -> list[str]:
