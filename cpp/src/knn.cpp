@@ -91,7 +91,7 @@ class Search {
     std::size_t choose_square() const {
         constexpr std::size_t squares_per_worker = 16;
         const std::size_t tiles = query_blocks_.count() * base_blocks_.count();
-        std::size_t square = Tiles::largest_square(largest_block_, base_.matrix.cols);
+        std::size_t square = Tiles::largest_square(largest_block_, base_.matrix.cols, threads_);
         while (square > 1 &&
                tiles < squares_per_worker * static_cast<std::size_t>(threads_) * square * square)
             --square;

@@ -120,8 +120,9 @@ def knn(
     Notes
     -----
     m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
-    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 13 MiB a
-    thread for tiles, and some 64 bytes a row. How float32 products lead to an exact answer is told in
+    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 17 MiB a
+    thread for tiles (for more than 8 threads, 128 MiB in all or 13 MiB a thread, whichever is more), and some
+    64 bytes a row. How float32 products lead to an exact answer is told in
     ``docs/numerics.md``.
 
     Examples

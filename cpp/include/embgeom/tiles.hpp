@@ -21,15 +21,16 @@ struct Tile {
 
 // Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Scaling reads rows
 // from far apart in memory, so each worker keeps the last blocks of either side as it packed them, for
-// callers that visit tiles in squares. Its workspace is 2 `square` blocks of rows, up to 16 MiB together, and
-// a tile of about half a MiB.
+// callers that visit tiles in squares. Its workspace is 2 `square` blocks of rows, up to 16 MiB together (of
+// all workers up to 128 MiB, but never less than 4 blocks for each, of at most 3 MiB), and a tile of about
+// half a MiB.
 class Tiles {
   public:
     // The largest block that pays, of which a worker can hold one.
     static std::size_t largest_block(std::size_t rows, std::size_t d, int workers);
 
-    // How many blocks of each side a worker can hold.
-    static std::size_t largest_square(std::size_t block, std::size_t d);
+    // How many blocks of each side each of some workers can hold.
+    static std::size_t largest_square(std::size_t block, std::size_t d, int workers);
 
     // Tiles are best visited in squares of `square` by `square` blocks that begin at multiples of it.
     Tiles(RowSet queries, RowSet base, const Blocks& query_blocks, const Blocks& base_blocks,

@@ -93,27 +93,33 @@ def score(
     everything = slice(0, len(target.rows))
     carried = predict(source.take(everything)) - mean
     true = target.take(everything) - mean
-    around = np.square(true).sum()
-    candidates = np.concatenate([_deviations(target, mean), _deviations(others, mean)])
-    nearest = knn(
-        candidates, min(NEAREST, len(candidates)), queries=carried.astype(np.float32), threads=threads
-    ).indices
-    hits = nearest == np.arange(len(true))[:, None]
+    around, error = np.square(true).sum(), np.square(true - carried).sum()
+    cosine = _mean_cosine(carried, true)
+    # From here on float32 does, and together with the candidates float64 would be the largest part of a fit.
+    queries = carried.astype(np.float32)
+    del carried, true
+    candidates = _deviations([target, others], mean)
+    nearest = knn(candidates, min(NEAREST, len(candidates)), queries=queries, threads=threads).indices
+    hits = nearest == np.arange(len(queries))[:, None]
     return Scores(
-        tokens=len(true),
-        r2=float(1 - np.square(true - carried).sum() / around) if around > 0 else float("nan"),
-        cosine=_mean_cosine(carried, true),
+        tokens=len(queries),
+        r2=float(1 - error / around) if around > 0 else float("nan"),
+        cosine=cosine,
         retrieval_at_1=float(hits[:, 0].mean()),
         retrieval_at_10=float(hits.any(axis=1).mean()),
         candidates=len(candidates),
     )
 
 
-def _deviations(rows: PreparedRows, mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _deviations(parts: list[PreparedRows], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     # Taken piece by piece: in float64 all candidates at once would be the largest array of a fit.
-    deviations = np.empty((len(rows.rows), len(mean)), dtype=np.float32)
-    for piece in rows.pieces():
-        deviations[piece] = rows.take(piece) - mean
+    deviations = np.empty((sum(len(part.rows) for part in parts), len(mean)), dtype=np.float32)
+    end = 0
+    for part in parts:
+        for piece in part.pieces():
+            rows = part.take(piece)
+            begin, end = end, end + len(rows)
+            deviations[begin:end] = rows - mean
     return deviations
 
 

@@ -154,9 +154,7 @@ def read_bytes(path: Path) -> bytes:
         if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
             raise LoadError(f"{path} is no regular file, but a device or pipe; name a file")
         if about.st_size > _MOST_BYTES:
-            raise LoadError(
-                f"{path} holds more than {_MOST_BYTES >> 20} MiB; no list, JSON or text is so large"
-            )
+            raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
         return path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
