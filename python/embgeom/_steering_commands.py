@@ -153,8 +153,9 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
         for done, (name, scale) in enumerate(scales.items(), start=1):
             if report:
                 report("texts", done, len(scales) + 1)
-            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions):
+            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions) as handle:
                 written[name] = texts()
+                handle.check()
     for place, prompt in enumerate(options.prompt):
         rows = [(name, texts[place]) for name, texts in written.items()]
         show([titled_table(prompt, ("", "goes on"), rows)])

@@ -66,7 +66,7 @@ class Measuring:
         """Return the unsteered values and perplexity, and the outcome of each trial."""
         for trial in trials:
             # A vector that the model has no place for is to be told of before the first pass.
-            trial.at_work(self.model, self.positions, self.block_list).remove()
+            trial.check_fits(self.model, self.positions, self.block_list)
         with inference(self.model):
             unsteered = self._values(samples, None)
             for quantity, values in unsteered.items():

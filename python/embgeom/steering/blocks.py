@@ -121,7 +121,8 @@ def find(model: Any, block_list: Any = None) -> Layout:
     Raises
     ------
     InputError
-        If `model` is no module, is compiled or an encoder with a decoder, or its blocks are not found.
+        If `model` is no module of transformers' make, is compiled or an encoder with a decoder, or its blocks
+        are not found.
 
     Notes
     -----
@@ -142,6 +143,12 @@ def find(model: Any, block_list: Any = None) -> Layout:
         raise InputError(
             f"a {type(model).__name__} cannot be steered: give the model itself, a torch.nn.Module such as "
             "transformers.AutoModelForCausalLM.from_pretrained returns"
+        )
+    if callable(getattr(model, "run_with_hooks", None)):
+        raise InputError(
+            f"a {type(model).__name__} of TransformerLens is not supported, neither to be steered nor to be "
+            "read: load the model with embgeom.steering.load_language_model or transformers, or add "
+            "vector.directions[i] yourself at its hook blocks.i.hook_resid_post"
         )
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
         raise InputError("a compiled model cannot be steered: give the model as it was before torch.compile")
