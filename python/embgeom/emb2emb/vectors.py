@@ -78,8 +78,8 @@ def _other_width(vector: SteeringVector, carrier: Emb2Emb) -> str:
     projects = vector.provenance.get("projection") or {}
     if projects.get("width") == carrier.widths[0]:
         return (
-            f"the model projects its residual stream to the width of its unembedding ({projects['name']}), so "
-            "fit the map on embgeom.steering.fold_projection(unembedding, model)"
+            f"the model projects its residual stream to that width before the unembedding "
+            f"({projects['name']}), so fit the map on embgeom.steering.fold_projection(unembedding, model)"
         )
     if doubt(vector, carrier.provenance) is None:
         return (
