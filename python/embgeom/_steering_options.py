@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from embgeom._option_values import (
+    Once,
     alternatives,
     block_map,
     blocks,
@@ -68,6 +69,7 @@ def add_train_options(command: Any) -> None:
     command.add_argument(
         "--pairs",
         metavar="FILE",
+        action=Once,
         required=True,
         help="contrastive texts: .json, .jsonl, .csv or .tsv with positive and negative, or CAA's keys; or "
         "example:moods, some that come with embgeom",
@@ -85,6 +87,14 @@ def add_train_options(command: Any) -> None:
         help="last, mean, answer, or a place from the end such as -2 (default: last)",
     )
     command.add_argument("--normalize", action="store_true", help="scale each direction to norm 1")
+    command.add_argument(
+        "--no-special-tokens",
+        action="store_true",
+        help="let the tokenizer add none: for texts that hold them, as chat templates do",
+    )
+    command.add_argument(
+        "--skip-long", action="store_true", help="leave out pairs that are longer than the model reads"
+    )
     _add_batch(command)
 
 
@@ -93,7 +103,7 @@ def add_transfer_options(command: Any) -> None:
     from embgeom.emb2emb.transport import Transport
 
     command.add_argument("vector", metavar="VECTOR", help="a steering vector's file")
-    command.add_argument("--map", metavar="FILE", required=True, help="what `embgeom fit` wrote")
+    command.add_argument("--map", metavar="FILE", action=Once, required=True, help="what `embgeom fit` wrote")
     command.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf"
     )
@@ -113,7 +123,9 @@ def add_transfer_options(command: Any) -> None:
     command.add_argument(
         "--norm", type=not_negative, metavar="LENGTH", help="scale each direction to this norm"
     )
-    command.add_argument("--norm-of", metavar="FILE", help="... or to the norms of this vector of the target")
+    command.add_argument(
+        "--norm-of", metavar="FILE", action=Once, help="... or to the norms of this vector of the target"
+    )
 
 
 def add_steer_options(command: Any) -> None:
@@ -188,6 +200,7 @@ def _add_measuring(command: Any) -> None:
     what.add_argument(
         "--prompts",
         metavar="FILE",
+        action=Once,
         help="beginnings of texts, one in each line; or example:moods, some that come with embgeom",
     )
     what.add_argument(
@@ -197,9 +210,13 @@ def _add_measuring(command: Any) -> None:
         help="words that should become likelier, such as ' happy' (example:moods has some of its own)",
     )
     what.add_argument("--less", metavar="WORD", nargs="+", help="words that should become less likely")
-    what.add_argument("--items", metavar="FILE", help="questions with two answers, in CAA's JSON format")
+    what.add_argument(
+        "--items", metavar="FILE", action=Once, help="questions with two answers, in CAA's JSON format"
+    )
     controls = command.add_argument_group("controls")
-    controls.add_argument("--own", metavar="FILE", help="the model's own vector, whose norm is taken")
+    controls.add_argument(
+        "--own", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
+    )
     controls.add_argument(
         "--shuffled", metavar="FILE", nargs="+", default=[], help="vectors carried by maps of shuffled tokens"
     )
@@ -209,6 +226,7 @@ def _add_measuring(command: Any) -> None:
     controls.add_argument(
         "--neutral",
         metavar="FILE",
+        action=Once,
         help="texts to take the price on, one in each line; or example:moods",
     )
     command.add_argument("--chat", action="store_true", help="put prompts into the model's chat template")
@@ -219,7 +237,9 @@ def _add_measuring(command: Any) -> None:
 
 
 def _add_vector(command: Any) -> None:
-    command.add_argument("--vector", metavar="FILE", required=True, help="a steering vector's file")
+    command.add_argument(
+        "--vector", metavar="FILE", required=True, action=Once, help="a steering vector's file"
+    )
     command.add_argument(
         "--positions", choices=("all", "generated"), default="all", help="where it acts (default: all)"
     )

@@ -99,9 +99,13 @@ def _signed(value: float) -> str:
 
 
 def _facts(quantity: str, facts: Facts) -> list[str]:
+    if not np.isfinite(facts.effect):
+        return [f"by {quantity}: not defined, since the steered model gives NaN or infinity; steer less"]
     lines = []
     if facts.share_of_own is not None:
         lines.append(f"share of the own vector's effect: {facts.share_of_own:.2f}")
+    elif facts.own_effect is not None and not np.isfinite(facts.own_effect):
+        lines.append("no share of the own vector's effect: that is not defined")
     elif facts.own_effect is not None:
         lines.append("no share of the own vector's effect: that is not told from none, or goes the wrong way")
     if facts.exceeds_random is not None:
@@ -113,5 +117,5 @@ def _facts(quantity: str, facts: Facts) -> list[str]:
     return [f"by {quantity}:", *lines, opposes]
 
 
-def _yes(fact: bool) -> str:
-    return "yes" if fact else "no"
+def _yes(fact: bool | None) -> str:
+    return "not defined" if fact is None else "yes" if fact else "no"

@@ -68,8 +68,8 @@ def read_table(text: str, name: str, delimiter: str | None) -> list[tuple[str, d
     for line, row in rows:
         if len(row) != len(columns):
             raise LoadError(
-                f"{name}, line {line} has {len(row)} field{'s' * (len(row) != 1)}, the header {len(columns)}: "
-                f"put texts that hold {delimiter!r} into quotes"
+                f"{name}, line {line} has {len(row)} fields, the header {len(columns)}: put texts that hold "
+                f"{delimiter!r} into quotes"
             )
         if odd := [field for field in row if re.match(r' +".*"\s*$', field, re.DOTALL)]:
             raise LoadError(
