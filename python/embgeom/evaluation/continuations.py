@@ -47,8 +47,7 @@ def _defined(_input_ids: Any, scores: Any) -> Any:
     """Return the scores, or say that they are none: the largest of NaN would be a text, too."""
     if bool(scores.isnan().any()):
         raise InputError(
-            "the model gives NaN, so there is no likeliest token: steer less, or load it in float32 or "
-            "bfloat16"
+            "the model gives NaN, so there is no likeliest token: use a smaller scale, or float32 or bfloat16"
         )
     return scores
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -233,7 +234,7 @@ class Evaluation(SavedResult):
         sign = -1 if self.carried.scale < 0 else 1
         effect = carried.mean
         mean = float(np.mean(random)) if random else None
-        sd = float(np.std(random, ddof=1)) if len(random) > 1 else None
+        sd = deviation(random) if len(random) > 1 else None
         against_own = own is not None and own.direction == sign and _finite(effect, own.mean)
         return Facts(
             effect=effect,
@@ -281,6 +282,12 @@ class Evaluation(SavedResult):
             "outcomes": [outcome.as_dict() for outcome in self.outcomes],
             "provenance": self.provenance,
         }
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of values; NaN for one, or if one is not finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _finite(*effects: float) -> bool:

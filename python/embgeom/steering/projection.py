@@ -24,7 +24,7 @@ def projection(layout: Layout) -> Projection | None:
     """Return the projection of a model; None where the unembedding has the width of the residual stream."""
     torch = need_torch()
     heads = [m.get_output_embeddings() for m in layout.above if hasattr(m, "get_output_embeddings")]
-    shape = next((head.weight.shape for head in heads if hasattr(head, "weight")), ())
+    shape: Any = next((head.weight.shape for head in heads if hasattr(head, "weight")), ())
     if layout.width is None or len(shape) != 2 or shape[1] == layout.width:
         return None
     for name, layer in layout.above[0].named_modules():
