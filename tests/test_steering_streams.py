@@ -12,6 +12,7 @@ from embgeom.steering.passes import read_blocks
 
 tf = pytest.importorskip("transformers", reason="transformers is not installed")
 PAIRS = [("Tom was very happy.", "Tom was very sad."), ("They laughed.", "They cried.")]
+SMALL = {"vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 3, "bos_token_id": 0, "eos_token_id": 0}
 IDS = [[5, 6, 7, 8], [9, 10, 11, 12]]
 
 
@@ -213,24 +214,12 @@ def test_a_projection_is_folded_in(projected, tokenizer):
 @pytest.mark.parametrize(
     ("make", "ahead"),
     [
-        (
-            lambda: tf.MambaForCausalLM(
-                tf.MambaConfig(
-                    vocab_size=40, hidden_size=16, num_hidden_layers=3, state_size=4, bos_token_id=0,
-                    eos_token_id=0,
-                )
-            ),
-            0,
-        ),
-        (
-            lambda: tf.GPT2LMHeadModel(
-                tf.GPT2Config(vocab_size=40, n_embd=16, n_layer=3, n_head=2, bos_token_id=0, eos_token_id=0)
-            ),
-            1,
-        ),
+        (lambda: tf.MambaForCausalLM(tf.MambaConfig(**SMALL, state_size=4)), 0),
+        (lambda: tf.RwkvForCausalLM(tf.RwkvConfig(**SMALL, context_length=32, attention_hidden_size=16)), 0),
+        (lambda: tf.GPT2LMHeadModel(tf.GPT2Config(**SMALL, num_attention_heads=2)), 1),
     ],
-    ids=["mamba", "gpt2"],
-)  # fmt: skip
+    ids=["mamba", "rwkv", "gpt2"],
+)
 def test_where_hidden_states_have_a_block(make, ahead):
     """As SteeringVector's docstring says; the last of them has passed the last norm."""
     torch.manual_seed(0)

@@ -69,7 +69,6 @@ def add_train_options(command: Any) -> None:
     command.add_argument(
         "--pairs",
         metavar="FILE",
-        action=Once,
         required=True,
         help="contrastive texts: .json, .jsonl, .csv or .tsv with positive and negative, or CAA's keys; or "
         "example:moods, some that come with embgeom",
@@ -200,7 +199,6 @@ def _add_measuring(command: Any) -> None:
     what.add_argument(
         "--prompts",
         metavar="FILE",
-        action=Once,
         help="beginnings of texts, one in each line; or example:moods, some that come with embgeom",
     )
     what.add_argument(
@@ -210,9 +208,7 @@ def _add_measuring(command: Any) -> None:
         help="words that should become likelier, such as ' happy' (example:moods has some of its own)",
     )
     what.add_argument("--less", metavar="WORD", nargs="+", help="words that should become less likely")
-    what.add_argument(
-        "--items", metavar="FILE", action=Once, help="questions with two answers, in CAA's JSON format"
-    )
+    what.add_argument("--items", metavar="FILE", help="questions with two answers, in CAA's JSON format")
     controls = command.add_argument_group("controls")
     controls.add_argument(
         "--own", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
@@ -226,7 +222,6 @@ def _add_measuring(command: Any) -> None:
     controls.add_argument(
         "--neutral",
         metavar="FILE",
-        action=Once,
         help="texts to take the price on, one in each line; or example:moods",
     )
     command.add_argument("--chat", action="store_true", help="put prompts into the model's chat template")

@@ -97,9 +97,7 @@ def _signed(value: float) -> str:
 
 def _facts(quantity: str, facts: Facts) -> list[str]:
     if not np.isfinite(facts.effect):
-        return [
-            f"by {quantity}: undefined, since the steered model gives NaN or infinity; steer less"
-        ]
+        return [f"by {quantity}: undefined, since the steered model gives NaN or infinity; steer less"]
     lines = []
     if facts.share_of_own is not None:
         lines.append(f"share of the own vector's effect: {facts.share_of_own:.2f}")
