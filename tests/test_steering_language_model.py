@@ -179,6 +179,8 @@ def test_names_that_no_model_has():
     for name in ("a\0b", "example:huge"):
         with pytest.raises(LoadError):
             load_language_model(name)
+    with pytest.raises(InputError, match="None is no name of a model"):
+        load_language_model(None)
 
 
 def test_texts_that_are_no_unicode():

@@ -149,7 +149,7 @@ def read_bytes(path: Path) -> bytes:
     except OSError as error:
         raise unreadable(path, error) from error
     except ValueError as error:
-        raise LoadError(f"{str(path)!r} is the name of no file: {error}") from error
+        raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
 
 
 def read_lines(path: Path) -> list[str]:

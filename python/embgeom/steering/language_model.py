@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from embgeom import examples
 from embgeom._optional import need
 from embgeom._record import digest
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.steering.blocks import need_torch
 
 # In the order in which they are tried: models of text alone come first.
@@ -60,7 +60,7 @@ def load_language_model(
     Raises
     ------
     InputError
-        If torch or transformers is not installed.
+        If torch or transformers is not installed, or `name` is no name.
     LoadError
         If the model cannot be found or read, lacks weights, or would run code of its own without
         `trust_remote_code`.
@@ -73,9 +73,11 @@ def load_language_model(
     (4, 4096)
     """
     torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
+    if not isinstance(name, str | os.PathLike):
+        raise InputError(f"{name!r:.60} is no name of a model: give a folder or an id")
     where = str(name)
     if "\0" in where:
-        raise LoadError(f"{where!r} is the name of no model: it holds a NUL")
+        raise LoadError(f"{where!r} is no name of a model: it holds a NUL")
     if not Path(where).exists() and (folder := examples.resolve(where)) is not None:
         where = str(folder)
     # Left out, transformers would ask on standard output whether to run a model's own code.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
+from embgeom.loading.folder import read_bytes
 from embgeom.steering.table import read_table
 from embgeom.steering.tokenizing import check_text
 
@@ -142,11 +143,7 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _text(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-    except (OSError, ValueError) as error:
-        # A name that holds a NUL is a ValueError.
-        raise LoadError(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    content = read_bytes(file)
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
