@@ -64,6 +64,11 @@ def directions(model, tokenizer, pairs=PAIRS, **options):
     return vector.directions[2], [str(warning.message) for warning in told]
 
 
+class Same:
+    def transfer(self, vectors):
+        return vectors
+
+
 def written(pairs):
     return [(END + positive, END + negative) for positive, negative in pairs]
 
@@ -133,6 +138,11 @@ def test_prompts_that_hold_the_beginning(model, tokenizers, capsys, tmp_path):
     tokenizer.chat_template = None
     alone = evaluate(model, tokenizer, vector, mood, prompts, random=0)
     np.testing.assert_allclose(by_template.unsteered["log-ratio"], alone.unsteered["log-ratio"], rtol=1e-5)
+    either = (model, tokenizer)
+    text = "Tom was very happy and he went home."
+    embgeom.compare_states(either, either, Same(), [text])
+    with pytest.warns(EmbgeomWarning, match="1 of 1 texts begin"):
+        embgeom.compare_states(either, either, Same(), [END + text])
     vector.save(tmp_path / "v.safetensors")
     asked = ("--vector", tmp_path / "v.safetensors", "--prompt", twice[0], "--max-new-tokens", "2")
     run("steer", folder, *asked)

@@ -126,6 +126,10 @@ class Hooked(Streams):
         raise NotImplementedError
 
 
+class HookedTransformer(Streams):
+    """Has nothing of it but the name."""
+
+
 class Other(Streams):
     def forward(self, tokens):
         return Streams.forward(self, tokens)
@@ -141,8 +145,11 @@ def test_models_of_other_make(tokenizer):
     for call in (
         lambda: SteeringVector.train(Hooked(), tokenizer, PAIRS),
         lambda: SteeringVector({1: np.ones(32)}).apply(Hooked()),
+        lambda: SteeringVector({1: np.ones(32)}).apply(HookedTransformer()),
     ):
-        with pytest.raises(InputError, match=r"Hooked of TransformerLens is not supported.*hook_resid_post"):
+        with pytest.raises(
+            InputError, match=r"Hooked\w* of TransformerLens is not supported.*hook_resid_post"
+        ):
             call()
     with pytest.raises(InputError, match="Other takes no input_ids"):
         SteeringVector.train(Other(), tokenizer, PAIRS)

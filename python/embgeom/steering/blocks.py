@@ -144,7 +144,8 @@ def find(model: Any, block_list: Any = None) -> Layout:
             f"a {type(model).__name__} cannot be steered: give the model itself, a torch.nn.Module such as "
             "transformers.AutoModelForCausalLM.from_pretrained returns"
         )
-    if callable(getattr(model, "run_with_hooks", None)):
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if names & {"HookedRootModule", "HookedTransformer"} or hasattr(model, "run_with_hooks"):
         raise InputError(
             f"a {type(model).__name__} of TransformerLens is not supported, neither to be steered nor to be "
             "read: load the model with embgeom.steering.load_language_model or transformers, or add "
@@ -158,8 +159,8 @@ def find(model: Any, block_list: Any = None) -> Layout:
         )
     lists = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
     path = _given(lists, block_list) if block_list is not None else _found(model, lists)
-    names = path.split(".")[:-1]
-    above = tuple(model.get_submodule(".".join(names[:depth])) for depth in range(len(names) + 1))
+    steps = path.split(".")[:-1]
+    above = tuple(model.get_submodule(".".join(steps[:depth])) for depth in range(len(steps) + 1))
     return Layout(lists[path], path, above[-1], above, _width(above))
 
 

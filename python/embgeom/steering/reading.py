@@ -106,8 +106,8 @@ def tell_of_special_tokens(
     back = Around.of(tokenizer).back if add_special_tokens else ()
     if back:
         warnings.warn(
-            f"the tokenizer puts {named(tokenizer, back)} behind each text; what is read counts from the "
-            "text's own last token, and add_special_tokens=False (--no-special-tokens) leaves it out",
+            f"the tokenizer puts {named(tokenizer, back)} behind each text; it is not read: places count "
+            "from the text's own last token",
             EmbgeomWarning,
             stacklevel=stacklevel + 1,
         )
