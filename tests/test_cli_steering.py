@@ -199,6 +199,14 @@ def test_values_are_checked_before_the_model_is_loaded(
     assert err.startswith("embgeom") and why in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["steer", "evaluate"])
+def test_a_second_vector_is_not_taken_for_the_first(command, folder, monkeypatch, capsys):
+    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    assert status(*commands(folder)[command], "--vector", folder / "large.safetensors") == 2
+    err = capsys.readouterr().err
+    assert "--vector is given twice, and only one is taken" in err and err.count("\n") == 1
+
+
 @pytest.mark.parametrize(("prompt", "why"), [("", "0 tokens"), ("so " * 600, "tokens and 40 new ones")])
 def test_prompts_that_no_model_can_go_on_from(prompt, why, folder, capsys):
     vector = ("--vector", folder / "small.safetensors")

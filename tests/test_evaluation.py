@@ -1,5 +1,7 @@
 """Effects and prices against loops over one sample at a time."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -157,7 +159,48 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL)
     assert found.as_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
     assert np.isnan(found.carried.effect.wrong_way) and "nan" not in found.summary()
-    assert "undefined" in found.summary() and found.facts().exceeds_random is False
+    assert "by log-ratio: undefined, since the steered model gives NaN" in found.summary()
+    # What cannot be compared is neither so nor not so.
+    facts = found.as_dict()["facts"]["log-ratio"]
+    named = ("effect", "share_of_own", "exceeds_random", "exceeds_shuffled", "negation_opposes")
+    assert [facts[name] for name in named] == [None] * 5
+    assert "NaN" not in json.dumps(found.as_dict(), allow_nan=False)
+    with pytest.raises(embgeom.InputError, match="gives NaN, so there is no likeliest token"):
+        evaluate(model, tokenizer, vector, TextScore(len, max_new_tokens=2), PROMPTS, random=0)
+
+
+def test_facts_of_some_effects_that_are_not_finite():
+    model, tokenizer = small()
+
+    class Given(Score):
+        """Effects, one for each vector after the unsteered model's."""
+
+        def __init__(self, *effects):
+            self.effects = iter([0.0, *effects])
+
+        def __call__(self, model, tokenizer, samples, *, batch_size=8, seed=0):
+            return {"score": np.full(len(samples), next(self.effects))}
+
+    def facts(*effects):
+        vector = random_vector(model, [1])
+        score = Given(*effects)
+        found = evaluate(model, tokenizer, vector, score, PROMPTS, own=vector, random=2, shuffled=vector)
+        assert found.summary()
+        return found.facts()
+
+    # The vector and its negation, the own one and its negation, two random ones, one of shuffled tokens.
+    found = facts(4, -4, 8, -8, 1, -1, 0)
+    assert (found.share_of_own, found.exceeds_random, found.exceeds_shuffled) == (0.5, True, True)
+    assert found.negation_opposes is True
+    nan, inf = float("nan"), float("inf")
+    assert facts(4, nan, 8, -8, 1, -1, 0).negation_opposes is None
+    assert facts(4, -4, inf, -8, 1, -1, 0).share_of_own is None
+    assert facts(4, -4, 8, -8, 1, nan, 0).exceeds_random is None
+    assert facts(4, -4, 8, -8, 1, inf, 0).exceeds_random is None
+    assert facts(4, -4, 8, -8, 1, -1, nan).exceeds_shuffled is None
+    found = facts(inf, -inf, 8, -8, 1, -1, 0)
+    assert found.share_of_own is found.exceeds_random is found.exceeds_shuffled is None
+    assert found.negation_opposes is None
 
 
 def test_a_score_that_fails_leaves_the_model_as_it_was():

@@ -309,11 +309,11 @@ def test_the_data_of_contrastive_activation_addition():
         ("a.json", "{}", "holds a dict, not a list"),
         ("a.json", "[]", "holds no pair"),
         ("a.json", "[", "is not JSON"),
-        ("a.jsonl", '["a", "b"]\n["c"]', r"item 2 is \['c'\]"),
+        ("a.jsonl", '["a", "b"]\n["c"]', r"line 2 is \['c'\]"),
         ("a.json", '[{"positive": "a"}]', "item 1"),
         ("a.json", '[{"positive": "a", "negative": 3}]', "item 1"),
         ("a.json", '["ab"]', "item 1"),
-        ("a.csv", "x,y\n1,2\n", "item 1"),
+        ("a.csv", "x,y\n1,2\n", "line 1"),
         ("a.txt", "a", "not from '.txt'"),
     ],
 )

@@ -6,6 +6,19 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from typing import Any
+
+
+class Once(argparse.Action):
+    """Refuses an option that is given twice, of which the last would count without a word."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: Any = None
+    ) -> None:
+        """Keep the value, if it is the first."""
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option} is given twice, and only one is taken")
+        setattr(namespace, self.dest, values)
 
 
 def block_map(text: str) -> int | dict[int, int]:

@@ -148,6 +148,9 @@ def _add_language_model(command: Any) -> None:
         "model", metavar="MODEL", help="a Hugging Face folder or id, example:small or example:large"
     )
     command.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
+    command.add_argument(
+        "--trust-remote-code", action="store_true", help="run Python code that the model brings along"
+    )
     _add_offline(command)
 
 

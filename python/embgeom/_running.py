@@ -29,7 +29,12 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
     from embgeom.steering import load_language_model
 
     threads = None if options.threads is None else resolve_threads(options.threads)
-    loaded = load_language_model(options.model, revision=options.revision, local_files_only=options.offline)
+    loaded = load_language_model(
+        options.model,
+        revision=options.revision,
+        local_files_only=options.offline,
+        trust_remote_code=options.trust_remote_code,
+    )
     import torch
 
     before = torch.get_num_threads()

@@ -94,11 +94,17 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
             read=options.read,
             batch_size=options.batch_size,
             normalize=options.normalize,
+            add_special_tokens=not options.no_special_tokens,
+            skip_long=options.skip_long,
             progress=progress,
         )
     vector.save(options.output)
     norms = ", ".join(f"{block}: {norm:.3g}" for block, norm in vector.norms.items())
-    say(f"{vector!r}, from {len(pairs)} pairs, written to {options.output}\nnorms by block: {norms}")
+    used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
+    say(
+        f"{vector!r}, from {used} pairs, written to {options.output}\nnorms by block: {norms}"
+        + (f"\n{left_out} pairs left out, longer than the model reads" if left_out else "")
+    )
 
 
 def transfer(options: argparse.Namespace, say: Say) -> None:
@@ -134,8 +140,10 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
     """Show what a model writes without and with a vector, at each of some scales."""
     from embgeom._progress import reporter
     from embgeom.evaluation import TextScore
+    from embgeom.evaluation.tokens import encode
     from embgeom.report import titled_table
     from embgeom.steering import SteeringVector
+    from embgeom.steering.tokenizing import warn_of_doubled
 
     vector = SteeringVector.load(options.vector)
     writer = TextScore(
@@ -143,6 +151,9 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
     )
     scales = {f"steered, scale {scale:g}": scale for scale in options.scale}
     with running(options) as (model, tokenizer), reporter(progress, "steer") as report:
+        if not options.chat:
+            prompts = [encode(tokenizer, prompt) for prompt in options.prompt]
+            warn_of_doubled(tokenizer, prompts, "take it away from the prompts", stacklevel=1)
         # A vector that does not fit the model is told before the first text is written.
         vector.apply(model, blocks=options.blocks).remove()
 
@@ -155,8 +166,9 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
         for done, (name, scale) in enumerate(scales.items(), start=1):
             if report:
                 report("texts", done, len(scales) + 1)
-            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions):
+            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions) as handle:
                 written[name] = texts()
+                handle.check()
     for place, prompt in enumerate(options.prompt):
         rows = [(name, texts[place]) for name, texts in written.items()]
         show([titled_table(prompt, ("", "goes on"), rows)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from embgeom._option_values import (
+    Once,
     alternatives,
     block_map,
     blocks,
@@ -85,6 +86,14 @@ def add_train_options(command: Any) -> None:
         help="last, mean, answer, or a place from the end such as -2 (default: last)",
     )
     command.add_argument("--normalize", action="store_true", help="scale each direction to norm 1")
+    command.add_argument(
+        "--no-special-tokens",
+        action="store_true",
+        help="let the tokenizer add none: for texts that hold them, as chat templates do",
+    )
+    command.add_argument(
+        "--skip-long", action="store_true", help="leave out pairs that are longer than the model reads"
+    )
     _add_batch(command)
 
 
@@ -93,7 +102,7 @@ def add_transfer_options(command: Any) -> None:
     from embgeom.emb2emb.transport import Transport
 
     command.add_argument("vector", metavar="VECTOR", help="a steering vector's file")
-    command.add_argument("--map", metavar="FILE", required=True, help="what `embgeom fit` wrote")
+    command.add_argument("--map", metavar="FILE", action=Once, required=True, help="what `embgeom fit` wrote")
     command.add_argument(
         "-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf"
     )
@@ -113,7 +122,9 @@ def add_transfer_options(command: Any) -> None:
     command.add_argument(
         "--norm", type=not_negative, metavar="LENGTH", help="scale each direction to this norm"
     )
-    command.add_argument("--norm-of", metavar="FILE", help="... or to the norms of this vector of the target")
+    command.add_argument(
+        "--norm-of", metavar="FILE", action=Once, help="... or to the norms of this vector of the target"
+    )
 
 
 def add_steer_options(command: Any) -> None:
@@ -199,7 +210,9 @@ def _add_measuring(command: Any) -> None:
     what.add_argument("--less", metavar="WORD", nargs="+", help="words that should become less likely")
     what.add_argument("--items", metavar="FILE", help="questions with two answers, in CAA's JSON format")
     controls = command.add_argument_group("controls")
-    controls.add_argument("--own", metavar="FILE", help="the model's own vector, whose norm is taken")
+    controls.add_argument(
+        "--own", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
+    )
     controls.add_argument(
         "--shuffled", metavar="FILE", nargs="+", default=[], help="vectors carried by maps of shuffled tokens"
     )
@@ -219,7 +232,9 @@ def _add_measuring(command: Any) -> None:
 
 
 def _add_vector(command: Any) -> None:
-    command.add_argument("--vector", metavar="FILE", required=True, help="a steering vector's file")
+    command.add_argument(
+        "--vector", metavar="FILE", required=True, action=Once, help="a steering vector's file"
+    )
     command.add_argument(
         "--positions", choices=("all", "generated"), default="all", help="where it acts (default: all)"
     )

@@ -28,8 +28,10 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     OutputError
         If the file cannot be written, or its name does not end in ``.safetensors``.
     InputError
-        If the provenance is not ready for JSON.
+        If `path` is no path, or the provenance is not ready for JSON.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"path = {path!r:.60} names no file")
     path = Path(path).expanduser()
     check_path(path)
     arrays: dict[str, npt.NDArray[Any]] = {

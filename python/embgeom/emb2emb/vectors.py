@@ -39,6 +39,11 @@ def carry_vector(
     EmbgeomWarning
         If the vector is another model's than the map takes vectors of.
     """
+    if vector.width != carrier.widths[0]:
+        raise InputError(
+            f"the vector has width {vector.width}, but {carrier!r} takes {carrier.widths[0]}: "
+            + _other_width(vector, carrier)
+        )
     moved = places(vector, blocks, depths(carrier.provenance))
     if isinstance(norm, SteeringVector) and norm.width != carrier.widths[1]:
         raise InputError(
@@ -66,6 +71,23 @@ def carry_vector(
         # Of the user's call of `Emb2Emb.transfer`.
         warnings.warn(unlike, EmbgeomWarning, stacklevel=3)
     return result
+
+
+def _other_width(vector: SteeringVector, carrier: Emb2Emb) -> str:
+    """Say why a vector is not as wide as the rows of the map's source."""
+    projects = vector.provenance.get("projection") or {}
+    if projects.get("width") == carrier.widths[0]:
+        return (
+            f"the model projects its residual stream to that width before the unembedding "
+            f"({projects['name']}), so fit the map on embgeom.steering.fold_projection(unembedding, model)"
+        )
+    if doubt(vector, carrier.provenance) is None:
+        return (
+            "either it is another model's, or the model projects its residual stream to another width before "
+            "the unembedding, as OPT-350m does by project_out; then fit the map on "
+            "embgeom.steering.fold_projection(unembedding, model)"
+        )
+    return "it is another model's; fit a map from that model"
 
 
 def _described(norm: float | SteeringVector | None, blocks: Iterable[int]) -> Any:

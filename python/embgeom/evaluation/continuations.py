@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from embgeom._numbers import check_seed
+from embgeom.errors import InputError
 from embgeom.steering.passes import in_batches, inference, padded
 
 
@@ -32,14 +33,23 @@ def continuations(
         for places in in_batches(prompts, batch_size):
             # What is written goes on at the right, so here padding stands to the left.
             batch = padded(model, [prompts[place] for place in places], left=True, pad=pad)
-            noise = [Luck(seed, places, temperature)] if temperature > 0 else []
+            processors = [_defined, *([Luck(seed, places, temperature)] if temperature > 0 else [])]
             written = model.generate(
-                **batch, generation_config=config, logits_processor=LogitsProcessorList(noise)
+                **batch, generation_config=config, logits_processor=LogitsProcessorList(processors)
             )
             for place, row in zip(places, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 end = next((at for at, token in enumerate(row) if token in ends), len(row))
                 texts[place] = tokenizer.decode(row[:end], skip_special_tokens=True)
     return texts
+
+
+def _defined(_input_ids: Any, scores: Any) -> Any:
+    """Return the scores, or say that they are none: the largest of NaN would be a text, too."""
+    if bool(scores.isnan().any()):
+        raise InputError(
+            "the model gives NaN, so there is no likeliest token: use a smaller scale, or float32 or bfloat16"
+        )
+    return scores
 
 
 class Luck:

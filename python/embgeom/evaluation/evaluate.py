@@ -97,7 +97,14 @@ def evaluate(
     ------
     InputError
         If there are no samples, one is too long for the model, an option is out of range, vectors do not
-        fit the model or each other, or the unsteered model gives no finite numbers.
+        fit the model or each other, the unsteered model gives no finite numbers, or the model never runs a
+        block that is to be steered, or runs it past its hooks.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If the model leaves out such a block now and then; or if texts hold the token for their beginning, to
+        which the tokenizer adds it once more.
 
     Notes
     -----

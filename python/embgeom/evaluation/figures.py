@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embgeom._figures import new_figure, save_figure
+from embgeom.evaluation.outcomes import deviation
 
 if TYPE_CHECKING:
     from embgeom.evaluation.outcomes import Evaluation
@@ -34,7 +35,7 @@ def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
         axes.plot(random, heights, "o", markersize=3, alpha=0.6, color="0.4")
         # The band that a vector must leave to be told from a random one.
         if len(random) > 1:
-            mean, reach = np.mean(random), 2 * np.std(random, ddof=1)
+            mean, reach = np.mean(random), 2 * deviation(random)
             axes.axvspan(mean - reach, mean + reach, color="0.92", zorder=0)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

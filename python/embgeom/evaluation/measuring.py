@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,10 @@ from embgeom.errors import InputError
 from embgeom.evaluation.outcomes import Effect, Outcome, Price
 from embgeom.evaluation.price import prices
 from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.tokens import encode
 from embgeom.evaluation.trials import Positions, Report, Trial
 from embgeom.steering.passes import inference
+from embgeom.steering.tokenizing import warn_of_doubled
 
 
 def as_texts(neutral: Iterable[str] | None) -> list[str] | None:
@@ -66,7 +68,8 @@ class Measuring:
         """Return the unsteered values and perplexity, and the outcome of each trial."""
         for trial in trials:
             # A vector that the model has no place for is to be told of before the first pass.
-            trial.at_work(self.model, self.positions, self.block_list).remove()
+            trial.check_fits(self.model, self.positions, self.block_list)
+        self._check_texts(samples)
         with inference(self.model):
             unsteered = self._values(samples, None)
             for quantity, values in unsteered.items():
@@ -86,6 +89,18 @@ class Measuring:
             for trial, values, price in zip(trials, steered, costs, strict=True)
         )
         return unsteered, perplexity, tuple(outcomes)
+
+    def _check_texts(self, samples: Sequence[Any]) -> None:
+        """Warn of texts that hold the token for their beginning, to which the tokenizer adds another."""
+        texts = [sample.get("question") if isinstance(sample, Mapping) else sample for sample in samples]
+        # A chat template writes that token itself, and then nothing is added.
+        read = [*([] if getattr(self.score, "chat", False) else texts), *(self.neutral or ())]
+        warn_of_doubled(
+            self.tokenizer,
+            [encode(self.tokenizer, text) for text in read if isinstance(text, str)],
+            "take it away from the texts",
+            stacklevel=4,
+        )
 
     def _values(self, samples: Sequence[Any], trial: Trial | None) -> Values:
         steering = trial.at_work(self.model, self.positions, self.block_list) if trial else nullcontext()

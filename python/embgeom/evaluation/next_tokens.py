@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from embgeom.errors import InputError
-from embgeom.steering.passes import in_batches, inference, longest_text, padded
+from embgeom.steering.passes import forward, in_batches, inference, longest_text, padded
 
 
 def check_lengths(
@@ -69,8 +69,8 @@ def _logits_at(model: Any, batch: dict[str, Any], positions: list[int]) -> tuple
     import torch
 
     if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        return model(**batch, use_cache=False).logits, {position: position for position in positions}
+        return forward(model, batch).logits, {position: position for position in positions}
     # The logits of all positions of long prompts would take more memory than all the rest.
     kept = torch.tensor(positions, device=batch["input_ids"].device)
-    logits = model(**batch, use_cache=False, logits_to_keep=kept).logits
+    logits = forward(model, batch, logits_to_keep=kept).logits
     return logits, {position: column for column, position in enumerate(positions)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -145,14 +146,15 @@ class Facts:
         Whether the effect lies above their mean by more than two standard deviations (below it for a negative
         scale); None with fewer than two random vectors.
     exceeds_shuffled : bool or None
-        Whether it exceeds that of every vector carried by a map fitted on shuffled tokens.
-    negation_opposes : bool
+        Whether it exceeds that of every vector carried by a map fitted on shuffled tokens; None without any.
+    negation_opposes : bool or None
         Whether the vector's effect and that of its negation have opposite signs, and both are told from none.
 
     Notes
     -----
     An effect is told from none if it exceeds two of its standard errors over samples. One sample has none,
-    so there its sign decides.
+    so there its sign decides. What would compare an effect that is not finite is None: too strong a vector
+    takes a model to NaN.
     """
 
     effect: float
@@ -162,7 +164,7 @@ class Facts:
     random_sd: float | None
     exceeds_random: bool | None
     exceeds_shuffled: bool | None
-    negation_opposes: bool
+    negation_opposes: bool | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -232,16 +234,23 @@ class Evaluation(SavedResult):
         sign = -1 if self.carried.scale < 0 else 1
         effect = carried.mean
         mean = float(np.mean(random)) if random else None
-        sd = float(np.std(random, ddof=1)) if len(random) > 1 else None
+        sd = deviation(random) if len(random) > 1 else None
+        against_own = own is not None and own.direction == sign and _finite(effect, own.mean)
         return Facts(
             effect=effect,
             own_effect=None if own is None else own.mean,
-            share_of_own=effect / own.mean if own is not None and own.direction == sign else None,
+            share_of_own=effect / own.mean if own is not None and against_own else None,
             random_mean=mean,
             random_sd=sd,
-            exceeds_random=None if mean is None or sd is None else sign * (effect - mean) > 2 * sd,
-            exceeds_shuffled=all(sign * (effect - other) > 0 for other in shuffled) if shuffled else None,
-            negation_opposes=carried.direction * negated.direction == -1,
+            exceeds_random=sign * (effect - mean) > 2 * sd
+            if mean is not None and sd is not None and _finite(effect, mean, sd)
+            else None,
+            exceeds_shuffled=all(sign * (effect - other) > 0 for other in shuffled)
+            if shuffled and _finite(effect, *shuffled)
+            else None,
+            negation_opposes=carried.direction * negated.direction == -1
+            if _finite(effect, negated.mean)
+            else None,
         )
 
     def _effects(self, kind: Kind, quantity: str) -> list[Effect]:
@@ -273,3 +282,13 @@ class Evaluation(SavedResult):
             "outcomes": [outcome.as_dict() for outcome in self.outcomes],
             "provenance": self.provenance,
         }
+
+
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of values; NaN for one, or if one is not finite."""
+    with np.errstate(invalid="ignore"):
+        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
+def _finite(*effects: float) -> bool:
+    return bool(np.isfinite(effects).all())

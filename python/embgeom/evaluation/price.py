@@ -11,7 +11,7 @@ from embgeom.evaluation.next_tokens import check_lengths
 from embgeom.evaluation.outcomes import Price
 from embgeom.evaluation.tokens import encode
 from embgeom.evaluation.trials import Report, Trial
-from embgeom.steering.passes import in_batches, padded
+from embgeom.steering.passes import forward, in_batches, padded
 
 
 def prices(
@@ -37,11 +37,11 @@ def prices(
     for done, places in enumerate(batches):
         chosen = [sequences[place] for place in places]
         batch = padded(model, chosen)
-        unsteered = model(**batch, use_cache=False).logits
+        unsteered = forward(model, batch).logits
         plain += _loss(unsteered, chosen)
         for number, trial in enumerate(trials):
             with trial.at_work(model, "all", block_list):
-                steered = model(**batch, use_cache=False).logits
+                steered = forward(model, batch).logits
             losses[number] += _loss(steered, chosen)
             divergences[number] += _divergence(unsteered, steered, chosen)
             if report:

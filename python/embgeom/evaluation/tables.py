@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
+from embgeom.evaluation.outcomes import deviation
 from embgeom.report import number, titled_table
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def _line(name: str, outcomes: Sequence[Outcome], quantities: Iterable[str], pri
     for quantity in quantities:
         effects = [outcome.effects[quantity] for outcome in outcomes]
         means = [effect.mean for effect in effects]
-        spread = effects[0].standard_error if outcomes[0].kind != "random" else _deviation(means)
+        spread = effects[0].standard_error if outcomes[0].kind != "random" else deviation(means)
         cells += [_signed(float(np.mean(means))), number(spread)]
     wrong = float(np.mean([outcome.effect.wrong_way for outcome in outcomes]))
     cells.append(number(wrong) if np.isnan(wrong) else f"{wrong:.0%}")
@@ -90,18 +91,18 @@ def _line(name: str, outcomes: Sequence[Outcome], quantities: Iterable[str], pri
     return cells
 
 
-def _deviation(values: Sequence[float]) -> float:
-    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
 def _signed(value: float) -> str:
     return number(value) if np.isnan(value) else f"{value:+.4f}"
 
 
 def _facts(quantity: str, facts: Facts) -> list[str]:
+    if not np.isfinite(facts.effect):
+        return [f"by {quantity}: undefined, since the steered model gives NaN or infinity; steer less"]
     lines = []
     if facts.share_of_own is not None:
         lines.append(f"share of the own vector's effect: {facts.share_of_own:.2f}")
+    elif facts.own_effect is not None and not np.isfinite(facts.own_effect):
+        lines.append("no share of the own vector's effect: that is undefined")
     elif facts.own_effect is not None:
         lines.append("no share of the own vector's effect: that is not told from none, or goes the wrong way")
     if facts.exceeds_random is not None:
@@ -113,5 +114,5 @@ def _facts(quantity: str, facts: Facts) -> list[str]:
     return [f"by {quantity}:", *lines, opposes]
 
 
-def _yes(fact: bool) -> str:
-    return "yes" if fact else "no"
+def _yes(fact: bool | None) -> str:
+    return "undefined" if fact is None else "yes" if fact else "no"

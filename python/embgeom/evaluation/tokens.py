@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from embgeom.errors import InputError
+from embgeom.steering.tokenizing import check_text, encoded
 
 # What stands for the space before a word in the vocabularies of SentencePiece.
 _SENTENCEPIECE_SPACE = "\u2581"
@@ -17,11 +18,10 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
     Special tokens that the tokenizer puts in front are kept (unless not `special`); what it puts behind,
     such as an end of text, is not, since nothing goes on from there.
     """
-    _check_text(text)
-    plain = [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+    plain = [int(token) for token in encoded(tokenizer, text, add_special_tokens=False)["input_ids"]]
     if not special:
         return plain
-    whole = [int(token) for token in tokenizer(text)["input_ids"]]
+    whole = [int(token) for token in encoded(tokenizer, text)["input_ids"]]
     for start in range(len(whole) - len(plain) + 1):
         if whole[start : start + len(plain)] == plain:
             return whole[: start + len(plain)]
@@ -30,7 +30,7 @@ def encode(tokenizer: Any, text: str, *, special: bool = True) -> list[int]:
 
 def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, answer: str = "") -> list[int]:
     """Return the tokens of a prompt and, if given, an answer's; with `chat`, in the tokenizer's template."""
-    _check_text(prompt)
+    check_text(prompt, "prompt")
     if not chat:
         return encode(tokenizer, _joined(prompt, answer))
     if not getattr(tokenizer, "chat_template", None):
@@ -38,11 +38,6 @@ def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, answer: str = "") 
     turns = [{"role": "user", "content": prompt}]
     text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     return encode(tokenizer, _joined(text, answer), special=False)
-
-
-def _check_text(text: object) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{text!r:.40} is no text; give prompts and texts as strings")
 
 
 def _joined(prompt: str, answer: str) -> str:

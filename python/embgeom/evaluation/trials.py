@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -44,8 +45,19 @@ class Trial:
     scale: float
     sign: int
 
-    def at_work(self, model: Any, positions: Positions, block_list: Any) -> Handle:
-        """Return the context in which the model is steered."""
+    def check_fits(self, model: Any, positions: Positions, block_list: Any) -> None:
+        """Raise InputError where the model has no place for the vector."""
+        self._applied(model, positions, block_list).remove()
+
+    @contextmanager
+    def at_work(self, model: Any, positions: Positions, block_list: Any) -> Iterator[None]:
+        """Steer the model meanwhile, and raise InputError where it ran past the vector."""
+        with self._applied(model, positions, block_list) as handle:
+            yield
+            # An effect of exactly nothing would be no result but a mistake.
+            handle.check()
+
+    def _applied(self, model: Any, positions: Positions, block_list: Any) -> Handle:
         return self.vector.apply(model, self.scale, positions=positions, block_list=block_list)
 
 

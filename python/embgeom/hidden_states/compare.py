@@ -22,6 +22,7 @@ from embgeom.hidden_states.states import States, opened, residual_states
 from embgeom.steering.blocks import Layout, find
 from embgeom.steering.language_model import describe_model, model_name
 from embgeom.steering.passes import longest_text
+from embgeom.steering.tokenizing import warn_of_doubled
 
 Model = str | os.PathLike[str] | tuple[Any, Any]
 
@@ -135,6 +136,10 @@ def compare_states(
     _check_maps(carriers, find(a.model), find(b.model))
     limits = longest_text(a.model), longest_text(b.model)
     shared = shared_positions(prompts, (a.tokenizer, b.tokenizer), limits, positions)
+    for tokenizer, texts in zip((a.tokenizer, b.tokenizer), zip(*shared, strict=True), strict=False):
+        warn_of_doubled(
+            tokenizer, [text.ids for text in texts], "take it away from the prompts", stacklevel=2
+        )
     pairs = sampled(shared, max_positions, generator)
     counts = [len(tokenized.places) for tokenized, _ in pairs]
     if sum(counts) < _FEWEST_POSITIONS:

@@ -121,7 +121,8 @@ def find(model: Any, block_list: Any = None) -> Layout:
     Raises
     ------
     InputError
-        If `model` is no module, is compiled or an encoder with a decoder, or its blocks are not found.
+        If `model` is no module of transformers' make, is compiled or an encoder with a decoder, or its blocks
+        are not found.
 
     Notes
     -----
@@ -143,6 +144,13 @@ def find(model: Any, block_list: Any = None) -> Layout:
             f"a {type(model).__name__} cannot be steered: give the model itself, a torch.nn.Module such as "
             "transformers.AutoModelForCausalLM.from_pretrained returns"
         )
+    names = {kind.__name__ for kind in type(model).__mro__}
+    if names & {"HookedRootModule", "HookedTransformer"} or hasattr(model, "run_with_hooks"):
+        raise InputError(
+            f"a {type(model).__name__} of TransformerLens is not supported, neither to be steered nor to be "
+            "read: load the model with embgeom.steering.load_language_model or transformers, or add "
+            "vector.directions[i] yourself at its hook blocks.i.hook_resid_post"
+        )
     if any(hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) for m in model.modules()):
         raise InputError("a compiled model cannot be steered: give the model as it was before torch.compile")
     if getattr(config_of(model), "is_encoder_decoder", False):
@@ -151,8 +159,8 @@ def find(model: Any, block_list: Any = None) -> Layout:
         )
     lists = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
     path = _given(lists, block_list) if block_list is not None else _found(model, lists)
-    names = path.split(".")[:-1]
-    above = tuple(model.get_submodule(".".join(names[:depth])) for depth in range(len(names) + 1))
+    steps = path.split(".")[:-1]
+    above = tuple(model.get_submodule(".".join(steps[:depth])) for depth in range(len(steps) + 1))
     return Layout(lists[path], path, above[-1], above, _width(above))
 
 

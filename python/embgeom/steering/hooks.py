@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from embgeom._numbers import real_number
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.steering.blocks import Layout, find, need_torch
 from embgeom.steering.directions import Direction, placed
 from embgeom.steering.positions import Chosen, chooser
+from embgeom.steering.projection import projection
+from embgeom.steering.stream import in_output, with_stream
 from embgeom.steering.watching import View, Watch
 
 if TYPE_CHECKING:
@@ -64,6 +68,12 @@ def apply(
         unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
         what the model's dtype holds.
 
+    Warns
+    -----
+    EmbgeomWarning
+        When the handle is removed, if the model has run meanwhile and left out a steered block, or ran it
+        past its hooks (``block.forward(x)`` instead of ``block(x)``, as some fast paths do).
+
     Notes
     -----
     The attention mask that the model receives tells padding; without one every position counts, as it
@@ -92,7 +102,7 @@ def apply(
     if layout.width is not None and layout.width != vector.width:
         raise InputError(
             f"the vector has width {vector.width}, the residual stream of {type(model).__name__} "
-            f"{layout.width}: it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
+            f"{layout.width}: {_unlike(layout, vector.width)}"
         )
     directions = placed(vector.directions, blocks)
     layout.numbers(directions)
@@ -134,6 +144,8 @@ class Handle:
     def __init__(self, layout: Layout, directions: dict[int, Direction], chosen: Chosen) -> None:
         self.blocks = tuple(directions)
         self.active = True
+        self._model_passes = self._stack_passes = 0
+        self._skipped: Counter[int] = Counter()
         self._choose = chosen
         self._chosen: tuple[View | None, Any] = (None, None)
         self._watch = Watch.of(layout)
@@ -149,17 +161,57 @@ class Handle:
             raise
 
     def remove(self) -> None:
-        """End it: the model is as it was before, but for other vectors. May be called again."""
-        self.active = False
-        while self._undo:
-            self._undo.pop()()
-        self._watch.unsubscribe(self)
+        """End it: the model is as it was before, but for other vectors. May be called again.
+
+        Warns
+        -----
+        EmbgeomWarning
+            If the model ran meanwhile, and a block not with it.
+        """
+        self._end(told=True)
+
+    def check(self) -> None:
+        """Make sure that the vector was added wherever the model ran.
+
+        Raises
+        ------
+        InputError
+            If a block was steered in none of the model's forward passes so far.
+        """
+        if (missed := self._missed()) and missed[1] == 0:
+            raise InputError(_left_out(*missed))
+
+    def stack_ran(self, blocks: set[int]) -> None:
+        """Note a forward pass of the stack, in which these blocks were steered."""
+        self._stack_passes += 1
+        self._skipped.update(set(self.blocks) - blocks)
+
+    def model_ran(self) -> None:
+        """Note a forward pass of the model."""
+        self._model_passes += 1
 
     def __enter__(self) -> Handle:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.remove()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._end(told=error is None)
+
+    def _end(self, *, told: bool) -> None:
+        was_active, self.active = self.active, False
+        while self._undo:
+            self._undo.pop()()
+        self._watch.unsubscribe(self)
+        if told and was_active and (missed := self._missed()):
+            # Of the user's call of `remove`, or the end of a `with` block.
+            warnings.warn(_left_out(*missed), EmbgeomWarning, stacklevel=3)
+
+    def _missed(self) -> tuple[int, int, int] | None:
+        """Return the block that was steered least, in how many passes it was, of how many; None if in all."""
+        # A model that calls the forward of the stack itself runs none of the stack's hooks either.
+        passes = self._stack_passes or self._model_passes
+        block = max(self.blocks, key=self._skipped.__getitem__)
+        skipped = self._skipped[block] if self._stack_passes else passes
+        return (block, passes - skipped, passes) if skipped else None
 
     def __repr__(self) -> str:
         return f"Handle(blocks {', '.join(map(str, self.blocks))}, {'active' if self.active else 'removed'})"
@@ -170,16 +222,12 @@ class Handle:
 
         def add(_block: Any, _args: Any, output: Any) -> Any:
             nonlocal ready
-            hidden = output[0] if isinstance(output, tuple) else output
-            if getattr(hidden, "ndim", 0) != 3 or hidden.shape[-1] != len(direction):
-                raise InputError(
-                    f"block {block} gives a {type(hidden).__name__} of shape "
-                    f"{tuple(getattr(hidden, 'shape', ()))}, not (batch, length, {len(direction)})"
-                )
+            hidden = in_output(output, block, len(direction))
             if ready.device != hidden.device or ready.dtype != hidden.dtype:
                 ready = _converted(direction, block, hidden)
             steered = self._where_chosen(hidden, hidden + ready)
-            return (steered, *output[1:]) if isinstance(output, tuple) else steered
+            self._watch.block_ran(self, block)
+            return with_stream(output, steered)
 
         return add
 
@@ -202,6 +250,26 @@ class Handle:
         if chosen is None:
             return steered
         return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
+
+
+def _unlike(layout: Layout, width: int) -> str:
+    """Say why a vector of another width than the residual stream does not fit."""
+    found = projection(layout)
+    if found is not None and found.width == width:
+        return (
+            f"the model projects it to {width} before the unembedding ({found.name}), and the vector is of "
+            "that width; make vectors of words and maps with embgeom.steering.fold_projection(unembedding, "
+            "model)"
+        )
+    return "it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
+
+
+def _left_out(block: int, steered: int, passes: int) -> str:
+    return (
+        f"block {block} was steered in {steered} of {passes} forward passes: in the others the model left it "
+        "out, or ran it past its hooks, by block.forward(x) instead of block(x); load the model as "
+        "transformers has it, without layer dropping or a fast path of another library"
+    )
 
 
 def _factors(scale: float | Mapping[int, float], blocks: list[int]) -> dict[int, float]:

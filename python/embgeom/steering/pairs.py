@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import read_bytes
+from embgeom.steering.table import read_table
+from embgeom.steering.tokenizing import check_text
 
 Pair = tuple[str, str]
 Template = str | Callable[[str, str], str]
@@ -26,7 +26,8 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     ----------
     path : str or path
         A file in UTF-8 whose name ends in .json (a list), .jsonl (one item on each line), .csv or .tsv
-        (with a header). An item is a pair ``[positive, negative]`` (not in tables); or has ``positive`` and
+        (with a header; in a .csv the columns are divided by commas, semicolons, tabs or bars, whichever its
+        header has). An item is a pair ``[positive, negative]`` (not in tables); or has ``positive`` and
         ``negative``, and perhaps a ``prompt`` that both begin with; or has ``question``,
         ``answer_matching_behavior`` and ``answer_not_matching_behavior``, as the data of contrastive
         activation addition do.
@@ -42,9 +43,9 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     Raises
     ------
     LoadError
-        If the file cannot be read, or an item is no pair; its number and what it holds are named.
+        If the file cannot be read, or an item is no pair; its number or line and what it holds are named.
     InputError
-        If `template` lacks ``{question}`` or ``{answer}``.
+        If `path` is no path, or `template` lacks ``{question}`` or ``{answer}``.
 
     References
     ----------
@@ -63,11 +64,14 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     >>> folder.cleanup()
     """
     write = _writer(template)
-    file = Path(path)
-    items = _items(file)
+    try:
+        file = Path(path)
+    except TypeError:
+        raise InputError(f"path = {path!r:.60} names no file; give one of pairs of texts") from None
+    items = list(_items(file))
     if not items:
         raise LoadError(f"{file} holds no pair")
-    return [_pair(item, write, f"{file}, item {number}") for number, item in enumerate(items, start=1)]
+    return [_pair(item, write, f"{file}, {where}") for where, item in items]
 
 
 def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
@@ -78,11 +82,23 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
     InputError
         If there is none, or one is not two texts.
     """
-    checked = []
+    checked: list[Pair] = []
+    if isinstance(pairs, str) or not isinstance(pairs, Iterable):
+        raise InputError(f"pairs = {pairs!r:.80} are no list of pairs (positive, negative)")
     for number, pair in enumerate(pairs):
-        if isinstance(pair, str) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
+        try:
+            texts = [] if isinstance(pair, str) else list(pair)
+        except TypeError:
+            texts = []
+        if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise InputError(f"pair {number} is {pair!r:.80}, not two texts (positive, negative)")
-        checked.append((pair[0], pair[1]))
+        positive, negative = texts
+        checked.append(
+            (
+                check_text(positive, f"positive text of pair {number}"),
+                check_text(negative, f"negative text of pair {number}"),
+            )
+        )
     if not checked:
         raise InputError("there are no pairs; one (positive, negative) is needed at least")
     return checked
@@ -91,43 +107,70 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
 def _writer(template: Template) -> Callable[[str, str], str]:
     if callable(template):
         return template
+    if not isinstance(template, str):
+        raise InputError(f"template = {template!r:.60} is neither a string nor a function")
     if "{question}" not in template or "{answer}" not in template:
         raise InputError(f"template = {template!r} must hold {{question}} and {{answer}}")
     try:
         template.format(question="", answer="")
-    except (KeyError, IndexError, ValueError):
+    except (KeyError, IndexError, ValueError, AttributeError):
         raise InputError(
             f"template = {template!r}: braces of its own are written twice, {{{{ and }}}}"
         ) from None
     return lambda question, answer: template.format(question=question, answer=answer)
 
 
-def _items(file: Path) -> list[Any]:
-    """Return the items of a file as they stand there."""
-    try:
-        text = read_bytes(file).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}") from error
+def _items(file: Path) -> Iterator[tuple[str, Any]]:
+    """Give the items of a file as they stand there, each with its place."""
     kind = file.suffix.lower()
+    if kind not in (".json", ".jsonl", ".csv", ".tsv"):
+        raise LoadError(
+            f"{file}: pairs are read from .json, .jsonl, .csv and .tsv files, not from {kind or file.name!r}"
+        )
+    text = _text(file)
     if kind in (".csv", ".tsv"):
-        return list(csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if kind == ".tsv" else ","))
+        yield from read_table(text, str(file), "\t" if kind == ".tsv" else None)
+    elif kind == ".jsonl":
+        for number, line in enumerate(text.split("\n"), start=1):
+            if line.strip():
+                yield f"line {number}", _parsed(line, f"{file}, line {number},", "JSONL")
+    else:
+        found = _parsed(text, str(file), "JSON")
+        if not isinstance(found, list):
+            raise LoadError(f"{file} holds a {type(found).__name__}, not a list of pairs")
+        for number, item in enumerate(found, start=1):
+            yield f"item {number}", item
+
+
+def _text(file: Path) -> str:
+    content = read_bytes(file)
     try:
-        if kind == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        if kind == ".json":
-            items = json.loads(text)
-            if isinstance(items, list):
-                return items
-            raise LoadError(f"{file} holds a {type(items).__name__}, not a list of pairs")
-    except json.JSONDecodeError as error:
-        raise LoadError(f"{file} is not {kind[1:].upper()}: {error}") from error
-    raise LoadError(
-        f"{file}: pairs are read from .json, .jsonl, .csv and .tsv files, not from {kind or file.name!r}"
-    )
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        other = "; save it as UTF-8, not as UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}{other}") from error
+
+
+def _parsed(text: str, where: str, kind: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise LoadError(f"{where} is not {kind} of pairs: it is nested too deep") from error
+    except ValueError as error:
+        # Of a number with thousands of digits as well as of what is no JSON.
+        raise LoadError(f"{where} is not {kind}: {error}") from error
 
 
 def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
     """Return the pair that an item holds."""
+    try:
+        positive, negative = _texts(item, write, where)
+        return check_text(positive), check_text(negative)
+    except InputError as error:
+        raise LoadError(f"{where}: {error}") from error
+
+
+def _texts(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
     match item:
         case [str(positive), str(negative)]:
             return (positive, negative)

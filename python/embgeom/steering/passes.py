@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -10,7 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._numbers import whole_number
+from embgeom.errors import InputError
 from embgeom.steering.blocks import Layout, config_of, need_torch
+from embgeom.steering.stream import in_input, in_output
 
 # The number under which `read_blocks` gives what goes into block 0.
 EMBEDDING = -1
@@ -67,6 +70,27 @@ def padded(
     }
 
 
+def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
+    """Run a model on what `padded` returns, without a cache.
+
+    Raises
+    ------
+    InputError
+        If it does not take tokens as models of transformers do.
+    """
+    taken = inspect.signature(model.forward).parameters
+    named = {"use_cache": False, **batch, **more}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        if "input_ids" not in taken:
+            raise InputError(
+                f"the forward pass of {type(model).__name__} takes no input_ids; give a causal language "
+                "model of transformers"
+            )
+        # Padding to the right needs no mask in a causal model.
+        named = {name: value for name, value in named.items() if name in taken}
+    return model(**named)
+
+
 def read_blocks(
     model: Any,
     layout: Layout,
@@ -94,23 +118,35 @@ def read_blocks(
     ndarray of float32, shape (blocks, p, d)
         Text by text. The pass ends behind the last block that is read: neither later blocks nor the
         unembedding are computed.
+
+    Raises
+    ------
+    InputError
+        If a block keeps no single residual stream, or does not run as a module.
     """
     torch = need_torch()
     rows = torch.tensor([row for row, chosen in enumerate(places) for _ in chosen])
     columns = torch.tensor([int(place) for chosen in places for place in chosen])
     read: dict[int, npt.NDArray[np.float32]] = {}
 
+    batch = padded(model, sequences)
+
     def keep(block: int, hidden: Any) -> None:
+        if hidden.shape[:2] != batch["input_ids"].shape:
+            raise InputError(
+                f"a block works on {tuple(hidden.shape[:2])} positions, but the model got {len(sequences)} "
+                f"texts of {batch['input_ids'].shape[1]} tokens; such a model cannot be read"
+            )
         at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
         read[block] = at.detach().float().cpu().numpy()
         if block == blocks[-1]:
             raise _LastBlockRead
 
     def behind(block: int) -> Callable[..., None]:
-        return lambda _block, _args, output: keep(block, output[0] if isinstance(output, tuple) else output)
+        return lambda _block, _args, output: keep(block, in_output(output, block, layout.width))
 
     def before(_block: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(EMBEDDING, args[0] if args else named["hidden_states"])
+        keep(EMBEDDING, in_input(args, named))
 
     with ExitStack() as hooks:
         for block in blocks:
@@ -120,7 +156,13 @@ def read_blocks(
                 handle = layout.blocks[block].register_forward_hook(behind(block))
             hooks.callback(handle.remove)
         with suppress(_LastBlockRead):
-            model(**padded(model, sequences), use_cache=False)
+            forward(model, batch)
+    if missing := [block for block in blocks if block not in read]:
+        raise InputError(
+            f"block {missing[0]} was left out of the model's forward pass, or run past its hooks, by "
+            "block.forward(x) instead of block(x), so it cannot be read; load the model as transformers has "
+            "it, without a fast path of another library"
+        )
     return np.stack([read[block] for block in blocks])
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.steering.blocks import Layout
 from embgeom.steering.pairs import Pair
 from embgeom.steering.passes import read_blocks
+from embgeom.steering.tokenizing import Around, encoded, named, warn_of_doubled, warn_of_lacking
 
 Read = Literal["last", "mean", "answer"] | int
 # The tokens of a text, and the places among them at which it is read.
@@ -28,20 +30,36 @@ def check_read(read: Read) -> Read:
 
 
 def tokenize(
-    tokenizer: Any, pairs: Sequence[Pair], read: Read, add_special_tokens: bool, limit: int | None
-) -> list[tuple[Text, Text]]:
-    """Return the tokens of both texts of each pair, with the places at which they are read.
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    read: Read,
+    add_special_tokens: bool,
+    limit: int | None,
+    skip_long: bool,
+) -> dict[int, tuple[Text, Text]]:
+    """Return the tokens of both texts of each pair, by its number, with the places at which they are read.
+
+    Parameters
+    ----------
+    tokenizer, pairs, read, add_special_tokens
+        As `train` takes them.
+    limit : int or None
+        The most tokens that the model reads.
+    skip_long : bool
+        Whether to leave out pairs of which a text has more.
+
+    Returns
+    -------
+    dict of int to (Text, Text)
+        In the order of the pairs.
 
     Raises
     ------
     InputError
-        If a text has no token to read, or has more than `limit`.
+        If a text has no token to read or (unless `skip_long`) more than `limit`, or all pairs are left out.
     """
-    if not callable(tokenizer):
-        raise InputError(
-            f"tokenizer: a {type(tokenizer).__name__} does not split texts; give the model's own"
-        )
-    found = []
+    around = Around.of(tokenizer)
+    found: dict[int, tuple[Text, Text]] = {}
     for number, pair in enumerate(pairs):
         both = [_tokens(tokenizer, text, add_special_tokens) for text in pair]
         shared = _shared(both[0][0], both[1][0])
@@ -49,13 +67,59 @@ def tokenize(
         for side, (tokens, special) in zip(("positive", "negative"), both, strict=True):
             where = f"the {side} text of pair {number}, {pair[side == 'negative']!r:.60},"
             if limit is not None and len(tokens) > limit:
-                raise InputError(f"{where} has {len(tokens)} tokens; the model reads {limit} at most")
-            places = _places(read, len(tokens), special, shared)
+                if skip_long:
+                    break
+                raise InputError(
+                    f"{where} has {len(tokens)} tokens; the model reads {limit} at most: shorten it, or "
+                    "leave such pairs out by skip_long=True (--skip-long)"
+                )
+            places = _places(read, len(tokens), special, shared, around)
             if not places:
                 raise InputError(f"{where} has {len(tokens)} tokens and none to read with read={read!r}")
             texts.append((tokens, places))
-        found.append((texts[0], texts[1]))
+        else:
+            found[number] = (texts[0], texts[1])
+    if not found:
+        raise InputError(f"all {len(pairs)} pairs are longer than the {limit} tokens that the model reads")
     return found
+
+
+def tell_of_special_tokens(
+    tokenizer: Any,
+    pairs: Sequence[tuple[Text, Text]],
+    read: Read,
+    add_special_tokens: bool,
+    *,
+    stacklevel: int,
+) -> None:
+    """Warn of texts that begin or end for the model otherwise than those that it was trained on."""
+    sequences = [tokens for pair in pairs for tokens, _ in pair]
+    if add_special_tokens:
+        warn_of_doubled(
+            tokenizer,
+            sequences,
+            "pass add_special_tokens=False (--no-special-tokens)",
+            stacklevel=stacklevel + 1,
+        )
+    else:
+        warn_of_lacking(tokenizer, sequences, stacklevel=stacklevel + 1)
+    back = Around.of(tokenizer).back if add_special_tokens else ()
+    if back:
+        warnings.warn(
+            f"the tokenizer puts {named(tokenizer, back)} behind each text; it is not read: places count "
+            "from the text's own last token",
+            EmbgeomWarning,
+            stacklevel=stacklevel + 1,
+        )
+    end = getattr(tokenizer, "eos_token_id", None)
+    ended = sum(tokens[places[-1]] == end for pair in pairs for tokens, places in pair)
+    if read == "last" and end is not None and ended:
+        warnings.warn(
+            f"{ended} of {len(sequences)} texts are read at {named(tokenizer, [end])}, which ends a text: "
+            "take it away from them, or read before it (read=-2, --read -2)",
+            EmbgeomWarning,
+            stacklevel=stacklevel + 1,
+        )
 
 
 def mean_states(
@@ -76,9 +140,9 @@ def mean_states(
 
 def _tokens(tokenizer: Any, text: str, add_special_tokens: bool) -> tuple[list[int], list[int]]:
     """Return a text's tokens, and for each of them whether the tokenizer put it there by itself."""
-    encoded = tokenizer(text, add_special_tokens=add_special_tokens, return_special_tokens_mask=True)
-    tokens = [int(token) for token in encoded["input_ids"]]
-    special = encoded.get("special_tokens_mask") if add_special_tokens else None
+    found = encoded(tokenizer, text, add_special_tokens=add_special_tokens, return_special_tokens_mask=True)
+    tokens = [int(token) for token in found["input_ids"]]
+    special = found.get("special_tokens_mask") if add_special_tokens else None
     return tokens, list(special or [0] * len(tokens))
 
 
@@ -88,11 +152,13 @@ def _shared(first: list[int], second: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
-def _places(read: Read, length: int, special: list[int], shared: int) -> list[int]:
+def _places(read: Read, length: int, special: list[int], shared: int, around: Around) -> list[int]:
     """Return the places at which a text is read; none where it is too short."""
-    if read == "last":
-        return [length - 1] if length else []
-    if isinstance(read, int):
-        return [length + read] if length + read >= 0 else []
+    if isinstance(read, int) or read == "last":
+        # What the tokenizer puts behind a text is no part of it.
+        behind = len(around.back)
+        end = length - behind if behind and all(special[length - behind :]) else length
+        place = end + (-1 if read == "last" else int(read))
+        return [place] if place >= 0 else []
     first = shared if read == "answer" else 0
     return [place for place in range(first, length) if not special[place]]

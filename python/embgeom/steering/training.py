@@ -16,7 +16,15 @@ from embgeom.steering.blocks import find
 from embgeom.steering.language_model import describe_model, model_name
 from embgeom.steering.pairs import check_pairs
 from embgeom.steering.passes import in_batches, inference, longest_text
-from embgeom.steering.reading import Read, Text, check_read, mean_states, tokenize
+from embgeom.steering.projection import projection
+from embgeom.steering.reading import (
+    Read,
+    Text,
+    check_read,
+    mean_states,
+    tell_of_special_tokens,
+    tokenize,
+)
 
 if TYPE_CHECKING:
     from embgeom.steering.vector import SteeringVector
@@ -35,6 +43,7 @@ def train(
     batch_size: int = 8,
     normalize: bool = False,
     add_special_tokens: bool = True,
+    skip_long: bool = False,
     name: str | None = None,
     block_list: Any = None,
     progress: Progress = False,
@@ -60,13 +69,16 @@ def train(
     read : {"last", "mean", "answer"} or negative int
         Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
         over those after the beginning that the two texts of the pair share; or at the token at that place
-        from the end. The means leave out tokens that the tokenizer adds by itself.
+        from the end. Tokens that the tokenizer adds by itself have no part in the means, and behind a text
+        they are not its end.
     batch_size : int
         Texts in one forward pass. It has no effect on the result but by rounding.
     normalize : bool
         Scale each direction to norm 1.
     add_special_tokens : bool
         Let the tokenizer add its special tokens; False for texts that hold them, as chat templates do.
+    skip_long : bool
+        Leave out pairs of which a text is longer than the model reads, instead of raising an error.
     name : str, optional
         What to call the model; by default what it was loaded as.
     block_list : str or torch.nn.ModuleList, optional
@@ -77,16 +89,24 @@ def train(
     Returns
     -------
     SteeringVector
-        With a direction for each of `blocks`. Its provenance holds the options, the number of pairs and
-        their SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for
-        ``"pca"`` also the share of the differences' squares that each direction explains.
+        With a direction for each of `blocks`. Its provenance holds the options, the number of pairs that were
+        read and their SHA-256, how many were left out, the model's name, commit and the SHA-256 of its
+        config, and versions; for ``"pca"`` also the share of the differences' squares that each direction
+        explains.
 
     Raises
     ------
     InputError
-        If an option is unknown, a pair is not two texts, a text is too short to be read there or longer
-        than the model reads, the texts of no pair differ up to where they are read, a direction is zero, the
-        model gives NaN or infinity, or its blocks are not found.
+        If an option is unknown, a pair is not two texts, a text is too short to be read there or (unless
+        `skip_long`) longer than the model reads, the texts of no pair differ up to where they are read, a
+        direction is zero, the model gives NaN or infinity, a block keeps no single residual stream or does
+        not run as a module, or the blocks are not found.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If texts begin for the model otherwise than its tokenizer lets them begin (with the beginning-of-text
+        token twice or not at all), or are read at the token that ends a text.
 
     Notes
     -----
@@ -118,7 +138,9 @@ def train(
     size = whole_number(batch_size, "batch_size", 1)
     layout = find(model, block_list)
     numbers = layout.numbers(blocks)
-    tokens = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model))
+    kept = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model), skip_long)
+    numbered, tokens = list(kept), list(kept.values())
+    tell_of_special_tokens(tokenizer, tokens, read, add_special_tokens, stacklevel=2)
     if all(_alike(pair) for pair in tokens):
         raise InputError(
             f"with read={read!r} no pair is read where its texts differ, or behind that, so nothing tells "
@@ -131,7 +153,7 @@ def train(
             positive, negative = (
                 mean_states(model, layout, numbers, [tokens[pair][side] for pair in batch]) for side in (0, 1)
             )
-            gather.add(_checked(positive - negative, numbers, batch))
+            gather.add(_checked(positive - negative, numbers, [numbered[place] for place in batch]))
             done += len(batch)
             if report is not None:
                 report("pairs", done, len(tokens))
@@ -144,6 +166,7 @@ def train(
         )
     if normalize:
         directions /= norms
+    found = projection(layout)
     # Not at the head: the class takes its method `train` from this module.
     from embgeom.steering.vector import SteeringVector
 
@@ -157,8 +180,10 @@ def train(
             "normalize": bool(normalize),
             "add_special_tokens": bool(add_special_tokens),
             **{what: dict(zip(map(str, numbers), values, strict=True)) for what, values in measured.items()},
-            "pairs": len(texts),
-            "pairs_sha256": digest(texts),
+            "pairs": len(kept),
+            "pairs_sha256": digest([texts[number] for number in kept]),
+            "left_out": len(texts) - len(kept),
+            **({"projection": {"name": found.name, "width": found.width}} if found else {}),
             **describe_model(model),
             "versions": model_versions(),
         },

@@ -26,8 +26,10 @@ class SteeringVector:
     Attributes
     ----------
     directions : dict of int to ndarray of float32, shape (d,)
-        By block, counted from 0. The direction of block i is added to the *output* of block i, which
-        transformers calls ``hidden_states[i + 1]``. Blocks come in ascending order; arrays are read-only.
+        By block, counted from 0. The direction of block i is added to the *output* of block i. transformers
+        returns that as ``hidden_states[i + 1]``, but as ``hidden_states[i]`` in Mamba, Mamba 2, FalconMamba
+        and RWKV; and nearly every model's ``hidden_states[-1]`` has passed the final norm, so that the last
+        block's output is not among them. Blocks come in ascending order; arrays are read-only.
     model : str
         The model that it is for.
     provenance : dict

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from embgeom.errors import InputError
 from embgeom.steering.blocks import Layout, need_torch
 
 _CACHES = ("cache", "past_key_values", "cache_params")
@@ -67,11 +68,12 @@ class Watch:
 
     The attention mask and the cache are read where the stack receives them: everything that runs a model
     passes there, wrappers included. ``generate`` alone knows where a prompt ends, so that method of the
-    modules above is wrapped on the instance.
+    modules above is wrapped on the instance. Subscribers are told which of their blocks ran in each pass of
+    the stack, and of each pass of the model: one that calls ``block.forward(x)`` runs no hook.
     """
 
     def __init__(self, layout: Layout) -> None:
-        self._stack = layout.stack
+        self._stack, self._model = layout.stack, layout.above[0]
         self._generators = [m for m in layout.above if callable(getattr(type(m), "generate", None))]
         self._parameters = tuple(inspect.signature(layout.stack.forward).parameters)
         self._subscribers: list[Any] = []
@@ -104,6 +106,8 @@ class Watch:
         if len(self._subscribers) == 1:
             self._stack.__dict__[_MARK] = self
             self._undo.append(self._stack.register_forward_pre_hook(self._note, with_kwargs=True).remove)
+            self._undo.append(self._stack.register_forward_hook(self._stack_ran).remove)
+            self._undo.append(self._model.register_forward_hook(self._model_ran).remove)
             for module in self._generators:
                 self._undo.append(_replace_method(module, "generate", self._told_of_prompt(module.generate)))
 
@@ -116,6 +120,26 @@ class Watch:
             while self._undo:
                 self._undo.pop()()
             self._latest = None
+
+    def block_ran(self, who: Any, block: int) -> None:
+        """Note that the hook of `who` on a block has run."""
+        getattr(self._local, "ran", set()).add((who, block))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise InputError(
+            "a model cannot be copied or pickled while a vector is at work in it, since the copy would go on "
+            "being steered by this one's handle: remove the handle first, or leave its `with` block"
+        )
+
+    def _stack_ran(self, *_: Any) -> None:
+        # An error that ends a pass ends it here, too, so that only whole passes count.
+        ran, self._local.ran = getattr(self._local, "ran", set()), set()
+        for who in self.subscribers:
+            who.stack_ran({block for other, block in ran if other is who})
+
+    def _model_ran(self, *_: Any) -> None:
+        for who in self.subscribers:
+            who.model_ran()
 
     def _told_of_prompt(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """Return `generate` with the prompt known while it runs."""
@@ -132,6 +156,7 @@ class Watch:
         return steered_generate
 
     def _note(self, _stack: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._local.ran = set()
         given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         inputs = next((given[name] for name in _INPUTS if given.get(name) is not None), None)
         if inputs is None:
