@@ -1,4 +1,4 @@
-"""Reading one tensor of a local file: file systems that map nothing, files replaced or written to meanwhile."""
+"""Reading one tensor of a local file: file systems that map nothing, files replaced or written to."""
 
 import hashlib
 import mmap
@@ -83,7 +83,9 @@ def test_a_file_that_is_replaced_all_the_time_gives_one_state_or_an_error(tmp_pa
     for tensors in (first, second):
         write_safetensors(tmp_path / "state", tensors)
         states.append((tmp_path / "state").read_bytes())
-    right = {hashlib.sha256(s).hexdigest(): t["wte.weight"] for s, t in zip(states, (first, second))}
+    right = {
+        hashlib.sha256(s).hexdigest(): t["wte.weight"] for s, t in zip(states, (first, second), strict=True)
+    }
     stop = threading.Event()
 
     def replace():

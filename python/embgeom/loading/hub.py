@@ -13,6 +13,7 @@ from typing import Any
 from embgeom.errors import LoadError
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _TRUE = frozenset(("1", "on", "true", "yes"))
 
 
@@ -47,7 +48,7 @@ class HubRepo:
     Attributes
     ----------
     name : str
-        The id of the repository.
+        The id of the repository, with the revision where one was asked for.
     revision : str or None
         The commit the files are of, once one was found.
     """
@@ -62,7 +63,9 @@ class HubRepo:
         local_files_only: bool = False,
         progress: bool = False,
     ) -> None:
-        self.name = repo_id
+        # Two revisions of one model must not have one name in a comparison.
+        self.name = f"{repo_id}@{_short(revision)}" if revision else repo_id
+        self._id = repo_id
         self._asked = revision
         self.revision: str | None = None
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -105,9 +108,7 @@ class HubRepo:
 
         if self.revision is None:
             return False
-        cached = try_to_load_from_cache(
-            self.name, filename, cache_dir=self._cache_dir, revision=self.revision
-        )
+        cached = try_to_load_from_cache(self._id, filename, cache_dir=self._cache_dir, revision=self.revision)
         return cached is _CACHED_NO_EXIST
 
     def _fetch(self, filename: str) -> Path | None:
@@ -117,7 +118,7 @@ class HubRepo:
         try:
             with _bars(self._progress):
                 path = hf_hub_download(
-                    self.name,
+                    self._id,
                     filename,
                     revision=self.revision or self._asked,
                     cache_dir=self._cache_dir,
@@ -147,16 +148,21 @@ class HubRepo:
         from huggingface_hub.constants import HF_HUB_CACHE
 
         revision = self.revision or self._asked or "main"
-        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self.name.replace('/', '--')}"
+        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
         return (folder / "refs" / revision).exists() or (folder / "snapshots" / revision).exists()
 
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
         detail = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return LoadError(
-            f"{self.name} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
+            f"{self._id} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
             f"{why} ({detail})"
         )
+
+
+def _short(revision: str) -> str:
+    """Return a revision as it is shown: of a commit the first letters."""
+    return revision[:8] if _COMMIT.fullmatch(revision) else revision
 
 
 def _why(error: Exception) -> str:

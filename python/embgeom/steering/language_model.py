@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embgeom import examples
 from embgeom._optional import need
 from embgeom._record import digest
 from embgeom.errors import LoadError
+from embgeom.loading.source import find_folder
 from embgeom.steering.blocks import need_torch
 
 
@@ -63,9 +63,8 @@ def load_language_model(
     (4, 4096)
     """
     torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
-    where = str(name)
-    if not Path(where).exists() and (folder := examples.resolve(where)) is not None:
-        where = str(folder)
+    folder = find_folder(name, revision=revision)
+    where = str(name) if folder is None or Path(name).is_file() else str(folder.path)
     options: dict[str, Any] = {"local_files_only": local_files_only}
     if revision is not None:
         options["revision"] = revision
