@@ -23,10 +23,13 @@ class FileState:
         Number, size and time of change of a local file.
     sha256 : str or None
         The SHA-256 by which the Hugging Face Hub knows the file.
+    part : bool
+        Whether there is but a part of the file on this machine.
     """
 
     stamp: tuple[int, int, int] | None = None
     sha256: str | None = None
+    part: bool = False
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileState:
@@ -45,7 +48,7 @@ class Provenance:
     revision : str or None
         The commit of a Hugging Face repository.
     file : Path or None
-        The model file that holds the tensor.
+        The model file that holds the tensor; of a file on the Hub the tensor alone, as the cache keeps it.
     tensor : str or None
         The tensor's name in that file.
     dtype : str or None
@@ -58,6 +61,9 @@ class Provenance:
         The file the tokens were read from.
     notes : tuple of str
         What was odd while loading, each a sentence.
+    bytes_fetched, bytes_stored : int or None
+        Of a file on the Hugging Face Hub that is read by byte ranges: how many of its bytes were fetched (its
+        header and the tensor), by this load or by an earlier one, and how many there are.
     state : FileState or None
         The state of `file` when it was read; `as_dict` leaves it out.
     """
@@ -71,6 +77,8 @@ class Provenance:
     blocks: int | None = None
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
+    bytes_fetched: int | None = None
+    bytes_stored: int | None = None
     state: FileState | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
@@ -86,7 +94,7 @@ class Provenance:
 
     @cached_property
     def sha256(self) -> str | None:
-        """SHA-256 of the model file in hexadecimal, computed when first asked for; None without a file.
+        """SHA-256 of the model file in hexadecimal, computed when first asked for; None if it is not known.
 
         The Hugging Face Hub names a large file by its SHA-256, so there nothing is read.
 
@@ -95,7 +103,7 @@ class Provenance:
         LoadError
             If the file is gone, is not as it was when the model was loaded, or cannot be read.
         """
-        if self.state is not None and self.state.sha256 is not None:
+        if self.state is not None and (self.state.part or self.state.sha256 is not None):
             return self.state.sha256
         if self.file is None:
             return None

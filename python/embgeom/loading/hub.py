@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import LoadError
+from embgeom.loading.answers import Identity
+from embgeom.loading.hub_file import HubFile
+from embgeom.loading.ranges import GaveUp, RangeRequests
+from embgeom.loading.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -67,6 +71,7 @@ class HubRepo:
         self.name = f"{repo_id}@{_short(revision)}" if revision else repo_id
         self._id = repo_id
         self._asked = revision
+        self._contacted = False
         self.revision: str | None = None
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
         self._token = token
@@ -91,11 +96,14 @@ class HubRepo:
         LoadError
             If there is no such repository or revision, access is refused, or the network fails.
         """
+        self._contact()
         if self._known_absent(filename):
             return None
         path = self._fetch(filename)
-        if path is not None and self.revision is None and "snapshots" in path.parts:
-            self.revision = path.parts[len(path.parts) - path.parts[::-1].index("snapshots")]
+        if self.revision is None and not self._offline:
+            # The library has noted the commit with the file, or with its absence.
+            asked = self._asked or "main"
+            self.revision = asked if _COMMIT.fullmatch(asked) else self._kept_commit(asked)
         return path
 
     def list_local(self, pattern: str) -> list[Path]:
@@ -103,13 +111,104 @@ class HubRepo:
         del pattern
         return []
 
-    def _known_absent(self, filename: str) -> bool:
-        from huggingface_hub import _CACHED_NO_EXIST, try_to_load_from_cache
+    def locate(self, filename: str) -> Path | HubFile | None:
+        """Return a file of tensors, of which nothing but the header is fetched where that can be.
 
-        if self.revision is None:
-            return False
-        cached = try_to_load_from_cache(self._id, filename, cache_dir=self._cache_dir, revision=self.revision)
-        return cached is _CACHED_NO_EXIST
+        Parameters
+        ----------
+        filename : str
+            The path of the file inside the repository.
+
+        Returns
+        -------
+        Path, HubFile or None
+            The file in the local cache of huggingface_hub, if it is there or of a format that must be fetched
+            whole; else a file on the Hub; None if the repository has none such.
+
+        Raises
+        ------
+        LoadError
+            If there is no such repository or revision, access is refused, or the network fails.
+        """
+        self._contact()
+        commit = self.revision
+        if commit is None or not filename.endswith(".safetensors"):
+            return self.find(filename)
+        if self._known_absent(filename):
+            return None
+        if isinstance(whole := self._in_cache(filename), str):
+            return Path(whole)
+        folder = cache_folder(self._cache_dir, self._id, filename)
+        if self._offline and not (folder / f"{commit}.head").is_file():
+            return self.find(filename)
+
+        def requests(known: Identity) -> RangeRequests:
+            url = self._url(filename, commit)
+            return RangeRequests(url, self._token, lambda e: self._error(_why(e), filename, e), known)
+
+        def missing(what: str) -> LoadError:
+            return LoadError(
+                f"{what} of {filename} of the Hugging Face model {self.name} is not in the cache, and "
+                "downloads are switched off (local_files_only or HF_HUB_OFFLINE)"
+            )
+
+        try:
+            if not (self._offline or (folder / f"{commit}.head").is_file()):
+                requests(Identity(commit, None, None)).ask()
+            return HubFile(
+                folder, commit, None if self._offline else requests, missing, progress=self._progress
+            )
+        except _hub_utils().EntryNotFoundError:
+            # This notes the absence in the cache, so that nobody has to ask again.
+            return self._fetch(filename)
+
+    def _contact(self) -> None:
+        """Learn which commit is meant, once, with waits that end; without the Hub, the one in the cache."""
+        if self.revision is not None or self._contacted:
+            return
+        self._contacted = True
+        asked = self._asked or "main"
+        kept = asked if _COMMIT.fullmatch(asked) else self._kept_commit(asked)
+        if self._offline or (kept == asked and self._kept(asked).is_dir()):
+            self.revision = kept
+            return
+        # What the cache can serve needs no patience with a network that is down.
+        requests = RangeRequests(
+            self._url("config.json", asked),
+            self._token,
+            lambda e: self._error(_why(e), "config.json", e),
+            Identity(None, None, None),
+            **({} if kept is None else {"tries": 1}),
+        )
+        errors = _hub_utils()
+        try:
+            commit = requests.ask().commit
+        except errors.EntryNotFoundError as error:
+            commit = error.response.headers.get("X-Repo-Commit")
+        except LoadError as error:
+            if kept is None or isinstance(error.__cause__, errors.RevisionNotFoundError):
+                raise
+            commit = kept
+        # The first download by huggingface_hub notes which commit a branch is at, which others rely on, too.
+        self.revision = commit if commit == kept else None
+
+    def _url(self, filename: str, revision: str) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return str(
+            hf_hub_url(self._id, filename, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
+        )
+
+    def _known_absent(self, filename: str) -> bool:
+        from huggingface_hub import _CACHED_NO_EXIST
+
+        return self.revision is not None and self._in_cache(filename) is _CACHED_NO_EXIST
+
+    def _in_cache(self, filename: str) -> Any:
+        """Return what huggingface_hub knows of a file at the commit: a path, its absence, or nothing."""
+        from huggingface_hub import try_to_load_from_cache
+
+        return try_to_load_from_cache(self._id, filename, cache_dir=self._cache_dir, revision=self.revision)
 
     def _fetch(self, filename: str) -> Path | None:
         from huggingface_hub import hf_hub_download
@@ -145,11 +244,24 @@ class HubRepo:
 
     def _is_cached(self) -> bool:
         """Return whether the cache knows the revision; then what it lacks counts as absent."""
+        revision = self.revision or self._asked or "main"
+        return self._kept_commit(revision) is not None or self._kept(revision).exists()
+
+    def _kept(self, commit: str) -> Path:
+        """Return where the cache of huggingface_hub has the files of a commit."""
+        return self._folder() / "snapshots" / commit
+
+    def _kept_commit(self, revision: str) -> str | None:
+        """Return the commit of a branch or tag that the cache knows."""
+        try:
+            return (self._folder() / "refs" / revision).read_text(encoding="utf-8").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def _folder(self) -> Path:
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        revision = self.revision or self._asked or "main"
-        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
-        return (folder / "refs" / revision).exists() or (folder / "snapshots" / revision).exists()
+        return Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
 
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
@@ -166,15 +278,25 @@ def _short(revision: str) -> str:
 
 
 def _why(error: Exception) -> str:
+    """Say what a request failed with, and what to do about it."""
+    if isinstance(error, GaveUp):
+        return error.why
     errors = _hub_utils()
-    if isinstance(error, errors.GatedRepoError):
-        return "the model is gated; accept its terms on its page, then pass token= or run `hf auth login`"
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return "no such model; if the model is private, pass token="
-    if isinstance(error, errors.RevisionNotFoundError):
-        return "no such revision; look for its name on the model's page"
-    if isinstance(error, PermissionError):
-        return "the cache cannot be written; pass cache_dir= or set HF_HOME"
+    known = (
+        (errors.GatedRepoError, "the model is gated; accept its terms on its page, then pass token= or run "
+                                "`hf auth login`"),
+        (errors.RepositoryNotFoundError, "no such model; if the model is private, pass token="),
+        (errors.RevisionNotFoundError, "no such revision; look for its name on the model's page"),
+        (errors.LocalTokenNotFoundError, "token=True takes the token of `hf auth login`, and there is none"),
+        (PermissionError, "the cache cannot be written; pass cache_dir= or set HF_HOME"),
+    )  # fmt: skip
+    if (why := next((why for kind, why in known if isinstance(error, kind)), None)) is not None:
+        return why
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return "access is refused; pass a token= that is valid and may read the model"
+    if status is not None and status < 500:
+        return "the Hub refuses the request; check the id and HF_ENDPOINT"
     return "the connection to the Hub failed; check the network and HF_ENDPOINT"
 
 
