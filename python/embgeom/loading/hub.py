@@ -131,6 +131,8 @@ class HubRepo:
             If there is no such repository or revision, access is refused, or the network fails.
         """
         self._contact()
+        if self.revision is None:
+            self.find("config.json")
         commit = self.revision
         if commit is None or not filename.endswith(".safetensors"):
             return self.find(filename)
@@ -189,15 +191,15 @@ class HubRepo:
             if kept is None or isinstance(error.__cause__, errors.RevisionNotFoundError):
                 raise
             commit = kept
-        # The first download by huggingface_hub notes which commit a branch is at, which others rely on, too.
+        if commit is not None and not _COMMIT.fullmatch(commit):
+            commit = None
+        # Of another commit the first download by huggingface_hub takes note, on which others rely, too.
         self.revision = commit if commit == kept else None
 
     def _url(self, filename: str, revision: str) -> str:
         from huggingface_hub import hf_hub_url
 
-        return str(
-            hf_hub_url(self._id, filename, revision=revision, endpoint=os.environ.get("HF_ENDPOINT") or None)
-        )
+        return str(hf_hub_url(self._id, filename, revision=revision, endpoint=_endpoint()))
 
     def _known_absent(self, filename: str) -> bool:
         from huggingface_hub import _CACHED_NO_EXIST
@@ -224,16 +226,14 @@ class HubRepo:
                     token=self._token,
                     local_files_only=self._offline,
                     # The library reads the variable once, when it is imported.
-                    endpoint=os.environ.get("HF_ENDPOINT"),
+                    endpoint=_endpoint(),
                 )
         except errors.LocalEntryNotFoundError as error:
-            if self._offline and self._is_cached():
+            if not self._offline:
+                raise self._error(_why(error.__cause__ or error), filename, error) from error
+            if self._is_cached():
                 return None
             why = "downloads are switched off (local_files_only or HF_HUB_OFFLINE) and it is not in the cache"
-            if not self._offline:
-                why = (
-                    "the Hub cannot be reached and it is not in the cache; check the network and HF_ENDPOINT"
-                )
             raise self._error(why, filename, error) from error
         except errors.EntryNotFoundError:
             return None
@@ -254,9 +254,10 @@ class HubRepo:
     def _kept_commit(self, revision: str) -> str | None:
         """Return the commit of a branch or tag that the cache knows."""
         try:
-            return (self._folder() / "refs" / revision).read_text(encoding="utf-8").strip() or None
-        except (OSError, UnicodeDecodeError):
+            commit = (self._folder() / "refs" / revision).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
             return None
+        return commit if _COMMIT.fullmatch(commit) else None
 
     def _folder(self) -> Path:
         from huggingface_hub.constants import HF_HUB_CACHE
@@ -270,6 +271,10 @@ class HubRepo:
             f"{self._id} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
             f"{why} ({detail})"
         )
+
+
+def _endpoint() -> str | None:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or None
 
 
 def _short(revision: str) -> str:
@@ -288,6 +293,7 @@ def _why(error: Exception) -> str:
         (errors.RepositoryNotFoundError, "no such model; if the model is private, pass token="),
         (errors.RevisionNotFoundError, "no such revision; look for its name on the model's page"),
         (errors.LocalTokenNotFoundError, "token=True takes the token of `hf auth login`, and there is none"),
+        (errors.FileMetadataError, "the server is no Hugging Face Hub; check HF_ENDPOINT and the proxies"),
         (PermissionError, "the cache cannot be written; pass cache_dir= or set HF_HOME"),
     )  # fmt: skip
     if (why := next((why for kind, why in known if isinstance(error, kind)), None)) is not None:

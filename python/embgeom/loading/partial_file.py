@@ -134,6 +134,8 @@ def _claimed(path: Path) -> Iterator[tuple[io.FileIO | None, Path]]:
         if grown != length:
             deadline, length = time.monotonic() + _STUCK, grown
         if locked is None or time.monotonic() > deadline:
+            if grown == 0:
+                partial.unlink(missing_ok=True)
             with _own_file(path) as (file, name):
                 yield file, name
             return
