@@ -13,6 +13,7 @@ from loading_helpers import words, write_folder, write_shards
 import embgeom
 from embgeom.errors import LoadError
 from embgeom.loading import load
+from embgeom.loading.hub import HubRepo
 
 pytest.importorskip("huggingface_hub")
 
@@ -41,6 +42,9 @@ def test_of_a_gigabyte_only_header_and_tensor_are_fetched(hub, cache):
     assert origin.bytes_stored == (folder / shard).stat().st_size
     assert origin.sha256 == hub.etag(folder / shard)
     assert origin.as_dict()["bytes_fetched"] == origin.bytes_fetched
+    assert (
+        f"fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes" in loaded.summary()
+    )
     assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) < BIG.nbytes + (1 << 20)
 
 
@@ -51,6 +55,25 @@ def test_all_types_and_both_sides(hub, cache, dtype):
         loaded = load("owner/m", which, cache_dir=cache)
         np.testing.assert_array_equal(loaded.matrix, right.astype(dtype).astype(np.float32))
         assert loaded.matrix.base is not None and not loaded.matrix.flags.writeable
+
+
+def test_a_folder_of_a_repository(hub, cache):
+    from embgeom.loading.checkpoint import open_checkpoint
+
+    small(hub, "owner/st/0_Transformer")
+    source = HubRepo("owner/st", cache_dir=cache).within("0_Transformer")
+    assert source.name == "owner/st/0_Transformer" and source.find("config.json") is not None
+    checkpoint = open_checkpoint(source)
+    np.testing.assert_array_equal(checkpoint.file("wte.weight").read("wte.weight"), X)
+    kept_in = checkpoint.origin("wte.weight")["file"].parent.parent
+    assert kept_in == cache / "embgeom" / "owner--st" / "0_Transformer%2Fmodel.safetensors"
+    assert {r.filename for r in hub.requests if r.sent} == {
+        "0_Transformer/config.json",
+        "0_Transformer/model.safetensors",
+    }
+    whole = checkpoint.whole_file("wte.weight")
+    assert whole.read_bytes() == (hub.root / "owner/st/0_Transformer/model.safetensors").read_bytes()
+    assert checkpoint.whole_file("wte.weight") == whole
 
 
 def test_the_header_is_fetched_once_and_a_tensor_once(hub, cache):
@@ -96,6 +119,19 @@ def test_without_the_hub_the_cache_serves(hub, cache, monkeypatch, impatient):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
     assert impatient == []
+
+
+def test_a_commit_that_is_not_in_the_cache_is_waited_for(hub, cache, impatient):
+    small(hub)
+    hub.failures["owner/m"] = (503, "")
+    with pytest.raises(LoadError, match="the connection to the Hub failed"):
+        load("owner/m", cache_dir=cache, revision=COMMIT)
+    assert len(impatient) == 4
+    hub.failures.clear()
+    loaded = load("owner/m", cache_dir=cache, revision=COMMIT)
+    assert (loaded.name, loaded.provenance.revision) == ("owner/m@01234567", COMMIT)
+    with pytest.raises(LoadError, match="no such revision"):
+        load("owner/m", cache_dir=cache, revision="f" * 40)
 
 
 def test_a_file_that_huggingface_hub_has_is_not_fetched_again(hub, cache):

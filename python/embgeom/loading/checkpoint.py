@@ -162,6 +162,11 @@ class Checkpoint:
             return file.origin(name)
         return {"file": file.path, "state": getattr(file, "state", None)}
 
+    def whole_file(self, name: str) -> Path:
+        """Return the local path of the file that holds a tensor, fetched whole if need be."""
+        file = self.file(name)
+        return file.whole_file() if isinstance(file, HubSafetensors) else file.path
+
 
 def open_file(path: Path | HubFile) -> TensorFile:
     """Open one file of tensors by its suffix.

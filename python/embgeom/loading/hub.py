@@ -6,14 +6,15 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.answers import Identity
+from embgeom.loading.hub_errors import hub_utils, why_it_failed
 from embgeom.loading.hub_file import HubFile
-from embgeom.loading.ranges import GaveUp, RangeRequests
+from embgeom.loading.ranges import RangeRequests
 from embgeom.loading.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -55,6 +56,8 @@ class HubRepo:
         The id of the repository, with the revision where one was asked for.
     revision : str or None
         The commit the files are of, once one was found.
+    folder : str
+        The folder of the repository whose files are found; empty for the repository's own.
     """
 
     def __init__(
@@ -77,6 +80,14 @@ class HubRepo:
         self._token = token
         self._offline = local_files_only or os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
         self._progress = progress
+        self.folder = ""
+
+    def within(self, folder: str, name: str | None = None) -> HubRepo:
+        """Return the same repository, called `name`, with `folder` as the one whose files are found."""
+        inner = copy(self)
+        inner.folder = folder
+        inner.name = name or f"{self.name}/{folder}"
+        return inner
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, fetched if need be; None if the repository has none such.
@@ -84,7 +95,7 @@ class HubRepo:
         Parameters
         ----------
         filename : str
-            The path of the file inside the repository.
+            The path of the file inside the folder.
 
         Returns
         -------
@@ -96,14 +107,18 @@ class HubRepo:
         LoadError
             If there is no such repository or revision, access is refused, or the network fails.
         """
+        return self._find(f"{self.folder}/{filename}" if self.folder else filename)
+
+    def _find(self, filename: str) -> Path | None:
         self._contact()
         if self._known_absent(filename):
             return None
         path = self._fetch(filename)
-        if self.revision is None and not self._offline:
-            # The library has noted the commit with the file, or with its absence.
-            asked = self._asked or "main"
-            self.revision = asked if _COMMIT.fullmatch(asked) else self._kept_commit(asked)
+        if self.revision is None and path is not None and "snapshots" in path.parts:
+            self.revision = path.parts[len(path.parts) - path.parts[::-1].index("snapshots")]
+        elif self.revision is None:
+            # The library has noted the commit with the absence of the file.
+            self.revision = self._kept_commit(self._asked or "main")
         return path
 
     def list_local(self, pattern: str) -> list[Path]:
@@ -117,7 +132,7 @@ class HubRepo:
         Parameters
         ----------
         filename : str
-            The path of the file inside the repository.
+            The path of the file inside the folder.
 
         Returns
         -------
@@ -130,23 +145,26 @@ class HubRepo:
         LoadError
             If there is no such repository or revision, access is refused, or the network fails.
         """
+        filename = f"{self.folder}/{filename}" if self.folder else filename
         self._contact()
         if self.revision is None:
-            self.find("config.json")
-        commit = self.revision
-        if commit is None or not filename.endswith(".safetensors"):
-            return self.find(filename)
+            self._find("config.json")
+        commit = self.revision or ""
+        if not _COMMIT.fullmatch(commit) or not filename.endswith(".safetensors"):
+            return self._find(filename)
         if self._known_absent(filename):
             return None
         if isinstance(whole := self._in_cache(filename), str):
             return Path(whole)
         folder = cache_folder(self._cache_dir, self._id, filename)
         if self._offline and not (folder / f"{commit}.head").is_file():
-            return self.find(filename)
+            return self._find(filename)
 
         def requests(known: Identity) -> RangeRequests:
             url = self._url(filename, commit)
-            return RangeRequests(url, self._token, lambda e: self._error(_why(e), filename, e), known)
+            return RangeRequests(
+                url, self._token, lambda e: self._error(why_it_failed(e), filename, e), known
+            )
 
         def missing(what: str) -> LoadError:
             return LoadError(
@@ -160,7 +178,7 @@ class HubRepo:
             return HubFile(
                 folder, commit, None if self._offline else requests, missing, progress=self._progress
             )
-        except _hub_utils().EntryNotFoundError:
+        except hub_utils().EntryNotFoundError:
             # This notes the absence in the cache, so that nobody has to ask again.
             return self._fetch(filename)
 
@@ -170,19 +188,19 @@ class HubRepo:
             return
         self._contacted = True
         asked = self._asked or "main"
-        kept = asked if _COMMIT.fullmatch(asked) else self._kept_commit(asked)
-        if self._offline or (kept == asked and self._kept(asked).is_dir()):
+        kept = self._kept_commit(asked)
+        if self._offline or kept == asked:
             self.revision = kept
             return
         # What the cache can serve needs no patience with a network that is down.
         requests = RangeRequests(
             self._url("config.json", asked),
             self._token,
-            lambda e: self._error(_why(e), "config.json", e),
+            lambda e: self._error(why_it_failed(e), "config.json", e),
             Identity(None, None, None),
             **({} if kept is None else {"tries": 1}),
         )
-        errors = _hub_utils()
+        errors = hub_utils()
         try:
             commit = requests.ask().commit
         except errors.EntryNotFoundError as error:
@@ -191,10 +209,8 @@ class HubRepo:
             if kept is None or isinstance(error.__cause__, errors.RevisionNotFoundError):
                 raise
             commit = kept
-        if commit is not None and not _COMMIT.fullmatch(commit):
-            commit = None
         # Of another commit the first download by huggingface_hub takes note, on which others rely, too.
-        self.revision = commit if commit == kept else None
+        self.revision = commit if commit in (kept, asked) else None
 
     def _url(self, filename: str, revision: str) -> str:
         from huggingface_hub import hf_hub_url
@@ -215,7 +231,7 @@ class HubRepo:
     def _fetch(self, filename: str) -> Path | None:
         from huggingface_hub import hf_hub_download
 
-        errors = _hub_utils()
+        errors = hub_utils()
         try:
             with _bars(self._progress):
                 path = hf_hub_download(
@@ -230,7 +246,7 @@ class HubRepo:
                 )
         except errors.LocalEntryNotFoundError as error:
             if not self._offline:
-                raise self._error(_why(error.__cause__ or error), filename, error) from error
+                raise self._error(why_it_failed(error.__cause__ or error), filename, error) from error
             if self._is_cached():
                 return None
             why = "downloads are switched off (local_files_only or HF_HUB_OFFLINE) and it is not in the cache"
@@ -239,30 +255,24 @@ class HubRepo:
             return None
         except Exception as error:
             # What a failing connection raises depends on the HTTP library that huggingface_hub uses.
-            raise self._error(_why(error), filename, error) from error
+            raise self._error(why_it_failed(error), filename, error) from error
         return Path(path)
 
     def _is_cached(self) -> bool:
         """Return whether the cache knows the revision; then what it lacks counts as absent."""
-        revision = self.revision or self._asked or "main"
-        return self._kept_commit(revision) is not None or self._kept(revision).exists()
-
-    def _kept(self, commit: str) -> Path:
-        """Return where the cache of huggingface_hub has the files of a commit."""
-        return self._folder() / "snapshots" / commit
+        return self._kept_commit(self.revision or self._asked or "main") is not None
 
     def _kept_commit(self, revision: str) -> str | None:
-        """Return the commit of a branch or tag that the cache knows."""
-        try:
-            commit = (self._folder() / "refs" / revision).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
-            return None
-        return commit if _COMMIT.fullmatch(commit) else None
-
-    def _folder(self) -> Path:
+        """Return the commit of a branch or tag, or of itself, that the cache of huggingface_hub knows."""
         from huggingface_hub.constants import HF_HUB_CACHE
 
-        return Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
+        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
+        try:
+            if (folder / "snapshots" / revision).is_dir():
+                return revision
+            return (folder / "refs" / revision).read_text(encoding="utf-8").strip() or None
+        except (OSError, ValueError):
+            return None
 
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
@@ -282,39 +292,10 @@ def _short(revision: str) -> str:
     return revision[:8] if _COMMIT.fullmatch(revision) else revision
 
 
-def _why(error: Exception) -> str:
-    """Say what a request failed with, and what to do about it."""
-    if isinstance(error, GaveUp):
-        return error.why
-    errors = _hub_utils()
-    known = (
-        (errors.GatedRepoError, "the model is gated; accept its terms on its page, then pass token= or run "
-                                "`hf auth login`"),
-        (errors.RepositoryNotFoundError, "no such model; if the model is private, pass token="),
-        (errors.RevisionNotFoundError, "no such revision; look for its name on the model's page"),
-        (errors.LocalTokenNotFoundError, "token=True takes the token of `hf auth login`, and there is none"),
-        (errors.FileMetadataError, "the server is no Hugging Face Hub; check HF_ENDPOINT and the proxies"),
-        (PermissionError, "the cache cannot be written; pass cache_dir= or set HF_HOME"),
-    )  # fmt: skip
-    if (why := next((why for kind, why in known if isinstance(error, kind)), None)) is not None:
-        return why
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return "access is refused; pass a token= that is valid and may read the model"
-    if status is not None and status < 500:
-        return "the Hub refuses the request; check the id and HF_ENDPOINT"
-    return "the connection to the Hub failed; check the network and HF_ENDPOINT"
-
-
-def _hub_utils() -> Any:
-    """Return the module in which every version of huggingface_hub has its errors and switches."""
-    return import_module("huggingface_hub.utils")
-
-
 @contextmanager
 def _bars(show: bool) -> Iterator[None]:
     """Let huggingface_hub draw its progress bars or not, and leave the setting as it was."""
-    utils = _hub_utils()
+    utils = hub_utils()
     if show or utils.are_progress_bars_disabled():
         yield
         return

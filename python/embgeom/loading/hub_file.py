@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from embgeom.errors import LoadError
 from embgeom.loading.answers import Answer, Identity, NoRanges
@@ -139,9 +138,7 @@ class HubFile:
         try:
             with (
                 appearing(path, total) as partial,
-                tqdm(
-                    total=total, desc=f"fetching {name}", unit="B", unit_scale=True, disable=not progress
-                ) as bar,
+                _bar(f"fetching {name}", total, progress) as bar,
             ):
                 if partial is not None:
                     partial.begin_with(head, total)
@@ -150,40 +147,20 @@ class HubFile:
                         partial.write(piece)
                         bar.update(len(piece))
         except NoRanges as error:
-            return self._fetch_whole(requests, error.answer)
+            return self.fetch_whole(requests, error.answer)
         except Changed as error:
             raise self._forget() from error
         return path
 
-    def tensor_path(self, name: str) -> Path:
-        """Return where a tensor is kept."""
-        return self._place() / f"{file_name(name)}.safetensors"
+    def fetch_whole(self, requests: RangeRequests | None = None, answer: Answer | None = None) -> Path:
+        """Fetch the whole file, from an answer that holds it or by a new request, and return where it is.
 
-    def forget(self) -> None:
-        """Throw away the first bytes, so that they are fetched anew."""
-        with suppress(OSError):
-            self._head_file.unlink()
-
-    def _place(self, suffix: str = "") -> Path:
-        """Return where what this content holds is kept, whichever commits it is of."""
-        return self.path / f"{file_name(self.identity.etag or self._head_file.stem)}{suffix}"
-
-    def _fetch_head(self, end: int) -> None:
-        requests = self._may_request("the header")
-        head = bytearray(self._head)
-        try:
-            for piece in requests.stream(len(head), end):
-                head += piece
-            self.identity, self._head = requests.identity, bytes(head)
-        except NoRanges as error:
-            self.identity = requests.identity
-            self._fetch_whole(requests, error.answer)
-        except Changed as error:
-            raise self._forget() from error
-        write_head(self._head_file, self.identity, self._head)
-
-    def _fetch_whole(self, requests: RangeRequests, answer: Answer | None) -> Path:
-        """Fetch the whole file, from an answer that holds it or by a new request."""
+        Raises
+        ------
+        LoadError
+            If it cannot be fetched or kept.
+        """
+        requests = requests or self._may_request("the whole")
         path = self._place(".safetensors")
         size = answer.end if answer else self.identity.size
         try:
@@ -210,6 +187,33 @@ class HubFile:
                 answer.close()
         self.whole = path
         return path
+
+    def tensor_path(self, name: str) -> Path:
+        """Return where a tensor is kept."""
+        return self._place() / f"{file_name(name)}.safetensors"
+
+    def forget(self) -> None:
+        """Throw away the first bytes, so that they are fetched anew."""
+        with suppress(OSError):
+            self._head_file.unlink()
+
+    def _place(self, suffix: str = "") -> Path:
+        """Return where what this content holds is kept, whichever commits it is of."""
+        return self.path / f"{file_name(self.identity.etag or self._head_file.stem)}{suffix}"
+
+    def _fetch_head(self, end: int) -> None:
+        requests = self._may_request("the header")
+        head = bytearray(self._head)
+        try:
+            for piece in requests.stream(len(head), end):
+                head += piece
+            self.identity, self._head = requests.identity, bytes(head)
+        except NoRanges as error:
+            self.identity = requests.identity
+            self.fetch_whole(requests, error.answer)
+        except Changed as error:
+            raise self._forget() from error
+        write_head(self._head_file, self.identity, self._head)
 
     def _may_request(self, what: str) -> RangeRequests:
         if self._requests is None:
@@ -270,6 +274,16 @@ class HubSafetensors(SafetensorsHeader):
         kept = self._file.tensor(name, entry, self.data_start, progress)
         return SafetensorsFile(kept).read(name, progress=progress)
 
+    def whole_file(self) -> Path:
+        """Return the local path of the whole file, fetched if need be.
+
+        Raises
+        ------
+        LoadError
+            If it cannot be fetched or kept.
+        """
+        return self._file.whole or self._file.fetch_whole()
+
     def origin(self, name: str) -> dict[str, Any]:
         """Return what a `Provenance` says of the file that a tensor was read from."""
         file, entry = self._file, self.entries[name]
@@ -284,5 +298,7 @@ class HubSafetensors(SafetensorsHeader):
         }
 
 
-def _bar(what: str, total: int | None, show: bool) -> tqdm[Any]:
+def _bar(what: str, total: int | None, show: bool) -> Any:
+    from tqdm import tqdm
+
     return tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=not show)
