@@ -5,6 +5,8 @@ Cases are derandomized: a run depends on the code alone, never on the clock or o
 
 import os
 
+import pytest
+from hub_server import Hub, serving
 from hypothesis import HealthCheck, settings
 
 COMMON = {
@@ -18,3 +20,32 @@ settings.register_profile("thorough", max_examples=500, **COMMON)
 # Sanitized code runs many times slower, and needs each path once rather than each value.
 settings.register_profile("sanitize", max_examples=15, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    for proxy in PROXIES:
+        monkeypatch.delenv(proxy, raising=False)
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "EMBGEOM_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(Hub(tmp_path / "hub")) as state:
+        monkeypatch.setenv("HF_ENDPOINT", state.url)
+        yield state
+
+
+@pytest.fixture
+def storage(hub):
+    """The server that the Hub sends to for large files."""
+    with serving(Hub(hub.root)) as state:
+        hub.storage = state
+        yield state
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Record the waits instead of waiting."""
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
+    return waits

@@ -2,88 +2,28 @@
 
 import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import numpy as np
 import pytest
+from hub_server import COMMIT
 from loading_helpers import matrix, write_folder, write_shards
 
 from embgeom.errors import LoadError
 from embgeom.loading import load
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
+pytest.importorskip("huggingface_hub")
+
 X, HEAD = matrix(30, 4, 1), matrix(30, 4, 2)
 UNTIED = {"tie_word_embeddings": False, "vocab_size": 30, "hidden_size": 4}
-
-
-class Hub:
-    """The state of the server: where its repositories are, what to answer, and what was asked."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.failures: dict[str, tuple[int, str]] = {}
-        self.fetched: list[str] = []
-        self.asked = 0
-
-    def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
-        self.asked += 1
-        # The path is /owner/name/resolve/revision/file.
-        owner, name, _, revision, filename = request.path.split("?")[0].lstrip("/").split("/", 4)
-        repo = f"{owner}/{name}"
-        status, code = self.failures.get(repo, (200, ""))
-        path = self.root / repo / filename
-        if not (self.root / repo).is_dir() and status == 200:
-            status, code = 401, "RepoNotFound"
-        elif revision not in ("main", COMMIT) and status == 200:
-            status, code = 404, "RevisionNotFound"
-        elif not path.is_file() and status == 200:
-            status, code = 404, "EntryNotFound"
-        content = path.read_bytes() if status == 200 else b""
-        request.send_response(status)
-        if code:
-            request.send_header("X-Error-Code", code)
-        request.send_header("X-Repo-Commit", COMMIT)
-        request.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
-        request.send_header("Content-Length", str(len(content)))
-        request.end_headers()
-        if body:
-            self.fetched.append(filename)
-            request.wfile.write(content)
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    pytest.importorskip("huggingface_hub")
-    state = Hub(tmp_path / "hub")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_HEAD(self):
-            state.answer(self, body=False)
-
-        def do_GET(self):
-            state.answer(self, body=True)
-
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    for proxy in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
-        monkeypatch.delenv(proxy, raising=False)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-    yield state
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 @pytest.fixture
 def cache(tmp_path):
     return tmp_path / "cache"
+
+
+def names_fetched(hub):
+    return sorted({request.filename for request in hub.requests if request.sent})
 
 
 def sharded(hub):
@@ -96,7 +36,7 @@ def test_only_what_is_needed_is_fetched(hub, cache):
     sharded(hub)
     loaded = load("owner/big", "output", cache_dir=cache)
     np.testing.assert_array_equal(loaded.matrix, HEAD)
-    assert sorted(hub.fetched) == [
+    assert names_fetched(hub) == [
         "config.json",
         "model-00003-of-00003.safetensors",
         "model.safetensors.index.json",
@@ -108,14 +48,13 @@ def test_only_what_is_needed_is_fetched(hub, cache):
 def test_second_time_nothing_is_fetched_and_offline_works(hub, cache, monkeypatch):
     sharded(hub)
     load("owner/big", cache_dir=cache)
-    hub.fetched.clear()
-    hub.asked = 0
+    hub.requests.clear()
     load("owner/big", cache_dir=cache)
-    assert not hub.fetched and hub.asked == 1
+    assert not names_fetched(hub) and len(hub.requests) == 1
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache, local_files_only=True).matrix, X)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, X)
-    assert hub.asked == 1
+    assert len(hub.requests) == 1
     with pytest.raises(LoadError, match=r"names the shard model-00003.*does not hold"):
         load("owner/big", "output", cache_dir=cache)
 
@@ -157,7 +96,7 @@ def test_no_such_repository_or_revision(hub, cache):
 def test_offline_and_not_in_the_cache(hub, cache):
     with pytest.raises(LoadError, match=r"downloads are switched off"):
         load("owner/big", cache_dir=cache, local_files_only=True)
-    assert hub.asked == 0
+    assert not hub.requests
 
 
 def test_no_server(cache, monkeypatch):
@@ -172,7 +111,7 @@ def test_a_tokenizer_that_is_missing_is_told_before_the_model_is_fetched(hub, ca
     (sharded(hub) / "tokenizer.json").unlink()
     with pytest.raises(LoadError, match="holds no tokenizer"):
         load("owner/big", cache_dir=cache)
-    assert hub.fetched == ["config.json"]
+    assert names_fetched(hub) == ["config.json"]
 
 
 @pytest.mark.parametrize(

@@ -260,6 +260,8 @@ class Embeddings:
         if origin.tensor:
             tied = ", tied" if origin.tied else ""
             lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}) in {origin.file}")
+        if origin.bytes_fetched is not None and origin.bytes_stored is not None:
+            lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
         if origin.tokenizer:
             lines.append(f"  tokens: {origin.tokenizer}")
         lines += [f"  {what}: {count}" for what, count in self.counts.items()]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json
+from embgeom.loading.hub_file import HubFile, HubSafetensors
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.loading.torch_file import TorchFile
 
@@ -115,7 +116,7 @@ class Checkpoint:
             parts = PurePosixPath(name)
             if parts.is_absolute() or ".." in parts.parts or "\0" in name:
                 raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
-            path = source.find(name)
+            path = source.locate(name)
             if path is None:
                 raise LoadError(
                     f"{index} names the shard {name}, which {source.name} does not hold; fetch it"
@@ -154,13 +155,25 @@ class Checkpoint:
         """Return the shape of a tensor."""
         return self.file(name).shape(name)
 
+    def origin(self, name: str) -> dict[str, Any]:
+        """Return what a `Provenance` says of the file that a tensor was read from."""
+        file = self.file(name)
+        if isinstance(file, HubSafetensors):
+            return file.origin(name)
+        return {"file": file.path, "state": getattr(file, "state", None)}
 
-def open_file(path: Path) -> TensorFile:
+    def whole_file(self, name: str) -> Path:
+        """Return the local path of the file that holds a tensor, fetched whole if need be."""
+        file = self.file(name)
+        return file.whole_file() if isinstance(file, HubSafetensors) else file.path
+
+
+def open_file(path: Path | HubFile) -> TensorFile:
     """Open one file of tensors by its suffix.
 
     Parameters
     ----------
-    path : Path
+    path : Path or HubFile
         The file.
 
     Returns
@@ -173,6 +186,8 @@ def open_file(path: Path) -> TensorFile:
     LoadError
         If the suffix is unknown, or the file cannot be read.
     """
+    if isinstance(path, HubFile):
+        return HubSafetensors(path)
     if path.suffix in TORCH_SUFFIXES:
         return TorchFile(path)
     if path.suffix == ".safetensors":
@@ -202,7 +217,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
         If there is no checkpoint, or its files cannot be read.
     """
     for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
-        if path := source.find(f"{stem}.{suffix}"):
+        if path := source.locate(f"{stem}.{suffix}"):
             return Checkpoint.single(open_file(path))
         if index := source.find(f"{stem}.{suffix}.index.json"):
             return Checkpoint.indexed(source, index)

@@ -6,9 +6,12 @@ import json
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from embgeom.errors import LoadError
+
+if TYPE_CHECKING:
+    from embgeom.loading.hub_file import HubFile
 
 # No vocabulary and no tokenizer comes near to it.
 _MOST_BYTES = 1 << 30
@@ -27,6 +30,9 @@ class Source(Protocol):
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file of the model, fetched if need be; None if there is none."""
+
+    def locate(self, filename: str) -> Path | HubFile | None:
+        """Return a file of tensors: its path, or a file on the Hub, of which but the header is fetched."""
 
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files that match a glob pattern, where listing costs nothing; else none."""
@@ -65,6 +71,10 @@ class Folder:
         except OSError as error:
             raise unreadable(path, error) from error
         return path
+
+    def locate(self, filename: str) -> Path | None:
+        """Return the path of a file of tensors in the folder, or None."""
+        return self.find(filename)
 
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files of the folder that match a glob pattern, in order of name."""

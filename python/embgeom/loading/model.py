@@ -49,9 +49,9 @@ def load(
         The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
         a line, .json with a list, a vocab.json or a tokenizer.json).
     revision : str, optional
-        Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as are the next three.
+        Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as is `token`.
     cache_dir : str or path-like, optional
-        The folder of the cache.
+        The folder of the cache, of use for an id alone, as is `local_files_only`.
     token : str or bool, optional
         The access token for gated and private models.
     local_files_only : bool
@@ -73,7 +73,8 @@ def load(
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
         NaN or infinity. The message names the value and the way out.
     InputError
-        If `which` is neither ``"input"`` nor ``"output"``.
+        If `which` is neither ``"input"`` nor ``"output"``, or `revision` or `token` is given with a model
+        that is on this machine.
 
     Notes
     -----
@@ -97,7 +98,7 @@ def load(
     threads = resolve_threads(threads)
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
-    path, is_file = find_local(model)
+    path, is_file = find_local(model, revision=revision, token=token)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, threads=threads, progress=progress)
     source = find_source(
@@ -142,10 +143,11 @@ def _load_model(
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
+    matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
         revision=source.revision,
-        file=held_in.path,
+        **checkpoint.origin(choice.name),
         tensor=choice.name,
         dtype=held_in.dtype(choice.name),
         tied=choice.tied,
@@ -153,7 +155,6 @@ def _load_model(
         tokenizer=table.file,
         notes=choice.notes + _disagreements(shape, config),
     )
-    matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 

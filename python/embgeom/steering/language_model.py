@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embgeom import examples
 from embgeom._optional import need
 from embgeom._record import digest
 from embgeom.errors import InputError, LoadError
+from embgeom.loading.source import find_folder
 from embgeom.steering.blocks import need_torch
 
 # In the order in which they are tried: models of text alone come first.
@@ -75,11 +75,8 @@ def load_language_model(
     torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"{name!r:.60} is no name of a model: give a folder or an id")
-    where = str(name)
-    if "\0" in where:
-        raise LoadError(f"{where!r} is no name of a model: it holds a NUL")
-    if not Path(where).exists() and (folder := examples.resolve(where)) is not None:
-        where = str(folder)
+    folder = find_folder(name, revision=revision)
+    where = str(name) if folder is None or Path(name).is_file() else str(folder.path)
     # Left out, transformers would ask on standard output whether to run a model's own code.
     options: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     if revision is not None:
