@@ -159,6 +159,11 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         help="the tokens, where it has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
     )
     group.add_argument(
+        f"--spelling{suffix}",
+        choices=("words",),
+        help="the tokens are whole words, without a mark (found by itself for word vectors)",
+    )
+    group.add_argument(
         f"--revision{suffix}", metavar="REV", help="branch, tag or commit of a Hugging Face id"
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from embgeom._threads import resolve_threads
@@ -16,8 +17,9 @@ from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.tensor_names import choose_tensor
-from embgeom.loading.tokens import read_tokens
+from embgeom.loading.tokens import TokenTable, read_tokens
 from embgeom.provenance import Provenance
+from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
 
 def load(
@@ -26,6 +28,7 @@ def load(
     *,
     tensor: str | None = None,
     tokens: Tokens | None = None,
+    spelling: SpellingOption | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
@@ -48,6 +51,9 @@ def load(
     tokens : sequence of str, or str or Path, optional
         The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
         a line, .json with a list, a vocab.json or a tokenizer.json).
+    spelling : Spelling or "words", optional
+        How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
+        ``"words"``: every token is a whole word; found by itself for files of word vectors.
     revision : str, optional
         Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as are the next three.
     cache_dir : str or path-like, optional
@@ -73,7 +79,8 @@ def load(
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
         NaN or infinity. The message names the value and the way out.
     InputError
-        If `which` is neither ``"input"`` nor ``"output"``.
+        If `which` is neither ``"input"`` nor ``"output"``, or `spelling` is neither a `Spelling` nor
+        ``"words"``.
 
     Notes
     -----
@@ -97,9 +104,10 @@ def load(
     threads = resolve_threads(threads)
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
+    spelling = as_spelling(spelling)
     path, is_file = find_local(model)
     if is_file and path.suffix in ARRAY_SUFFIXES:
-        return _load_array(path, which, tokens, threads=threads, progress=progress)
+        return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
     source = find_source(
         model,
         revision=revision,
@@ -115,6 +123,7 @@ def load(
         which=which,
         tensor=tensor,
         tokens=tokens,
+        spelling=spelling,
         threads=threads,
         progress=progress,
     )
@@ -128,6 +137,7 @@ def _load_model(
     which: Which,
     tensor: str | None,
     tokens: Tokens | None,
+    spelling: Spelling | None,
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
@@ -136,7 +146,7 @@ def _load_model(
     # read first, so that a missing tokenizer is told before gigabytes are fetched.
     checkpoint = Checkpoint.single(open_file(file)) if file else None
     config = ModelConfig.read(source)
-    table = read_tokens(source) if tokens is None else token_table(tokens)
+    table = _spelled(read_tokens(source) if tokens is None else token_table(tokens), spelling)
     checkpoint = checkpoint or open_checkpoint(source)
     choice = choose_tensor(checkpoint, config, which, tensor, table.size)
     held_in = checkpoint.file(choice.name)
@@ -159,12 +169,24 @@ def _load_model(
 
 
 def _load_array(
-    path: Path, which: Which, tokens: Tokens | None, *, threads: int | None, progress: bool
+    path: Path,
+    which: Which,
+    tokens: Tokens | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
 ) -> Embeddings:
     matrix, stored, inside = read_array(path, progress=progress)
     table = token_table(tokens) if tokens is not None else inside or token_table(find_tokens(path))
+    table = _spelled(table, spelling)
     provenance = Provenance(source=str(path), file=path, dtype=stored, tokenizer=table.file)
     return assemble(matrix, table, which, path.stem, provenance, threads=threads)
+
+
+def _spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
+    """Return the table with the spelling that the user says, if he says one."""
+    return replace(table, spelling=spelling) if spelling else table
 
 
 def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:
