@@ -1,8 +1,9 @@
 """What a token spells in running text, as bytes, whatever way its tokenizer writes it.
 
 Tokenizers write the same text differently: ``Ġthe`` (byte-level), ``▁the`` (SentencePiece), ``the`` and
-``##ing`` (WordPiece), ``the</w>`` (end-of-word suffix), ``<0x41>`` (byte fallback). Word vectors hold whole
-words and no mark at all. Two vocabularies can only be compared on what the tokens spell, with their spaces.
+``##ing`` (WordPiece), ``the</w>`` (end-of-word suffix), ``th@@`` (subword-nmt), ``<0x41>``
+(byte fallback). Word vectors hold whole words and no mark at all. Two vocabularies can only be compared on
+what the tokens spell, with their spaces.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ class Spelling:
         WordPiece splits off whether or not a space is there.
     word_end : str or None
         The mark of a token that ends a word (``</w>``), spelled as a space.
+    separator : str or None
+        The mark of a token that does not end its word (subword-nmt: ``@@``). Where it is set, a token without
+        it has an implied space behind it.
     byte_fallback : bool
         Whether ``<0x41>`` stands for the byte 0x41.
     whole_words : bool
@@ -57,6 +61,7 @@ class Spelling:
     space: str | None = None
     continuation: str | None = None
     word_end: str | None = None
+    separator: str | None = None
     byte_fallback: bool = False
     whole_words: bool = False
 
@@ -78,6 +83,8 @@ class Spelling:
         if self.continuation is not None:
             return self._spell_word_piece(token, self.continuation)
         end = b""
+        if self.separator is not None:
+            return utf8(token.removesuffix(self.separator) if token.endswith(self.separator) else token + " ")
         if self.word_end and token.endswith(self.word_end):
             token, end = token.removesuffix(self.word_end), b" "
         if self.byte_level:
@@ -107,6 +114,8 @@ class Spelling:
             return cls(continuation="##")
         if sum(t.endswith("</w>") for t in tokens) >= few:
             return cls(word_end="</w>")
+        if sum(t.endswith("@@") and len(t) > 2 for t in tokens) >= few:
+            return cls(separator="@@")
         return cls(byte_fallback=byte_fallback)
 
 

@@ -17,7 +17,8 @@ from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.tensor_names import choose_tensor
-from embgeom.loading.tokens import TokenTable, read_tokens
+from embgeom.loading.tokenizers import read_tokens
+from embgeom.loading.tokens import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
@@ -161,7 +162,7 @@ def _load_model(
         tied=choice.tied,
         blocks=config.blocks,
         tokenizer=table.file,
-        notes=choice.notes + _disagreements(shape, config),
+        notes=choice.notes + table.notes + _disagreements(shape, config),
     )
     matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
