@@ -33,7 +33,7 @@ _MASK_LAST = _Layout(_FAIRSEQ, 3, ("<mask>",))
 _WITH_LANGUAGES = _Layout(_FAIRSEQ, 3, languages=True)
 # fmt: off
 _LAYOUTS = {
-    **dict.fromkeys(("XLMRoberta", "LayoutXLM", "MLuke"), _MASK_LAST),
+    **dict.fromkeys(("XLMRoberta", "LayoutXLM"), _MASK_LAST),
     **dict.fromkeys(("MBart", "MBart50", "Nllb", "PLBart"), _WITH_LANGUAGES),
     "SeamlessM4T": _Layout(("<pad>", "<unk>", "<s>", "</s>"), 3, languages=True),
     "XGLM": _Layout(_FAIRSEQ, 3, tuple(f"<madeupword{i}>" for i in range(7))),

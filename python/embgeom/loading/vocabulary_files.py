@@ -27,7 +27,7 @@ _METASPACE = Spelling(space=METASPACE)
 _END_OF_TEXT = frozenset({"<|endoftext|>"})
 _FAIRSEQ = frozenset({"<s>", "<pad>", "</s>", "<unk>", "<mask>"})
 _BERT = frozenset({"[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"})
-_ESM = frozenset({"<cls>", "<pad>", "<eos>", "<unk>", "<mask>", "<null_1>"})
+_ESM = frozenset({"<cls>", "<pad>", "<eos>", "<unk>", "<mask>"})
 _XLM = _FAIRSEQ | {f"<special{i}>" for i in range(10)}
 
 # How the classes of transformers that have a vocab.json write text, and what is special by their own
@@ -51,13 +51,17 @@ _JSON: dict[str, tuple[Spelling, frozenset[str]]] = {
     "M2M100": (_METASPACE, _FAIRSEQ - {"<mask>"}),
     "Speech2Text": (_METASPACE, _FAIRSEQ - {"<mask>"}),
 }
-_WORD_PIECES = frozenset({
-    "Bert", "DistilBert", "Electra", "ConvBert", "MobileBert", "SqueezeBert", "MPNet", "Funnel", "Splinter",
-    "Lxmert",
-    "LayoutLM", "LayoutLMv2", "DPRQuestionEncoder", "DPRContextEncoder", "DPRReader", "RetriBert", "Realm",
-    "RoFormer",
-    "RoCBert", "BertJapanese", "Tapas", "Nezha",
-})
+_WORD_PIECES: dict[str, frozenset[str]] = {
+    **dict.fromkeys(("Bert", "DistilBert", "Electra", "ConvBert", "MobileBert", "SqueezeBert", "Lxmert",
+        "LayoutLM",
+                     "LayoutLMv2", "DPRQuestionEncoder", "DPRContextEncoder", "DPRReader", "RetriBert",
+                     "Realm",
+                     "RoFormer", "RoCBert", "BertJapanese", "Nezha"), _BERT),
+    "Splinter": _BERT | {"[QUESTION]"},
+    "Tapas": _BERT | {"[EMPTY]"},
+    "MPNet": frozenset({"<s>", "</s>", "<pad>", "<mask>", "[UNK]"}),
+    "Funnel": _FAIRSEQ | {"<sep>", "<cls>"},
+}
 # The class where tokenizer_config.json names none, by the model_type of config.json.
 _CLASS_OF_TYPE = {
     "flaubert": "Flaubert", "xlm": "XLM", "herbert": "Herbert", "biogpt": "BioGpt", "openai-gpt": "OpenAIGPT",
@@ -150,7 +154,7 @@ def read_vocab_txt(path: Path, source: Source, settings: TokenizerSettings) -> T
     refuse_counted(lines, str(path))
     vocabulary = {line: row for row, line in enumerate(lines)}
     if name in _WORD_PIECES:
-        return make_table(path, vocabulary, settings.added, _WORD_PIECE, _BERT, settings.special)
+        return make_table(path, vocabulary, settings.added, _WORD_PIECE, _WORD_PIECES[name], settings.special)
     if name == "Esm":
         return make_table(path, vocabulary, settings.added, Spelling(), _ESM, settings.special)
     spelling = Spelling.guess(lines)
