@@ -164,6 +164,9 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         help="the tokens are whole words, without a mark (found by itself for word vectors)",
     )
     group.add_argument(
+        f"--subfolder{suffix}", metavar="FOLDER", help="the folder within the model that holds its weights"
+    )
+    group.add_argument(
         f"--revision{suffix}", metavar="REV", help="branch, tag or commit of a Hugging Face id"
     )
 

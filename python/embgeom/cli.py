@@ -205,6 +205,7 @@ def _load(options: argparse.Namespace, suffix: str = "") -> Embeddings:
         tensor=getattr(options, f"tensor{suffix}"),
         tokens=getattr(options, f"tokens{suffix}"),
         spelling=getattr(options, f"spelling{suffix}"),
+        subfolder=getattr(options, f"subfolder{suffix}"),
         revision=getattr(options, f"revision{suffix}"),
         local_files_only=options.offline,
         threads=options.threads,

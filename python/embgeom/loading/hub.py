@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import copy
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,17 @@ _TRUE = frozenset(("1", "on", "true", "yes"))
 def looks_like_repo_id(model: str) -> bool:
     """Return whether `model` can be a Hugging Face id: ``name`` or ``owner/name``."""
     # A file that is missing is not worth a minute of asking the Hub for a repository of that name.
-    is_file = Path(model).suffix in (".npy", ".npz", ".safetensors", ".bin", ".pt", ".pth", ".json", ".txt")
+    is_file = Path(model).suffix in (
+        ".npy",
+        ".npz",
+        ".safetensors",
+        ".bin",
+        ".pt",
+        ".pth",
+        ".json",
+        ".txt",
+        ".vec",
+    )
     return _REPO_ID.fullmatch(model) is not None and ".." not in model and "--" not in model and not is_file
 
 
@@ -50,6 +61,8 @@ class HubRepo:
         The id of the repository.
     revision : str or None
         The commit the files are of, once one was found.
+    folder : str
+        The folder of the repository whose files are found; empty for the repository's own.
     """
 
     def __init__(
@@ -69,6 +82,14 @@ class HubRepo:
         self._token = token
         self._offline = local_files_only or os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
         self._progress = progress
+        self.folder = ""
+
+    def within(self, folder: str) -> HubRepo:
+        """Return the same repository with `folder` as the one whose files are found."""
+        inner = copy(self)
+        inner.folder = folder
+        inner.name = f"{self.name}/{folder}"
+        return inner
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file, fetched if need be; None if the repository has none such.
@@ -88,6 +109,7 @@ class HubRepo:
         LoadError
             If there is no such repository or revision, access is refused, or the network fails.
         """
+        filename = f"{self.folder}/{filename}" if self.folder else filename
         if self._known_absent(filename):
             return None
         path = self._fetch(filename)

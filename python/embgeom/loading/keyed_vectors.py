@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,6 @@ def _root(path: Path) -> _Record:
         raise
     except OSError as error:
         raise unreadable(path, error) from error
-    except MemoryError:
-        raise
     except Exception as error:
         # A damaged pickle fails wherever the damage lies: KeyError, IndexError, struct.error, ...
         raise LoadError(
@@ -180,17 +179,18 @@ class _Reader(pickle._Unpickler):
     """Read a pickle of gensim; the unpickler in C would take memory for any length that a file claims."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return the record that stands for a class or a function."""
+        """Return what stands for a name: a new one each time, as a file may change it at will."""
         if _GENSIM.fullmatch(module):
             return type(name, (_Record,), {"name": name})
-        if module.partition(".")[0] == "numpy":
-            known = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Dtype, "_frombuffer": _from_buffer}
-            return known.get(name, _Ignored)
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1
         if module in ("copyreg", "copy_reg") and name == "_reconstructor":
             return lambda record, *_: record()
-        return type(name, (_Ignored,), {})
+        if (module, name) == ("_codecs", "encode"):
+            return partial(_latin1)
+        if module.partition(".")[0] == "numpy" and name == "_frombuffer":
+            return partial(_from_buffer)
+        of_numpy = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Dtype}
+        stand_in = of_numpy.get(name) if module.partition(".")[0] == "numpy" else None
+        return type(name, (stand_in or _Ignored,), {})
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:

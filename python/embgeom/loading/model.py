@@ -15,10 +15,13 @@ from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint,
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
+from embgeom.loading.model2vec import embeddings_name, token_rows
 from embgeom.loading.source import find_local, find_source
-from embgeom.loading.tensor_names import choose_tensor
+from embgeom.loading.subfolder import enter
+from embgeom.loading.tensor_names import Choice, choose_tensor
 from embgeom.loading.tokenizers import read_tokens
 from embgeom.loading.tokens import TokenTable
+from embgeom.loading.word_vectors import is_word_vectors, read_word_vectors
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
@@ -30,6 +33,7 @@ def load(
     tensor: str | None = None,
     tokens: Tokens | None = None,
     spelling: SpellingOption | None = None,
+    subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
@@ -55,6 +59,9 @@ def load(
     spelling : Spelling or "words", optional
         How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
         ``"words"``: every token is a whole word; found by itself for files of word vectors.
+    subfolder : str, optional
+        The folder within the model that holds its weights, such as ``"text_encoder"``. For a sentence
+        embedder it is found by its modules.json.
     revision : str, optional
         Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as are the next three.
     cache_dir : str or path-like, optional
@@ -109,6 +116,14 @@ def load(
     path, is_file = find_local(model)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
+    if is_file and subfolder is not None:
+        raise InputError(
+            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
+        )
+    if is_file and is_word_vectors(path):
+        if tensor is not None:
+            raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
+        return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
     source = find_source(
         model,
         revision=revision,
@@ -118,7 +133,7 @@ def load(
         progress=progress,
     )
     return _load_model(
-        source,
+        source if is_file else enter(source, subfolder),
         path if is_file else None,
         asked=str(model),
         which=which,
@@ -149,7 +164,7 @@ def _load_model(
     config = ModelConfig.read(source)
     table = _spelled(read_tokens(source) if tokens is None else token_table(tokens), spelling)
     checkpoint = checkpoint or open_checkpoint(source)
-    choice = choose_tensor(checkpoint, config, which, tensor, table.size)
+    choice = _choose(checkpoint, config, which, tensor, table)
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
@@ -164,9 +179,39 @@ def _load_model(
         tokenizer=table.file,
         notes=choice.notes + table.notes + _disagreements(shape, config),
     )
-    matrix = held_in.read(choice.name, progress=progress)
+    if embeddings_name(checkpoint.names) == choice.name:
+        matrix, notes = token_rows(held_in.path, choice.name)
+        provenance = replace(provenance, notes=provenance.notes + notes)
+    else:
+        matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
+
+
+def _choose(
+    checkpoint: Checkpoint, config: ModelConfig, which: Which, tensor: str | None, table: TokenTable
+) -> Choice:
+    """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
+    name = embeddings_name(checkpoint.names)
+    if name is not None and tensor is None:
+        return Choice(name, tied=False)
+    return choose_tensor(checkpoint, config, which, tensor, table.size)
+
+
+def _load_words(
+    path: Path,
+    which: Which,
+    tokens: Tokens | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    matrix, table = read_word_vectors(path, progress=progress)
+    table = table if tokens is None else replace(token_table(tokens), spelling=table.spelling)
+    table = _spelled(table, spelling)
+    provenance = Provenance(source=str(path), file=path, dtype="F32", tokenizer=table.file, notes=table.notes)
+    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
 
 
 def _load_array(

@@ -6,6 +6,7 @@ from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_bytes
 from embgeom.loading.rank_tables import is_tiktoken, read_tekken, read_tiktoken
 from embgeom.loading.sentencepiece_file import describe, looks_like_sentencepiece, read_sentencepiece
+from embgeom.loading.subfolder import beside
 from embgeom.loading.tokenizer_settings import TokenizerSettings, read_settings
 from embgeom.loading.tokens import TokenTable, read_tokenizer_json
 from embgeom.loading.vocabulary_files import read_vocab_json, read_vocab_txt
@@ -70,6 +71,8 @@ def _read_model(source: Source, settings: TokenizerSettings) -> TokenTable:
     found = (path for name in _MODELS if (path := source.find(name)))
     path = next(found, None) or next(iter(source.list_local("*.tiktoken")), None)
     if path is None:
+        if (folder := beside(source)) is not None:
+            return read_tokens(folder)
         raise _nothing_to_read(source, settings)
     data = read_bytes(path)
     if is_tiktoken(data):

@@ -7,22 +7,19 @@ every number is float32 of what Python's ``float`` makes of it.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import unreadable
 from embgeom.loading.keyed_vectors import is_pickle, read_keyed_vectors
+from embgeom.loading.packed_file import CHUNK, opened, unpacked_size
 from embgeom.loading.tokens import TokenTable
 from embgeom.spelling import Spelling
 
@@ -33,7 +30,6 @@ _HEADER = re.compile(rb"\s*(\d{1,12}) (\d{1,7})\s*")
 _FASTTEXT = (793_712_314).to_bytes(4, "little")
 _BOM = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 20
-_CHUNK = 1 << 22
 # A line of more than this is no word with its vector.
 _LONGEST_LINE = 1 << 22
 _LONGEST_WORD = 1 << 12
@@ -75,7 +71,7 @@ def is_word_vectors(path: Path) -> bool:
         return True
     if path.suffix not in _SHARED:
         return False
-    with _opened(path) as stream:
+    with opened(path) as stream:
         start = stream.read(64)
     line = start.split(b"\n", 1)[0]
     return (
@@ -108,7 +104,7 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, To
     LoadError
         If the file is no such file, is cut short, or contradicts itself; the line or the word is named.
     """
-    with _opened(path) as stream:
+    with opened(path) as stream:
         start = stream.read(_START_BYTES)
     if path.suffix == ".zip" or start[:4] == b"PK\x03\x04":
         raise LoadError(f"{path} is a zip archive; unpack it, and load the .txt or .vec that it holds")
@@ -145,24 +141,6 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
     ]
     special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
     return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file, unpacking gzip; what goes wrong while it is read is a `LoadError`."""
-    try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
-            if packed:
-                with gzip.open(file) as stream:
-                    yield stream  # type: ignore[misc]
-            else:
-                yield file
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LoadError(f"{path} is cut short or damaged ({error}); fetch it again") from error
-    except OSError as error:
-        raise unreadable(path, error) from error
 
 
 @contextmanager
@@ -246,8 +224,8 @@ def _read_text(path: Path, start: _Start, advance: Callable[[int], object]) -> t
 def _lines(path: Path, advance: Callable[[int], object] = lambda _: None) -> Iterator[list[bytes]]:
     """Yield the lines of a file that are not blank, without their ends, in pieces of some megabytes."""
     rest, first = b"", True
-    with _opened(path) as stream:
-        while chunk := stream.read(_CHUNK):
+    with opened(path) as stream:
+        while chunk := stream.read(CHUNK):
             advance(len(chunk))
             if first:
                 chunk, first = chunk.removeprefix(_BOM), False
@@ -308,16 +286,8 @@ def _floats(text: bytes, count: int) -> npt.NDArray[np.float64]:
 
 def _check_count(path: Path, start: _Start, count: int) -> None:
     """Refuse a header that promises more than the file can hold, before memory is taken for it."""
-    if count * start.width * (4 if start.binary else 2) > _size(path):
+    if count * start.width * (4 if start.binary else 2) > unpacked_size(path):
         raise _miscounted(path, start, "fewer")
-
-
-def _size(path: Path) -> int:
-    """Return how many bytes a file holds, unpacked."""
-    with _opened(path) as stream:
-        if not isinstance(stream, gzip.GzipFile):
-            return path.stat().st_size
-        return sum(len(chunk) for chunk in iter(lambda: stream.read(_CHUNK), b""))
 
 
 def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
@@ -334,7 +304,7 @@ def _read_binary(path: Path, start: _Start, advance: Callable[[int], object]) ->
     _check_count(path, start, count)
     size = 4 * start.width
     words: list[bytes] = []
-    with _opened(path) as stream:
+    with opened(path) as stream:
         stream.readline(_LONGEST_WORD)
         buffer, at = b"", 0
         matrix = np.empty((count, start.width), dtype=np.float32)
@@ -345,7 +315,7 @@ def _read_binary(path: Path, start: _Start, advance: Callable[[int], object]) ->
                     raise LoadError(
                         f"{path}: word {len(words) + 1} has no end; the file is damaged, fetch it again"
                     )
-                chunk = stream.read(_CHUNK + size)
+                chunk = stream.read(CHUNK + size)
                 if not chunk:
                     raise _miscounted(path, start, str(len(words)))
                 advance(len(chunk))
