@@ -14,6 +14,7 @@ from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
 from embgeom.loading.tokens import TokenTable, read_tokenizer_json, vocabulary_table
+from embgeom.loading.vocabulary_files import refuse_counted
 from embgeom.spelling import Spelling
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -125,7 +126,9 @@ def token_table(tokens: Tokens) -> TokenTable:
     if isinstance(tokens, (str, Path)):
         path = Path(tokens).expanduser()
         if path.suffix != ".json":
-            return _plain(read_lines(path), path)
+            lines = read_lines(path)
+            refuse_counted(lines, str(path))
+            return _plain(lines, path)
         content = parse_json(read_bytes(path), str(path))
         if isinstance(content, dict):
             # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.

@@ -34,10 +34,11 @@ _XLM = _FAIRSEQ | {f"<special{i}>" for i in range(10)}
 # defaults.
 # fmt: off
 _JSON: dict[str, tuple[Spelling, frozenset[str]]] = {
-    **dict.fromkeys(("GPT2", "CodeGen", "GPTNeoX", "Qwen2", "Qwen3_5", "Whisper"), (_BYTES, _END_OF_TEXT)),
+    **dict.fromkeys(("GPT2", "CodeGen", "Qwen2", "Qwen3_5", "Whisper"), (_BYTES, _END_OF_TEXT)),
     **dict.fromkeys(("Roberta", "Bart", "LED", "Longformer", "Mvp", "Luke", "LayoutLMv3", "MarkupLM",
         "Blenderbot"),
                     (_BYTES, _FAIRSEQ)),
+    "GPTNeoX": (_BYTES, _END_OF_TEXT | {"<|padding|>"}),
     "Deberta": (_BYTES, _BERT),
     "CLIP": (Spelling(byte_level=True, word_end="</w>"), frozenset({"<|startoftext|>", "<|endoftext|>"})),
     "Flaubert": (_WORD_END, _XLM),
@@ -101,6 +102,8 @@ def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> 
         If the file is broken, or nothing tells how its tokens write text.
     """
     vocabulary = check_vocabulary(read_json(path), path)
+    if not vocabulary:
+        raise LoadError(f"{path} holds no tokens; fetch it again")
     if settings.values.get("separate_vocabs") is True or source.find("target_vocab.json"):
         raise LoadError(
             f"{source.name} has two vocabularies, {path.name} of its encoder and target_vocab.json of its "
@@ -166,7 +169,9 @@ def read_vocab_txt(path: Path, source: Source, settings: TokenizerSettings) -> T
 
 def is_counted(lines: list[str]) -> bool:
     """Return whether nearly every line is a token and its count, as in a dictionary of fairseq."""
-    return 100 * sum(_COUNTED.fullmatch(line) is not None for line in lines) >= 99 * len(lines)
+    return bool(lines) and 100 * sum(_COUNTED.fullmatch(line) is not None for line in lines) >= 99 * len(
+        lines
+    )
 
 
 def refuse_counted(lines: list[str], where: str) -> None:
