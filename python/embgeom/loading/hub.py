@@ -76,6 +76,7 @@ class HubRepo:
         progress: bool = False,
     ) -> None:
         self.name = repo_id
+        self._id = repo_id
         self._asked = revision
         self.revision: str | None = None
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
@@ -84,11 +85,11 @@ class HubRepo:
         self._progress = progress
         self.folder = ""
 
-    def within(self, folder: str) -> HubRepo:
-        """Return the same repository with `folder` as the one whose files are found."""
+    def within(self, folder: str, name: str | None = None) -> HubRepo:
+        """Return the same repository, called `name`, with `folder` as the one whose files are found."""
         inner = copy(self)
         inner.folder = folder
-        inner.name = f"{self.name}/{folder}"
+        inner.name = name or f"{self.name}/{folder}"
         return inner
 
     def find(self, filename: str) -> Path | None:
@@ -127,9 +128,7 @@ class HubRepo:
 
         if self.revision is None:
             return False
-        cached = try_to_load_from_cache(
-            self.name, filename, cache_dir=self._cache_dir, revision=self.revision
-        )
+        cached = try_to_load_from_cache(self._id, filename, cache_dir=self._cache_dir, revision=self.revision)
         return cached is _CACHED_NO_EXIST
 
     def _fetch(self, filename: str) -> Path | None:
@@ -139,7 +138,7 @@ class HubRepo:
         try:
             with _bars(self._progress):
                 path = hf_hub_download(
-                    self.name,
+                    self._id,
                     filename,
                     revision=self.revision or self._asked,
                     cache_dir=self._cache_dir,
@@ -169,14 +168,14 @@ class HubRepo:
         from huggingface_hub.constants import HF_HUB_CACHE
 
         revision = self.revision or self._asked or "main"
-        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self.name.replace('/', '--')}"
+        folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
         return (folder / "refs" / revision).exists() or (folder / "snapshots" / revision).exists()
 
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
         detail = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return LoadError(
-            f"{self.name} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
+            f"{self._id} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
             f"{why} ({detail})"
         )
 

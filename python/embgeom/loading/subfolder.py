@@ -80,7 +80,7 @@ def beside(source: Source) -> Source | None:
 
 def _within(source: Source, path: PurePosixPath, label: str | None = None) -> Source:
     if isinstance(source, HubRepo):
-        return source.within(str(path))
+        return source.within(str(path), label)
     if not isinstance(source, Folder):
         raise LoadError(f"{source.name} has no subfolders")
     folder = source.path / path
