@@ -205,7 +205,9 @@ def test_a_folder_within_a_repository(hub):
     assert load("org/st", subfolder="0_Transformer").name == "org/st/0_Transformer"
     assert "0_Transformer/model.safetensors" in hub.fetched and folder.is_dir()
     (hub.root / "org/st/modules.json").rename(hub.root / "org/st/model_index.json")
-    write_folder(hub.root / "org/sd/text_encoder", {"text_model.embeddings.token_embedding.weight": X}, UNTIED)
+    write_folder(
+        hub.root / "org/sd/text_encoder", {"text_model.embeddings.token_embedding.weight": X}, UNTIED
+    )
     (hub.root / "org/sd/model_index.json").write_text("{}")
     with pytest.raises(LoadError, match=r"org/sd is a pipeline of diffusers; pass subfolder='text_encoder'"):
         load("org/sd")
