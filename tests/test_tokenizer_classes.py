@@ -154,7 +154,8 @@ UNCLEAR = {"a": 0, "bc": 1, "é": 2}
     [
         {"vocab__json": UNCLEAR, "merges__txt": ""},
         {"vocab__json": {"é</w>": 0, "a": 1}, "merges__txt": ""},
-        {"vocab__json": {"Ġthe": 0}, "tokenizer_config__json": {"tokenizer_class": "NewTokenizer"}},
+        {"vocab__json": {"the": 0}, "tokenizer_config__json": {"tokenizer_class": "NewTokenizer"}},
+        {"vocab__txt": "a\n##b\n", "tokenizer_config__json": {"tokenizer_class": "NewTokenizer"}},
         {"vocab__json": {"的": 0, "一": 1}, "tokenizer_config__json": {"tokenizer_class": "GPT2Tokenizer"}},
         {"vocab__txt": "a\nbc\né\n"},
         {"vocab__txt": "a\n##b\n", "tokenizer_config__json": {"tokenizer_class": "CpmAntTokenizer"}},
@@ -175,9 +176,10 @@ def test_what_nothing_tells_is_refused(tmp_path, files):
         (["th@@", "的"], Spelling(separator="@@")),
     ],
 )
-def test_marks_tell_where_no_class_is_named(tmp_path, tokens, spelling):
-    table = table_of(tmp_path, vocab__json={t: i for i, t in enumerate(tokens)})
-    assert table.spelling == spelling
+@pytest.mark.parametrize("config", [{}, {"tokenizer_class": "NewTokenizerFast"}])
+def test_marks_tell_where_no_class_is_known(tmp_path, tokens, spelling, config):
+    vocabulary = {t: i for i, t in enumerate(tokens)}
+    assert table_of(tmp_path, vocab__json=vocabulary, tokenizer_config__json=config).spelling == spelling
 
 
 def sentencepiece_model(**options):

@@ -10,6 +10,7 @@ from loading_helpers import data, matrix, tokenizer, write_folder, write_safeten
 
 from embgeom.errors import LoadError
 from embgeom.loading import load
+from embgeom.loading.array_file import token_table
 from embgeom.loading.folder import Folder
 from embgeom.loading.tokenizers import read_tokens
 from embgeom.loading.tokens import read_tokenizer_json
@@ -328,3 +329,12 @@ def test_a_folder_of_ranks_loads(tmp_path):
     made = load(write_files(folder, tokenizer__model=RANKS))
     assert made.token_bytes[256] == b" the" and made.counts["rows beyond the tokenizer"] == 6
     assert "tokenizer.model holds 259 ranks and none of the special tokens" in made.provenance.notes[0]
+
+
+def test_tables_passed_by_their_own_path(tmp_path):
+    write_files(tmp_path, tokenizer__model=RANKS, tekken__json=tekken(), spiece__model=train_sentencepiece())
+    for name in ("tokenizer.model", "tekken.json", "spiece.model"):
+        (tmp_path / "alone").mkdir(exist_ok=True)
+        path = (tmp_path / name).rename(tmp_path / "alone" / name)
+        assert token_table(path) == read_tokens(Folder(path.parent))
+        path.unlink()

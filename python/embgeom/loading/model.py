@@ -46,9 +46,10 @@ def load(
     Parameters
     ----------
     model : str or path-like
-        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a
-        Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the models
-        that come with the package (see `embgeom.examples`). What exists here comes before such names.
+        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a file
+        of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
+        ``owner/name``; or ``example:small`` or ``example:large``, the models that come with the package (see
+        `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
         Embedding or unembedding. They are the same in a tied model.
     tensor : str, optional
@@ -207,11 +208,15 @@ def _load_words(
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
-    matrix, table = read_word_vectors(path, progress=progress)
+    matrix, stored, table = read_word_vectors(path, progress=progress)
     table = table if tokens is None else replace(token_table(tokens), spelling=table.spelling)
     table = _spelled(table, spelling)
-    provenance = Provenance(source=str(path), file=path, dtype="F32", tokenizer=table.file, notes=table.notes)
-    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
+    provenance = Provenance(
+        source=str(path), file=path, dtype=stored, tokenizer=table.file, notes=table.notes
+    )
+    return assemble(
+        matrix, table, which, Path(path.name.removesuffix(".gz")).stem, provenance, threads=threads
+    )
 
 
 def _load_array(

@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Folder, Source, parse_json, read_bytes
+from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, unreadable
 from embgeom.loading.hub import HubRepo
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "*.npz", "*.npy")
@@ -23,8 +23,8 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
     source : Source
         The model's files.
     subfolder : str or None
-        The folder asked for, relative to the model. Without one it is that of the first module in
-        modules.json, as sentence-transformers writes it, or else the model's own.
+        The folder asked for, relative to the model. Without one, or with ``""``, it is that of the first
+        module in modules.json, as sentence-transformers writes it, or else the model's own.
 
     Returns
     -------
@@ -37,7 +37,7 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
         If there is no such folder, or the model's own holds no weights while a subfolder does, which is
         named.
     """
-    if subfolder is not None:
+    if subfolder:
         return _within(source, _relative(subfolder, "subfolder="))
     # A repository is asked for no more than it is likely to hold.
     rooted = isinstance(source, HubRepo) and source.find("config.json") is not None
@@ -84,7 +84,11 @@ def _within(source: Source, path: PurePosixPath, label: str | None = None) -> So
     if not isinstance(source, Folder):
         raise LoadError(f"{source.name} has no subfolders")
     folder = source.path / path
-    if not folder.is_dir():
+    try:
+        exists = folder.is_dir()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    if not exists:
         there = ", ".join(sorted(p.name for p in source.path.iterdir() if p.is_dir())) or "none"
         raise LoadError(f"{source.name} has no subfolder {path} (it has: {there})")
     return Folder(folder, source.revision, label or f"{source.name}/{path}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Source, read_bytes
+from embgeom.loading.folder import Folder, Source, read_bytes, read_json
 from embgeom.loading.rank_tables import is_tiktoken, read_tekken, read_tiktoken
 from embgeom.loading.sentencepiece_file import describe, looks_like_sentencepiece, read_sentencepiece
 from embgeom.loading.subfolder import beside
@@ -65,6 +67,34 @@ def read_tokens(source: Source) -> TokenTable:
     if path := source.find("tekken.json"):
         return read_tekken(path)
     return _read_model(source, settings)
+
+
+def read_file(path: Path) -> TokenTable | None:
+    """Read a table of ranks or a SentencePiece model that is named by itself; None for any other file.
+
+    Parameters
+    ----------
+    path : Path
+        The file; what lies beside it says its tokenizer's class and its special tokens.
+
+    Returns
+    -------
+    TokenTable or None
+        The tokens by id.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read, or is broken.
+    """
+    if path.suffix == ".json":
+        content = read_json(path)
+        return read_tekken(path) if isinstance(content.get("vocab"), list) and "config" in content else None
+    if path.suffix not in (".model", ".tiktoken", ".spm"):
+        return None
+    data = read_bytes(path)
+    settings = read_settings(Folder(path.parent))
+    return read_tiktoken(path, settings) if is_tiktoken(data) else read_sentencepiece(path, settings)
 
 
 def _read_model(source: Source, settings: TokenizerSettings) -> TokenTable:

@@ -115,8 +115,7 @@ def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> 
         spelling, special = _JSON[name]
         contradicts = spelling.byte_level and not _is_byte_level(vocabulary, settings)
     else:
-        # A class that is not known may write in any way, whatever its tokens look like.
-        guessed = None if settings.tokenizer_class else _by_marks(vocabulary, settings)
+        guessed = _by_marks(vocabulary, settings)
         spelling, special = guessed or Spelling(), frozenset()
         contradicts = guessed is None
     if contradicts:
@@ -154,13 +153,13 @@ def read_vocab_txt(path: Path, source: Source, settings: TokenizerSettings) -> T
         is_counted(lines) and source.find("bpe.codes")
     ):
         return _counted(path, lines, settings)
-    refuse_counted(lines, str(path))
-    vocabulary = {line: row for row, line in enumerate(lines)}
+    vocabulary = {line: row for row, line in enumerate(uncounted(lines, str(path)))}
     if name in _WORD_PIECES:
         return make_table(path, vocabulary, settings.added, _WORD_PIECE, _WORD_PIECES[name], settings.special)
     if name == "Esm":
         return make_table(path, vocabulary, settings.added, Spelling(), _ESM, settings.special)
     spelling = Spelling.guess(lines)
+    # A class that is not known may number its tokens in any way.
     if settings.tokenizer_class or spelling == Spelling():
         raise _unclear(path, settings)
     special = _BERT if spelling == _WORD_PIECE else frozenset()
@@ -174,8 +173,8 @@ def is_counted(lines: list[str]) -> bool:
     )
 
 
-def refuse_counted(lines: list[str], where: str) -> None:
-    """Raise `LoadError` if the lines hold counts, so that they are no plain list of tokens.
+def uncounted(lines: list[str], where: str) -> list[str]:
+    """Return the lines of a plain list of tokens, or raise `LoadError` if they hold counts, too.
 
     Parameters
     ----------
@@ -183,6 +182,11 @@ def refuse_counted(lines: list[str], where: str) -> None:
         The lines of a file.
     where : str
         The file, for the message.
+
+    Returns
+    -------
+    list of str
+        The same lines.
 
     Raises
     ------
@@ -197,6 +201,7 @@ def refuse_counted(lines: list[str], where: str) -> None:
             "(--tokens) "
             "with one token for each row"
         )
+    return lines
 
 
 def _counted(path: Path, lines: list[str], settings: TokenizerSettings) -> TokenTable:

@@ -81,7 +81,7 @@ def is_word_vectors(path: Path) -> bool:
     )
 
 
-def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, TokenTable]:
+def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable]:
     """Read word vectors: every word with its row.
 
     Parameters
@@ -96,6 +96,8 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, To
     -------
     matrix : ndarray of float32, shape (V, d)
         A row for each word, in the order of the file.
+    stored : str
+        How the file stores numbers: ``"text"`` or ``"F32"``.
     table : TokenTable
         The words by row. They are whole words, each of which spells itself after a space.
 
@@ -115,13 +117,13 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, To
             "fastText writes beside it"
         )
     if is_pickle(start):
-        matrix, words = read_keyed_vectors(path)
+        stored, (matrix, words) = "F32", read_keyed_vectors(path)
     else:
         found = _look(path, start)
-        read = _read_binary if found.binary else _read_text
+        stored, read = ("F32", _read_binary) if found.binary else ("text", _read_text)
         with _bar(path, progress) as advance:
             matrix, words = read(path, found, advance)
-    return matrix, _table(path, words)
+    return matrix, stored, _table(path, words)
 
 
 def _table(path: Path, words: list[bytes]) -> TokenTable:
