@@ -27,3 +27,13 @@ def test_the_table_of_hidden_states(tmp_path, monkeypatch, capsys):
         assert [float(number) for number in row.groups()] == pytest.approx(
             [float(n) for n in numbers], abs=0.006
         )
+
+
+def test_words_without_marks(capsys):
+    text = (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
+    part = text[text.index("## Word vectors") : text.index("## Sentence embedders")]
+    code = next(
+        b for b in re.findall(r"(?:^    .*\n|^\n(?=    ))+", part, re.MULTILINE) if "import embgeom" in b
+    )
+    exec(re.sub("^    ", "", code, flags=re.MULTILINE), {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"^    print.*  # (.*)", code, re.MULTILINE)

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from loading_helpers import data, matrix
 
 from embgeom.embeddings import Embeddings
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.loading import load
+from embgeom.spaces import space_side
 from embgeom.spelling import Spelling
-from embgeom.vocabulary import MIN_SHARED, Match, match, match_vocabularies, require_shared, space_side
+from embgeom.vocabulary import MIN_SHARED, Match, match, match_vocabularies, require_shared
 
 BYTES = [f"<0x{b:02X}>" for b in range(256)]
 
@@ -101,6 +102,7 @@ def test_every_reason_is_counted():
     st.lists(st.text("ab▁", max_size=3), unique=True, min_size=1),
     st.lists(st.text("ab▁", max_size=3), min_size=1),
 )
+@pytest.mark.filterwarnings("ignore:.*plain words")
 def test_one_to_one_and_symmetric(tokens_a, tokens_b):
     a = vocabulary(tokens_a, spelling=Spelling(space="▁"))
     b = vocabulary(tokens_b, "b", spelling=Spelling(space="▁"))
@@ -141,3 +143,33 @@ def test_two_real_models_share_tokens_and_geometry():
     # Measured: 0.46, and 0.45 without the two pairs of a byte token with a text token; shuffled 0.00 +- 0.02.
     assert 0.43 < correlation(rows_a, rows_b) < 0.49
     assert abs(correlation(rows_a, shuffled)) < 0.1
+
+
+def test_plain_words_against_a_vocabulary_that_marks_spaces():
+    names = ["the", "of", "and", "cat", "dog", "ing"]
+    marked = Embeddings.from_array(np.eye(6), ["Ġthe", "Ġof", "Ġand", "Ġcat", "Ġdog", "ing"], name="marked")
+    plain = Embeddings.from_array(np.eye(6), names, name="plain")
+    for a, b in ((plain, marked), (marked, plain)):
+        with pytest.warns(
+            EmbgeomWarning, match=r'0 of 1 matches are at word starts.*load plain with spelling="words"'
+        ):
+            assert len(match_vocabularies(a, b)) == 1
+    as_words = Embeddings.from_array(np.eye(6), names, spelling="words")
+    ids, others = match(as_words, marked)
+    assert ids.tolist() == others.tolist() == [0, 1, 2, 3, 4]
+    behind = Embeddings.from_array(np.eye(3), ["the▁", "of▁", "ing"], name="behind")
+    with pytest.warns(EmbgeomWarning, match="writes the space behind its words"):
+        match(plain, behind)
+
+
+def test_letters_and_plain_lists_are_matched_without_a_warning():
+    marked = Embeddings.from_array(np.eye(4), ["Ġa", "Ġb", "a", "b"])
+    letters = Embeddings.from_array(np.eye(3), ["a", "b", "c"])
+    plain = Embeddings.from_array(np.eye(2), ["the", "of"])
+    assert len(match(letters, marked)[0]) == 2 and len(match(plain, plain)[0]) == 2
+
+
+@pytest.mark.parametrize("wrong", ["word", "", 3, True, ["words"]])
+def test_a_spelling_that_is_none_is_refused(wrong):
+    with pytest.raises(InputError, match=r"spelling=.*'words'.*Spelling\(space="):
+        Embeddings.from_array(np.eye(2), ["a", "b"], spelling=wrong)

@@ -11,7 +11,7 @@ import embgeom
 from embgeom import SteeringVector
 from embgeom.evaluation import WordShift, evaluate
 from embgeom.examples import moods
-from embgeom.vocabulary import space_side
+from embgeom.spaces import space_side
 
 MOST_KL = 0.5
 

@@ -163,7 +163,8 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         name,
         metavar=letter or "MODEL",
         help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
-        "file: .safetensors, .bin, .npy, or .npz (arrays matrix, tokens and, perhaps, special)",
+        "file: .safetensors, .bin, .npy, .npz (arrays matrix, tokens and, perhaps, special), or word vectors "
+        "(.txt, .vec, .kv)",
     )
     group.add_argument(
         f"--which{suffix}",
@@ -178,6 +179,14 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         f"--tokens{suffix}",
         metavar="FILE",
         help="the tokens, where it has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
+    )
+    group.add_argument(
+        f"--spelling{suffix}",
+        choices=("words",),
+        help="the tokens are whole words, without a mark (found by itself for word vectors)",
+    )
+    group.add_argument(
+        f"--subfolder{suffix}", metavar="FOLDER", help="the folder within the model that holds its weights"
     )
     group.add_argument(
         f"--revision{suffix}", metavar="REV", help="branch, tag or commit of a Hugging Face id"

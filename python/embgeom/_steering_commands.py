@@ -36,10 +36,10 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     norms: list[FinalNorm | None] = [None, None]
     if options.fold_norm:
         norms = [
-            load_final_norm(name, revision=revision, local_files_only=options.offline)
-            for name, revision in (
-                (options.model_a, options.revision_a),
-                (options.model_b, options.revision_b),
+            load_final_norm(name, subfolder=subfolder, revision=revision, local_files_only=options.offline)
+            for name, subfolder, revision in (
+                (options.model_a, options.subfolder_a, options.revision_a),
+                (options.model_b, options.subfolder_b, options.revision_b),
             )
         ]
     carrier = Emb2Emb.fit(

@@ -183,6 +183,8 @@ def _load(options: argparse.Namespace, suffix: str = "") -> Embeddings:
         getattr(options, f"which{suffix}"),
         tensor=getattr(options, f"tensor{suffix}"),
         tokens=getattr(options, f"tokens{suffix}"),
+        spelling=getattr(options, f"spelling{suffix}"),
+        subfolder=getattr(options, f"subfolder{suffix}"),
         revision=getattr(options, f"revision{suffix}"),
         local_files_only=options.offline,
         threads=options.threads,

@@ -15,7 +15,7 @@ from embgeom.errors import InputError
 from embgeom.lookup import find_row
 from embgeom.provenance import Provenance
 from embgeom.rows import RowScan, scan_rows
-from embgeom.spelling import Spelling
+from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
 Which = Literal["input", "output"]
 
@@ -99,7 +99,7 @@ class Embeddings:
         name: str = "array",
         which: Which = "input",
         special: Sequence[str] = (),
-        spelling: Spelling | None = None,
+        spelling: SpellingOption | None = None,
         threads: int | None = None,
     ) -> Embeddings:
         """Make an `Embeddings` of a plain array and a list of tokens.
@@ -117,8 +117,9 @@ class Embeddings:
             Whether the rows are an embedding or an unembedding.
         special : sequence of str
             Those of `tokens` which are special and spell nothing.
-        spelling : Spelling, optional
+        spelling : Spelling or "words", optional
             How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
+            ``"words"``: every token is a whole word, which spells itself after a space.
         threads : int, optional
             Threads for the scan of the rows; every core available to the process by default.
 
@@ -132,7 +133,7 @@ class Embeddings:
         ------
         InputError
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
-            if `tokens` is not V strings.
+            if `tokens` is not V strings, or `spelling` is neither a `Spelling` nor ``"words"``.
 
         Examples
         --------
@@ -147,7 +148,7 @@ class Embeddings:
             raise InputError(f"{wrong[0]!r} among the tokens is a {type(wrong[0]).__name__}, not a string")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
-        spelling = spelling or Spelling.guess(tokens)
+        spelling = as_spelling(spelling) or Spelling.guess(tokens)
         rows = scan_named_rows(array, tokens, threads=threads)
         specials = set(special)
         is_special = np.array([t in specials for t in tokens], dtype=bool)

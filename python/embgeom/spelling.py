@@ -1,8 +1,9 @@
 """What a token spells in running text, as bytes, whatever way its tokenizer writes it.
 
 Tokenizers write the same text differently: ``Ġthe`` (byte-level), ``▁the`` (SentencePiece), ``the`` and
-``##ing`` (WordPiece), ``the</w>`` (end-of-word suffix), ``<0x41>`` (byte fallback). Two vocabularies can
-only be compared on what the tokens spell, with their spaces.
+``##ing`` (WordPiece), ``the</w>`` (end-of-word suffix), ``th@@`` (subword-nmt), ``<0x41>``
+(byte fallback). Word vectors hold whole words and no mark at all. Two vocabularies can only be compared on
+what the tokens spell, with their spaces.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Any, Literal
+
+from embgeom.errors import InputError
 
 METASPACE = "▁"
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -33,8 +37,13 @@ class Spelling:
         WordPiece splits off whether or not a space is there.
     word_end : str or None
         The mark of a token that ends a word (``</w>``), spelled as a space.
+    separator : str or None
+        The mark of a token that does not end its word (subword-nmt: ``@@``). Where it is set, a token without
+        it has an implied space behind it.
     byte_fallback : bool
         Whether ``<0x41>`` stands for the byte 0x41.
+    whole_words : bool
+        Whether every token is a whole word, as in word vectors, and has an implied space before it.
 
     Examples
     --------
@@ -44,13 +53,22 @@ class Spelling:
     b'dog '
     >>> Spelling(continuation="##").spell("dog"), Spelling(continuation="##").spell("##gy")
     (b' dog', b'gy')
+    >>> Spelling.words().spell("dog")
+    b' dog'
     """
 
     byte_level: bool = False
     space: str | None = None
     continuation: str | None = None
     word_end: str | None = None
+    separator: str | None = None
     byte_fallback: bool = False
+    whole_words: bool = False
+
+    @classmethod
+    def words(cls) -> Spelling:
+        """Return the spelling of a vocabulary of whole words, such as that of word vectors."""
+        return cls(whole_words=True)
 
     def is_byte(self, token: str) -> bool:
         """Return whether `token` is a fallback for one raw byte, such as ``<0x41>``."""
@@ -58,11 +76,15 @@ class Spelling:
 
     def spell(self, token: str) -> bytes:
         """Return the bytes which `token` spells in running text, with its spaces."""
+        if self.whole_words:
+            return utf8(" " + token) if token else b""
         if self.byte_fallback and (match := _BYTE_TOKEN.fullmatch(token)):
             return bytes([int(match[1], 16)])
         if self.continuation is not None:
             return self._spell_word_piece(token, self.continuation)
         end = b""
+        if self.separator is not None:
+            return utf8(token.removesuffix(self.separator) if token.endswith(self.separator) else token + " ")
         if self.word_end and token.endswith(self.word_end):
             token, end = token.removesuffix(self.word_end), b" "
         if self.byte_level:
@@ -92,7 +114,46 @@ class Spelling:
             return cls(continuation="##")
         if sum(t.endswith("</w>") for t in tokens) >= few:
             return cls(word_end="</w>")
+        if sum(t.endswith("@@") and len(t) > 2 for t in tokens) >= few:
+            return cls(separator="@@")
         return cls(byte_fallback=byte_fallback)
+
+
+SpellingOption = Spelling | Literal["words"]
+"""How a user says how tokens write text: a `Spelling`, or "words" for whole words without a mark."""
+
+
+def as_spelling(spelling: Any) -> Spelling | None:
+    """Return the spelling that a user passes, a `Spelling` or ``"words"``; None where nothing is passed.
+
+    Parameters
+    ----------
+    spelling : Spelling or str or None
+        What is passed as ``spelling=``.
+
+    Returns
+    -------
+    Spelling or None
+        The spelling; None means that it is to be found from the tokens.
+
+    Raises
+    ------
+    InputError
+        If it is anything else.
+
+    Examples
+    --------
+    >>> as_spelling("words") == Spelling.words()
+    True
+    """
+    if spelling is None or isinstance(spelling, Spelling):
+        return spelling
+    if isinstance(spelling, str) and spelling == "words":
+        return Spelling.words()
+    raise InputError(
+        f"spelling={spelling!r:.60}; it is 'words' (every token a whole word) or an embgeom.Spelling, such "
+        "as Spelling(space='▁'), Spelling(byte_level=True) or Spelling(continuation='##')"
+    )
 
 
 def utf8(text: str) -> bytes:

@@ -13,6 +13,9 @@ Tokens are matched on what they spell, in two steps.
    with a letter or digit: an opening quote after a space is not the closing quote before one.
 
 Every match is one to one. A spelling that a vocabulary holds twice decides nothing, and is left out.
+
+A vocabulary of plain words (``dog``), which says nothing of spaces, can only meet the inner pieces of one
+that marks them. Such a match is warned of: ``spelling="words"`` spells them as the words that they are.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError
+from embgeom.spaces import space_side, warn_of_plain_words, word_in
 
 MIN_SHARED = 10
 """With fewer shared tokens a comparison says nothing, and `require_shared` refuses it."""
@@ -163,6 +166,12 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
         With ``ids_a`` and ``ids_b`` (m,) int64, ``certainty`` (m,), and the counts by reason
         ``left_out_a`` and ``left_out_b``.
 
+    Warns
+    -----
+    EmbgeomWarning
+        If one vocabulary holds plain words, the other marks spaces, and under half of the matches are at word
+        starts: the words are then to be loaded with ``spelling="words"``.
+
     Notes
     -----
     O(V_a + V_b) time and memory. The matrices are not read: which rows are zero is known since they were
@@ -190,6 +199,8 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
     ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
     ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
+    warn_of_plain_words(a, b, ids_a)
+    warn_of_plain_words(b, a, ids_b)
     return Match(
         ids_a=ids_a,
         ids_b=ids_b,
@@ -218,30 +229,6 @@ def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
     """
     if len(found) < minimum:
         raise InputError(f"too few shared tokens, at least {minimum} are needed: {found.summary()}")
-
-
-def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
-    """Return on which side of its words a vocabulary writes the space, by the majority of its tokens.
-
-    Parameters
-    ----------
-    model : Embeddings
-        The model with the vocabulary.
-
-    Returns
-    -------
-    {"before", "behind", "none"}
-        ``"none"`` where neither side has the majority.
-    """
-    before = sum(
-        spelled is not None and _word(spelled, before=True) is not None for spelled in model.token_bytes
-    )
-    behind = sum(
-        spelled is not None and _word(spelled, before=False) is not None for spelled in model.token_bytes
-    )
-    if before == behind:
-        return "none"
-    return "before" if before > behind else "behind"
 
 
 def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:
@@ -280,21 +267,9 @@ def _same_word(text_a: _Rows, text_b: _Rows, matched: Mapping[int, int], *, a_be
 
 def _words(text: _Rows, matched: set[int], *, before: bool) -> _Rows:
     words = (
-        (_word(spelled, before=before), rows) for spelled, rows in text.items() if not matched & set(rows)
+        (word_in(spelled, before=before), rows) for spelled, rows in text.items() if not matched & set(rows)
     )
     return {word: rows for word, rows in words if word is not None}
-
-
-def _word(spelled: bytes, *, before: bool) -> bytes | None:
-    """Return the word in ``" word"`` (before) or ``"word "``, or None if `spelled` is not one such."""
-    word = spelled[1:] if before else spelled[:-1]
-    if not word or spelled != (b" " + word if before else word + b" "):
-        return None
-    try:
-        text = word.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    return word if text[0].isalnum() and text[-1].isalnum() else None
 
 
 def _left_out(

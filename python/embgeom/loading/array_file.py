@@ -13,7 +13,9 @@ import numpy.typing as npt
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
+from embgeom.loading.tokenizers import read_file
 from embgeom.loading.tokens import TokenTable, read_tokenizer_json, vocabulary_table
+from embgeom.loading.vocabulary_files import uncounted
 from embgeom.spelling import Spelling
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -110,7 +112,8 @@ def token_table(tokens: Tokens) -> TokenTable:
     Parameters
     ----------
     tokens : sequence of str, or str or Path
-        The tokens, or a file: a .txt, a .json list, a vocab.json or a tokenizer.json.
+        The tokens, or a file: a .txt, a .json list, a vocab.json, a tokenizer.json, a tekken.json, a tiktoken
+        table or a SentencePiece model.
 
     Returns
     -------
@@ -125,11 +128,13 @@ def token_table(tokens: Tokens) -> TokenTable:
     if isinstance(tokens, (str, Path)):
         path = Path(tokens).expanduser()
         if path.suffix != ".json":
-            return _plain(read_lines(path), path)
+            return read_file(path) or _plain(uncounted(read_lines(path), str(path)), path)
         content = parse_json(read_bytes(path), str(path))
         if isinstance(content, dict):
             # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
-            return read_tokenizer_json(path) if "model" in content else _by_row(content, path)
+            if "model" in content or "vocab" in content:
+                return read_file(path) or read_tokenizer_json(path)
+            return _by_row(content, path)
         return _plain(content, path)
     return _plain(tokens, None)
 

@@ -11,6 +11,7 @@ from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
 from embgeom.loading.source import find_source
+from embgeom.loading.subfolder import enter
 
 # The end of the weight's name, outside of any block.
 _NAMES = (
@@ -34,13 +35,17 @@ _LAYER_NORM_PLUS_ONE = frozenset({"nemotron"})
 _LAYER_NORM_WITHOUT_BIAS = frozenset({"cohere", "cohere2", "dbrx", "mpt"})
 
 
-def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
+def load_final_norm(
+    model: str | os.PathLike[str], *, subfolder: str | None = None, **options: Any
+) -> FinalNorm:
     """Load the weight of the norm between a model's last block and its unembedding.
 
     Parameters
     ----------
     model : str or path-like
         A folder, a bundled example or a Hugging Face id, as in `embgeom.load`.
+    subfolder : str, optional
+        The folder within the model that holds its weights, as in `embgeom.load`.
     **options
         ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``progress``, as in `embgeom.load`.
 
@@ -68,7 +73,7 @@ def load_final_norm(model: str | os.PathLike[str], **options: Any) -> FinalNorm:
     >>> small.weight.shape, small.centers, large.weight.shape, large.centers
     ((128,), True, (192,), False)
     """
-    source = find_source(model, **options)
+    source = enter(find_source(model, **options), subfolder)
     checkpoint = open_checkpoint(source)
     name = _weight_name(checkpoint)
     weight = checkpoint.file(name).read(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from embgeom._threads import resolve_threads
@@ -14,10 +15,15 @@ from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint,
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
+from embgeom.loading.model2vec import embeddings_name, token_rows
 from embgeom.loading.source import find_local, find_source
-from embgeom.loading.tensor_names import choose_tensor
-from embgeom.loading.tokens import read_tokens
+from embgeom.loading.subfolder import enter
+from embgeom.loading.tensor_names import Choice, choose_tensor
+from embgeom.loading.tokenizers import read_tokens
+from embgeom.loading.tokens import TokenTable
+from embgeom.loading.word_vectors import is_word_vectors, read_word_vectors
 from embgeom.provenance import Provenance
+from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
 
 def load(
@@ -26,6 +32,8 @@ def load(
     *,
     tensor: str | None = None,
     tokens: Tokens | None = None,
+    spelling: SpellingOption | None = None,
+    subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     token: str | bool | None = None,
@@ -38,9 +46,10 @@ def load(
     Parameters
     ----------
     model : str or path-like
-        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a
-        Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the models
-        that come with the package (see `embgeom.examples`). What exists here comes before such names.
+        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a file
+        of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
+        ``owner/name``; or ``example:small`` or ``example:large``, the models that come with the package (see
+        `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
         Embedding or unembedding. They are the same in a tied model.
     tensor : str, optional
@@ -48,6 +57,12 @@ def load(
     tokens : sequence of str, or str or Path, optional
         The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
         a line, .json with a list, a vocab.json or a tokenizer.json).
+    spelling : Spelling or "words", optional
+        How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
+        ``"words"``: every token is a whole word; found by itself for files of word vectors.
+    subfolder : str, optional
+        The folder within the model that holds its weights, such as ``"text_encoder"``. For a sentence
+        embedder it is found by its modules.json.
     revision : str, optional
         Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as is `token`.
     cache_dir : str or path-like, optional
@@ -73,8 +88,8 @@ def load(
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
         NaN or infinity. The message names the value and the way out.
     InputError
-        If `which` is neither ``"input"`` nor ``"output"``, or `revision` or `token` is given with a model
-        that is on this machine.
+        If `which` is neither ``"input"`` nor ``"output"``, `spelling` is neither a `Spelling` nor ``"words"``,
+        or `revision` or `token` is given with a model that is on this machine.
 
     Notes
     -----
@@ -98,9 +113,18 @@ def load(
     threads = resolve_threads(threads)
     if which not in ("input", "output"):
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
+    spelling = as_spelling(spelling)
     path, is_file = find_local(model, revision=revision, token=token)
     if is_file and path.suffix in ARRAY_SUFFIXES:
-        return _load_array(path, which, tokens, threads=threads, progress=progress)
+        return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
+    if is_file and subfolder is not None:
+        raise InputError(
+            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
+        )
+    if is_file and is_word_vectors(path):
+        if tensor is not None:
+            raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
+        return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
     source = find_source(
         model,
         revision=revision,
@@ -110,12 +134,13 @@ def load(
         progress=progress,
     )
     return _load_model(
-        source,
+        source if is_file else enter(source, subfolder),
         path if is_file else None,
         asked=str(model),
         which=which,
         tensor=tensor,
         tokens=tokens,
+        spelling=spelling,
         threads=threads,
         progress=progress,
     )
@@ -129,6 +154,7 @@ def _load_model(
     which: Which,
     tensor: str | None,
     tokens: Tokens | None,
+    spelling: Spelling | None,
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
@@ -137,13 +163,12 @@ def _load_model(
     # read first, so that a missing tokenizer is told before gigabytes are fetched.
     checkpoint = Checkpoint.single(open_file(file)) if file else None
     config = ModelConfig.read(source)
-    table = read_tokens(source) if tokens is None else token_table(tokens)
+    table = _spelled(read_tokens(source) if tokens is None else token_table(tokens), spelling)
     checkpoint = checkpoint or open_checkpoint(source)
-    choice = choose_tensor(checkpoint, config, which, tensor, table.size)
+    choice = _choose(checkpoint, config, which, tensor, table)
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
         revision=source.revision,
@@ -153,19 +178,66 @@ def _load_model(
         tied=choice.tied,
         blocks=config.blocks,
         tokenizer=table.file,
-        notes=choice.notes + _disagreements(shape, config),
+        notes=choice.notes + table.notes + _disagreements(shape, config),
     )
+    if embeddings_name(checkpoint.names) == choice.name:
+        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
+        provenance = replace(provenance, notes=provenance.notes + more)
+    else:
+        matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 
 
+def _choose(
+    checkpoint: Checkpoint, config: ModelConfig, which: Which, tensor: str | None, table: TokenTable
+) -> Choice:
+    """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
+    name = embeddings_name(checkpoint.names)
+    if name is not None and tensor is None:
+        return Choice(name, tied=False)
+    return choose_tensor(checkpoint, config, which, tensor, table.size)
+
+
+def _load_words(
+    path: Path,
+    which: Which,
+    tokens: Tokens | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    matrix, stored, table = read_word_vectors(path, progress=progress)
+    table = table if tokens is None else replace(token_table(tokens), spelling=table.spelling)
+    table = _spelled(table, spelling)
+    provenance = Provenance(
+        source=str(path), file=path, dtype=stored, tokenizer=table.file, notes=table.notes
+    )
+    return assemble(
+        matrix, table, which, Path(path.name.removesuffix(".gz")).stem, provenance, threads=threads
+    )
+
+
 def _load_array(
-    path: Path, which: Which, tokens: Tokens | None, *, threads: int | None, progress: bool
+    path: Path,
+    which: Which,
+    tokens: Tokens | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
 ) -> Embeddings:
     matrix, stored, inside = read_array(path, progress=progress)
     table = token_table(tokens) if tokens is not None else inside or token_table(find_tokens(path))
+    table = _spelled(table, spelling)
     provenance = Provenance(source=str(path), file=path, dtype=stored, tokenizer=table.file)
     return assemble(matrix, table, which, path.stem, provenance, threads=threads)
+
+
+def _spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
+    """Return the table with the spelling that the user says, if he says one."""
+    return replace(table, spelling=spelling) if spelling else table
 
 
 def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:

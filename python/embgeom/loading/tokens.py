@@ -1,28 +1,28 @@
-"""A model's tokens from its tokenizer files: how each is written, what it spells, which are special.
+"""A table of tokens: how each is written, what it spells, which are special; and a tokenizer.json as one.
 
-The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens are to be
-spelled (the kind of its decoder) is in the JSON alone. Vocabularies of older kinds are read as the JSON
-or text that they are.
+The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens are to be spelled
+(the kind of its decoder) is in the JSON alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Source, read_json, read_lines
+from embgeom.loading.folder import read_json
 from embgeom.spelling import METASPACE, Spelling, utf8
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-_SPECIAL_KEYS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
-_BERT_SPECIAL = frozenset(("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"))
 # An id far beyond any vocabulary is a broken file, not a reason to make a list of that length.
 _MAX_ID = 1 << 26
+
+Added = tuple[int, str, bool]
+"""A token added to a vocabulary: its id, its content, and whether it is special."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,10 @@ class TokenTable:
         Ids of tokens added as plain text, which spell their content.
     special : frozenset of int
         Ids of special tokens, which spell nothing.
+    raw : mapping of int to bytes
+        What is spelled by words that are no UTF-8 and so have no exact form as a string.
+    notes : tuple of str
+        What was odd, each a sentence.
     """
 
     file: Path | None
@@ -48,6 +52,8 @@ class TokenTable:
     spelling: Spelling
     added: frozenset[int] = frozenset()
     special: frozenset[int] = frozenset()
+    raw: Mapping[int, bytes] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
@@ -58,58 +64,23 @@ class TokenTable:
         """Return the bytes that a token spells in running text, or None if it spells nothing."""
         if row in self.special or row not in self.tokens:
             return None
+        if row in self.raw:
+            return self.raw[row]
         token = self.tokens[row]
         return (utf8(token) if row in self.added else self.spelling.spell(token)) or None
 
 
-def read_tokens(source: Source) -> TokenTable:
-    """Read the tokens of the model at `source`: tokenizer.json, else vocab.json, else vocab.txt.
-
-    Parameters
-    ----------
-    source : Source
-        The model's files.
-
-    Returns
-    -------
-    TokenTable
-        The tokens by id.
-
-    Raises
-    ------
-    LoadError
-        If there is no tokenizer that can be read, or its file is broken.
-    """
-    if path := source.find("tokenizer.json"):
-        return read_tokenizer_json(path, _named_special(source))
-    if (path := source.find("vocab.json")) and source.find("merges.txt"):
-        vocabulary, special = _checked(read_json(path), path), _named_special(source)
-        return _table(path, vocabulary, _added_tokens(source), Spelling(byte_level=True), special)
-    if path := source.find("vocab.txt"):
-        vocabulary = {line: row for row, line in enumerate(read_lines(path))}
-        special = _named_special(source) | _BERT_SPECIAL
-        return _table(path, vocabulary, _added_tokens(source), Spelling(continuation="##"), special)
-    if path := source.find("tokenizer.model"):
-        raise LoadError(
-            f"{path} is a SentencePiece model without a tokenizer.json beside it; write one with "
-            "transformers.AutoTokenizer.from_pretrained(...).save_pretrained(folder), or pass tokens= "
-            "(--tokens)"
-        )
-    raise LoadError(
-        f"{source.name} holds no tokenizer (tokenizer.json, vocab.json with merges.txt, or vocab.txt); "
-        "pass tokens= (--tokens), a list or a file with one token for each row"
-    )
-
-
-def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> TokenTable:
+def read_tokenizer_json(path: Path, named: Iterable[str] = (), added: Iterable[Added] = ()) -> TokenTable:
     """Read one tokenizer.json.
 
     Parameters
     ----------
     path : Path
         The file.
-    special : frozenset of str
-        Contents of tokens known to be special from elsewhere.
+    named : iterable of str
+        Special tokens that the files beside it name.
+    added : iterable of (int, str, bool)
+        Added tokens that the files beside it hold: id, content, special.
 
     Returns
     -------
@@ -126,13 +97,17 @@ def read_tokenizer_json(path: Path, special: frozenset[str] = frozenset()) -> To
     model = content["model"]
     vocabulary = tokenizer.get_vocab(with_added_tokens=False)
     unknown = model.get("unk_token")
-    if isinstance(unknown, str):
-        special |= {unknown}
+    special = {unknown} if isinstance(unknown, str) else set()
     if isinstance(model.get("unk_id"), int):
         special |= {t for t, row in vocabulary.items() if row == model["unk_id"]}
-    added = tokenizer.get_added_tokens_decoder()
-    flags = [(row, token.content, token.special) for row, token in added.items()]
-    return _table(path, vocabulary, flags, _spelling(content, model), special)
+    own = [(row, t.content, t.special) for row, t in tokenizer.get_added_tokens_decoder().items()]
+    known, ids = (
+        {t for _, t, _ in own} | set(vocabulary),
+        {row for row, _, _ in own} | set(vocabulary.values()),
+    )
+    special |= {t for _, t, is_special in added if is_special}
+    own += [a for a in added if a[0] not in ids and a[1] not in known]
+    return make_table(path, vocabulary, own, _spelling(content, model), special, named)
 
 
 def vocabulary_table(vocabulary: Any, path: Path) -> TokenTable:
@@ -155,7 +130,7 @@ def vocabulary_table(vocabulary: Any, path: Path) -> TokenTable:
     LoadError
         If `vocabulary` is neither such a table nor such a list, or is empty.
     """
-    return _table(path, _checked(vocabulary, path), [], Spelling(), frozenset())
+    return make_table(path, check_vocabulary(vocabulary, path), [], Spelling())
 
 
 def _open_tokenizer(path: Path) -> Tokenizer:
@@ -163,45 +138,117 @@ def _open_tokenizer(path: Path) -> Tokenizer:
 
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:  # The library raises nothing more specific.
+    except BaseException as error:
+        # The library raises nothing more specific than Exception, and a failed assertion in its Rust passes
+        # even that by.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         raise LoadError(
             f"{path} is no tokenizer that the tokenizers library can read ({error}); "
             "fetch it again, or upgrade tokenizers"
         ) from error
 
 
-def _table(
+def make_table(
     path: Path,
     vocabulary: Mapping[str, int],
-    added: list[tuple[int, str, bool]],
+    added: Iterable[Added],
     spelling: Spelling,
-    special: frozenset[str],
+    special: Iterable[str] = (),
+    named: Iterable[str] = (),
 ) -> TokenTable:
+    """Bring a vocabulary and what is added to it together.
+
+    Parameters
+    ----------
+    path : Path
+        The file of the vocabulary.
+    vocabulary : mapping of str to int
+        The tokens' ids.
+    added : iterable of (int, str, bool)
+        Added tokens: id, content, special. They come before the vocabulary's.
+    spelling : Spelling
+        How the vocabulary writes text.
+    special : iterable of str
+        Tokens that are special if they are there.
+    named : iterable of str
+        Special tokens which transformers adds behind the vocabulary, in this order, if they are not there.
+
+    Returns
+    -------
+    TokenTable
+        The tokens by id.
+
+    Raises
+    ------
+    LoadError
+        If there are none.
+    """
+    added, named = list(added), list(named)
     tokens = {row: token for token, row in vocabulary.items()}
     # A token that is in the vocabulary too is written as the vocabulary writes it.
-    as_text = frozenset(row for row, content, _ in added if tokens.get(row) != content)
+    as_text = {row for row, content, _ in added if tokens.get(row) != content}
     tokens |= {row: content for row, content, _ in added}
-    ids = {row for row, _, is_special in added if is_special}
-    ids |= {row for row, token in tokens.items() if token in special}
     if not tokens:
         raise LoadError(f"{path} holds no tokens; fetch it again")
-    return TokenTable(path, tokens, spelling, as_text, frozenset(ids))
+    known = set(tokens.values()) | set(vocabulary)
+    new = [token for token in dict.fromkeys(named) if token not in known]
+    # Transformers numbers them from the count of tokens on, which among ids that jump may be taken.
+    if len(tokens) == max(tokens) + 1:
+        tokens |= dict(enumerate(new, start=len(tokens)))
+    ids = {row for row, _, is_special in added if is_special}
+    special = {*special, *named}
+    ids |= {row for row, token in tokens.items() if token in special}
+    return TokenTable(path, tokens, spelling, frozenset(as_text), frozenset(ids))
 
 
-def _is_id(value: Any) -> bool:
+def is_id(value: Any) -> bool:
+    """Return whether `value` may be the id of a token."""
     return type(value) is int and 0 <= value < _MAX_ID
 
 
-def _checked(vocabulary: Any, path: Path) -> dict[str, int]:
-    """Return the vocabulary as token -> id, whether the file holds a table or a list of (token, score)."""
+def check_token(token: str, where: str | Path) -> str:
+    """Return a token, or raise `LoadError` if it holds half a character, which no text file can."""
+    try:
+        token.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise LoadError(
+            f"{where}: the token {token!a:.60} holds a lone surrogate; fetch the file again"
+        ) from error
+    return token
+
+
+def check_vocabulary(vocabulary: Any, path: Path) -> dict[str, int]:
+    """Return a vocabulary as token -> id.
+
+    Parameters
+    ----------
+    vocabulary : object
+        What a JSON file holds: a table of token -> id, or a list of (token, score).
+    path : Path
+        That file.
+
+    Returns
+    -------
+    dict of str to int
+        The ids.
+
+    Raises
+    ------
+    LoadError
+        If it is neither, or an entry is no token with an id.
+    """
     if isinstance(vocabulary, list):
         pieces = [v[0] if isinstance(v, list) and v and isinstance(v[0], str) else None for v in vocabulary]
         vocabulary = {piece: row for row, piece in enumerate(pieces)}
     if not isinstance(vocabulary, dict):
         raise LoadError(f"{path} holds no vocabulary, but a {type(vocabulary).__name__}; fetch it again")
     for token, row in vocabulary.items():
-        if not isinstance(token, str) or not _is_id(row):
-            raise LoadError(f"{path}: {token!r} with id {row!r} is no entry of a vocabulary; fetch it again")
+        if not isinstance(token, str) or not is_id(row):
+            raise LoadError(
+                f"{path}: {token!r:.60} with id {row!r:.60} is no entry of a vocabulary; fetch it again"
+            )
+        check_token(token, path)
     return vocabulary
 
 
@@ -246,24 +293,3 @@ def _space_mark(part: Mapping[str, Any]) -> str | None:
         mark = part.get("content") if text == " " else text
         return mark if isinstance(mark, str) and mark.strip() else None
     return None
-
-
-def _named_special(source: Source) -> frozenset[str]:
-    """Return the special tokens that the small files beside the vocabulary name."""
-    names: set[str] = set()
-    for filename in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = source.find(filename)
-        content = read_json(path) if path else {}
-        extra = content.get("additional_special_tokens")
-        values = [content.get(key) for key in _SPECIAL_KEYS] + (extra if isinstance(extra, list) else [])
-        for value in values:
-            name = value.get("content") if isinstance(value, dict) else value
-            if isinstance(name, str):
-                names.add(name)
-    return frozenset(names)
-
-
-def _added_tokens(source: Source) -> list[tuple[int, str, bool]]:
-    """Return the tokens that added_tokens.json adds to a vocabulary which is not a tokenizer.json."""
-    path = source.find("added_tokens.json")
-    return [(row, token, False) for token, row in _checked(read_json(path), path).items()] if path else []
