@@ -179,7 +179,7 @@ def open_file(path: Path) -> TensorFile:
         return SafetensorsFile(path)
     raise LoadError(
         f"{path} has the suffix {path.suffix!r}; embgeom reads .safetensors, {', '.join(TORCH_SUFFIXES)}, "
-        ".npy and .npz, and folders that hold the first of these"
+        ".gguf, .npy and .npz, and folders that hold the first of these"
     )
 
 

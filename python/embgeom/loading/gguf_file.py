@@ -140,7 +140,8 @@ class GGUFFile:
             raise LoadError(f"{where}, which is no type of a model's numbers that embgeom reads")
         if self.header.order == ">":
             raise LoadError(
-                f"{where} in big-endian order; only F32, F16 and BF16 are read so: take the little-endian file"
+                f"{where} in big-endian order, in which only F32, F16, BF16 and F64 are read; take the "
+                "little-endian file"
             )
         gguf: Any = need("gguf", where + ", which", extra="gguf", or_else="; or take an F16 or F32 file")
         quants: Any = need("gguf.quants", where + ", which", extra="gguf")
@@ -149,8 +150,8 @@ class GGUFFile:
             quants.dequantize(np.zeros((1, info.row_bytes), dtype=np.uint8), kind)
         except (ValueError, KeyError, NotImplementedError) as error:
             raise LoadError(
-                f"{where}, which the installed gguf package cannot dequantise ({error}); upgrade gguf, or take "
-                "a file of another type"
+                f"{where}, which the installed gguf package cannot dequantise ({error}); upgrade gguf, or "
+                "take a file of another type"
             ) from error
 
         def convert(piece: bytes, rows: int) -> npt.NDArray[np.float32]:
@@ -161,4 +162,3 @@ class GGUFFile:
             return values
 
         return convert
-

@@ -31,7 +31,19 @@ _MAX_STRINGS = 1 << 24
 _MAX_TEXT = 1 << 26
 
 _STRING, _ARRAY = 8, 9
-_SCALARS = {0: "u1", 1: "i1", 2: "u2", 3: "i2", 4: "u4", 5: "i4", 6: "f4", 7: "u1", 10: "u8", 11: "i8", 12: "f8"}
+_SCALARS = {
+    0: "u1",
+    1: "i1",
+    2: "u2",
+    3: "i2",
+    4: "u4",
+    5: "i4",
+    6: "f4",
+    7: "u1",
+    10: "u8",
+    11: "i8",
+    12: "f8",
+}
 _BOOL = 7
 # The number of each type in the file: its name, the values in one block and the bytes of one block.
 # fmt: off
@@ -344,7 +356,9 @@ def _info(cursor: _Cursor, name: str, alignment: int) -> TensorInfo:
     dtype, block, size = _TYPES.get(number, (f"type {number}", 1, 0))
     columns = lengths[0] if lengths else 1
     if columns % block:
-        raise _corrupt(file, f"the tensor {name!r} has rows of {columns} values, in blocks of {block} ({dtype})")
+        raise _corrupt(
+            file, f"the tensor {name!r} has rows of {columns} values, in blocks of {block} ({dtype})"
+        )
     return TensorInfo(dtype, number, tuple(reversed(lengths)), offset, columns // block * size)
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
@@ -12,8 +15,9 @@ from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.convert import check_matrix
+from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Source
+from embgeom.loading.gguf_model import GGUFModel, find_gguf
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.tensor_names import choose_tensor
 from embgeom.loading.tokens import read_tokens
@@ -38,9 +42,9 @@ def load(
     Parameters
     ----------
     model : str or path-like
-        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a
-        Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the models
-        that come with the package (see `embgeom.examples`). What exists here comes before such names.
+        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.gguf``, ``.npy`` or ``.npz``
+        file; a Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the
+        models that come with the package (see `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
         Embedding or unembedding. They are the same in a tied model.
     tensor : str, optional
@@ -100,6 +104,10 @@ def load(
     path, is_file = find_local(model)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, threads=threads, progress=progress)
+    if (gguf := find_gguf(path)) is not None:
+        return _load_gguf(
+            GGUFModel(gguf), str(model), which, tensor, tokens, threads=threads, progress=progress
+        )
     source = find_source(
         model,
         revision=revision,
@@ -156,6 +164,40 @@ def _load_model(
     matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
+
+
+def _load_gguf(
+    model: GGUFModel,
+    asked: str,
+    which: Which,
+    tensor: str | None,
+    tokens: Tokens | None,
+    *,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    choice = model.choose(which, tensor)
+    held_in = model.file(choice.name)
+    shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
+    check_matrix(shape, f"{choice.name} in {held_in.path}")
+    table = model.tokens() if tokens is None else token_table(tokens)
+    provenance = Provenance(
+        source=asked,
+        file=held_in.path,
+        tensor=choice.name,
+        dtype=stored,
+        tied=choice.tied,
+        blocks=model.blocks,
+        tokenizer=table.file,
+        notes=choice.notes + model.disagreements(shape),
+    )
+    matrix = held_in.read(choice.name, progress=progress)
+    loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
+    if stored in READ_AS:
+        return loaded
+    equal = np.count_nonzero(loaded.rows.repeated)
+    rounded = f"values are quantised ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
+    return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
 
 
 def _load_array(
