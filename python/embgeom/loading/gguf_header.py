@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -296,7 +297,7 @@ class _Cursor:
         self._start, self._at, self._piece = position, 0, self._file.read(position, length)
 
 
-def _byte_order(head: bytes, file: RegularFile) -> str:
+def _byte_order(head: bytes, file: RegularFile) -> Literal["<", ">"]:
     if head[:4] != _MAGIC:
         raise LoadError(
             f"{file.path} ({file.size} bytes) is no GGUF file, which begins with the letters GGUF; fetch it "
@@ -305,7 +306,7 @@ def _byte_order(head: bytes, file: RegularFile) -> str:
     if len(head) < 24:
         raise _cut_short(file)
     version = int.from_bytes(head[4:8], "little")
-    order = "<"
+    order: Literal["<", ">"] = "<"
     if version & 0xFFFF == 0:
         version, order = int.from_bytes(head[4:8], "big"), ">"
     if version not in _VERSIONS:

@@ -73,8 +73,8 @@ def find_gguf(path: Path) -> Path | None:
     models = [file for file in found if not (part := _PART.fullmatch(file.name)) or int(part[2]) == 1]
     if len(models) > 1:
         raise LoadError(
-            f"{path} holds {len(models)} GGUF models: {', '.join(file.name for file in models[:8])}; name one "
-            "of these files"
+            f"{path} holds {len(models)} GGUF models: {', '.join(file.name for file in models[:8])}; "
+            "name one of these files"
         )
     return next(iter(models or found), None)
 
@@ -244,8 +244,8 @@ def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     there = [file for name in names if (file := path.with_name(name)).is_file()]
     if path.name not in names or path.with_name(names[0]) not in there:
         raise LoadError(
-            f"{path} is a part of a model, and {names[0] if names else 'the first'}, which holds its metadata, "
-            "is not beside it; fetch it"
+            f"{path} is a part of a model, and {names[0] if names else 'the first'}, which holds its "
+            "metadata, is not beside it; fetch it"
         )
     return there[0], there[1:], tuple(name for name in names if path.with_name(name) not in there)
 
