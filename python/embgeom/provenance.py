@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from embgeom.errors import LoadError
+
+
+@dataclass(frozen=True)
+class FileState:
+    """What tells one state of a file from a later one, and the SHA-256 where it is known beforehand.
+
+    Attributes
+    ----------
+    stamp : tuple of int or None
+        Number, size and time of change of a local file.
+    sha256 : str or None
+        The SHA-256 by which the Hugging Face Hub knows the file.
+    """
+
+    stamp: tuple[int, int, int] | None = None
+    sha256: str | None = None
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileState:
+        """Return the state that the system tells of."""
+        return cls((status.st_ino, status.st_size, status.st_mtime_ns))
 
 
 @dataclass(frozen=True)
@@ -36,6 +58,8 @@ class Provenance:
         The file the tokens were read from.
     notes : tuple of str
         What was odd while loading, each a sentence.
+    state : FileState or None
+        The state of `file` when it was read; `as_dict` leaves it out.
     """
 
     source: str
@@ -47,23 +71,32 @@ class Provenance:
     blocks: int | None = None
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
+    state: FileState | None = field(default=None, repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it, with the SHA-256, ready for JSON."""
+        """Return all of it, with the SHA-256, ready for JSON; where that cannot be had, a note says why."""
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
-        return {**plain, "notes": list(self.notes), "sha256": self.sha256}
+        del plain["state"]
+        try:
+            known: dict[str, Any] = {"notes": list(self.notes), "sha256": self.sha256}
+        except LoadError as error:
+            # What was computed meanwhile must not be lost with the file that it was computed from.
+            known = {"notes": [*self.notes, f"no SHA-256: {error}"], "sha256": None}
+        return {**plain, **known}
 
     @cached_property
     def sha256(self) -> str | None:
         """SHA-256 of the model file in hexadecimal, computed when first asked for; None without a file.
 
-        The Hugging Face cache names a large file's blob by its SHA-256, so there nothing is read.
+        The Hugging Face Hub names a large file by its SHA-256, so there nothing is read.
 
         Raises
         ------
         LoadError
-            If the file is gone or cannot be read any more.
+            If the file is gone, is not as it was when the model was loaded, or cannot be read.
         """
+        if self.state is not None and self.state.sha256 is not None:
+            return self.state.sha256
         if self.file is None:
             return None
         blob = self.file.resolve()
@@ -72,8 +105,14 @@ class Provenance:
         digest = hashlib.sha256()
         try:
             with self.file.open("rb") as stream:
+                self._check_unchanged(stream.fileno())
                 while chunk := stream.read(1 << 20):
                     digest.update(chunk)
+                self._check_unchanged(stream.fileno())
         except OSError as error:
             raise LoadError(f"{self.file} cannot be read for its SHA-256: {error.strerror}") from error
         return digest.hexdigest()
+
+    def _check_unchanged(self, descriptor: int) -> None:
+        if self.state and self.state.stamp and FileState.of(os.fstat(descriptor)).stamp != self.state.stamp:
+            raise LoadError(f"{self.file} is not the file any more that was loaded; load it again")

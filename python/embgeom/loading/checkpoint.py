@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -153,6 +153,11 @@ class Checkpoint:
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
         return self.file(name).shape(name)
+
+    def origin(self, name: str) -> dict[str, Any]:
+        """Return what a `Provenance` says of the file that a tensor was read from."""
+        file = self.file(name)
+        return {"file": file.path, "state": getattr(file, "state", None)}
 
 
 def open_file(path: Path) -> TensorFile:

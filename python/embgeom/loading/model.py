@@ -150,10 +150,11 @@ def _load_model(
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
+    matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
         revision=source.revision,
-        file=held_in.path,
+        **checkpoint.origin(choice.name),
         tensor=choice.name,
         dtype=held_in.dtype(choice.name),
         tied=choice.tied,
@@ -161,7 +162,6 @@ def _load_model(
         tokenizer=table.file,
         notes=choice.notes + _disagreements(shape, config),
     )
-    matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 

@@ -1,4 +1,4 @@
-"""One tensor of a safetensors file, by memory map; nothing else of the file is read.
+"""One tensor of a safetensors file, by memory map where that can be; nothing else of the file is read.
 
 The file is 8 bytes for the length of the header, the header (JSON: name -> dtype, shape, data_offsets) and
 the data. A header can lie, so every claim that a read relies on is checked when the file is opened.
@@ -10,34 +10,68 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, check_dtype, to_float32
-from embgeom.loading.folder import parse_json, unreadable
+from embgeom.loading.folder import parse_json
+from embgeom.loading.local_file import LocalFile
 
 _LENGTH_BYTES = 8
 # The limit of the format itself; a longer "header" is the sign of another kind of file.
 _MAX_HEADER = 100_000_000
+# No more dimensions than NumPy 1 allows; and NumPy multiplies the lengths even where one of them is 0.
+_MAX_DIMENSIONS = 32
+_MAX_NUMBERS = 1 << 60
+
+
+class Bytes(Protocol):
+    """A file of which any bytes can be had.
+
+    Attributes
+    ----------
+    path : Path
+        The file, for messages.
+    size : int
+        Its length in bytes.
+    """
+
+    path: Path
+    size: int
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Return the bytes from `begin` to `end`."""
 
 
 @dataclass(frozen=True)
-class _Entry:
+class Entry:
+    """What the header says of one tensor.
+
+    Attributes
+    ----------
+    dtype : str
+        The stored type.
+    shape : tuple of int
+        The shape.
+    begin, end : int
+        Where its bytes lie in the data.
+    """
+
     dtype: str
     shape: tuple[int, ...]
     begin: int
     end: int
 
 
-class SafetensorsFile:
-    """An open safetensors file.
+class SafetensorsHeader:
+    """The header of a safetensors file, wherever that is.
 
     Parameters
     ----------
-    path : Path
+    file : Bytes
         The file.
 
     Attributes
@@ -50,6 +84,10 @@ class SafetensorsFile:
         Tensors left out because they share memory with one that is held: name -> held name.
     metadata : dict of str to str
         What the file says of itself; empty where it says nothing.
+    entries : dict of str to Entry
+        What it says of each tensor.
+    data_start : int
+        Where the data begins in the file.
 
     Raises
     ------
@@ -57,29 +95,50 @@ class SafetensorsFile:
         If the file cannot be read, is cut short, or its header contradicts itself or the file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        header, self._data_start, data_bytes = _read_header(path)
+    def __init__(self, file: Bytes) -> None:
+        self.path = file.path
+        header, self.data_start = _read_header(file)
+        data_bytes = file.size - self.data_start
         metadata = header.pop("__metadata__", None)
-        self._entries = {name: _entry(path, name, value, data_bytes) for name, value in header.items()}
-        _check_overlap(path, self._entries)
-        _check_covered(path, self._entries, data_bytes)
-        self.names: tuple[str, ...] = tuple(self._entries)
+        self.entries = {name: _entry(file.path, name, value, data_bytes) for name, value in header.items()}
+        _check_overlap(file.path, self.entries)
+        _check_covered(file.path, self.entries, data_bytes)
+        self.names: tuple[str, ...] = tuple(self.entries)
         notes = metadata.items() if isinstance(metadata, dict) else ()
         self.metadata: dict[str, str] = {name: note for name, note in notes if isinstance(note, str)}
         self.aliases: dict[str, str] = {
             name: held
             for name, held in self.metadata.items()
-            if held in self._entries and name not in self._entries
+            if held in self.entries and name not in self.entries
         }
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor."""
-        return self._entries[name].shape
+        return self.entries[name].shape
 
     def dtype(self, name: str) -> str:
         """Return the stored type of a tensor, as the file names it."""
-        return self._entries[name].dtype
+        return self.entries[name].dtype
+
+
+class SafetensorsFile(SafetensorsHeader):
+    """An open safetensors file; its header and its tensors are read of one state of it.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Raises
+    ------
+    LoadError
+        As `SafetensorsHeader` does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = LocalFile(path)
+        self.state = self._file.state
+        super().__init__(self._file)
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
         """Read one tensor as float32.
@@ -89,56 +148,50 @@ class SafetensorsFile:
         name : str
             One of `names`.
         progress : bool
-            Whether to show a progress bar of the conversion.
+            Whether to show progress bars of reading and conversion.
 
         Returns
         -------
         ndarray of float32
-            A view of the file where it is stored so, else a converted copy.
+            A view of the file where it is stored so and can be mapped, else a copy.
 
         Raises
         ------
         LoadError
-            If the tensor is of no type that can be read, or the file cannot be mapped.
+            If the tensor is of no type that can be read, or the file was written to meanwhile.
         """
-        entry = self._entries[name]
+        entry = self.entries[name]
         check_dtype(entry.dtype, f"{name} in {self.path}")
-        read_as = READ_AS[entry.dtype]
         if prod(entry.shape) == 0:
             return np.empty(entry.shape, dtype=np.float32)
-        try:
-            mapped = np.memmap(
-                self.path, dtype=read_as, mode="r", offset=self._data_start + entry.begin, shape=entry.shape
-            )
-        except (OSError, ValueError) as error:
-            raise LoadError(f"{self.path} cannot be mapped into memory: {error}") from error
-        return to_float32(np.asarray(mapped), entry.dtype, name, progress=progress)
+        # A scalar is read as an array of one number, for which alone there are pieces to convert.
+        raw = self._file.array(
+            self.data_start + entry.begin, READ_AS[entry.dtype], entry.shape or (1,), progress=progress
+        )
+        result = to_float32(raw, entry.dtype, name, progress=progress)
+        self._file.check_unchanged()
+        return result.reshape(entry.shape)
 
 
-def _read_header(path: Path) -> tuple[dict[str, Any], int, int]:
-    """Return the header, where the data starts in the file, and how many bytes of data there are."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            length = int.from_bytes(stream.read(_LENGTH_BYTES), "little")
-            start = _LENGTH_BYTES + length
-            if size < _LENGTH_BYTES or length > _MAX_HEADER or start > size:
-                raise LoadError(
-                    f"{path} ({size} bytes) is no complete safetensors file: its header would have {length} "
-                    "bytes; fetch the file again (a Git LFS pointer looks like this, too)"
-                )
-            text = stream.read(length)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    header = parse_json(text, f"the header of {path}", unique_keys=True)
+def _read_header(file: Bytes) -> tuple[dict[str, Any], int]:
+    """Return the header, and where the data starts in the file."""
+    head = file.read(0, min(_LENGTH_BYTES, file.size))
+    length = int.from_bytes(head, "little")
+    start = _LENGTH_BYTES + length
+    if file.size < _LENGTH_BYTES or length > _MAX_HEADER or start > file.size:
+        raise LoadError(
+            f"{file.path} ({file.size} bytes) is no complete safetensors file: its header would have "
+            f"{length} bytes; fetch the file again (a Git LFS pointer looks like this, too)"
+        )
+    header = parse_json(file.read(_LENGTH_BYTES, start), f"the header of {file.path}", unique_keys=True)
     if not isinstance(header, dict):
         raise LoadError(
-            f"the header of {path} is a JSON {type(header).__name__}, not an object; fetch it again"
+            f"the header of {file.path} is a JSON {type(header).__name__}, not an object; fetch it again"
         )
-    return header, start, size - start
+    return header, start
 
 
-def _entry(path: Path, name: str, value: Any, data_bytes: int) -> _Entry:
+def _entry(path: Path, name: str, value: Any, data_bytes: int) -> Entry:
     def wrong(why: str) -> LoadError:
         return LoadError(f"{path}: the header's entry for {name} {why}; the file is corrupt, fetch it again")
 
@@ -148,11 +201,11 @@ def _entry(path: Path, name: str, value: Any, data_bytes: int) -> _Entry:
     shape: Any = value.get("shape")
     offsets: Any = value.get("data_offsets")
     if not isinstance(dtype, str):
-        raise wrong(f"has the dtype {dtype!r}")
-    if not _counts(shape):
-        raise wrong(f"has the shape {shape!r}")
+        raise wrong(f"has the dtype {dtype!r:.80}")
+    if not _counts(shape) or len(shape) > _MAX_DIMENSIONS or prod(filter(None, shape)) > _MAX_NUMBERS:
+        raise wrong(f"has the shape {shape!r:.80}")
     if not _counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise wrong(f"has the data_offsets {offsets!r}")
+        raise wrong(f"has the data_offsets {offsets!r:.80}")
     begin, end = offsets
     if end > data_bytes:
         raise wrong(
@@ -160,7 +213,7 @@ def _entry(path: Path, name: str, value: Any, data_bytes: int) -> _Entry:
         )
     if dtype in READ_AS and end - begin != prod(shape) * READ_AS[dtype].itemsize:
         raise wrong(f"spans {end - begin} bytes, but {dtype} of shape {shape} needs another number")
-    return _Entry(dtype, tuple(shape), begin, end)
+    return Entry(dtype, tuple(shape), begin, end)
 
 
 def _counts(values: Any) -> bool:
@@ -168,7 +221,7 @@ def _counts(values: Any) -> bool:
     return isinstance(values, list) and all(type(v) is int and v >= 0 for v in values)
 
 
-def _check_overlap(path: Path, entries: dict[str, _Entry]) -> None:
+def _check_overlap(path: Path, entries: dict[str, Entry]) -> None:
     filled = sorted((e.begin, e.end, name) for name, e in entries.items() if e.end > e.begin)
     for (_, end, name), (begin, _, following) in pairwise(filled):
         if begin < end:
@@ -177,7 +230,7 @@ def _check_overlap(path: Path, entries: dict[str, _Entry]) -> None:
             )
 
 
-def _check_covered(path: Path, entries: dict[str, _Entry], data_bytes: int) -> None:
+def _check_covered(path: Path, entries: dict[str, Entry], data_bytes: int) -> None:
     used = max((entry.end for entry in entries.values()), default=0)
     if used != data_bytes:
         raise LoadError(

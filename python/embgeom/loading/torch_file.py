@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype, to_float32
+from embgeom.loading.local_file import LocalFile
 
 _STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
 # Training frameworks put the model beside the optimizer, under one of these.
@@ -42,7 +43,12 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._tensors = _tensors(_load(path), path)
+        file = LocalFile(path)
+        self.state = file.state
+        self._tensors = _tensors(_load(file), path)
+        # torch opens a path several times; the file at its end must be the one at its beginning.
+        if LocalFile(path).state != file.state:
+            raise LoadError(f"{path} was replaced while it was read; load it again")
         self.names: tuple[str, ...] = tuple(self._tensors)
         first: dict[tuple[Any, ...], str] = {}
         memory = {n: (t.data_ptr(), t.shape, t.stride(), t.dtype) for n, t in self._tensors.items()}
@@ -88,10 +94,13 @@ class TorchFile:
         except (RuntimeError, TypeError) as error:
             # A tensor may have no data (of device "meta") or a layout that NumPy has not.
             raise LoadError(f"{name} in {self.path} is no plain array: {_first_line(error)}") from error
-        return to_float32(raw, stored, name, progress=progress)
+        # A scalar is converted as an array of one number, for which alone there are pieces to convert.
+        matrix = to_float32(raw.reshape(raw.shape or (1,)), stored, name, progress=progress)
+        return matrix.reshape(self.shape(name))
 
 
-def _load(path: Path) -> Any:
+def _load(file: LocalFile) -> Any:
+    path = file.path
     try:
         import torch
     except ImportError as error:
@@ -99,20 +108,22 @@ def _load(path: Path) -> Any:
             f"{path} is a PyTorch checkpoint, which needs torch: pip install 'embgeom[torch]', "
             "or take safetensors"
         ) from error
+    # The format since torch 1.6 is a zip file, and it alone can be mapped.
+    mapped = file.size >= 4 and file.read(0, 4) == b"PK\x03\x04"
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except RuntimeError as error:
+            # Some network, FUSE and container file systems cannot map a file, but all can read it.
+            if not mapped or "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
         raise LoadError(
             f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({type(error).__name__}: "
             f"{_first_line(error)}); fetch it again, or save the model as safetensors"
         ) from error
-
-
-def _is_zip(path: Path) -> bool:
-    """Return whether the file is of the format since torch 1.6, which alone can be mapped."""
-    with path.open("rb") as stream:
-        return stream.read(4) == b"PK\x03\x04"
 
 
 def _first_line(error: Exception) -> str:
