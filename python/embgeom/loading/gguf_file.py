@@ -18,7 +18,7 @@ from embgeom._optional import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
 from embgeom.loading.gguf_header import GGUFHeader, TensorInfo
-from embgeom.loading.regular_file import RegularFile
+from embgeom.loading.local_file import LocalFile
 
 _PIECE_BYTES = 1 << 23
 # A tensor of this size is not worth a mapping, which lasts as long as the array.
@@ -43,6 +43,8 @@ class GGUFFile:
     ----------
     path : Path
         The file.
+    state : FileState
+        What tells this state of the file from a later one.
     header : GGUFHeader
         Its keys and tensors.
     names : tuple of str
@@ -58,7 +60,8 @@ class GGUFFile:
 
     def __init__(self, path: Path, accept: Callable[[str], None] | None = None) -> None:
         self.path = path
-        self._file = RegularFile(path)
+        self._file = LocalFile(path)
+        self.state = self._file.state
         self.header = GGUFHeader(self._file, accept)
         self.names: tuple[str, ...] = tuple(self.header.tensors)
         self.aliases: dict[str, str] = {}
@@ -97,17 +100,27 @@ class GGUFFile:
         stored = READ_AS[info.dtype].newbyteorder(self.header.order) if info.dtype in READ_AS else None
         if prod(info.shape) == 0:
             return np.empty(info.shape, dtype=np.float32)
-        if stored == np.float32 or info.dtype == "F64":
-            view = self._file.view if info.bytes > _SMALL_BYTES else self._file.read
-            raw = np.frombuffer(view(info.offset, info.bytes), stored).reshape(info.shape)
-            return to_float32(raw, info.dtype, name, progress=progress)
+        if stored is not None and (stored == np.float32 or info.dtype == "F64"):
+            raw = self._whole(info, stored)
+            result = to_float32(raw, info.dtype, name, progress=progress)
+            self._file.check_unchanged()
+            return result
 
         def convert(piece: bytes, rows: int) -> npt.NDArray[np.float32]:
             raw = np.frombuffer(piece, stored).reshape(rows, -1)
             return to_float32(raw, info.dtype, name)
 
-        return self._in_pieces(
+        result = self._in_pieces(
             name, info, convert if stored is not None else self._dequantiser(name, info), progress=progress
+        )
+        self._file.check_unchanged()
+        return result
+
+    def _whole(self, info: TensorInfo, stored: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
+        if info.bytes > _SMALL_BYTES:
+            return self._file.array(info.offset, stored, info.shape)
+        return np.frombuffer(self._file.read(info.offset, info.offset + info.bytes), stored).reshape(
+            info.shape
         )
 
     def same_bytes(self, a: str, other: GGUFFile, b: str) -> bool:
@@ -116,9 +129,10 @@ class GGUFFile:
         if (mine.dtype, mine.shape) != (its.dtype, its.shape):
             return False
         return all(
-            self._file.read(mine.offset + at, count) == other._file.read(its.offset + at, count)
+            self._file.read(mine.offset + at, mine.offset + end)
+            == other._file.read(its.offset + at, its.offset + end)
             for at in range(0, mine.bytes, _PIECE_BYTES)
-            if (count := min(_PIECE_BYTES, mine.bytes - at))
+            if (end := min(at + _PIECE_BYTES, mine.bytes))
         )
 
     def _in_pieces(
@@ -130,7 +144,8 @@ class GGUFFile:
         step = max(1, _PIECE_BYTES // (4 * columns))
         for start in steps(rows, step, name, progress):
             count = min(step, rows - start)
-            piece = self._file.read(info.offset + start * info.row_bytes, count * info.row_bytes)
+            begin = info.offset + start * info.row_bytes
+            piece = self._file.read(begin, begin + count * info.row_bytes)
             result[start : start + count] = convert(piece, count)
         return result.reshape(info.shape)
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.regular_file import RegularFile
+from embgeom.loading.local_file import LocalFile
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -104,7 +104,7 @@ class GGUFHeader:
 
     Parameters
     ----------
-    file : RegularFile
+    file : LocalFile
         The file.
     accept : callable, optional
         Called with `general.architecture` as soon as that is read, which is usually first: what it raises
@@ -123,7 +123,7 @@ class GGUFHeader:
         If the file is no GGUF file of version 2 or 3, is cut short, or contradicts itself.
     """
 
-    def __init__(self, file: RegularFile, accept: Callable[[str], None] | None = None) -> None:
+    def __init__(self, file: LocalFile, accept: Callable[[str], None] | None = None) -> None:
         self._file = file
         head = file.read(0, min(24, file.size))
         self.order = _byte_order(head, file)
@@ -191,7 +191,9 @@ class GGUFHeader:
 
     def _numbers(self, value: _Value, kind: int) -> npt.NDArray[np.generic]:
         dtype = np.dtype(_SCALARS[kind]).newbyteorder(self.order)
-        return np.frombuffer(self._file.read(value.offset, value.count * dtype.itemsize), dtype)
+        return np.frombuffer(
+            self._file.read(value.offset, value.offset + value.count * dtype.itemsize), dtype
+        )
 
     def _cursor(self, value: _Value) -> _Cursor:
         return _Cursor(self._file, self.order, value.offset)
@@ -221,7 +223,7 @@ class GGUFHeader:
 class _Cursor:
     """Reads a header piece by piece; never beyond the end of the file."""
 
-    def __init__(self, file: RegularFile, order: str, offset: int) -> None:
+    def __init__(self, file: LocalFile, order: str, offset: int) -> None:
         self._file, self._start, self._at, self._piece = file, offset, 0, b""
         self._u4, self._u8 = struct.Struct(f"{order}I"), struct.Struct(f"{order}Q")
 
@@ -294,10 +296,10 @@ class _Cursor:
         if position + count > self._file.size:
             raise _cut_short(self._file)
         length = min(max(count, _PIECE), self._file.size - position)
-        self._start, self._at, self._piece = position, 0, self._file.read(position, length)
+        self._start, self._at, self._piece = position, 0, self._file.read(position, position + length)
 
 
-def _byte_order(head: bytes, file: RegularFile) -> Literal["<", ">"]:
+def _byte_order(head: bytes, file: LocalFile) -> Literal["<", ">"]:
     if head[:4] != _MAGIC:
         raise LoadError(
             f"{file.path} ({file.size} bytes) is no GGUF file, which begins with the letters GGUF; fetch it "
@@ -363,7 +365,7 @@ def _info(cursor: _Cursor, name: str, alignment: int) -> TensorInfo:
     return TensorInfo(dtype, number, tuple(reversed(lengths)), offset, columns // block * size)
 
 
-def _check_places(file: RegularFile, tensors: dict[str, TensorInfo]) -> None:
+def _check_places(file: LocalFile, tensors: dict[str, TensorInfo]) -> None:
     for name, info in tensors.items():
         if info.offset + info.bytes > file.size:
             raise LoadError(
@@ -376,9 +378,9 @@ def _check_places(file: RegularFile, tensors: dict[str, TensorInfo]) -> None:
             raise _corrupt(file, f"the tensors {name!r} and {following!r} overlap")
 
 
-def _corrupt(file: RegularFile, why: str) -> LoadError:
+def _corrupt(file: LocalFile, why: str) -> LoadError:
     return LoadError(f"{file.path} is no complete GGUF file: {why}; fetch it again")
 
 
-def _cut_short(file: RegularFile) -> LoadError:
+def _cut_short(file: LocalFile) -> LoadError:
     return LoadError(f"{file.path} is no complete GGUF file: it ends within its header; fetch it again")

@@ -184,6 +184,7 @@ def _load_gguf(
     provenance = Provenance(
         source=asked,
         file=held_in.path,
+        state=held_in.state,
         tensor=choice.name,
         dtype=stored,
         tied=choice.tied,
