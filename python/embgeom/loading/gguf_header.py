@@ -27,6 +27,7 @@ _PIECE = 1 << 18
 # Limits of the format, or far beyond what any model needs: more is the sign of a damaged file.
 _MAX_NAME = 65_535
 _MAX_DIMENSIONS = 4
+_MAX_NUMBERS = 1 << 60
 _MAX_ENTRIES = 1 << 20
 _MAX_STRINGS = 1 << 24
 _MAX_TEXT = 1 << 26
@@ -353,6 +354,9 @@ def _info(cursor: _Cursor, name: str, alignment: int) -> TensorInfo:
     if dimensions > _MAX_DIMENSIONS:
         raise _corrupt(file, f"the tensor {name!r} has {dimensions} dimensions")
     lengths = [cursor.u8() for _ in range(dimensions)]
+    # NumPy multiplies the lengths even where one of them is 0.
+    if prod(filter(None, lengths)) > _MAX_NUMBERS:
+        raise _corrupt(file, f"the tensor {name!r} has the lengths {lengths}")
     number, offset = cursor.u4(), cursor.u8()
     if offset % alignment:
         raise _corrupt(file, f"the tensor {name!r} begins at byte {offset}, which is not aligned")
