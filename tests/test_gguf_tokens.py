@@ -63,6 +63,12 @@ def test_word_pieces_are_as_in_the_vocabulary(tmp_path):
     assert found.token_bytes[2:] == expected[2:] and found.token_bytes[:2] == [None, None]
 
 
+def test_special_word_pieces_of_files_without_types(tmp_path):
+    found = read(tmp_path, ["▁[PAD]", "▁[MASK]", "▁the", "ing"], "bert")
+    assert found.tokens == ["[PAD]", "[MASK]", "the", "##ing"]
+    assert found.special.tolist() == [True, True, False, False]
+
+
 def test_rwkv_writes_bytes_as_python_does(tmp_path):
     meant = [b" the", b"\n\n", b"\xff", b"it's", b'"', b"\\x41", "é".encode(), b"\x00", b"a\tb\r"]
     tokens = ["<s>", *(repr(token)[2:-1] for token in meant), "[PAD10]"]

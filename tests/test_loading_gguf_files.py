@@ -168,3 +168,15 @@ def test_the_tokens_of_smollm2_are_those_that_transformers_makes_of_it(monkeypat
     for row in np.flatnonzero(~loaded.special):
         text = tokenizer.decode([int(row)], clean_up_tokenization_spaces=False)
         assert loaded.token_bytes[row].decode("utf-8", "replace") == text
+
+
+def test_the_docs_show_what_inspect_prints():
+    path = smollm()
+    text = (Path(__file__).parents[1] / "docs" / "loading.md").read_text(encoding="utf-8")
+    shown = text[text.index("$ embgeom inspect SmolLM2") : text.index("    ...\n")].splitlines()[1:]
+    command = [sys.executable, "-m", "embgeom", "inspect", str(path)]
+    run = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "110"}
+    )
+    printed = {line.rstrip() for line in run.stdout.splitlines()}
+    assert len(shown) > 15 and {line[4:].rstrip() for line in shown} <= printed

@@ -142,7 +142,7 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         name,
         metavar=letter or "MODEL",
         help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
-        "file: .safetensors, .bin, .npy, or .npz (arrays matrix, tokens and, perhaps, special)",
+        "file: .safetensors, .bin, .gguf, .npy, or .npz (arrays matrix, tokens and, perhaps, special)",
     )
     group.add_argument(
         f"--which{suffix}",

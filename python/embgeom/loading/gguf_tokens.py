@@ -27,6 +27,7 @@ _WITHOUT_TOKEN = re.compile(r"\[PAD\d+\]")
 _NAMED_SPECIAL = ("bos", "eos", "unknown", "seperator", "separator", "cls", "mask")
 # The kind "gpt2" is BPE of any alphabet. These pre-tokenizers escape spaces as SentencePiece does.
 _METASPACE_PRE = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+_BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
 
@@ -73,6 +74,8 @@ def gguf_tokens(header: GGUFHeader, path: Path) -> TokenTable | None:
     padding = _named(header, "padding")
     if padding is not None and padding < len(types) and types[padding] != _NORMAL:
         special.add(padding)
+    if kind == "bert":
+        special |= {row for row, token in table.items() if token in _BERT_SPECIAL}
     as_text = set() if spelling.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())
     return TokenTable(path, table, spelling, frozenset(as_text), frozenset(special & table.keys()))
 
