@@ -7,9 +7,9 @@ import warnings
 
 import numpy as np
 import pytest
-from loading_helpers import matrix, write_raw_safetensors
+from loading_helpers import matrix, words, write_raw_safetensors
 
-from embgeom import Emb2Emb, LoadError, SteeringVector
+from embgeom import Emb2Emb, LoadError, SteeringVector, load
 from embgeom.errors import EmbgeomWarning
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -146,7 +146,12 @@ def test_metadata_beside_a_direction_mean_the_input_of_their_layer(tmp_path):
     (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 0}')
     with pytest.raises(LoadError, match="no block's"):
         SteeringVector.load(tmp_path / "direction.pt")
-    for nothing in ("{", "[]", '{"layer": 2}', '{"pos": 1, "layer": true}', "[" * 9999, "x" * 99999):
+    (tmp_path / "direction_metadata.json").write_text('{"layer": 2}')
+    with pytest.raises(
+        LoadError, match=r"not whether its input or its output.*\*input\*, the output of block 1"
+    ):
+        SteeringVector.load(tmp_path / "direction.pt")
+    for nothing in ("{", "[]", '{"pos": 1, "layer": true}', "[" * 9999, "x" * 99999):
         (tmp_path / "direction_metadata.json").write_text(nothing)
         with pytest.raises(LoadError, match="pass block="):
             SteeringVector.load(tmp_path / "direction.pt")
@@ -243,6 +248,9 @@ def test_a_file_system_that_maps_nothing(suffix, tmp_path, monkeypatch):
     monkeypatch.setattr(mmap, "mmap", Refuses)
     vector = SteeringVector.load(path, block=1 if suffix == ".npy" else None)
     np.testing.assert_array_equal(vector.directions[1], ROW)
+    wide = matrix(40, 1024)
+    model = write_gguf(tmp_path / "m.gguf", {"token_embd.weight": wide}, "llama", vocabulary(words(40)))
+    np.testing.assert_array_equal(load(model).matrix, wide)
 
 
 @pytest.mark.parametrize("suffix", [".gguf", ".safetensors", ".pt"])

@@ -212,6 +212,7 @@ def test_code_in_a_pickle_is_not_run(write, tmp_path):
         ({3: torch.ones(2, 4)}, r"shape \(2, 4\)"),
         ({3: torch.tensor(1.0)}, r"shape \(\)"),
         ({3: torch.ones(4).to_sparse()}, "no plain tensor"),
+        ({3: torch.ones(4, device="meta")}, "no plain tensor"),
         ({-1: torch.ones(4)}, "counted from 0"),
         ({3: torch.ones(4), "3": torch.ones(4)}, "two directions for block 3"),
         ({3: torch.tensor([1e300], dtype=torch.float64)}, "infinity"),

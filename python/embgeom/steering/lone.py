@@ -12,6 +12,7 @@ from embgeom.errors import EmbgeomWarning, LoadError
 from embgeom.loading.folder import parse_json, read_bytes
 
 _MOST_BYTES = 1 << 16
+_UNSAID = " and does not say of which block; pass block="
 
 
 def lone_block(file: Path, tensor: npt.NDArray[np.float32], block: int | None) -> int:
@@ -29,17 +30,12 @@ def lone_block(file: Path, tensor: npt.NDArray[np.float32], block: int | None) -
     """
     if tensor.ndim > 1 and (rows := tensor.size // max(1, tensor.shape[-1])) != 1:
         raise LoadError(_many_rows(file, tensor, rows, block))
-    layer = _layer_beside(file)
+    layer, sure = _layer_beside(file)
+    beside = "" if layer is None else f"{_metadata(file).name} beside it {_input_of(layer, sure)}"
     if block is None:
-        if layer is None:
-            raise LoadError(f"{file} holds one direction and does not say of which block; pass block=")
-        raise LoadError(f"{file} holds one direction; {_metadata(file).name} beside it {_input_of(layer)}")
+        raise LoadError(f"{file} holds one direction{f'; {beside}' if beside else _UNSAID}")
     if block == layer:
-        warnings.warn(
-            f"{file} is read for block {block}; {_metadata(file).name} beside it {_input_of(layer)}",
-            EmbgeomWarning,
-            stacklevel=5,
-        )
+        warnings.warn(f"{file} is read for block {block}; {beside}", EmbgeomWarning, stacklevel=5)
     return block
 
 
@@ -58,21 +54,28 @@ def _metadata(file: Path) -> Path:
     return file.with_name(f"{file.stem}_metadata.json")
 
 
-def _layer_beside(file: Path) -> int | None:
-    """Return the layer in ``direction_metadata.json``, which is of a layer's input; None without it."""
+def _layer_beside(file: Path) -> tuple[int | None, bool]:
+    """Return the layer that ``direction_metadata.json`` names, and whether it is sure to be one's input."""
     beside = _metadata(file)
     try:
         if not beside.is_file() or beside.stat().st_size > _MOST_BYTES:
-            return None
+            return None, False
         content = parse_json(read_bytes(beside), str(beside))
     except (OSError, LoadError):
-        return None
-    layer = content.get("layer") if isinstance(content, dict) and "pos" in content else None
-    return layer if type(layer) is int and layer >= 0 else None
+        return None, False
+    layer = content.get("layer") if isinstance(content, dict) else None
+    # With the position of the token beside it, it is written by the code for refusal directions.
+    return (layer, "pos" in content) if type(layer) is int and layer >= 0 else (None, False)
 
 
-def _input_of(layer: int) -> str:
-    said = f"says layer {layer}, and in files of this kind that is the *input* of the layer"
-    if layer == 0:
-        return f"{said}: the output of the embeddings, which is no block's"
-    return f"{said}, the output of block {layer - 1}: pass block={layer - 1}"
+def _input_of(layer: int, sure: bool) -> str:
+    before = (
+        f"the output of block {layer - 1}" if layer else "the output of the embeddings, which is no block's"
+    )
+    if not sure:
+        return (
+            f"says layer {layer}, and not whether its input or its output is meant: code for refusal "
+            f"directions means the *input*, {before}; pass block="
+        )
+    way = f": pass block={layer - 1}" if layer else ""
+    return f"says layer {layer}, and in files of this kind that is the *input* of the layer, {before}{way}"

@@ -125,6 +125,8 @@ def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         what = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise LoadError(f"{name!r} in {path} is {what}; a direction is a tensor of floating-point numbers")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise LoadError(f"{name!r} in {path} is no plain tensor, but nested or sparse; save its values alone")
 
 
 def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
