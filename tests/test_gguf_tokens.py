@@ -1,7 +1,5 @@
 """The tokens of GGUF files: each kind of tokenizer, against what its own library says."""
 
-import os
-
 import numpy as np
 import pytest
 from loading_helpers import matrix, words
@@ -125,7 +123,6 @@ def test_tokens_that_do_not_fit(keys, message, tmp_path):
 def test_a_model_of_transformers_written_as_gguf_keeps_its_tokens(tmp_path):
     # The types are those that llama.cpp's converter gives.
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     folder = examples.pair().small
     own = load(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)

@@ -18,19 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
+from embgeom.loading.gguf_cursor import MAX_NAME, MAX_TEXT, Cursor, corrupt, cut_short
 from embgeom.loading.local_file import LocalFile
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
-_PIECE = 1 << 18
 # Limits of the format, or far beyond what any model needs: more is the sign of a damaged file.
-_MAX_NAME = 65_535
 _MAX_DIMENSIONS = 4
 _MAX_NUMBERS = 1 << 60
 _MAX_ENTRIES = 1 << 20
 _MAX_STRINGS = 1 << 24
-_MAX_TEXT = 1 << 26
 
 _STRING, _ARRAY = 8, 9
 _SCALARS = {
@@ -129,15 +127,15 @@ class GGUFHeader:
         head = file.read(0, min(24, file.size))
         self.order = _byte_order(head, file)
         tensors, keys = struct.unpack(f"{self.order}QQ", head[8:])
-        cursor = _Cursor(file, self.order, 24)
+        cursor = Cursor(file, self.order, 24)
         # The shortest key has 13 bytes, the shortest entry of a tensor 24.
         cursor.check_count(keys, 13, _MAX_ENTRIES, "keys")
         cursor.check_count(tensors, 24, _MAX_ENTRIES, "tensors")
         self._values: dict[str, _Value] = {}
         for _ in range(keys):
-            key = cursor.name()
+            key = cursor.string(MAX_NAME)
             if key in self._values:
-                raise _corrupt(file, f"the key {key!r} occurs twice")
+                raise corrupt(file, f"the key {key!r} occurs twice")
             self._values[key] = _step_over(cursor)
             if accept is not None and key == "general.architecture":
                 accept(self.text(key) or "")
@@ -154,7 +152,7 @@ class GGUFHeader:
             return None
         if value.kind != _STRING:
             raise self._other_type(key, "a string")
-        return self._cursor(value).string(_MAX_TEXT)
+        return self._cursor(value).string(MAX_TEXT)
 
     def integer(self, key: str) -> int | None:
         """Return an integer, or None where there is no such key; another type is a LoadError."""
@@ -196,21 +194,21 @@ class GGUFHeader:
             self._file.read(value.offset, value.offset + value.count * dtype.itemsize), dtype
         )
 
-    def _cursor(self, value: _Value) -> _Cursor:
-        return _Cursor(self._file, self.order, value.offset)
+    def _cursor(self, value: _Value) -> Cursor:
+        return Cursor(self._file, self.order, value.offset)
 
     def _other_type(self, key: str, wanted: str) -> LoadError:
-        return _corrupt(self._file, f"{key} is not {wanted}")
+        return corrupt(self._file, f"{key} is not {wanted}")
 
-    def _tensors(self, cursor: _Cursor, count: int) -> dict[str, TensorInfo]:
+    def _tensors(self, cursor: Cursor, count: int) -> dict[str, TensorInfo]:
         alignment = self.integer("general.alignment") if "general.alignment" in self._values else _ALIGNMENT
         if not alignment or alignment % 8 or alignment & (alignment - 1):
-            raise _corrupt(self._file, f"general.alignment is {alignment}")
+            raise corrupt(self._file, f"general.alignment is {alignment}")
         found: dict[str, TensorInfo] = {}
         for _ in range(count):
-            name = cursor.name()
+            name = cursor.string(MAX_NAME)
             if name in found:
-                raise _corrupt(self._file, f"the tensor {name!r} occurs twice")
+                raise corrupt(self._file, f"the tensor {name!r} occurs twice")
             found[name] = _info(cursor, name, alignment)
         start = -(-cursor.checked_position() // alignment) * alignment
         placed = {
@@ -221,85 +219,6 @@ class GGUFHeader:
         return placed
 
 
-class _Cursor:
-    """Reads a header piece by piece; never beyond the end of the file."""
-
-    def __init__(self, file: LocalFile, order: str, offset: int) -> None:
-        self._file, self._start, self._at, self._piece = file, offset, 0, b""
-        self._u4, self._u8 = struct.Struct(f"{order}I"), struct.Struct(f"{order}Q")
-
-    @property
-    def position(self) -> int:
-        return self._start + self._at
-
-    def checked_position(self) -> int:
-        """Return the position, which may have been moved beyond the end of the file."""
-        if self.position > self._file.size:
-            raise _cut_short(self._file)
-        return self.position
-
-    def check_count(self, count: int, size: int, most: int, what: str) -> None:
-        """Refuse a count of things of at least `size` bytes for which the rest of the file has no room."""
-        if count > most or count * size > self._file.size - self.position:
-            raise _corrupt(self._file, f"it would hold {count} {what}, more than it has room for")
-
-    def take(self, count: int) -> bytes:
-        if self._at + count > len(self._piece):
-            self._fill(count)
-        taken = self._piece[self._at : self._at + count]
-        self._at += count
-        return taken
-
-    def skip(self, count: int) -> None:
-        self._at += count
-
-    def u4(self) -> int:
-        return int(self._u4.unpack(self.take(4))[0])
-
-    def u8(self) -> int:
-        return int(self._u8.unpack(self.take(8))[0])
-
-    def name(self) -> str:
-        return self.string(_MAX_NAME)
-
-    def string(self, most: int) -> str:
-        length = self.u8()
-        self.check_count(length, 1, most, "bytes in one string")
-        try:
-            return self.take(length).decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise _corrupt(self._file, f"a string in its header is not UTF-8 ({error})") from error
-
-    def strings(self, count: int, key: str) -> list[str]:
-        found = []
-        for row in range(count):
-            length = self.u8()
-            self.check_count(length, 1, _MAX_TEXT, "bytes in one string")
-            try:
-                found.append(self.take(length).decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise _corrupt(self._file, f"{key}[{row}] is not UTF-8 ({error})") from error
-        return found
-
-    def skip_strings(self, count: int) -> None:
-        # The fastest way over a vocabulary of hundreds of thousands: nothing is made of the strings.
-        at, piece, unpack = self._at, self._piece, self._u8.unpack_from
-        for _ in range(count):
-            if at + 8 > len(piece):
-                self._at = at
-                self._fill(8)
-                at, piece = self._at, self._piece
-            at += 8 + unpack(piece, at)[0]
-        self._at = at
-
-    def _fill(self, count: int) -> None:
-        position = self.position
-        if position + count > self._file.size:
-            raise _cut_short(self._file)
-        length = min(max(count, _PIECE), self._file.size - position)
-        self._start, self._at, self._piece = position, 0, self._file.read(position, position + length)
-
-
 def _byte_order(head: bytes, file: LocalFile) -> Literal["<", ">"]:
     if head[:4] != _MAGIC:
         raise LoadError(
@@ -307,7 +226,7 @@ def _byte_order(head: bytes, file: LocalFile) -> Literal["<", ">"]:
             "again (a Git LFS pointer looks like this, too)"
         )
     if len(head) < 24:
-        raise _cut_short(file)
+        raise cut_short(file)
     version = int.from_bytes(head[4:8], "little")
     order: Literal["<", ">"] = "<"
     if version & 0xFFFF == 0:
@@ -320,7 +239,7 @@ def _byte_order(head: bytes, file: LocalFile) -> Literal["<", ">"]:
     return order
 
 
-def _step_over(cursor: _Cursor) -> _Value:
+def _step_over(cursor: Cursor) -> _Value:
     """Return the type and place of a value, and go behind it."""
     kind = cursor.u4()
     if kind == _STRING:
@@ -333,7 +252,7 @@ def _step_over(cursor: _Cursor) -> _Value:
         cursor.checked_position()
         return _Value(kind, place)
     if kind != _ARRAY:
-        raise _corrupt(cursor._file, f"a key has a value of type {kind}, which there is not")
+        raise corrupt(cursor.file, f"a key has a value of type {kind}, which there is not")
     item, count = cursor.u4(), cursor.u8()
     place = cursor.position
     if item == _STRING:
@@ -341,29 +260,29 @@ def _step_over(cursor: _Cursor) -> _Value:
         cursor.skip_strings(count)
     elif item in _SCALARS:
         size = np.dtype(_SCALARS[item]).itemsize
-        cursor.check_count(count, size, cursor._file.size, "numbers in one key")
+        cursor.check_count(count, size, cursor.file.size, "numbers in one key")
         cursor.skip(count * size)
     else:
-        raise _corrupt(cursor._file, f"a key has an array of type {item}, which is not read")
+        raise corrupt(cursor.file, f"a key has an array of type {item}, which is not read")
     return _Value(kind, place, item, count)
 
 
-def _info(cursor: _Cursor, name: str, alignment: int) -> TensorInfo:
+def _info(cursor: Cursor, name: str, alignment: int) -> TensorInfo:
     """Return where a tensor lies, with its offset still counted from the start of the data."""
-    file, dimensions = cursor._file, cursor.u4()
+    file, dimensions = cursor.file, cursor.u4()
     if dimensions > _MAX_DIMENSIONS:
-        raise _corrupt(file, f"the tensor {name!r} has {dimensions} dimensions")
+        raise corrupt(file, f"the tensor {name!r} has {dimensions} dimensions")
     lengths = [cursor.u8() for _ in range(dimensions)]
     # NumPy multiplies the lengths even where one of them is 0.
     if prod(filter(None, lengths)) > _MAX_NUMBERS:
-        raise _corrupt(file, f"the tensor {name!r} has the lengths {lengths}")
+        raise corrupt(file, f"the tensor {name!r} has the lengths {lengths}")
     number, offset = cursor.u4(), cursor.u8()
     if offset % alignment:
-        raise _corrupt(file, f"the tensor {name!r} begins at byte {offset}, which is not aligned")
+        raise corrupt(file, f"the tensor {name!r} begins at byte {offset}, which is not aligned")
     dtype, block, size = _TYPES.get(number, (f"type {number}", 1, 0))
     columns = lengths[0] if lengths else 1
     if columns % block:
-        raise _corrupt(
+        raise corrupt(
             file, f"the tensor {name!r} has rows of {columns} values, in blocks of {block} ({dtype})"
         )
     return TensorInfo(dtype, number, tuple(reversed(lengths)), offset, columns // block * size)
@@ -379,12 +298,4 @@ def _check_places(file: LocalFile, tensors: dict[str, TensorInfo]) -> None:
     filled = sorted((i.offset, i.offset + i.bytes, name) for name, i in tensors.items() if i.bytes)
     for (_, end, name), (begin, _, following) in pairwise(filled):
         if begin < end:
-            raise _corrupt(file, f"the tensors {name!r} and {following!r} overlap")
-
-
-def _corrupt(file: LocalFile, why: str) -> LoadError:
-    return LoadError(f"{file.path} is no complete GGUF file: {why}; fetch it again")
-
-
-def _cut_short(file: LocalFile) -> LoadError:
-    return LoadError(f"{file.path} is no complete GGUF file: it ends within its header; fetch it again")
+            raise corrupt(file, f"the tensors {name!r} and {following!r} overlap")
