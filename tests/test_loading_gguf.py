@@ -208,6 +208,10 @@ def test_parts_of_a_model(tmp_path):
         found = load(path, "output")
         np.testing.assert_array_equal(found.matrix, H)
         assert found.provenance.file == names[2] and found.tokens == W and found.provenance.blocks == 2
+    (tmp_path / "capitals").mkdir()
+    for path in names:
+        (tmp_path / "capitals" / path.with_suffix(".GGUF").name).symlink_to(path)
+    np.testing.assert_array_equal(load(tmp_path / "capitals", "output").matrix, H)
     names[1].unlink()
     assert not load(names[0]).provenance.tied
     with pytest.raises(

@@ -7,16 +7,23 @@ no `output.weight`; so nothing is guessed here.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
-from embgeom.embeddings import Which
+import numpy as np
+
+from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import LoadError
 from embgeom.final_norm import FinalNorm
+from embgeom.loading.assemble import assemble
+from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder
 from embgeom.loading.gguf_file import GGUFFile
 from embgeom.loading.gguf_tokens import gguf_tokens
 from embgeom.loading.tensor_names import Choice
 from embgeom.loading.tokens import TokenTable, read_tokens
+from embgeom.provenance import Provenance
+from embgeom.spelling import Spelling
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
@@ -44,7 +51,7 @@ _NO_MODEL = {
     "adapter": "a LoRA adapter, not a model; merge it into its base with llama-export-lora, and name the "
     "result",
 }
-_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE)
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 
 
 def find_gguf(path: Path) -> Path | None:
@@ -77,6 +84,74 @@ def find_gguf(path: Path) -> Path | None:
             "name one of these files"
         )
     return next(iter(models or found), None)
+
+
+def load_gguf(
+    path: Path,
+    which: Which,
+    table: TokenTable | None = None,
+    *,
+    asked: str,
+    tensor: str | None = None,
+    spelling: Spelling | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Embeddings:
+    """Load the token embeddings of a GGUF model; see `embgeom.load`.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or a part of the model.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    table : TokenTable, optional
+        The tokens, where those of the file are not wanted.
+    asked : str
+        The model as the user names it.
+    tensor : str, optional
+        The name of another tensor.
+    spelling : Spelling, optional
+        How the tokens write text, where the user says it.
+    threads, progress
+        As in `embgeom.load`.
+
+    Returns
+    -------
+    Embeddings
+        Of quantised values a note says so, and how many rows equal an earlier one.
+
+    Raises
+    ------
+    LoadError
+        If the file is no model, or its tensor or its tokens cannot be found, read or matched to each other.
+    """
+    model = GGUFModel(path)
+    choice = model.choose(which, tensor)
+    held_in = model.file(choice.name)
+    shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
+    check_matrix(shape, f"{choice.name} in {held_in.path}")
+    table = table or model.tokens()
+    matrix = held_in.read(choice.name, progress=progress)
+    provenance = Provenance(
+        source=asked,
+        file=held_in.path,
+        state=held_in.state,
+        tensor=choice.name,
+        dtype=stored,
+        tied=choice.tied,
+        blocks=model.blocks,
+        tokenizer=table.file,
+        notes=choice.notes + model.disagreements(shape),
+    )
+    if spelling is not None:
+        table = replace(table, spelling=spelling)
+    loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
+    if stored in READ_AS:
+        return loaded
+    equal = np.count_nonzero(loaded.rows.repeated)
+    rounded = f"values are quantised ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
+    return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
 
 
 class GGUFModel:
@@ -240,7 +315,7 @@ def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
     """Return the first part of a model, the others that are there, and the names of those that are not."""
     if (part := _PART.fullmatch(path.name)) is None:
         return path, [], ()
-    names = [f"{part[1]}-{number:05}-of-{part[3]}.gguf" for number in range(1, int(part[3]) + 1)]
+    names = [f"{part[1]}-{number:05}-of-{part[3]}{part[4]}" for number in range(1, int(part[3]) + 1)]
     there = [file for name in names if (file := path.with_name(name)).is_file()]
     if path.name not in names or path.with_name(names[0]) not in there:
         raise LoadError(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
@@ -15,9 +12,9 @@ from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.convert import READ_AS, check_matrix
+from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
-from embgeom.loading.gguf_model import GGUFModel, find_gguf
+from embgeom.loading.gguf_model import find_gguf, load_gguf
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.tensor_names import choose_tensor
 from embgeom.loading.tokens import read_tokens
@@ -105,8 +102,9 @@ def load(
     if is_file and path.suffix in ARRAY_SUFFIXES:
         return _load_array(path, which, tokens, threads=threads, progress=progress)
     if (gguf := find_gguf(path)) is not None:
-        return _load_gguf(
-            GGUFModel(gguf), str(model), which, tensor, tokens, threads=threads, progress=progress
+        table = None if tokens is None else token_table(tokens)
+        return load_gguf(
+            gguf, which, table, asked=str(model), tensor=tensor, threads=threads, progress=progress
         )
     source = find_source(
         model,
@@ -164,41 +162,6 @@ def _load_model(
     )
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
-
-
-def _load_gguf(
-    model: GGUFModel,
-    asked: str,
-    which: Which,
-    tensor: str | None,
-    tokens: Tokens | None,
-    *,
-    threads: int | None,
-    progress: bool,
-) -> Embeddings:
-    choice = model.choose(which, tensor)
-    held_in = model.file(choice.name)
-    shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
-    check_matrix(shape, f"{choice.name} in {held_in.path}")
-    table = model.tokens() if tokens is None else token_table(tokens)
-    provenance = Provenance(
-        source=asked,
-        file=held_in.path,
-        state=held_in.state,
-        tensor=choice.name,
-        dtype=stored,
-        tied=choice.tied,
-        blocks=model.blocks,
-        tokenizer=table.file,
-        notes=choice.notes + model.disagreements(shape),
-    )
-    matrix = held_in.read(choice.name, progress=progress)
-    loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
-    if stored in READ_AS:
-        return loaded
-    equal = np.count_nonzero(loaded.rows.repeated)
-    rounded = f"values are quantised ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
-    return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
 
 
 def _load_array(
