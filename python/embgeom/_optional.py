@@ -8,7 +8,7 @@ from typing import Any
 from embgeom.errors import InputError
 
 
-def need(module: str, what: str, *, or_else: str = "") -> Any:
+def need(module: str, what: str, *, extra: str = "steer", or_else: str = "") -> Any:
     """Return a module that not every installation has.
 
     Parameters
@@ -17,6 +17,8 @@ def need(module: str, what: str, *, or_else: str = "") -> Any:
         Its name.
     what : str
         What needs it, the subject of the message.
+    extra : str
+        The extra of embgeom that installs it.
     or_else : str
         What else can be done, the end of the message.
 
@@ -29,4 +31,4 @@ def need(module: str, what: str, *, or_else: str = "") -> Any:
         return import_module(module)
     except ImportError as error:
         package = module.partition(".")[0]
-        raise InputError(f'{what} needs {package}: pip install "embgeom[steer]"{or_else}') from error
+        raise InputError(f'{what} needs {package}: pip install "embgeom[{extra}]"{or_else}') from error

@@ -163,8 +163,8 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         name,
         metavar=letter or "MODEL",
         help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
-        "file: .safetensors, .bin, .npy, .npz (arrays matrix, tokens and, perhaps, special), or word vectors "
-        "(.txt, .vec, .kv)",
+        "file: .safetensors, .bin, .gguf, .npy, .npz (arrays matrix, tokens and, perhaps, special), or word "
+        "vectors (.txt, .vec, .kv)",
     )
     group.add_argument(
         f"--which{suffix}",

@@ -18,6 +18,7 @@ from embgeom.emb2emb.saving import FORMAT
 from embgeom.emb2emb.score import Scores
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import LoadError
+from embgeom.loading.local_file import LocalFile
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -44,6 +45,8 @@ def load(path: str | PathLike[str]) -> Emb2Emb:
     from safetensors import SafetensorError, safe_open
 
     try:
+        # What is no regular file may make the library wait without end.
+        LocalFile(Path(path).expanduser())
         with safe_open(Path(path).expanduser(), framework="numpy") as file:
             about = _about(file.metadata() or {}, path)
             _check_tensors(file, about["method"])

@@ -194,7 +194,7 @@ def open_file(path: Path | HubFile) -> TensorFile:
         return SafetensorsFile(path)
     raise LoadError(
         f"{path} has the suffix {path.suffix!r}; embgeom reads .safetensors, {', '.join(TORCH_SUFFIXES)}, "
-        ".npy, .npz and word vectors (.txt, .vec, .kv), and folders that hold the first of these"
+        ".gguf, .npy, .npz and word vectors (.txt, .vec, .kv), and folders that hold the first of these"
     )
 
 

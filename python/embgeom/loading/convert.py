@@ -87,9 +87,11 @@ def to_float32(
     """
     if raw.dtype == np.float32 and raw.flags.c_contiguous and raw.flags.aligned:
         return raw.view(np.float32)
+    if raw.ndim == 0:
+        return to_float32(raw.reshape(1), stored, tensor).reshape(())
     result = np.empty(raw.shape, dtype=np.float32)
     step = max(1, _CHUNK_BYTES // max(1, raw[:1].nbytes))
-    for start in _steps(len(raw), step, tensor, progress):
+    for start in steps(len(raw), step, tensor, progress):
         chunk, out = raw[start : start + step], result[start : start + step]
         if stored == "BF16":
             # A bfloat16 is the upper half of the float32 of the same value.
@@ -102,13 +104,31 @@ def to_float32(
     return result
 
 
-def _steps(rows: int, step: int, tensor: str, progress: bool) -> range:
-    steps = range(0, rows, step)
+def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
+    """Return where each chunk of `step` rows starts, with a progress bar if it is asked for.
+
+    Parameters
+    ----------
+    rows : int
+        How many rows there are.
+    step : int
+        How many of them are a chunk.
+    tensor : str
+        The tensor's name, for the bar.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    range
+        The first row of each chunk.
+    """
+    starts = range(0, rows, step)
     if not progress:
-        return steps
+        return starts
     from tqdm import tqdm
 
-    return tqdm(steps, desc=f"converting {tensor}", unit="chunk")  # type: ignore[no-any-return]
+    return tqdm(starts, desc=f"converting {tensor}", unit="chunk")  # type: ignore[no-any-return]
 
 
 def _check_overflow(

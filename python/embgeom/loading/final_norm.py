@@ -10,7 +10,8 @@ from embgeom.errors import LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
-from embgeom.loading.source import find_source
+from embgeom.loading.gguf_model import GGUFModel, find_gguf
+from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
 
 # The end of the weight's name, outside of any block.
@@ -43,7 +44,7 @@ def load_final_norm(
     Parameters
     ----------
     model : str or path-like
-        A folder, a bundled example or a Hugging Face id, as in `embgeom.load`.
+        A folder, a GGUF file, a bundled example or a Hugging Face id, as in `embgeom.load`.
     subfolder : str, optional
         The folder within the model that holds its weights, as in `embgeom.load`.
     **options
@@ -73,12 +74,15 @@ def load_final_norm(
     >>> small.weight.shape, small.centers, large.weight.shape, large.centers
     ((128,), True, (192,), False)
     """
+    path, _ = find_local(model)
+    if (gguf := find_gguf(path)) is not None:
+        return GGUFModel(gguf).final_norm()
     source = enter(find_source(model, **options), subfolder)
     checkpoint = open_checkpoint(source)
     name = _weight_name(checkpoint)
     weight = checkpoint.file(name).read(name)
-    path = source.find("config.json")
-    model_type = "" if path is None else str(read_json(path).get("model_type", ""))
+    config = source.find("config.json")
+    model_type = "" if config is None else str(read_json(config).get("model_type", ""))
     has_bias = name.removesuffix("weight") + "bias" in checkpoint.names
     return FinalNorm.of(weight, _kind(model_type, has_bias))
 

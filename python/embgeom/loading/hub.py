@@ -25,7 +25,17 @@ _TRUE = frozenset(("1", "on", "true", "yes"))
 def looks_like_repo_id(model: str) -> bool:
     """Return whether `model` can be a Hugging Face id: ``name`` or ``owner/name``."""
     # A file that is missing is not worth a minute of asking the Hub for a repository of that name.
-    is_file = Path(model).suffix in (".npy", ".npz", ".safetensors", ".bin", ".pt", ".pth", ".json", ".txt")
+    is_file = Path(model).suffix in (
+        ".npy",
+        ".npz",
+        ".safetensors",
+        ".bin",
+        ".pt",
+        ".pth",
+        ".gguf",
+        ".json",
+        ".txt",
+    )
     return _REPO_ID.fullmatch(model) is not None and ".." not in model and "--" not in model and not is_file
 
 

@@ -15,6 +15,7 @@ from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint,
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
+from embgeom.loading.gguf_model import find_gguf, load_gguf
 from embgeom.loading.model2vec import embeddings_name, token_rows
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
@@ -46,8 +47,8 @@ def load(
     Parameters
     ----------
     model : str or path-like
-        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.npy`` or ``.npz`` file; a file
-        of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
+        A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.gguf``, ``.npy`` or ``.npz``
+        file; a file of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
         ``owner/name``; or ``example:small`` or ``example:large``, the models that come with the package (see
         `embgeom.examples`). What exists here comes before such names.
     which : {"input", "output"}
@@ -88,8 +89,8 @@ def load(
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
         NaN or infinity. The message names the value and the way out.
     InputError
-        If `which` is neither ``"input"`` nor ``"output"``, `spelling` is neither a `Spelling` nor ``"words"``,
-        or `revision` or `token` is given with a model that is on this machine.
+        If `which` is neither ``"input"`` nor ``"output"``, `spelling` is neither a `Spelling` nor
+        ``"words"``, or `revision` or `token` is given with a model that is on this machine.
 
     Notes
     -----
@@ -125,6 +126,18 @@ def load(
         if tensor is not None:
             raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
         return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
+    if (gguf := find_gguf(path)) is not None:
+        table = None if tokens is None else token_table(tokens)
+        return load_gguf(
+            gguf,
+            which,
+            table,
+            asked=str(model),
+            tensor=tensor,
+            spelling=spelling,
+            threads=threads,
+            progress=progress,
+        )
     source = find_source(
         model,
         revision=revision,
@@ -169,6 +182,7 @@ def _load_model(
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
+    matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
         revision=source.revision,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +16,12 @@ import numpy.typing as npt
 from embgeom._numbers import whole_number
 from embgeom._writing import check_file_writable, write_file
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
-from embgeom.loading.folder import parse_json, unreadable
-from embgeom.steering import gguf_file, pt_file, tensors_file
+from embgeom.loading.folder import parse_json
+from embgeom.loading.local_file import LocalFile
+from embgeom.steering import arrays_file, gguf_file, pt_file, tensors_file
+from embgeom.steering.content import Content
+from embgeom.steering.declared import check_declared
+from embgeom.steering.lone import lone_block
 from embgeom.steering.vector import SteeringVector
 
 FORMAT = "embgeom.steering_vector"
@@ -27,26 +32,32 @@ CONVENTION = "added to the output of block i, counted from 0"
 # hidden states are counted from the embeddings on, so it means another place.
 _NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
+# What embgeom itself writes, in formats that keep it beside the tensors, or the formats do.
+_OWN = ("format", "format_version", "layers", "model", "provenance", "layer_type")
+
 Header = dict[str, str]
 Tensors = Mapping[Any, npt.NDArray[np.float32]]
 
 
-class _Format(NamedTuple):
-    write: Callable[[Path, Header, dict[int, npt.NDArray[np.float32]]], None]
-    read: Callable[[Path], tuple[Header, Tensors]]
-
-
-_FORMATS = {
-    ".safetensors": _Format(tensors_file.write, tensors_file.read),
-    ".pt": _Format(pt_file.write, pt_file.read),
-    ".gguf": _Format(gguf_file.write, gguf_file.read),
+_Write = Callable[[Path, Header, dict[int, npt.NDArray[np.float32]]], None]
+_WRITERS: dict[str, _Write] = {
+    ".safetensors": tensors_file.write,
+    ".pt": pt_file.write,
+    ".gguf": gguf_file.write,
+}
+_READERS: dict[str, Callable[[Path], Content]] = {
+    ".safetensors": tensors_file.read,
+    ".pt": pt_file.read,
+    ".gguf": gguf_file.read,
+    ".npy": arrays_file.read,
+    ".npz": arrays_file.read,
 }
 
 
 def save_vector(vector: SteeringVector, path: str | PathLike[str]) -> None:
     """Write a vector as a file; see `SteeringVector.save`."""
-    target = _path(path, OutputError)
-    write, header = _FORMATS[target.suffix].write, _header(vector)
+    target = _path(path, _WRITERS, OutputError)
+    write, header = _WRITERS[target.suffix], _header(vector)
     write_file(target, lambda partial: write(partial, header, vector.directions))
 
 
@@ -58,39 +69,38 @@ def check_vector_path(path: str | PathLike[str]) -> None:
     OutputError
         If the suffix says no format, or the file cannot be written.
     """
-    check_file_writable(_path(path, OutputError))
+    check_file_writable(_path(path, _WRITERS, OutputError))
 
 
 def load_vector(path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:
     """Read a vector from a file; see `SteeringVector.load`."""
     if block is not None:
         block = whole_number(block, "block", 0)
-    file = _path(path, LoadError)
-    try:
-        with file.open("rb"):
-            pass
-    except OSError as error:
-        raise unreadable(file, error) from error
-    header, tensors = _FORMATS[file.suffix].read(file)
+    file = _path(path, _READERS, LoadError)
+    # What is no regular file may make a reader wait without end.
+    LocalFile(file)
+    header, tensors, facts = _READERS[file.suffix](file)
     provenance = _provenance(header, file)
+    check_declared({k: v for k, v in facts.items() if k not in _OWN}, file, gguf_file.OWNED)
     try:
         return SteeringVector(_by_block(tensors, file, block), header.get("model", ""), provenance)
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
 
 
-def _path(path: str | PathLike[str], kind: type[EmbgeomError]) -> Path:
+def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[EmbgeomError]) -> Path:
     """Return the path, or say which suffixes there are."""
     try:
         file = Path(path).expanduser()
-    except (TypeError, RuntimeError) as error:
+        os.fsencode(file)
+        if "\0" in os.fspath(file):
+            raise ValueError("it holds a NUL")
+    except (TypeError, ValueError, RuntimeError) as error:
         raise kind(f"{path!r} is no path of a file: {error}") from error
-    if "\0" in str(file):
-        raise kind(f"{str(file)!r} holds a NUL character, which no name of a file can; name another")
-    if file.suffix not in _FORMATS:
+    if file.suffix not in formats:
         raise kind(
             f"{file} has the suffix {file.suffix!r}, which says no format; name a file in "
-            f"{', '.join(_FORMATS)}"
+            f"{', '.join(formats)}"
         )
     return file
 
@@ -143,9 +153,10 @@ def _by_block(tensors: Tensors, file: Path, block: int | None) -> dict[int, npt.
             f"{file} holds {unclear[0]!r} among {len(tensors)} tensors, which names no block; "
             f"the directions are to be named 'direction.<block>' ({CONVENTION})"
         )
-    if unclear and block is None:
-        raise LoadError(f"{file} holds one direction and does not say of which block; pass block=")
-    if not unclear and block is not None:
+    if unclear:
+        ((name, tensor),) = tensors.items()
+        return {lone_block(file, tensor, block): _row(tensor, name, file)}
+    if block is not None:
         named = ", ".join(map(str, blocks.values()))
         raise LoadError(
             f"{file} says itself that its blocks are {named}; leave out block={block}, "
@@ -153,7 +164,7 @@ def _by_block(tensors: Tensors, file: Path, block: int | None) -> dict[int, npt.
         )
     directions: dict[int, npt.NDArray[np.float32]] = {}
     for name, tensor in tensors.items():
-        place = blocks[name] if block is None else block
+        place = blocks[name]
         if place is None or place in directions:
             raise LoadError(f"{file} holds two directions for block {place}, one of them as {name!r}")
         directions[place] = _row(tensor, name, file)

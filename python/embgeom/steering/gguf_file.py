@@ -17,8 +17,15 @@ import numpy.typing as npt
 
 from embgeom._optional import need
 from embgeom.errors import InputError, LoadError
+from embgeom.loading.gguf_file import GGUFFile
+from embgeom.steering.content import Content, check_size
 
 _ARCHITECTURE = "controlvector"
+OWNED = f"{_ARCHITECTURE}."
+_KNOWN = (
+    "general.architecture", "general.alignment", f"{OWNED}model_hint", f"{OWNED}layer_count",
+)  # fmt: skip
+_STORED = ("F32", "F16", "BF16")
 _OURS = "embgeom."
 _NAME = re.compile(r"direction\.(\d{1,6})", re.ASCII)
 
@@ -53,61 +60,48 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
         writer.close()
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]]:
-    """Return the header and the tensors by name.
+def read(path: Path) -> Content:
+    """Return the header, the tensors by name, and what other keys say.
 
     Raises
     ------
     LoadError
         If the file is no GGUF file, is cut short, or is no control vector.
-    InputError
-        If gguf is not installed.
     """
-    gguf = _gguf(path)
-    try:
-        # A damaged file's lengths are whatever stands there, and sums of them overflow.
-        with np.errstate(all="ignore"):
-            reader = gguf.GGUFReader(path)
-        notes = {key: field.contents() for key, field in reader.fields.items()}
-    except Exception as error:
-        # The reader checks little, so what it raises depends on where it stumbles.
-        raise LoadError(
-            f"{path} is no complete GGUF file ({type(error).__name__}: {error}); fetch it again"
-        ) from error
-    architecture = notes.get("general.architecture")
-    if architecture != _ARCHITECTURE:
-        raise LoadError(
-            f"{path} is a GGUF file of the architecture {architecture!r}, not a control vector "
-            f"({_ARCHITECTURE!r}); name the file of the vector, not that of the model"
-        )
-    texts = {key: note for key, note in notes.items() if isinstance(note, str)}
-    header = {key.removeprefix(_OURS): note for key, note in texts.items() if key.startswith(_OURS)}
-    header.setdefault("model", texts.get(f"{_ARCHITECTURE}.model_hint", ""))
-    return header, {tensor.name: _direction(gguf, reader, tensor, path) for tensor in reader.tensors}
+
+    def accept(architecture: str) -> None:
+        if architecture != _ARCHITECTURE:
+            raise LoadError(
+                f"{path} is a GGUF file of the architecture {architecture!r}, not a control vector "
+                f"({_ARCHITECTURE!r}); name the file of the vector, not that of the model"
+            )
+
+    file = GGUFFile(path, accept)
+    keys = file.header
+    accept(keys.text("general.architecture") or "")
+    header = {key.removeprefix(_OURS): keys.text(key) or "" for key in keys.keys if key.startswith(_OURS)}
+    header.setdefault("model", keys.text(f"{_ARCHITECTURE}.model_hint") or "")
+    others = [key for key in keys.keys if key not in _KNOWN and not key.startswith(_OURS)]
+    facts = {key: "an array" if (value := keys.scalar(key)) is None else value for key in others}
+    check_size({name: file.shape(name) for name in file.names}, path)
+    return Content(header, {name: _direction(file, name) for name in file.names}, facts)
 
 
 def _gguf(path: Path) -> Any:
     return need("gguf", f"{path}, a GGUF file,", or_else="; or take .safetensors")
 
 
-def _direction(gguf: Any, reader: Any, tensor: Any, path: Path) -> npt.NDArray[np.float32]:
-    name, kinds = tensor.name, gguf.GGMLQuantizationType
+def _direction(file: GGUFFile, name: str) -> npt.NDArray[np.float32]:
     found = _NAME.fullmatch(name)
     if found is None or int(found[1]) == 0:
         raise LoadError(
-            f"{path} holds the tensor {name!r}; those of a control vector are named direction.<layer>, "
+            f"{file.path} holds the tensor {name!r}; those of a control vector are named direction.<layer>, "
             "with layers from 1 on"
         )
-    if len(tensor.shape) != 1:
-        raise LoadError(f"{name} in {path} has {len(tensor.shape)} dimensions; a direction has one")
-    if tensor.tensor_type not in (kinds.F32, kinds.F16, kinds.BF16):
+    if len(file.shape(name)) != 1:
+        raise LoadError(f"{name} in {file.path} has {len(file.shape(name))} dimensions; a direction has one")
+    if file.dtype(name) not in _STORED:
         raise LoadError(
-            f"{name} in {path} is stored as {tensor.tensor_type.name}; F32, F16 and BF16 are read"
+            f"{name} in {file.path} is stored as {file.dtype(name)}; {', '.join(_STORED)} are read"
         )
-    if tensor.tensor_type == kinds.BF16:
-        order = "<" if reader.endianess == gguf.GGUFEndian.LITTLE else ">"
-        # A bfloat16 is the upper half of the float32 of the same value.
-        halves = np.frombuffer(tensor.data.tobytes(), dtype=f"{order}u2").astype(np.uint32)
-        return (halves << 16).view(np.float32)
-    converted: npt.NDArray[np.float32] = tensor.data.astype(np.float32)
-    return converted
+    return file.read(name)

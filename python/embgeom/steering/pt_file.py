@@ -14,6 +14,8 @@ import numpy.typing as npt
 
 from embgeom._optional import need
 from embgeom.errors import LoadError
+from embgeom.steering.content import Content, check_size
+from embgeom.steering.declared import names_factor
 
 # Where the directions are, in files that say more than them: ours, and those of steering-vectors.
 _WRAPPERS = ("directions", "layer_activations")
@@ -36,13 +38,14 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
     path.write_bytes(stream.getvalue())
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[Any, npt.NDArray[np.float32]]]:
-    """Return the header and the tensors by name; a tensor alone has the name ``"tensor"``.
+def read(path: Path) -> Content:
+    """Return the header, the tensors by name, and what stands beside them; a lone tensor is ``"tensor"``.
 
     Raises
     ------
     LoadError
-        If the file is no PyTorch file, or holds anything but tensors and plain values.
+        If the file is no PyTorch file, holds anything but tensors and plain values, or is too large for a
+        vector.
     InputError
         If torch is not installed.
     """
@@ -51,16 +54,29 @@ def read(path: Path) -> tuple[dict[str, str], dict[Any, npt.NDArray[np.float32]]
         content = {"tensor": content}
     if not isinstance(content, Mapping):
         raise LoadError(f"{path} holds a {type(content).__name__}; a table {{block: tensor}} is looked for")
-    header = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, str)}
+    facts = {key: value for key, value in content.items() if _is_fact(key, value)}
+    header = {key: value for key, value in facts.items() if isinstance(value, str)}
     _check_layer_type(header, path)
     tensors = next((content[name] for name in _WRAPPERS if name in content), None)
     if tensors is None:
-        tensors = {key: value for key, value in content.items() if key not in header}
+        tensors = {key: value for key, value in content.items() if key not in facts}
     if isinstance(tensors, torch.Tensor):
         tensors = {"tensor": tensors}
     if not isinstance(tensors, Mapping):
         raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{block: tensor}}")
-    return header, {name: _array(tensor, name, path) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        _check_tensor(tensor, name, path)
+    check_size({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+    return Content(header, {name: _array(tensor, name, path) for name, tensor in tensors.items()}, facts)
+
+
+def _is_fact(key: Any, value: Any) -> bool:
+    """Return whether a value beside the tensors says something of them; a number alone says nothing sure."""
+    return isinstance(key, str) and (isinstance(value, str) or (names_factor(key) and _is_number(value)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _torch(path: Path) -> Any:
@@ -98,12 +114,22 @@ def _check_layer_type(header: dict[str, str], path: Path) -> None:
         )
 
 
-def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
+def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
     import torch
 
+    if _is_number(tensor):
+        raise LoadError(
+            f"{path} holds {name!r} = {tensor!r} beside its tensors, and embgeom does not know what that "
+            "means for them; save the tensors alone, torch.save({block: tensor}, path)"
+        )
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         what = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__
         raise LoadError(f"{name!r} in {path} is {what}; a direction is a tensor of floating-point numbers")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise LoadError(f"{name!r} in {path} is no plain tensor, but nested or sparse; save its values alone")
+
+
+def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
     try:
         array: npt.NDArray[np.float32] = tensor.detach().float().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from embgeom._writing import save_tensors
 from embgeom.loading.folder import parse_json
 from embgeom.loading.safetensors_file import SafetensorsFile
+from embgeom.steering.content import Content, check_size
 
 _KEY = "embgeom"
 
@@ -22,17 +23,19 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
     save_tensors({f"direction.{block}": direction for block, direction in directions.items()}, path, metadata)
 
 
-def read(path: Path) -> tuple[dict[str, str], dict[str, npt.NDArray[np.float32]]]:
-    """Return the header and the tensors by name.
+def read(path: Path) -> Content:
+    """Return the header, the tensors by name, and what else the metadata say.
 
     Raises
     ------
     LoadError
-        If the file is no safetensors file of floating-point numbers.
+        If the file is no safetensors file of floating-point numbers, or too large for a vector.
     """
     file = SafetensorsFile(path)
+    check_size({name: file.shape(name) for name in file.names}, path)
     text = file.metadata.get(_KEY, "{}").encode("utf-8", "surrogatepass")
     held = parse_json(text, f"the header in {path}")
     notes = held.items() if isinstance(held, dict) else ()
     header = {key: note for key, note in notes if isinstance(note, str)}
-    return header, {name: file.read(name) for name in file.names}
+    facts: dict[str, object] = {key: note for key, note in file.metadata.items() if key != _KEY}
+    return Content(header, {name: file.read(name) for name in file.names}, facts)

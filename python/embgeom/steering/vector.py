@@ -148,7 +148,7 @@ class SteeringVector:
             ``.safetensors`` and ``.pt``: what `save` writes, or tensors of shape (d,) by block: ``{3: ...}``,
             ``{"3": ...}``, ``{"direction.3": ...}``, ``{"layer_3": ...}``, in a .pt also under
             ``"directions"`` or, as in the library steering-vectors, ``"layer_activations"``; or one tensor
-            alone.
+            alone. ``.npz`` and ``.npy``: the same by NumPy.
             ``.gguf``: a control vector of llama.cpp or repeng.
         block : int, optional
             The block, counted from 0, of a tensor that stands alone in its file.
@@ -161,7 +161,13 @@ class SteeringVector:
         Raises
         ------
         LoadError
-            If the file cannot be read, or holds no steering vector.
+            If the file cannot be read, holds no steering vector, or says that its directions are meant for
+            another operation than addition.
+
+        Warns
+        -----
+        EmbgeomWarning
+            If the file names a factor, which is not applied, or a place that embgeom does not know.
         InputError
             If `block` is no block, or the package that reads the format is missing.
 

@@ -123,7 +123,8 @@ class Watch:
 
     def block_ran(self, who: Any, block: int) -> None:
         """Note that the hook of `who` on a block has run."""
-        getattr(self._local, "ran", set()).add((who, block))
+        ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
+        ran.add((who, block))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(
@@ -133,7 +134,8 @@ class Watch:
 
     def _stack_ran(self, *_: Any) -> None:
         # An error that ends a pass ends it here, too, so that only whole passes count.
-        ran, self._local.ran = getattr(self._local, "ran", set()), set()
+        ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
+        self._local.ran = set()
         for who in self.subscribers:
             who.stack_ran({block for other, block in ran if other is who})
 
