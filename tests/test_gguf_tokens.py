@@ -94,7 +94,7 @@ def test_ids_that_the_metadata_name(tmp_path):
 def test_a_file_without_tokens(kind, tmp_path):
     keys = {"tokenizer.ggml.model": kind} if kind else {}
     path = write_gguf(tmp_path / "m.gguf", {"token_embd.weight": matrix(40, 32)}, "llama", keys)
-    with pytest.raises(LoadError, match=r"holds no tokens, and beside it.*pass tokens="):
+    with pytest.raises(LoadError, match=r"holds no tokens, and beside it.*pass vocabulary="):
         load(path)
     assert load(path, tokens=words(40)).tokens == words(40)
     for file in examples.pair().small.glob("*tokenizer*.json"):

@@ -202,13 +202,14 @@ class HubRepo:
         if self._offline or kept == asked:
             self.revision = kept
             return
-        # What the cache can serve needs no patience with a network that is down.
+        # What the cache can serve needs little patience with a network that is down: a second try is for a
+        # connection that was kept open, and that the server has closed meanwhile.
         requests = RangeRequests(
             self._url("config.json", asked),
             self._token,
             lambda e: self._error(why_it_failed(e), "config.json", e),
             Identity(None, None, None),
-            **({} if kept is None else {"tries": 1}),
+            **({} if kept is None else {"tries": 2}),
         )
         errors = hub_utils()
         try:
