@@ -193,6 +193,28 @@ def test_folders_and_names(tmp_path):
         load("absent.gguf")
 
 
+def test_subfolders_and_options_of_the_hub(tmp_path):
+    (tmp_path / "parts" / "q8").mkdir(parents=True)
+    norm = {"token_embd.weight": E, "output_norm.weight": E[0]}
+    path = model(tmp_path / "parts" / "q8" / "tiny.gguf", norm)
+    np.testing.assert_array_equal(load(tmp_path / "parts", subfolder="q8").matrix, E)
+    np.testing.assert_array_equal(load_final_norm(tmp_path / "parts", subfolder="q8").weight, E[0])
+    for call in (load, load_final_norm):
+        with pytest.raises(InputError, match="subfolder"):
+            call(path, subfolder="q8")
+        with pytest.raises(InputError, match="revision"):
+            call(path, revision="main")
+    # A file beside the model's is not the model's.
+    write_folder(tmp_path / "both", {"norm.weight": 2 * E[0], "wte.weight": H}, {}, tokenizer(W))
+    model(tmp_path / "both" / "tiny.gguf", norm)
+    np.testing.assert_array_equal(load_final_norm(tmp_path / "both" / "tiny.gguf").weight, E[0])
+
+
+def test_a_spelling_that_the_user_says(tmp_path):
+    found = load(model(tmp_path / "m.gguf"), spelling="words")
+    assert found.token_bytes[1] == " ▁w1".encode()
+
+
 def parts(folder, *tensors, keys=True):
     names = [folder / f"tiny-{i:05}-of-{len(tensors):05}.gguf" for i in range(1, len(tensors) + 1)]
     for number, (path, held) in enumerate(zip(names, tensors, strict=True)):

@@ -6,7 +6,7 @@ import os
 import re
 from typing import Any
 
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
@@ -60,6 +60,8 @@ def load_final_norm(
     ------
     LoadError
         If the model cannot be read, or has no final norm under a name that is known.
+    InputError
+        If an option has no meaning for the model, as `subfolder` for a file.
 
     Notes
     -----
@@ -74,10 +76,15 @@ def load_final_norm(
     >>> small.weight.shape, small.centers, large.weight.shape, large.centers
     ((128,), True, (192,), False)
     """
-    path, _ = find_local(model)
-    if (gguf := find_gguf(path)) is not None:
+    source, (path, is_file) = find_source(model, **options), find_local(model)
+    if is_file and subfolder is not None:
+        raise InputError(
+            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
+        )
+    if not is_file:
+        source = enter(source, subfolder)
+    if (gguf := find_gguf(path if is_file else source)) is not None:
         return GGUFModel(gguf).final_norm()
-    source = enter(find_source(model, **options), subfolder)
     checkpoint = open_checkpoint(source)
     name = _weight_name(checkpoint)
     weight = checkpoint.file(name).read(name)

@@ -17,7 +17,7 @@ from embgeom.errors import LoadError
 from embgeom.final_norm import FinalNorm
 from embgeom.loading.assemble import assemble
 from embgeom.loading.convert import READ_AS, check_matrix
-from embgeom.loading.folder import Folder
+from embgeom.loading.folder import Folder, Source
 from embgeom.loading.gguf_file import GGUFFile
 from embgeom.loading.gguf_tokens import gguf_tokens
 from embgeom.loading.tensor_names import Choice
@@ -55,13 +55,14 @@ _NO_MODEL = {
 _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 
 
-def find_gguf(path: Path) -> Path | None:
-    """Return the GGUF file that a path names, or None where it names another kind of model.
+def find_gguf(place: Path | Source) -> Path | None:
+    """Return the GGUF file that is meant by a place, or None where that is another kind of model.
 
     Parameters
     ----------
-    path : Path
-        A file, whatever its suffix, or a folder whose only model is one GGUF file.
+    place : Path or Source
+        A file, whatever its suffix, or the files of a model: a local folder may hold one GGUF model and no
+        other.
 
     Returns
     -------
@@ -73,9 +74,12 @@ def find_gguf(path: Path) -> Path | None:
     LoadError
         If a folder holds several GGUF models.
     """
-    if path.is_file():
-        return path if path.suffix.lower() == SUFFIX or _begins_as_gguf(path) else None
-    if not path.is_dir() or any(path.glob("*.safetensors*")) or any(path.glob("pytorch_model*.bin*")):
+    if isinstance(place, Path):
+        return place if place.suffix.lower() == SUFFIX or _begins_as_gguf(place) else None
+    if not isinstance(place, Folder):
+        return None
+    path = place.path
+    if any(path.glob("*.safetensors*")) or any(path.glob("pytorch_model*.bin*")):
         return None
     found = sorted(file for file in path.glob("*.[gG][gG][uU][fF]") if not file.name.startswith("mmproj"))
     models = [file for file in found if not (part := _PART.fullmatch(file.name)) or int(part[2]) == 1]
@@ -93,6 +97,7 @@ def load_gguf(
     table: TokenTable | None = None,
     *,
     asked: str,
+    revision: str | None = None,
     tensor: str | None = None,
     spelling: Spelling | None = None,
     threads: int | None = None,
@@ -110,6 +115,8 @@ def load_gguf(
         The tokens, where those of the file are not wanted.
     asked : str
         The model as the user names it.
+    revision : str, optional
+        The commit that the file is of.
     tensor : str, optional
         The name of another tensor.
     spelling : Spelling, optional
@@ -136,6 +143,7 @@ def load_gguf(
     matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
+        revision=revision,
         file=held_in.path,
         state=held_in.state,
         tensor=choice.name,
@@ -143,7 +151,7 @@ def load_gguf(
         tied=choice.tied,
         blocks=model.blocks,
         tokenizer=table.file,
-        notes=choice.notes + model.disagreements(shape),
+        notes=choice.notes + table.notes + model.disagreements(shape),
     )
     if spelling is not None:
         table = replace(table, spelling=spelling)

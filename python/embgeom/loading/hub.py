@@ -25,17 +25,8 @@ _TRUE = frozenset(("1", "on", "true", "yes"))
 def looks_like_repo_id(model: str) -> bool:
     """Return whether `model` can be a Hugging Face id: ``name`` or ``owner/name``."""
     # A file that is missing is not worth a minute of asking the Hub for a repository of that name.
-    is_file = Path(model).suffix in (
-        ".npy",
-        ".npz",
-        ".safetensors",
-        ".bin",
-        ".pt",
-        ".pth",
-        ".gguf",
-        ".json",
-        ".txt",
-    )
+    files = (".npy", ".npz", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt")
+    is_file = Path(model).suffix in files
     return _REPO_ID.fullmatch(model) is not None and ".." not in model and "--" not in model and not is_file
 
 

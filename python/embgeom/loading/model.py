@@ -126,18 +126,6 @@ def load(
         if tensor is not None:
             raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
         return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
-    if (gguf := find_gguf(path)) is not None:
-        table = None if tokens is None else token_table(tokens)
-        return load_gguf(
-            gguf,
-            which,
-            table,
-            asked=str(model),
-            tensor=tensor,
-            spelling=spelling,
-            threads=threads,
-            progress=progress,
-        )
     source = find_source(
         model,
         revision=revision,
@@ -146,8 +134,21 @@ def load(
         local_files_only=local_files_only,
         progress=progress,
     )
+    source = source if is_file else enter(source, subfolder)
+    if (gguf := find_gguf(path if is_file else source)) is not None:
+        return load_gguf(
+            gguf,
+            which,
+            None if tokens is None else token_table(tokens),
+            asked=str(model),
+            revision=source.revision,
+            tensor=tensor,
+            spelling=spelling,
+            threads=threads,
+            progress=progress,
+        )
     return _load_model(
-        source if is_file else enter(source, subfolder),
+        source,
         path if is_file else None,
         asked=str(model),
         which=which,
