@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from loading_helpers import matrix, words, write_raw_safetensors
 
-from embgeom import Emb2Emb, LoadError, SteeringVector, load
+from embgeom import Emb2Emb, LoadError, OutputError, SteeringVector, load
 from embgeom.errors import EmbgeomWarning
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -287,3 +287,13 @@ def test_warnings_name_the_line_of_the_caller(tmp_path):
         warnings.simplefilter("always")
         SteeringVector.load(path)
     assert [w.filename for w in told] == [__file__]
+
+
+@pytest.mark.parametrize("suffix", [".gguf", ".safetensors", ".pt"])
+def test_the_longest_name_that_a_file_can_have(suffix, tmp_path):
+    path, vector = tmp_path / ("n" * (255 - len(suffix)) + suffix), SteeringVector({1: ROW})
+    vector.save(path)
+    np.testing.assert_array_equal(SteeringVector.load(path).directions[1], ROW)
+    for act in (vector.save, SteeringVector.load):
+        with pytest.raises((OutputError, LoadError), match="too long"):
+            act(tmp_path / f"n{path.name}")
