@@ -158,3 +158,5 @@ def test_model2vec_that_does_not_fit(tmp_path):
     )
     with pytest.raises(LoadError, match=r"embeddings (is int8|.*stored as I8)"):
         load(tmp_path / "b")
+    with pytest.raises(LoadError, match="model of model2vec, which has no output matrix"):
+        load(tmp_path / "a", "output")

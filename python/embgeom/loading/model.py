@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
-from embgeom.errors import InputError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read_array, token_table
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
@@ -208,6 +208,8 @@ def _choose(
 ) -> Choice:
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
     name = embeddings_name(checkpoint.names)
+    if name is not None and which == "output":
+        raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
     if name is not None and tensor is None:
         return Choice(name, tied=False)
     return choose_tensor(checkpoint, config, which, tensor, table.size)
