@@ -118,7 +118,7 @@ def test_a_tokenizer_that_is_missing_is_told_before_the_model_is_fetched(hub, ca
     "model", ["./no/such", "/no/such/folder", "a b", "one/two/three", "~no-such-user/x", "", "a\0b", None]
 )
 def test_neither_a_path_nor_an_id(model):
-    with pytest.raises(LoadError, match=r"no such file or folder|neither a path|is empty"):
+    with pytest.raises(LoadError, match=r"no such file or folder|neither a path|is empty|holds a NUL"):
         load(model)
 
 
@@ -142,7 +142,7 @@ def test_a_folder_within_a_repository(hub):
         np.testing.assert_array_equal(made.matrix, X)
         assert made.provenance.revision == COMMIT and made.tokens[3] == "▁w3"
     assert load("org/st", subfolder="0_Transformer").name == "org/st/0_Transformer"
-    assert "0_Transformer/model.safetensors" in hub.fetched and folder.is_dir()
+    assert hub.fetched("0_Transformer/model.safetensors") > 0 and folder.is_dir()
     (hub.root / "org/st/modules.json").rename(hub.root / "org/st/model_index.json")
     write_folder(
         hub.root / "org/sd/text_encoder", {"text_model.embeddings.token_embedding.weight": X}, UNTIED

@@ -48,7 +48,7 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
         _name_subfolder(source)
     elif not rooted and source.find("model_index.json") is not None:
         raise LoadError(
-            f"{source.name} is a pipeline of diffusers; pass subfolder={_ENCODER!r} (--subfolder {_ENCODER}), "
+            f"{source.name} is a pipeline of diffusers; pass subfolder={_ENCODER!r} (--subfolder {_ENCODER}) "
             "or another of its text encoders"
         )
     return source
