@@ -135,13 +135,13 @@ def test_progress_bars_only_when_asked_for(hub, cache, capsys):
     assert json.loads(config.read_text()) == {}
 
 
-def test_a_folder_within_a_repository(hub):
+def test_a_folder_within_a_repository(hub, cache):
     folder = write_folder(hub.root / "org/st/0_Transformer", {"embeddings.word_embeddings.weight": X}, UNTIED)
     (hub.root / "org/st/modules.json").write_text(json.dumps([{"idx": 0, "path": "0_Transformer"}]))
-    for made in (load("org/st"), load("org/st", subfolder="0_Transformer")):
+    for made in (load("org/st", cache_dir=cache), load("org/st", subfolder="0_Transformer", cache_dir=cache)):
         np.testing.assert_array_equal(made.matrix, X)
         assert made.provenance.revision == COMMIT and made.tokens[3] == "▁w3"
-    assert load("org/st", subfolder="0_Transformer").name == "org/st/0_Transformer"
+    assert load("org/st", subfolder="0_Transformer", cache_dir=cache).name == "org/st/0_Transformer"
     assert hub.fetched("0_Transformer/model.safetensors") > 0 and folder.is_dir()
     (hub.root / "org/st/modules.json").rename(hub.root / "org/st/model_index.json")
     write_folder(
@@ -149,8 +149,8 @@ def test_a_folder_within_a_repository(hub):
     )
     (hub.root / "org/sd/model_index.json").write_text("{}")
     with pytest.raises(LoadError, match=r"org/sd is a pipeline of diffusers; pass subfolder='text_encoder'"):
-        load("org/sd")
+        load("org/sd", cache_dir=cache)
     (hub.root / "org/sd/tokenizer").mkdir()
     tokens = hub.root / "org/sd/text_encoder/tokenizer.json"
     tokens.rename(hub.root / "org/sd/tokenizer/tokenizer.json")
-    assert load("org/sd", subfolder="text_encoder").tokens[3] == "▁w3"
+    assert load("org/sd", subfolder="text_encoder", cache_dir=cache).tokens[3] == "▁w3"
