@@ -80,6 +80,20 @@ def test_subfolder_on_the_command_line(tmp_path):
     assert f"{tmp_path.name}/inner" in done.stdout
 
 
+def test_a_gguf_file_in_a_subfolder(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    (tmp_path / "inner").mkdir()
+    writer = gguf.GGUFWriter(str(tmp_path / "inner/m.gguf"), "llama")
+    writer.add_tensor("token_embd.weight", E)
+    writer.add_tensor("output_norm.weight", np.full(8, 2, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    np.testing.assert_array_equal(load(tmp_path, subfolder="inner", tokens=words(40)).matrix, E)
+    np.testing.assert_array_equal(load_final_norm(tmp_path, subfolder="inner").weight, 2)
+
+
 @pytest.mark.parametrize("names", [["0_StaticEmbedding"], ["checkpoint-100", "checkpoint-200"]])
 def test_the_error_names_subfolders_that_hold_weights(tmp_path, names):
     for name in names:

@@ -12,7 +12,7 @@ from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
 from embgeom.loading.gguf_model import GGUFModel, find_gguf
 from embgeom.loading.source import find_local, find_source
-from embgeom.loading.subfolder import enter
+from embgeom.loading.subfolder import enter, folder_on_disk
 
 # The end of the weight's name, outside of any block.
 _NAMES = (
@@ -75,7 +75,7 @@ def load_final_norm(
     ((128,), True, (192,), False)
     """
     path, _ = find_local(model)
-    if (gguf := find_gguf(path)) is not None:
+    if (gguf := find_gguf(folder_on_disk(path, subfolder))) is not None:
         return GGUFModel(gguf).final_norm()
     source = enter(find_source(model, **options), subfolder)
     checkpoint = open_checkpoint(source)

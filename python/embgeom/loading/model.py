@@ -18,7 +18,7 @@ from embgeom.loading.folder import Source
 from embgeom.loading.gguf_model import find_gguf, load_gguf
 from embgeom.loading.model2vec import embeddings_name, token_rows
 from embgeom.loading.source import find_local, find_source
-from embgeom.loading.subfolder import enter
+from embgeom.loading.subfolder import enter, folder_on_disk
 from embgeom.loading.tensor_names import Choice, choose_tensor
 from embgeom.loading.tokenizers import read_tokens
 from embgeom.loading.tokens import TokenTable
@@ -126,7 +126,7 @@ def load(
         if tensor is not None:
             raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
         return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
-    if (gguf := find_gguf(path)) is not None:
+    if (gguf := find_gguf(folder_on_disk(path, subfolder))) is not None:
         table = None if tokens is None else token_table(tokens)
         return load_gguf(
             gguf,
@@ -182,7 +182,10 @@ def _load_model(
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    matrix = held_in.read(choice.name, progress=progress)
+    if embeddings_name(checkpoint.names) == choice.name:
+        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
+    else:
+        matrix, more = held_in.read(choice.name, progress=progress), ()
     provenance = Provenance(
         source=asked,
         revision=source.revision,
@@ -192,13 +195,8 @@ def _load_model(
         tied=choice.tied,
         blocks=config.blocks,
         tokenizer=table.file,
-        notes=choice.notes + table.notes + _disagreements(shape, config),
+        notes=choice.notes + table.notes + more + _disagreements(matrix.shape, config),
     )
-    if embeddings_name(checkpoint.names) == choice.name:
-        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
-        provenance = replace(provenance, notes=provenance.notes + more)
-    else:
-        matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 

@@ -9,7 +9,7 @@ from embgeom.errors import LoadError
 from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, unreadable
 from embgeom.loading.hub import HubRepo
 
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "*.npz", "*.npy")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 # Diffusers keeps the tokenizer of text_encoder in tokenizer, and that of text_encoder_2 in tokenizer_2.
 _ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
@@ -54,6 +54,29 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
     return source
 
 
+def folder_on_disk(path: Path, subfolder: str | None) -> Path:
+    """Return the path of the folder asked for within a model on this machine; without one, the model's own.
+
+    Parameters
+    ----------
+    path : Path
+        The model's path, which need not exist.
+    subfolder : str or None
+        The folder asked for.
+
+    Returns
+    -------
+    Path
+        The folder's path, which need not exist either.
+
+    Raises
+    ------
+    LoadError
+        If it would lead out of the model, or cannot be read.
+    """
+    return _readable(path / _relative(subfolder, "subfolder=")) if subfolder else path
+
+
 def beside(source: Source) -> Source | None:
     """Return the folder that holds the tokenizer of a diffusers text encoder; None for any other folder.
 
@@ -82,15 +105,20 @@ def _within(source: Source, path: PurePosixPath, label: str | None = None) -> So
         return source.within(str(path), label)
     if not isinstance(source, Folder):
         raise LoadError(f"{source.name} has no subfolders")
-    folder = source.path / path
-    try:
-        exists = folder.is_dir()
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    if not exists:
+    folder = _readable(source.path / path)
+    if not folder.is_dir():
         there = ", ".join(sorted(p.name for p in source.path.iterdir() if p.is_dir())) or "none"
         raise LoadError(f"{source.name} has no subfolder {path} (it has: {there})")
     return Folder(folder, source.revision, label or f"{source.name}/{path}")
+
+
+def _readable(folder: Path) -> Path:
+    """Return a path, or raise `LoadError` where the system cannot even say whether it is there."""
+    try:
+        folder.is_dir()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return folder
 
 
 def _relative(path: Any, where: str) -> PurePosixPath:
