@@ -59,8 +59,10 @@ def test_subfolders_asked_for(tmp_path):
     for wrong in ("c", "a/b/c", "", "../x", "/", "\0", "x" * 300, 3):
         with pytest.raises(LoadError, match=r"no subfolder|no folder inside|holds no|cannot be read"):
             load(tmp_path, subfolder=wrong)
-    with pytest.raises(InputError, match="subfolder='a' is for a folder or a Hugging Face id"):
-        load(tmp_path / "a/b/model.safetensors", subfolder="a")
+    np.save(tmp_path / "rows.npy", E)
+    for file in ("a/b/model.safetensors", "rows.npy"):
+        with pytest.raises(InputError, match="subfolder='a' is for a folder or a Hugging Face id"):
+            load(tmp_path / file, subfolder="a", tokens=words(40))
 
 
 def test_subfolder_on_the_command_line(tmp_path):

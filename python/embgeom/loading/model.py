@@ -116,12 +116,12 @@ def load(
         raise InputError(f"which={which!r}; it is 'input' or 'output'")
     spelling = as_spelling(spelling)
     path, is_file = find_local(model, revision=revision, token=token)
-    if is_file and path.suffix in ARRAY_SUFFIXES:
-        return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
     if is_file and subfolder is not None:
         raise InputError(
             f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
         )
+    if is_file and path.suffix in ARRAY_SUFFIXES:
+        return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
     if is_file and is_word_vectors(path):
         if tensor is not None:
             raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
