@@ -59,8 +59,10 @@ def test_subfolders_asked_for(tmp_path):
     for wrong in ("c", "a/b/c", "", "../x", "/", "\0", "x" * 300, 3):
         with pytest.raises(LoadError, match=r"no subfolder|no folder inside|holds no|cannot be read"):
             load(tmp_path, subfolder=wrong)
-    with pytest.raises(InputError, match="subfolder='a' is for a folder or a Hugging Face id"):
-        load(tmp_path / "a/b/model.safetensors", subfolder="a")
+    np.save(tmp_path / "rows.npy", E)
+    for file in ("a/b/model.safetensors", "rows.npy"):
+        with pytest.raises(InputError, match="subfolder='a' is for a folder or a Hugging Face id"):
+            load(tmp_path / file, subfolder="a", tokens=words(40))
 
 
 def test_subfolder_on_the_command_line(tmp_path):
@@ -78,6 +80,20 @@ def test_subfolder_on_the_command_line(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert f"{tmp_path.name}/inner" in done.stdout
+
+
+def test_a_gguf_file_in_a_subfolder(tmp_path):
+    gguf = pytest.importorskip("gguf", reason="gguf is not installed")
+    (tmp_path / "inner").mkdir()
+    writer = gguf.GGUFWriter(str(tmp_path / "inner/m.gguf"), "llama")
+    writer.add_tensor("token_embd.weight", E)
+    writer.add_tensor("output_norm.weight", np.full(8, 2, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    np.testing.assert_array_equal(load(tmp_path, subfolder="inner", tokens=words(40)).matrix, E)
+    np.testing.assert_array_equal(load_final_norm(tmp_path, subfolder="inner").weight, 2)
 
 
 @pytest.mark.parametrize("names", [["0_StaticEmbedding"], ["checkpoint-100", "checkpoint-200"]])
@@ -158,3 +174,5 @@ def test_model2vec_that_does_not_fit(tmp_path):
     )
     with pytest.raises(LoadError, match=r"embeddings (is int8|.*stored as I8)"):
         load(tmp_path / "b")
+    with pytest.raises(LoadError, match="model of model2vec, which has no output matrix"):
+        load(tmp_path / "a", "output")

@@ -9,7 +9,7 @@ from embgeom.errors import LoadError
 from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, unreadable
 from embgeom.loading.hub import HubRepo
 
-_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.index.json", "*.npz", "*.npy")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 # Diffusers keeps the tokenizer of text_encoder in tokenizer, and that of text_encoder_2 in tokenizer_2.
 _ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
@@ -48,9 +48,8 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
         _name_subfolder(source)
     elif not rooted and source.find("model_index.json") is not None:
         raise LoadError(
-            f"{source.name} is a pipeline of diffusers; pass subfolder={_ENCODER!r} (--subfolder "
-            f"{_ENCODER}), or another "
-            "of its text encoders"
+            f"{source.name} is a pipeline of diffusers; pass subfolder={_ENCODER!r} (--subfolder {_ENCODER}) "
+            "or another of its text encoders"
         )
     return source
 
@@ -83,15 +82,20 @@ def _within(source: Source, path: PurePosixPath, label: str | None = None) -> So
         return source.within(str(path), label)
     if not isinstance(source, Folder):
         raise LoadError(f"{source.name} has no subfolders")
-    folder = source.path / path
-    try:
-        exists = folder.is_dir()
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    if not exists:
+    folder = _readable(source.path / path)
+    if not folder.is_dir():
         there = ", ".join(sorted(p.name for p in source.path.iterdir() if p.is_dir())) or "none"
         raise LoadError(f"{source.name} has no subfolder {path} (it has: {there})")
     return Folder(folder, source.revision, label or f"{source.name}/{path}")
+
+
+def _readable(folder: Path) -> Path:
+    """Return a path, or raise `LoadError` where the system cannot even say whether it is there."""
+    try:
+        folder.is_dir()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return folder
 
 
 def _relative(path: Any, where: str) -> PurePosixPath:

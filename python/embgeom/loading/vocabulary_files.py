@@ -70,12 +70,13 @@ _CLASS_OF_TYPE = {
     "speech_to_text": "Speech2Text", "clip": "CLIP", "clip_text_model": "CLIP", "gpt2": "GPT2",
     "gptj": "GPT2",
     "gpt_neo": "GPT2", "opt": "GPT2", "gpt_neox": "GPTNeoX", "codegen": "CodeGen", "whisper": "Whisper",
-    "roberta": "Roberta", "xlm-roberta": "Roberta", "bart": "Bart", "blenderbot": "Blenderbot", "led": "LED",
+    "roberta": "Roberta", "bart": "Bart", "blenderbot": "Blenderbot", "led": "LED",
     "longformer": "Longformer", "deberta": "Deberta", "qwen2": "Qwen2", "qwen3": "Qwen2", "bert": "Bert",
     "distilbert": "DistilBert", "electra": "Electra", "mpnet": "MPNet", "layoutlm": "LayoutLM",
     "mobilebert": "MobileBert", "funnel": "Funnel", "convbert": "ConvBert", "lxmert": "Lxmert",
 }
 # fmt: on
+_M2M_LANGUAGES = 100
 _COUNTED = re.compile(r"(.*\S) \d+")
 
 
@@ -240,9 +241,6 @@ def _with_languages(path: Path, vocabulary: Mapping[str, int], settings: Tokeniz
         "the matrix, and have no token"
     )
     return TokenTable(table.file, table.tokens, table.spelling, table.added, table.special, notes=(note,))
-
-
-_M2M_LANGUAGES = 100
 
 
 def _class_of(settings: TokenizerSettings) -> str | None:

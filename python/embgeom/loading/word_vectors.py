@@ -161,8 +161,8 @@ def _bar(path: Path, progress: bool) -> Iterator[Callable[[int], object]]:
 def _look(path: Path, start: bytes) -> _Start:
     """Find from the beginning of a file what it holds."""
     lines = start.removeprefix(_BOM).split(b"\n")
-    # The last line is cut where the file goes on.
-    whole = lines[:-1] if len(start) == _START_BYTES and len(lines) > 1 else lines
+    # The last line is cut where the file goes on; binary numbers may hold no line break at all.
+    whole = lines[:-1] if len(start) == _START_BYTES and len(lines) > 2 else lines
     whole = [line for line in whole if line.strip()][:_SAMPLE] or [b""]
     if (header := _HEADER.fullmatch(whole[0])) is not None and len(whole) > 1:
         words, width = int(header[1]), int(header[2])
@@ -195,7 +195,7 @@ def _what(lines: list[bytes], start: bytes) -> str:
 
 def _are_numbers(fields: list[bytes]) -> bool:
     try:
-        return bool(fields) and len([float(field) for field in fields]) > 0
+        return bool([float(field) for field in fields])
     except ValueError:
         return False
 
@@ -209,7 +209,8 @@ def _read_text(path: Path, start: _Start, advance: Callable[[int], object]) -> t
     if count is None:
         # One look through the file is cheap beside reading its numbers, and spares a second copy of them.
         count = sum(map(len, _lines(path)))
-    _check_count(path, start, count)
+    else:
+        _check_count(path, start, count)
     matrix = np.empty((count, start.width), dtype=np.float32)
     words: list[bytes] = []
     for number, piece in enumerate(_lines(path, advance)):
