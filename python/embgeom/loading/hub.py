@@ -19,6 +19,8 @@ from embgeom.loading.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# What may be the name of a file whatever a server says.
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _TRUE = frozenset(("1", "on", "true", "yes"))
 
 
@@ -164,7 +166,7 @@ class HubRepo:
         if self.revision is None:
             self._find("config.json")
         commit = self.revision or ""
-        if not _COMMIT.fullmatch(commit) or not filename.endswith(".safetensors"):
+        if not _PLAIN.fullmatch(commit) or not filename.endswith(".safetensors"):
             return self._find(filename)
         if self._known_absent(filename):
             return None
