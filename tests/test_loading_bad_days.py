@@ -1,6 +1,7 @@
 """Reading from the Hub by byte ranges on a bad day: what breaks, refuses, lies, changes or makes us wait."""
 
 import hashlib
+import json
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -264,7 +265,8 @@ def test_a_damaged_cache_is_mended(hub, cache):
     (tensor,), (head,) = kept(cache, "wte.weight.safetensors"), kept(cache, ".head")
     tensor.write_bytes(tensor.read_bytes()[:-1])
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
-    for damage in (b"", b"{", b'{"a": 1}\nx', head.read_bytes()[:200]):
+    wrong = b'{"commit": 1, "etag": [2], "size": "x"}\n'
+    for damage in (b"", b"{", b'{"a": 1}\nx', wrong, head.read_bytes()[:200]):
         head.write_bytes(damage)
         np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
 
@@ -309,3 +311,35 @@ def test_progress_is_shown_where_asked_for(hub, cache, capsys):
     assert "fetching wte.weight" in capsys.readouterr().err
     load("owner/big", tensor="a", tokens=words(1000), cache_dir=cache)
     assert capsys.readouterr().err == ""
+
+
+def test_no_row_of_bad_days_gives_a_wrong_number(hub, cache, impatient):
+    """Whatever comes in which order: the right matrix or an error, and the right matrix in the end."""
+    tensors = {"wte.weight": matrix(3000, 50, 1), "z": X}
+    small(hub, **tensors)
+    (hub.root / "owner/m/tokenizer.json").write_text(json.dumps(tokenizer(words(3000))))
+    draw = np.random.default_rng(0)
+    kinds = [
+        lambda: None,
+        lambda: breaking(int(draw.integers(0, 700_000))),
+        lambda: breaking(int(draw.integers(0, 700_000)), reset=True),
+        lambda: refusing(int(draw.choice([403, 404, 416, 429, 500, 503]))),
+        lambda: lying(Content_Range=f"bytes {draw.integers(0, 99)}-{draw.integers(99, 700_000)}/{600_300}"),
+        lambda: lying(ETag='"other"'),
+        lambda: lying(Content_Length=str(draw.integers(0, 900_000))),
+    ]
+    errors = 0
+    for turn in range(20):
+        where = cache / str(turn)
+        hub.faults = [kinds[draw.integers(len(kinds))]() for _ in range(5)]
+        for _ in range(8):
+            try:
+                got = load("owner/m", cache_dir=where).matrix
+            except LoadError:
+                errors += 1
+                continue
+            np.testing.assert_array_equal(got, tensors["wte.weight"])
+            break
+        else:
+            pytest.fail(f"turn {turn}: no load of eight gave the matrix")
+    assert errors > 5

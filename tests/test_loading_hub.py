@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hub_server import COMMIT
 from loading_helpers import matrix, write_folder, write_shards
+from safetensors.numpy import save_file
 
 from embgeom.errors import LoadError
 from embgeom.loading import load
@@ -154,3 +155,14 @@ def test_a_folder_within_a_repository(hub, cache):
     tokens = hub.root / "org/sd/text_encoder/tokenizer.json"
     tokens.rename(hub.root / "org/sd/tokenizer/tokenizer.json")
     assert load("org/sd", cache_dir=cache, subfolder="text_encoder").tokens[3] == "▁w3"
+
+
+def test_a_file_of_model2vec_is_fetched_whole(hub, cache):
+    mapping = np.arange(30, dtype=np.int64)[::-1].copy()
+    folder = write_folder(hub.root / "org/m2v", {"wte.weight": X}, UNTIED)
+    save_file({"embeddings": X, "mapping": mapping}, folder / "model.safetensors")
+    for options in ({}, {"local_files_only": True}):
+        made = load("org/m2v", cache_dir=cache, **options)
+        np.testing.assert_array_equal(made.matrix, X[::-1])
+        assert made.provenance.bytes_fetched == made.provenance.bytes_stored
+        assert made.provenance.sha256 == hub.etag(folder / "model.safetensors")

@@ -11,7 +11,7 @@ from hub_server import BIG, COMMIT, HEAD, OTHER_COMMIT, X, big, breaking, gigaby
 from loading_helpers import words, write_folder, write_shards
 
 import embgeom
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.hub import HubRepo
 
@@ -115,10 +115,10 @@ def test_without_the_hub_the_cache_serves(hub, cache, monkeypatch, impatient):
     load("owner/big", cache_dir=cache)
     hub.failures["owner/big"] = (503, "")
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
-    assert impatient == []
+    assert impatient == [0.5]
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
-    assert impatient == []
+    assert impatient == [0.5, 0.5]
 
 
 def test_a_commit_that_is_not_in_the_cache_is_waited_for(hub, cache, impatient):
@@ -229,6 +229,15 @@ def test_from_storage_by_a_redirect_without_the_token(hub, storage, cache, monke
     assert {r.headers.get("authorization") for r in hub.requests} == {"Bearer hf_secret"}
     assert {r.headers.get("authorization") for r in storage.requests} == {None}
     assert loaded.provenance.sha256 == hub.etag(folder / "model.safetensors")
+
+
+def test_a_token_is_sent_without_its_line_break_and_never_told(hub, cache):
+    small(hub)
+    load("owner/m", cache_dir=cache, token=" hf_secret\n")
+    assert {r.headers.get("authorization") for r in hub.requests} == {"Bearer hf_secret"}
+    with pytest.raises(InputError, match="token= holds a character that no access token has") as caught:
+        load("owner/other", cache_dir=cache, token="hf_sec\nret")
+    assert "hf_sec" not in str(caught.value)
 
 
 def test_the_token_of_the_environment_is_sent(hub, cache, monkeypatch):

@@ -10,7 +10,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading.answers import Identity
 from embgeom.loading.hub_errors import hub_utils, why_it_failed
 from embgeom.loading.hub_file import HubFile
@@ -19,6 +19,8 @@ from embgeom.loading.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# What may be the name of a file whatever a server says.
+_PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _TRUE = frozenset(("1", "on", "true", "yes"))
 
 
@@ -78,7 +80,11 @@ class HubRepo:
         self._contacted = False
         self.revision: str | None = None
         self._cache_dir = None if cache_dir is None else Path(cache_dir)
-        self._token = token
+        # A token that was read from a file often ends with a line break, which no request can hold; and what
+        # cannot be sent, libraries put into their messages.
+        self._token = token.strip() if isinstance(token, str) else token
+        if isinstance(self._token, str) and not re.fullmatch(r"[!-~]*", self._token):
+            raise InputError("token= holds a character that no access token has; copy it anew")
         self._offline = local_files_only or os.environ.get("HF_HUB_OFFLINE", "").lower() in _TRUE
         self._progress = progress
         self.folder = ""
@@ -151,7 +157,7 @@ class HubRepo:
         if self.revision is None:
             self._find("config.json")
         commit = self.revision or ""
-        if not _COMMIT.fullmatch(commit) or not filename.endswith(".safetensors"):
+        if not _PLAIN.fullmatch(commit) or not filename.endswith(".safetensors"):
             return self._find(filename)
         if self._known_absent(filename):
             return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from embgeom.errors import LoadError
 from embgeom.loading.answers import Answer, Identity, NoRanges
 from embgeom.loading.convert import check_dtype
-from embgeom.loading.partial_file import appearing
+from embgeom.loading.partial_file import appearing, discard
 from embgeom.loading.ranges import Changed, RangeRequests
 from embgeom.loading.safetensors_file import Entry, SafetensorsFile, SafetensorsHeader
 from embgeom.loading.tensor_cache import begins_with, file_name, read_head, tensor_head, write_head
@@ -147,6 +148,7 @@ class HubFile:
                         partial.write(piece)
                         bar.update(len(piece))
         except NoRanges as error:
+            discard(path)
             return self.fetch_whole(requests, error.answer)
         except Changed as error:
             raise self._forget() from error
@@ -186,6 +188,7 @@ class HubFile:
             if answer is not None:
                 answer.close()
         self.whole = path
+        self.identity = replace(self.identity, size=path.stat().st_size)
         return path
 
     def tensor_path(self, name: str) -> Path:

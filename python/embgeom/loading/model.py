@@ -183,7 +183,12 @@ def _load_model(
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    matrix = held_in.read(choice.name, progress=progress)
+    notes = choice.notes + table.notes + _disagreements(shape, config)
+    if embeddings_name(checkpoint.names) == choice.name:
+        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
+        notes += more
+    else:
+        matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
         revision=source.revision,
@@ -193,13 +198,8 @@ def _load_model(
         tied=choice.tied,
         blocks=config.blocks,
         tokenizer=table.file,
-        notes=choice.notes + table.notes + _disagreements(shape, config),
+        notes=notes,
     )
-    if embeddings_name(checkpoint.names) == choice.name:
-        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
-        provenance = replace(provenance, notes=provenance.notes + more)
-    else:
-        matrix = held_in.read(choice.name, progress=progress)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 

@@ -114,10 +114,20 @@ def unwritable(path: Path, error: OSError) -> LoadError:
     return LoadError(f"{path} cannot be written: {error.strerror or error}; {_WAY_OUT}")
 
 
+def discard(path: Path) -> None:
+    """Throw away what is there of a file that will not be completed."""
+    with suppress(OSError):
+        _partial(path).unlink()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial")
+
+
 @contextmanager
 def _claimed(path: Path) -> Iterator[tuple[io.FileIO | None, Path]]:
     """Give a file that no other process writes to, and its name; no file if `path` appeared meanwhile."""
-    partial = path.with_name(f"{path.name}.partial")
+    partial = _partial(path)
     deadline, length = time.monotonic() + _STUCK, -1
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     while not path.exists():

@@ -79,10 +79,12 @@ def read_head(path: Path) -> tuple[Identity, bytes] | None:
     """Return what was kept of a file, and its first bytes; None if that is nothing, or damaged."""
     try:
         about, _, head = path.read_bytes().partition(b"\n")
-        known = Identity(**json.loads(about))
-    except (OSError, ValueError, TypeError):
+        said = json.loads(about)
+        etag, size = said["etag"], said["size"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return known, head
+    known = isinstance(etag, str | None) and type(size) is int and size >= 0
+    return (Identity(path.stem, etag, size), head) if known else None
 
 
 def write_head(path: Path, identity: Identity, head: bytes) -> None:
