@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from embgeom._terminal import visible
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,7 +54,9 @@ class _Bars:
         if self._bar is None or phase != self._phase:
             self.close()
             self._phase = phase
-            self._bar = tqdm(total=total, desc=f"{self._name}: {phase}", leave=False, dynamic_ncols=True)
+            self._bar = tqdm(
+                total=total, desc=visible(f"{self._name}: {phase}"), leave=False, dynamic_ncols=True
+            )
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

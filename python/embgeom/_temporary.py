@@ -84,7 +84,7 @@ def _put_back(place: Path) -> None:
 
 
 def _make(target: Path) -> tuple[Path, int | None]:
-    name = os.fsdecode(os.fsencode(target.name)[:_REPEATED])
+    name = os.fsencode(target.name)[:_REPEATED].decode(errors="ignore")
     for attempt in range(_TRIES):
         folder = Path(tempfile.mkdtemp(prefix=f".embgeom-{name}.partial-", dir=target.parent))
         if (lock := _hold(folder)) is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._terminal import visible
 from embgeom.errors import LoadError
 
 # How each stored type is read from the file; NumPy has no bfloat16, so its bits are read.
@@ -128,7 +129,7 @@ def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
         return starts
     from tqdm import tqdm
 
-    return tqdm(starts, desc=f"converting {tensor}", unit="chunk")  # type: ignore[no-any-return]
+    return tqdm(starts, desc=visible(f"converting {tensor}"), unit="chunk")  # type: ignore[no-any-return]
 
 
 def _check_overflow(

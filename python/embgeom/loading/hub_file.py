@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._terminal import visible
 from embgeom.errors import LoadError
 from embgeom.loading.answers import Answer, Identity, NoRanges
 from embgeom.loading.convert import check_dtype
@@ -304,4 +305,4 @@ class HubSafetensors(SafetensorsHeader):
 def _bar(what: str, total: int | None, show: bool) -> Any:
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=what, unit="B", unit_scale=True, disable=not show)
+    return tqdm(total=total, desc=visible(what), unit="B", unit_scale=True, disable=not show)

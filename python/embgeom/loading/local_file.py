@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._terminal import visible
 from embgeom.errors import LoadError
 from embgeom.loading.folder import unreadable
 from embgeom.provenance import FileState
@@ -140,7 +141,11 @@ class LocalFile:
 
         done = 0
         with tqdm(
-            total=len(into), desc=f"reading {self.path.name}", unit="B", unit_scale=True, disable=not progress
+            total=len(into),
+            desc=visible(f"reading {self.path.name}"),
+            unit="B",
+            unit_scale=True,
+            disable=not progress,
         ) as bar:
             while done < len(into):
                 try:

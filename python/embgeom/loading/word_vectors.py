@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._terminal import visible
 from embgeom.errors import LoadError
 from embgeom.loading.keyed_vectors import is_pickle, read_keyed_vectors
 from embgeom.loading.packed_file import CHUNK, opened, unpacked_size
@@ -154,7 +155,9 @@ def _bar(path: Path, progress: bool) -> Iterator[Callable[[int], object]]:
     from tqdm import tqdm
 
     total = None if path.suffix == ".gz" else path.stat().st_size
-    with tqdm(total=total, desc=f"reading {path.name}", unit="B", unit_scale=True, leave=False) as bar:
+    with tqdm(
+        total=total, desc=visible(f"reading {path.name}"), unit="B", unit_scale=True, leave=False
+    ) as bar:
         yield bar.update
 
 
