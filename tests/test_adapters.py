@@ -176,6 +176,15 @@ def test_an_adapter_beside_its_model_is_applied_as_transformers_does(tmp_path):
     assert np.array_equal(embgeom.load(base, "output").matrix, H)
 
 
+def test_an_adapter_saved_by_torch(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    base, folder = base_folder(tmp_path), adapter_folder(tmp_path, {})
+    (folder / "adapter_model.safetensors").unlink()
+    tensors = {PREFIX + name: torch.tensor(value) for name, value in HEAD_LORA.items()}
+    torch.save(tensors, folder / "adapter_model.bin")
+    assert np.allclose(embgeom.load(base, "output", adapter=folder).matrix, H + 3 * B @ A, atol=1e-5)
+
+
 def test_what_is_no_adapter(tmp_path):
     base = base_folder(tmp_path)
     with pytest.raises(LoadError, match=r"no PEFT adapter: it holds no adapter_config\.json"):

@@ -196,7 +196,7 @@ def load(  # type: ignore[misc]
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
         return load_words(path, which, given, spelling, threads=threads, progress=progress)
     if (gguf := find_gguf(path)) is not None:
-        refuse_options(f"{model}, a GGUF model", adapter=adapter, cache_dir=cache_dir)
+        refuse_options(f"{model}, a GGUF model", **of_models, cache_dir=cache_dir)
         return load_gguf(
             gguf,
             which,
