@@ -14,6 +14,9 @@ from embgeom.final_norm import FinalNorm, Kind
 # Norms of what goes into the first layer, except LFM2's, which is its last and is called so.
 _OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
 _IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
+_USUAL = (
+    "norm", "ln_f", "norm_f", "ln_out", "final_norm", "final_layer_norm", "final_layernorm", "layer_norm",
+)  # fmt: skip
 _MAKE = "make one with embgeom.FinalNorm.of(weight, kind)"
 
 
@@ -64,6 +67,11 @@ def final_norm_of(model: Any) -> FinalNorm:
 
 def _find(model: Any) -> tuple[str, Any]:
     """Return the norm that stands beside the largest list of layers, and its path."""
+    if own := _norm_of_head(model):
+        raise LoadError(
+            f"the head of {type(model).__name__} transforms and normalizes ({own}) before the unembedding, "
+            f"so that no norm can be folded into it; {_MAKE}"
+        )
     root = model
     if callable(getattr(model, "get_decoder", None)):
         root = model.get_decoder() or model
@@ -85,6 +93,8 @@ def _find(model: Any) -> tuple[str, Any]:
         and not _OF_EMBEDDINGS.search(name)
         and type(child).__name__ not in ("ModuleList", "Identity")
     ]
+    usual = [norm for norm in norms if norm[0].split(".")[-1] in _USUAL]
+    norms = usual if len(norms) > 1 else norms
     if len(norms) != 1:
         found = " and ".join(name for name, _ in norms) or "none"
         raise LoadError(
@@ -92,3 +102,13 @@ def _find(model: Any) -> tuple[str, Any]:
             f"{_MAKE}"
         )
     return norms[0]
+
+
+def _norm_of_head(model: Any) -> str | None:
+    """Return the norm within the head of a masked model, as BERT's has one behind a layer of its own."""
+    if not re.search("MaskedLM|PreTraining", type(model).__name__):
+        return None
+    trunk = getattr(model, "base_model", None)
+    inside = set(trunk.modules()) if trunk is not None and trunk is not model else set()
+    outside = ((path, part) for path, part in model.named_modules() if part not in inside)
+    return next((path for path, _ in outside if path and _IS_NORM.search(path.split(".")[-1])), None)
