@@ -1,4 +1,4 @@
-"""What docs/steering.md shows is what its lines of Python print."""
+"""What the pages show is what their lines of Python print."""
 
 import re
 
@@ -37,3 +37,15 @@ def test_words_without_marks(capsys):
     )
     exec(re.sub("^    ", "", code, flags=re.MULTILINE), {})
     assert capsys.readouterr().out.splitlines() == re.findall(r"^    print.*  # (.*)", code, re.MULTILINE)
+
+
+def test_what_is_loaded_from_memory(capsys):
+    text = (ROOT / "docs" / "loading.md").read_text(encoding="utf-8")
+    part = text[text.index("## From memory") :].split("\n## ")[0]
+    code = "\n".join(re.findall(r"(?:^    .*\n|^\n(?=    ))+", part, re.MULTILINE))
+    code = re.sub("^    ", "", code, flags=re.MULTILINE)
+    exec(code, {})
+    printed = capsys.readouterr().out.splitlines()
+    shown = re.findall(r"^print\(.*\)(?:  # (.*))?$", code, re.MULTILINE)
+    assert len(printed) == len(shown) == 5
+    assert all(line == said for line, said in zip(printed, shown, strict=True) if said)

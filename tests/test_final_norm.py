@@ -72,7 +72,7 @@ def test_a_model_without_a_known_name_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("weight", "kind", "why"),
     [
-        ("x", "rms_norm", "no vector of numbers"),
+        ("x", "rms_norm", "must hold real numbers"),
         ([[1.0]], "rms_norm", r"\(1, 1\)"),
         ([], "rms_norm", r"\(0,\)"),
         ([np.nan], "rms_norm", "NaN"),

@@ -197,7 +197,7 @@ def test_torch_absent(tmp_path, monkeypatch):
 def test_npy_with_its_tokens(tmp_path):
     path = tmp_path / "m.npy"
     np.save(path, np.asfortranarray(X))
-    with pytest.raises(LoadError, match="tokens="):
+    with pytest.raises(LoadError, match="vocabulary="):
         load(path)
     (tmp_path / "m.tokens.txt").write_text("\n".join(words(20)) + "\n", encoding="utf-8")
     assert load(path).tokens == words(20) and load(path).name == "m"

@@ -73,6 +73,14 @@ def test_the_python_lines_on_steering_write_what_the_command_does(printed, capsy
     assert "very sad." in capsys.readouterr().out and "very sad." in steered
 
 
+def test_the_lines_of_python_run(capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    names: dict[str, object] = {}
+    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+        exec(code, names)
+    assert "neighbor overlap" in capsys.readouterr().out and names["three"].tokens[2] == "three"
+
+
 def test_a_wrong_number_would_be_seen():
     assert differences("a 0.4623 of 31.1%", "a 0.4624 of 31.1%") == []
     assert differences("a 0.4623 b", "a 0.4723 c") == [("0.4623", "0.4723"), ("b", "c")]

@@ -70,7 +70,7 @@ def test_blocks_are_chosen():
         ({True: np.ones(3)}, "block True is no number of a block"),
         ({0: np.ones((1, 3))}, r"block 0 has shape \(1, 3\), not \(width,\)"),
         ({0: []}, r"block 0 has shape \(0,\)"),
-        ({0: "abc"}, "block 0 is no array of numbers"),
+        ({0: "abc"}, "block 0 must hold real numbers"),
         ({0: [1.0, np.nan]}, "block 0 holds NaN, infinity or a number beyond float32"),
         ({0: [1e39]}, "block 0 holds NaN, infinity or a number beyond float32"),
         ({0: np.ones(3), 1: np.ones(4)}, r"differ in length: \{0: 3, 1: 4\}"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._foreign import to_numpy
 from embgeom.errors import InputError
 
 FloatMatrix = npt.NDArray[np.float32]
@@ -26,7 +27,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> FloatMatrix:
         If `x` is not a matrix of real numbers with at least one row and one column, or holds a number that
         float32 cannot.
     """
-    array = _as_array(x, name)
+    array = as_real_array(x, name)
     if array.ndim != 2:
         raise InputError(f"{name} must be a matrix (rows, columns), not of shape {array.shape}")
     if 0 in array.shape:
@@ -45,7 +46,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> FloatMatrix:
 
 def as_row_numbers(rows: npt.ArrayLike, row_count: int, name: str = "rows") -> RowNumbers:
     """Return `rows` as a vector of row numbers in [0, row_count)."""
-    array = _as_integers(rows, name)
+    array = as_integers(rows, name)
     if array.ndim != 1 or array.size == 0:
         raise InputError(f"{name} must be a vector of at least one row number, not of shape {array.shape}")
     outside = (array < 0) | (array >= row_count)
@@ -60,7 +61,7 @@ def as_row_numbers(rows: npt.ArrayLike, row_count: int, name: str = "rows") -> R
 
 def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
     """Return `neighbors` as an int32 matrix of row numbers in [-1, row_count); -1 stands for no neighbor."""
-    array = _as_integers(neighbors, "neighbors")
+    array = as_integers(neighbors, "neighbors")
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"neighbors must be a matrix (tokens, k), not of shape {array.shape}")
     outside = (array < -1) | (array >= row_count)
@@ -73,24 +74,25 @@ def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
     return np.require(array, dtype=np.int32, requirements=["C", "A"])
 
 
-def _as_array(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    if isinstance(x, np.ma.MaskedArray):
-        raise InputError(f"{name} is a masked array, whose mask would be lost: fill it or drop its rows")
-    try:
-        array = np.asarray(x)
-    except (TypeError, ValueError, RuntimeError) as error:
-        # RuntimeError and TypeError are what tensors of other libraries raise that NumPy cannot see into.
-        raise InputError(f"{name} is not an array that NumPy can read: {error}") from None
-    is_real = array.dtype.kind in "bui"
+def as_real_array(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Return `x` as an array of real numbers of any shape and type, `x` itself where it is one already.
+
+    Raises
+    ------
+    InputError
+        If `x` is no such array.
+    """
+    array = to_numpy(x, name)
+    is_real = array.dtype.kind in "bui" or np.issubdtype(array.dtype, np.floating)
     # Extension types such as ml_dtypes.bfloat16 are of kind "V" and convert to float32 exactly.
-    is_real = is_real or np.issubdtype(array.dtype, np.floating) or array.dtype.name == "bfloat16"
-    if not is_real:
+    if not is_real and not array.dtype.name.startswith(("bfloat16", "float8")):
         raise InputError(f"{name} must hold real numbers, not {array.dtype}")
     return array
 
 
-def _as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    array = _as_array(x, name)
+def as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
+    """Return `x` as an array of integers of any shape."""
+    array = as_real_array(x, name)
     if array.dtype.kind not in "ui" and array.size > 0:
         raise InputError(f"{name} must hold integers, not {array.dtype}")
     return array

@@ -5,15 +5,20 @@ from __future__ import annotations
 import numpy.typing as npt
 
 from embgeom._arrays import IndexMatrix, RowNumbers, as_neighbor_list, as_row_numbers
+from embgeom._same_tokens import check_same_tokens
 from embgeom.errors import InputError
 from embgeom.knn import Neighbors
 
 
 def resolve_neighborhoods(
-    neighbors: Neighbors | npt.ArrayLike, rows: npt.ArrayLike | None, row_count: int
+    neighbors: Neighbors | npt.ArrayLike,
+    rows: npt.ArrayLike | None,
+    row_count: int,
+    tokens: list[str] | None = None,
 ) -> tuple[IndexMatrix, RowNumbers | None]:
     """Return the list of neighbors (m, k), and the rows (m,) whose they are; None for all rows in order."""
     if isinstance(neighbors, Neighbors):
+        check_same_tokens(tokens, neighbors.tokens)
         if neighbors.of_queries:
             raise InputError("neighbors of queries do not belong to rows of x: look for those of its rows")
         if rows is not None:

@@ -23,7 +23,8 @@ def real_number(value: object, name: str) -> float:
     """Return `value` as a float, or say that it is none."""
     try:
         return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        # RuntimeError is what a tensor raises that is no single number.
         raise InputError(f"{name} must be a number, not {value!r:.40}") from None
 
 

@@ -176,9 +176,16 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         f"--tensor{suffix}", metavar="NAME", help="the tensor to use, where it cannot be told by itself"
     )
     group.add_argument(
+        f"--vocabulary{suffix}",
         f"--tokens{suffix}",
+        dest=f"vocabulary{suffix.replace('-', '_')}",
         metavar="FILE",
         help="the tokens, where it has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
+    )
+    group.add_argument(
+        f"--adapter{suffix}",
+        metavar="FOLDER",
+        help="a PEFT adapter of the model, to be merged into the matrix",
     )
     group.add_argument(
         f"--spelling{suffix}",

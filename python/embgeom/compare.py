@@ -183,6 +183,7 @@ class _Draws:
             local.lle.weights[self.pairing],
             local.lle.residuals[self.pairing],
             local.lle.status[self.pairing],
+            neighbors.indices,
         )
         components = local.dimension.components[self._sampled_pairing]
         return LocalGeometry(neighbors, weights, replace(local.dimension, components=components))

@@ -13,6 +13,7 @@ from embgeom._native import core
 from embgeom._neighborhoods import resolve_neighborhoods
 from embgeom._numbers import real_number
 from embgeom._progress import Progress, reporter
+from embgeom._same_tokens import tokens_of
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 from embgeom.knn import Metric, Neighbors, knn
@@ -90,7 +91,7 @@ def intrinsic_dimension(
 
     Parameters
     ----------
-    x : array_like, shape (n, d)
+    x : array_like, shape (n, d), or Embeddings
         One row for each token.
     neighbors : Neighbors or array_like of int, shape (m, k), optional
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
@@ -146,7 +147,7 @@ def intrinsic_dimension(
     team = resolve_threads(threads)
     if neighbors is None:
         neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
-    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
+    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens_of(x))
     with reporter(progress, "dimension") as report:
         components, participation_ratio, explained = core.intrinsic_dimension(
             matrix, numbers, selection, variance=variance, threads=team, progress=report

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import as_matrix
+from embgeom._foreign import type_name
 from embgeom.errors import InputError
 from embgeom.lookup import find_row
 from embgeom.provenance import Provenance
@@ -107,8 +108,8 @@ class Embeddings:
         Parameters
         ----------
         matrix : array_like, shape (V, d)
-            One row for each token. float32 and C-contiguous is used as it is; anything else is converted
-            once.
+            One row for each token: an array, a torch tensor or Parameter, a frame, gensim's KeyedVectors.
+            float32 and C-contiguous is used as it is; anything else is converted once.
         tokens : sequence of str, length V
             The tokens of the rows.
         name : str
@@ -165,7 +166,7 @@ class Embeddings:
             name=name,
             rows=rows,
             tokens_beyond_rows=0,
-            provenance=Provenance(source="array", dtype=str(np.asarray(matrix).dtype)),
+            provenance=Provenance(source="array", dtype=type_name(matrix)),
         )
 
     @property
@@ -247,6 +248,16 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[np.generic]:
+        """Return the matrix, so that every function which takes an array takes an `Embeddings`."""
+        if dtype is None or np.dtype(dtype) == self.matrix.dtype:
+            return self.matrix.copy() if copy else self.matrix
+        if copy is False:
+            raise ValueError(f"the float32 matrix of {self.name} cannot be had as {dtype} without a copy")
+        return self.matrix.astype(dtype)
+
     def __repr__(self) -> str:
         v, d = self.matrix.shape
         return f"Embeddings({self.name!r}, {self.which}, {v} x {d})"
@@ -260,7 +271,8 @@ class Embeddings:
         ]
         if origin.tensor:
             tied = ", tied" if origin.tied else ""
-            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}) in {origin.file}")
+            where = f" in {origin.file}" if origin.file else ""
+            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}){where}")
         if origin.bytes_fetched is not None and origin.bytes_stored is not None:
             lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
         if origin.tokenizer:

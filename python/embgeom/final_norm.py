@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._arrays import as_real_array
 from embgeom.errors import InputError
 
 Kind = Literal["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"]
@@ -58,10 +59,7 @@ class FinalNorm:
         InputError
             If the kind is unknown, or the weight is no vector of finite numbers.
         """
-        try:
-            values = np.array(weight, dtype=np.float64)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise InputError(f"the weight of a final norm is no vector of numbers: {error}") from None
+        values = np.array(as_real_array(weight, "the weight of a final norm"), dtype=np.float64)
         if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
             raise InputError(
                 f"the weight of a final norm is a vector of finite numbers, not of shape {values.shape} "
@@ -71,10 +69,10 @@ class FinalNorm:
             raise InputError(f"kind = {kind!r} is no kind of norm: use one of {', '.join(get_args(Kind))}")
         return cls(values + 1.0 if kind.endswith("plus_one") else values, kind.startswith("layer_norm"))
 
-    def fold(self, rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def fold(self, rows: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return rows (m, d) or a row (d,) of an unembedding with the norm folded in.
 
         A LayerNorm also sees no mean of the residual stream, so rows lose their mean over coordinates.
         """
-        folded = rows * self.weight
+        folded = as_real_array(rows, "the rows").astype(np.float64, copy=False) * self.weight
         return folded - folded.mean(axis=-1, keepdims=True) if self.centers else folded

@@ -12,6 +12,7 @@ from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers, as_matrix, as_
 from embgeom._native import core
 from embgeom._numbers import whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._same_tokens import tokens_of
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 
@@ -35,6 +36,8 @@ class Neighbors:
         The rows of the matrix whose neighbors these are, where only some were asked for.
     of_queries : bool
         Whether these are neighbors of other vectors, so that the tokens are no rows of the matrix.
+    tokens : list of str, length n, or None
+        What the rows of the matrix stand for, where it was an `Embeddings`.
     """
 
     indices: IndexMatrix
@@ -42,6 +45,7 @@ class Neighbors:
     metric: Metric = "cosine"
     rows: RowNumbers | None = None
     of_queries: bool = False
+    tokens: list[str] | None = None
 
     def __repr__(self) -> str:
         return f"Neighbors({len(self.indices)} tokens, k={self.k}, {self.metric})"
@@ -87,8 +91,9 @@ def knn(
 
     Parameters
     ----------
-    x : array_like, shape (n, d)
-        One row for each token. float32 and C-contiguous is used as it is; anything else is converted once.
+    x : array_like, shape (n, d), or Embeddings
+        One row for each token: an array, a torch tensor or Parameter, a frame, gensim's KeyedVectors.
+        float32 and C-contiguous is used as it is; anything else is converted once.
     k : int
         Neighbors to find: at most n - 1 for rows of `x` (n with ``exclude_self=False``), at most n for
         `queries`.
@@ -149,7 +154,7 @@ def knn(
             indices, similarities = core.knn_of_queries(
                 matrix, others, k=k, metric=measure, threads=team, progress=report
             )
-        return Neighbors(indices, similarities, metric, of_queries=True)
+        return Neighbors(indices, similarities, metric, of_queries=True, tokens=tokens_of(x))
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     with reporter(progress, "knn") as report:
         indices, similarities = core.knn_of_rows(
@@ -161,7 +166,7 @@ def knn(
             threads=team,
             progress=report,
         )
-    return Neighbors(indices, similarities, metric, selection)
+    return Neighbors(indices, similarities, metric, selection, tokens=tokens_of(x))
 
 
 def check_k(k: int, limit: int, name: str = "k") -> int:

@@ -9,11 +9,12 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix, FloatVector, as_matrix
+from embgeom._arrays import FloatMatrix, FloatVector, IndexMatrix, RowNumbers, as_matrix
 from embgeom._native import core
 from embgeom._neighborhoods import resolve_neighborhoods
 from embgeom._numbers import real_number
 from embgeom._progress import Progress, reporter
+from embgeom._same_tokens import tokens_of
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 from embgeom.knn import Neighbors
@@ -58,11 +59,20 @@ class LLE:
         Euclidean distance between the token and its reconstruction, in the units of the rows.
     status : ndarray of uint8, shape (m,)
         See `LLEStatus`.
+    indices : ndarray of int32, shape (m, k), or None
+        The neighbors that the weights belong to, as `lle` was given them.
+    rows : ndarray of int64, shape (m,), or None
+        The rows of the matrix that are reconstructed, where only some were asked for.
+    tokens : list of str, length n, or None
+        What the rows of the matrix stand for, where that is known.
     """
 
     weights: FloatMatrix
     residuals: FloatVector
     status: npt.NDArray[np.uint8]
+    indices: IndexMatrix | None = None
+    rows: RowNumbers | None = None
+    tokens: list[str] | None = None
 
     def __repr__(self) -> str:
         tokens, k = self.weights.shape
@@ -91,7 +101,7 @@ def lle(
 
     Parameters
     ----------
-    x : array_like, shape (n, d)
+    x : array_like, shape (n, d), or Embeddings
         One row for each token.
     neighbors : Neighbors or array_like of int, shape (m, k)
         What `knn` returned for `x`, or row numbers; a token with a -1 among them gets no weights.
@@ -108,7 +118,7 @@ def lle(
     Returns
     -------
     LLE
-        With ``weights`` (m, k), ``residuals`` (m,) and ``status`` (m,).
+        With ``weights`` (m, k), ``residuals`` (m,), ``status`` (m,) and the ``indices`` (m, k).
 
     Raises
     ------
@@ -139,14 +149,16 @@ def lle(
     >>> embgeom.lle(x, [[1, 2]], rows=[0], reg=1e-6).weights.round(3).tolist()
     [[0.75, 0.25]]
     """
-    matrix = as_matrix(x)
-    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix))
+    matrix, tokens = as_matrix(x), tokens_of(x)
+    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens)
     reg = check_reg(reg)
     with reporter(progress, "lle") as report:
         weights, residuals, status = core.lle(
             matrix, numbers, selection, reg=reg, threads=resolve_threads(threads), progress=report
         )
-    return LLE(weights, residuals, status)
+    if tokens is None and isinstance(neighbors, Neighbors):
+        tokens = neighbors.tokens
+    return LLE(weights, residuals, status, numbers, selection, tokens)
 
 
 def check_reg(reg: float) -> float:

@@ -44,7 +44,8 @@ class Provenance:
     Attributes
     ----------
     source : str
-        The folder, file or Hugging Face id as it was asked for; ``"array"`` for an array in memory.
+        The folder, file or Hugging Face id as it was asked for; ``"array"`` for an array in memory, the class
+        for a model in memory.
     revision : str or None
         The commit of a Hugging Face repository.
     file : Path or None

@@ -51,7 +51,7 @@ def scan_rows(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
 
     Parameters
     ----------
-    x : array_like, shape (n, d)
+    x : array_like, shape (n, d), or Embeddings
         Real numbers; anything but float32 is converted to it once.
     threads : int, optional
         Threads to use; every core available to the process by default.

@@ -9,6 +9,7 @@ from embgeom._arrays import FloatMatrix, RowNumbers, as_matrix
 from embgeom._native import core
 from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
+from embgeom._same_tokens import check_same_tokens, tokens_of
 from embgeom._threads import resolve_threads
 from embgeom.errors import InputError
 
@@ -32,7 +33,7 @@ def global_similarity(
 
     Parameters
     ----------
-    a, b : array_like, shapes (n, d_a) and (n, d_b)
+    a, b : array_like, shapes (n, d_a) and (n, d_b), or Embeddings
         Row i of both belongs to the same token. Rows that are zero in either are left out.
     center : bool
         Subtract the mean of the rows that are used first. Embeddings often share a direction, which makes
@@ -58,7 +59,8 @@ def global_similarity(
     ------
     InputError
         If the numbers of rows differ, fewer than 3 rows have a direction, a matrix has the same
-        similarity for all pairs, `sample` is less than 3, or a value is not finite.
+        similarity for all pairs, `sample` is less than 3, a value is not finite, or `a` and `b` are
+        `Embeddings` with different tokens.
 
     Notes
     -----
@@ -83,6 +85,7 @@ def global_similarity(
     >>> round(embgeom.global_similarity(a, a @ rotation), 6)
     1.0
     """
+    check_same_tokens(tokens_of(a), tokens_of(b))
     first, second = as_matrix(a, "a"), as_matrix(b, "b")
     if len(first) != len(second):
         raise InputError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._arrays import as_real_array
 from embgeom.errors import InputError
 
 # Far above any vector, and far enough below the limit of float32 for what a map makes of it.
@@ -20,17 +21,7 @@ def real_array(values: npt.ArrayLike, name: str) -> npt.NDArray[np.float64]:
         If `values` is no array of real numbers: strings, complex numbers, a masked array, rows that differ
         in length.
     """
-    if isinstance(values, np.ma.MaskedArray):
-        raise InputError(f"{name} are a masked array, whose mask would be lost: fill it or drop its rows")
-    try:
-        array = np.asarray(values)
-        # Extension types such as ml_dtypes.bfloat16 are of kind "V", or are named so.
-        if array.dtype.kind not in "buif" and array.dtype.name != "bfloat16":
-            raise TypeError(f"{values!r:.40} is of type {array.dtype}")
-        return array.astype(np.float64, copy=False)
-    except (TypeError, ValueError, RuntimeError) as error:
-        # RuntimeError and TypeError are what tensors of other libraries raise that NumPy cannot see into.
-        raise InputError(f"{name} are no array of real numbers: {error}") from None
+    return as_real_array(values, name).astype(np.float64, copy=False)
 
 
 def vectors_of_width(vectors: npt.ArrayLike, width: int, what: str) -> npt.NDArray[np.float64]:

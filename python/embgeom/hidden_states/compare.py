@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._arrays import as_real_array
 from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress, reporter
 from embgeom._record import digest, model_versions
@@ -236,7 +237,7 @@ def _carried(carry: Carry, states: States, width: int) -> States:
 
 def _moved(carry: Carry, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
     """Return what a map makes of vectors, checked."""
-    moved = np.asarray(carry(vectors))
+    moved = as_real_array(carry(vectors), "what the map returns")
     if moved.shape != (len(vectors), width):
         raise InputError(
             f"the map turns {vectors.shape} into {moved.shape}, and the target needs "
@@ -244,4 +245,4 @@ def _moved(carry: Carry, vectors: npt.NDArray[np.float32], width: int) -> npt.ND
         )
     if not np.isfinite(moved).all():
         raise InputError("the map returns NaN or infinity")
-    return moved.astype(np.float32)
+    return np.asarray(moved, dtype=np.float32)

@@ -14,6 +14,9 @@ The files, in the order of the flow:
     tensor_names.py     which tensor is asked for
     local_file.py       a file that is opened once
     safetensors_file.py torch_file.py array_file.py    one tensor of one file
+    adapter.py          what a PEFT adapter makes of the tensor; adapter_names.py: what its tensors are called
+    memory.py           models, tensors, frames and word vectors in memory, instead of files
+    tokenizer_object.py modules.py norm_module.py    a tokenizer, a layer, a norm in memory
     convert.py          any stored floating-point type -> float32
     final_norm.py       the weight of the norm before the unembedding
     assemble.py         a matrix and its tokens -> Embeddings, if they fit each other

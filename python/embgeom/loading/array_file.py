@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import prod
+from os import PathLike, fstat
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Literal
+from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import LoadError
+from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
+from embgeom.loading.tokenizer_object import table_of_vocabulary
 from embgeom.loading.tokenizers import read_file
 from embgeom.loading.tokens import TokenTable, read_tokenizer_json, vocabulary_table
 from embgeom.loading.vocabulary_files import uncounted
+from embgeom.provenance import FileState
 from embgeom.spelling import Spelling
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}
 
-Tokens = str | Path | Sequence[str]
+_PIECE = 1 << 24
+
+Tokens = str | PathLike[str] | Iterable[str]
 
 
 def read_array(
-    path: Path, *, progress: bool = False
-) -> tuple[npt.NDArray[np.float32], str, TokenTable | None]:
+    path: Path, tensor: str | None = None, *, progress: bool = False
+) -> tuple[npt.NDArray[np.float32], str, TokenTable | None, FileState]:
     """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds.
 
-    A .npz holds ``matrix`` (V, d), and may hold ``tokens``, V strings, and ``special``, those of them that
-    are special: as strings, or as V booleans.
+    A .npz holds ``matrix`` (V, d), and may hold ``tokens`` (or ``vocabulary``), V strings, and ``special``,
+    those of them that are special: as strings, or as V booleans.
 
     Parameters
     ----------
     path : Path
         The file.
+    tensor : str, optional
+        The array of a .npz to take instead of ``matrix``.
     progress : bool
         Whether to show a progress bar of the conversion.
 
@@ -47,60 +57,137 @@ def read_array(
         The type in which the file stores it, as safetensors names it: ``"F32"``, ...
     table : TokenTable or None
         The tokens, where a .npz holds them.
+    state : FileState
+        The state of the file that was read.
 
     Raises
     ------
     LoadError
         If the file cannot be read, or the matrix is not of floating point.
+    InputError
+        If `tensor` is given for a .npy, which holds one array without a name.
     """
-    table: TokenTable | None = None
     try:
-        # Pickled objects may run code, and neither a matrix nor a list of strings needs them.
-        content: Any = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(content, np.lib.npyio.NpzFile):
-            with content as arrays:
-                matrix = _member(arrays, "matrix", path)
-                table = _table_inside(arrays, path) if "tokens" in arrays.files else None
-        else:
-            matrix = np.asarray(content)
+        # One descriptor for all of it: a file that is replaced meanwhile cannot mix with its successor.
+        with path.open("rb") as stream:
+            state = FileState.of(fstat(stream.fileno()))
+            if stream.read(2) == b"PK":
+                with ZipFile(stream) as archive:
+                    matrix = _matrix_inside(archive, tensor, path)
+                    table = _table_inside(archive, path)
+            else:
+                stream.seek(0)
+                if tensor is not None:
+                    raise InputError(
+                        f"tensor={tensor!r} has no meaning for {path}: a .npy holds one array without a name"
+                    )
+                matrix, table = _mapped(stream), None
     except OSError as error:
         raise unreadable(path, error) from error
-    except LoadError:
+    except EmbgeomError:
         raise
     except Exception as error:
-        # A damaged file makes NumPy raise ValueError, EOFError, BadZipFile, SyntaxError, ...
+        # A damaged file makes NumPy and zipfile raise ValueError, EOFError, BadZipFile, zlib.error, ...
         raise LoadError(
             f"{path} cannot be read as a NumPy array: {error}; save it again with np.save"
         ) from error
     stored = _STORED.get(str(matrix.dtype.newbyteorder("=")), str(matrix.dtype))
-    check_dtype(stored, str(path))
-    check_matrix(matrix.shape, str(path))
-    return to_float32(matrix, stored, path.name, progress=progress), stored, table
+    where = f"{tensor} in {path}" if tensor else str(path)
+    check_dtype(stored, where)
+    check_matrix(matrix.shape, where)
+    return to_float32(matrix, stored, path.name, progress=progress), stored, table, state
 
 
-def _member(arrays: Any, name: str, path: Path) -> npt.NDArray[Any]:
-    if name not in arrays.files:
-        raise LoadError(f"{path} holds no array {name!r}, but {', '.join(arrays.files)}; save it as {name}=")
-    return np.asarray(arrays[name])
+def _header(stream: IO[bytes], held: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a .npy: the shape, whether in Fortran order, and the type of `held` bytes in all."""
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the format, which is for records")
+    shape, fortran, dtype = readers[version](stream)
+    # Pickled objects may run code, and neither a matrix nor a list of strings needs them.
+    if dtype.hasobject or dtype.names or dtype.subdtype:
+        raise ValueError(f"it holds {dtype}, no plain numbers or strings")
+    if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != held - stream.tell():
+        raise ValueError(f"its header says {dtype} {list(shape)}, and {held - stream.tell()} bytes follow it")
+    return shape, fortran, dtype
 
 
-def _table_inside(arrays: Any, path: Path) -> TokenTable:
-    table = _plain(_strings(arrays["tokens"], "tokens", path), path)
-    if "special" not in arrays.files:
+def _mapped(stream: IO[bytes]) -> npt.NDArray[Any]:
+    """Return the array of an open .npy as a view of the file, or read where the file cannot be mapped."""
+    shape, fortran, dtype = _header(stream, fstat(stream.fileno()).st_size)
+    order: Literal["C", "F"] = "F" if fortran else "C"
+    if 0 in shape:
+        return np.empty(shape, dtype)
+    try:
+        return np.asarray(np.memmap(stream, dtype, "r", stream.tell(), shape, order))
+    except OSError:
+        return _read(stream, shape, order, dtype)
+
+
+def _read(
+    stream: IO[bytes], shape: tuple[int, ...], order: Literal["C", "F"], dtype: np.dtype[Any]
+) -> npt.NDArray[Any]:
+    """Read an array in pieces, straight to where it belongs."""
+    flat = np.empty(prod(shape) * dtype.itemsize, dtype=np.uint8)
+    done = 0
+    while done < len(flat):
+        piece = stream.read(min(_PIECE, len(flat) - done))
+        if not piece:
+            raise EOFError(f"it ends after {done} of {len(flat)} bytes")
+        flat[done : done + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
+        done += len(piece)
+    return flat.view(dtype).reshape(shape, order=order)
+
+
+def _names(archive: ZipFile) -> dict[str, str]:
+    """Return the arrays of a .npz: name -> member."""
+    return {name.removesuffix(".npy"): name for name in archive.namelist()}
+
+
+def _member(archive: ZipFile, name: str) -> npt.NDArray[Any]:
+    member = _names(archive)[name]
+    with archive.open(member) as stream:
+        shape, fortran, dtype = _header(stream, archive.getinfo(member).file_size)
+        return _read(stream, shape, "F" if fortran else "C", dtype)
+
+
+def _matrix_inside(archive: ZipFile, tensor: str | None, path: Path) -> npt.NDArray[Any]:
+    names, wanted = _names(archive), tensor or "matrix"
+    if wanted not in names:
+        way_out = "pick one with tensor=NAME (--tensor NAME), or save it as matrix="
+        raise LoadError(f"{path} holds no array {wanted!r}, but {', '.join(names) or 'nothing'}; {way_out}")
+    return _member(archive, wanted)
+
+
+def _table_inside(archive: ZipFile, path: Path) -> TokenTable | None:
+    names = [name for name in ("tokens", "vocabulary") if name in _names(archive)]
+    if len(names) != 1:
+        if names:
+            raise LoadError(f"{path} holds tokens and vocabulary, which are the same: keep one of them")
+        return None
+    table = _plain(_strings(_member(archive, names[0]), names[0], path), path)
+    if "special" not in _names(archive):
         return table
-    special = np.asarray(arrays["special"])
+    special = _member(archive, "special")
     if special.dtype == np.bool_ and special.shape == (len(table.tokens),):
         return replace(table, special=frozenset(np.flatnonzero(special).tolist()))
-    names = set(_strings(special, "special", path))
-    if unknown := names - set(table.tokens.values()):
+    marked = set(_strings(special, "special", path))
+    if unknown := marked - set(table.tokens.values()):
         raise LoadError(f"{path}: {min(unknown)!r} is special, but none of the tokens")
-    return replace(table, special=frozenset(row for row, token in table.tokens.items() if token in names))
+    return replace(table, special=frozenset(row for row, token in table.tokens.items() if token in marked))
 
 
 def _strings(array: npt.NDArray[Any], name: str, path: Path) -> list[str]:
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise LoadError(f"{path}: {name} is {array.dtype} {list(array.shape)}, not a list of strings")
-    return [str(t) for t in np.char.decode(array, "utf-8")] if array.dtype.kind == "S" else array.tolist()
+    if array.dtype.kind == "S":
+        return [text.decode("utf-8") for text in array.tolist()]
+    # NumPy makes strings of any code points, and whoever prints them fails.
+    points = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)) if array.nbytes else array
+    if array.nbytes and points.max() > sys.maxunicode:
+        raise LoadError(f"{path}: {name} holds the code point {points.max():#x}, which is no character")
+    return [str(text) for text in array.tolist()]
 
 
 def token_table(tokens: Tokens) -> TokenTable:
@@ -125,7 +212,9 @@ def token_table(tokens: Tokens) -> TokenTable:
     LoadError
         If the file cannot be read, or holds no tokens.
     """
-    if isinstance(tokens, (str, Path)):
+    if isinstance(tokens, Mapping):
+        return table_of_vocabulary(tokens)
+    if isinstance(tokens, str | PathLike):
         path = Path(tokens).expanduser()
         if path.suffix != ".json":
             return read_file(path) or _plain(uncounted(read_lines(path), str(path)), path)
@@ -168,11 +257,14 @@ def find_tokens(matrix: Path) -> Path:
         if (path := matrix.with_name(name)).is_file():
             return path
     raise LoadError(
-        f"{matrix} has no tokens beside it ({', '.join(names)}); pass tokens= (--tokens), a list or a file"
+        f"{matrix} has no tokens beside it ({', '.join(names)}); pass vocabulary= (--vocabulary), a list or "
+        "a file"
     )
 
 
 def _plain(tokens: Any, path: Path | None) -> TokenTable:
-    if not isinstance(tokens, Sequence) or not all(isinstance(t, str) for t in tokens):
-        raise LoadError(f"{path or 'tokens='} is not a list of strings, one for each row")
-    return TokenTable(path, dict(enumerate(tokens)), Spelling.guess(tokens))
+    listed = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes) else None
+    if listed is None or not all(isinstance(t, str) for t in listed):
+        raise LoadError(f"{path or 'vocabulary='} is not a list of strings, one for each row")
+    plain = [str(t) for t in listed]
+    return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain))

@@ -80,12 +80,12 @@ def assemble(
 
 
 def _check_fit(table: TokenTable, rows: int, covered: int, name: str) -> None:
-    where = table.file or "tokens="
+    where = table.file or "the vocabulary given"
     beyond = sum(row >= rows and row not in table.special for row in table.tokens)
     tolerated = max(_ALWAYS_BEYOND, int(_MOST_BEYOND * rows))
     if beyond > tolerated or covered < _LEAST_COVERED * rows:
         raise LoadError(
             f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows; "
             f"{beyond} tokens that are not special have no row ({tolerated} are tolerated) and {covered} "
-            "rows have a token (half must); pass the model's own with tokens=, or pick another tensor=NAME"
+            "rows have a token (half must); pass the model's own with vocabulary=, or another tensor=NAME"
         )

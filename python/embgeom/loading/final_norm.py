@@ -8,9 +8,12 @@ from typing import Any
 
 from embgeom.errors import InputError, LoadError
 from embgeom.final_norm import FinalNorm, Kind
+from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.folder import read_json
 from embgeom.loading.gguf_model import GGUFModel, find_gguf
+from embgeom.loading.memory import refuse_options, unwrapped
+from embgeom.loading.norm_module import final_norm_of
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
 
@@ -37,14 +40,21 @@ _LAYER_NORM_WITHOUT_BIAS = frozenset({"cohere", "cohere2", "dbrx", "mpt"})
 
 
 def load_final_norm(
-    model: str | os.PathLike[str], *, subfolder: str | None = None, **options: Any
+    model: Any,
+    *,
+    adapter: str | os.PathLike[str] | None = None,
+    subfolder: str | None = None,
+    **options: Any,
 ) -> FinalNorm:
     """Load the weight of the norm between a model's last block and its unembedding.
 
     Parameters
     ----------
-    model : str or path-like
-        A folder, a GGUF file, a bundled example or a Hugging Face id, as in `embgeom.load`.
+    model : str, path-like, or object
+        A folder, a GGUF file, a bundled example or a Hugging Face id, as in `embgeom.load`; or a model of
+        transformers in memory, whose norm is run on a few vectors to see what it does.
+    adapter : str or path-like, optional
+        The folder or id of a PEFT adapter of the model, which may hold a norm of its own.
     subfolder : str, optional
         The folder within the model that holds its weights, as in `embgeom.load`.
     **options
@@ -76,6 +86,9 @@ def load_final_norm(
     >>> small.weight.shape, small.centers, large.weight.shape, large.centers
     ((128,), True, (192,), False)
     """
+    if not isinstance(model, str | os.PathLike):
+        refuse_options("what is in memory", adapter=adapter, subfolder=subfolder, **options)
+        return final_norm_of(unwrapped(model)[0])
     source, (path, is_file) = find_source(model, **options), find_local(model)
     if is_file and subfolder is not None:
         raise InputError(
@@ -84,10 +97,14 @@ def load_final_norm(
     if not is_file:
         source = enter(source, subfolder)
     if (gguf := find_gguf(path if is_file else source)) is not None:
+        refuse_options(f"{model}, a GGUF model", adapter=adapter)
         return GGUFModel(gguf).final_norm()
     checkpoint = open_checkpoint(source)
     name = _weight_name(checkpoint)
     weight = checkpoint.file(name).read(name)
+    if adapter is not None:
+        own = Adapter.read(adapter_source(adapter, **options)).vector(name)
+        weight = weight if own is None else own
     config = source.find("config.json")
     model_type = "" if config is None else str(read_json(config).get("model_type", ""))
     has_bias = name.removesuffix("weight") + "bias" in checkpoint.names

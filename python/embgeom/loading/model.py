@@ -5,33 +5,75 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, overload
 
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
-from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens, find_tokens, read_array, token_table
+from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
+from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
 from embgeom.loading.gguf_model import find_gguf, load_gguf
+from embgeom.loading.matrix_files import load_array, load_words, spelled
+from embgeom.loading.memory import given_tokens, load_object, refuse_options
 from embgeom.loading.model2vec import embeddings_name, token_rows
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
 from embgeom.loading.tensor_names import Choice, choose_tensor
 from embgeom.loading.tokenizers import read_tokens
 from embgeom.loading.tokens import TokenTable
-from embgeom.loading.word_vectors import is_word_vectors, read_word_vectors
+from embgeom.loading.word_vectors import is_word_vectors
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
 
+@overload
 def load(
     model: str | os.PathLike[str],
     which: Which = "input",
     *,
+    tokenizer: Any = None,
     tensor: str | None = None,
+    vocabulary: Tokens | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    tokens: Tokens | None = None,
+    spelling: SpellingOption | None = None,
+    subfolder: str | None = None,
+    revision: str | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Embeddings: ...
+
+
+@overload
+def load(
+    model: Any,
+    tokenizer: Any = None,
+    which: Which = "input",
+    *,
+    vocabulary: Tokens | None = None,
+    spelling: SpellingOption | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Embeddings: ...
+
+
+# The second argument has a name of its own in each form.
+def load(  # type: ignore[misc]
+    model: Any,
+    tokenizer: Any = None,
+    which: Any = None,
+    *,
+    tensor: str | None = None,
+    vocabulary: Tokens | None = None,
+    adapter: str | os.PathLike[str] | None = None,
     tokens: Tokens | None = None,
     spelling: SpellingOption | None = None,
     subfolder: str | None = None,
@@ -42,22 +84,36 @@ def load(
     threads: int | None = None,
     progress: bool = False,
 ) -> Embeddings:
-    """Load the token embeddings of a model; only this one tensor of it is read.
+    """Load the token embeddings of a model, from files or from memory.
+
+    Three forms: ``load(path_or_id, which)``, of which only this one tensor is read; ``load(model, tokenizer,
+    which)`` for a model in memory; ``load(matrix, vocabulary=tokens)`` for numbers in memory.
 
     Parameters
     ----------
-    model : str or path-like
+    model : str, path-like, or object
         A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.gguf``, ``.npy`` or ``.npz``
         file; a file of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
         ``owner/name``; or ``example:small`` or ``example:large``, the models that come with the package (see
         `embgeom.examples`). What exists here comes before such names.
+        Or in memory: a model of transformers, also under PEFT's adapters, a sentence embedder, a layer; a
+        NumPy array, a torch tensor or Parameter, a frame of polars or pandas whose columns are dimensions,
+        gensim's KeyedVectors.
+    tokenizer : object, optional
+        The tokenizer of transformers or tokenizers, for a model in memory. Left out for a path, where the
+        second argument is `which`.
     which : {"input", "output"}
-        Embedding or unembedding. They are the same in a tied model.
+        Embedding or unembedding; "input" by default. They are the same in a tied model.
     tensor : str, optional
-        The name of the tensor, where the usual names and the shapes do not decide.
-    tokens : sequence of str, or str or Path, optional
-        The tokens, where the model's own are absent or not wanted: a list, or a file (.txt with one token
-        a line, .json with a list, a vocab.json or a tokenizer.json).
+        The name of the tensor of a checkpoint, where the usual names and the shapes do not decide, or of the
+        array of a .npz.
+    vocabulary : sequence of str, mapping of str to int, or str or Path, optional
+        The tokens, where the model's own are absent or not wanted: a list, a table of token to row, or a file
+        (.txt with one token a line, .json with a list, a vocab.json or a tokenizer.json).
+    adapter : str or path-like, optional
+        The folder or id of a PEFT adapter, to be merged into the matrix of the model that it was trained on.
+    tokens : optional
+        The same as `vocabulary`.
     spelling : Spelling or "words", optional
         How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
         ``"words"``: every token is a whole word; found by itself for files of word vectors.
@@ -90,7 +146,8 @@ def load(
         NaN or infinity. The message names the value and the way out.
     InputError
         If `which` is neither ``"input"`` nor ``"output"``, `spelling` is neither a `Spelling` nor
-        ``"words"``, or `revision` or `token` is given with a model that is on this machine.
+        ``"words"``, an option has no meaning for what is loaded, as `revision` has none for a model on this
+        machine, or an object in memory has no such matrix.
 
     Notes
     -----
@@ -110,36 +167,48 @@ def load(
     Embeddings('example:large', output, 4096 x 192)
     >>> model.provenance.tensor, model.provenance.dtype
     ('lm_head.weight', 'F16')
+    >>> embgeom.load([[1.0, 0.0], [0.0, 1.0]], vocabulary=["cat", "dog"]).index("dog")
+    1
     """
     threads = resolve_threads(threads)
-    if which not in ("input", "output"):
-        raise InputError(f"which={which!r}; it is 'input' or 'output'")
+    tokenizer, which = _which(tokenizer, which)
+    if tokens is not None and vocabulary is not None:
+        raise InputError("give vocabulary= or tokens=, not both: they are the same")
+    vocabulary = tokens if vocabulary is None else vocabulary
     spelling = as_spelling(spelling)
+    of_models = {"adapter": adapter, "subfolder": subfolder}
+    if not isinstance(model, str | os.PathLike):
+        hub_only = {"revision": revision, "cache_dir": cache_dir, "token": token}
+        refuse_options("what is in memory", tensor=tensor, **of_models, **hub_only)
+        return load_object(
+            model, which, tokenizer=tokenizer, vocabulary=vocabulary, spelling=spelling, threads=threads
+        )
+    given = given_tokens(tokenizer, vocabulary)
     path, is_file = find_local(model, revision=revision, token=token)
     if is_file and path.suffix in ARRAY_SUFFIXES:
-        return _load_array(path, which, tokens, spelling, threads=threads, progress=progress)
+        refuse_options(f"{path}, an array", **of_models, cache_dir=cache_dir)
+        return load_array(path, which, tensor, given, spelling, threads=threads, progress=progress)
     if is_file and subfolder is not None:
         raise InputError(
             f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
         )
     if is_file and is_word_vectors(path):
-        if tensor is not None:
-            raise InputError(f"tensor={tensor!r} has no meaning for {model}, which holds word vectors")
-        return _load_words(path, which, tokens, spelling, threads=threads, progress=progress)
-    source = find_source(
-        model,
-        revision=revision,
-        cache_dir=cache_dir,
-        token=token,
-        local_files_only=local_files_only,
-        progress=progress,
-    )
+        refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
+        return load_words(path, which, given, spelling, threads=threads, progress=progress)
+    hub: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "token": token,
+        "local_files_only": local_files_only,
+        "progress": progress,
+    }
+    source = find_source(model, revision=revision, **hub)
     source = source if is_file else enter(source, subfolder)
     if (gguf := find_gguf(path if is_file else source)) is not None:
+        refuse_options(f"{model}, a GGUF model", adapter=adapter)
         return load_gguf(
             gguf,
             which,
-            None if tokens is None else token_table(tokens),
+            given,
             asked=str(model),
             revision=source.revision,
             tensor=tensor,
@@ -153,8 +222,9 @@ def load(
         asked=str(model),
         which=which,
         tensor=tensor,
-        tokens=tokens,
+        given=given,
         spelling=spelling,
+        adapter=None if adapter is None else adapter_source(adapter, **hub),
         threads=threads,
         progress=progress,
     )
@@ -167,8 +237,9 @@ def _load_model(
     asked: str,
     which: Which,
     tensor: str | None,
-    tokens: Tokens | None,
+    given: TokenTable | None,
     spelling: Spelling | None,
+    adapter: Source | None,
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
@@ -177,7 +248,9 @@ def _load_model(
     # read first, so that a missing tokenizer is told before gigabytes are fetched.
     checkpoint = Checkpoint.single(open_file(file)) if file else None
     config = ModelConfig.read(source)
-    table = _spelled(read_tokens(source) if tokens is None else token_table(tokens), spelling)
+    adapter = adapter or adapter_within(source, asked, file, tensor)
+    change = None if adapter is None else Adapter.read(adapter)
+    table = spelled(given or read_tokens(tokenizer_source(source, adapter)), spelling)
     checkpoint = checkpoint or open_checkpoint(source)
     choice = _choose(checkpoint, config, which, tensor, table)
     held_in = checkpoint.file(choice.name)
@@ -200,6 +273,9 @@ def _load_model(
         tokenizer=table.file,
         notes=notes,
     )
+    if change is not None:
+        matrix, tied, more = change.matrix(matrix, choice.name, which, choice.tied)
+        provenance = replace(provenance, tied=tied, notes=provenance.notes + more)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 
@@ -214,45 +290,18 @@ def _choose(
     return choose_tensor(checkpoint, config, which, tensor, table.size)
 
 
-def _load_words(
-    path: Path,
-    which: Which,
-    tokens: Tokens | None,
-    spelling: Spelling | None,
-    *,
-    threads: int | None,
-    progress: bool,
-) -> Embeddings:
-    matrix, stored, table = read_word_vectors(path, progress=progress)
-    table = table if tokens is None else replace(token_table(tokens), spelling=table.spelling)
-    table = _spelled(table, spelling)
-    provenance = Provenance(
-        source=str(path), file=path, dtype=stored, tokenizer=table.file, notes=table.notes
-    )
-    return assemble(
-        matrix, table, which, Path(path.name.removesuffix(".gz")).stem, provenance, threads=threads
-    )
-
-
-def _load_array(
-    path: Path,
-    which: Which,
-    tokens: Tokens | None,
-    spelling: Spelling | None,
-    *,
-    threads: int | None,
-    progress: bool,
-) -> Embeddings:
-    matrix, stored, inside = read_array(path, progress=progress)
-    table = token_table(tokens) if tokens is not None else inside or token_table(find_tokens(path))
-    table = _spelled(table, spelling)
-    provenance = Provenance(source=str(path), file=path, dtype=stored, tokenizer=table.file)
-    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
-
-
-def _spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
-    """Return the table with the spelling that the user says, if he says one."""
-    return replace(table, spelling=spelling) if spelling else table
+def _which(tokenizer: Any, which: Any) -> tuple[Any, Which]:
+    """Tell a tokenizer from the side, which is the second argument where there is no tokenizer."""
+    if isinstance(tokenizer, str):
+        if which is not None:
+            raise InputError(f"tokenizer={tokenizer!r} is no tokenizer object; a file goes to vocabulary=")
+        tokenizer, which = None, tokenizer
+    which = "input" if which is None else which
+    if which not in ("input", "output"):
+        raise InputError(
+            f"which={which!r}; it is 'input' or 'output' (a tokenizer's file goes to vocabulary=)"
+        )
+    return tokenizer, which
 
 
 def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._arrays import as_real_array
 from embgeom.errors import InputError
 from embgeom.steering.blocks import block_numbers
 
@@ -70,11 +71,8 @@ def chosen(directions: Mapping[int, Direction], blocks: Iterable[int]) -> dict[i
 
 
 def _direction(values: npt.ArrayLike, block: int) -> Direction:
-    try:
-        with np.errstate(over="ignore"):
-            direction = np.array(values, dtype=np.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the direction of block {block} is no array of numbers: {error}") from None
+    with np.errstate(over="ignore"):
+        direction = np.array(as_real_array(values, f"the direction of block {block}"), dtype=np.float32)
     if direction.ndim != 1 or direction.size == 0:
         raise InputError(f"the direction of block {block} has shape {direction.shape}, not (width,)")
     if not np.isfinite(direction).all():

@@ -1,0 +1,159 @@
+"""Tensors, frames and word vectors of other libraries as NumPy arrays; none of them is imported."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import InputError
+
+TAKEN = (
+    "embgeom takes NumPy arrays, torch tensors, polars and pandas frames of numbers, gensim KeyedVectors, "
+    "its own Embeddings, and what NumPy can read"
+)
+# Fields by which libraries of quantized models are told; what they hold are codes, not the numbers.
+_CODES = ("quant_state", "SCB", "qweight", "qzeros", "tensor_impl")
+_PACKED = ("float4", "int4", "uint4", "int2", "uint2", "uint3", "uint5", "uint6", "uint7", "uint1", "bits")
+
+
+def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
+    """Return what `x` holds as a NumPy array, without a copy where its memory can be shared.
+
+    A bfloat16 or float8 tensor becomes float32, which is exact; all other numbers keep their type.
+
+    Raises
+    ------
+    InputError
+        If the numbers cannot be had; the message says what can be taken instead.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise InputError(f"{name}: a masked array would lose its mask; fill it or drop its rows")
+    if isinstance(x, str | PathLike):
+        raise InputError(
+            f"{name} must hold real numbers, not the name {str(x)!r:.60}: embgeom.load takes names of models"
+        )
+    if is_tensor(x):
+        return _of_tensor(x, name)
+    if is_word_vectors(x):
+        x = word_vectors(x).vectors
+    elif isinstance(x, list | tuple) and any(is_tensor(item) for item in x):
+        x = [to_numpy(item, name) for item in x]
+    elif is_lazy_frame(x):
+        raise InputError(f"{name} is a lazy frame, whose numbers are not there yet: pass its collect()")
+    elif hasattr(x, "get_input_embeddings") or hasattr(x, "named_parameters"):
+        raise InputError(
+            f"{name} is the module {type(x).__name__}: pass its weight, or embgeom.load(model, tokenizer)"
+        )
+    elif hasattr(x, "tocsr") or hasattr(x, "todense"):
+        raise InputError(f"{name} is sparse ({type(x).__name__}): pass its toarray()")
+    try:
+        array = _of_frame(x) if is_frame(x) else np.asarray(x)
+    except Exception as error:
+        # Each library raises what it likes where NumPy cannot see into its arrays.
+        raise InputError(f"{name} is not an array that NumPy can read: {_line(error)}; {TAKEN}") from None
+    if array.dtype == object:
+        raise InputError(f"{name} {_what_objects(x)}; {TAKEN}")
+    return array
+
+
+def type_name(x: Any) -> str:
+    """Return the type of the numbers as their library names it: ``"bfloat16"``, ``"float32"``."""
+    if is_word_vectors(x):
+        x = word_vectors(x).vectors
+    if is_tensor(x):
+        return str(x.dtype).removeprefix("torch.")
+    return str(x.dtype if isinstance(x, np.ndarray) else to_numpy(x, "x").dtype)
+
+
+def is_tensor(x: object) -> TypeGuard[Any]:
+    """Return whether `x` is a tensor of torch, by what such tensors can do."""
+    kind = type(x)
+    return all(hasattr(kind, part) for part in ("detach", "cpu", "numpy", "dtype", "device"))
+
+
+def is_frame(x: object) -> TypeGuard[Any]:
+    """Return whether `x` is a frame of polars or pandas."""
+    # A lazy frame warns of the work that it has with its attributes, so its type is asked.
+    return all(hasattr(type(x), part) for part in ("columns", "dtypes", "to_numpy"))
+
+
+def is_lazy_frame(x: object) -> bool:
+    """Return whether `x` is a frame of polars whose numbers are not computed yet."""
+    return hasattr(type(x), "collect_schema") and not is_frame(x)
+
+
+def is_word_vectors(x: object) -> TypeGuard[Any]:
+    """Return whether `x` is gensim's KeyedVectors, or a model that holds them."""
+    held = getattr(x, "wv", x)
+    return hasattr(held, "index_to_key") and hasattr(held, "vectors")
+
+
+def word_vectors(x: Any) -> Any:
+    """Return the KeyedVectors of a gensim object that `is_word_vectors` knows."""
+    return getattr(x, "wv", x)
+
+
+def quantized_kind(x: Any) -> str | None:
+    """Return the kind of a quantized tensor or module, as its library calls it; None if `x` is not one."""
+    kind = type(x)
+    packages = ("bitsandbytes", "torchao", "hqq", "gptqmodel", "auto_gptq", "awq", "aqlm", "quanto", "eetq")
+    root = kind.__module__
+    known = any(root.startswith(package) for package in packages) or ".quanto" in root
+    if known or getattr(x, "is_quantized", None) is True:
+        return f"{root.split('.')[0]}'s {kind.__name__}"
+    field = next((field for field in _CODES if hasattr(x, field)), None)
+    return f"{kind.__name__}, with {field}" if field else None
+
+
+def _of_tensor(x: Any, name: str) -> npt.NDArray[Any]:
+    kind = str(x.dtype).removeprefix("torch.")
+    if quantized := quantized_kind(x):
+        raise InputError(f"{name} is quantized ({quantized}) and holds codes: pass its dequantize()")
+    if x.device.type == "meta":
+        raise InputError(
+            f"{name} is on the device 'meta' and holds no numbers: it is not loaded yet, or accelerate has "
+            "offloaded it (load the model on one device, without device_map='auto')"
+        )
+    if hasattr(x, "full_tensor"):
+        raise InputError(f"{name} is split over processes (DTensor): pass its full_tensor()")
+    if hasattr(x, "ds_id") and x.numel() == 0:
+        raise InputError(f"{name} is split over processes by DeepSpeed: gather it (GatheredParameters) first")
+    if getattr(x, "is_nested", False) or str(x.layout) != "torch.strided":
+        raise InputError(f"{name} is no dense tensor ({x.layout}): pass its to_dense()")
+    if kind.startswith(_PACKED) or kind.startswith(("complex", "q")):
+        raise InputError(f"{name} must hold real numbers, not {kind}")
+    try:
+        # To the processor first: then half as many bytes travel, and a GPU needs no room for float32.
+        dense = x.detach().resolve_conj().resolve_neg().cpu()
+        if kind.startswith(("bfloat16", "float8")):
+            dense = dense.float()
+        array: npt.NDArray[Any] = dense.numpy()
+    except (RuntimeError, TypeError, NotImplementedError) as error:
+        raise InputError(f"{name} is no tensor whose numbers can be had: {_line(error)}") from None
+    return array
+
+
+def _of_frame(x: Any) -> npt.NDArray[Any]:
+    array: npt.NDArray[Any] = np.asarray(x.to_numpy())
+    if array.dtype == object and all(getattr(kind, "kind", "O") in "biuf" for kind in x.dtypes):
+        # The nullable numbers of pandas become objects unless a type is asked for.
+        array = x.to_numpy(dtype=np.float64, na_value=np.nan)
+    return array
+
+
+def _what_objects(x: Any) -> str:
+    if not is_frame(x):
+        return f"must hold real numbers, and {type(x).__name__} is no array of them"
+    columns = [
+        str(column)
+        for column, kind in zip(x.columns, x.dtypes, strict=True)
+        if np.asarray(x[column]).dtype.kind not in "biuf" and getattr(kind, "kind", "O") not in "biuf"
+    ]
+    return f"has columns that hold no numbers: {', '.join(columns[:5])}"
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

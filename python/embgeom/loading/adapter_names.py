@@ -1,0 +1,54 @@
+"""What the tensors of a PEFT adapter are called: the module they change, and how they change it."""
+
+from __future__ import annotations
+
+import re
+
+_PREFIX = "base_model.model."
+WHOLE, SAVED_BASE, ROWS = "whole", "base", "rows"
+# The end of a tensor's name after its module -> what it is. An adapter's own name may stand in it.
+_PARTS = {
+    r"modules_to_save(\.\w+)?\.weight": WHOLE,
+    r"base_layer\.weight": SAVED_BASE,
+    r"(token_adapter\.)?trainable_tokens_delta(\.\w+)?": ROWS,
+    r"lora_embedding_A(\.\w+)?": "embedding A",
+    r"lora_embedding_B(\.\w+)?": "embedding B",
+    r"lora_A(\.\w+)?\.weight": "A",
+    r"lora_B(\.\w+)?\.weight": "B",
+    r"lora_magnitude_vector(\.\w+)*": "DoRA",
+    r"weight": WHOLE,
+    r"(\w+\.)*bias|original_module\..*|(token_adapter\.)?trainable_tokens_original.*": "",
+}
+SIDES = {
+    "input": {"embed_tokens", "wte", "shared", "embed_in", "word_embeddings", "tok_embeddings", "embeddings",
+              "word_embedding", "token_embedding", "embedding"},
+    "output": {"lm_head", "embed_out", "output", "output_layer", "decoder", "head", "vocab_projector",
+               "ff_out", "word_embeddings_for_head", "unembed"},
+}  # fmt: skip
+_LEAVES = {"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings", "shared", "lm_head",
+           "embed_out", "output_layer"}  # fmt: skip
+
+
+def split_name(name: str) -> tuple[str, str | None]:
+    """Return the module that a tensor of an adapter changes, and what it is to it.
+
+    Parameters
+    ----------
+    name : str
+        The tensor's name.
+
+    Returns
+    -------
+    module : str
+        The module's path in the base.
+    part : str or None
+        What the tensor is; empty for what has no effect on the module's weight, None for what is not known.
+    """
+    words = name.removeprefix(_PREFIX).split(".")
+    # A layer of the base has no module inside: what stands behind its name is the adapter's.
+    inside = next((i + 1 for i, word in enumerate(words) if word in _LEAVES), None)
+    for pattern, part in _PARTS.items():
+        match = re.fullmatch(rf"(?P<module>.+?)\.(?:{pattern})", ".".join(words))
+        if match and (inside is None or match["module"].count(".") < inside):
+            return match["module"], part
+    return ".".join(words[:inside] if inside else words[:-1] or words), None

@@ -1,0 +1,161 @@
+"""Files of NumPy: which array is taken, what stands beside it, and files that are damaged."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import numpy as np
+import pytest
+from cli_helpers import run, status
+from loading_helpers import matrix, words
+
+import embgeom
+from embgeom.errors import EmbgeomError, InputError, LoadError
+
+E, H = matrix(40, 8), matrix(40, 8, 1)
+
+
+@pytest.fixture
+def npz(tmp_path):
+    path = tmp_path / "m.npz"
+    np.savez(path, matrix=E, other=H, half=H.astype(np.float16), tokens=np.array(words(40)))
+    return path
+
+
+def test_tensor_picks_the_array_of_a_npz(npz):
+    assert np.array_equal(embgeom.load(npz).matrix, E)
+    other = embgeom.load(npz, tensor="other")
+    assert np.array_equal(other.matrix, H) and other.provenance.tensor == "other"
+    assert other.tokens == words(40)
+    assert embgeom.load(npz, tensor="half").provenance.dtype == "F16"
+    with pytest.raises(LoadError, match="no array 'nonsense', but matrix, other, half, tokens; pick one"):
+        embgeom.load(npz, tensor="nonsense")
+    with pytest.raises(LoadError, match=r"tokens in .* is stored as <U4"):
+        embgeom.load(npz, tensor="tokens")
+
+
+@pytest.mark.parametrize("option", ["revision", "cache_dir", "token", "adapter"])
+def test_options_without_meaning_for_an_array_are_refused(npz, option):
+    with pytest.raises(InputError, match=f"{option}='x' has no meaning|{option} is for a Hugging Face id"):
+        embgeom.load(npz, **{option: "x"})
+
+
+def test_a_npy_has_no_names(tmp_path):
+    np.save(tmp_path / "m.npy", E)
+    with pytest.raises(InputError, match="one array without a name"):
+        embgeom.load(tmp_path / "m.npy", tensor="matrix", vocabulary=words(40))
+
+
+def test_the_fields_of_a_npz(tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", matrix=E, vocabulary=np.array(words(40)), special=["▁w0"])
+    loaded = embgeom.load(tmp_path / "m.npz")
+    assert loaded.tokens == words(40) and np.flatnonzero(loaded.special).tolist() == [0]
+    np.savez(tmp_path / "m.npz", matrix=E, vocabulary=np.array(words(40)), tokens=np.array(words(40)))
+    with pytest.raises(LoadError, match="keep one of them"):
+        embgeom.load(tmp_path / "m.npz")
+    np.savez(tmp_path / "m.npz", matrix=E, tokens=[w.encode() for w in words(40)])
+    assert embgeom.load(tmp_path / "m.npz").tokens == words(40)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_code_points_that_are_no_characters(tmp_path, order):
+    tokens = np.array(words(40)).astype(f"{order}U4")
+    np.savez(tmp_path / "m.npz", matrix=E, tokens=tokens)
+    assert embgeom.load(tmp_path / "m.npz").tokens == words(40)
+    tokens.view(f"{order}u4")[5] = 0x110000
+    np.savez(tmp_path / "m.npz", matrix=E, tokens=tokens)
+    with pytest.raises(LoadError, match="code point 0x110000"):
+        embgeom.load(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("array", [E, E.astype(np.float64), np.asfortranarray(E), E.astype(">f4")])
+def test_a_file_system_that_refuses_to_map(tmp_path, monkeypatch, array):
+    np.save(tmp_path / "m.npy", array)
+
+    class Refuses(np.memmap):
+        def __new__(cls, *_, **__):
+            raise OSError(19, "No such device")
+
+    monkeypatch.setattr(np, "memmap", Refuses)
+    assert np.array_equal(embgeom.load(tmp_path / "m.npy", vocabulary=words(40)).matrix, E)
+
+
+def test_a_file_that_is_replaced_while_it_is_read(tmp_path, monkeypatch):
+    """The header and the numbers are of one file, even if another takes its name in between."""
+    np.save(tmp_path / "m.npy", E)
+    np.save(tmp_path / "new.npy", H.T.copy())
+    own = np.lib.format.read_magic
+
+    def replaced(stream):
+        (tmp_path / "new.npy").replace(tmp_path / "m.npy")
+        return own(stream)
+
+    monkeypatch.setattr(np.lib.format, "read_magic", replaced)
+    assert np.array_equal(embgeom.load(tmp_path / "m.npy", vocabulary=words(40)).matrix, E)
+
+
+def damaged(path, how):
+    raw = path.read_bytes()
+    if how == "cut short":
+        path.write_bytes(raw[:-20])
+    elif how == "longer":
+        path.write_bytes(raw + b"\0" * 8)
+    elif how == "huge count":
+        path.write_bytes(raw.replace(b"(40, 8)", b"(1<<40)", 1).replace(b"(1<<40)", b"(9**9,)", 1))
+    elif how == "negative count":
+        path.write_bytes(raw.replace(b"(40, 8)", b"(-40,8)", 1))
+    elif how == "records":
+        np.save(path, np.zeros(4, dtype=[("a", "f4")]))
+    elif how == "objects":
+        np.save(path, np.array([None, {}]), allow_pickle=True)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "another version":
+        path.write_bytes(raw[:6] + b"\x09\x00" + raw[8:])
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["cut short", "longer", "huge count", "negative count", "records", "objects", "empty", "another version"],
+)
+def test_damaged_files(tmp_path, how):
+    path = tmp_path / "m.npy"
+    np.save(path, E)
+    damaged(path, how)
+    with pytest.raises(LoadError, match=r"m\.npy"):
+        embgeom.load(path, vocabulary=words(40))
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        archive.write(path, "matrix.npy")
+    with pytest.raises(LoadError):
+        embgeom.load(tmp_path / "m.npz", vocabulary=words(40))
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "compressed"])
+def test_flipped_bits_give_a_matrix_or_an_error(tmp_path, kind):
+    path = tmp_path / ("m.npy" if kind == "npy" else "m.npz")
+    if kind == "npy":
+        np.save(path, E)
+    else:
+        save = np.savez if kind == "npz" else np.savez_compressed
+        save(path, matrix=E, tokens=np.array(words(40)))
+    raw, rng, failed = path.read_bytes(), np.random.default_rng(0), 0
+    for _ in range(int(os.environ.get("EMBGEOM_FUZZ", "150"))):
+        changed = bytearray(raw)
+        for place in rng.integers(0, len(raw), 3):
+            changed[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(changed)
+        try:
+            assert embgeom.load(path, vocabulary=words(40)).matrix.shape[1] > 0
+        except EmbgeomError:
+            failed += 1
+    assert failed > 0
+
+
+def test_the_options_of_the_command(npz, tmp_path, capsys):
+    (tmp_path / "words.txt").write_text("".join(f"x{i}\n" for i in range(40)), encoding="utf-8")
+    for option in ("--vocabulary", "--tokens"):
+        run("neighbors", npz, "x3", option, tmp_path / "words.txt", "--tensor", "other", "--dimension-k", "9")
+        assert "'x3'" in capsys.readouterr().out
+    assert status("inspect", npz, "--adapter", npz) == 2
+    assert "adapter=" in capsys.readouterr().err
