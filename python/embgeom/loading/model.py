@@ -6,6 +6,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from embgeom._arrays import as_matrix
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
@@ -180,7 +181,7 @@ def _load_model(
     checkpoint = checkpoint or open_checkpoint(source)
     choice = _choose(checkpoint, config, which, tensor, table)
     held_in = checkpoint.file(choice.name)
-    shape = held_in.shape(choice.name)
+    shape = held_in.shape(choice.name)[:: -1 if choice.transposed else 1]
     check_matrix(shape, f"{choice.name} in {held_in.path}")
     matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
@@ -192,13 +193,19 @@ def _load_model(
         tied=choice.tied,
         blocks=config.blocks,
         tokenizer=table.file,
-        notes=choice.notes + table.notes + _disagreements(shape, config),
+        notes=(
+            *checkpoint.notes,
+            *choice.notes,
+            *table.notes,
+            *_disagreements(shape, config),
+            *config.notes(which),
+        ),
     )
     if embeddings_name(checkpoint.names) == choice.name:
         matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
         provenance = replace(provenance, notes=provenance.notes + more)
-    else:
-        matrix = held_in.read(choice.name, progress=progress)
+    elif choice.transposed:
+        matrix = as_matrix(matrix.T)
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
     return assemble(matrix, table, which, name, provenance, threads=threads)
 
