@@ -30,7 +30,7 @@ from embgeom.loading.config import ModelConfig  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore")
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "supported-models.md"
 # What embgeom refuses, and a word of its reason.
-_SEVERAL = "4 tensors that may be the"
+_SEVERAL = "8 tensors that may be the"
 _PROJECTED = "no norm feeds the output matrix"
 REFUSED = {
     ("musicgen", "input"): _SEVERAL,

@@ -84,8 +84,7 @@ def load_final_norm(
     if config.architecture and config.hidden != config.width and weight.shape == (config.hidden,):
         raise LoadError(
             f"{checkpoint.where}: {name} acts on a residual stream of width {config.hidden}, which the "
-            "model projects "
-            f"to {config.width} before the output matrix: it cannot be folded into rows"
+            f"model projects to {config.width} before the output matrix: it cannot be folded into rows"
         )
     has_bias = module_of(name) + ".bias" in checkpoint.names or module_of(name) + ".b" in checkpoint.names
     return FinalNorm.of(weight, _kind(config, weight, name, has_bias))
@@ -98,8 +97,7 @@ def _kind(
         if not has_bias:
             warnings.warn(
                 f"model_type {config.model_type!r} is not known; {name}, which has no bias, is taken for an "
-                "RMSNorm "
-                f"that multiplies with its weight. If it is not, {_WAY_OUT}",
+                f"RMSNorm that multiplies with its weight. If it is not, {_WAY_OUT}",
                 EmbgeomWarning,
                 stacklevel=3,
             )
@@ -108,8 +106,7 @@ def _kind(
     if kind.endswith("plus_one") and abs(float(np.median(weight)) - 1.0) < 0.25:
         warnings.warn(
             f"this model multiplies with 1 + weight, but the values of {name} lie around 1, so that 1 + "
-            "weight lies "
-            f"around 2: a conversion (MLX's) may have stored 1 + weight already; then {_WAY_OUT}",
+            f"weight lies around 2: a conversion (MLX's) may have stored 1 + weight already; then {_WAY_OUT}",
             EmbgeomWarning,
             stacklevel=3,
         )
