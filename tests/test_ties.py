@@ -313,3 +313,15 @@ def test_a_stale_index_lists_what_is_there(tmp_path):
     index.write_text(json.dumps(json.loads(index.read_text().replace("-of-00001", "-of-00030"))))
     with pytest.raises(LoadError, match=r"of-00030.*\(it holds model-00001-of-00001\.safetensors\)"):
         load(folder)
+
+
+def test_a_copy_stored_transposed_is_tied(tmp_path):
+    tensors = {"wte.weight": EMBED, "lm_head.weight": np.ascontiguousarray(EMBED.T)}
+    loaded = load(folder_of(tmp_path, tensors, {"model_type": "gpt2"}), "output")
+    np.testing.assert_array_equal(loaded.matrix, EMBED)
+    assert loaded.provenance.tied
+
+
+def test_positions_as_many_as_tokens_are_no_matrix_of_tokens(tmp_path):
+    tensors = {"wte.weight": EMBED, "wpe.weight": HEAD, "embeddings.token_type_embeddings.weight": OTHER}
+    np.testing.assert_array_equal(load(folder_of(tmp_path, tensors, {}), "output").matrix, EMBED)

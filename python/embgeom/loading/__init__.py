@@ -8,7 +8,7 @@ The files, in the order of the flow:
     hub_file.py         a file on the Hub, of which the header and the tensors asked for are fetched
     ranges.py answers.py hub_errors.py    requests for bytes, what is answered, what failures mean
     tensor_cache.py partial_file.py       where fetched tensors are kept; files that continue after a break
-    architectures.py    what is known of families of models: names, ties, norms, layers; a new model is added here
+    architectures.py    what is known of families of models: names, ties, norms, layers; add a model here
     config.py           what config.json says: family, vocabulary, width, depth, ties
     tokens.py           the tokenizer's files -> what each token is written as and spells
     checkpoint.py       which files hold the tensors: one, or shards with an index

@@ -43,8 +43,8 @@ class Architecture:
         Whether the final norm has no weight: it multiplies with ones.
     why_no_norm : str
         Why there is no norm to fold into the output matrix.
-    output_note : str
-        What the running model does to the output matrix beyond what is stored.
+    input_note, output_note : str
+        What the running model does to the matrix beyond what is stored.
     """
 
     types: str
@@ -57,6 +57,7 @@ class Architecture:
     tied_to: tuple[str, ...] = ()
     weightless: bool = False
     why_no_norm: str = ""
+    input_note: str = ""
     output_note: str = ""
 
 
@@ -106,7 +107,8 @@ _FAMILIES = (
     Architecture("internlm2", input=("tok_embeddings",), output=("output", "lm_head")),
     Architecture("chatglm", input=_WORDS, output=("output_layer",), norm=("final_layernorm",)),
     Architecture("llada", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",)),
-    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",)),
+    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",),
+                 input_note="Molmo puts the rows of wte.new_embedding behind these when it runs"),
     Architecture("openelm", input=("token_embeddings",), tied=True),
     Architecture("inkling_text inkling2_text inkling2_loop_text", input=("llm.embed", "embed_tokens"),
                  output=("llm.unembed", "lm_head"), norm=("llm.norm", "norm"), ties="never"),
@@ -318,7 +320,7 @@ USUAL_NORMS = (
 
 # Names under these belong to another part of the model: a layer, an image encoder, a draft head, ...
 ELSEWHERE = re.compile(
-    r"(^|[._])(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|per_layer|speech|protein"
+    r"(^|[._])(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|pos_emb|wpe|token_type|per_layer|speech|protein"
     r"|q_?former|codec|mtp|nextn|draft|eagle|medusa|speculator|talker|token2wav|code_predictor|code2wav"
     r"|depth_decoder|projector|merger|connector|resampler|aligner|lora|gemma_expert|patcher"
 )

@@ -130,8 +130,9 @@ class ModelConfig:
                 f"{self.hidden} (project_in and project_out, in OPT's words)"
             )
         # The first Baichuan, of 64,000 tokens, has a head of the usual kind.
-        if which == "output" and self.architecture and self.vocab_size != 64000:
-            said.append(self.architecture.output_note)
+        family = self.architecture
+        if family and self.vocab_size != 64000:
+            said.append(family.output_note if which == "output" else family.input_note)
         return tuple(filter(None, said))
 
 

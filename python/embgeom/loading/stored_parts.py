@@ -43,7 +43,7 @@ def check_plain(checkpoint: Checkpoint, modules: Iterable[str], side: str) -> No
         found = {
             n: m["rest"]
             for n in checkpoint.names
-            if (m := path.match(n)) and not ELSEWHERE.search(m["before"])
+            if module in n and (m := path.match(n)) and not ELSEWHERE.search(m["before"])
         }
         for pattern, how, instead in (
             (

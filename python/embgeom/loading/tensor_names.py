@@ -202,10 +202,14 @@ class _Chooser:
 
     def _equal(self, one: str, two: str) -> bool:
         """Return whether two tensors hold the same numbers, as transformers asks before it ties them."""
-        if self.checkpoint.shape(one) != self.checkpoint.shape(two):
+        turned = [-1 if self._is_transposed(name) else 1 for name in (one, two)]
+        shapes = [self.checkpoint.shape(n)[::turn] for n, turn in zip((one, two), turned, strict=True)]
+        if shapes[0] != shapes[1]:
             return False
-        files = self.checkpoint.file(one), self.checkpoint.file(two)
-        return bool(np.array_equal(files[0].read(one), files[1].read(two)))
+        first, second = (self.checkpoint.file(name).read(name) for name in (one, two))
+        return bool(
+            np.array_equal(first if turned[0] == 1 else first.T, second if turned[1] == 1 else second.T)
+        )
 
     def _stray(self, held: str) -> str | None:
         """Return a matrix of an unknown name and the shape of `held`, which may be the other side's."""
