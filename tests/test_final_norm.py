@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from loading_helpers import matrix, write_folder
 
 import embgeom
 from embgeom.loading.final_norm import load_final_norm
@@ -59,6 +60,107 @@ def test_folding_is_what_the_model_does(family, tmp_path):
     plain = plain / np.sqrt(np.square(plain).mean(axis=1, keepdims=True))
     rows = model.get_output_embeddings().weight.detach().double().numpy()
     np.testing.assert_allclose(plain @ found.fold(rows).T, expected, rtol=1e-3, atol=1e-4)
+
+
+ONE = np.ones(8, np.float32)
+
+
+def norm_of(folder, tensors, config):
+    rows = {"model.embed_tokens.weight": matrix(40, 8)}
+    return load_final_norm(write_folder(folder, {**rows, **tensors}, config))
+
+
+@pytest.mark.parametrize(
+    ("model_type", "name", "other"),
+    [
+        ("mimo", "model.norm", "model.mtp_layers.0.final_layernorm"),
+        ("llama", "model.norm", "mtp.norm"),
+        ("llama", "model.language_model.norm", "mtp.norm"),
+        ("deepseek_v3", "model.norm", "model.layers.61.shared_head.norm"),
+        ("mistral3", "language_model.model.norm", "multi_modal_projector.norm"),
+        ("qwen3_vl", "model.language_model.norm", "model.visual.merger.norm"),
+        ("qwen2_5_omni", "thinker.model.norm", "talker.model.norm"),
+        ("lfm2", "model.embedding_norm", "model.norm"),
+        ("lfm3", "model.embedding_norm", "model.norm"),
+        ("bart", "decoder.layers.11.final_layer_norm", "decoder.layers.9.final_layer_norm"),
+        ("t5", "decoder.final_layer_norm", "encoder.final_layer_norm"),
+        ("mbart", "model.decoder.layer_norm", "model.encoder.layer_norm"),
+        ("whisper", "model.decoder.layer_norm", "model.encoder.layer_norm"),
+        ("xglm", "model.layer_norm", "model.layers.0.final_layer_norm"),
+        ("biogpt", "biogpt.layer_norm", "biogpt.layers.0.final_layer_norm"),
+        ("modernbert", "head.norm", "model.final_norm"),
+        ("bert", "cls.predictions.transform.LayerNorm", "bert.embeddings.LayerNorm"),
+    ],
+)
+def test_the_norm_before_the_head_and_no_other(tmp_path, model_type, name, other):
+    tensors = {f"{other}.weight": 2 * ONE, f"{name}.weight": ONE}
+    assert (norm_of(tmp_path, tensors, {"model_type": model_type}).weight == 1).all()
+
+
+PLUS_ONE = (
+    "gemma gemma2 gemma3 gemma3_text paligemma qwen3_5 qwen3_5_moe qwen3_5_moe_text qwen3_next step3p7 "
+    "minimax_m3_vl_text minimax_m3_vl t5gemma t5gemma2 vaultgemma nemotron"
+)
+
+
+@pytest.mark.parametrize("model_type", PLUS_ONE.split())
+def test_one_plus_weight(tmp_path, model_type):
+    config = {"model_type": model_type}
+    assert (norm_of(tmp_path / "a", {"model.norm.weight": 0 * ONE}, config).weight == 1).all()
+    with pytest.warns(embgeom.EmbgeomWarning, match="around 1, so that 1 \\+ weight lies around 2"):
+        norm_of(tmp_path / "b", {"model.norm.weight": ONE - 0.03}, config)
+
+
+@pytest.mark.parametrize("model_type", ["cohere2_moe", "cohere", "aya_vision", "stablelm", "starcoder2"])
+def test_layer_norms_without_a_bias_center(tmp_path, model_type):
+    assert norm_of(tmp_path, {"model.norm.weight": ONE}, {"model_type": model_type}).centers
+
+
+@pytest.mark.parametrize(
+    ("model_type", "centers"), [("olmo", True), ("nanochat", False), ("hrm_text", False)]
+)
+def test_norms_without_a_weight_multiply_with_ones(tmp_path, model_type, centers):
+    norm = norm_of(tmp_path, {}, {"model_type": model_type, "hidden_size": 8})
+    assert norm.weight.tolist() == [1] * 8 and norm.centers is centers
+
+
+def test_the_text_model_decides_what_the_norm_computes(tmp_path):
+    config = {"model_type": "llava", "text_config": {"model_type": "gemma2"}}
+    assert (norm_of(tmp_path, {"language_model.model.norm.weight": 0 * ONE}, config).weight == 1).all()
+
+
+def test_a_type_that_is_not_known_is_told(tmp_path):
+    with pytest.warns(embgeom.EmbgeomWarning, match="'mine' is not known.*taken for an RMSNorm"):
+        assert not norm_of(tmp_path / "a", {"model.norm.weight": ONE}, {"model_type": "mine"}).centers
+    tensors = {"model.norm.weight": ONE, "model.norm.bias": ONE}
+    assert norm_of(tmp_path / "b", tensors, {"model_type": "mine"}).centers
+
+
+def test_several_norms_that_may_be_the_final_one(tmp_path):
+    tensors = {"a.norm.weight": ONE, "b.norm.weight": ONE}
+    with pytest.raises(embgeom.LoadError, match=r"2 norms that may be the final one: a\.norm\.weight, b"):
+        norm_of(tmp_path, tensors, {"model_type": "mine"})
+
+
+@pytest.mark.parametrize(
+    ("config", "tensors", "why"),
+    [
+        (
+            {"model_type": "opt"},
+            {"model.decoder.layers.0.final_layer_norm.weight": ONE},
+            "do_layer_norm_before",
+        ),
+        ({"model_type": "ultrabert"}, {"model.norm.weight": ONE}, "no norm feeds the output matrix"),
+        (
+            {"model_type": "opt", "hidden_size": 8, "word_embed_proj_dim": 4},
+            {"model.decoder.final_layer_norm.weight": ONE},
+            "which the model projects to 4",
+        ),
+    ],
+)
+def test_models_whose_norm_cannot_be_folded(tmp_path, config, tensors, why):
+    with pytest.raises(embgeom.LoadError, match=why):
+        norm_of(tmp_path, tensors, config)
 
 
 def test_a_model_without_a_known_name_is_refused(tmp_path):

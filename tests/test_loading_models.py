@@ -52,12 +52,6 @@ def test_tied_with_only_one_side_in_the_file(tmp_path, held, which):
     assert loaded.provenance.tied and loaded.provenance.tensor == held
 
 
-def test_tied_with_both_in_the_file_takes_what_the_model_uses(tmp_path):
-    tensors = {"model.embed_tokens.weight": EMBED, "lm_head.weight": HEAD}
-    folder = write_folder(tmp_path, tensors, {"tie_word_embeddings": True})
-    np.testing.assert_array_equal(load(folder, "output").matrix, EMBED)
-
-
 def test_alias_in_the_metadata_ties(tmp_path):
     alias = {"format": "pt", "model.embed_tokens.weight": "lm_head.weight"}
     folder = write_folder(tmp_path, {"lm_head.weight": HEAD}, metadata=alias)
@@ -67,9 +61,10 @@ def test_alias_in_the_metadata_ties(tmp_path):
 
 
 def test_silent_config_ties_where_the_file_holds_one(tmp_path):
-    folder = write_folder(tmp_path, {"wte.weight": EMBED}, {"model_type": "gpt2"})
-    loaded = load(folder, "output")
+    loaded = load(write_folder(tmp_path / "a", {"wte.weight": EMBED}, {"model_type": "mine"}), "output")
     assert loaded.provenance.tied and "does not say" in loaded.provenance.notes[0]
+    known = load(write_folder(tmp_path / "b", {"wte.weight": EMBED}, {"model_type": "gpt2"}), "output")
+    assert known.provenance.tied and not known.provenance.notes
 
 
 @pytest.mark.parametrize("config", [{"tie_word_embeddings": False}, {"model_type": "llama"}])
@@ -90,11 +85,12 @@ def test_nested_text_config(tmp_path):
     assert loaded.provenance.tied and not loaded.provenance.notes
 
 
-def test_factorised_embedding_keeps_its_own_width(tmp_path):
+def test_factorised_embedding_keeps_its_own_width_and_says_so(tmp_path):
     config = {"hidden_size": 2 * D, "word_embed_proj_dim": D, "vocab_size": V}
-    assert not load(
+    notes = load(
         write_folder(tmp_path, {"model.decoder.embed_tokens.weight": EMBED}, config)
     ).provenance.notes
+    assert len(notes) == 1 and f"of width {D}, and its residual stream, of width {2 * D}" in notes[0]
 
 
 def test_disagreement_with_config_is_noted(tmp_path):

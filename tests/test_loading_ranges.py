@@ -182,6 +182,7 @@ def test_the_final_norm_is_fetched_alone(hub, cache):
     folder = gigabyte(hub)
     norm = np.linspace(1, 2, 600).astype(np.float32)
     write_shards(folder, [{"model.norm.weight": norm}, {"lm_head.weight": BIG}])
+    (folder / "config.json").write_text('{"model_type": "llama"}')
     got = embgeom.load_final_norm("owner/giga", cache_dir=cache)
     np.testing.assert_array_equal(got.weight, norm)
     assert sum(request.sent for request in hub.requests) < 1 << 20
@@ -189,7 +190,9 @@ def test_the_final_norm_is_fetched_alone(hub, cache):
 
 def test_the_final_norm_of_a_single_file_is_fetched_alone(hub, cache):
     norm = np.linspace(1, 2, 600).astype(np.float32)
-    write_folder(hub.root / "owner" / "one", {"wte.weight": BIG, "norm.weight": norm}, {})
+    write_folder(
+        hub.root / "owner" / "one", {"wte.weight": BIG, "norm.weight": norm}, {"model_type": "llama"}
+    )
     got = embgeom.load_final_norm("owner/one", cache_dir=cache)
     np.testing.assert_array_equal(got.weight, norm)
     assert sum(request.sent for request in hub.requests) < 1 << 20

@@ -68,6 +68,8 @@ class Checkpoint:
         The tensors of the model.
     aliases : dict of str to str
         Other names of these tensors: alias -> name. Only of a single file are they known.
+    notes : tuple of str
+        What was odd about the files, each a sentence.
     """
 
     def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
@@ -78,6 +80,7 @@ class Checkpoint:
         self.sharded = len(set(files.values())) > 1
         self.names: tuple[str, ...] = tuple(files)
         self.aliases: dict[str, str] = {}
+        self.notes: tuple[str, ...] = ()
 
     @classmethod
     def single(cls, file: TensorFile) -> Checkpoint:
@@ -119,7 +122,7 @@ class Checkpoint:
             path = source.locate(name)
             if path is None:
                 raise LoadError(
-                    f"{index} names the shard {name}, which {source.name} does not hold; fetch it"
+                    f"{index} names the shard {name}, which {source.name} does not hold{_others(source)}"
                 )
             return open_file(path)
 
@@ -217,9 +220,12 @@ def open_checkpoint(source: Source) -> Checkpoint:
         If there is no checkpoint, or its files cannot be read.
     """
     for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
+        index_name = f"{stem}.{suffix}.index.json"
         if path := source.locate(f"{stem}.{suffix}"):
-            return Checkpoint.single(open_file(path))
-        if index := source.find(f"{stem}.{suffix}.index.json"):
+            checkpoint = Checkpoint.single(open_file(path))
+            checkpoint.notes = _beside_index(source, f"{stem}.{suffix}", index_name)
+            return checkpoint
+        if index := source.find(index_name):
             return Checkpoint.indexed(source, index)
     others = source.list_local("*.safetensors")
     if len(others) == 1:
@@ -228,3 +234,27 @@ def open_checkpoint(source: Source) -> Checkpoint:
     raise LoadError(
         f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
     )
+
+
+def _beside_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
+    """Return a note where an index lies beside a single file, which transformers reads, and names others."""
+    # Only where looking costs nothing: of a repository, the index would have to be fetched.
+    if not source.list_local(index_name) or (index := source.find(index_name)) is None:
+        return ()
+    table = read_json(index).get("weight_map")
+    shards = sorted({str(v) for v in table.values()} - {file}) if isinstance(table, dict) else []
+    if not shards:
+        return ()
+    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
+    return (
+        f"{file} was read, as transformers does; {index_name} beside it names other files "
+        f"({shards[0]}{more})",
+    )
+
+
+def _others(source: Source) -> str:
+    """Return the tensor files that lie where a shard is missing, and the way out."""
+    held = [path.name for pattern in ("*.safetensors", "*.bin") for path in source.list_local(pattern)]
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    there = f" (it holds {', '.join(held[:5])}{more})" if held else ""
+    return f"{there}; fetch it, or the index that belongs to the files"

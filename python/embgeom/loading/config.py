@@ -1,4 +1,4 @@
-"""What a model's config.json says about its vocabulary, its width, its depth and its ties."""
+"""What a model's config.json says about its family, its vocabulary, its width, its depth and its ties."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from embgeom.loading.architectures import FAMILIES, Architecture
 from embgeom.loading.folder import Source, read_json
 
-# Where a multimodal model keeps the configuration of its language model.
-_NESTED = ("text_config", "language_config", "llm_config")
+# Where a model of several parts keeps the configuration of its language model.
+_NESTED = ("text_config", "language_config", "llm_config", "thinker_config", "decoder")
 # The width of the embedding comes first: some models project it to another hidden size.
-_WIDTH = ("word_embed_proj_dim", "embedding_size", "hidden_size", "n_embd", "d_model", "n_embed", "dim")
+_WIDTH = ("word_embed_proj_dim", "embedding_size", "input_embedding_size", "hidden_size", "n_embd", "d_model",
+          "n_embed", "dim")  # fmt: skip
+_HIDDEN = ("hidden_size", "n_embd", "d_model", "n_embed", "dim")
 _BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-# Transformers ties a model whose config says nothing, except these, whose own default is not to.
-# fmt: off
-_UNTIED_BY_DEFAULT = frozenset({
-    "deepseek_v2", "deepseek_v3", "glm", "glm4", "gpt_neox", "gpt_oss", "gptj", "llama", "mistral", "mixtral",
-    "nemotron", "olmo", "olmo2", "olmoe", "persimmon", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3",
-    "qwen3_moe", "stablelm",
-})
-# fmt: on
+_TIED = (
+    "tie_word_embeddings",
+    "weight_tying",
+    "tie_embedding",
+    "tie_embeddings",
+    "share_input_output_layers",
+)
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,24 @@ class ModelConfig:
         Whether one matrix is both input embedding and output matrix.
     blocks : int or None
         How many transformer blocks; None also for an encoder and a decoder, which have a number each.
+    hidden : int or None
+        The width of the residual stream.
+    model_type : str
+        The outer ``model_type``; empty where there is none.
+    decoder_only : bool
+        Whether the checkpoint is that of a decoder, of a family that may have an encoder, too.
+    architecture : Architecture or None
+        What is known of the language model's family; None for one that is not known.
     """
 
     vocab_size: int | None = None
     width: int | None = None
     tied: bool | None = None
     blocks: int | None = None
+    hidden: int | None = None
+    model_type: str = ""
+    decoder_only: bool = False
+    architecture: Architecture | None = None
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
@@ -80,13 +94,93 @@ class ModelConfig:
         ModelConfig
             The values.
         """
-        text: dict[str, Any] = next((config[key] for key in _NESTED if isinstance(config.get(key), dict)), {})
-        merged = {**config, **text}
-        tied = merged.get("tie_word_embeddings")
-        if not isinstance(tied, bool):
-            tied = False if str(merged.get("model_type")) in _UNTIED_BY_DEFAULT else None
+        levels = _levels(config)
+        merged = {key: value for level in levels for key, value in level.items()}
         blocks = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_BLOCKS)
-        return cls(_positive(merged, "vocab_size"), _positive(merged, *_WIDTH), tied, blocks)
+        vocab_size, width = _positive(merged, "vocab_size"), _positive(merged, *_WIDTH)
+        rows = _positive(merged, "embedding_size")
+        if vocab_size and rows and rows >= vocab_size:
+            # OLMo and its like call the padded number of rows so, not the width.
+            vocab_size, width = rows, _positive({**merged, "embedding_size": None}, *_WIDTH)
+        hidden = _positive(merged, *_HIDDEN)
+        model_type = str(config.get("model_type", ""))
+        classes = config.get("architectures")
+        causal = isinstance(classes, list) and any(str(name).endswith("ForCausalLM") for name in classes)
+        family = _architecture(levels)
+        return cls(vocab_size, width, _tied(levels), blocks, hidden, model_type, causal, family)
+
+    def notes(self, which: str) -> tuple[str, ...]:
+        """Return what the running model does beyond looking rows up and multiplying with them.
+
+        Parameters
+        ----------
+        which : {"input", "output"}
+            Which of the two matrices is asked for.
+
+        Returns
+        -------
+        tuple of str
+            Sentences.
+        """
+        said = []
+        if self.width and self.hidden and self.width != self.hidden:
+            said.append(
+                f"the model projects between the rows, of width {self.width}, and its residual stream, of "
+                "width "
+                f"{self.hidden} (project_in and project_out, in OPT's words)"
+            )
+        # The first Baichuan, of 64,000 tokens, has a head of the usual kind.
+        family = self.architecture
+        if family and self.vocab_size != 64000:
+            said.append(family.output_note if which == "output" else family.input_note)
+        return tuple(filter(None, said))
+
+
+def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the config and those nested in it, down to the language model's own."""
+    levels = [config]
+    while nested := next((n for key in _NESTED if isinstance(n := levels[-1].get(key), dict)), None):
+        levels.append(nested)
+    return levels
+
+
+def _family(config: Mapping[str, Any]) -> Architecture | None:
+    return FAMILIES.get(str(config.get("model_type")))
+
+
+def _architecture(levels: list[Mapping[str, Any]]) -> Architecture | None:
+    """Return the innermost family that is known: a model that sees has its text model's names and norm."""
+    outer, usual = _family(levels[0]), Architecture("")
+    if outer and (outer.input, outer.output, outer.norm) != (usual.input, usual.output, usual.norm):
+        # A family with names of its own keeps them, whatever its text model.
+        return outer
+    return next((family for level in reversed(levels) if (family := _family(level))), None)
+
+
+def _tied(levels: list[Mapping[str, Any]]) -> bool | None:
+    """Return whether the running model ties, or None where neither the config nor the table tells."""
+    if "thinker_config" in levels[0]:
+        # A model that thinks and talks holds a whole model for each.
+        levels = levels[1:]
+    outer, text = _said(levels[0]), _said(levels[-1])
+    family, inner = _family(levels[0]), _family(levels[-1])
+    if family is None:
+        # Of a model that is not known, a tie is believed wherever it is said: it counts only where one
+        # matrix is missing.
+        said = [v for v in (outer, text) if v is not None]
+        return any(said) if said else inner.tied if inner else None
+    if family.ties in ("always", "never"):
+        return family.ties == "always"
+    if text is None and inner:
+        text = inner.tied
+    if family.ties == "text":
+        return family.tied if text is None else text
+    own = family.tied if outer is None else outer
+    return own or (family.ties == "either" and bool(text))
+
+
+def _said(config: Mapping[str, Any]) -> bool | None:
+    return next((value for key in _TIED if isinstance(value := config.get(key), bool)), None)
 
 
 def _positive(config: Mapping[str, Any], *keys: str) -> int | None:

@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import os
-import re
+import warnings
 from typing import Any
 
-from embgeom.errors import InputError, LoadError
+import numpy as np
+
+from embgeom.errors import EmbgeomWarning, InputError, LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.adapter import Adapter, adapter_source
+from embgeom.loading.architectures import USUAL_NORMS, Architecture
 from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
-from embgeom.loading.folder import read_json
+from embgeom.loading.config import ModelConfig
 from embgeom.loading.gguf_model import GGUFModel, find_gguf
 from embgeom.loading.memory import refuse_options, unwrapped
+from embgeom.loading.name_matching import matches, module_of, pick_one
 from embgeom.loading.norm_module import final_norm_of
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
 
-# The end of the weight's name, outside of any block.
-_NAMES = (
-    "ln_f.weight",
-    "final_layer_norm.weight",
-    "final_layernorm.weight",
-    "norm_f.weight",
-    "ln_out.weight",
-    "norm.weight",
-)
-_ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|encoder")
-# Models by the model_type of their config whose norms multiply with 1 + weight, and whose LayerNorms have
-# no bias; others have a LayerNorm where the checkpoint holds a bias for it, and an RMSNorm where not.
-_PLUS_ONE = frozenset(
-    {
-        "gemma", "gemma2", "gemma3", "gemma3_text", "paligemma", "qwen3_5", "qwen3_5_text", "qwen3_next",
-        "recurrent_gemma", "vaultgemma",
-    }
-)  # fmt: skip
-_LAYER_NORM_PLUS_ONE = frozenset({"nemotron"})
-_LAYER_NORM_WITHOUT_BIAS = frozenset({"cohere", "cohere2", "dbrx", "mpt"})
+_ENDS = (".weight", ".w", ".scale")
+_WAY_OUT = "make one with embgeom.FinalNorm.of(weight, kind)"
 
 
 def load_final_norm(
@@ -63,21 +49,30 @@ def load_final_norm(
     Returns
     -------
     FinalNorm
-        To be folded into the rows of the unembedding by `embgeom.Emb2Emb.fit`. It centers where the
-        checkpoint holds a bias for it, as LayerNorms have and RMSNorms have not.
+        To be folded into the rows of the unembedding by `embgeom.Emb2Emb.fit`. Its bias, if it has one, adds
+        the same to a token's logit whatever the residual stream, and is left out.
 
     Raises
     ------
     LoadError
-        If the model cannot be read, or has no final norm under a name that is known.
+        If the model cannot be read, or has no final norm, none under a name that is known, or several of
+        which the names do not tell which is meant.
     InputError
         If an option has no meaning for the model, as `subfolder` for a file.
 
     Notes
     -----
-    The ``model_type`` in config.json tells whose norms multiply with 1 + weight, as Gemma's do, and whose
-    LayerNorms have no bias. Of models that are not known so, a norm with a bias is a LayerNorm, one without
-    an RMSNorm.
+    The ``model_type`` in config.json tells what the model's norm is called, whether it multiplies with 1 +
+    weight, as Gemma's does, subtracts the mean, or has no weight (which is 1 then). In a masked language
+    model, and in a model whose layers end with norms of their own, it is the norm that the output matrix is
+    applied to. Of types that are not known, a norm with a bias is a LayerNorm and one without an RMSNorm; a
+    warning says so.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If the type is not known and the norm has no bias, or the norm multiplies with 1 + weight and the
+        weights lie around 1, as in conversions that store the sum.
 
     Examples
     --------
@@ -99,36 +94,73 @@ def load_final_norm(
     if (gguf := find_gguf(path if is_file else source)) is not None:
         refuse_options(f"{model}, a GGUF model", adapter=adapter)
         return GGUFModel(gguf).final_norm()
-    checkpoint = open_checkpoint(source)
-    name = _weight_name(checkpoint)
+    config, checkpoint = ModelConfig.read(source), open_checkpoint(source)
+    family = config.architecture
+    name = _weight_name(checkpoint, family)
+    if name is None:
+        if family and family.weightless and config.hidden:
+            return FinalNorm.of(np.ones(config.hidden), family.kind)
+        raise LoadError(_no_norm(checkpoint, config))
     weight = checkpoint.file(name).read(name)
+    if config.architecture and config.hidden != config.width and weight.shape == (config.hidden,):
+        raise LoadError(
+            f"{checkpoint.where}: {name} acts on a residual stream of width {config.hidden}, which the "
+            f"model projects to {config.width} before the output matrix: it cannot be folded into rows"
+        )
     if adapter is not None:
         own = Adapter.read(adapter_source(adapter, **options)).vector(name)
         weight = weight if own is None else own
-    config = source.find("config.json")
-    model_type = "" if config is None else str(read_json(config).get("model_type", ""))
-    has_bias = name.removesuffix("weight") + "bias" in checkpoint.names
-    return FinalNorm.of(weight, _kind(model_type, has_bias))
+    has_bias = module_of(name) + ".bias" in checkpoint.names or module_of(name) + ".b" in checkpoint.names
+    return FinalNorm.of(weight, _kind(config, weight, name, has_bias))
 
 
-def _kind(model_type: str, has_bias: bool) -> Kind:
-    if model_type in _LAYER_NORM_PLUS_ONE:
-        return "layer_norm_plus_one"
-    if model_type in _PLUS_ONE:
-        return "rms_norm_plus_one"
-    return "layer_norm" if has_bias or model_type in _LAYER_NORM_WITHOUT_BIAS else "rms_norm"
+def _kind(
+    config: ModelConfig, weight: np.ndarray[Any, np.dtype[np.float32]], name: str, has_bias: bool
+) -> Kind:
+    if config.architecture is None:
+        if not has_bias:
+            warnings.warn(
+                f"model_type {config.model_type!r} is not known; {name}, which has no bias, is taken for an "
+                f"RMSNorm that multiplies with its weight. If it is not, {_WAY_OUT}",
+                EmbgeomWarning,
+                stacklevel=3,
+            )
+        return "layer_norm" if has_bias else "rms_norm"
+    kind = config.architecture.kind
+    if kind.endswith("plus_one") and abs(float(np.median(weight)) - 1.0) < 0.25:
+        warnings.warn(
+            f"this model multiplies with 1 + weight, but the values of {name} lie around 1, so that 1 + "
+            f"weight lies around 2: a conversion (MLX's) may have stored 1 + weight already; then {_WAY_OUT}",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
+    return kind
 
 
-def _weight_name(checkpoint: Checkpoint) -> str:
-    for end in _NAMES:
-        found = [
-            name
-            for name in checkpoint.names
-            if (name == end or name.endswith("." + end)) and not _ELSEWHERE.search(name)
-        ]
-        if len(found) == 1:
+def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | None:
+    """Return the name of the norm's weight, or None if there is none."""
+    own = () if family is None else family.norm
+    for module in own if family and family.why_no_norm else (*own, *USUAL_NORMS):
+        found = [n for n in matches(checkpoint.names, module, _ENDS) if module in own or "encoder" not in n]
+        if len(found) > 1:
+            found = pick_one(found, "decoder")
+        if len(found) > 1:
+            # The model's own norm stands where its embedding or its layers stand.
+            beside = {module_of(module_of(n)) for n in checkpoint.names if "embed" in n or "wte" in n}
+            found = [n for n in found if module_of(module_of(n)) in beside] or found
+        if len(found) > 1:
+            raise LoadError(
+                f"{checkpoint.where} holds {len(found)} norms that may be the final one: "
+                f"{', '.join(found[:5])}; {_WAY_OUT}"
+            )
+        if found:
             return found[0]
-    raise LoadError(
-        f"{checkpoint.where} holds no final norm under a name that is known ({', '.join(_NAMES)}); "
-        "make one with embgeom.FinalNorm.of(weight, kind)"
-    )
+    return None
+
+
+def _no_norm(checkpoint: Checkpoint, config: ModelConfig) -> str:
+    family = config.architecture
+    if family and family.why_no_norm:
+        return f"{checkpoint.where} has no final norm to fold: {family.why_no_norm}"
+    names = ", ".join(USUAL_NORMS if family is None else family.norm)
+    return f"{checkpoint.where} holds no final norm under a name that is known ({names}); {_WAY_OUT}"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
+from embgeom._arrays import as_matrix
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
@@ -254,14 +255,18 @@ def _load_model(
     checkpoint = checkpoint or open_checkpoint(source)
     choice = _choose(checkpoint, config, which, tensor, table)
     held_in = checkpoint.file(choice.name)
-    shape = held_in.shape(choice.name)
+    shape = held_in.shape(choice.name)[:: -1 if choice.transposed else 1]
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    notes = choice.notes + table.notes + _disagreements(shape, config)
+    notes = (
+        checkpoint.notes + choice.notes + table.notes + _disagreements(shape, config) + config.notes(which)
+    )
     if embeddings_name(checkpoint.names) == choice.name:
         matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
         notes += more
     else:
         matrix = held_in.read(choice.name, progress=progress)
+    if choice.transposed:
+        matrix = as_matrix(matrix.T)
     provenance = Provenance(
         source=asked,
         revision=source.revision,

@@ -1,46 +1,37 @@
 """Which tensor of a checkpoint is the input embedding, and which the output matrix.
 
-The known names come first; where none is there, the shape decides. When neither gives one tensor, the
-error lists the candidates, and `tensor=` picks one.
+The names that the model's family uses come first, then names that are usual, then the shape. When these do
+not give one tensor, the error lists the candidates, and `tensor=` picks one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from embgeom.errors import LoadError
+from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, Architecture
 from embgeom.loading.checkpoint import Checkpoint
 from embgeom.loading.config import ModelConfig
+from embgeom.loading.name_matching import (
+    is_elsewhere,
+    is_known,
+    matches,
+    may_embed,
+    module_of,
+    pick_one,
+    usual,
+)
+from embgeom.loading.stored_parts import check_plain
 
-# The end of the tensor's name, best first: encoder-decoder models hold "shared" and copies of it.
-_INPUT = (
-    "shared.weight",
-    "wte.weight",
-    "embed_tokens.weight",
-    "embed_in.weight",
-    "word_embeddings.weight",
-    "tok_embeddings.weight",
-    "word_embedding.weight",
-    "token_embedding.weight",
-    "backbone.embeddings.weight",
-    "backbone.embedding.weight",
-    "rwkv.embeddings.weight",
+_PICK = "pick one with tensor=NAME (--tensor NAME)"
+_DIFFER = (
+    "config.json ties input and output matrix, but {} and {} are stored and differ, and transformers does "
+    "not tie "
+    "such"
 )
-_OUTPUT = ("lm_head.weight", "embed_out.weight", "predictions.decoder.weight", "lm_head.decoder.weight",
-           "vocab_projector.weight", "output_layer.weight")  # fmt: skip
-# These are common ends of other tensors' names, and count only as the whole name.
-_OUTPUT_WHOLE = (
-    "output.weight",
-    "decoder.weight",
-    "model.output.weight",
-    "head.weight",
-    "language_model.output.weight",
-)
-_ELSEWHERE = re.compile(r"(^|\.)(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|per_layer")
-_TEXT_MODEL = re.compile(r"language_model|text_model|llm")
-_MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,11 +46,14 @@ class Choice:
         Whether the model uses it on the other side, too.
     notes : tuple of str
         What was odd, each a sentence.
+    transposed : bool
+        Whether it is stored as (width, rows).
     """
 
     name: str
     tied: bool
     notes: tuple[str, ...] = ()
+    transposed: bool = False
 
 
 def choose_tensor(
@@ -88,103 +82,197 @@ def choose_tensor(
     Raises
     ------
     LoadError
-        If there is no such tensor, more than one, or the model has no matrix of this kind.
+        If there is no such tensor, more than one, it is not stored as plain numbers, or the model has no
+        matrix of this kind.
     """
-    if tensor is not None:
-        return _asked_for(checkpoint, config, tensor)
-    names = dict.fromkeys((*checkpoint.names, *checkpoint.aliases))
-    own = _by_name(checkpoint, names, which)
-    other = _by_name(checkpoint, names, "output" if which == "input" else "input")
-    held, other_held = _held(checkpoint, own), _held(checkpoint, other)
-    if held is None and other_held is None:
-        found = _by_shape(checkpoint, config, which, vocabulary)
-        held, other_held = (found, None) if which == "input" else (None, found)
-    if which == "output" and config.tied and other_held:
-        # The model computes its logits with the input embedding, whatever else the file may hold.
-        return Choice(other_held, True)
-    if held is not None:
-        only = other_held is None and config.tied is None
-        return Choice(held, only or bool(config.tied) or held == other_held)
-    if config.tied is False:
-        raise LoadError(
-            f"{checkpoint.where} holds no {which} matrix, only {other_held}, and config.json does not tie "
-            "them; take the checkpoint with its head, or pick a tensor with tensor=NAME (--tensor NAME)"
-        )
-    unsaid = f"config.json does not say whether the model is tied, and there is only {other_held}"
-    return Choice(str(other_held), True, () if config.tied else (unsaid,))
+    return _Chooser(checkpoint, config, which, vocabulary).choose(tensor)
 
 
-def _asked_for(checkpoint: Checkpoint, config: ModelConfig, tensor: str) -> Choice:
-    name = checkpoint.aliases.get(tensor, tensor)
-    if name not in checkpoint.names:
-        like = _may_embed(checkpoint.names) or list(checkpoint.names)
-        raise LoadError(f"{checkpoint.where} holds no tensor {tensor}; it holds {_listed(like)}")
-    either = {_held(checkpoint, _by_name(checkpoint, checkpoint.names, side)) for side in ("input", "output")}
-    return Choice(name, bool(config.tied) and name in either)
+class _Chooser:
+    """One choice: the checkpoint, what is known of the model, and the side that is asked for."""
 
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig, which: str, vocabulary: int) -> None:
+        self.checkpoint, self.config, self.which, self.vocabulary = checkpoint, config, which, vocabulary
+        self.other_side = "output" if which == "input" else "input"
+        self.names = tuple(dict.fromkeys((*checkpoint.names, *checkpoint.aliases)))
 
-def _held(checkpoint: Checkpoint, name: str | None) -> str | None:
-    """Return the tensor that the file holds for a name which may be an alias."""
-    return None if name is None else checkpoint.aliases.get(name, name)
+    def choose(self, tensor: str | None) -> Choice:
+        if tensor is not None:
+            return self._asked_for(tensor)
+        own, other = self._by_name(self.which), self._by_name(self.other_side)
+        if own is None and other is None:
+            return self._by_shape()
+        if own is not None and other is not None:
+            return self._of_two(own, other)
+        return self._of_one(own, str(own or other))
 
+    def _asked_for(self, tensor: str) -> Choice:
+        name = self._held(tensor)
+        if name not in self.checkpoint.names:
+            like = [n for n in self.checkpoint.names if may_embed(n)] or list(self.checkpoint.names)
+            raise LoadError(f"{self.checkpoint.where} holds no tensor {tensor}; it holds {_listed(like)}")
+        check_plain(self.checkpoint, [module_of(name)], self.which)
+        return self._choice(name, self._ties(name))
 
-def _by_name(checkpoint: Checkpoint, names: Iterable[str], which: str) -> str | None:
-    """Return the tensor with a known name, or None; of several with the same ending, the text decoder's."""
-    names = [n for n in names if not _ELSEWHERE.search(n)]
-    for ending in _INPUT if which == "input" else _OUTPUT:
-        hits = [n for n in names if n == ending or n.endswith("." + ending)]
-        if len(hits) > 1:
-            hits = [n for n in hits if _TEXT_MODEL.search(n)] or [n for n in hits if "decoder" in n] or hits
-        held = {checkpoint.aliases.get(n, n): None for n in hits}
+    def _ties(self, name: str) -> bool:
+        """Return whether the model uses a tensor that the user named on both sides."""
+        try:
+            sides = {n for side in ("input", "output") if (n := self._by_name(side))}
+        except LoadError:
+            # The names leave open which tensors the sides are: that is why the user named one.
+            return False
+        return bool(self.config.tied) and name in sides and (len(sides) == 1 or self._equal(*sides))
+
+    def _of_two(self, own: str, other: str) -> Choice:
+        """Both matrices are there: the model uses each as it is stored, and ties only equal ones."""
+        if own == other:
+            return self._choice(own, True)
+        if not self.config.tied:
+            return self._choice(own, False)
+        if self._equal(own, other):
+            return self._choice(own, True)
+        # An encoder's embedding beside a decoder's is tied to nothing, and some configs cannot say otherwise.
+        family = self.config.architecture
+        apart = family is not None and (bool(family.tied_to) or family.ties == "always")
+        return self._choice(own, False, () if apart else (_DIFFER.format(own, other),))
+
+    def _of_one(self, own: str | None, held: str) -> Choice:
+        """One matrix is there, under `held`: it serves both sides if nothing else can be the other's."""
+        stray = self._stray(held) if self.config.tied is not False or own is None else None
+        if own is not None:
+            return self._choice(own, self.config.tied is not False and stray is None)
+        if stray is not None:
+            raise LoadError(
+                f"{self.checkpoint.where} holds {held} {list(self.checkpoint.shape(held))} and, under a name "
+                f"that is not known, {stray} {list(self.checkpoint.shape(stray))}, which may be the "
+                f"{self.which} matrix; {_PICK}"
+            )
+        if self.config.tied is False:
+            raise LoadError(
+                f"{self.checkpoint.where} holds no {self.which} matrix, only {held}, and config.json does "
+                "not tie "
+                "them; take the checkpoint with its head, or pick a tensor with tensor=NAME (--tensor NAME)"
+            )
+        unsaid = f"config.json does not say whether the model is tied, and there is only {held}"
+        return self._choice(held, True, () if self.config.tied else (unsaid,))
+
+    def _by_name(self, side: str) -> str | None:
+        """Return the tensor with a known name, or None where there is none."""
+        family, checkpoint = self.config.architecture, self.checkpoint
+        modules = _modules(family, side)
+        if self.config.decoder_only:
+            modules = tuple(sorted(modules, key=lambda module: "decoder" not in module))
+        hits: list[str] = []
+        for module in modules:
+            if hits := matches(self.names, module):
+                break
+        if not hits and side == "output" and family and family.tied_to and self.config.tied:
+            hits = next((found for module in family.tied_to if (found := matches(self.names, module))), [])
+        if not hits:
+            check_plain(checkpoint, (*modules, *(USUAL_INPUTS if side == "input" else USUAL_OUTPUTS)), side)
+            hits = usual(self.names, side, known=family is not None)
+        held = list(dict.fromkeys(self._held(name) for name in hits))
         if len(held) > 1:
-            raise _ambiguous(checkpoint, which, {n: checkpoint.shape(n) for n in held})
-        if hits:
-            return hits[0]
-    return next((n for n in _OUTPUT_WHOLE if which == "output" and n in names), None)
+            held = pick_one(held, "encoder" if modules and "encoder" in modules[0] else "decoder")
+        if len(held) > 1:
+            rows = (self.config.vocab_size, self.vocabulary)
+            held = [n for n in held if set(rows) & set(checkpoint.shape(n)[:1])] or held
+        if len(held) > 1:
+            raise self._ambiguous(side, held)
+        if held:
+            check_plain(checkpoint, [module_of(held[0])], side)
+        return held[0] if held else None
 
+    def _held(self, name: str) -> str:
+        """Return the tensor that the file holds for a name which may be an alias."""
+        return self.checkpoint.aliases.get(name, name)
 
-def _by_shape(checkpoint: Checkpoint, config: ModelConfig, which: str, vocabulary: int) -> str:
-    """Return the only 2-D tensor with about as many rows as the vocabulary."""
+    def _choice(self, name: str, tied: bool, notes: tuple[str, ...] = ()) -> Choice:
+        """Return the choice of a tensor, with what else is to be said of it."""
+        if self._is_transposed(name):
+            return Choice(name, tied, (*notes, f"{name} is stored transposed"), True)
+        return Choice(name, tied, notes)
 
-    def fits(rows: int) -> bool:
-        return rows == config.vocab_size or 0.99 * vocabulary <= rows <= max(
-            1.1 * vocabulary, vocabulary + 1024
+    def _is_transposed(self, name: str) -> bool:
+        """Return whether a matrix has its rows, one for each token, as columns."""
+        shape = self.checkpoint.shape(name)
+        rows = {self.config.vocab_size, self.vocabulary}
+        by_shape = len(shape) == 2 and shape[1] in rows and shape[0] not in rows
+        return by_shape or name.endswith(("W_U", ".kernel"))
+
+    def _equal(self, one: str, two: str) -> bool:
+        """Return whether two tensors hold the same numbers, as transformers asks before it ties them."""
+        turned = [-1 if self._is_transposed(name) else 1 for name in (one, two)]
+        shapes = [self.checkpoint.shape(n)[::turn] for n, turn in zip((one, two), turned, strict=True)]
+        if shapes[0] != shapes[1]:
+            return False
+        first, second = (self.checkpoint.file(name).read(name) for name in (one, two))
+        return bool(
+            np.array_equal(first if turned[0] == 1 else first.T, second if turned[1] == 1 else second.T)
         )
 
-    names: list[str] = list(checkpoint.names)
-    if checkpoint.sharded:
-        # The index gives no shapes, and opening every shard would fetch the whole model.
-        names = _may_embed(names)
-    exact = _candidates(checkpoint, names, lambda rows: rows in (config.vocab_size, vocabulary))
-    found = exact if len(exact) == 1 else _candidates(checkpoint, names, fits)
-    if len(found) == 1:
-        return next(iter(found))
-    if found:
-        raise _ambiguous(checkpoint, which, found)
-    rows = config.vocab_size or vocabulary
-    matrices = _candidates(checkpoint, names, lambda _: True)
-    raise LoadError(
-        f"{checkpoint.where} holds no tensor with a known name, nor one with about {rows} rows, but "
-        f"{_listed(matrices)}; pick one with tensor=NAME (--tensor NAME)"
-    )
+    def _stray(self, held: str) -> str | None:
+        """Return a matrix of an unknown name and the shape of `held`, which may be the other side's."""
+        rows, width = self.checkpoint.shape(held)[0], self.checkpoint.shape(held)[1:]
+        counts = {rows, self.config.vocab_size, self.vocabulary}
+        for name in self.checkpoint.names:
+            if name == held or is_elsewhere(name) or is_known(name):
+                continue
+            shape = self.checkpoint.shape(name)
+            if len(shape) == 2 and (
+                (shape[0] in counts and shape[1:] == width)
+                or (shape[1] in counts and shape[:1] == width != (rows,))
+            ):
+                return name
+        return None
+
+    def _by_shape(self) -> Choice:
+        """Return the only 2-D tensor with about as many rows as the vocabulary."""
+
+        def fits(rows: int) -> bool:
+            return rows == self.config.vocab_size or 0.99 * self.vocabulary <= rows <= max(
+                1.1 * self.vocabulary, self.vocabulary + 1024
+            )
+
+        # An index gives no shapes, and opening every shard would fetch the whole model.
+        names = [n for n in self.checkpoint.names if may_embed(n) or not self.checkpoint.sharded]
+        exact = self._candidates(names, lambda rows: rows in (self.config.vocab_size, self.vocabulary))
+        found = exact if len(exact) == 1 else self._candidates(names, fits)
+        if len(found) > 1:
+            raise self._ambiguous(self.which, found)
+        if not found:
+            rows = self.config.vocab_size or self.vocabulary
+            raise LoadError(
+                f"{self.checkpoint.where} holds no tensor with a known name, nor one with about {rows} "
+                "rows, but "
+                f"{_listed(self._candidates(names, lambda _: True))}; {_PICK}"
+            )
+        (name,) = found
+        check_plain(self.checkpoint, [module_of(name)], self.which)
+        if self.which == "output" and self.config.tied is False:
+            raise LoadError(
+                f"{self.checkpoint.where} holds {name}, whose name does not tell whether it is the output "
+                "matrix, "
+                f"and config.json does not tie it to the input embedding; {_PICK}"
+            )
+        unsaid = f"config.json does not say whether the model is tied, and there is only {name}"
+        silent = self.which == "output" and self.config.tied is None
+        return self._choice(name, self.config.tied is not False, (unsaid,) if silent else ())
+
+    def _candidates(self, names: Iterable[str], wanted: Callable[[int], bool]) -> dict[str, tuple[int, ...]]:
+        shapes = {n: self.checkpoint.shape(n) for n in names}
+        return {n: s for n, s in shapes.items() if len(s) == 2 and wanted(s[0])}
+
+    def _ambiguous(self, side: str, found: Iterable[str]) -> LoadError:
+        shapes = {name: self.checkpoint.shape(name) for name in found}
+        return LoadError(
+            f"{self.checkpoint.where} holds {len(shapes)} tensors that may be the {side} matrix: "
+            f"{_listed(shapes)}; {_PICK}"
+        )
 
 
-def _may_embed(names: Iterable[str]) -> list[str]:
-    return [n for n in names if _MAY_EMBED.search(n) and not _ELSEWHERE.search(n)]
-
-
-def _candidates(
-    checkpoint: Checkpoint, names: Iterable[str], wanted: Callable[[int], bool]
-) -> dict[str, tuple[int, ...]]:
-    shapes = {n: checkpoint.shape(n) for n in names}
-    return {n: s for n, s in shapes.items() if len(s) == 2 and wanted(s[0])}
-
-
-def _ambiguous(checkpoint: Checkpoint, which: str, found: dict[str, tuple[int, ...]]) -> LoadError:
-    return LoadError(
-        f"{checkpoint.where} holds {len(found)} tensors that may be the {which} matrix: {_listed(found)}; "
-        "pick one with tensor=NAME (--tensor NAME)"
-    )
+def _modules(family: Architecture | None, side: str) -> tuple[str, ...]:
+    return () if family is None else family.input if side == "input" else family.output
 
 
 def _listed(found: list[str] | dict[str, tuple[int, ...]], most: int = 12) -> str:

@@ -9,23 +9,8 @@ from typing import Any
 
 from embgeom._optional import need
 from embgeom.errors import InputError
+from embgeom.loading.architectures import LAYER_PATHS
 
-# Paths as they end, best first: in a model that sees or hears, the blocks of the language model are meant.
-_KNOWN = (
-    "language_model.model.layers",
-    "language_model.layers",
-    "text_model.layers",
-    "model.decoder.layers",
-    "decoder.layers",
-    "transformer.h",
-    "gpt_neox.layers",
-    "transformer.blocks",
-    "backbone.layers",
-    "model.layers",
-    "layers",
-    "h",
-    "blocks",
-)
 _WAY_OUT = 'say where they are: block_list="path.to.the.list", or the torch.nn.ModuleList itself'
 
 
@@ -199,7 +184,7 @@ def _found(model: Any, lists: dict[str, Any]) -> str:
 
 def _usual(paths: list[str]) -> str | None:
     """Return the path with the best of the usual endings, if it is the only one with that ending."""
-    for known in _KNOWN:
+    for known in LAYER_PATHS:
         ending = [path for path in paths if f".{path}".endswith(f".{known}")]
         if ending:
             return ending[0] if len(ending) == 1 else None
