@@ -1,0 +1,455 @@
+"""Damaged files, and what reading one must come to: `python tests/fuzzing.py KIND FIRST COUNT FOLDER`.
+
+A kind is a function that writes sound files and returns which of them to damage, what to call, and an oracle:
+another library's reading of the damaged file. What is called must agree with the oracle or raise an
+EmbgeomError; where the oracle refuses the file, whatever is returned must be what the sound file gave.
+Every case is seeded by its number, so that a failure is found again by its kind and number.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from loading_helpers import (
+    added_token,
+    matrix,
+    tokenizer,
+    words,
+    write_folder,
+    write_safetensors,
+    write_shards,
+)
+
+import embgeom
+from embgeom import EmbgeomError, SteeringVector
+
+ROWS, COLUMNS = 24, 8
+SECONDS, MEGABYTES = 5, 500
+E, H = matrix(ROWS, COLUMNS), matrix(ROWS, COLUMNS, 1)
+COUNTS = [0, 1, 7, 255, 1 << 15, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+
+
+@dataclass
+class Target:
+    """Files that may be damaged, a call, and what another reader makes of the same files."""
+
+    files: list[Path]
+    call: Callable[[], object]
+    oracle: Callable[[], object] | None = None
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """One to three random changes; a text that is JSON is changed as JSON half of the time."""
+    for _ in range(draw.choice((1, 1, 1, 2, 3))):
+        content = _damage_json(content, draw) if draw.random() < 0.5 else _damage_bytes(content, draw)
+    return content
+
+
+def _damage_bytes(content: bytes, draw: random.Random) -> bytes:
+    data = bytearray(content)
+    # Headers come first, and a change there says more than one among the numbers.
+    reach = len(data) if draw.random() < 0.4 else min(len(data), 512)
+    at = draw.randrange(reach) if reach else 0
+    match draw.choice(("flip", "flip", "flip", "cut", "count", "swap", "insert", "remove", "append")):
+        case "flip" if data:
+            data[at] ^= 1 << draw.randrange(8)
+        case "cut":
+            del data[draw.randrange(len(data) + 1) :]
+        case "count":
+            data[at : at + 8] = draw.choice(COUNTS).to_bytes(8, "little")
+        case "swap" if reach > 16:
+            other, length = draw.randrange(reach), draw.choice((1, 4, 8))
+            one, two = data[at : at + length], data[other : other + length]
+            data[at : at + length], data[other : other + length] = two, one
+        case "insert":
+            data[at:at] = draw.randbytes(draw.randrange(1, 9))
+        case "remove":
+            del data[at : at + draw.randrange(1, 9)]
+        case "append":
+            data += draw.randbytes(draw.randrange(1, 64))
+    return bytes(data)
+
+
+def _damage_json(content: bytes, draw: random.Random) -> bytes:
+    """Change a value, a key or a place of a JSON file, or of the header of a safetensors file."""
+    header = int.from_bytes(content[:8], "little")
+    is_header = content[8:9] == b"{" and 8 + header <= len(content)
+    text, rest = (content[8 : 8 + header], content[8 + header :]) if is_header else (content, b"")
+    try:
+        value = json.loads(text)
+        places = list(_places(value))
+        if not places:
+            return _damage_bytes(content, draw)
+        holder, key = draw.choice(places)
+        other, other_key = draw.choice(places)
+        odd = [
+            None,
+            True,
+            -1,
+            1.5,
+            "",
+            "\x00",
+            "a" * 300,
+            [],
+            {},
+            [[]],
+            draw.choice(COUNTS),
+            10**30,
+            "\ud800",
+        ]
+        match draw.choice(("value", "value", "swap", "remove", "key")):
+            case "value":
+                holder[key] = draw.choice(odd)
+            case "swap":
+                holder[key], other[other_key] = other[other_key], holder[key]
+            case "remove":
+                del holder[key]
+            case "key" if isinstance(holder, dict):
+                holder[draw.choice(("", "extra", "weight_map", "model", str(other_key)))] = holder.pop(key)
+        changed = json.dumps(value).encode()
+    except (ValueError, RecursionError):
+        return _damage_bytes(content, draw)
+    return len(changed).to_bytes(8, "little") + changed + rest if is_header else changed
+
+
+def _places(value: object):
+    keys = value if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])
+
+
+# Kinds of files.
+
+
+def _model(folder: Path) -> Path:
+    tensors = {"model.embed_tokens.weight": E, "lm_head.weight": H, "model.norm.weight": H[0]}
+    tokens = tokenizer([f"▁w{i}" for i in range(ROWS)], special=2)
+    config = {"model_type": "llama", "tie_word_embeddings": False, "vocab_size": ROWS, "hidden_size": COLUMNS}
+    return write_folder(folder / "model", tensors, config, tokens)
+
+
+def _tensor(path: Path, *names: str) -> Callable[[], object]:
+    """The safetensors library's reading of the first of some tensors that is there."""
+
+    def read() -> object:
+        from safetensors import deserialize
+
+        held = {name: entry for name, entry in deserialize(path.read_bytes()) if name in names}
+        entry = held[next(name for name in names if name in held)]
+        types = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+        return np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"]).astype(np.float32)
+
+    return read
+
+
+def kind_safetensors(folder: Path) -> Target:
+    model = _model(folder)
+    file = model / "model.safetensors"
+    return Target([file], lambda: embgeom.load(model, "output").matrix, _tensor(file, "lm_head.weight"))
+
+
+def kind_norm(folder: Path) -> Target:
+    model = _model(folder)
+    file = model / "model.safetensors"
+    return Target([file], lambda: embgeom.load_final_norm(model).weight, _tensor(file, "model.norm.weight"))
+
+
+def kind_index(folder: Path) -> Target:
+    model = write_shards(_model(folder), [{"model.embed_tokens.weight": E}, {"lm_head.weight": H}])
+    files = [model / "model.safetensors.index.json", *sorted(model.glob("*.safetensors"))]
+    return Target(files[:1] * 3 + files[1:], lambda: embgeom.load(model, "output").matrix)
+
+
+def kind_config(folder: Path) -> Target:
+    model = _model(folder)
+    return Target([model / "config.json"], lambda: embgeom.load(model, "input").matrix)
+
+
+def _tokens(model: Path) -> Callable[[], object]:
+    return lambda: (x := embgeom.load(model), [x.tokens, x.token_bytes, x.special.tolist()])[1]
+
+
+def kind_tokenizer(folder: Path) -> Target:
+    model = _model(folder)
+    file = model / "tokenizer.json"
+
+    def spelled() -> object:
+        return embgeom.load(model).tokens
+
+    def oracle() -> object:
+        from tokenizers import Tokenizer
+
+        held = Tokenizer.from_file(str(file))
+        known = {row: token for token, row in held.get_vocab(with_added_tokens=False).items()}
+        known |= {row: token.content for row, token in held.get_added_tokens_decoder().items()}
+        return [known.get(row, f"<row {row}>") for row in range(ROWS)]
+
+    return Target([file], spelled, oracle)
+
+
+def kind_vocabulary(folder: Path) -> Target:
+    """A vocab.json with its companions."""
+    model = _model(folder)
+    (model / "tokenizer.json").unlink()
+    vocabulary = {f"Ġw{i}": i for i in range(ROWS - 1)}
+    (model / "vocab.json").write_text(json.dumps(vocabulary))
+    (model / "merges.txt").write_text("#version: 0.2\nĠ w\n")
+    (model / "added_tokens.json").write_text(json.dumps({"<|end|>": ROWS - 1}))
+    special = {"added_tokens_decoder": {str(ROWS - 1): added_token(ROWS - 1, "<|end|>", special=True)}}
+    (model / "tokenizer_config.json").write_text(json.dumps({**special, "eos_token": "<|end|>"}))
+    names = ("vocab.json", "vocab.json", "added_tokens.json", "tokenizer_config.json")
+    return Target([model / name for name in names], lambda: _well_formed(embgeom.load(model)))
+
+
+def kind_word_pieces(folder: Path) -> Target:
+    model = _model(folder)
+    (model / "tokenizer.json").unlink()
+    (model / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", *(f"##w{i}" for i in range(ROWS - 2))]))
+    return Target([model / "vocab.txt"], lambda: _well_formed(embgeom.load(model)))
+
+
+def kind_tiktoken(folder: Path) -> Target:
+    model = _model(folder)
+    (model / "tokenizer.json").unlink()
+    ranks = "".join(f"{base64.b64encode(bytes([65 + i])).decode()} {i}\n" for i in range(ROWS))
+    (model / "tiktoken.model").write_text(ranks)
+    return Target([model / "tiktoken.model"], lambda: _well_formed(embgeom.load(model)))
+
+
+def kind_tekken(folder: Path) -> Target:
+    model = _model(folder)
+    (model / "tokenizer.json").unlink()
+    pieces = [base64.b64encode(bytes([65 + i])).decode() for i in range(ROWS - 2)]
+    vocabulary = [{"rank": i, "token_bytes": piece, "token_str": None} for i, piece in enumerate(pieces)]
+    config = {"default_vocab_size": ROWS, "default_num_special_tokens": 2}
+    content = {"config": config, "vocab": vocabulary, "special_tokens": []}
+    (model / "tekken.json").write_text(json.dumps(content))
+    return Target([model / "tekken.json"], lambda: _well_formed(embgeom.load(model)))
+
+
+def kind_numpy(folder: Path) -> Target:
+    file = folder / "m.npy"
+    np.save(file, E)
+    (folder / "m.tokens.txt").write_text("\n".join(words(ROWS)))
+    return Target(
+        [file],
+        lambda: embgeom.load(file).matrix,
+        lambda: np.load(file, allow_pickle=False).astype(np.float32),
+    )
+
+
+def kind_archive(folder: Path) -> Target:
+    file = folder / "m.npz"
+    np.savez(file, matrix=E, tokens=np.array(words(ROWS)), special=np.array(words(2)))
+    return Target(
+        [file], lambda: embgeom.load(file).matrix, lambda: np.load(file)["matrix"].astype(np.float32)
+    )
+
+
+def kind_torch(folder: Path, **options: object) -> Target:
+    import torch
+
+    model = _model(folder)
+    (model / "model.safetensors").unlink()
+    file = model / "pytorch_model.bin"
+    tensors = {"model.embed_tokens.weight": torch.tensor(E), "lm_head.weight": torch.tensor(H)}
+    torch.save(tensors, file, **options)
+
+    def oracle() -> object:
+        return torch.load(file, weights_only=True)["lm_head.weight"].float().numpy()
+
+    return Target([file], lambda: embgeom.load(model, "output").matrix, oracle)
+
+
+def kind_old_torch(folder: Path) -> Target:
+    return kind_torch(folder, _use_new_zipfile_serialization=False)
+
+
+def kind_gguf(folder: Path) -> Target:
+    import gguf
+
+    file = folder / "m.gguf"
+    out = gguf.GGUFWriter(file, "llama")
+    out.add_block_count(2)
+    out.add_embedding_length(COLUMNS)
+    out.add_tokenizer_model("llama")
+    out.add_token_list([f"▁w{i}" for i in range(ROWS)])
+    out.add_token_types([3, 3] + [1] * (ROWS - 2))
+    out.add_tensor("token_embd.weight", E)
+    out.add_tensor("output_norm.weight", H[0])
+    out.add_tensor("output.weight", H.astype(np.float16))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+
+    def oracle() -> object:
+        held = {t.name: t for t in gguf.GGUFReader(file).tensors}
+        tensor = held.get("output.weight", held.get("token_embd.weight"))
+        return gguf.quants.dequantize(tensor.data, tensor.tensor_type).astype(np.float32)
+
+    return Target([file], lambda: embgeom.load(file, "output").matrix, oracle)
+
+
+def kind_word_vectors(folder: Path) -> Target:
+    """A word2vec text, whose numbers are text: what is left of them is well formed, or the file is refused."""
+    file = folder / "vectors.vec"
+    rows = [f"word{i} " + " ".join(map(repr, row.tolist())) for i, row in enumerate(E)]
+    file.write_text("\n".join([f"{ROWS} {COLUMNS}", *rows]) + "\n")
+    return Target([file], lambda: _well_formed(embgeom.load(file)))
+
+
+def kind_word2vec(folder: Path) -> Target:
+    file = folder / "vectors.bin"
+    rows = b"".join(f"word{i} ".encode() + row.tobytes() + b"\n" for i, row in enumerate(E))
+    file.write_bytes(f"{ROWS} {COLUMNS}\n".encode() + rows)
+    return Target([file], lambda: _well_formed(embgeom.load(file)))
+
+
+def _vector(file: Path, read: Callable[[], dict[object, object]] | None = None) -> Target:
+    SteeringVector({1: E[0], 3: E[1]}, model="toy").save(file)
+    return Target([file], lambda: _directions(SteeringVector.load(file).directions), read)
+
+
+def _directions(directions: object) -> object:
+    return {int(layer): np.asarray(vector, np.float32) for layer, vector in dict(directions).items()}
+
+
+def kind_vector_safetensors(folder: Path) -> Target:
+    file = folder / "v.safetensors"
+
+    def oracle() -> dict[object, object]:
+        from safetensors import deserialize
+
+        held = {n: np.frombuffer(e["data"], "<f4") for n, e in deserialize(file.read_bytes())}
+        return {int(name.split(".")[-1]): vector for name, vector in held.items()}
+
+    return _vector(file, oracle)
+
+
+def kind_vector_torch(folder: Path) -> Target:
+    import torch
+
+    file = folder / "v.pt"
+
+    def oracle() -> dict[object, object]:
+        held = torch.load(file, weights_only=True, mmap=True)
+        return {int(str(k).split(".")[-1]): t.float().numpy() for k, t in held.items() if torch.is_tensor(t)}
+
+    return _vector(file, oracle)
+
+
+def kind_vector_gguf(folder: Path) -> Target:
+    import gguf
+
+    file = folder / "v.gguf"
+
+    def oracle() -> dict[object, object]:
+        return {int(t.name.split(".")[-1]): t.data.copy() for t in gguf.GGUFReader(file).tensors}
+
+    return _vector(file, oracle)
+
+
+def kind_map(folder: Path) -> Target:
+    file = folder / "map.safetensors"
+    embgeom.Emb2Emb.fit(E, H, method="ridge", held_out=0).save(file)
+    return Target([file], lambda: embgeom.Emb2Emb.load(file).matrix, _tensor64(file, "matrix"))
+
+
+def _tensor64(path: Path, name: str) -> Callable[[], object]:
+    def read() -> object:
+        from safetensors import deserialize
+
+        entry = dict(deserialize(path.read_bytes()))[name]
+        return np.frombuffer(entry["data"], "<f8").reshape(entry["shape"])
+
+    return read
+
+
+def kind_pairs(folder: Path) -> Target:
+    from embgeom.steering.pairs import read_pairs
+
+    file = folder / "pairs.json"
+    file.write_text(json.dumps([{"positive": "I am glad.", "negative": "I am sad."}] * 4))
+    return Target([file], lambda: bool(read_pairs(file)))
+
+
+def _well_formed(model: embgeom.Embeddings) -> str:
+    """What holds for whatever was read; which letters a damaged text spells, only the file knows."""
+    good = len(model.tokens) == len(model.matrix) == len(model.special)
+    good &= all(isinstance(token, str) for token in model.tokens) and bool(np.isfinite(model.matrix).all())
+    return "well formed" if good else f"ill formed: {model}"
+
+
+KINDS = {name.removeprefix("kind_"): value for name, value in globals().items() if name.startswith("kind_")}
+
+
+def _same(one: object, two: object) -> bool:
+    if isinstance(one, dict) and isinstance(two, dict):
+        return one.keys() == two.keys() and all(_same(one[key], two[key]) for key in one)
+    if isinstance(one, np.ndarray) and isinstance(two, np.ndarray):
+        return one.shape == two.shape and np.array_equal(one, two, equal_nan=True)
+    return type(one) is type(two) and one == two
+
+
+def _megabytes(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) >> 10 for line in lines if line.startswith(field))
+
+
+def outcome(target: Target, sound: object) -> str:
+    """Call, and say what came of it; "ok" and "refused" are what it should be."""
+    Path("/proc/self/clear_refs").write_text("5")
+    before, start = _megabytes("VmRSS"), time.monotonic()
+    try:
+        got = target.call()
+        result = "ok"
+    except EmbgeomError as error:
+        result = "refused" if "\n" not in str(error).strip() else f"more than a line: {error!r:.300}"
+    except BaseException as error:
+        result = f"{type(error).__module__}.{type(error).__name__}: {error!s:.300}"
+    seconds, grown = time.monotonic() - start, _megabytes("VmHWM") - before
+    if seconds > SECONDS or grown > MEGABYTES:
+        return f"{seconds:.1f} s and {grown} MB for: {result}"
+    if result == "ok" and not _same(got, sound) and not (target.oracle and _agrees(target.oracle, got)):
+        return f"another result: {got!r:.300}"
+    return result
+
+
+def _agrees(oracle: Callable[[], object], got: object) -> bool:
+    try:
+        return _same(got, oracle())
+    except BaseException:
+        return False
+
+
+def main(kind: str, first: int, count: int, folder: Path) -> None:
+    """Print a line for each case."""
+    warnings.simplefilter("ignore")
+    target = KINDS[kind](folder)
+    sound = target.call()
+    whole = {path: path.read_bytes() for path in target.files}
+    # A size that a file only claims is to be refused, not tried.
+    used = _megabytes("VmSize") << 20
+    resource.setrlimit(resource.RLIMIT_AS, (used + (4 << 30), resource.RLIM_INFINITY))
+    for number in range(first, first + count):
+        draw = random.Random(f"{kind} {number}")
+        path = draw.choice(target.files)
+        path.write_bytes(damaged(whole[path], draw))
+        print(number, " ".join(outcome(target, sound).split()), flush=True)
+        path.write_bytes(whole[path])
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), Path(sys.argv[4]))
