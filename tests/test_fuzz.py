@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("gguf", reason="gguf is not installed")
 
-from fuzzing import KINDS, SECONDS
+from fuzz_kinds import KINDS
+from fuzzing import SECONDS
 
 # Together 2,000 files and more; EMBGEOM_FUZZ_CASES=20000 looks further in each kind.
 CASES = int(os.environ.get("EMBGEOM_FUZZ_CASES", "100"))
