@@ -39,15 +39,17 @@ def _model(folder: Path) -> Path:
 
 
 def _tensor(path: Path, *names: str) -> Callable[[], object]:
-    """The safetensors library's reading of the first of some tensors that is there."""
+    """What the header of a safetensors file says of the first of some tensors that is there."""
+    types = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 
     def read() -> object:
-        from safetensors import deserialize
-
-        held = {name: entry for name, entry in deserialize(path.read_bytes()) if name in names}
-        entry = held[next(name for name in names if name in held)]
-        types = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
-        return np.frombuffer(entry["data"], types[entry["dtype"]]).reshape(entry["shape"]).astype(np.float32)
+        content = path.read_bytes()
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        entry = next(header[name] for name in names if name in header)
+        begin, end = entry["data_offsets"]
+        held = np.frombuffer(content[start + begin : start + end], types[entry["dtype"]])
+        return held.reshape(entry["shape"])
 
     return read
 
@@ -67,7 +69,8 @@ def kind_norm(folder: Path) -> Target:
 def kind_index(folder: Path) -> Target:
     model = write_shards(_model(folder), [{"model.embed_tokens.weight": E}, {"lm_head.weight": H}])
     files = [model / "model.safetensors.index.json", *sorted(model.glob("*.safetensors"))]
-    return Target(files[:1] * 3 + files[1:], lambda: embgeom.load(model, "output").matrix)
+    head = _tensor(files[2], "lm_head.weight")
+    return Target(files[:1] * 3 + files[1:], lambda: embgeom.load(model, "output").matrix, head)
 
 
 def kind_config(folder: Path) -> Target:
@@ -176,6 +179,16 @@ def kind_old_torch(folder: Path) -> Target:
 
 
 def kind_gguf(folder: Path) -> Target:
+    return _gguf(folder, H)
+
+
+def kind_quantised_gguf(folder: Path) -> Target:
+    import gguf
+
+    return _gguf(folder, gguf.quants.quantize(matrix(ROWS, 32), gguf.GGMLQuantizationType.Q8_0), "Q8_0")
+
+
+def _gguf(folder: Path, head: np.ndarray, stored: str = "F32") -> Target:
     import gguf
 
     file = folder / "m.gguf"
@@ -187,7 +200,7 @@ def kind_gguf(folder: Path) -> Target:
     out.add_token_types([3, 3] + [1] * (ROWS - 2))
     out.add_tensor("token_embd.weight", E)
     out.add_tensor("output_norm.weight", H[0])
-    out.add_tensor("output.weight", H.astype(np.float16))
+    out.add_tensor("output.weight", head, raw_dtype=gguf.GGMLQuantizationType[stored])
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -243,7 +256,7 @@ def kind_vector_torch(folder: Path) -> Target:
     file = folder / "v.pt"
 
     def oracle() -> dict[object, object]:
-        held = torch.load(file, weights_only=True, mmap=True)
+        held = torch.load(file, weights_only=True, mmap=True)["directions"]
         return {int(str(k).split(".")[-1]): t.float().numpy() for k, t in held.items() if torch.is_tensor(t)}
 
     return _vector(file, oracle)
@@ -260,20 +273,31 @@ def kind_vector_gguf(folder: Path) -> Target:
     return _vector(file, oracle)
 
 
+def kind_vector_archive(folder: Path) -> Target:
+    file = folder / "v.npz"
+    np.savez(file, **{"1": E[0], "layer_3": E[1]})
+
+    def oracle() -> dict[object, object]:
+        with np.load(file) as held:
+            return {int(name.split("_")[-1]): held[name].astype(np.float32) for name in held.files}
+
+    return Target([file], lambda: _directions(SteeringVector.load(file).directions), oracle)
+
+
+def kind_vector_array(folder: Path) -> Target:
+    file = folder / "v.npy"
+    np.save(file, E[0])
+    return Target(
+        [file],
+        lambda: _directions(SteeringVector.load(file, block=1).directions),
+        lambda: {1: np.load(file).astype(np.float32).reshape(-1)},
+    )
+
+
 def kind_map(folder: Path) -> Target:
     file = folder / "map.safetensors"
     embgeom.Emb2Emb.fit(E, H, method="ridge", held_out=0).save(file)
-    return Target([file], lambda: embgeom.Emb2Emb.load(file).matrix, _tensor64(file, "matrix"))
-
-
-def _tensor64(path: Path, name: str) -> Callable[[], object]:
-    def read() -> object:
-        from safetensors import deserialize
-
-        entry = dict(deserialize(path.read_bytes()))[name]
-        return np.frombuffer(entry["data"], "<f8").reshape(entry["shape"])
-
-    return read
+    return Target([file], lambda: embgeom.Emb2Emb.load(file).matrix, _tensor(file, "matrix"))
 
 
 def kind_pairs(folder: Path) -> Target:

@@ -1,8 +1,8 @@
 """Damaged files, and what reading one must come to: `python tests/fuzzing.py KIND FIRST COUNT FOLDER`.
 
-What is called must agree with the kind's oracle or raise an EmbgeomError; where the oracle refuses the file,
-whatever is returned must be what the sound file gave. Every case is seeded by its number, so that a failure is
-found again by its kind and number.
+What is called must agree with the kind's oracle or raise an EmbgeomError; where the oracle refuses the
+file, whatever is returned must be what the sound file gave. Every case is seeded by its number, so that a
+failure is found again by its kind and number.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,8 @@ def main(kind: str, first: int, count: int, folder: Path) -> None:
     """Print a line for each case."""
     warnings.simplefilter("ignore")
     target = KINDS[kind](folder)
-    sound = target.call()
+    # A matrix may be a view of the file, which is about to change.
+    sound = deepcopy(target.call())
     whole = {path: path.read_bytes() for path in target.files}
     # A size that a file only claims is to be refused, not tried.
     used = _megabytes("VmSize") << 20

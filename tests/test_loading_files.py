@@ -281,7 +281,9 @@ def test_safetensors_says_each_thing_once(tmp_path):
     path = write_safetensors(tmp_path / "model.safetensors", {"wte.weight": x})
     with path.open("ab") as stream:
         stream.write(b"more")
-    with pytest.raises(LoadError, match="holds 28 bytes of data, but its header tells of 24"):
+    with pytest.raises(
+        LoadError, match="holds 28 bytes of data, and its header tells of no tensor at byte 24"
+    ):
         load(path, tokens=["a", "b", "c"])
     entry = '"wte.weight":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}'
     header = f"{{{entry},{entry}}}".encode()

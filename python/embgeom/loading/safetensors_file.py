@@ -231,9 +231,14 @@ def _check_overlap(path: Path, entries: dict[str, Entry]) -> None:
 
 
 def _check_covered(path: Path, entries: dict[str, Entry], data_bytes: int) -> None:
-    used = max((entry.end for entry in entries.values()), default=0)
-    if used != data_bytes:
+    """Refuse data that belong to no tensor, before, between or behind those of the tensors."""
+    covered = 0
+    for begin, end in sorted((entry.begin, entry.end) for entry in entries.values()):
+        if begin > covered:
+            break
+        covered = max(covered, end)
+    if covered != data_bytes:
         raise LoadError(
-            f"{path} holds {data_bytes} bytes of data, but its header tells of {used}; "
+            f"{path} holds {data_bytes} bytes of data, and its header tells of no tensor at byte {covered}; "
             "the file is corrupt, fetch it again"
         )
