@@ -9,7 +9,9 @@ from embgeom.errors import LoadError
 from embgeom.loading.architectures import ELSEWHERE
 from embgeom.loading.checkpoint import Checkpoint
 
-_LORA = re.compile(r"^(lora_|base_layer\.|modules_to_save\.|original_module\.|trainable_tokens_)")
+_LORA = re.compile(
+    r"^((lora|hada|lokr|ia3|oft|boft|vera|adapter|trainable_tokens)_|(base_layer|modules_to_save|original_module)\.)"
+)
 # GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3, SpQR, MLX,
 # optimum-quanto.
 _QUANTISED = re.compile(
