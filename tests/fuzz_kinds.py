@@ -38,20 +38,23 @@ def _model(folder: Path) -> Path:
     return write_folder(folder / "model", tensors, config, tokens)
 
 
-def _tensor(path: Path, *names: str) -> Callable[[], object]:
-    """What the header of a safetensors file says of the first of some tensors that is there."""
+def _held(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as its header says; of other types than these none."""
     types = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
+    content = path.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")
+    tensors = {}
+    for name, entry in json.loads(content[8:start]).items():
+        if name != "__metadata__" and entry["dtype"] in types:
+            begin, end = entry["data_offsets"]
+            numbers = np.frombuffer(content[start + begin : start + end], types[entry["dtype"]])
+            tensors[name] = numbers.reshape(entry["shape"])
+    return tensors
 
-    def read() -> object:
-        content = path.read_bytes()
-        start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:start])
-        entry = next(header[name] for name in names if name in header)
-        begin, end = entry["data_offsets"]
-        held = np.frombuffer(content[start + begin : start + end], types[entry["dtype"]])
-        return held.reshape(entry["shape"])
 
-    return read
+def _tensor(path: Path, *names: str) -> Callable[[], object]:
+    """The first of some tensors that is in a safetensors file."""
+    return lambda: next(held[name] for held in [_held(path)] for name in names if name in held)
 
 
 def kind_safetensors(folder: Path) -> Target:
@@ -240,14 +243,7 @@ def _directions(directions: object) -> object:
 
 def kind_vector_safetensors(folder: Path) -> Target:
     file = folder / "v.safetensors"
-
-    def oracle() -> dict[object, object]:
-        from safetensors import deserialize
-
-        held = {n: np.frombuffer(e["data"], "<f4") for n, e in deserialize(file.read_bytes())}
-        return {int(name.split(".")[-1]): vector for name, vector in held.items()}
-
-    return _vector(file, oracle)
+    return _vector(file, lambda: {int(name.split(".")[-1]): v for name, v in _held(file).items()})
 
 
 def kind_vector_torch(folder: Path) -> Target:

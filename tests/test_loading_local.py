@@ -186,3 +186,16 @@ def test_scalars_and_empty_tensors(tmp_path, dtype):
     file = SafetensorsFile(write_safetensors(tmp_path / "m.safetensors", tensors))
     assert file.read("one").shape == () and file.read("one") == 2.5
     assert file.read("none").shape == (0, 3)
+
+
+def test_a_flipped_bit_in_a_pytorch_file_is_found_by_its_checksum(tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    path = tmp_path / "model.pt"
+    torch.save({"wte.weight": torch.tensor(matrix(40, 8)), "other": torch.tensor(matrix(40, 8, 1))}, path)
+    raw = bytearray(path.read_bytes())
+    at = raw.index(matrix(40, 8).tobytes())
+    raw[at + 77] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(LoadError, match=r"wte.weight in .* do not have the checksum"):
+        load(path, vocabulary=words(40))
+    np.testing.assert_array_equal(load(path, tensor="other", vocabulary=words(40)).matrix, matrix(40, 8, 1))

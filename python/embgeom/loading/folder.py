@@ -66,7 +66,8 @@ class Folder:
         path = self.path / filename
         try:
             path.stat()
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):
+            # A ValueError is for a name that no file can have, such as one with a lone surrogate.
             return None
         except OSError as error:
             raise unreadable(path, error) from error

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +16,8 @@ from embgeom.loading.convert import check_dtype, to_float32
 from embgeom.loading.local_file import LocalFile
 
 _STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
+# How files of the format since torch 1.6 begin.
+_ZIP = b"PK\x03\x04"
 # Training frameworks put the model beside the optimizer, under one of these.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
@@ -89,6 +93,7 @@ class TorchFile:
 
         tensor, stored = self._tensors[name].detach(), self.dtype(name)
         check_dtype(stored, f"{name} in {self.path}")
+        check_sum(tensor, f"{name} in {self.path}", self.path)
         try:
             raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
         except (RuntimeError, TypeError) as error:
@@ -97,6 +102,42 @@ class TorchFile:
         # A scalar is converted as an array of one number, for which alone there are pieces to convert.
         matrix = to_float32(raw.reshape(raw.shape or (1,)), stored, name, progress=progress)
         return matrix.reshape(self.shape(name))
+
+
+def check_sum(tensor: Any, where: str, path: Path) -> None:
+    """Compare the bytes of a tensor's storage with the checksums in its file, which torch itself does not do.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        A tensor as it was loaded.
+    where : str
+        Its name and file, for the message.
+    path : Path
+        The file; those of the format before torch 1.6 have no checksums.
+
+    Raises
+    ------
+    LoadError
+        If no record of the file has as many bytes and their checksum.
+    """
+    import torch
+
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(_ZIP)) != _ZIP:
+                return
+            with ZipFile(stream) as archive:
+                records = {(record.file_size, record.CRC) for record in archive.infolist()}
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise LoadError(f"{path} is no sound zip file ({error}); fetch it again") from error
+    data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+    if (data.nbytes, zlib.crc32(data)) not in records:
+        raise LoadError(
+            f"{where}: its bytes do not have the checksum that the file tells of; the file is damaged, fetch "
+            "it again (one saved without checksums, by torch.serialization.set_crc32_options(False), has to "
+            "be saved with them)"
+        )
 
 
 def _load(file: LocalFile) -> Any:
@@ -109,7 +150,7 @@ def _load(file: LocalFile) -> Any:
             "or take safetensors"
         ) from error
     # The format since torch 1.6 is a zip file, and it alone can be mapped.
-    mapped = file.size >= 4 and file.read(0, 4) == b"PK\x03\x04"
+    mapped = file.size >= 4 and file.read(0, 4) == _ZIP
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)

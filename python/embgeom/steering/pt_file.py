@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from embgeom._optional import need
 from embgeom.errors import LoadError
+from embgeom.loading.torch_file import check_sum
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
 
@@ -67,6 +68,8 @@ def read(path: Path) -> Content:
     for name, tensor in tensors.items():
         _check_tensor(tensor, name, path)
     check_size({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
+    for name, tensor in tensors.items():
+        check_sum(tensor, f"{name!r} in {path}", path)
     return Content(header, {name: _array(tensor, name, path) for name, tensor in tensors.items()}, facts)
 
 
