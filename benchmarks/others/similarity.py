@@ -27,6 +27,8 @@ def by_embgeom(problem: Problem) -> Call:
 def directions(problem: Problem, dtype: type = np.float32) -> tuple[Array, Array]:
     """Return the unit rows of both models, without the rows that have no direction in one of them."""
     both = [matrix.astype(np.float64) for matrix in (problem.x, problem.other)]
+    directed = both[0].any(axis=1) & both[1].any(axis=1)
+    both = [matrix[directed] for matrix in both]
     if problem.center:
         both = [matrix - matrix.mean(axis=0) for matrix in both]
     lengths = [np.linalg.norm(matrix, axis=1, keepdims=True) for matrix in both]
