@@ -98,6 +98,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": _INDEXED,
     "qwen4_exp": {"text_config__": _INDEXED},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "cohere_compass": {"text_config__": {"rope_parameters": {"full_attention": _ROPE}}},
     "dbrx": {"attn_config": {"kv_n_heads": 2, "rope_theta": 10000.0, "clip_qkv": 8.0}},
     "granite_speech": {"encoder_config__": _SPEECH},
     "granite_speech_plus": {"encoder_config__": _SPEECH},
@@ -106,6 +107,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "neomme": {"head_dim": 16, "embedding_rank": 8},
     "xmod": {"default_language": "en_XX"},
 }
+# Rotary positions in three sections, whose widths are not those of the config's heads.
+_SECTIONS = {**_ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 1.0}
+for (
+    _type
+) in "qwen2_vl qwen2_5_vl qwen2_5_omni_thinker glm46v glm4v glm4v_moe glm_ocr glmga paddleocr_vl".split():
+    OVERRIDES[_type] = {"text_config__": {"rope_parameters": _SECTIONS}}
 # Configs whose default is refused by their own validation: what to begin with.
 BEGIN = {
     "gemma4_assistant": {"text_config": {"model_type": "gemma4_text", **_ASSISTANT}},
@@ -115,6 +122,13 @@ CANNOT = {
     "gemma3n": "needs the package timm",
     "nemo_speechlm": "saved with few weights, transformers does not load it again",
 }
+# Of the models that see, those which are not built tiny, or not run on text alone, or not loaded as saved.
+UNSEEN = frozenset(
+    "apertus1p5 blip chameleon cosmos3_edge deepseek_ocr2 diffusion_gemma emu3 ernie4_5_vl_moe evolla fast_vlm "
+    "florence2 glm5_next granite4_vision hunyuan_vl hy_v4_vl idefics janus kosmos-2 mistral4 mistral_large4 molmo2 "
+    "muse_glimmer muse_spark nemotron_h_omni perception_lm pi0 pix2struct pp_formulanet shieldgemma2 step3p7 udop "
+    "vision-encoder-decoder".split()
+)
 # Types that run only with another model's states or with sound: where their final norm is.
 NORMS = {"gemma4_assistant": "model.norm", "gemma4_unified_assistant": "model.norm"}
 NORMS |= {"voxtral_realtime": "model.language_model.norm"}
@@ -294,5 +308,6 @@ def _forward(model: Any, fed: list[torch.Tensor]) -> None:
         inner = next(
             (getattr(inner, n) for n in ("language_model", "text_model") if hasattr(inner, n)), inner
         )
+        inner = inner.get_decoder() if hasattr(inner, "lm_head") else inner
         out = inner(inputs_embeds=model.get_input_embeddings()(ids), use_cache=False)
         fed.append(out.last_hidden_state.detach().float())
