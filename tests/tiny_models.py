@@ -109,9 +109,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
 }
 # Rotary positions in three sections, whose widths are not those of the config's heads.
 _SECTIONS = {**_ROPE, "mrope_section": [2, 1, 1], "partial_rotary_factor": 1.0}
-for (
-    _type
-) in "qwen2_vl qwen2_5_vl qwen2_5_omni_thinker glm46v glm4v glm4v_moe glm_ocr glmga paddleocr_vl".split():
+_TYPES = "qwen2_vl qwen2_5_vl qwen2_5_omni_thinker glm46v glm4v glm4v_moe glm_ocr glmga paddleocr_vl"
+for _type in _TYPES.split():
     OVERRIDES[_type] = {"text_config__": {"rope_parameters": _SECTIONS}}
 # Configs whose default is refused by their own validation: what to begin with.
 BEGIN = {
@@ -123,11 +122,11 @@ CANNOT = {
     "nemo_speechlm": "saved with few weights, transformers does not load it again",
 }
 # Of the models that see, those which are not built tiny, or not run on text alone, or not loaded as saved.
-UNSEEN = frozenset(
+UNSEEN = (
     "apertus1p5 blip chameleon cosmos3_edge deepseek_ocr2 diffusion_gemma emu3 ernie4_5_vl_moe evolla fast_vlm "
-    "florence2 glm5_next granite4_vision hunyuan_vl hy_v4_vl idefics janus kosmos-2 mistral4 mistral_large4 molmo2 "
-    "muse_glimmer muse_spark nemotron_h_omni perception_lm pi0 pix2struct pp_formulanet shieldgemma2 step3p7 udop "
-    "vision-encoder-decoder".split()
+    "florence2 glm5_next granite4_vision hunyuan_vl hy_v4_vl idefics janus kosmos-2 mistral4 mistral_large4 "
+    "molmo2 muse_glimmer muse_spark nemotron_h_omni perception_lm pi0 pix2struct pp_formulanet shieldgemma2 "
+    "step3p7 udop vision-encoder-decoder"
 )
 # Types that run only with another model's states or with sound: where their final norm is.
 NORMS = {"gemma4_assistant": "model.norm", "gemma4_unified_assistant": "model.norm"}
