@@ -123,10 +123,10 @@ CANNOT = {
 }
 # Of the models that see, those which are not built tiny, or not run on text alone, or not loaded as saved.
 UNSEEN = (
-    "apertus1p5 blip chameleon cosmos3_edge deepseek_ocr2 diffusion_gemma emu3 ernie4_5_vl_moe evolla fast_vlm "
-    "florence2 glm5_next granite4_vision hunyuan_vl hy_v4_vl idefics janus kosmos-2 mistral4 mistral_large4 "
-    "molmo2 muse_glimmer muse_spark nemotron_h_omni perception_lm pi0 pix2struct pp_formulanet shieldgemma2 "
-    "step3p7 udop vision-encoder-decoder"
+    "apertus1p5 blip chameleon cosmos3_edge deepseek_ocr2 diffusion_gemma emu3 ernie4_5_vl_moe evolla "
+    "fast_vlm florence2 glm5_next granite4_vision hunyuan_vl hy_v4_vl idefics janus kosmos-2 mistral4 "
+    "mistral_large4 molmo2 muse_glimmer muse_spark nemotron_h_omni perception_lm pi0 pix2struct "
+    "pp_formulanet shieldgemma2 step3p7 udop vision-encoder-decoder"
 )
 # Types that run only with another model's states or with sound: where their final norm is.
 NORMS = {"gemma4_assistant": "model.norm", "gemma4_unified_assistant": "model.norm"}
