@@ -22,7 +22,7 @@ if tuple(int(n) for n in transformers.__version__.split(".")[:2]) < (5, 24):
     pytest.skip("the table is that of transformers 5.24", allow_module_level=True)
 
 import tiny_models  # noqa: E402
-from tiny_models import CANNOT, Case  # noqa: E402
+from tiny_models import CANNOT, UNSEEN, Case  # noqa: E402
 
 from embgeom.loading.architectures import FAMILIES  # noqa: E402
 from embgeom.loading.config import ModelConfig  # noqa: E402
@@ -30,13 +30,13 @@ from embgeom.loading.config import ModelConfig  # noqa: E402
 pytestmark = pytest.mark.filterwarnings("ignore")
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "supported-models.md"
 # What embgeom refuses, and a word of its reason.
-_SEVERAL = "8 tensors that may be the"
+_SEVERAL = "8 tensors that may be the {} matrix".format
 _PROJECTED = "no norm feeds the output matrix"
 REFUSED = {
-    ("musicgen", "input"): _SEVERAL,
-    ("musicgen", "output"): _SEVERAL,
-    ("musicgen_melody", "input"): _SEVERAL,
-    ("musicgen_melody", "output"): _SEVERAL,
+    ("musicgen", "input"): _SEVERAL("input"),
+    ("musicgen", "output"): _SEVERAL("output"),
+    ("musicgen_melody", "input"): _SEVERAL("input"),
+    ("musicgen_melody", "output"): _SEVERAL("output"),
     ("neomme", "norm"): _PROJECTED,
     ("ultrabert", "norm"): _PROJECTED,
     ("ultravbert", "norm"): _PROJECTED,
@@ -50,11 +50,6 @@ WORDS = {
     "layer_norm": "LayerNorm",
     "layer_norm_plus_one": "LayerNorm, 1 + weight",
 }
-# Models that see, whose own class is none of the three tasks': a few of each tie rule and naming.
-WRAPPERS = frozenset(
-    {"aria", "aya_vision", "gemma3", "idefics3", "inkling2", "internvl", "kosmos-2.5", "lfm2_vl", "llava"}
-    | {"llava_next", "minimax_m3_vl", "mistral3", "mllama", "paligemma", "qwen2_vl", "qwen3_5", "qwen3_vl"}
-)
 HEAD = """# Supported models
 
 Every causal, sequence-to-sequence and masked language model of transformers 5.24 was built with few, random
@@ -65,10 +60,14 @@ This file is written by `python tests/test_all_architectures.py`.
 
 | Model type | Class | Input embedding | Output matrix | Final norm |
 |---|---|---|---|---|"""
+SEE = (
+    "The same was compared for these, whose outer config decides on ties and whose text model on the final "
+    "norm."
+)
 TAIL = """
 ## Not built
 
-These types could not be built with few weights from their config alone, so they are not compared.
+These types are not compared, because transformers could not build them with few weights, save and load them.
 
 | Model type | Why |
 |---|---|"""
@@ -141,7 +140,12 @@ def _refused(case: Case, what: str, error: Exception) -> str:
 
 
 TEXT = [c for c in tiny_models.cases("causal", "seq2seq", "masked") if c.model_type not in CANNOT]
-SEEING = [c for c in tiny_models.cases("image-text") if c.model_type in WRAPPERS]
+OWN = {(c.model_type, c.class_name) for c in TEXT}
+SEEING = [
+    c
+    for c in tiny_models.cases("image-text")
+    if c.model_type not in {*CANNOT, *UNSEEN.split()} and (c.model_type, c.class_name) not in OWN
+]
 VARIANTS = [v for case in (*TEXT, *SEEING) for v in tiny_models.variants(case)]
 
 
@@ -180,10 +184,16 @@ def test_few_are_refused():
 
 def test_the_docs_name_every_type():
     text = DOCS.read_text()
-    assert text.startswith(HEAD) and all(
-        f"| `{model_type}` | {why} |" in text for model_type, why in CANNOT.items()
-    )
+    assert text.startswith(HEAD) and seeing() in text
+    assert all(f"| `{model_type}` | {why} |" in text for model_type, why in CANNOT.items())
     assert text.count("\n| `") == len(TEXT) + len(CANNOT)
+
+
+def seeing() -> str:
+    """The docs' list of models that see."""
+    return "\n".join(
+        ["", "## Models that see", "", SEE, "", ", ".join(f"`{c.model_type}`" for c in SEEING), ""]
+    )
 
 
 def write_docs() -> None:
@@ -194,7 +204,7 @@ def write_docs() -> None:
         with TemporaryDirectory() as folder:
             rows.append(check(case, Path(folder)).row(case))
     cannot = [f"| `{model_type}` | {why} |" for model_type, why in sorted(CANNOT.items())]
-    DOCS.write_text("\n".join([HEAD, *rows, TAIL, *cannot, ""]))
+    DOCS.write_text("\n".join([HEAD, *rows, seeing() + TAIL, *cannot, ""]))
 
 
 if __name__ == "__main__":

@@ -284,7 +284,8 @@ _FAMILIES = (
                  tied_to=("decoder.bert.embeddings.word_embeddings",)),
     Architecture("kosmos-2", norm=("layer_norm",), kind="layer_norm", ties="either", tied=True),
     Architecture("kosmos-2.5", norm=("layer_norm",), kind="layer_norm", ties="text", tied=True),
-    Architecture("audioflamingo3 mllama musicflamingo omniasr qwen2_audio vibevoice_asr voxtral",
+    Architecture("audioflamingo3 mllama musicflamingo nemo_speechlm omniasr qwen2_audio "
+                 "vibevoice_asr voxtral",
                  ties="never"),
     Architecture("inkling2 inkling2_loop inkling_mm_model", input=("llm.embed",), output=("llm.unembed",),
                  norm=("llm.norm",), ties="never"),
