@@ -1,9 +1,13 @@
 """What results look like where a person meets them: in a notebook and in tables."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import embgeom
+from embgeom._terminal import show
+from embgeom.report import comparison_tables
 
 ROWS, WIDTH = 60, 6
 
@@ -41,3 +45,11 @@ def test_numbers_that_mean_little_come_with_a_caution():
     assert "undefined: a correlation with numbers that are all equal" in summary
     assert "With 60 tokens a correlation scatters by about 0.13." in summary
     assert "Most dimensions come near the highest possible, 6 and 6" in summary
+
+
+def test_notes_on_a_matrix_are_printed_under_its_table(capsys):
+    plain = model(0, "left")
+    noted = replace(plain, provenance=replace(plain.provenance, notes=("rows are \x1b[1m scaled",)))
+    show(comparison_tables(embgeom.compare(noted, model(1, "right"), k=4)))
+    out = capsys.readouterr().out
+    assert "A: left: rows are \\x1b[1m scaled" in out and "B: right: " not in out

@@ -196,7 +196,13 @@ def _models_table(title: str, *models: Embeddings) -> RenderableType:
     names = [f"{letter}: {model.name}" for letter, model in zip("AB", models, strict=False)]
     described = [_description(model) for model in models]
     lines = ((name, *(description[name] for description in described)) for name in described[0])
-    return titled_table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
+    table = titled_table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
+    notes = [
+        Text(visible(f"{name}: {note}" if len(models) > 1 else f"note: {note}"))
+        for name, model in zip(names, models, strict=True)
+        for note in model.provenance.notes
+    ]
+    return Group(table, *notes, Text()) if notes else table
 
 
 def _description(model: Embeddings) -> dict[str, str]:
