@@ -198,3 +198,15 @@ def test_letters_need_the_most_dimensions():
     # Letters are met in all kinds of words, and need the most dimensions.
     highest = {embeddings.text(row) for row in inspection.highest.rows}
     assert sum(len(text) == 1 and text.isalpha() for text in highest) >= 6
+
+
+@pytest.mark.parametrize("given", ["example:large", np.eye(3), None])
+def test_what_is_no_embeddings(given):
+    calls = (
+        embgeom.inspect_model,
+        lambda x: embgeom.inspect_token(x, "queen"),
+        lambda x: embgeom.match(embgeom.load("example:small"), x),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=r"is not an Embeddings: pass embgeom.load"):
+            call(given)

@@ -282,6 +282,30 @@ class Embeddings:
         return "\n".join(lines)
 
 
+def check_embeddings(model: object) -> Embeddings:
+    """Return `model`, if it is an `Embeddings`.
+
+    Parameters
+    ----------
+    model : object
+        What was passed as one.
+
+    Returns
+    -------
+    Embeddings
+        The same.
+
+    Raises
+    ------
+    InputError
+        If it is anything else; the message says how to make one of it.
+    """
+    if isinstance(model, Embeddings):
+        return model
+    shown = f"the string {model!r:.60}" if isinstance(model, str) else f"a {type(model).__name__}"
+    raise InputError(f"{shown} is not an Embeddings: pass embgeom.load(...) of it")
+
+
 def scan_named_rows(
     matrix: npt.NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
 ) -> RowScan:

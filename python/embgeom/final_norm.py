@@ -14,7 +14,7 @@ from embgeom.errors import InputError
 Kind = Literal["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FinalNorm:
     """The norm that a model applies to its residual stream before the unembedding.
 
@@ -42,6 +42,11 @@ class FinalNorm:
 
     weight: npt.NDArray[np.float64]
     centers: bool
+
+    def __repr__(self) -> str:
+        low, high = self.weight.min(), self.weight.max()
+        kind = "a LayerNorm" if self.centers else "an RMSNorm"
+        return f"FinalNorm({kind} of {len(self.weight)} coordinates, weights {low:.3g} to {high:.3g})"
 
     @classmethod
     def of(cls, weight: npt.ArrayLike, kind: Kind) -> FinalNorm:

@@ -14,7 +14,7 @@ from embgeom._numbers import check_seed, whole_number
 from embgeom._progress import Progress
 from embgeom._threads import resolve_threads
 from embgeom.dimension import Dimension, check_variance, default_dimension_k, intrinsic_dimension
-from embgeom.embeddings import Embeddings
+from embgeom.embeddings import Embeddings, check_embeddings
 from embgeom.errors import InputError
 from embgeom.knn import Metric, Neighbors, check_k, knn
 from embgeom.lle import LLE, check_reg, lle
@@ -169,7 +169,7 @@ def inspect_model(
     >>> inspection.norms.shape, inspection.dimension.components.shape
     ((4096,), (100,))
     """
-    x, team = embeddings.matrix, resolve_threads(threads)
+    x, team = check_embeddings(embeddings).matrix, resolve_threads(threads)
     wanted = whole_number(dimension_sample, "dimension_sample", 1)
     variance, generator = check_variance(variance), np.random.default_rng(check_seed(seed))
     candidates = np.flatnonzero(~embeddings.zero)
@@ -261,6 +261,7 @@ def inspect_token(
     >>> " three" in [model.text(row) for row in near]
     True
     """
+    check_embeddings(embeddings)
     x, team = embeddings.matrix, resolve_threads(threads)
     row = embeddings.index(token)
     usable = int(np.count_nonzero(~embeddings.zero))

@@ -169,7 +169,8 @@ def _saturation_notes(*dimensions: Dimension) -> list[Text]:
         Text(
             f"Most dimensions come near the highest possible, {highest}: they tell of the number of "
             "neighbors or columns more than of the data. More neighbors (--dimension-k) tell more."
-        )
+        ),
+        Text(),
     ]
 
 

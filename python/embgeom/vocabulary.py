@@ -27,7 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings import Embeddings
+from embgeom.embeddings import Embeddings, check_embeddings
 from embgeom.errors import InputError
 from embgeom.spaces import space_side, warn_of_plain_words, word_in
 
@@ -189,8 +189,8 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
       left out of prefix: absent 1
       left out of suffix: absent 1
     """
-    text_a, bytes_a = _spellings(a)
-    text_b, bytes_b = _spellings(b)
+    text_a, bytes_a = _spellings(check_embeddings(a))
+    text_b, bytes_b = _spellings(check_embeddings(b))
     exact = dict(_same_bytes(text_a, bytes_a, text_b, bytes_b))
     words: dict[int, int] = {}
     sides = {space_side(a), space_side(b)}
