@@ -12,12 +12,12 @@ from embgeom.errors import EmbgeomWarning, InputError, LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.architectures import USUAL_NORMS, Architecture
-from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
+from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from embgeom.loading.checkpoint.name_matching import matches, module_of, pick_one
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.gguf_model import GGUFModel, find_gguf
-from embgeom.loading.memory import refuse_options, unwrapped
-from embgeom.loading.name_matching import matches, module_of, pick_one
-from embgeom.loading.norm_module import final_norm_of
+from embgeom.loading.gguf.model import GGUFModel, find_gguf
+from embgeom.loading.memory.norms import final_norm_of
+from embgeom.loading.memory.objects import refuse_options, unwrapped
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from embgeom.errors import LoadError
 
 if TYPE_CHECKING:
-    from embgeom.loading.hub_file import HubFile
+    from embgeom.loading.hub.file import HubFile
 
 # No vocabulary and no tokenizer comes near to it.
 _MOST_BYTES = 1 << 30

@@ -12,22 +12,22 @@ from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
-from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens
 from embgeom.loading.assemble import assemble
-from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
+from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
+from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
+from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
-from embgeom.loading.gguf_model import find_gguf, load_gguf
-from embgeom.loading.matrix_files import load_array, load_words, spelled
-from embgeom.loading.memory import given_tokens, load_object, refuse_options
-from embgeom.loading.model2vec import embeddings_name, token_rows
+from embgeom.loading.gguf.model import find_gguf, load_gguf
+from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, Tokens
+from embgeom.loading.matrix_files.load import load_array, load_words, spelled
+from embgeom.loading.matrix_files.word_vectors import is_word_vectors
+from embgeom.loading.memory.objects import given_tokens, load_object, refuse_options
 from embgeom.loading.source import find_local, find_source
 from embgeom.loading.subfolder import enter
-from embgeom.loading.tensor_names import Choice, choose_tensor
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import TokenTable
-from embgeom.loading.word_vectors import is_word_vectors
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, SpellingOption, as_spelling
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, Source, unreadable
-from embgeom.loading.hub import HubRepo, looks_like_repo_id
+from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")

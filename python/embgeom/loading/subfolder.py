@@ -7,7 +7,7 @@ from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, unreadable
-from embgeom.loading.hub import HubRepo
+from embgeom.loading.hub.repository import HubRepo
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from embgeom._optional import need
 from embgeom.errors import LoadError
-from embgeom.loading.torch_file import check_sum
+from embgeom.loading.checkpoint.torch_file import check_sum
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import ELSEWHERE
-from embgeom.loading.checkpoint import Checkpoint
+from embgeom.loading.checkpoint.checkpoint import Checkpoint
 
 _LORA = re.compile(
     r"^((lora|hada|lokr|ia3|oft|boft|vera|adapter|trainable_tokens)_|(base_layer|modules_to_save|original_module)\.)"

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from embgeom.errors import LoadError
-from embgeom.loading.answers import (
+from embgeom.loading.hub.answers import (
     Answer,
     Broken,
     Identity,

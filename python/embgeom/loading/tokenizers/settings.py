@@ -15,7 +15,7 @@ from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json
-from embgeom.loading.tokens import Added, check_token, is_id
+from embgeom.loading.tokenizers.table import Added, check_token, is_id
 
 _STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _LISTS = ("model_specific_special_tokens", "extra_special_tokens", "additional_special_tokens")

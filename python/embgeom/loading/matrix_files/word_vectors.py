@@ -19,9 +19,9 @@ import numpy.typing as npt
 
 from embgeom._terminal import visible
 from embgeom.errors import LoadError
-from embgeom.loading.keyed_vectors import is_pickle, read_keyed_vectors
-from embgeom.loading.packed_file import CHUNK, opened, unpacked_size
-from embgeom.loading.tokens import TokenTable
+from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
+from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.spelling import Spelling
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})

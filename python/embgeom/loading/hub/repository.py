@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.answers import Identity
-from embgeom.loading.hub_errors import hub_utils, why_it_failed
-from embgeom.loading.hub_file import HubFile
-from embgeom.loading.ranges import RangeRequests
-from embgeom.loading.tensor_cache import cache_folder
+from embgeom.loading.hub.answers import Identity
+from embgeom.loading.hub.errors import hub_utils, why_it_failed
+from embgeom.loading.hub.file import HubFile
+from embgeom.loading.hub.ranges import RangeRequests
+from embgeom.loading.hub.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

@@ -17,10 +17,10 @@ import numpy.typing as npt
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
-from embgeom.loading.tokenizer_object import table_of_vocabulary
-from embgeom.loading.tokenizers import read_file
-from embgeom.loading.tokens import TokenTable, read_tokenizer_json, vocabulary_table
-from embgeom.loading.vocabulary_files import uncounted
+from embgeom.loading.tokenizers.object import table_of_vocabulary
+from embgeom.loading.tokenizers.reading import read_file
+from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json, vocabulary_table
+from embgeom.loading.tokenizers.vocabulary_files import uncounted
 from embgeom.provenance import FileState
 from embgeom.spelling import Spelling
 

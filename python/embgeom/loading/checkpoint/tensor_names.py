@@ -13,9 +13,8 @@ import numpy as np
 
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, Architecture
-from embgeom.loading.checkpoint import Checkpoint
-from embgeom.loading.config import ModelConfig
-from embgeom.loading.name_matching import (
+from embgeom.loading.checkpoint.checkpoint import Checkpoint
+from embgeom.loading.checkpoint.name_matching import (
     is_elsewhere,
     is_known,
     matches,
@@ -24,7 +23,8 @@ from embgeom.loading.name_matching import (
     pick_one,
     usual,
 )
-from embgeom.loading.stored_parts import check_plain
+from embgeom.loading.checkpoint.stored_parts import check_plain
+from embgeom.loading.config import ModelConfig
 
 _PICK = "pick one with tensor=NAME (--tensor NAME)"
 _DIFFER = (

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from embgeom._optional import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
-from embgeom.loading.gguf_header import GGUFHeader, TensorInfo
+from embgeom.loading.gguf.header import GGUFHeader, TensorInfo
 from embgeom.loading.local_file import LocalFile
 
 _PIECE_BYTES = 1 << 23

@@ -16,13 +16,13 @@ from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import LoadError
 from embgeom.final_norm import FinalNorm
 from embgeom.loading.assemble import assemble
+from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder, Source
-from embgeom.loading.gguf_file import GGUFFile
-from embgeom.loading.gguf_tokens import gguf_tokens
-from embgeom.loading.tensor_names import Choice
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import TokenTable
+from embgeom.loading.gguf.file import GGUFFile
+from embgeom.loading.gguf.tokens import gguf_tokens
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling
 

@@ -22,14 +22,14 @@ from embgeom._foreign import (
 )
 from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import EmbgeomError, InputError, LoadError
-from embgeom.loading.array_file import token_table
 from embgeom.loading.assemble import assemble
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.modules import Weight, weight_of
+from embgeom.loading.matrix_files.array_file import token_table
+from embgeom.loading.memory.modules import Weight, weight_of
 from embgeom.loading.source import find_source
-from embgeom.loading.tokenizer_object import is_tokenizer, table_of
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import TokenTable
+from embgeom.loading.tokenizers.object import is_tokenizer, table_of
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, as_spelling
 

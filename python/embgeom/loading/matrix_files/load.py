@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from embgeom.embeddings import Embeddings, Which
-from embgeom.loading.array_file import find_tokens, read_array, token_table
 from embgeom.loading.assemble import assemble
-from embgeom.loading.tokens import TokenTable
-from embgeom.loading.word_vectors import read_word_vectors
+from embgeom.loading.matrix_files.array_file import find_tokens, read_array, token_table
+from embgeom.loading.matrix_files.word_vectors import read_word_vectors
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling
 

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.gguf_header import GGUFHeader
-from embgeom.loading.tokens import TokenTable
+from embgeom.loading.gguf.header import GGUFHeader
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
 
 _KEY = "tokenizer.ggml."

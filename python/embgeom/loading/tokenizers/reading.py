@@ -6,12 +6,16 @@ from pathlib import Path
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Folder, Source, read_bytes, read_json
-from embgeom.loading.rank_tables import is_tiktoken, read_tekken, read_tiktoken
-from embgeom.loading.sentencepiece_file import describe, looks_like_sentencepiece, read_sentencepiece
 from embgeom.loading.subfolder import beside
-from embgeom.loading.tokenizer_settings import TokenizerSettings, read_settings
-from embgeom.loading.tokens import TokenTable, read_tokenizer_json
-from embgeom.loading.vocabulary_files import read_vocab_json, read_vocab_txt
+from embgeom.loading.tokenizers.rank_tables import is_tiktoken, read_tekken, read_tiktoken
+from embgeom.loading.tokenizers.sentencepiece_file import (
+    describe,
+    looks_like_sentencepiece,
+    read_sentencepiece,
+)
+from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
+from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json
+from embgeom.loading.tokenizers.vocabulary_files import read_vocab_json, read_vocab_txt
 
 _MODELS = (
     "tokenizer.model",

@@ -11,8 +11,8 @@ from typing import Any
 
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import TokenTable, read_tokenizer_json
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json
 from embgeom.spelling import Spelling
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.gguf_cursor import MAX_NAME, MAX_TEXT, Cursor, corrupt, cut_short
+from embgeom.loading.gguf.cursor import MAX_NAME, MAX_TEXT, Cursor, corrupt, cut_short
 from embgeom.loading.local_file import LocalFile
 
 _MAGIC = b"GGUF"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-from embgeom.loading.ranges import GaveUp
+from embgeom.loading.hub.ranges import GaveUp
 
 
 def hub_utils() -> Any:

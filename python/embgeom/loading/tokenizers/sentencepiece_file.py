@@ -12,8 +12,8 @@ from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_bytes
-from embgeom.loading.tokenizer_settings import TokenizerSettings
-from embgeom.loading.tokens import TokenTable, check_token, make_table
+from embgeom.loading.tokenizers.settings import TokenizerSettings
+from embgeom.loading.tokenizers.table import TokenTable, check_token, make_table
 from embgeom.spelling import METASPACE, Spelling
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json, read_lines
-from embgeom.loading.tokenizer_settings import TokenizerSettings
-from embgeom.loading.tokens import TokenTable, check_vocabulary, make_table
+from embgeom.loading.tokenizers.settings import TokenizerSettings
+from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
 from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
 
 _BYTES = Spelling(byte_level=True)
