@@ -11,7 +11,7 @@ from loading_helpers import data, matrix, tokenizer, write_folder, write_safeten
 from embgeom.errors import LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
-from embgeom.loading.matrix_files.array_file import token_table
+from embgeom.loading.tokenizers.given import token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import read_tokenizer_json
 

@@ -20,12 +20,13 @@ from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
 from embgeom.loading.gguf.model import find_gguf, load_gguf
-from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, Tokens
+from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES
 from embgeom.loading.matrix_files.load import load_array, load_words, spelled
 from embgeom.loading.matrix_files.word_vectors import is_word_vectors
-from embgeom.loading.memory.objects import given_tokens, load_object, refuse_options
-from embgeom.loading.source import find_local, find_source
+from embgeom.loading.memory.objects import load_object
+from embgeom.loading.source import find_local, find_source, refuse_options
 from embgeom.loading.subfolder import enter
+from embgeom.loading.tokenizers.given import Tokens, given_tokens
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
@@ -189,10 +190,8 @@ def load(  # type: ignore[misc]
     if is_file and path.suffix in ARRAY_SUFFIXES:
         refuse_options(f"{path}, an array", **of_models, cache_dir=cache_dir)
         return load_array(path, which, tensor, given, spelling, threads=threads, progress=progress)
-    if is_file and subfolder is not None:
-        raise InputError(
-            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
-        )
+    if is_file:
+        refuse_options(f"{model}, a file", subfolder=subfolder)
     if is_file and is_word_vectors(path):
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
         return load_words(path, which, given, spelling, threads=threads, progress=progress)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
@@ -130,6 +131,13 @@ def find_source(
     if _local_path(model).exists():
         raise LoadError(f"{model} is not a regular file; name a file or a folder")
     raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
+
+
+def refuse_options(what: str, **options: Any) -> None:
+    """Refuse options that have no meaning for what is loaded; None and False are not given."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise InputError(f"{name}={value!r} has no meaning for {what}: leave it out")
 
 
 def _local_path(model: str | os.PathLike[str]) -> Path:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import prod
-from os import PathLike, fstat
 from pathlib import Path
 from typing import IO, Any, Literal
 from zipfile import ZipFile
@@ -16,20 +14,16 @@ import numpy.typing as npt
 
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
-from embgeom.loading.folder import parse_json, read_bytes, read_lines, unreadable
-from embgeom.loading.tokenizers.object import table_of_vocabulary
-from embgeom.loading.tokenizers.reading import read_file
-from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json, vocabulary_table
-from embgeom.loading.tokenizers.vocabulary_files import uncounted
+from embgeom.loading.folder import unreadable
+from embgeom.loading.local_file import LocalFile
+from embgeom.loading.tokenizers.given import listed_tokens
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import FileState
-from embgeom.spelling import Spelling
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}
 
 _PIECE = 1 << 24
-
-Tokens = str | PathLike[str] | Iterable[str]
 
 
 def read_array(
@@ -67,21 +61,22 @@ def read_array(
     InputError
         If `tensor` is given for a .npy, which holds one array without a name.
     """
+    # One descriptor for all of it: a file that is replaced meanwhile cannot mix with its successor.
+    file = LocalFile(path)
     try:
-        # One descriptor for all of it: a file that is replaced meanwhile cannot mix with its successor.
-        with path.open("rb") as stream:
-            state = FileState.of(fstat(stream.fileno()))
-            if stream.read(2) == b"PK":
+        with file.stream() as stream:
+            packed = stream.read(2) == b"PK"
+            stream.seek(0)
+            if packed:
                 with ZipFile(stream) as archive:
                     matrix = _matrix_inside(archive, tensor, path)
                     table = _table_inside(archive, path)
             else:
-                stream.seek(0)
                 if tensor is not None:
                     raise InputError(
                         f"tensor={tensor!r} has no meaning for {path}: a .npy holds one array without a name"
                     )
-                matrix, table = _mapped(stream), None
+                matrix, table = _mapped(file, stream, progress), None
     except OSError as error:
         raise unreadable(path, error) from error
     except EmbgeomError:
@@ -95,7 +90,9 @@ def read_array(
     where = f"{tensor} in {path}" if tensor else str(path)
     check_dtype(stored, where)
     check_matrix(matrix.shape, where)
-    return to_float32(matrix, stored, path.name, progress=progress), stored, table, state
+    result = to_float32(matrix, stored, path.name, progress=progress)
+    file.check_unchanged()
+    return result, stored, table, file.state
 
 
 def _header(stream: IO[bytes], held: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
@@ -113,16 +110,13 @@ def _header(stream: IO[bytes], held: int) -> tuple[tuple[int, ...], bool, np.dty
     return shape, fortran, dtype
 
 
-def _mapped(stream: IO[bytes]) -> npt.NDArray[Any]:
-    """Return the array of an open .npy as a view of the file, or read where the file cannot be mapped."""
-    shape, fortran, dtype = _header(stream, fstat(stream.fileno()).st_size)
-    order: Literal["C", "F"] = "F" if fortran else "C"
+def _mapped(file: LocalFile, stream: IO[bytes], progress: bool) -> npt.NDArray[Any]:
+    """Return the array of a .npy as a view of the file, or read where the file cannot be mapped."""
+    shape, fortran, dtype = _header(stream, file.size)
     if 0 in shape:
         return np.empty(shape, dtype)
-    try:
-        return np.asarray(np.memmap(stream, dtype, "r", stream.tell(), shape, order))
-    except OSError:
-        return _read(stream, shape, order, dtype)
+    array = file.array(stream.tell(), dtype, shape[::-1] if fortran else shape, progress=progress)
+    return array.T if fortran else array
 
 
 def _read(
@@ -166,7 +160,7 @@ def _table_inside(archive: ZipFile, path: Path) -> TokenTable | None:
         if names:
             raise LoadError(f"{path} holds tokens and vocabulary, which are the same: keep one of them")
         return None
-    table = _plain(_strings(_member(archive, names[0]), names[0], path), path)
+    table = listed_tokens(_strings(_member(archive, names[0]), names[0], path), path)
     if "special" not in _names(archive):
         return table
     special = _member(archive, "special")
@@ -188,49 +182,6 @@ def _strings(array: npt.NDArray[Any], name: str, path: Path) -> list[str]:
     if array.nbytes and points.max() > sys.maxunicode:
         raise LoadError(f"{path}: {name} holds the code point {points.max():#x}, which is no character")
     return [str(text) for text in array.tolist()]
-
-
-def token_table(tokens: Tokens) -> TokenTable:
-    """Return the tokens that a user passes: a list, or the path of a file of tokens.
-
-    A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
-    their marks.
-
-    Parameters
-    ----------
-    tokens : sequence of str, or str or Path
-        The tokens, or a file: a .txt, a .json list, a vocab.json, a tokenizer.json, a tekken.json, a tiktoken
-        table or a SentencePiece model.
-
-    Returns
-    -------
-    TokenTable
-        The tokens by row.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, or holds no tokens.
-    """
-    if isinstance(tokens, Mapping):
-        return table_of_vocabulary(tokens)
-    if isinstance(tokens, str | PathLike):
-        path = Path(tokens).expanduser()
-        if path.suffix != ".json":
-            return read_file(path) or _plain(uncounted(read_lines(path), str(path)), path)
-        content = parse_json(read_bytes(path), str(path))
-        if isinstance(content, dict):
-            # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
-            if "model" in content or "vocab" in content:
-                return read_file(path) or read_tokenizer_json(path)
-            return _by_row(content, path)
-        return _plain(content, path)
-    return _plain(tokens, None)
-
-
-def _by_row(vocabulary: dict[str, Any], path: Path) -> TokenTable:
-    table = vocabulary_table(vocabulary, path)
-    return replace(table, spelling=Spelling.guess(list(table.tokens.values())))
 
 
 def find_tokens(matrix: Path) -> Path:
@@ -260,11 +211,3 @@ def find_tokens(matrix: Path) -> Path:
         f"{matrix} has no tokens beside it ({', '.join(names)}); pass vocabulary= (--vocabulary), a list or "
         "a file"
     )
-
-
-def _plain(tokens: Any, path: Path | None) -> TokenTable:
-    listed = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes) else None
-    if listed is None or not all(isinstance(t, str) for t in listed):
-        raise LoadError(f"{path or 'vocabulary='} is not a list of strings, one for each row")
-    plain = [str(t) for t in listed]
-    return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain))

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from embgeom.embeddings import Embeddings, Which
 from embgeom.loading.assemble import assemble
-from embgeom.loading.matrix_files.array_file import find_tokens, read_array, token_table
+from embgeom.loading.matrix_files.array_file import find_tokens, read_array
 from embgeom.loading.matrix_files.word_vectors import read_word_vectors
+from embgeom.loading.tokenizers.given import token_table
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling

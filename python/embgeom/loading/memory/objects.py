@@ -24,10 +24,9 @@ from embgeom.embeddings import Embeddings, Which
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.matrix_files.array_file import token_table
 from embgeom.loading.memory.modules import Weight, weight_of
 from embgeom.loading.source import find_source
-from embgeom.loading.tokenizers.object import is_tokenizer, table_of
+from embgeom.loading.tokenizers.given import given_tokens, token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
@@ -180,30 +179,6 @@ def _may_be_array(x: object) -> bool:
 def _has_weight(x: object) -> bool:
     """Return whether `x` is a layer such as nn.Embedding or nn.Linear."""
     return hasattr(x, "named_parameters") and hasattr(x, "weight")
-
-
-def given_tokens(tokenizer: Any, vocabulary: Any) -> TokenTable | None:
-    """Return the tokens that a user passes in either way, or None.
-
-    Raises
-    ------
-    InputError
-        If both are given, or the tokenizer is none.
-    LoadError
-        If the vocabulary is a file that cannot be read, or no list of tokens.
-    """
-    if tokenizer is not None and vocabulary is not None:
-        raise InputError("give tokenizer= or vocabulary=, not both: each says which token each row is")
-    if tokenizer is not None or is_tokenizer(vocabulary):
-        return table_of(vocabulary if tokenizer is None else tokenizer)
-    return None if vocabulary is None else token_table(vocabulary)
-
-
-def refuse_options(what: str, **options: Any) -> None:
-    """Refuse options that have no meaning for what is loaded; None and False are not given."""
-    for name, value in options.items():
-        if value is not None and value is not False:
-            raise InputError(f"{name}={value!r} has no meaning for {what}: leave it out")
 
 
 def _tokens_beside(model: Any) -> TokenTable:
