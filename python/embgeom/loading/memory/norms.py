@@ -10,13 +10,11 @@ import numpy as np
 from embgeom._arrays import as_real_array
 from embgeom.errors import LoadError
 from embgeom.final_norm import FinalNorm, Kind
+from embgeom.loading.architectures import USUAL_NORMS
 
 # Norms of what goes into the first layer, except LFM2's, which is its last and is called so.
 _OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
 _IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
-_USUAL = (
-    "norm", "ln_f", "norm_f", "ln_out", "final_norm", "final_layer_norm", "final_layernorm", "layer_norm",
-)  # fmt: skip
 _MAKE = "make one with embgeom.FinalNorm.of(weight, kind)"
 
 
@@ -93,7 +91,7 @@ def _find(model: Any) -> tuple[str, Any]:
         and not _OF_EMBEDDINGS.search(name)
         and type(child).__name__ not in ("ModuleList", "Identity")
     ]
-    usual = [norm for norm in norms if norm[0].split(".")[-1] in _USUAL]
+    usual = [norm for norm in norms if norm[0].split(".")[-1] in USUAL_NORMS]
     norms = usual if len(norms) > 1 else norms
     if len(norms) != 1:
         found = " and ".join(name for name, _ in norms) or "none"
