@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embgeom.errors import LoadError
@@ -80,6 +80,12 @@ class Folder:
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files of the folder that match a glob pattern, in order of name."""
         return sorted(self.path.glob(pattern))
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a path that a file names, relative to its model, cannot lead out of the model."""
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
 
 
 def read_json(path: Path) -> dict[str, Any]:

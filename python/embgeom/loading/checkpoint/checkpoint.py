@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.safetensors_file import SafetensorsFile
 from embgeom.loading.checkpoint.torch_file import TorchFile
-from embgeom.loading.folder import Source, read_json
+from embgeom.loading.folder import Source, is_inside, read_json
 from embgeom.loading.hub.file import HubFile, HubSafetensors
 
 USUAL_STEMS = ("model", "pytorch_model")
@@ -116,8 +116,7 @@ class Checkpoint:
             raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
 
         def open_shard(name: str) -> TensorFile:
-            parts = PurePosixPath(name)
-            if parts.is_absolute() or ".." in parts.parts or "\0" in name:
+            if not is_inside(name):
                 raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
             path = source.locate(name)
             if path is None:

@@ -66,8 +66,7 @@ def token_rows(path: Path, name: str) -> tuple[npt.NDArray[np.float32], tuple[st
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise LoadError(
             f"{path}: {name} is {vectors.dtype} {list(vectors.shape)}, not a matrix of floating point; take "
-            "the model "
-            "that was not quantized"
+            "the model that was not quantized"
         )
     if mapping is not None:
         if mapping.ndim != 1 or mapping.dtype.kind not in "iu" or not _fits(mapping, len(vectors)):

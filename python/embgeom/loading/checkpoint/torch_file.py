@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import LoadError
+from embgeom.errors import LoadError, first_line
 from embgeom.loading.convert import check_dtype, to_float32
 from embgeom.loading.local_file import LocalFile
 
@@ -98,7 +98,7 @@ class TorchFile:
             raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
         except (RuntimeError, TypeError) as error:
             # A tensor may have no data (of device "meta") or a layout that NumPy has not.
-            raise LoadError(f"{name} in {self.path} is no plain array: {_first_line(error)}") from error
+            raise LoadError(f"{name} in {self.path} is no plain array: {first_line(error)}") from error
         # A scalar is converted as an array of one number, for which alone there are pieces to convert.
         matrix = to_float32(raw.reshape(raw.shape or (1,)), stored, name, progress=progress)
         return matrix.reshape(self.shape(name))
@@ -163,12 +163,8 @@ def _load(file: LocalFile) -> Any:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
         raise LoadError(
             f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({type(error).__name__}: "
-            f"{_first_line(error)}); fetch it again, or save the model as safetensors"
+            f"{first_line(error)}); fetch it again, or save the model as safetensors"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), "no message")
 
 
 def _tensors(content: Any, path: Path) -> dict[str, Any]:

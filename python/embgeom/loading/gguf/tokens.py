@@ -105,7 +105,7 @@ def _spelling(
         return Spelling(byte_level=True)
     raise LoadError(
         f"{path} has tokens of the kind {kind!r} (tokenizer.ggml.model), and embgeom does not know how they "
-        "write text; pass vocabulary= (--tokens), a list or a file with one token for each row"
+        "write text; pass vocabulary= (--vocabulary), a list or a file with one token for each row"
     )
 
 

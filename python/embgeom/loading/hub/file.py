@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._terminal import visible
+from embgeom._progress import byte_bar
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.safetensors_file import Entry, SafetensorsFile, SafetensorsHeader
 from embgeom.loading.convert import check_dtype
@@ -140,7 +140,7 @@ class HubFile:
         try:
             with (
                 appearing(path, total) as partial,
-                _bar(f"fetching {name}", total, progress) as bar,
+                byte_bar(f"fetching {name}", total, progress) as bar,
             ):
                 if partial is not None:
                     partial.begin_with(head, total)
@@ -169,7 +169,7 @@ class HubFile:
         try:
             with (
                 appearing(path, size) as partial,
-                _bar(f"fetching {self.path.name}", size, self._progress) as bar,
+                byte_bar(f"fetching {self.path.name}", size, self._progress) as bar,
             ):
                 if partial is not None:
                     partial.restart()
@@ -300,9 +300,3 @@ class HubSafetensors(SafetensorsHeader):
             "bytes_fetched": fetched,
             "bytes_stored": file.size,
         }
-
-
-def _bar(what: str, total: int | None, show: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=visible(what), unit="B", unit_scale=True, disable=not show)

@@ -10,7 +10,7 @@ from copy import copy
 from pathlib import Path
 from typing import Any
 
-from embgeom.errors import InputError, LoadError
+from embgeom.errors import InputError, LoadError, first_line
 from embgeom.loading.hub.answers import Identity
 from embgeom.loading.hub.errors import hub_utils, why_it_failed
 from embgeom.loading.hub.file import HubFile
@@ -284,10 +284,9 @@ class HubRepo:
 
     def _error(self, why: str, filename: str, error: Exception) -> LoadError:
         revision = f" at revision {self._asked}" if self._asked else ""
-        detail = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return LoadError(
             f"{self._id} is no path here, and {filename} of the Hugging Face model{revision} cannot be had: "
-            f"{why} ({detail})"
+            f"{why} ({first_line(error)})"
         )
 
 

@@ -88,8 +88,7 @@ def _root(path: Path) -> _Record:
         # A damaged pickle fails wherever the damage lies: KeyError, IndexError, struct.error, ...
         raise LoadError(
             f"{path} cannot be read as a pickle of gensim ({type(error).__name__}: {error!s:.120}); save it "
-            "again with "
-            "save_word2vec_format"
+            "again with save_word2vec_format"
         ) from error
     if not isinstance(held, _Record):
         raise _refused(path, f"it holds a {type(held).__name__}")
@@ -99,8 +98,7 @@ def _root(path: Path) -> _Record:
 def _refused(path: Path, why: str) -> LoadError:
     return LoadError(
         f"{path} is a pickle, of which embgeom reads only gensim's KeyedVectors, and {why}; load it with "
-        "gensim and "
-        "save it with save_word2vec_format"
+        "gensim and save it with save_word2vec_format"
     )
 
 

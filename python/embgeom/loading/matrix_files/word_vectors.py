@@ -10,14 +10,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._terminal import visible
+from embgeom._progress import byte_bar
 from embgeom.errors import LoadError
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
 from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
@@ -114,16 +113,16 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, st
     if start[:4] == _FASTTEXT:
         raise LoadError(
             f"{path} is a model of fastText, which makes its vectors of pieces of words; load the .vec file "
-            "that "
-            "fastText writes beside it"
+            "that fastText writes beside it"
         )
     if is_pickle(start):
         stored, (matrix, words) = "F32", read_keyed_vectors(path)
     else:
         found = _look(path, start)
         stored, read = ("F32", _read_binary) if found.binary else ("text", _read_text)
-        with _bar(path, progress) as advance:
-            matrix, words = read(path, found, advance)
+        total = None if path.suffix == ".gz" else path.stat().st_size
+        with byte_bar(f"reading {path.name}", total, progress) as bar:
+            matrix, words = read(path, found, bar.update)
     return matrix, stored, _table(path, words)
 
 
@@ -146,21 +145,6 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
     return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
 
 
-@contextmanager
-def _bar(path: Path, progress: bool) -> Iterator[Callable[[int], object]]:
-    """Give a function that is told of every byte read."""
-    if not progress:
-        yield lambda _: None
-        return
-    from tqdm import tqdm
-
-    total = None if path.suffix == ".gz" else path.stat().st_size
-    with tqdm(
-        total=total, desc=visible(f"reading {path.name}"), unit="B", unit_scale=True, leave=False
-    ) as bar:
-        yield bar.update
-
-
 def _look(path: Path, start: bytes) -> _Start:
     """Find from the beginning of a file what it holds."""
     lines = start.removeprefix(_BOM).split(b"\n")
@@ -176,8 +160,7 @@ def _look(path: Path, start: bytes) -> _Start:
             return _Start(words, width, binary=True)
         raise LoadError(
             f"{path} says in its first line, {whole[0]!r:.40}, that it holds {words} words of {width} "
-            "numbers, but its "
-            f"second line holds {len(fields) - 1}; fetch it again, or mend the first line"
+            f"numbers, but its second line holds {len(fields) - 1}; fetch it again, or mend the first line"
         )
     width = min(len(line.split()) for line in whole) - 1
     if width < 2 or not all(_are_numbers(line.split()[-width:]) for line in whole):
@@ -192,7 +175,9 @@ def _what(lines: list[bytes], start: bytes) -> str:
     if not _is_text(start):
         return f"it is binary, and has no line of two numbers at its beginning ({shown})"
     if all(len(line.split()) == 1 for line in lines):
-        return f"{shown}, without numbers; a list of tokens is passed as vocabulary= (--tokens) with a matrix"
+        return (
+            f"{shown}, without numbers; pass a list of tokens with its matrix, as vocabulary= (--vocabulary)"
+        )
     return f"{shown}, not a word and its numbers"
 
 
@@ -262,8 +247,7 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
                 at = len(words) + 1 + header
                 raise LoadError(
                     f"{path}: line {at} ({line[:40]!r}) holds {len(fields) - 1} numbers, not {width}; the "
-                    "file is cut "
-                    "short or damaged, fetch it again"
+                    "file is cut short or damaged, fetch it again"
                 )
             rest = b" ".join(fields[-width:])
         words.append(word)
@@ -277,8 +261,7 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
         bad = next((i for i, n in enumerate(numbers) if not _are_numbers(n.split())), 0)
         raise LoadError(
             f"{path}: line {first + bad + 1 + header} ({lines[bad][:40]!r}) holds what is no number; the "
-            "file is damaged, "
-            "fetch it again"
+            "file is damaged, fetch it again"
         ) from None
 
 
@@ -299,8 +282,7 @@ def _check_count(path: Path, start: _Start, count: int) -> None:
 def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
     return LoadError(
         f"{path} says in its first line that it holds {start.words} words, but it holds {held}; it is cut "
-        "short or "
-        "damaged, fetch it again, or mend the first line"
+        "short or damaged, fetch it again, or mend the first line"
     )
 
 

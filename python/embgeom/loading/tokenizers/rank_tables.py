@@ -126,8 +126,7 @@ def read_tekken(path: Path) -> TokenTable:
         held = len(entries) if isinstance(entries, list) else 0
         raise LoadError(
             f"{path}: default_vocab_size {size} less {special_count} special tokens is {ranks} ranks, but "
-            "the "
-            f"file holds {held}; fetch it again"
+            f"the file holds {held}; fetch it again"
         )
     vocabulary: dict[str, int] = {}
     # What goes beyond is no part of the vocabulary: mistral_common cuts it off, too.

@@ -117,7 +117,7 @@ def _read_model(source: Source, settings: TokenizerSettings) -> TokenTable:
     other = "SentencePiece model" if "tiktoken" in path.name else "tiktoken table"
     raise LoadError(
         f"{path} is no {kind} (nor a {other}), but {describe(data)}; fetch it again, or pass vocabulary= "
-        "(--tokens)"
+        "(--vocabulary)"
     )
 
 
@@ -127,6 +127,6 @@ def _nothing_to_read(source: Source, settings: TokenizerSettings) -> LoadError:
     of_class = f" for {settings.described}" if settings.tokenizer_class else ""
     return LoadError(
         f"{source.name} holds no tokenizer{of_class} (tokenizer.json, vocab.json, vocab.txt, tekken.json, "
-        f"{', '.join(_MODELS)}), {has}; pass vocabulary= (--tokens), a list or a file with one token for "
+        f"{', '.join(_MODELS)}), {has}; pass vocabulary= (--vocabulary), a list or a file with one token for "
         "each row"
     )

@@ -93,9 +93,8 @@ def read_sentencepiece(path: Path, settings: TokenizerSettings) -> TokenTable:
     if layout is None and path.name == _FAIRSEQ_FILE:
         raise LoadError(
             f"{path} is the SentencePiece model of {settings.described}, whose ids may be shifted against "
-            "the file's; "
-            "pass vocabulary= (--tokens) with one token for each row, or save a tokenizer.json with "
-            "transformers"
+            "the file's; pass vocabulary= (--vocabulary) with one token for each row, or save a "
+            "tokenizer.json with transformers"
         )
     known, layout = layout is not None, layout or _PLAIN
     last = layout.last or (_extra_ids(settings) if name == "T5" else ())
@@ -128,8 +127,8 @@ def _pieces(data: bytes, path: Path) -> tuple[list[str], set[str], bool]:
         import sentencepiece
     except ImportError as error:
         raise LoadError(
-            f"{path} is a SentencePiece model, which needs the sentencepiece package: "
-            "pip install 'embgeom[sentencepiece]', or save a tokenizer.json with transformers"
+            f"{path} is a SentencePiece model, which needs the sentencepiece package: pip install "
+            "'embgeom[sentencepiece]', or save a tokenizer.json with transformers"
         ) from error
     try:
         model: Any = sentencepiece.SentencePieceProcessor(model_proto=data)

@@ -144,8 +144,8 @@ def _open_tokenizer(path: Path) -> Tokenizer:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         raise LoadError(
-            f"{path} is no tokenizer that the tokenizers library can read ({error}); "
-            "fetch it again, or upgrade tokenizers"
+            f"{path} is no tokenizer that the tokenizers library can read ({error}); fetch it again, or "
+            "upgrade tokenizers"
         ) from error
 
 

@@ -108,8 +108,7 @@ def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> 
     if settings.values.get("separate_vocabs") is True or source.find("target_vocab.json"):
         raise LoadError(
             f"{source.name} has two vocabularies, {path.name} of its encoder and target_vocab.json of its "
-            "decoder; "
-            "pass the one of the matrix with vocabulary= (--tokens)"
+            "decoder; pass the one of the matrix with vocabulary= (--vocabulary)"
         )
     name = _class_of(settings)
     if name in _JSON:
@@ -197,10 +196,8 @@ def uncounted(lines: list[str], where: str) -> list[str]:
     if is_counted(lines):
         raise LoadError(
             f"{where} holds a token and its count in each line ({lines[0]!r:.60}), as dictionaries of "
-            "fairseq, PhoBERT "
-            "and BERTweet do, whose ids begin at 4 (<s>, <pad>, </s>, <unk> come first); pass vocabulary= "
-            "(--tokens) "
-            "with one token for each row"
+            "fairseq, PhoBERT and BERTweet do, whose ids begin at 4 (<s>, <pad>, </s>, <unk> come first); "
+            "pass vocabulary= (--vocabulary) with one token for each row"
         )
     return lines
 
@@ -237,8 +234,7 @@ def _with_languages(path: Path, vocabulary: Mapping[str, int], settings: Tokeniz
     last = max(vocabulary.values(), default=-1) + 1
     note = (
         f"rows {last} to {last + _M2M_LANGUAGES - 1} are M2M100's languages; rows behind them were made up "
-        "to fill "
-        "the matrix, and have no token"
+        "to fill the matrix, and have no token"
     )
     return TokenTable(table.file, table.tokens, table.spelling, table.added, table.special, notes=(note,))
 
@@ -275,8 +271,6 @@ def _by_marks(tokens: Iterable[str], settings: TokenizerSettings) -> Spelling | 
 def _unclear(path: Path, settings: TokenizerSettings) -> LoadError:
     return LoadError(
         f"{path} is the vocabulary of {settings.described}, and does not say how its tokens write spaces and "
-        "bytes; pass "
-        "vocabulary= (--tokens) with one token for each row and, if need be, spelling=, or save a "
-        "tokenizer.json with "
-        "transformers"
+        "bytes; pass vocabulary= (--vocabulary) with one token for each row and, if need be, spelling=, or "
+        "save a tokenizer.json with transformers"
     )
