@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import unreadable
+from embgeom.loading.local_file import LocalFile
 from embgeom.loading.matrix_files.array_file import read_array
 
 _GENSIM = re.compile(r"gensim(\.\w+)*")
@@ -32,12 +33,12 @@ def is_pickle(start: bytes) -> bool:
     return len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5
 
 
-def read_keyed_vectors(path: Path) -> tuple[npt.NDArray[np.float32], list[bytes]]:
+def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[bytes]]:
     """Read the vectors and the words of a file that gensim saved.
 
     Parameters
     ----------
-    path : Path
+    file : LocalFile
         The file; large arrays lie beside it, as ``.vectors.npy``.
 
     Returns
@@ -52,7 +53,8 @@ def read_keyed_vectors(path: Path) -> tuple[npt.NDArray[np.float32], list[bytes]
     LoadError
         If the file is no such pickle, holds objects of other libraries, or lacks the file beside it.
     """
-    held, prefix = _root(path), str(path)
+    path = file.path
+    held, prefix = _root(file), str(path)
     if "wv" in held.state:
         held, prefix = held.state["wv"], f"{path}.wv"
     name = getattr(held, "name", type(held).__name__)
@@ -76,9 +78,10 @@ def read_keyed_vectors(path: Path) -> tuple[npt.NDArray[np.float32], list[bytes]
     return matrix, [word.encode("utf-8", "surrogatepass") for word in words]
 
 
-def _root(path: Path) -> _Record:
+def _root(file: LocalFile) -> _Record:
+    path = file.path
     try:
-        with path.open("rb") as stream:
+        with file.stream() as stream:
             held = _Reader(stream).load()
     except LoadError:
         raise

@@ -25,10 +25,10 @@ def load_words(
     progress: bool,
 ) -> Embeddings:
     """Load a file of word vectors; see `embgeom.load`."""
-    matrix, stored, table = read_word_vectors(path, progress=progress)
+    matrix, stored, table, state = read_word_vectors(path, progress=progress)
     table = spelled(replace(given, spelling=table.spelling) if given else table, spelling)
     provenance = Provenance(
-        source=str(path), file=path, dtype=stored, tokenizer=table.file, notes=table.notes
+        source=str(path), file=path, state=state, dtype=stored, tokenizer=table.file, notes=table.notes
     )
     return assemble(
         matrix, table, which, Path(path.name.removesuffix(".gz")).stem, provenance, threads=threads

@@ -6,24 +6,24 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import unreadable
+from embgeom.loading.local_file import LocalFile
 
 CHUNK = 1 << 22
 """How many bytes are worth reading at once."""
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[IO[bytes]]:
+def opened(file: LocalFile) -> Iterator[IO[bytes]]:
     """Open a file, unpacking it if its content is that of gzip.
 
     Parameters
     ----------
-    path : Path
-        The file.
+    file : LocalFile
+        The file; one reader at a time.
 
     Yields
     ------
@@ -36,26 +36,26 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         If it cannot be read, at once or later.
     """
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-            file.seek(0)
+        with file.stream() as stored:
+            packed = stored.read(2) == b"\x1f\x8b"
+            stored.seek(0)
             if packed:
-                with gzip.open(file) as stream:
+                with gzip.open(stored) as stream:
                     yield stream  # type: ignore[misc]
             else:
-                yield file
+                yield stored
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise LoadError(f"{path} is cut short or damaged ({error}); fetch it again") from error
+        raise LoadError(f"{file.path} is cut short or damaged ({error}); fetch it again") from error
     except OSError as error:
-        raise unreadable(path, error) from error
+        raise unreadable(file.path, error) from error
 
 
-def unpacked_size(path: Path) -> int:
+def unpacked_size(file: LocalFile) -> int:
     """Return how many bytes a file holds; one that is packed is read for it.
 
     Parameters
     ----------
-    path : Path
+    file : LocalFile
         The file.
 
     Returns
@@ -68,7 +68,7 @@ def unpacked_size(path: Path) -> int:
     LoadError
         If the file cannot be read.
     """
-    with opened(path) as stream:
+    with opened(file) as stream:
         if not isinstance(stream, gzip.GzipFile):
-            return path.stat().st_size
+            return file.size
         return sum(len(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))

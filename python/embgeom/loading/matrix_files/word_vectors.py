@@ -18,9 +18,11 @@ import numpy.typing as npt
 
 from embgeom._progress import byte_bar
 from embgeom.errors import LoadError
+from embgeom.loading.local_file import LocalFile
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
 from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
 from embgeom.loading.tokenizers.table import TokenTable
+from embgeom.provenance import FileState
 from embgeom.spelling import Spelling
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
@@ -38,6 +40,8 @@ _SAMPLE = 64
 _SPECIAL = ("</s>", "<unk>")
 
 Matrix = npt.NDArray[np.float32]
+# What is told of every byte read.
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ def is_word_vectors(path: Path) -> bool:
         return True
     if path.suffix not in _SHARED:
         return False
-    with opened(path) as stream:
+    with opened(LocalFile(path)) as stream:
         start = stream.read(64)
     line = start.split(b"\n", 1)[0]
     return (
@@ -81,7 +85,7 @@ def is_word_vectors(path: Path) -> bool:
     )
 
 
-def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable]:
+def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable, FileState]:
     """Read word vectors: every word with its row.
 
     Parameters
@@ -100,13 +104,16 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, st
         How the file stores numbers: ``"text"`` or ``"F32"``.
     table : TokenTable
         The words by row. They are whole words, each of which spells itself after a space.
+    state : FileState
+        The state of the file that was read.
 
     Raises
     ------
     LoadError
         If the file is no such file, is cut short, or contradicts itself; the line or the word is named.
     """
-    with opened(path) as stream:
+    file = LocalFile(path)
+    with opened(file) as stream:
         start = stream.read(_START_BYTES)
     if path.suffix == ".zip" or start[:4] == b"PK\x03\x04":
         raise LoadError(f"{path} is a zip archive; unpack it, and load the .txt or .vec that it holds")
@@ -116,14 +123,15 @@ def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, st
             "that fastText writes beside it"
         )
     if is_pickle(start):
-        stored, (matrix, words) = "F32", read_keyed_vectors(path)
+        stored, (matrix, words) = "F32", read_keyed_vectors(file)
     else:
         found = _look(path, start)
         stored, read = ("F32", _read_binary) if found.binary else ("text", _read_text)
-        total = None if path.suffix == ".gz" else path.stat().st_size
+        total = None if path.suffix == ".gz" else file.size
         with byte_bar(f"reading {path.name}", total, progress) as bar:
-            matrix, words = read(path, found, bar.update)
-    return matrix, stored, _table(path, words)
+            matrix, words = read(file, found, bar.update)
+    file.check_unchanged()
+    return matrix, stored, _table(path, words), file.state
 
 
 def _table(path: Path, words: list[bytes]) -> TokenTable:
@@ -175,9 +183,8 @@ def _what(lines: list[bytes], start: bytes) -> str:
     if not _is_text(start):
         return f"it is binary, and has no line of two numbers at its beginning ({shown})"
     if all(len(line.split()) == 1 for line in lines):
-        return (
-            f"{shown}, without numbers; pass a list of tokens with its matrix, as vocabulary= (--vocabulary)"
-        )
+        passed = "a list of tokens is passed as vocabulary= (--vocabulary) with a matrix"
+        return f"{shown}, without numbers; {passed}"
     return f"{shown}, not a word and its numbers"
 
 
@@ -192,30 +199,30 @@ def _is_text(start: bytes) -> bool:
     return b"\0" not in start and sum(b < 9 for b in start[:4096]) == 0
 
 
-def _read_text(path: Path, start: _Start, advance: Callable[[int], object]) -> tuple[Matrix, list[bytes]]:
+def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
     count = start.words
     if count is None:
         # One look through the file is cheap beside reading its numbers, and spares a second copy of them.
-        count = sum(map(len, _lines(path)))
+        count = sum(map(len, _lines(file)))
     else:
-        _check_count(path, start, count)
+        _check_count(file, start, count)
     matrix = np.empty((count, start.width), dtype=np.float32)
     words: list[bytes] = []
-    for number, piece in enumerate(_lines(path, advance)):
+    for number, piece in enumerate(_lines(file, advance)):
         lines = piece[1:] if number == 0 and start.words is not None else piece
         if len(words) + len(lines) > count:
-            raise _miscounted(path, start, f"at least {len(words) + len(lines)}")
+            raise _miscounted(file.path, start, f"at least {len(words) + len(lines)}")
         rows = matrix[len(words) : len(words) + len(lines)]
-        _parse(path, lines, rows, words, header=start.words is not None)
+        _parse(file.path, lines, rows, words, header=start.words is not None)
     if len(words) != (start.words or count):
-        raise _miscounted(path, start, str(len(words)))
+        raise _miscounted(file.path, start, str(len(words)))
     return matrix, words
 
 
-def _lines(path: Path, advance: Callable[[int], object] = lambda _: None) -> Iterator[list[bytes]]:
+def _lines(file: LocalFile, advance: Advance = lambda _: None) -> Iterator[list[bytes]]:
     """Yield the lines of a file that are not blank, without their ends, in pieces of some megabytes."""
     rest, first = b"", True
-    with opened(path) as stream:
+    with opened(file) as stream:
         while chunk := stream.read(CHUNK):
             advance(len(chunk))
             if first:
@@ -223,7 +230,7 @@ def _lines(path: Path, advance: Callable[[int], object] = lambda _: None) -> Ite
             *lines, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST_LINE:
                 raise LoadError(
-                    f"{path} has a line of more than {_LONGEST_LINE} bytes; it is no file of word vectors"
+                    f"{file.path} has a line of more than {_LONGEST_LINE} bytes; it holds no word vectors"
                 )
             if lines := [line for line in lines if line.strip()]:
                 yield lines
@@ -273,10 +280,10 @@ def _floats(text: bytes, count: int) -> npt.NDArray[np.float64]:
     return values
 
 
-def _check_count(path: Path, start: _Start, count: int) -> None:
+def _check_count(file: LocalFile, start: _Start, count: int) -> None:
     """Refuse a header that promises more than the file can hold, before memory is taken for it."""
-    if count * start.width * (4 if start.binary else 2) > unpacked_size(path):
-        raise _miscounted(path, start, "fewer")
+    if count * start.width * (4 if start.binary else 2) > unpacked_size(file):
+        raise _miscounted(file.path, start, "fewer")
 
 
 def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
@@ -286,13 +293,13 @@ def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
     )
 
 
-def _read_binary(path: Path, start: _Start, advance: Callable[[int], object]) -> tuple[Matrix, list[bytes]]:
+def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
     """Read word2vec's binary form: each word, a space, and its numbers as little-endian float32."""
     count = start.words or 0
-    _check_count(path, start, count)
+    _check_count(file, start, count)
     size = 4 * start.width
     words: list[bytes] = []
-    with opened(path) as stream:
+    with opened(file) as stream:
         stream.readline(_LONGEST_WORD)
         buffer, at = b"", 0
         matrix = np.empty((count, start.width), dtype=np.float32)
@@ -301,11 +308,11 @@ def _read_binary(path: Path, start: _Start, advance: Callable[[int], object]) ->
             if end < 0 or len(buffer) < end + 1 + size:
                 if end < 0 and len(buffer) - at > _LONGEST_WORD:
                     raise LoadError(
-                        f"{path}: word {len(words) + 1} has no end; the file is damaged, fetch it again"
+                        f"{file.path}: word {len(words) + 1} has no end; the file is damaged, fetch it again"
                     )
                 chunk = stream.read(CHUNK + size)
                 if not chunk:
-                    raise _miscounted(path, start, str(len(words)))
+                    raise _miscounted(file.path, start, str(len(words)))
                 advance(len(chunk))
                 buffer, at = buffer[at:] + chunk, 0
                 continue
@@ -314,5 +321,5 @@ def _read_binary(path: Path, start: _Start, advance: Callable[[int], object]) ->
             matrix[len(words) - 1] = np.frombuffer(buffer, dtype="<f4", count=start.width, offset=end + 1)
             at = end + 1 + size
         if (buffer[at:] + stream.read(64)).strip():
-            raise _miscounted(path, start, "more")
+            raise _miscounted(file.path, start, "more")
     return matrix, words

@@ -40,18 +40,17 @@ _LAYOUTS = {
     "Camembert": _Layout(("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"), 1, ("<mask>",)),
     "Pegasus": _Layout(("<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103))), 2),
     **dict.fromkeys(("Llama", "CodeLlama", "Gemma", "T5", "Albert", "XLNet", "BigBird", "DebertaV2",
-        "RemBert", "FNet",
-                     "GPTSw3", "BertGeneration", "Reformer", "Siglip", "Barthez", "SpeechT5"), _PLAIN),
+                     "RemBert", "FNet", "GPTSw3", "BertGeneration", "Reformer", "Siglip", "Barthez",
+                     "SpeechT5"), _PLAIN),
 }
 _CLASS_OF_TYPE = {
     "xlm-roberta": "XLMRoberta", "camembert": "Camembert", "mbart": "MBart", "nllb-moe": "Nllb",
-    "xglm": "XGLM",
-    "plbart": "PLBart", "seamless_m4t": "SeamlessM4T", "seamless_m4t_v2": "SeamlessM4T", "pegasus": "Pegasus",
-    "bigbird_pegasus": "Pegasus", "pegasus_x": "Pegasus", "llama": "Llama", "mistral": "Llama",
-    "mixtral": "Llama",
-    "gemma": "Gemma", "gemma2": "Gemma", "gemma3": "Gemma", "gemma3_text": "Gemma", "t5": "T5", "mt5": "T5",
-    "umt5": "T5", "albert": "Albert", "xlnet": "XLNet", "big_bird": "BigBird", "deberta-v2": "DebertaV2",
-    "rembert": "RemBert", "fnet": "FNet", "reformer": "Reformer", "barthez": "Barthez",
+    "xglm": "XGLM", "plbart": "PLBart", "seamless_m4t": "SeamlessM4T", "seamless_m4t_v2": "SeamlessM4T",
+    "pegasus": "Pegasus", "bigbird_pegasus": "Pegasus", "pegasus_x": "Pegasus", "llama": "Llama",
+    "mistral": "Llama", "mixtral": "Llama", "gemma": "Gemma", "gemma2": "Gemma", "gemma3": "Gemma",
+    "gemma3_text": "Gemma", "t5": "T5", "mt5": "T5", "umt5": "T5", "albert": "Albert", "xlnet": "XLNet",
+    "big_bird": "BigBird", "deberta-v2": "DebertaV2", "rembert": "RemBert", "fnet": "FNet",
+    "reformer": "Reformer", "barthez": "Barthez",
 }
 # fmt: on
 # The name that fairseq's models give to the file.

@@ -2,9 +2,8 @@
 
 Transformers names special tokens in many places, which changed from version to version: under seven standard
 keys of tokenizer_config.json, under any other key that ends in ``_token`` (``image_token``, ``boi_token``),
-in
-``additional_special_tokens`` (version 4) or ``extra_special_tokens`` (version 5, a list or a table of names),
-in special_tokens_map.json, and as ``special`` in ``added_tokens_decoder``. All of them count.
+in ``additional_special_tokens`` (version 4) or ``extra_special_tokens`` (version 5, a list or a table of
+names), in special_tokens_map.json, and as ``special`` in ``added_tokens_decoder``. All of them count.
 """
 
 from __future__ import annotations

@@ -36,8 +36,7 @@ _XLM = _FAIRSEQ | {f"<special{i}>" for i in range(10)}
 _JSON: dict[str, tuple[Spelling, frozenset[str]]] = {
     **dict.fromkeys(("GPT2", "CodeGen", "Qwen2", "Qwen3_5", "Whisper"), (_BYTES, _END_OF_TEXT)),
     **dict.fromkeys(("Roberta", "Bart", "LED", "Longformer", "Mvp", "Luke", "LayoutLMv3", "MarkupLM",
-        "Blenderbot"),
-                    (_BYTES, _FAIRSEQ)),
+                     "Blenderbot"), (_BYTES, _FAIRSEQ)),
     "GPTNeoX": (_BYTES, _END_OF_TEXT | {"<|padding|>"}),
     "Deberta": (_BYTES, _BERT),
     "CLIP": (Spelling(byte_level=True, word_end="</w>"), frozenset({"<|startoftext|>", "<|endoftext|>"})),
@@ -54,10 +53,8 @@ _JSON: dict[str, tuple[Spelling, frozenset[str]]] = {
 }
 _WORD_PIECES: dict[str, frozenset[str]] = {
     **dict.fromkeys(("Bert", "DistilBert", "Electra", "ConvBert", "MobileBert", "SqueezeBert", "Lxmert",
-        "LayoutLM",
-                     "LayoutLMv2", "DPRQuestionEncoder", "DPRContextEncoder", "DPRReader", "RetriBert",
-                     "Realm",
-                     "RoFormer", "RoCBert", "BertJapanese", "Nezha"), _BERT),
+                     "LayoutLM", "LayoutLMv2", "DPRQuestionEncoder", "DPRContextEncoder", "DPRReader",
+                     "RetriBert", "Realm", "RoFormer", "RoCBert", "BertJapanese", "Nezha"), _BERT),
     "Splinter": _BERT | {"[QUESTION]"},
     "Tapas": _BERT | {"[EMPTY]"},
     "MPNet": frozenset({"<s>", "</s>", "<pad>", "<mask>", "[UNK]"}),
@@ -68,9 +65,8 @@ _CLASS_OF_TYPE = {
     "flaubert": "Flaubert", "xlm": "XLM", "herbert": "Herbert", "biogpt": "BioGpt", "openai-gpt": "OpenAIGPT",
     "ctrl": "CTRL", "blenderbot-small": "BlenderbotSmall", "marian": "Marian", "m2m_100": "M2M100",
     "speech_to_text": "Speech2Text", "clip": "CLIP", "clip_text_model": "CLIP", "gpt2": "GPT2",
-    "gptj": "GPT2",
-    "gpt_neo": "GPT2", "opt": "GPT2", "gpt_neox": "GPTNeoX", "codegen": "CodeGen", "whisper": "Whisper",
-    "roberta": "Roberta", "bart": "Bart", "blenderbot": "Blenderbot", "led": "LED",
+    "gptj": "GPT2", "gpt_neo": "GPT2", "opt": "GPT2", "gpt_neox": "GPTNeoX", "codegen": "CodeGen",
+    "whisper": "Whisper", "roberta": "Roberta", "bart": "Bart", "blenderbot": "Blenderbot", "led": "LED",
     "longformer": "Longformer", "deberta": "Deberta", "qwen2": "Qwen2", "qwen3": "Qwen2", "bert": "Bert",
     "distilbert": "DistilBert", "electra": "Electra", "mpnet": "MPNet", "layoutlm": "LayoutLM",
     "mobilebert": "MobileBert", "funnel": "Funnel", "convbert": "ConvBert", "lxmert": "Lxmert",
@@ -204,9 +200,8 @@ def uncounted(lines: list[str], where: str) -> list[str]:
 
 def _counted(path: Path, lines: list[str], settings: TokenizerSettings) -> TokenTable:
     """Read the tokens of PhoBERT or BERTweet: counted, from id 4 on."""
-    names = [_value(settings, key, token) for key, token in
-             (("bos_token", "<s>"), ("pad_token", "<pad>"), ("eos_token", "</s>"), ("unk_token",
-             "<unk>"))]  # fmt: skip
+    usual = (("bos_token", "<s>"), ("pad_token", "<pad>"), ("eos_token", "</s>"), ("unk_token", "<unk>"))
+    names = [_value(settings, key, token) for key, token in usual]
     vocabulary = {name: row for row, name in enumerate(names)}
     for number, line in enumerate(lines):
         matched = _COUNTED.fullmatch(line.strip())
