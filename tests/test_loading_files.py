@@ -14,8 +14,8 @@ from loading_helpers import matrix, words, write_folder, write_raw_safetensors, 
 
 from embgeom.errors import EmbgeomError, LoadError
 from embgeom.loading import load
-from embgeom.loading.checkpoint.safetensors_file import SafetensorsFile
 from embgeom.loading.convert import to_float32
+from embgeom.loading.safetensors_file import SafetensorsFile
 
 X = matrix(20, 4)
 

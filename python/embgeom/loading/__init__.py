@@ -9,7 +9,7 @@ The files, in the order of the flow:
     config.py          what config.json says: family, vocabulary, width, depth, ties
     architectures.py   what is known of families of models: names, ties, norms, layers; add a model here
     tokenizers/        the tokenizer's files, or what the user passes -> a table of tokens
-    checkpoint/        safetensors and PyTorch files: which of them, which tensor, its numbers
+    checkpoint/        which files hold the tensors, and which tensor is the matrix
     adapter.py         what a PEFT adapter makes of the tensor; adapter_names.py: what its tensors are called
     final_norm.py      load_final_norm(): the norm before the unembedding
     assemble.py        a matrix and its table of tokens -> Embeddings, if they fit each other
@@ -22,8 +22,12 @@ Other forms of a model, each with steps of its own:
 
 What all of them read with:
 
-    local_file.py      a file that is opened once
-    convert.py         any stored floating-point type -> float32
+    local_file.py        a file that is opened once
+    safetensors_file.py  one tensor of a safetensors file
+    convert.py           any stored floating-point type -> float32
+
+Imports run one way, from these through folder, hub, source, config, tokenizers and checkpoint to the
+other forms, and to model at last.
 """
 
 from embgeom.loading.model import load

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._writing import save_tensors
-from embgeom.loading.checkpoint.safetensors_file import SafetensorsFile
 from embgeom.loading.folder import parse_json
+from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.steering.content import Content, check_size
 
 _KEY = "embgeom"

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.checkpoint.safetensors_file import SafetensorsFile
 from embgeom.loading.checkpoint.torch_file import TorchFile
 from embgeom.loading.folder import Source, is_inside, read_json
 from embgeom.loading.hub.file import HubFile, HubSafetensors
+from embgeom.loading.safetensors_file import SafetensorsFile
 
 USUAL_STEMS = ("model", "pytorch_model")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")

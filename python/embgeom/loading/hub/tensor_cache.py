@@ -17,10 +17,10 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
-from embgeom.loading.checkpoint.safetensors_file import Entry
 from embgeom.loading.folder import unreadable
 from embgeom.loading.hub.answers import Identity
 from embgeom.loading.hub.partial_file import unwritable
+from embgeom.loading.safetensors_file import Entry
 
 _LONGEST_NAME = 200
 
