@@ -49,8 +49,6 @@ class GGUFFile:
         Its keys and tensors.
     names : tuple of str
         The tensors it holds.
-    aliases : dict of str to str
-        Always empty: the format has no other names.
 
     Raises
     ------
@@ -64,7 +62,6 @@ class GGUFFile:
         self.state = self._file.state
         self.header = GGUFHeader(self._file, accept)
         self.names: tuple[str, ...] = tuple(self.header.tensors)
-        self.aliases: dict[str, str] = {}
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, rows first."""

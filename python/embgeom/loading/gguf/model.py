@@ -21,6 +21,7 @@ from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder, Source
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.gguf.tokens import gguf_tokens
+from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
@@ -139,7 +140,7 @@ def load_gguf(
     held_in = model.file(choice.name)
     shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    table = table or model.tokens()
+    table = spelled(table or model.tokens(), spelling)
     matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,
@@ -153,8 +154,6 @@ def load_gguf(
         tokenizer=table.file,
         notes=choice.notes + table.notes + model.disagreements(shape),
     )
-    if spelling is not None:
-        table = replace(table, spelling=spelling)
     loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
     if stored in READ_AS:
         return loaded

@@ -9,7 +9,7 @@ from embgeom.embeddings import Embeddings, Which
 from embgeom.loading.assemble import assemble
 from embgeom.loading.matrix_files.array_file import find_tokens, read_array
 from embgeom.loading.matrix_files.word_vectors import read_word_vectors
-from embgeom.loading.tokenizers.given import token_table
+from embgeom.loading.tokenizers.given import spelled, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling
@@ -52,8 +52,3 @@ def load_array(
         source=str(path), file=path, state=state, tensor=tensor, dtype=stored, tokenizer=table.file
     )
     return assemble(matrix, table, which, path.stem, provenance, threads=threads)
-
-
-def spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
-    """Return the table with the spelling that the user says, if he says one."""
-    return replace(table, spelling=spelling) if spelling else table

@@ -26,7 +26,7 @@ from embgeom.loading.assemble import assemble
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.memory.modules import Weight, weight_of
 from embgeom.loading.source import find_source
-from embgeom.loading.tokenizers.given import given_tokens, token_table
+from embgeom.loading.tokenizers.given import given_tokens, spelled, token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
@@ -85,9 +85,8 @@ def load_object(
         raise LoadError(
             f"{model!r:.60} is neither a path nor a Hugging Face id, nor a model of transformers; {TAKEN}"
         )
-    table = replace(table, spelling=spelling) if spelling else table
     provenance = replace(provenance, tokenizer=table.file)
-    return assemble(matrix, table, which, name, provenance, threads=threads)
+    return assemble(matrix, spelled(table, spelling), which, name, provenance, threads=threads)
 
 
 def unwrapped(model: Any) -> tuple[Any, Any]:

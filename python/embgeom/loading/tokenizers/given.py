@@ -79,6 +79,11 @@ def _by_row(vocabulary: dict[str, Any], path: Path) -> TokenTable:
     return replace(table, spelling=Spelling.guess(list(table.tokens.values())))
 
 
+def spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
+    """Return the table with the spelling that the user says, if he says one."""
+    return replace(table, spelling=spelling) if spelling else table
+
+
 def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
     """Return tokens that are listed in the order of the rows; `path` is the file that lists them."""
     listed = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes) else None
