@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embgeom.errors import LoadError
+from embgeom.loading.local_file import LocalFile, unreadable
 
 if TYPE_CHECKING:
     from embgeom.loading.hub.file import HubFile
@@ -165,18 +165,10 @@ def read_bytes(path: Path) -> bytes:
     LoadError
         If the file cannot be read, is no regular file, or is too large for what it should be.
     """
-    try:
-        about = path.stat()
-        # A device may never end, and a pipe never begin.
-        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-            raise LoadError(f"{path} is no regular file, but a device or pipe; name a file")
-        if about.st_size > _MOST_BYTES:
-            raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:
-        raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
+    file = LocalFile(path)
+    if file.size > _MOST_BYTES:
+        raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
+    return file.read(0, file.size)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -203,21 +195,3 @@ def read_lines(path: Path) -> list[str]:
         return text.removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise LoadError(f"{path} is not UTF-8 text ({error})") from error
-
-
-def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file that the system does not let us read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : OSError
-        What the system said.
-
-    Returns
-    -------
-    LoadError
-        The error to raise.
-    """
-    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

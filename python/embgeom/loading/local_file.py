@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from embgeom._progress import byte_bar
 from embgeom.errors import LoadError
-from embgeom.loading.folder import unreadable
 from embgeom.provenance import FileState
 
 _PIECE = 1 << 24
@@ -54,6 +53,8 @@ class LocalFile:
             status = os.fstat(self._descriptor)
         except OSError as error:
             raise unreadable(path, error) from error
+        except ValueError as error:
+            raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
         if stat.S_ISDIR(status.st_mode):
             raise unreadable(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if not stat.S_ISREG(status.st_mode):
@@ -154,3 +155,21 @@ class LocalFile:
                     raise LoadError(f"{self.path} ends before byte {begin + len(into)}; fetch it again")
                 done += got
                 bar.update(got)
+
+
+def unreadable(path: Path, error: OSError) -> LoadError:
+    """Return the error for a file that the system does not let us read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : OSError
+        What the system said.
+
+    Returns
+    -------
+    LoadError
+        The error to raise.
+    """
+    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

@@ -9,8 +9,9 @@ from typing import Any
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import Folder, Source, unreadable
+from embgeom.loading.folder import Folder, Source
 from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
+from embgeom.loading.local_file import unreadable
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")

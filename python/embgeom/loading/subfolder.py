@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Folder, Source, is_inside, parse_json, read_bytes, unreadable
+from embgeom.loading.folder import Folder, Source, is_inside, parse_json, read_bytes
 from embgeom.loading.hub.repository import HubRepo
+from embgeom.loading.local_file import unreadable
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")

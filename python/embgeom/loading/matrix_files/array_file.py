@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
-from embgeom.loading.folder import unreadable
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.local_file import LocalFile, unreadable
 from embgeom.loading.tokenizers.given import listed_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import FileState

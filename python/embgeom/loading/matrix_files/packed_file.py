@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import unreadable
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.local_file import LocalFile, unreadable
 
 CHUNK = 1 << 22
 """How many bytes are worth reading at once."""
