@@ -10,7 +10,7 @@ from typing import Any, overload
 from embgeom._arrays import as_matrix
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
-from embgeom.errors import InputError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
@@ -290,6 +290,8 @@ def _choose(
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
     name = embeddings_name(checkpoint.names)
     if name is not None and tensor is None:
+        if which == "output":
+            raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
         return Choice(name, tied=False)
     return choose_tensor(checkpoint, config, which, tensor, table.size)
 

@@ -123,6 +123,9 @@ def check_sum(tensor: Any, where: str, path: Path) -> None:
     """
     import torch
 
+    if tensor.device.type == "meta":
+        # It has no bytes, which whoever takes its numbers finds out.
+        return
     try:
         with path.open("rb") as stream:
             if stream.read(len(_ZIP)) != _ZIP:
