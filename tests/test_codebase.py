@@ -9,6 +9,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,31 @@ def test_asserts_check_no_input(path):
 def test_one_file_decides_on_memory_layout():
     layout = re.compile(r"ascontiguousarray|asfortranarray|np\.require\(")
     assert [p.name for p in PYTHON if layout.search(p.read_text(encoding="utf-8"))] == ["_arrays.py"]
+
+
+def imported(path: Path, base: str) -> set[str]:
+    """The parts of the package `base`, files or folders, that a file imports when it is imported itself."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {
+        f"{node.module}.{alias.name}"
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    return {name.removeprefix(f"{base}.").split(".")[0] for name in names if name.startswith(f"{base}.")}
+
+
+@pytest.mark.parametrize("base", ["embgeom", "embgeom.loading"])
+def test_imports_run_one_way(base):
+    home = ROOT / "python" / base.replace(".", "/")
+    parts: dict[str, set[str]] = {}
+    for path in home.rglob("*.py"):
+        part = path.relative_to(home).with_suffix("").parts[0]
+        if part != "__init__":
+            parts.setdefault(part, set()).update(imported(path, base) - {part})
+    assert len(parts) > 15
+    # It raises an error that names the circle.
+    list(TopologicalSorter(parts).static_order())
 
 
 def test_the_version_is_one():

@@ -12,9 +12,9 @@ from loading_helpers import matrix, tokenizer, words, write_folder, write_raw_sa
 
 from embgeom.errors import LoadError
 from embgeom.loading import load
+from embgeom.loading.checkpoint.torch_file import TorchFile
 from embgeom.loading.local_file import LocalFile
 from embgeom.loading.safetensors_file import SafetensorsFile
-from embgeom.loading.torch_file import TorchFile
 
 X = matrix(40, 8)
 

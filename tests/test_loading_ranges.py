@@ -13,7 +13,7 @@ from loading_helpers import words, write_folder, write_shards
 import embgeom
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
-from embgeom.loading.hub import HubRepo
+from embgeom.loading.hub.repository import HubRepo
 
 pytest.importorskip("huggingface_hub")
 
@@ -58,7 +58,7 @@ def test_all_types_and_both_sides(hub, cache, dtype):
 
 
 def test_a_folder_of_a_repository(hub, cache):
-    from embgeom.loading.checkpoint import open_checkpoint
+    from embgeom.loading.checkpoint.checkpoint import open_checkpoint
 
     small(hub, "owner/st/0_Transformer")
     source = HubRepo("owner/st", cache_dir=cache).within("0_Transformer")

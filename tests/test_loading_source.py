@@ -10,7 +10,7 @@ import embgeom
 from embgeom.cli import main
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading import load
-from embgeom.loading.hub import HubRepo
+from embgeom.loading.hub.repository import HubRepo
 
 X = matrix(30, 4)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ from loading_helpers import data
 from test_tokenizer_files import table_of, write_files
 
 from embgeom.errors import LoadError
-from embgeom.loading.array_file import token_table
+from embgeom.loading.tokenizers.given import token_table
 from embgeom.spelling import Spelling
 
 FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]

@@ -10,10 +10,10 @@ from loading_helpers import data, matrix, tokenizer, write_folder, write_safeten
 
 from embgeom.errors import LoadError
 from embgeom.loading import load
-from embgeom.loading.array_file import token_table
 from embgeom.loading.folder import Folder
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import read_tokenizer_json
+from embgeom.loading.tokenizers.given import token_table
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import read_tokenizer_json
 
 GPT2 = {token: i for i, token in enumerate(["a", "b", "Ġc", "ab", "d", "e", "f"])}
 

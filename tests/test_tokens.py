@@ -14,8 +14,8 @@ from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import read_tokenizer_json
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import read_tokenizer_json
 from embgeom.spelling import Spelling, byte_level_alphabet
 
 

@@ -12,7 +12,7 @@ from loading_helpers import matrix
 from embgeom.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
-from embgeom.loading.word_vectors import read_word_vectors
+from embgeom.loading.matrix_files.word_vectors import read_word_vectors
 from embgeom.vocabulary import match
 
 WORDS = ["the", "of", "é", "New_York", ". . .", "42", ","]
@@ -95,7 +95,7 @@ def test_numbers_are_float32_of_what_python_reads(tmp_path):
 
 
 def test_a_file_of_many_pieces_takes_little_more_than_its_matrix(tmp_path, monkeypatch):
-    import embgeom.loading.word_vectors as module
+    import embgeom.loading.matrix_files.word_vectors as module
 
     monkeypatch.setattr(module, "CHUNK", 1 << 12)
     rows, words = matrix(3000, 7), [f"w{i}" for i in range(3000)]

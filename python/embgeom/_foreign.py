@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.errors import InputError
+from embgeom.errors import InputError, first_line
 
 TAKEN = (
     "embgeom takes NumPy arrays, torch tensors, polars and pandas frames of numbers, gensim KeyedVectors, "
@@ -53,7 +53,9 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
         array = _of_frame(x) if is_frame(x) else np.asarray(x)
     except Exception as error:
         # Each library raises what it likes where NumPy cannot see into its arrays.
-        raise InputError(f"{name} is not an array that NumPy can read: {_line(error)}; {TAKEN}") from None
+        raise InputError(
+            f"{name} is not an array that NumPy can read: {first_line(error)}; {TAKEN}"
+        ) from None
     if array.dtype == object:
         raise InputError(f"{name} {_what_objects(x)}; {TAKEN}")
     return array
@@ -132,7 +134,7 @@ def _of_tensor(x: Any, name: str) -> npt.NDArray[Any]:
             dense = dense.float()
         array: npt.NDArray[Any] = dense.numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{name} is no tensor whose numbers can be had: {_line(error)}") from None
+        raise InputError(f"{name} is no tensor whose numbers can be had: {first_line(error)}") from None
     return array
 
 
@@ -153,7 +155,3 @@ def _what_objects(x: Any) -> str:
         if np.asarray(x[column]).dtype.kind not in "biuf" and getattr(kind, "kind", "O") not in "biuf"
     ]
     return f"has columns that hold no numbers: {', '.join(columns[:5])}"
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

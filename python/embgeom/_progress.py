@@ -40,6 +40,21 @@ def reporter(progress: Progress, name: str) -> Iterator[ProgressCallable | None]
         raise InputError(f"progress = {progress!r} must be True, False or a callable (phase, done, total)")
 
 
+def byte_bar(what: str, total: int | None, show: bool) -> tqdm[None]:
+    """Return a progress bar of bytes; one that is not shown takes all calls, too."""
+    from tqdm import tqdm
+
+    return tqdm(
+        total=total,
+        desc=visible(what),
+        unit="B",
+        unit_scale=True,
+        leave=False,
+        dynamic_ncols=True,
+        disable=not show,
+    )
+
+
 class _Bars:
     """One bar at a time, a new one for each phase."""
 

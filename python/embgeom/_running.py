@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from embgeom._threads import resolve_threads
-from embgeom.errors import InputError
+from embgeom.errors import InputError, first_line
 
 if TYPE_CHECKING:
     from embgeom.steering import LanguageModel
@@ -43,9 +43,8 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
         with _quiet_transformers():
             yield loaded
     except torch.cuda.OutOfMemoryError as error:
-        first = str(error).splitlines()[0]
         size = options.batch_size
-        raise InputError(f"{first}; less is needed with a --batch-size below {size}") from error
+        raise InputError(f"{first_line(error)}; less is needed with a --batch-size below {size}") from error
     finally:
         torch.set_num_threads(before)
 

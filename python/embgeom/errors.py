@@ -19,3 +19,8 @@ class OutputError(EmbgeomError):
 
 class EmbgeomWarning(UserWarning):
     """Something was done that the caller may not expect; the message says what, and how to avoid it."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of what an exception of another library says, or else its type."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, WHOLE_INPUTS, WHOLE_OUTPUTS
+
 _PREFIX = "base_model.model."
 WHOLE, SAVED_BASE, ROWS = "whole", "base", "rows"
 # The end of a tensor's name after its module -> what it is. An adapter's own name may stand in it.
@@ -20,11 +22,9 @@ _PARTS = {
     r"(\w+\.)*bias|original_module\..*|(token_adapter\.)?trainable_tokens_original.*": "",
 }
 SIDES = {
-    "input": {"embed_tokens", "wte", "shared", "embed_in", "word_embeddings", "tok_embeddings", "embeddings",
-              "word_embedding", "token_embedding", "embedding"},
-    "output": {"lm_head", "embed_out", "output", "output_layer", "decoder", "head", "vocab_projector",
-               "ff_out", "word_embeddings_for_head", "unembed"},
-}  # fmt: skip
+    "input": {name.rpartition(".")[2] for name in (*USUAL_INPUTS, *WHOLE_INPUTS)},
+    "output": {name.rpartition(".")[2] for name in (*USUAL_OUTPUTS, *WHOLE_OUTPUTS)} | {"unembed"},
+}
 _LEAVES = {"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings", "shared", "lm_head",
            "embed_out", "output_layer"}  # fmt: skip
 

@@ -72,26 +72,20 @@ _FAMILIES = (
     # Llama and its like: an RMSNorm named "norm".
     Architecture(
         "afmoe apertus apertus1p5_text arcee aria_text arctic axk1 axk2 beam bitnet chameleon "
-        "cosmos3_edge_text cwm "
-        "deci deepseek_v2 deepseek_v3 deepseek_v32 deepseek_ocr2_text diffllama doge dots1 "
-        "dots3_note_text dream "
-        "emu3_text_model evolla exaone4 exaone_moe flex_olmo flint glm glm4 glm4_moe glm4_moe_lite "
-        "glm4v_text "
-        "glm4v_moe_text glm5_next_text glm_image_text glm_moe_dsa glm_ocr_text gpt_oss granite "
-        "granite4_vision_text "
-        "granitemoe granitemoe_swa granitemoehybrid granitemoeshared helium hunyuan_v1_dense "
-        "hunyuan_v1_moe hy_v3 "
-        "hy_v4 hy_v4_vl_text hyperclovax internlm internlm3 iquestcoder kolibri1 laguna llama llama4_text "
-        "longcat_flash mellum mimo mimo_v2_flash minicpm minimax minimax_m2 ministral ministral3 mistral "
-        "mistral4 mistral_large4_text mixtral mllama_text_model molmo2_text muse_glimmer_text olmo2 olmo3 "
-        "olmo_hybrid olmoe phi3 phi4_multimodal qwen2 qwen2_moe qwen2_vl_text qwen2_5_vl_text qwen3 "
-        "qwen2_5_omni_talker qwen3_moe qwen3_omni_moe_text qwen3_omni_moe_talker_text qwen3_vl_text "
-        "sarvam_mla "
-        "seed_oss solar_open unlimited_ocr_text voxtral_realtime_text xverse eurobert",
+        "cosmos3_edge_text cwm deci deepseek_v2 deepseek_v3 deepseek_v32 deepseek_ocr2_text diffllama doge "
+        "dots1 dots3_note_text dream emu3_text_model evolla exaone4 exaone_moe flex_olmo flint glm glm4 "
+        "glm4_moe glm4_moe_lite glm4v_text glm4v_moe_text glm5_next_text glm_image_text glm_moe_dsa "
+        "glm_ocr_text gpt_oss granite granite4_vision_text granitemoe granitemoe_swa granitemoehybrid "
+        "granitemoeshared helium hunyuan_v1_dense hunyuan_v1_moe hy_v3 hy_v4 hy_v4_vl_text hyperclovax "
+        "internlm internlm3 iquestcoder kolibri1 laguna llama llama4_text longcat_flash mellum mimo "
+        "mimo_v2_flash minicpm minimax minimax_m2 ministral ministral3 mistral mistral4 mistral_large4_text "
+        "mixtral mllama_text_model molmo2_text muse_glimmer_text olmo2 olmo3 olmo_hybrid olmoe phi3 "
+        "phi4_multimodal qwen2 qwen2_moe qwen2_vl_text qwen2_5_vl_text qwen3 qwen2_5_omni_talker qwen3_moe "
+        "qwen3_omni_moe_text qwen3_omni_moe_talker_text qwen3_vl_text sarvam_mla seed_oss solar_open "
+        "unlimited_ocr_text voxtral_realtime_text xverse eurobert",
     ),
     Architecture(
-        "ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text granite_docling_text granite_swa hunyuan_vl_text "
-        "jetmoe "
+        "ernie4_5 ernie4_5_moe ernie4_5_vl_moe_text granite_docling_text granite_swa hunyuan_vl_text jetmoe "
         "lara_mini minicpm3 paddleocr_vl_text qwen2_5_omni_text qwen3_vl_moe_text smollm3 youtu zaya "
         "gemma3n_text gemma4_text gemma4_unified_text",
         tied=True,
@@ -248,23 +242,19 @@ _FAMILIES = (
                  ties="always"),
     Architecture("ultrabert", output=("head.decoder", "cls"), norm=(), why_no_norm=_PROJECTED),
     # Models that see or hear around one of the above: the outer config decides on ties.
-    Architecture("apertus1p5 aria cosmos3_edge cosmos3_omni deepseek_ocr2 dots3_note emu3 exaone4_5 "
-                 "glm46v glm5_next glm_image glmga granite4_vision hy_v4_vl idefics idefics2 idefics3 "
-                 "llava_next mistral_large4 molmo2 muse_glimmer qianfan_ocr qwen2_5_omni "
-                 "qwen2_5_omni_thinker qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm "
-                 "unlimited_ocr "
+    Architecture("apertus1p5 aria cosmos3_edge cosmos3_omni deepseek_ocr2 dots3_note emu3 exaone4_5 glm46v "
+                 "glm5_next glm_image glmga granite4_vision hy_v4_vl idefics idefics2 idefics3 llava_next "
+                 "mistral_large4 molmo2 muse_glimmer qianfan_ocr qwen2_5_omni qwen2_5_omni_thinker "
+                 "qwen3_omni_moe qwen3_omni_moe_thinker qwen3_vl qwen3_vl_moe smolvlm unlimited_ocr "
                  "video_llava vipllava"),
     Architecture("cohere_compass", kind="layer_norm"),
     Architecture("fuyu", norm=("final_layernorm",), kind="layer_norm"),
     Architecture("minicpmv4_6 minicpmv4_7 muse_spark qwen3_5 qwen3_5_moe step3p7",
                  kind="rms_norm_plus_one"),
     Architecture("deepseek_vl deepseek_vl_hybrid ernie4_5_vl_moe gemma3n gemma4 gemma4_assistant "
-                 "gemma4_unified "
-                 "gemma4_unified_assistant glmasr got_ocr2 granite_docling granite_speech "
-                 "granite_speech_plus "
-                 "hyperclovax_vision_v2 internvl janus kimi_k25 lighton_ocr mistral3 "
-                 "moss_transcribe_diarize ovis2 "
-                 "pp_chart2table qwen3_asr voxtral_realtime", tied=True),
+                 "gemma4_unified gemma4_unified_assistant glmasr got_ocr2 granite_docling granite_speech "
+                 "granite_speech_plus hyperclovax_vision_v2 internvl janus kimi_k25 lighton_ocr mistral3 "
+                 "moss_transcribe_diarize ovis2 pp_chart2table qwen3_asr voxtral_realtime", tied=True),
     Architecture("lfm2_vl lfm3_vl", norm=("embedding_norm",), tied=True),
     Architecture("gemma3 paligemma minicpm_ocr colpali", kind="rms_norm_plus_one", tied=True),
     Architecture("aya_vision cohere2_vision", kind="layer_norm", tied=True),
@@ -272,8 +262,7 @@ _FAMILIES = (
                  norm=("decoder.layers.*.final_layer_norm",),
                  kind="layer_norm", tied=True),
     Architecture("glm4v glm4v_moe glm_ocr llava llava_next_video llava_onevision fast_vlm perception_lm "
-                 "qwen2_5_vl "
-                 "qwen2_vl video_llama_3", ties="either"),
+                 "qwen2_5_vl qwen2_vl video_llama_3", ties="either"),
     Architecture("hunyuan_vl paddleocr_vl", ties="either", tied=True),
     Architecture("shieldgemma2", kind="rms_norm_plus_one", ties="either", tied=True),
     Architecture("minimax_m3_vl", kind="rms_norm_plus_one", ties="either"),

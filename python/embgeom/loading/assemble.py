@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from embgeom.embeddings import Embeddings, Which, scan_named_rows
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.tokens import TokenTable
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 
 # Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond this

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from embgeom.errors import EmbgeomWarning, InputError, LoadError
+from embgeom.errors import EmbgeomWarning, LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.architectures import USUAL_NORMS, Architecture
-from embgeom.loading.checkpoint import Checkpoint, open_checkpoint
+from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint
+from embgeom.loading.checkpoint.name_matching import matches, module_of, pick_one
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.gguf_model import GGUFModel, find_gguf
-from embgeom.loading.memory import refuse_options, unwrapped
-from embgeom.loading.name_matching import matches, module_of, pick_one
-from embgeom.loading.norm_module import final_norm_of
-from embgeom.loading.source import find_local, find_source
+from embgeom.loading.gguf.model import GGUFModel, find_gguf
+from embgeom.loading.memory.norms import final_norm_of
+from embgeom.loading.memory.objects import unwrapped
+from embgeom.loading.source import find_local, find_source, refuse_options
 from embgeom.loading.subfolder import enter
 
 _ENDS = (".weight", ".w", ".scale")
@@ -85,11 +85,9 @@ def load_final_norm(
         refuse_options("what is in memory", adapter=adapter, subfolder=subfolder, **options)
         return final_norm_of(unwrapped(model)[0])
     source, (path, is_file) = find_source(model, **options), find_local(model)
-    if is_file and subfolder is not None:
-        raise InputError(
-            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
-        )
-    if not is_file:
+    if is_file:
+        refuse_options(f"{model}, a file", subfolder=subfolder)
+    else:
         source = enter(source, subfolder)
     if (gguf := find_gguf(path if is_file else source)) is not None:
         refuse_options(f"{model}, a GGUF model", adapter=adapter)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import stat
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from embgeom.errors import LoadError
+from embgeom.loading.local_file import LocalFile, unreadable
 
 if TYPE_CHECKING:
-    from embgeom.loading.hub_file import HubFile
+    from embgeom.loading.hub.file import HubFile
 
 # No vocabulary and no tokenizer comes near to it.
 _MOST_BYTES = 1 << 30
@@ -80,6 +80,12 @@ class Folder:
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files of the folder that match a glob pattern, in order of name."""
         return sorted(self.path.glob(pattern))
+
+
+def is_inside(path: str) -> bool:
+    """Return whether a path that a file names, relative to its model, cannot lead out of the model."""
+    parts = PurePosixPath(path)
+    return not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,18 +165,10 @@ def read_bytes(path: Path) -> bytes:
     LoadError
         If the file cannot be read, is no regular file, or is too large for what it should be.
     """
-    try:
-        about = path.stat()
-        # A device may never end, and a pipe never begin.
-        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
-            raise LoadError(f"{path} is no regular file, but a device or pipe; name a file")
-        if about.st_size > _MOST_BYTES:
-            raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
-        return path.read_bytes()
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except ValueError as error:
-        raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
+    file = LocalFile(path)
+    if file.size > _MOST_BYTES:
+        raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
+    return file.read(0, file.size)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -197,21 +195,3 @@ def read_lines(path: Path) -> list[str]:
         return text.removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise LoadError(f"{path} is not UTF-8 text ({error})") from error
-
-
-def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file that the system does not let us read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : OSError
-        What the system said.
-
-    Returns
-    -------
-    LoadError
-        The error to raise.
-    """
-    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

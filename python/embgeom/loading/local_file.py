@@ -7,13 +7,13 @@ import os
 import stat
 import weakref
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._terminal import visible
+from embgeom._progress import byte_bar
 from embgeom.errors import LoadError
-from embgeom.loading.folder import unreadable
 from embgeom.provenance import FileState
 
 _PIECE = 1 << 24
@@ -53,6 +53,8 @@ class LocalFile:
             status = os.fstat(self._descriptor)
         except OSError as error:
             raise unreadable(path, error) from error
+        except ValueError as error:
+            raise LoadError(f"{str(path)!r} is no name of a file: {error}") from error
         if stat.S_ISDIR(status.st_mode):
             raise unreadable(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
         if not stat.S_ISREG(status.st_mode):
@@ -82,6 +84,11 @@ class LocalFile:
         self._read_into(memoryview(content), begin)
         return bytes(content)
 
+    def stream(self) -> IO[bytes]:
+        """Return a reader from the beginning of the file on; closing it leaves the file open."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return open(self._descriptor, "rb", closefd=False)
+
     def array(
         self, begin: int, dtype: np.dtype[np.generic], shape: tuple[int, ...], *, progress: bool = False
     ) -> npt.NDArray[np.generic]:
@@ -109,7 +116,7 @@ class LocalFile:
             If the file is shorter, cannot be read, or there is no memory for a copy.
         """
         try:
-            with open(self._descriptor, "rb", buffering=0, closefd=False) as stream:
+            with self.stream() as stream:
                 return np.asarray(np.memmap(stream, dtype=dtype, mode="r", offset=begin, shape=shape))
         except (OSError, ValueError):
             # Some network, FUSE and container file systems cannot map a file, but all can read it.
@@ -137,16 +144,8 @@ class LocalFile:
         return array
 
     def _read_into(self, into: memoryview, begin: int, progress: bool = False) -> None:
-        from tqdm import tqdm
-
         done = 0
-        with tqdm(
-            total=len(into),
-            desc=visible(f"reading {self.path.name}"),
-            unit="B",
-            unit_scale=True,
-            disable=not progress,
-        ) as bar:
+        with byte_bar(f"reading {self.path.name}", len(into), progress) as bar:
             while done < len(into):
                 try:
                     got = os.preadv(self._descriptor, [into[done : done + _PIECE]], begin + done)
@@ -156,3 +155,21 @@ class LocalFile:
                     raise LoadError(f"{self.path} ends before byte {begin + len(into)}; fetch it again")
                 done += got
                 bar.update(got)
+
+
+def unreadable(path: Path, error: OSError) -> LoadError:
+    """Return the error for a file that the system does not let us read.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    error : OSError
+        What the system said.
+
+    Returns
+    -------
+    LoadError
+        The error to raise.
+    """
+    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

@@ -10,24 +10,25 @@ from typing import Any, overload
 from embgeom._arrays import as_matrix
 from embgeom._threads import resolve_threads
 from embgeom.embeddings import Embeddings, Which
-from embgeom.errors import InputError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
-from embgeom.loading.array_file import ARRAY_SUFFIXES, Tokens
 from embgeom.loading.assemble import assemble
-from embgeom.loading.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
+from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
+from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
+from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
-from embgeom.loading.gguf_model import find_gguf, load_gguf
-from embgeom.loading.matrix_files import load_array, load_words, spelled
-from embgeom.loading.memory import given_tokens, load_object, refuse_options
-from embgeom.loading.model2vec import embeddings_name, token_rows
-from embgeom.loading.source import find_local, find_source
+from embgeom.loading.gguf.model import find_gguf, load_gguf
+from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES
+from embgeom.loading.matrix_files.load import load_array, load_words
+from embgeom.loading.matrix_files.word_vectors import is_word_vectors
+from embgeom.loading.memory.objects import load_object
+from embgeom.loading.source import find_local, find_source, refuse_options
 from embgeom.loading.subfolder import enter
-from embgeom.loading.tensor_names import Choice, choose_tensor
-from embgeom.loading.tokenizers import read_tokens
-from embgeom.loading.tokens import TokenTable
-from embgeom.loading.word_vectors import is_word_vectors
+from embgeom.loading.tokenizers.given import Tokens, given_tokens, spelled
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
 from embgeom.provenance import Provenance
 from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
@@ -189,10 +190,8 @@ def load(  # type: ignore[misc]
     if is_file and path.suffix in ARRAY_SUFFIXES:
         refuse_options(f"{path}, an array", **of_models, cache_dir=cache_dir)
         return load_array(path, which, tensor, given, spelling, threads=threads, progress=progress)
-    if is_file and subfolder is not None:
-        raise InputError(
-            f"subfolder={subfolder!r} is for a folder or a Hugging Face id, and {model} is a file"
-        )
+    if is_file:
+        refuse_options(f"{model}, a file", subfolder=subfolder)
     if is_file and is_word_vectors(path):
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
         return load_words(path, which, given, spelling, threads=threads, progress=progress)
@@ -291,6 +290,8 @@ def _choose(
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
     name = embeddings_name(checkpoint.names)
     if name is not None and tensor is None:
+        if which == "output":
+            raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
         return Choice(name, tied=False)
     return choose_tensor(checkpoint, config, which, tensor, table.size)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import Folder, Source, unreadable
-from embgeom.loading.hub import HubRepo, looks_like_repo_id
+from embgeom.loading.folder import Folder, Source
+from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
+from embgeom.loading.local_file import unreadable
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")
@@ -130,6 +132,13 @@ def find_source(
     if _local_path(model).exists():
         raise LoadError(f"{model} is not a regular file; name a file or a folder")
     raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
+
+
+def refuse_options(what: str, **options: Any) -> None:
+    """Refuse options that have no meaning for what is loaded; None and False are not given."""
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise InputError(f"{name}={value!r} has no meaning for {what}: leave it out")
 
 
 def _local_path(model: str | os.PathLike[str]) -> Path:

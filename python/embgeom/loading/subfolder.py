@@ -6,8 +6,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, unreadable
-from embgeom.loading.hub import HubRepo
+from embgeom.loading.folder import Folder, Source, is_inside, parse_json, read_bytes
+from embgeom.loading.hub.repository import HubRepo
+from embgeom.loading.local_file import unreadable
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
@@ -100,10 +101,9 @@ def _readable(folder: Path) -> Path:
 
 def _relative(path: Any, where: str) -> PurePosixPath:
     """Return a path inside the model, or raise `LoadError` if it may lead out of it."""
-    relative = PurePosixPath(path) if isinstance(path, str) and "\0" not in path else None
-    if relative is None or relative.is_absolute() or ".." in relative.parts:
+    if not isinstance(path, str) or not is_inside(path):
         raise LoadError(f"{where}{path!r:.80} is no folder inside the model")
-    return relative
+    return PurePosixPath(path)
 
 
 def _first_module(path: Path) -> PurePosixPath:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from embgeom._optional import need
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.gguf_file import GGUFFile
+from embgeom.loading.gguf.file import GGUFFile
 from embgeom.steering.content import Content, check_size
 
 _ARCHITECTURE = "controlvector"

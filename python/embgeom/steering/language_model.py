@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from embgeom._optional import need
 from embgeom._record import digest
-from embgeom.errors import InputError, LoadError
+from embgeom.errors import InputError, LoadError, first_line
 from embgeom.loading.source import find_folder
 from embgeom.steering.blocks import need_torch
 
@@ -93,7 +93,7 @@ def load_language_model(
         raise LoadError(f"{name} {error}") from error
     except Exception as error:
         # What transformers raises for a damaged folder is not documented.
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         if not trust_remote_code and ("custom code" in first or "trust_remote_code" in str(error)):
             raise LoadError(
                 f"{name} is a model with Python code of its own, which is not run unasked: read it, and if "

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._optional import need
-from embgeom.errors import LoadError
-from embgeom.loading.torch_file import check_sum
+from embgeom.errors import LoadError, first_line
+from embgeom.loading.checkpoint.torch_file import check_sum
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
 
@@ -102,9 +102,9 @@ def _load(path: Path) -> Any:
         ) from error
     except Exception as error:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
-        first_line = next(iter(str(error).splitlines()), "no message")
         raise LoadError(
-            f"{path} cannot be read as a PyTorch file ({type(error).__name__}: {first_line}); fetch it again"
+            f"{path} cannot be read as a PyTorch file ({type(error).__name__}: "
+            f"{first_line(error)}); fetch it again"
         ) from error
 
 

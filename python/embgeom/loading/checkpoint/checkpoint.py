@@ -1,0 +1,259 @@
+"""The tensors of a model, whether one file holds them or many; only the file that is needed is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import LoadError
+from embgeom.loading.checkpoint.torch_file import TorchFile
+from embgeom.loading.folder import Source, is_inside, read_json
+from embgeom.loading.hub.file import HubFile, HubSafetensors
+from embgeom.loading.safetensors_file import SafetensorsFile
+
+USUAL_STEMS = ("model", "pytorch_model")
+TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+
+
+class TensorFile(Protocol):
+    """An open file of tensors.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : tuple of str
+        The tensors it holds.
+    aliases : dict of str to str
+        Other names of tensors it holds: alias -> name.
+    """
+
+    path: Path
+    names: tuple[str, ...]
+    aliases: dict[str, str]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+
+    def dtype(self, name: str) -> str:
+        """Return the stored type of a tensor: F32, BF16, ..."""
+
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Return one tensor as float32, of the shape that `shape` says."""
+
+
+class Checkpoint:
+    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for.
+
+    Parameters
+    ----------
+    where : str
+        The file or index, for messages.
+    files : dict of str to str
+        The name of the file that holds each tensor.
+    open_file : callable
+        Opens the file of that name as a `TensorFile`.
+
+    Attributes
+    ----------
+    where : str
+        The file or index, for messages.
+    sharded : bool
+        Whether the tensors lie in more than one file.
+    names : tuple of str
+        The tensors of the model.
+    aliases : dict of str to str
+        Other names of these tensors: alias -> name. Only of a single file are they known.
+    notes : tuple of str
+        What was odd about the files, each a sentence.
+    """
+
+    def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
+        self.where = where
+        self._files = files
+        self._open_file = open_file
+        self._opened: dict[str, TensorFile] = {}
+        self.sharded = len(set(files.values())) > 1
+        self.names: tuple[str, ...] = tuple(files)
+        self.aliases: dict[str, str] = {}
+        self.notes: tuple[str, ...] = ()
+
+    @classmethod
+    def single(cls, file: TensorFile) -> Checkpoint:
+        """Return the checkpoint of one file."""
+        path = str(file.path)
+        checkpoint = cls(path, dict.fromkeys(file.names, path), lambda _: file)
+        checkpoint.aliases = file.aliases
+        return checkpoint
+
+    @classmethod
+    def indexed(cls, source: Source, index: Path) -> Checkpoint:
+        """Return the checkpoint of an index file: a table from tensor name to shard.
+
+        Parameters
+        ----------
+        source : Source
+            The model's files, for the shards.
+        index : Path
+            The index.
+
+        Returns
+        -------
+        Checkpoint
+            With no shard opened.
+
+        Raises
+        ------
+        LoadError
+            If the index is broken; and later, where a shard that it names is missing.
+        """
+        table = read_json(index).get("weight_map")
+        if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
+            raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
+
+        def open_shard(name: str) -> TensorFile:
+            if not is_inside(name):
+                raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
+            path = source.locate(name)
+            if path is None:
+                raise LoadError(
+                    f"{index} names the shard {name}, which {source.name} does not hold{_others(source)}"
+                )
+            return open_file(path)
+
+        return cls(str(index), table, open_shard)
+
+    def file(self, name: str) -> TensorFile:
+        """Return the open file that holds a tensor.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+
+        Returns
+        -------
+        TensorFile
+            The file, opened (and fetched) by the first call.
+
+        Raises
+        ------
+        LoadError
+            If the file is missing or broken, or does not hold the tensor.
+        """
+        shard = self._files[name]
+        if shard not in self._opened:
+            self._opened[shard] = self._open_file(shard)
+        file = self._opened[shard]
+        if name not in file.names:
+            raise LoadError(f"{self.where} says that {name} is in {shard}, but it is not; fetch both again")
+        return file
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return self.file(name).shape(name)
+
+    def origin(self, name: str) -> dict[str, Any]:
+        """Return what a `Provenance` says of the file that a tensor was read from."""
+        file = self.file(name)
+        if isinstance(file, HubSafetensors):
+            return file.origin(name)
+        return {"file": file.path, "state": getattr(file, "state", None)}
+
+    def whole_file(self, name: str) -> Path:
+        """Return the local path of the file that holds a tensor, fetched whole if need be."""
+        file = self.file(name)
+        return file.whole_file() if isinstance(file, HubSafetensors) else file.path
+
+
+def open_file(path: Path | HubFile) -> TensorFile:
+    """Open one file of tensors by its suffix.
+
+    Parameters
+    ----------
+    path : Path or HubFile
+        The file.
+
+    Returns
+    -------
+    TensorFile
+        The open file.
+
+    Raises
+    ------
+    LoadError
+        If the suffix is unknown, or the file cannot be read.
+    """
+    if isinstance(path, HubFile):
+        return HubSafetensors(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return TorchFile(path)
+    if path.suffix == ".safetensors":
+        return SafetensorsFile(path)
+    raise LoadError(
+        f"{path} has the suffix {path.suffix!r}; embgeom reads .safetensors, {', '.join(TORCH_SUFFIXES)}, "
+        ".gguf, .npy, .npz and word vectors (.txt, .vec, .kv), and folders that hold the first of these"
+    )
+
+
+def open_checkpoint(source: Source) -> Checkpoint:
+    """Find the tensors of the model at `source`, safetensors first.
+
+    Parameters
+    ----------
+    source : Source
+        The model's files.
+
+    Returns
+    -------
+    Checkpoint
+        The tensors by name.
+
+    Raises
+    ------
+    LoadError
+        If there is no checkpoint, or its files cannot be read.
+    """
+    for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
+        index_name = f"{stem}.{suffix}.index.json"
+        if path := source.locate(f"{stem}.{suffix}"):
+            checkpoint = Checkpoint.single(open_file(path))
+            checkpoint.notes = _beside_index(source, f"{stem}.{suffix}", index_name)
+            return checkpoint
+        if index := source.find(index_name):
+            return Checkpoint.indexed(source, index)
+    others = source.list_local("*.safetensors")
+    if len(others) == 1:
+        return Checkpoint.single(open_file(others[0]))
+    found = f" (it holds {', '.join(p.name for p in others[:5])}: name one of these files)" if others else ""
+    raise LoadError(
+        f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
+    )
+
+
+def _beside_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
+    """Return a note where an index lies beside a single file, which transformers reads, and names others."""
+    # Only where looking costs nothing: of a repository, the index would have to be fetched.
+    if not source.list_local(index_name) or (index := source.find(index_name)) is None:
+        return ()
+    table = read_json(index).get("weight_map")
+    shards = sorted({str(v) for v in table.values()} - {file}) if isinstance(table, dict) else []
+    if not shards:
+        return ()
+    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
+    return (
+        f"{file} was read, as transformers does; {index_name} beside it names other files "
+        f"({shards[0]}{more})",
+    )
+
+
+def _others(source: Source) -> str:
+    """Return the tensor files that lie where a shard is missing, and the way out."""
+    held = [path.name for pattern in ("*.safetensors", "*.bin") for path in source.list_local(pattern)]
+    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
+    there = f" (it holds {', '.join(held[:5])}{more})" if held else ""
+    return f"{there}; fetch it, or the index that belongs to the files"

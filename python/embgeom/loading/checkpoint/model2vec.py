@@ -1,0 +1,90 @@
+"""The rows of a model2vec file of few vectors, which a running model finds by a mapping, and weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import LoadError
+
+_EMBEDDINGS = ("embeddings", "embedding.weight")
+_MAPPING, _WEIGHTS = "mapping", "weights"
+
+
+def embeddings_name(names: Iterable[str]) -> str | None:
+    """Return the tensor of vectors in a file of model2vec which holds more than these.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The tensors of a file.
+
+    Returns
+    -------
+    str or None
+        The tensor's name; None for a file of another kind, and where its rows are the tokens' as they are.
+    """
+    held = set(names)
+    name = next((name for name in _EMBEDDINGS if name in held), None)
+    return name if name and held - {name} and held <= {name, _MAPPING, _WEIGHTS} else None
+
+
+def token_rows(path: Path, name: str) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
+    """Return the row of each token as the running model computes it: mapped, and multiplied with its weight.
+
+    Parameters
+    ----------
+    path : Path
+        The safetensors file.
+    name : str
+        The tensor of vectors.
+
+    Returns
+    -------
+    matrix : ndarray of float32, shape (V, d)
+        A row for each token.
+    notes : tuple of str
+        What was done, each a sentence.
+
+    Raises
+    ------
+    LoadError
+        If the tensors do not fit each other, or are of other types than the running model's.
+    """
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        # The library raises an error of its own, and NumPy's where it lacks a type.
+        raise LoadError(f"{path} cannot be read as a file of model2vec ({error}); fetch it again") from error
+    vectors, mapping, weights = held[name], held.get(_MAPPING), held.get(_WEIGHTS)
+    if vectors.ndim != 2 or vectors.dtype.kind != "f":
+        raise LoadError(
+            f"{path}: {name} is {vectors.dtype} {list(vectors.shape)}, not a matrix of floating point; take "
+            "the model that was not quantized"
+        )
+    if mapping is not None:
+        if mapping.ndim != 1 or mapping.dtype.kind not in "iu" or not _fits(mapping, len(vectors)):
+            raise LoadError(f"{path}: {_MAPPING} does not name rows of {name}; fetch it again")
+        vectors = vectors[mapping]
+    if weights is not None:
+        if weights.shape != (len(vectors),) or weights.dtype.kind != "f":
+            raise LoadError(
+                f"{path}: {_WEIGHTS} {list(weights.shape)} are not one for each of {len(vectors)} tokens"
+            )
+        vectors = vectors * weights[:, None]
+    few = f"{len(held[name])} vectors stand for {len(vectors)} tokens, by its mapping"
+    notes = ([few] if mapping is not None else []) + (
+        ["each row is multiplied with its weight"] if weights is not None else []
+    )
+    with np.errstate(over="ignore", under="ignore"):
+        return vectors.astype(np.float32), tuple(f"model2vec: {note}" for note in notes)
+
+
+def _fits(mapping: npt.NDArray[np.integer], rows: int) -> bool:
+    return mapping.size > 0 and int(mapping.min()) >= 0 and int(mapping.max()) < rows

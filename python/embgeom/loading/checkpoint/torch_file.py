@@ -1,0 +1,188 @@
+"""The tensors of a PyTorch checkpoint (.bin, .pt, .pth), read without running any code it may hold."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile, ZipFile
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import LoadError, first_line
+from embgeom.loading.convert import check_dtype, to_float32
+from embgeom.loading.local_file import LocalFile
+
+_STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
+# How files of the format since torch 1.6 begin.
+_ZIP = b"PK\x03\x04"
+# Training frameworks put the model beside the optimizer, under one of these.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
+
+
+class TorchFile:
+    """An open PyTorch checkpoint, used like a `SafetensorsFile`.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    names : tuple of str
+        The tensors it holds.
+    aliases : dict of str to str
+        Those of `names` that share the memory of an earlier one: name -> earlier name.
+
+    Raises
+    ------
+    LoadError
+        If torch is not installed, or the file is no checkpoint of tensors.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = LocalFile(path)
+        self.state = file.state
+        self._tensors = _tensors(_load(file), path)
+        # torch opens a path several times; the file at its end must be the one at its beginning.
+        if LocalFile(path).state != file.state:
+            raise LoadError(f"{path} was replaced while it was read; load it again")
+        self.names: tuple[str, ...] = tuple(self._tensors)
+        first: dict[tuple[Any, ...], str] = {}
+        memory = {n: (t.data_ptr(), t.shape, t.stride(), t.dtype) for n, t in self._tensors.items()}
+        self.aliases: dict[str, str] = {
+            name: held for name, where in memory.items() if (held := first.setdefault(where, name)) != name
+        }
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+        return tuple(self._tensors[name].shape)
+
+    def dtype(self, name: str) -> str:
+        """Return the stored type of a tensor, named as in safetensors."""
+        stored = str(self._tensors[name].dtype)
+        return _STORED.get(stored, stored)
+
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Read one tensor as float32.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+        progress : bool
+            Whether to show a progress bar of the conversion.
+
+        Returns
+        -------
+        ndarray of float32
+            A view of the file where it is stored so, else a converted copy.
+
+        Raises
+        ------
+        LoadError
+            If the tensor is of no type that can be read.
+        """
+        import torch
+
+        tensor, stored = self._tensors[name].detach(), self.dtype(name)
+        check_dtype(stored, f"{name} in {self.path}")
+        check_sum(tensor, f"{name} in {self.path}", self.path)
+        try:
+            raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
+        except (RuntimeError, TypeError) as error:
+            # A tensor may have no data (of device "meta") or a layout that NumPy has not.
+            raise LoadError(f"{name} in {self.path} is no plain array: {first_line(error)}") from error
+        # A scalar is converted as an array of one number, for which alone there are pieces to convert.
+        matrix = to_float32(raw.reshape(raw.shape or (1,)), stored, name, progress=progress)
+        return matrix.reshape(self.shape(name))
+
+
+def check_sum(tensor: Any, where: str, path: Path) -> None:
+    """Compare the bytes of a tensor's storage with the checksums in its file, which torch itself does not do.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        A tensor as it was loaded.
+    where : str
+        Its name and file, for the message.
+    path : Path
+        The file; those of the format before torch 1.6 have no checksums.
+
+    Raises
+    ------
+    LoadError
+        If no record of the file has as many bytes and their checksum.
+    """
+    import torch
+
+    if tensor.device.type == "meta":
+        # It has no bytes, which whoever takes its numbers finds out.
+        return
+    try:
+        with path.open("rb") as stream:
+            if stream.read(len(_ZIP)) != _ZIP:
+                return
+            with ZipFile(stream) as archive:
+                records = {(record.file_size, record.CRC) for record in archive.infolist()}
+    except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise LoadError(f"{path} is no sound zip file ({error}); fetch it again") from error
+    data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
+    if (data.nbytes, zlib.crc32(data)) not in records:
+        raise LoadError(
+            f"{where}: its bytes do not have the checksum that the file tells of; the file is damaged, fetch "
+            "it again (one saved without checksums, by torch.serialization.set_crc32_options(False), has to "
+            "be saved with them)"
+        )
+
+
+def _load(file: LocalFile) -> Any:
+    path = file.path
+    try:
+        import torch
+    except ImportError as error:
+        raise LoadError(
+            f"{path} is a PyTorch checkpoint, which needs torch: pip install 'embgeom[torch]', "
+            "or take safetensors"
+        ) from error
+    # The format since torch 1.6 is a zip file, and it alone can be mapped.
+    mapped = file.size >= 4 and file.read(0, 4) == _ZIP
+    try:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        except RuntimeError as error:
+            # Some network, FUSE and container file systems cannot map a file, but all can read it.
+            if not mapped or "mmap" not in str(error):
+                raise
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
+        raise LoadError(
+            f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({type(error).__name__}: "
+            f"{first_line(error)}); fetch it again, or save the model as safetensors"
+        ) from error
+
+
+def _tensors(content: Any, path: Path) -> dict[str, Any]:
+    import torch
+
+    if isinstance(content, torch.Tensor):
+        return {"tensor": content}
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping):
+        raise LoadError(f"{path} holds a {type(content).__name__}, not a table of tensors")
+    tensors = {
+        str(k): v for k, v in content.items() if isinstance(v, torch.Tensor) and v.layout == torch.strided
+    }
+    if not tensors:
+        raise LoadError(f"{path} holds no tensors, but {', '.join(map(str, list(content)[:5])) or 'nothing'}")
+    return tensors

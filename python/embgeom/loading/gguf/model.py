@@ -1,0 +1,341 @@
+"""A model that is a GGUF file, or several: which tensor is which, and what it says of itself.
+
+Names are the same in every GGUF model, and llama.cpp computes logits with the input embedding where there is
+no `output.weight`; so nothing is guessed here.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embgeom.embeddings import Embeddings, Which
+from embgeom.errors import LoadError
+from embgeom.final_norm import FinalNorm
+from embgeom.loading.assemble import assemble
+from embgeom.loading.checkpoint.tensor_names import Choice
+from embgeom.loading.convert import READ_AS, check_matrix
+from embgeom.loading.folder import Folder, Source
+from embgeom.loading.gguf.file import GGUFFile
+from embgeom.loading.gguf.tokens import gguf_tokens
+from embgeom.loading.tokenizers.given import spelled
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
+from embgeom.provenance import Provenance
+from embgeom.spelling import Spelling
+
+SUFFIX = ".gguf"
+_MAGIC = b"GGUF"
+_INPUT, _OUTPUT = "token_embd.weight", "output.weight"
+# The first is the decoder's of a T5, the last the name that LFM2's norm after its blocks has in older files.
+_FINAL_NORMS = ("dec.output_norm", "output_norm", "token_embd_norm")
+_LFM2 = ("lfm2", "lfm2moe")
+# Converters leave the heads of these out.
+_ENCODERS = frozenset({
+    "bert", "nomic-bert", "nomic-bert-moe", "jina-bert-v2", "jina-bert-v3", "modern-bert", "neo-bert",
+    "eurobert", "t5encoder", "gemma-embedding", "llama-embed", "wavtokenizer-dec",
+})  # fmt: skip
+# LayerNorms without bias; where only the epsilon of a LayerNorm is stored, the norm is one, too.
+_LAYER_NORMS = frozenset({"command-r", "cohere2", "cohere2moe", "dbrx", "mpt", "olmo"})
+_PROJECTOR = (
+    "the part of a model that turns images or sound into embeddings (mmproj); name the file of the language "
+    "model"
+)
+_NO_MODEL = {
+    "controlvector": "a control vector, not a model; read it with embgeom.SteeringVector.load",
+    "imatrix": "an importance matrix, statistics for quantising a model; name the model's own file",
+    "clip": _PROJECTOR,
+    "mmproj": _PROJECTOR,
+    "clip-vision": _PROJECTOR,
+    "adapter": "a LoRA adapter, not a model; merge it into its base with llama-export-lora, and name the "
+    "result",
+}
+_PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
+
+
+def find_gguf(place: Path | Source) -> Path | None:
+    """Return the GGUF file that is meant by a place, or None where that is another kind of model.
+
+    Parameters
+    ----------
+    place : Path or Source
+        A file, whatever its suffix, or the files of a model: a local folder may hold one GGUF model and no
+        other.
+
+    Returns
+    -------
+    Path or None
+        The file; the first part of a model in several.
+
+    Raises
+    ------
+    LoadError
+        If a folder holds several GGUF models.
+    """
+    if isinstance(place, Path):
+        return place if place.suffix.lower() == SUFFIX or _begins_as_gguf(place) else None
+    if not isinstance(place, Folder):
+        return None
+    path = place.path
+    if any(path.glob("*.safetensors*")) or any(path.glob("pytorch_model*.bin*")):
+        return None
+    found = sorted(file for file in path.glob("*.[gG][gG][uU][fF]") if not file.name.startswith("mmproj"))
+    models = [file for file in found if not (part := _PART.fullmatch(file.name)) or int(part[2]) == 1]
+    if len(models) > 1:
+        raise LoadError(
+            f"{path} holds {len(models)} GGUF models: {', '.join(file.name for file in models[:8])}; "
+            "name one of these files"
+        )
+    return next(iter(models or found), None)
+
+
+def load_gguf(
+    path: Path,
+    which: Which,
+    table: TokenTable | None = None,
+    *,
+    asked: str,
+    revision: str | None = None,
+    tensor: str | None = None,
+    spelling: Spelling | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Embeddings:
+    """Load the token embeddings of a GGUF model; see `embgeom.load`.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or a part of the model.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    table : TokenTable, optional
+        The tokens, where those of the file are not wanted.
+    asked : str
+        The model as the user names it.
+    revision : str, optional
+        The commit that the file is of.
+    tensor : str, optional
+        The name of another tensor.
+    spelling : Spelling, optional
+        How the tokens write text, where the user says it.
+    threads, progress
+        As in `embgeom.load`.
+
+    Returns
+    -------
+    Embeddings
+        Of quantised values a note says so, and how many rows equal an earlier one.
+
+    Raises
+    ------
+    LoadError
+        If the file is no model, or its tensor or its tokens cannot be found, read or matched to each other.
+    """
+    model = GGUFModel(path)
+    choice = model.choose(which, tensor)
+    held_in = model.file(choice.name)
+    shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
+    check_matrix(shape, f"{choice.name} in {held_in.path}")
+    table = spelled(table or model.tokens(), spelling)
+    matrix = held_in.read(choice.name, progress=progress)
+    provenance = Provenance(
+        source=asked,
+        revision=revision,
+        file=held_in.path,
+        state=held_in.state,
+        tensor=choice.name,
+        dtype=stored,
+        tied=choice.tied,
+        blocks=model.blocks,
+        tokenizer=table.file,
+        notes=choice.notes + table.notes + model.disagreements(shape),
+    )
+    loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
+    if stored in READ_AS:
+        return loaded
+    equal = np.count_nonzero(loaded.rows.repeated)
+    rounded = f"values are quantised ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
+    return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
+
+
+class GGUFModel:
+    """A model in one GGUF file, or in parts named ``...-00001-of-00003.gguf``.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or any of the parts.
+
+    Attributes
+    ----------
+    path : Path
+        The file that holds the metadata: the first part.
+    architecture : str
+        What the file says: ``"llama"``, ``"gemma3"``, ...
+    missing : tuple of str
+        The parts that are not there.
+
+    Raises
+    ------
+    LoadError
+        If a file cannot be read, or is no model but a control vector, an adapter, ...
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, others, self.missing = _parts(path)
+        first = GGUFFile(self.path, self._refuse)
+        self.header = first.header
+        self.architecture = self.header.text("general.architecture") or ""
+        self._refuse(self.header.text("general.type") or "")
+        parts = self.header.integer("split.count") or 1
+        if not others and not self.missing and parts > 1:
+            self.missing = (f"the rest of its {parts} parts, named ...-00001-of-{parts:05}.gguf and so on,",)
+        files = (first, *map(GGUFFile, others))
+        self._files = {name: file for file in files for name in file.names}
+
+    @property
+    def blocks(self) -> int | None:
+        """How many blocks it has, draft heads left out; None for an encoder and a decoder."""
+        if self.architecture == "t5" or (count := self._integer("block_count")) is None:
+            return None
+        return count - (self._integer("nextn_predict_layers") or 0)
+
+    def choose(self, which: Which, tensor: str | None) -> Choice:
+        """Choose the tensor for `which`, or the one that the user names.
+
+        Raises
+        ------
+        LoadError
+            If there is no such tensor, or it is in a part that is not there.
+        """
+        ties = self._tied()
+        if tensor is not None:
+            self.file(tensor)
+            return Choice(tensor, ties is True and tensor in (_INPUT, _OUTPUT))
+        if which == "input":
+            self.file(_INPUT)
+            unsure = f"{', '.join(self.missing)} is not here, so it may or may not be the output matrix, too"
+            return Choice(_INPUT, ties is True, (unsure,) if ties is None else ())
+        if _OUTPUT in self._files or self.missing:
+            self.file(_OUTPUT)
+            return Choice(_OUTPUT, ties is True)
+        if self.architecture in _ENCODERS:
+            raise LoadError(
+                f"{self.path} holds no output matrix: a GGUF file of an encoder ({self.architecture}) has "
+                "none; take the original checkpoint with its head"
+            )
+        self.file(_INPUT)
+        return Choice(_INPUT, True)
+
+    def file(self, name: str) -> GGUFFile:
+        """Return the file that holds a tensor.
+
+        Raises
+        ------
+        LoadError
+            If there is no such tensor, or it is in a part that is not there.
+        """
+        if (file := self._files.get(name)) is not None:
+            return file
+        if self.missing:
+            raise LoadError(
+                f"{self.path.name} and the parts beside it hold no tensor {name}, and "
+                f"{', '.join(self.missing)} is not there; fetch it"
+            )
+        known = [n for n in self._files if not n.startswith("blk.")] or list(self._files)
+        listed = ", ".join(known[:12]) or "no tensors at all, as a file of a vocabulary alone does"
+        raise LoadError(f"{self.path} holds no tensor {name}; it holds {listed}")
+
+    def tokens(self) -> TokenTable:
+        """Return the tokens in the file, or else those of a tokenizer beside it.
+
+        Raises
+        ------
+        LoadError
+            If there are none, or they cannot be read.
+        """
+        if (table := gguf_tokens(self.header, self.path)) is not None:
+            return table
+        try:
+            return read_tokens(Folder(self.path.parent))
+        except LoadError as error:
+            raise LoadError(f"{self.path} holds no tokens, and beside it: {error}") from error
+
+    def final_norm(self) -> FinalNorm:
+        """Return the norm between the last block and the output matrix.
+
+        Raises
+        ------
+        LoadError
+            If the model has none, or it is in a part that is not there.
+        """
+        if self.architecture == "olmo":
+            width = self._integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
+            return FinalNorm.of([1.0] * width, "layer_norm")
+        names = _FINAL_NORMS if self.architecture in _LFM2 else _FINAL_NORMS[:-1]
+        found = [name for name in names if f"{name}.weight" in self._files]
+        if not found or self.architecture in _ENCODERS:
+            raise LoadError(
+                f"{self.path} ({self.architecture}) holds no final norm ({_FINAL_NORMS[1]}.weight); make one "
+                "with embgeom.FinalNorm.of(weight, kind)"
+            )
+        weight = self.file(f"{found[0]}.weight").read(f"{found[0]}.weight")
+        # llama.cpp's converter has added the 1 of those norms that multiply with 1 + weight.
+        return FinalNorm.of(weight, "layer_norm" if self._centers(found[0]) else "rms_norm")
+
+    def disagreements(self, shape: tuple[int, ...]) -> tuple[str, ...]:
+        """Return in what the shape of a (V, d) matrix differs from the metadata, each a sentence."""
+        said = self._integer("vocab_size"), self._integer("embedding_length")
+        return tuple(
+            f"the tensor has {held} {what}, the metadata say {number}"
+            for what, held, number in zip(("rows", "columns"), shape, said, strict=True)
+            if number not in (None, held)
+        )
+
+    def _tied(self) -> bool | None:
+        """Whether one matrix is both input and output; None where parts that might tell are not there."""
+        held = self._files.get(_INPUT), self._files.get(_OUTPUT)
+        if held[0] is not None and held[1] is not None:
+            return held[0].same_bytes(_INPUT, held[1], _OUTPUT)
+        return None if self.missing else held[1] is None and self.architecture not in _ENCODERS
+
+    def _centers(self, name: str) -> bool:
+        epsilons = {key.rpartition(".")[2] for key in self.header.keys if ".attention.layer_norm" in key}
+        return (
+            f"{name}.bias" in self._files
+            or self.architecture in _LAYER_NORMS
+            or epsilons == {"layer_norm_epsilon"}
+        )
+
+    def _integer(self, key: str) -> int | None:
+        return self.header.integer(f"{self.architecture}.{key}")
+
+    def _refuse(self, kind: str) -> None:
+        if kind in _NO_MODEL:
+            raise LoadError(f"{self.path} is {_NO_MODEL[kind]}")
+
+
+def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
+    """Return the first part of a model, the others that are there, and the names of those that are not."""
+    if (part := _PART.fullmatch(path.name)) is None:
+        return path, [], ()
+    names = [f"{part[1]}-{number:05}-of-{part[3]}{part[4]}" for number in range(1, int(part[3]) + 1)]
+    there = [file for name in names if (file := path.with_name(name)).is_file()]
+    if path.name not in names or path.with_name(names[0]) not in there:
+        raise LoadError(
+            f"{path} is a part of a model, and {names[0] if names else 'the first'}, which holds its "
+            "metadata, is not beside it; fetch it"
+        )
+    return there[0], there[1:], tuple(name for name in names if path.with_name(name) not in there)
+
+
+def _begins_as_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return stream.read(4) == _MAGIC
+    except OSError:
+        return False

@@ -1,0 +1,136 @@
+"""A model's tokens from the `tokenizer.ggml` keys of its GGUF file.
+
+llama.cpp's converter writes tokens as the tokenizer does, with four exceptions that are undone here:
+WordPiece loses its ``##`` and marks the beginning of a word by ``▁`` instead; the tokens of RWKV are written
+as Python writes bytes; a row without a token is named ``[PAD<row>]`` and marked as unused; and in tokens that
+were added as plain text ``▁`` is a space already.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom.errors import LoadError
+from embgeom.loading.gguf.header import GGUFHeader
+from embgeom.loading.tokenizers.table import TokenTable
+from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
+
+_KEY = "tokenizer.ggml."
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
+_WITHOUT_TOKEN = re.compile(r"\[PAD\d+\]")
+# Whatever the types say, these are special. The padding token is not among them: a config may name any token.
+_NAMED_SPECIAL = ("bos", "eos", "unknown", "seperator", "separator", "cls", "mask")
+# The kind "gpt2" is BPE of any alphabet. These pre-tokenizers escape spaces as SentencePiece does.
+_METASPACE_PRE = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
+_BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
+_ESCAPED = {"n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
+
+
+def gguf_tokens(header: GGUFHeader, path: Path) -> TokenTable | None:
+    """Return the tokens of a GGUF file, or None where it holds none.
+
+    Parameters
+    ----------
+    header : GGUFHeader
+        The header of the file.
+    path : Path
+        The file.
+
+    Returns
+    -------
+    TokenTable or None
+        The tokens by row; of the types in the file control, unknown and unused tokens are special.
+
+    Raises
+    ------
+    LoadError
+        If the tokens are of a kind that is not known, or the keys contradict each other.
+    """
+    kind = header.text(f"{_KEY}model")
+    tokens = header.strings(f"{_KEY}tokens")
+    if kind in (None, "none", "no_vocab") or not tokens:
+        return None
+    types = header.integers(f"{_KEY}token_type")
+    if types is not None and len(types) < len(tokens):
+        raise LoadError(
+            f"{path} holds {len(tokens)} tokens, but the types of {len(types)}; convert the model again"
+        )
+    types = np.full(len(tokens), _NORMAL) if types is None else types[: len(tokens)]
+    spelling = _spelling(kind, header.text(f"{_KEY}pre"), tokens, types, path)
+    written = {"bert": _word_piece, "rwkv": _bytes}.get(kind, _as_it_is)
+    table = {
+        row: token if of_type == _CONTROL else written(token)
+        for row, (token, of_type) in enumerate(zip(tokens, types.tolist(), strict=True))
+        if not (of_type == _UNUSED and _WITHOUT_TOKEN.fullmatch(token))
+    }
+    special = set(np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _UNUSED))).tolist())
+    special |= {row for name in _NAMED_SPECIAL if (row := _named(header, name)) is not None}
+    padding = _named(header, "padding")
+    if padding is not None and padding < len(types) and types[padding] != _NORMAL:
+        special.add(padding)
+    if kind == "bert":
+        special |= {row for row, token in table.items() if token in _BERT_SPECIAL}
+    as_text = set() if spelling.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())
+    return TokenTable(path, table, spelling, frozenset(as_text), frozenset(special & table.keys()))
+
+
+def _named(header: GGUFHeader, name: str) -> int | None:
+    return header.integer(f"{_KEY}{name}_token_id")
+
+
+def _spelling(
+    kind: str | None, pre: str | None, tokens: list[str], types: npt.NDArray[np.int64], path: Path
+) -> Spelling:
+    """How the tokens write text, by the kind of tokenizer."""
+    byte_fallback = bool((types == _BYTE).any()) or Spelling.guess(tokens).byte_fallback
+    if kind == "bert":
+        return Spelling(continuation="##")
+    if kind == "rwkv":
+        return Spelling(byte_level=True)
+    if kind == "plamo2":
+        return Spelling(byte_fallback=byte_fallback)
+    if kind in ("llama", "t5", "gemma4") or pre in _METASPACE_PRE:
+        return Spelling(space=METASPACE, byte_fallback=byte_fallback)
+    if kind == "gpt2":
+        marks = [sum(token.startswith(mark) for token in tokens) for mark in ("Ġ", METASPACE)]
+        # A BPE over SentencePiece's alphabet, written by a converter that took it for one over bytes.
+        if marks[1] > marks[0]:
+            return Spelling(space=METASPACE, byte_fallback=byte_fallback)
+        return Spelling(byte_level=True)
+    raise LoadError(
+        f"{path} has tokens of the kind {kind!r} (tokenizer.ggml.model), and embgeom does not know how they "
+        "write text; pass vocabulary= (--vocabulary), a list or a file with one token for each row"
+    )
+
+
+def _as_it_is(token: str) -> str:
+    return token
+
+
+def _word_piece(token: str) -> str:
+    """Return a token of WordPiece as its own vocabulary writes it; a lone mark is left of a ``##▁``."""
+    if token.startswith(METASPACE) and token != METASPACE:
+        return token.removeprefix(METASPACE)
+    return f"##{token}"
+
+
+@cache
+def _byte_level_letters() -> dict[int, str]:
+    return {byte: letter for letter, byte in byte_level_alphabet().items()}
+
+
+def _bytes(token: str) -> str:
+    """Return a token that is written as Python writes bytes in the letters of a byte-level vocabulary."""
+    letters = _byte_level_letters()
+
+    def byte(escape: re.Match[str]) -> str:
+        code = escape[1]
+        return chr(int(code[1:], 16) if code[0] == "x" and len(code) == 3 else _ESCAPED.get(code, ord(code)))
+
+    return "".join(letters.get(ord(letter), letter) for letter in _ESCAPE.sub(byte, token))

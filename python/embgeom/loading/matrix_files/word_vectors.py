@@ -1,0 +1,325 @@
+"""Word vectors: word2vec's text and binary form, GloVe's and fastText's text, gensim's KeyedVectors.
+
+What a file is, its content tells: ``.bin`` is a suffix of PyTorch, too, and ``.txt`` one of plain lists of
+tokens. A text is read in pieces of some megabytes, so that nothing but the matrix and the words is held, and
+every number is float32 of what Python's ``float`` makes of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._progress import byte_bar
+from embgeom.errors import LoadError
+from embgeom.loading.local_file import LocalFile
+from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
+from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
+from embgeom.loading.tokenizers.table import TokenTable
+from embgeom.provenance import FileState
+from embgeom.spelling import Spelling
+
+_SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
+# Suffixes that files of other kinds have, too.
+_SHARED = frozenset({".bin", ".model"})
+_HEADER = re.compile(rb"\s*(\d{1,12}) (\d{1,7})\s*")
+_FASTTEXT = (793_712_314).to_bytes(4, "little")
+_BOM = b"\xef\xbb\xbf"
+_START_BYTES = 1 << 20
+# A line of more than this is no word with its vector.
+_LONGEST_LINE = 1 << 22
+_LONGEST_WORD = 1 << 12
+# Lines at the beginning of a file from which its width is found, where no header says it.
+_SAMPLE = 64
+_SPECIAL = ("</s>", "<unk>")
+
+Matrix = npt.NDArray[np.float32]
+# What is told of every byte read.
+Advance = Callable[[int], object]
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What the beginning of a file tells: its words, its columns, and whether its numbers are binary."""
+
+    words: int | None
+    width: int
+    binary: bool
+
+
+def is_word_vectors(path: Path) -> bool:
+    """Return whether a file is one of word vectors: by its suffix, or by its content where that is shared.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    bool
+        Whether `read_word_vectors` is to read it.
+
+    Raises
+    ------
+    LoadError
+        If the file cannot be read.
+    """
+    if path.suffix in _SUFFIXES:
+        return True
+    if path.suffix not in _SHARED:
+        return False
+    with opened(LocalFile(path)) as stream:
+        start = stream.read(64)
+    line = start.split(b"\n", 1)[0]
+    return (
+        start[:4] == _FASTTEXT
+        or (b"\n" in start and _HEADER.fullmatch(line) is not None)
+        or (path.suffix == ".model" and is_pickle(start))
+    )
+
+
+def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable, FileState]:
+    """Read word vectors: every word with its row.
+
+    Parameters
+    ----------
+    path : Path
+        The file: text or binary of word2vec, text of GloVe or fastText, each of them also as ``.gz``, or
+        gensim's ``.kv``.
+    progress : bool
+        Whether to show a progress bar.
+
+    Returns
+    -------
+    matrix : ndarray of float32, shape (V, d)
+        A row for each word, in the order of the file.
+    stored : str
+        How the file stores numbers: ``"text"`` or ``"F32"``.
+    table : TokenTable
+        The words by row. They are whole words, each of which spells itself after a space.
+    state : FileState
+        The state of the file that was read.
+
+    Raises
+    ------
+    LoadError
+        If the file is no such file, is cut short, or contradicts itself; the line or the word is named.
+    """
+    file = LocalFile(path)
+    with opened(file) as stream:
+        start = stream.read(_START_BYTES)
+    if path.suffix == ".zip" or start[:4] == b"PK\x03\x04":
+        raise LoadError(f"{path} is a zip archive; unpack it, and load the .txt or .vec that it holds")
+    if start[:4] == _FASTTEXT:
+        raise LoadError(
+            f"{path} is a model of fastText, which makes its vectors of pieces of words; load the .vec file "
+            "that fastText writes beside it"
+        )
+    if is_pickle(start):
+        stored, (matrix, words) = "F32", read_keyed_vectors(file)
+    else:
+        found = _look(path, start)
+        stored, read = ("F32", _read_binary) if found.binary else ("text", _read_text)
+        total = None if path.suffix == ".gz" else file.size
+        with byte_bar(f"reading {path.name}", total, progress) as bar:
+            matrix, words = read(file, found, bar.update)
+    file.check_unchanged()
+    return matrix, stored, _table(path, words), file.state
+
+
+def _table(path: Path, words: list[bytes]) -> TokenTable:
+    tokens: dict[int, str] = {}
+    raw: dict[int, bytes] = {}
+    for row, word in enumerate(words):
+        try:
+            tokens[row] = word.decode("utf-8")
+        except UnicodeDecodeError:
+            tokens[row] = word.decode("utf-8", "backslashreplace")
+            raw[row] = b" " + word
+    twice = sum(count - 1 for count in Counter(words).values())
+    notes = [
+        f"{count} {what}"
+        for count, what in ((twice, "words are there already"), (len(raw), "words are no UTF-8"))
+        if count
+    ]
+    special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
+    return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
+
+
+def _look(path: Path, start: bytes) -> _Start:
+    """Find from the beginning of a file what it holds."""
+    lines = start.removeprefix(_BOM).split(b"\n")
+    # The last line is cut where the file goes on; binary numbers may hold no line break at all.
+    whole = lines[:-1] if len(start) == _START_BYTES and len(lines) > 2 else lines
+    whole = [line for line in whole if line.strip()][:_SAMPLE] or [b""]
+    if (header := _HEADER.fullmatch(whole[0])) is not None and len(whole) > 1:
+        words, width = int(header[1]), int(header[2])
+        fields = whole[1].split()
+        if words and width and len(fields) > width and _are_numbers(fields[-width:]):
+            return _Start(words, width, binary=False)
+        if words and width and not (_is_text(start) and _are_numbers(fields[1:])):
+            return _Start(words, width, binary=True)
+        raise LoadError(
+            f"{path} says in its first line, {whole[0]!r:.40}, that it holds {words} words of {width} "
+            f"numbers, but its second line holds {len(fields) - 1}; fetch it again, or mend the first line"
+        )
+    width = min(len(line.split()) for line in whole) - 1
+    if width < 2 or not all(_are_numbers(line.split()[-width:]) for line in whole):
+        raise LoadError(f"{path} is no file of word vectors: {_what(whole, start)}")
+    return _Start(None, width, binary=False)
+
+
+def _what(lines: list[bytes], start: bytes) -> str:
+    shown = f"its first line is {lines[0][:40]!r}"
+    if lines[0].startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself"
+    if not _is_text(start):
+        return f"it is binary, and has no line of two numbers at its beginning ({shown})"
+    if all(len(line.split()) == 1 for line in lines):
+        passed = "a list of tokens is passed as vocabulary= (--vocabulary) with a matrix"
+        return f"{shown}, without numbers; {passed}"
+    return f"{shown}, not a word and its numbers"
+
+
+def _are_numbers(fields: list[bytes]) -> bool:
+    try:
+        return bool([float(field) for field in fields])
+    except ValueError:
+        return False
+
+
+def _is_text(start: bytes) -> bool:
+    return b"\0" not in start and sum(b < 9 for b in start[:4096]) == 0
+
+
+def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
+    count = start.words
+    if count is None:
+        # One look through the file is cheap beside reading its numbers, and spares a second copy of them.
+        count = sum(map(len, _lines(file)))
+    else:
+        _check_count(file, start, count)
+    matrix = np.empty((count, start.width), dtype=np.float32)
+    words: list[bytes] = []
+    for number, piece in enumerate(_lines(file, advance)):
+        lines = piece[1:] if number == 0 and start.words is not None else piece
+        if len(words) + len(lines) > count:
+            raise _miscounted(file.path, start, f"at least {len(words) + len(lines)}")
+        rows = matrix[len(words) : len(words) + len(lines)]
+        _parse(file.path, lines, rows, words, header=start.words is not None)
+    if len(words) != (start.words or count):
+        raise _miscounted(file.path, start, str(len(words)))
+    return matrix, words
+
+
+def _lines(file: LocalFile, advance: Advance = lambda _: None) -> Iterator[list[bytes]]:
+    """Yield the lines of a file that are not blank, without their ends, in pieces of some megabytes."""
+    rest, first = b"", True
+    with opened(file) as stream:
+        while chunk := stream.read(CHUNK):
+            advance(len(chunk))
+            if first:
+                chunk, first = chunk.removeprefix(_BOM), False
+            *lines, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST_LINE:
+                raise LoadError(
+                    f"{file.path} has a line of more than {_LONGEST_LINE} bytes; it holds no word vectors"
+                )
+            if lines := [line for line in lines if line.strip()]:
+                yield lines
+        if rest.strip():
+            yield [rest]
+
+
+def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, header: bool) -> None:
+    """Append the words of `lines` to `words`, and write their numbers into `rows`."""
+    width = rows.shape[1]
+    numbers: list[bytes] = []
+    for line in lines:
+        stripped = line.rstrip(b" \t\r")
+        word, _, rest = stripped.partition(b" ")
+        # GloVe has tokens that hold spaces, such as ". . ."; other writers put tabs.
+        if rest.count(b" ") != width - 1 or not word or b"  " in rest or b"\t" in stripped:
+            fields = stripped.rsplit(None, width)
+            word = fields[0] if len(fields) == width + 1 else b""
+            # An empty word leaves a line that begins with its space.
+            if len(fields) != width + 1 and not (len(fields) == width and stripped[:1] in b" \t"):
+                at = len(words) + 1 + header
+                raise LoadError(
+                    f"{path}: line {at} ({line[:40]!r}) holds {len(fields) - 1} numbers, not {width}; the "
+                    "file is cut short or damaged, fetch it again"
+                )
+            rest = b" ".join(fields[-width:])
+        words.append(word)
+        numbers.append(rest)
+    try:
+        with np.errstate(over="ignore", under="ignore"):
+            rows[...] = _floats(b" ".join(numbers), len(lines) * width).reshape(rows.shape)
+    except (ValueError, DeprecationWarning):
+        # Only now that something is wrong, look where.
+        first = len(words) - len(lines)
+        bad = next((i for i, n in enumerate(numbers) if not _are_numbers(n.split())), 0)
+        raise LoadError(
+            f"{path}: line {first + bad + 1 + header} ({lines[bad][:40]!r}) holds what is no number; the "
+            "file is damaged, fetch it again"
+        ) from None
+
+
+def _floats(text: bytes, count: int) -> npt.NDArray[np.float64]:
+    """Return `count` numbers; what is no number ends the list."""
+    values = np.fromstring(text, dtype=np.float64, sep=" ")
+    if len(values) != count:
+        raise ValueError(f"{len(values)} numbers, not {count}")
+    return values
+
+
+def _check_count(file: LocalFile, start: _Start, count: int) -> None:
+    """Refuse a header that promises more than the file can hold, before memory is taken for it."""
+    if count * start.width * (4 if start.binary else 2) > unpacked_size(file):
+        raise _miscounted(file.path, start, "fewer")
+
+
+def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
+    return LoadError(
+        f"{path} says in its first line that it holds {start.words} words, but it holds {held}; it is cut "
+        "short or damaged, fetch it again, or mend the first line"
+    )
+
+
+def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
+    """Read word2vec's binary form: each word, a space, and its numbers as little-endian float32."""
+    count = start.words or 0
+    _check_count(file, start, count)
+    size = 4 * start.width
+    words: list[bytes] = []
+    with opened(file) as stream:
+        stream.readline(_LONGEST_WORD)
+        buffer, at = b"", 0
+        matrix = np.empty((count, start.width), dtype=np.float32)
+        while len(words) < count:
+            end = buffer.find(b" ", at, at + _LONGEST_WORD)
+            if end < 0 or len(buffer) < end + 1 + size:
+                if end < 0 and len(buffer) - at > _LONGEST_WORD:
+                    raise LoadError(
+                        f"{file.path}: word {len(words) + 1} has no end; the file is damaged, fetch it again"
+                    )
+                chunk = stream.read(CHUNK + size)
+                if not chunk:
+                    raise _miscounted(file.path, start, str(len(words)))
+                advance(len(chunk))
+                buffer, at = buffer[at:] + chunk, 0
+                continue
+            # word2vec itself ends each vector with a line break, gensim does not.
+            words.append(buffer[at:end].lstrip(b"\n"))
+            matrix[len(words) - 1] = np.frombuffer(buffer, dtype="<f4", count=start.width, offset=end + 1)
+            at = end + 1 + size
+        if (buffer[at:] + stream.read(64)).strip():
+            raise _miscounted(file.path, start, "more")
+    return matrix, words

@@ -1,0 +1,232 @@
+"""Models, tensors, frames and word vectors in memory to an `Embeddings`; their libraries are not imported."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._arrays import as_matrix
+from embgeom._foreign import (
+    TAKEN,
+    is_frame,
+    is_lazy_frame,
+    is_tensor,
+    is_word_vectors,
+    type_name,
+    word_vectors,
+)
+from embgeom.embeddings import Embeddings, Which
+from embgeom.errors import EmbgeomError, InputError, LoadError
+from embgeom.loading.assemble import assemble
+from embgeom.loading.config import ModelConfig
+from embgeom.loading.memory.modules import Weight, weight_of
+from embgeom.loading.source import find_source
+from embgeom.loading.tokenizers.given import given_tokens, spelled, token_table
+from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.table import TokenTable
+from embgeom.provenance import Provenance
+from embgeom.spelling import Spelling, as_spelling
+
+
+def load_object(
+    model: Any,
+    which: Which,
+    *,
+    tokenizer: Any,
+    vocabulary: Any,
+    spelling: Spelling | None,
+    threads: int | None,
+) -> Embeddings:
+    """Load from an object in memory; see `embgeom.load`.
+
+    Raises
+    ------
+    InputError
+        If the object has no such matrix, or its tokens are not known.
+    LoadError
+        If the object is of no kind that is taken, or its tokens do not fit its rows.
+    """
+    if isinstance(model, Embeddings):
+        raise InputError(f"{model!r} is loaded already: pass it to the functions as it is")
+    outer, (model, own_tokenizer) = type(model).__name__, unwrapped(model)
+    if tokenizer is None and vocabulary is None:
+        tokenizer = own_tokenizer
+    given = given_tokens(tokenizer, vocabulary)
+    if is_model(model):
+        matrix, provenance, name = _of_model(model, which)
+        table = given or _tokens_beside(model)
+    elif _has_weight(model):
+        weight = weight_of(model, f"the {type(model).__name__}")
+        matrix, name = _own_copy(as_matrix(weight.tensor, "its weight"), weight), type(model).__name__
+        provenance = Provenance(f"{name} in memory", dtype=type_name(weight.stored), notes=weight.notes)
+        table = given or _no_tokens(f"a {name}")
+    elif is_word_vectors(model):
+        vectors = word_vectors(model)
+        matrix, name = as_matrix(model, "the word vectors"), type(model).__name__
+        table = given or token_table(list(vectors.index_to_key))
+        spelling = spelling or (None if given else as_spelling("words"))
+        provenance = Provenance(f"{name} in memory", dtype=type_name(model))
+    elif is_frame(model):
+        numbers, words = _split_frame(model)
+        matrix, name = as_matrix(numbers, "the frame"), "frame"
+        table = given or (token_table(words) if words else _no_tokens("a frame without strings"))
+        provenance = Provenance("frame", dtype=type_name(numbers))
+    elif _may_be_array(model):
+        matrix, name = as_matrix(model, "the matrix"), "array" if own_tokenizer is None else outer
+        table = given or _no_tokens("an array")
+        source = "array" if own_tokenizer is None else f"{outer} in memory"
+        provenance = Provenance(source, dtype=type_name(model))
+    else:
+        raise LoadError(
+            f"{model!r:.60} is neither a path nor a Hugging Face id, nor a model of transformers; {TAKEN}"
+        )
+    provenance = replace(provenance, tokenizer=table.file)
+    return assemble(matrix, spelled(table, spelling), which, name, provenance, threads=threads)
+
+
+def unwrapped(model: Any) -> tuple[Any, Any]:
+    """Return the model inside a pipeline, a sentence embedder or a parallel wrapper, and its tokenizer."""
+    tokenizer = getattr(model, "tokenizer", None)
+    if is_model(model):
+        return model, None
+    if tokenizer is not None and hasattr(model, "_first_module"):
+        # A sentence embedder's first module holds the model of transformers, or the table of a static one.
+        first = model._first_module()
+        inner = (getattr(first, name, None) for name in ("auto_model", "embedding", "model"))
+        return next((part for part in inner if part is not None), first), tokenizer
+    if tokenizer is not None and is_model(getattr(model, "model", None)):
+        return model.model, tokenizer
+    if tokenizer is not None and isinstance(getattr(model, "embedding", None), np.ndarray):
+        return _static_rows(model), tokenizer
+    if hasattr(model, "named_parameters") and is_model(getattr(model, "module", None)):
+        return model.module, None
+    return model, None
+
+
+def _static_rows(model: Any) -> npt.NDArray[Any]:
+    """Return the rows that a static model of model2vec sums up, one for each token."""
+    rows: npt.NDArray[Any] = model.embedding
+    if (mapping := getattr(model, "token_mapping", None)) is not None:
+        rows = rows[mapping]
+    if (weights := getattr(model, "weights", None)) is not None:
+        rows = rows * weights[:, None]
+    return rows
+
+
+def is_model(x: object) -> bool:
+    """Return whether `x` is a model that gives its embedding, as those of transformers do."""
+    return callable(getattr(x, "get_input_embeddings", None)) and not isinstance(x, type)
+
+
+def _of_model(model: Any, which: Which) -> tuple[npt.NDArray[np.float32], Provenance, str]:
+    kind = type(getattr(model, "get_base_model", lambda: model)()).__name__
+    weight, other = _side(model, which), None
+    if weight is None:
+        raise InputError(
+            f"{kind} has no {which} matrix (get_{which}_embeddings() gives none): load the class with a "
+            "head, such as AutoModelForCausalLM, or pass the weight itself with vocabulary="
+        )
+    with suppress(InputError):
+        # The other side only tells whether the two are one; whether it can be had is not asked.
+        other = _side(model, "output" if which == "input" else "input")
+    matrix = _own_copy(as_matrix(weight.tensor, f"the {which} matrix of {kind}"), weight)
+    config: Any = getattr(model, "config", None)
+    said = ModelConfig.parse(config.to_dict() if hasattr(config, "to_dict") else {})
+    origin = str(getattr(config, "name_or_path", "") or "")
+    provenance = Provenance(
+        source=f"{kind} in memory" + (f", made from {origin}" if origin else ""),
+        revision=getattr(config, "_commit_hash", None),
+        tensor=_parameter_name(model, weight.stored),
+        dtype=type_name(weight.stored),
+        tied=other is not None and weight.shares(other),
+        blocks=said.blocks,
+        notes=weight.notes,
+    )
+    return matrix, provenance, Path(origin).name or kind
+
+
+def _own_copy(matrix: npt.NDArray[np.float32], weight: Weight) -> npt.NDArray[np.float32]:
+    """Return the matrix in memory of its own: the model may go on learning, and would change it."""
+    shared = weight.stored.device.type == "cpu" and matrix.ctypes.data == weight.stored.data_ptr()
+    return matrix.copy() if shared else matrix
+
+
+def _side(model: Any, side: str) -> Weight | None:
+    try:
+        module = getattr(model, f"get_{side}_embeddings")()
+    except (AttributeError, NotImplementedError):
+        return None
+    return None if module is None else weight_of(module, f"the {side} layer")
+
+
+def _parameter_name(model: Any, weight: Any) -> str | None:
+    named = model.named_parameters(remove_duplicate=False)
+    return next((name for name, parameter in named if parameter is weight), None)
+
+
+def _may_be_array(x: object) -> bool:
+    """Return whether `x` is worth a try, so that the error says what is amiss with an array of its kind."""
+    kinds = is_tensor(x) or isinstance(x, list | tuple | np.ndarray) or hasattr(x, "__array__")
+    return kinds or is_lazy_frame(x) or hasattr(x, "tocsr") or hasattr(x, "__dlpack__")
+
+
+def _has_weight(x: object) -> bool:
+    """Return whether `x` is a layer such as nn.Embedding or nn.Linear."""
+    return hasattr(x, "named_parameters") and hasattr(x, "weight")
+
+
+def _tokens_beside(model: Any) -> TokenTable:
+    """Read the tokenizer of the folder or cached repository that a model was made from, without a network."""
+    config = getattr(model, "config", None)
+    origin, revision = getattr(config, "name_or_path", None), getattr(config, "_commit_hash", None)
+    if not origin:
+        return _no_tokens(f"a {type(model).__name__}")
+    here = Path(origin).exists()
+    try:
+        source = find_source(origin, revision=None if here else revision, local_files_only=True)
+        return read_tokens(source)
+    except EmbgeomError as error:
+        raise InputError(
+            f"no tokenizer of {origin} is at hand ({error}); pass tokenizer=, or vocabulary="
+        ) from error
+
+
+def _no_tokens(what: str) -> TokenTable:
+    raise InputError(
+        f"{what} does not say which token each row is: pass tokenizer=, or vocabulary=, a list or file of "
+        "one token for each row"
+    )
+
+
+def _split_frame(frame: Any) -> tuple[Any, list[str] | None]:
+    """Return the columns of numbers of a frame, and its strings: its one column of them, or its index."""
+    columns = list(frame.columns)
+    held = {column: list(frame[column]) for column in columns if _may_be_text(frame[column])}
+    texts = [c for c, values in held.items() if values and all(isinstance(v, str) for v in values)]
+    index = list(frame.index) if hasattr(frame, "index") and not callable(frame.index) else []
+    if index and all(isinstance(label, str) for label in index):
+        texts.append(index)
+    if len(texts) > 1:
+        raise InputError(
+            f"the frame has {len(texts)} columns or indices of strings: keep the one that holds the tokens"
+        )
+    numbers = [column for column in columns if not any(column is text for text in texts)]
+    whole = [c for c in numbers if np.asarray(frame[c]).dtype.kind in "iu"]
+    if whole and len(whole) < len(numbers):
+        raise InputError(
+            f"the column {whole[0]!r} of the frame holds integers among columns of floats: drop it if it is "
+            "no dimension, or make it float"
+        )
+    if not numbers:
+        raise InputError("the frame has no columns of numbers: each column is one dimension")
+    words = texts[0] if texts and isinstance(texts[0], list) else held[texts[0]] if texts else None
+    return frame[numbers], words
+
+
+def _may_be_text(column: Any) -> bool:
+    return np.asarray(column).dtype.kind not in "biuf"
