@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import warnings
@@ -270,3 +271,21 @@ def test_peft_computes_with_the_same(tmp_path, kind, tied):
         for which, right in wanted.items():
             loaded = embgeom.load(merged, which=which, vocabulary=words(ROWS))
             assert np.allclose(loaded.matrix, right, atol=1e-6)
+
+
+def test_an_adapter_is_named_wherever_its_base_is(tmp_path):
+    base, folder = base_folder(tmp_path, False), adapter_folder(tmp_path, HEAD_LORA)
+    model = embgeom.load(base, "output", adapter=folder)
+    origin = model.provenance.as_dict()
+    weights = folder / "adapter_model.safetensors"
+    assert model.name == f"{base.name} + {folder.name}" and origin["adapter"] == str(weights)
+    assert origin["adapter_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    untouched = embgeom.load(base, "input", adapter=folder)
+    assert untouched.name == base.name and untouched.provenance.adapter is None
+
+
+@pytest.mark.parametrize("tensors", [{"lm_head.weight": matrix(40, WIDTH + 1)}, {"lm_head.weight": E[0]}])
+def test_an_adapter_of_a_model_of_another_width_is_refused(tmp_path, tensors):
+    base, folder = base_folder(tmp_path, False), adapter_folder(tmp_path, tensors)
+    with pytest.raises(LoadError, match=r"does not fit this base: .* not of \d+ columns"):
+        embgeom.load(base, "output", adapter=folder)

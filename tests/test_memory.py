@@ -304,7 +304,13 @@ def test_word_vectors_are_words():
         (lambda: embgeom.load(E, vocabulary={"a": -1}), InputError, "'a'. = -1"),
         (lambda: embgeom.load(E, vocabulary={}), InputError, "is empty"),
         (lambda: embgeom.load(E, vocabulary=[1] * 40), LoadError, "vocabulary= is not a list of strings"),
-        (lambda: embgeom.load(E, vocabulary=words(7)), LoadError, "does not fit array"),
+        (lambda: embgeom.load(E, vocabulary=words(39)), LoadError, "lists 39 tokens, .* has 40 rows"),
+        (lambda: embgeom.load(E, vocabulary=words(41)), LoadError, "lists 41 tokens, .* has 40 rows"),
+        (
+            lambda: embgeom.load(E, vocabulary={w: i for i, w in enumerate(words(7))}),
+            LoadError,
+            "does not fit array",
+        ),
         (
             lambda: embgeom.load(E, vocabulary=words(40), revision="main"),
             InputError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +61,8 @@ class Provenance:
         How many transformer blocks the model has, by its config.json; None where that is not known.
     tokenizer : Path or None
         The file the tokens were read from.
+    adapter : Path or None
+        The file of the PEFT adapter that was merged into the tensor.
     notes : tuple of str
         What was odd while loading, each a sentence.
     bytes_fetched, bytes_stored : int or None
@@ -77,6 +80,7 @@ class Provenance:
     tied: bool = False
     blocks: int | None = None
     tokenizer: Path | None = None
+    adapter: Path | None = None
     notes: tuple[str, ...] = ()
     bytes_fetched: int | None = None
     bytes_stored: int | None = None
@@ -88,6 +92,8 @@ class Provenance:
         del plain["state"]
         try:
             known: dict[str, Any] = {"notes": list(self.notes), "sha256": self.sha256}
+            if self.adapter is not None:
+                known["adapter_sha256"] = _sha256(self.adapter)
         except LoadError as error:
             # What was computed meanwhile must not be lost with the file that it was computed from.
             known = {"notes": [*self.notes, f"no SHA-256: {error}"], "sha256": None}
@@ -96,7 +102,7 @@ class Provenance:
     @property
     def inputs(self) -> list[Path]:
         """What was read, files and folder, as far as it is known: no result goes into its place."""
-        read = [path for path in (self.file, self.tokenizer) if path is not None]
+        read = [path for path in (self.file, self.tokenizer, self.adapter) if path is not None]
         folder = Path(self.source).expanduser() if self.file is not None else None
         return [*read, folder] if folder is not None and folder.is_dir() else read
 
@@ -118,17 +124,22 @@ class Provenance:
         blob = self.file.resolve()
         if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
             return blob.name
-        digest = hashlib.sha256()
-        try:
-            with self.file.open("rb") as stream:
-                self._check_unchanged(stream.fileno())
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
-                self._check_unchanged(stream.fileno())
-        except OSError as error:
-            raise LoadError(f"{self.file} cannot be read for its SHA-256: {error.strerror}") from error
-        return digest.hexdigest()
+        return _sha256(self.file, self._check_unchanged)
 
     def _check_unchanged(self, descriptor: int) -> None:
         if self.state and self.state.stamp and FileState.of(os.fstat(descriptor)).stamp != self.state.stamp:
             raise LoadError(f"{self.file} is not the file any more that was loaded; load it again")
+
+
+def _sha256(file: Path, check: Callable[[int], None] = lambda descriptor: None) -> str:
+    """Return the SHA-256 of a file, whose descriptor is checked before and after it is read."""
+    digest = hashlib.sha256()
+    try:
+        with file.open("rb") as stream:
+            check(stream.fileno())
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+            check(stream.fileno())
+    except OSError as error:
+        raise LoadError(f"{file} cannot be read for its SHA-256: {error.strerror}") from error
+    return digest.hexdigest()

@@ -113,6 +113,7 @@ class Adapter:
         """
         module, other = self._modules(base, tensor, which, tied)
         done = []
+        columns = base.shape[1]
         if tied and other and (name := self._parts(other).get(SAVED_BASE)):
             # One matrix of the base lies under both sides, and the adapter brings it along.
             base = self.file.read(name)
@@ -122,6 +123,7 @@ class Adapter:
         if module is None:
             return base, tied, tuple(done)
         parts = self._parts(module)
+        done.append(f"the adapter {self.name} was trained on {self.config.get('base_model_name_or_path')}")
         if name := parts.get(WHOLE) or parts.get(SAVED_BASE):
             base = self.file.read(name)
             done.append(f"{name} of {self.name} in place of {tensor}")
@@ -131,8 +133,8 @@ class Adapter:
         if name := parts.get(ROWS):
             base = self._with_rows(base, module, name)
             done.append(f"rows of {self.name}, {name}, in place of those of {tensor}")
-        if base.ndim != 2:
-            raise self._unfit(module, f"a tensor of shape {list(base.shape)}")
+        if base.ndim != 2 or base.shape[1] != columns:
+            raise self._unfit(module, f"a tensor of shape {list(base.shape)}, not of {columns} columns,")
         return base, tied, tuple(done)
 
     def vector(self, tensor: str) -> npt.NDArray[np.float32] | None:

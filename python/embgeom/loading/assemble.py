@@ -81,6 +81,11 @@ def assemble(
 
 def _check_fit(table: TokenTable, rows: int, covered: int, name: str) -> None:
     where = table.file or "the vocabulary given"
+    if table.listed and table.size != rows:
+        raise LoadError(
+            f"{where} lists {table.size} tokens, and the matrix of {name} has {rows} rows: a list needs one "
+            "for each row, in order; a table from token to row (a dict, or a vocab.json) may leave rows out"
+        )
     beyond = sum(row >= rows and row not in table.special for row in table.tokens)
     tolerated = max(_ALWAYS_BEYOND, int(_MOST_BEYOND * rows))
     if beyond > tolerated or covered < _LEAST_COVERED * rows:

@@ -279,8 +279,12 @@ def _load_model(
     )
     if change is not None:
         matrix, tied, more = change.matrix(matrix, choice.name, which, choice.tied)
-        provenance = replace(provenance, tied=tied, notes=provenance.notes + more)
+        provenance = replace(
+            provenance, tied=tied, notes=provenance.notes + more, adapter=change.file.path if more else None
+        )
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
+    if change is not None and provenance.adapter is not None:
+        name = f"{name} + {change.name}"
     return assemble(matrix, table, which, name, provenance, threads=threads)
 
 

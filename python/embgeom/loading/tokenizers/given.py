@@ -90,4 +90,4 @@ def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
     if listed is None or not all(isinstance(t, str) for t in listed):
         raise LoadError(f"{path or 'vocabulary='} is not a list of strings, one for each row")
     plain = [str(t) for t in listed]
-    return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain))
+    return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain), listed=True)

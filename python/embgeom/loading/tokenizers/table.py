@@ -45,6 +45,8 @@ class TokenTable:
         What is spelled by words that are no UTF-8 and so have no exact form as a string.
     notes : tuple of str
         What was odd, each a sentence.
+    listed : bool
+        Whether they are a plain list, in the order of the rows, which has to have one for each.
     """
 
     file: Path | None
@@ -54,6 +56,7 @@ class TokenTable:
     special: frozenset[int] = frozenset()
     raw: Mapping[int, bytes] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    listed: bool = False
 
     @property
     def size(self) -> int:
