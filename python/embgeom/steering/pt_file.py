@@ -15,6 +15,7 @@ import numpy.typing as npt
 from embgeom._optional import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.checkpoint.torch_file import check_sum
+from embgeom.loading.local_file import LocalFile
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
 
@@ -50,7 +51,8 @@ def read(path: Path) -> Content:
     InputError
         If torch is not installed.
     """
-    torch, content = _torch(path), _load(path)
+    torch, file = _torch(path), LocalFile(path)
+    content = _load(file)
     if isinstance(content, torch.Tensor):
         content = {"tensor": content}
     if not isinstance(content, Mapping):
@@ -69,7 +71,7 @@ def read(path: Path) -> Content:
         _check_tensor(tensor, name, path)
     check_size({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     for name, tensor in tensors.items():
-        check_sum(tensor, f"{name!r} in {path}", path)
+        check_sum(tensor, f"{name!r} in {path}", file)
     return Content(header, {name: _array(tensor, name, path) for name, tensor in tensors.items()}, facts)
 
 
@@ -86,14 +88,15 @@ def _torch(path: Path) -> Any:
     return need("torch", f"{path}, a PyTorch file,", or_else="; or take .safetensors")
 
 
-def _load(path: Path) -> Any:
+def _load(file: LocalFile) -> Any:
     import torch
 
+    path = file.path
     try:
-        with warnings.catch_warnings():
+        with file.stream() as stream, warnings.catch_warnings():
             # Of files by other picklers torch says that it may not read them; then an error says so.
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(stream, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise LoadError(
             f"{path} is damaged, or holds objects that run code when they are loaded, so it was not loaded. "

@@ -47,7 +47,7 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        file = LocalFile(path)
+        self._file = file = LocalFile(path)
         self.state = file.state
         self._tensors = _tensors(_load(file), path)
         # torch opens a path several times; the file at its end must be the one at its beginning.
@@ -93,7 +93,7 @@ class TorchFile:
 
         tensor, stored = self._tensors[name].detach(), self.dtype(name)
         check_dtype(stored, f"{name} in {self.path}")
-        check_sum(tensor, f"{name} in {self.path}", self.path)
+        check_sum(tensor, f"{name} in {self.path}", self._file)
         try:
             raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
         except (RuntimeError, TypeError) as error:
@@ -104,7 +104,7 @@ class TorchFile:
         return matrix.reshape(self.shape(name))
 
 
-def check_sum(tensor: Any, where: str, path: Path) -> None:
+def check_sum(tensor: Any, where: str, file: LocalFile) -> None:
     """Compare the bytes of a tensor's storage with the checksums in its file, which torch itself does not do.
 
     Parameters
@@ -113,8 +113,8 @@ def check_sum(tensor: Any, where: str, path: Path) -> None:
         A tensor as it was loaded.
     where : str
         Its name and file, for the message.
-    path : Path
-        The file; those of the format before torch 1.6 have no checksums.
+    file : LocalFile
+        The file that it was loaded from; those of the format before torch 1.6 have no checksums.
 
     Raises
     ------
@@ -127,13 +127,13 @@ def check_sum(tensor: Any, where: str, path: Path) -> None:
         # It has no bytes, which whoever takes its numbers finds out.
         return
     try:
-        with path.open("rb") as stream:
+        with file.stream() as stream:
             if stream.read(len(_ZIP)) != _ZIP:
                 return
             with ZipFile(stream) as archive:
                 records = {(record.file_size, record.CRC) for record in archive.infolist()}
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise LoadError(f"{path} is no sound zip file ({error}); fetch it again") from error
+        raise LoadError(f"{file.path} is no sound zip file ({error}); fetch it again") from error
     data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
     if (data.nbytes, zlib.crc32(data)) not in records:
         raise LoadError(
