@@ -224,6 +224,7 @@ def test_whose_tie_counts(tmp_path, config, tied):
         ("W_q", "meta"),
         ("codebooks", "codes", "scales"),
         ("weight._data", "weight._scale"),
+        ("_weight_qdata", "_weight_scale"),
     ],
 )
 def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
@@ -233,6 +234,46 @@ def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
     side = "input embedding" if which == "input" else "output matrix"
     with pytest.raises(LoadError, match=rf"the {side} is stored quantised, as {own}\..*original checkpoint"):
         load(folder, which)
+    kept = load(folder, "output" if which == "input" else "input")
+    np.testing.assert_array_equal(kept.matrix, EMBED)
+    assert kept.provenance.tied is False
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("lm_head_blocks", "lm_head_scales"), "stored quantised, as lm_head_blocks"),
+        (("lm_head.weight_orig", "lm_head.weight_mask"), "stored in parts, as lm_head.weight_orig"),
+        (("my_head.qweight", "my_head.scales"), r"a name that is not known, my_head\.qweight"),
+        (("lm_head.weight", "lm_head.s1"), r"beside the output matrix stands lm_head\.s1"),
+    ],
+)
+def test_a_head_in_other_forms_is_not_tied(tmp_path, parts, message):
+    tensors = {"model.embed_tokens.weight": EMBED} | dict.fromkeys(parts, HEAD)
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    with pytest.raises(LoadError, match=message):
+        load(folder, "output")
+    assert load(folder).provenance.tied is False
+    if "lm_head.weight" in parts:
+        np.testing.assert_array_equal(load(folder, "output", tensor="lm_head.weight").matrix, HEAD)
+
+
+@pytest.mark.parametrize(
+    "name", ["output_projection", "proj_out", "cls.predictions.decoder", "pred_layer.proj", "lm_loss"]
+)
+def test_a_head_that_another_family_names_is_not_tied(tmp_path, name):
+    tensors = {"model.embed_tokens.weight": EMBED, f"{name}.weight": HEAD}
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    try:
+        found = load(folder, "output").matrix
+    except LoadError as error:
+        assert f"{name}.weight" in str(error)
+    else:
+        np.testing.assert_array_equal(found, HEAD)
+    tensors = {"lm_head.weight": HEAD, "transformer.tokens_embed.weight": EMBED}
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    with pytest.raises(LoadError, match="tokens_embed"):
+        load(folder)
 
 
 def test_a_head_of_integers_is_named(tmp_path):
