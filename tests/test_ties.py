@@ -366,3 +366,11 @@ def test_a_copy_stored_transposed_is_tied(tmp_path):
 def test_positions_as_many_as_tokens_are_no_matrix_of_tokens(tmp_path):
     tensors = {"wte.weight": EMBED, "wpe.weight": HEAD, "embeddings.token_type_embeddings.weight": OTHER}
     np.testing.assert_array_equal(load(folder_of(tmp_path, tensors, {}), "output").matrix, EMBED)
+
+
+def test_an_embedding_of_as_many_columns_as_tokens_is_not_transposed(tmp_path):
+    padded = matrix(9, 8)
+    for config in ({}, {"model_type": "llama", "tie_word_embeddings": True, "hidden_size": 8}):
+        folder = write_folder(tmp_path, {"model.embed_tokens.weight": padded}, config, tokenizer(words(8)))
+        for which in ("input", "output"):
+            np.testing.assert_array_equal(load(folder, which).matrix, padded)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from embgeom.embeddings import Embeddings, Which
+from embgeom.errors import LoadError
 from embgeom.loading.array_file import find_tokens, read_array, token_table
 from embgeom.loading.assemble import assemble
 from embgeom.loading.tokens import TokenTable
@@ -46,6 +47,11 @@ def load_array(
 ) -> Embeddings:
     """Load a .npy or .npz; see `embgeom.load`."""
     matrix, stored, inside, state = read_array(path, tensor, progress=progress)
+    if given is None and inside is not None and len(inside.tokens) != len(matrix):
+        raise LoadError(
+            f"{path} holds {len(inside.tokens)} tokens for {len(matrix)} rows; save as many, or pass "
+            "vocabulary= (--vocabulary)"
+        )
     table = spelled(given or inside or token_table(find_tokens(path)), spelling)
     provenance = Provenance(
         source=str(path), file=path, state=state, tensor=tensor, dtype=stored, tokenizer=table.file

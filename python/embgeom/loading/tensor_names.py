@@ -207,6 +207,11 @@ class _Chooser:
         shape = self.checkpoint.shape(name)
         rows = {self.config.vocab_size, self.vocabulary}
         by_shape = len(shape) == 2 and shape[1] in rows and shape[0] not in rows
+        if by_shape and shape[1] == self.config.width != shape[0]:
+            # As many columns as there are tokens, and more rows than these.
+            by_shape = False
+        elif by_shape and self.config.width is None:
+            by_shape = not is_on_side(name, "input")
         return by_shape or name.endswith(("W_U", ".kernel"))
 
     def _equal(self, one: str, two: str) -> bool:

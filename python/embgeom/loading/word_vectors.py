@@ -27,7 +27,7 @@ from embgeom.spelling import Spelling
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
 # Suffixes that files of other kinds have, too.
 _SHARED = frozenset({".bin", ".model"})
-_HEADER = re.compile(rb"\s*(\d{1,12}) (\d{1,7})\s*")
+_HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,7})\s*")
 _FASTTEXT = (793_712_314).to_bytes(4, "little")
 _BOM = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 20
@@ -137,11 +137,10 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
             tokens[row] = word.decode("utf-8", "backslashreplace")
             raw[row] = b" " + word
     twice = sum(count - 1 for count in Counter(words).values())
-    notes = [
-        f"{count} {what}"
-        for count, what in ((twice, "words are there already"), (len(raw), "words are no UTF-8"))
-        if count
-    ]
+    numbered = sum(b" " in word and _are_numbers(word.split()[-1:]) for word in words)
+    counts = ((twice, "words are there already"), (len(raw), "words are no UTF-8"),
+              (numbered, "words hold a space and end with a number"))  # fmt: skip
+    notes = [f"{count} {what}" for count, what in counts if count]
     special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
     return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
 
@@ -171,6 +170,7 @@ def _look(path: Path, start: bytes) -> _Start:
         words, width = int(header[1]), int(header[2])
         fields = whole[1].split()
         if words and width and len(fields) > width and _are_numbers(fields[-width:]):
+            _check_width(path, whole[1:], width)
             return _Start(words, width, binary=False)
         if words and width and not (_is_text(start) and _are_numbers(fields[1:])):
             return _Start(words, width, binary=True)
@@ -179,10 +179,27 @@ def _look(path: Path, start: bytes) -> _Start:
             "numbers, but its "
             f"second line holds {len(fields) - 1}; fetch it again, or mend the first line"
         )
-    width = min(len(line.split()) for line in whole) - 1
+    width = min(map(_width, whole))
     if width < 2 or not all(_are_numbers(line.split()[-width:]) for line in whole):
         raise LoadError(f"{path} is no file of word vectors: {_what(whole, start)}")
+    _check_width(path, whole, width)
     return _Start(None, width, binary=False)
+
+
+def _width(line: bytes) -> int:
+    """Return how many numbers follow the word of a line, which may be empty."""
+    fields = line.split()
+    return len(fields) - 1 + (line[:1] in b" \t" and _are_numbers(fields[:1]))
+
+
+def _check_width(path: Path, lines: list[bytes], width: int) -> None:
+    """Refuse a width by which the words of half the lines end with a number: it is too small."""
+    extra = [line for line in lines if _width(line) > width and _are_numbers([line.split()[-width - 1]])]
+    if 2 * len(extra) >= len(lines):
+        raise LoadError(
+            f"{path}: by its first line or its shortest, a line holds {width} numbers, but {extra[0][:40]!r} "
+            f"holds {_width(extra[0])}; fetch it again, or mend the first line"
+        )
 
 
 def _what(lines: list[bytes], start: bytes) -> str:
@@ -262,8 +279,7 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
                 at = len(words) + 1 + header
                 raise LoadError(
                     f"{path}: line {at} ({line[:40]!r}) holds {len(fields) - 1} numbers, not {width}; the "
-                    "file is cut "
-                    "short or damaged, fetch it again"
+                    "file is cut short or damaged, fetch it again"
                 )
             rest = b" ".join(fields[-width:])
         words.append(word)
@@ -277,8 +293,7 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
         bad = next((i for i, n in enumerate(numbers) if not _are_numbers(n.split())), 0)
         raise LoadError(
             f"{path}: line {first + bad + 1 + header} ({lines[bad][:40]!r}) holds what is no number; the "
-            "file is damaged, "
-            "fetch it again"
+            "file is damaged, fetch it again"
         ) from None
 
 
@@ -299,8 +314,7 @@ def _check_count(path: Path, start: _Start, count: int) -> None:
 def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
     return LoadError(
         f"{path} says in its first line that it holds {start.words} words, but it holds {held}; it is cut "
-        "short or "
-        "damaged, fetch it again, or mend the first line"
+        "short or damaged, fetch it again, or mend the first line"
     )
 
 
