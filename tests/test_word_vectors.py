@@ -258,7 +258,7 @@ def test_damaged_pickles(tmp_path):
 def test_a_width_that_makes_numbers_a_part_of_words_is_refused(tmp_path, text):
     path = tmp_path / "v.txt"
     path.write_text(text)
-    with pytest.raises(LoadError, match="a line holds . numbers, but"):
+    with pytest.raises(LoadError, match=r"a line holds . numbers, but"):
         load(path)
 
 

@@ -169,7 +169,7 @@ def _look(path: Path, start: bytes) -> _Start:
     if (header := _HEADER.fullmatch(whole[0])) is not None and len(whole) > 1:
         words, width = int(header[1]), int(header[2])
         fields = whole[1].split()
-        if words and width and len(fields) > width and _are_numbers(fields[-width:]):
+        if words and 0 < width <= _width(whole[1]) and _are_numbers(fields[-width:]):
             _check_width(path, whole[1:], width)
             return _Start(words, width, binary=False)
         if words and width and not (_is_text(start) and _are_numbers(fields[1:])):
