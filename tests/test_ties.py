@@ -195,6 +195,10 @@ def wrapper(model_type, text_type, outer, text):
         (wrapper("llama4", "llama4_text", False, True), True),
         (wrapper("mllama", "mllama_text_model", True, True), False),
         (wrapper("gemma3", "gemma3_text", None, None), True),
+        (wrapper("kosmos-2", "kosmos_2_text_model", False, None), True),
+        ({"model_type": "zamba2"}, True),
+        ({"architectures": ["LlamaForCausalLM"]}, False),
+        ({"architectures": ["Gemma2ForCausalLM"]}, True),
         (wrapper("unheard_of", "qwen2", None, True), True),
         (wrapper("unheard_of", "qwen2", None, None), False),
     ],
@@ -374,3 +378,14 @@ def test_an_embedding_of_as_many_columns_as_tokens_is_not_transposed(tmp_path):
         folder = write_folder(tmp_path, {"model.embed_tokens.weight": padded}, config, tokenizer(words(8)))
         for which in ("input", "output"):
             np.testing.assert_array_equal(load(folder, which).matrix, padded)
+
+
+@pytest.mark.parametrize("model_type", ["llada", "hf_olmo", "molmo"])
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_tied_model_without_a_head_does_not_look_at_one(tmp_path, model_type, which):
+    tensors = {"model.transformer.wte.weight": EMBED, "model.transformer.ff_out.weight": HEAD}
+    for tying, expected in ((True, EMBED), (False, EMBED if which == "input" else HEAD)):
+        config = {"model_type": model_type, "weight_tying": tying}
+        loaded = load(write_folder(tmp_path, tensors, config, TOKENS), which)
+        np.testing.assert_array_equal(loaded.matrix, expected)
+        assert loaded.provenance.tied == tying

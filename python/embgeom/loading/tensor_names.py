@@ -137,10 +137,15 @@ class _Chooser:
             return self._choice(own, True)
         if not self.config.tied:
             return self._choice(own, False)
+        family = self.config.architecture
+        if family and family.headless:
+            embedding, head = (own, other) if self.which == "input" else (other, own)
+            return self._choice(
+                embedding, True, (f"{head} is stored, too, but the tied model has no use for it",)
+            )
         if self._equal(own, other):
             return self._choice(own, True)
         # An encoder's embedding beside a decoder's is tied to nothing, and some configs cannot say otherwise.
-        family = self.config.architecture
         apart = family is not None and (bool(family.tied_to) or family.ties == "always")
         return self._choice(own, False, () if apart else (_DIFFER.format(own, other),))
 
