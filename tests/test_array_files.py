@@ -137,3 +137,37 @@ def test_the_options_of_the_command(npz, tmp_path, capsys):
         assert "'x3'" in capsys.readouterr().out
     assert status("inspect", npz, "--adapter", npz) == 2
     assert "adapter=" in capsys.readouterr().err
+
+
+def test_a_single_array_needs_no_name(tmp_path):
+    path = tmp_path / "m.npz"
+    np.savez(path, E, tokens=np.array(words(40)), special=np.array([]))
+    loaded = embgeom.load(path)
+    assert np.array_equal(loaded.matrix, E) and not loaded.special.any()
+    with pytest.raises(LoadError, match="no array ''"):
+        embgeom.load(path, tensor="")
+
+
+@pytest.mark.parametrize("count", [39, 45])
+def test_tokens_inside_are_one_for_each_row(tmp_path, count):
+    path = tmp_path / "m.npz"
+    np.savez(path, matrix=E, tokens=np.array(words(count)))
+    with pytest.raises(LoadError, match=f"lists {count} tokens, .* has 40 rows"):
+        embgeom.load(path)
+    assert np.array_equal(embgeom.load(path, vocabulary=words(40)).matrix, E)
+
+
+def test_two_arrays_of_one_name(tmp_path):
+    path = tmp_path / "m.npz"
+    np.savez(path, matrix=E, tokens=np.array(words(40)))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("matrix", archive.read("matrix.npy"))
+    with pytest.raises(LoadError, match="two arrays of one name"):
+        embgeom.load(path)
+
+
+def test_a_vocabulary_that_names_a_row_twice(tmp_path):
+    path = tmp_path / "m.npy"
+    np.save(path, E)
+    with pytest.raises(LoadError, match="gives row 0 to 'a' and to 'b'"):
+        embgeom.load(path, vocabulary={"a": 0, "b": 0})

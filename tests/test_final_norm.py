@@ -191,3 +191,38 @@ def test_loading_a_norm_knows_nothing_of_maps():
     code = "import sys, embgeom.loading.final_norm; sys.exit('embgeom.emb2emb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
     assert embgeom.FinalNorm is embgeom.emb2emb.FinalNorm is embgeom.final_norm.FinalNorm
+
+
+@pytest.mark.parametrize(("weight", "bias"), [("gamma", "beta"), ("g", "b"), ("weight", "bias"), ("w", "b")])
+def test_other_names_of_a_weight_and_its_bias(tmp_path, weight, bias):
+    tensors = {f"model.norm.{weight}": ONE * 2, f"model.norm.{bias}": ONE}
+    norm = norm_of(tmp_path, tensors, {"model_type": "mine"})
+    np.testing.assert_array_equal(norm.weight, ONE * 2)
+    assert norm.centers
+
+
+@pytest.mark.parametrize("model_type", ["olmo", "nanochat", "hrm_text"])
+def test_a_stored_weight_that_the_running_model_has_not(tmp_path, model_type):
+    tensors = {"model.norm.weight": ONE * 2, "model.final_norm.weight": ONE * 2}
+    norm = norm_of(tmp_path, tensors, {"model_type": model_type, "hidden_size": 8})
+    np.testing.assert_array_equal(norm.weight, ONE)
+
+
+@pytest.mark.parametrize("other", ["embedding_norm", "final_norm", "final_layernorm", "ln_f"])
+def test_norms_of_several_usual_names_in_a_type_that_is_not_known(tmp_path, other):
+    tensors = {"model.norm.weight": ONE, f"model.{other}.weight": 2 * ONE}
+    with pytest.raises(embgeom.LoadError, match="2 norms that may be the final one"):
+        norm_of(tmp_path, tensors, {"model_type": "mine"})
+    with pytest.raises(embgeom.LoadError, match="no final norm under a name that is known"):
+        norm_of(tmp_path, {"model.embedding_norm.weight": ONE}, {"model_type": "llama"})
+
+
+@pytest.mark.parametrize(
+    ("model_class", "weight"),
+    [("Gemma2ForCausalLM", 4), ("Qwen3_5MoeForCausalLM", 4), ("LlamaForCausalLM", 3), ("OlmoForCausalLM", 1)],
+)
+def test_the_class_tells_the_family_where_no_model_type_does(tmp_path, model_class, weight):
+    norm = norm_of(
+        tmp_path, {"model.norm.weight": 3 * ONE}, {"architectures": [model_class], "hidden_size": 8}
+    )
+    np.testing.assert_array_equal(norm.weight, weight * ONE)

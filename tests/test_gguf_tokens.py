@@ -88,6 +88,9 @@ def test_ids_that_the_metadata_name(tmp_path):
     assert found.special.tolist() == [False, True, True, True, False]
     found = read(tmp_path, ["!", "<p>"], "gpt2", [NORMAL, USER_DEFINED], padding=1, eos=999)
     assert found.special.tolist() == [False, True]
+    types = [NORMAL, USER_DEFINED, USER_DEFINED, USER_DEFINED]
+    found = read(tmp_path, ["!", "<e>", "<f>", "<t>"], "gpt2", types, eom=0, eot=1, fim_pre=2)
+    assert found.special.tolist() == [False, True, True, False]
 
 
 @pytest.mark.parametrize("kind", ["none", "no_vocab", None])

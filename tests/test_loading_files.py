@@ -212,8 +212,8 @@ def test_npz(tmp_path):
     path = tmp_path / "m.npz"
     np.savez(path, matrix=X.astype(np.float16), tokens=words(20))
     assert load(path).index("w3") == 3 and load(path).provenance.dtype == "F16"
-    np.savez(path, rows=X)
-    with pytest.raises(LoadError, match="no array 'matrix', but rows"):
+    np.savez(path, rows=X, others=X)
+    with pytest.raises(LoadError, match="no array 'matrix', but rows, others"):
         load(path)
 
 

@@ -300,3 +300,12 @@ def test_what_is_no_model_says_what_it_is(architecture, keys, message, tmp_path)
     for call in (load, load_final_norm):
         with pytest.raises(LoadError, match=message):
             call(path)
+
+
+@pytest.mark.parametrize(("which", "scale"), [("output", "output.scale"), ("input", "token_embd.scale")])
+def test_a_scale_beside_the_matrix_is_named(tmp_path, which, scale):
+    tensors = {"token_embd.weight": E, "output.weight": E + 1, scale: np.full(1, 2, np.float32)}
+    path = model(tmp_path / "m.gguf", tensors)
+    with pytest.raises(LoadError, match=f"holds {scale} beside"):
+        load(path, which)
+    load(path, "input" if which == "output" else "output")

@@ -195,6 +195,10 @@ def wrapper(model_type, text_type, outer, text):
         (wrapper("llama4", "llama4_text", False, True), True),
         (wrapper("mllama", "mllama_text_model", True, True), False),
         (wrapper("gemma3", "gemma3_text", None, None), True),
+        (wrapper("kosmos-2", "kosmos_2_text_model", False, None), True),
+        ({"model_type": "zamba2"}, True),
+        ({"architectures": ["LlamaForCausalLM"]}, False),
+        ({"architectures": ["Gemma2ForCausalLM"]}, True),
         (wrapper("unheard_of", "qwen2", None, True), True),
         (wrapper("unheard_of", "qwen2", None, None), False),
     ],
@@ -224,6 +228,7 @@ def test_whose_tie_counts(tmp_path, config, tied):
         ("W_q", "meta"),
         ("codebooks", "codes", "scales"),
         ("weight._data", "weight._scale"),
+        ("_weight_qdata", "_weight_scale"),
     ],
 )
 def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
@@ -233,6 +238,46 @@ def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
     side = "input embedding" if which == "input" else "output matrix"
     with pytest.raises(LoadError, match=rf"the {side} is stored quantised, as {own}\..*original checkpoint"):
         load(folder, which)
+    kept = load(folder, "output" if which == "input" else "input")
+    np.testing.assert_array_equal(kept.matrix, EMBED)
+    assert kept.provenance.tied is False
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (("lm_head_blocks", "lm_head_scales"), "stored quantised, as lm_head_blocks"),
+        (("lm_head.weight_orig", "lm_head.weight_mask"), "stored in parts, as lm_head.weight_orig"),
+        (("my_head.qweight", "my_head.scales"), r"a name that is not known, my_head\.qweight"),
+        (("lm_head.weight", "lm_head.s1"), r"beside the output matrix stands lm_head\.s1"),
+    ],
+)
+def test_a_head_in_other_forms_is_not_tied(tmp_path, parts, message):
+    tensors = {"model.embed_tokens.weight": EMBED} | dict.fromkeys(parts, HEAD)
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    with pytest.raises(LoadError, match=message):
+        load(folder, "output")
+    assert load(folder).provenance.tied is False
+    if "lm_head.weight" in parts:
+        np.testing.assert_array_equal(load(folder, "output", tensor="lm_head.weight").matrix, HEAD)
+
+
+@pytest.mark.parametrize(
+    "name", ["output_projection", "proj_out", "cls.predictions.decoder", "pred_layer.proj", "lm_loss"]
+)
+def test_a_head_that_another_family_names_is_not_tied(tmp_path, name):
+    tensors = {"model.embed_tokens.weight": EMBED, f"{name}.weight": HEAD}
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    try:
+        found = load(folder, "output").matrix
+    except LoadError as error:
+        assert f"{name}.weight" in str(error)
+    else:
+        np.testing.assert_array_equal(found, HEAD)
+    tensors = {"lm_head.weight": HEAD, "transformer.tokens_embed.weight": EMBED}
+    folder = write_folder(tmp_path, tensors, {"model_type": "mine"}, TOKENS)
+    with pytest.raises(LoadError, match="tokens_embed"):
+        load(folder)
 
 
 def test_a_head_of_integers_is_named(tmp_path):
@@ -325,3 +370,22 @@ def test_a_copy_stored_transposed_is_tied(tmp_path):
 def test_positions_as_many_as_tokens_are_no_matrix_of_tokens(tmp_path):
     tensors = {"wte.weight": EMBED, "wpe.weight": HEAD, "embeddings.token_type_embeddings.weight": OTHER}
     np.testing.assert_array_equal(load(folder_of(tmp_path, tensors, {}), "output").matrix, EMBED)
+
+
+def test_an_embedding_of_as_many_columns_as_tokens_is_not_transposed(tmp_path):
+    padded = matrix(9, 8)
+    for config in ({}, {"model_type": "llama", "tie_word_embeddings": True, "hidden_size": 8}):
+        folder = write_folder(tmp_path, {"model.embed_tokens.weight": padded}, config, tokenizer(words(8)))
+        for which in ("input", "output"):
+            np.testing.assert_array_equal(load(folder, which).matrix, padded)
+
+
+@pytest.mark.parametrize("model_type", ["llada", "hf_olmo", "molmo"])
+@pytest.mark.parametrize("which", ["input", "output"])
+def test_a_tied_model_without_a_head_does_not_look_at_one(tmp_path, model_type, which):
+    tensors = {"model.transformer.wte.weight": EMBED, "model.transformer.ff_out.weight": HEAD}
+    for tying, expected in ((True, EMBED), (False, EMBED if which == "input" else HEAD)):
+        config = {"model_type": model_type, "weight_tying": tying}
+        loaded = load(write_folder(tmp_path, tensors, config, TOKENS), which)
+        np.testing.assert_array_equal(loaded.matrix, expected)
+        assert loaded.provenance.tied == tying

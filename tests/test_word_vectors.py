@@ -245,3 +245,35 @@ def test_damaged_pickles(tmp_path):
     path.write_bytes(b"\x80\x05\x8e" + (1 << 60).to_bytes(8, "little") + b"x.")
     with pytest.raises(LoadError):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 2\na 1 2 3\nb 4 5 6\n",  # the header names fewer columns than there are
+        "a 1 2 3\nb 4 5\n",  # a line is cut short
+        "a 1 2 3\nb 4 5 6 7\n",
+    ],
+)
+def test_a_width_that_makes_numbers_a_part_of_words_is_refused(tmp_path, text):
+    path = tmp_path / "v.txt"
+    path.write_text(text)
+    with pytest.raises(LoadError, match=r"a line holds . numbers, but"):
+        load(path)
+
+
+def test_an_empty_word_at_the_beginning_and_a_header_with_a_tab(tmp_path):
+    path = tmp_path / "v.txt"
+    for text in (" 1 2 3\nc 4 5 6\n", "2\t3\n 1 2 3\nc 4 5 6\n"):
+        path.write_text(text)
+        loaded = load(path)
+        assert loaded.tokens == ["", "c"]
+        np.testing.assert_array_equal(loaded.matrix, [[1, 2, 3], [4, 5, 6]])
+
+
+def test_words_that_end_with_a_number_are_told(tmp_path):
+    path = tmp_path / "v.txt"
+    path.write_text("1 2 7 8 9\na 1 2 3\nb 4 5 6\n")
+    loaded = load(path)
+    assert loaded.tokens[0] == "1 2"
+    assert loaded.provenance.notes == ("1 words hold a space and end with a number",)

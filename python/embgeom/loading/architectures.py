@@ -39,6 +39,8 @@ class Architecture:
         Whether the two are tied where no config says.
     tied_to : tuple of str
         The embedding that the output matrix is tied to, where that is not the input embedding.
+    headless : bool
+        Whether a tied model does not look at an output matrix that is stored.
     weightless : bool
         Whether the final norm has no weight: it multiplies with ones.
     why_no_norm : str
@@ -55,6 +57,7 @@ class Architecture:
     ties: Ties = "own"
     tied: bool = False
     tied_to: tuple[str, ...] = ()
+    headless: bool = False
     weightless: bool = False
     why_no_norm: str = ""
     input_note: str = ""
@@ -94,16 +97,17 @@ _FAMILIES = (
     Architecture("sarvam_moe bailing_moe bailing_moe_v2", input=_WORDS),
     Architecture("kimi_linear moshi", ties="never"),
     Architecture("baichuan", output_note=_NORM_HEAD),
-    Architecture("jamba bamba falcon_h1 zamba zamba2", norm=("final_layernorm", "norm")),
+    Architecture("jamba bamba falcon_h1", norm=("final_layernorm", "norm")),
+    Architecture("zamba zamba2", norm=("final_layernorm", "norm"), tied=True),
     Architecture("deepseek_v4", output=("head", "lm_head")),
     Architecture("exaone", input=("wte",), norm=("ln_f",)),
     Architecture("qwen", input=("wte",), norm=("ln_f",)),
     Architecture("internlm2", input=("tok_embeddings",), output=("output", "lm_head")),
     Architecture("chatglm", input=_WORDS, output=("output_layer",), norm=("final_layernorm",)),
-    Architecture("llada", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",)),
-    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",),
+    Architecture("llada", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), headless=True),
+    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), headless=True,
                  input_note="Molmo puts the rows of wte.new_embedding behind these when it runs"),
-    Architecture("openelm", input=("token_embeddings",), tied=True),
+    Architecture("openelm", input=("token_embeddings",), tied=True, headless=True),
     Architecture("inkling_text inkling2_text inkling2_loop_text", input=("llm.embed", "embed_tokens"),
                  output=("llm.unembed", "lm_head"), norm=("llm.norm", "norm"), ties="never"),
     Architecture("lfm2 lfm2_moe lfm3", norm=("embedding_norm",), tied=True),
@@ -117,11 +121,11 @@ _FAMILIES = (
                  why_no_norm="it ends with a mixer of several residual streams"),
     Architecture("blt", input=("local_encoder.embed_tokens",), norm=("local_decoder.norm",)),
     # Norms without a weight.
-    Architecture("nanochat dory", input=("embed_tokens", "backbone.embeddings"), weightless=True),
-    Architecture("hrm_text", norm=("final_norm",), weightless=True),
-    Architecture("olmo", kind="layer_norm", weightless=True),
-    Architecture("hf_olmo", input=("wte",), output=("transformer.ff_out",), kind="layer_norm",
-                 weightless=True),
+    Architecture("nanochat dory", input=("embed_tokens", "backbone.embeddings"), norm=(), weightless=True),
+    Architecture("hrm_text", norm=(), weightless=True),
+    Architecture("olmo", norm=(), kind="layer_norm", weightless=True),
+    Architecture("hf_olmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",),
+                 kind="layer_norm", weightless=True, headless=True),
     # State-space models.
     Architecture("mamba falcon_mamba", input=("backbone.embeddings", "backbone.embedding"),
                  norm=("norm_f",), tied=True),
@@ -284,9 +288,7 @@ _FAMILIES = (
 )
 # fmt: on
 
-FAMILIES: dict[str, Architecture] = {
-    model_type: family for family in _FAMILIES for model_type in family.types.split()
-}
+FAMILIES = {model_type: family for family in _FAMILIES for model_type in family.types.split()}
 
 # For model types that stand in no row: ends of names, best first. Encoder-decoder models hold "shared" and
 # copies.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ _TIED = (
     "tie_embeddings",
     "share_input_output_layers",
 )
+# "Gemma2ForCausalLM" is of the model type "gemma2".
+_CLASS = re.compile(r"(\w+?)(?:For[A-Z]\w*|LMHeadModel|Model)$")
+_BY_CLASS = {re.sub(r"[-_.]", "", model_type): family for model_type, family in FAMILIES.items()}
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,13 @@ def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _family(config: Mapping[str, Any]) -> Architecture | None:
-    return FAMILIES.get(str(config.get("model_type")))
+    """Return the family by the model type or, where there is none, by the name of the model's class."""
+    if config.get("model_type") is not None:
+        return FAMILIES.get(str(config["model_type"]))
+    classes = config.get("architectures")
+    named = (_CLASS.match(str(name)) for name in (classes if isinstance(classes, list) else ()))
+    found = (_BY_CLASS.get(match[1].replace("_", "").lower()) for match in named if match)
+    return next(filter(None, found), None)
 
 
 def _architecture(levels: list[Mapping[str, Any]]) -> Architecture | None:
@@ -176,7 +186,8 @@ def _tied(levels: list[Mapping[str, Any]]) -> bool | None:
     if family.ties == "text":
         return family.tied if text is None else text
     own = family.tied if outer is None else outer
-    return own or (family.ties == "either" and bool(text))
+    inner_says = len(levels) > 1 and (family.tied if text is None else text)
+    return own or (family.ties == "either" and bool(inner_says))
 
 
 def _said(config: Mapping[str, Any]) -> bool | None:

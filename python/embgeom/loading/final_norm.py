@@ -21,7 +21,8 @@ from embgeom.loading.memory.objects import unwrapped
 from embgeom.loading.source import find_local, find_source, refuse_options
 from embgeom.loading.subfolder import enter
 
-_ENDS = (".weight", ".w", ".scale")
+_ENDS = (".weight", ".w", ".scale", ".gamma", ".g")
+_BIASES = (".bias", ".b", ".beta")
 _WAY_OUT = "make one with embgeom.FinalNorm.of(weight, kind)"
 
 
@@ -108,7 +109,7 @@ def load_final_norm(
     if adapter is not None:
         own = Adapter.read(adapter_source(adapter, **options)).vector(name)
         weight = weight if own is None else own
-    has_bias = module_of(name) + ".bias" in checkpoint.names or module_of(name) + ".b" in checkpoint.names
+    has_bias = any(module_of(name) + end in checkpoint.names for end in _BIASES)
     return FinalNorm.of(weight, _kind(config, weight, name, has_bias))
 
 
@@ -137,23 +138,31 @@ def _kind(
 
 def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | None:
     """Return the name of the norm's weight, or None if there is none."""
-    own = () if family is None else family.norm
-    for module in own if family and family.why_no_norm else (*own, *USUAL_NORMS):
-        found = [n for n in matches(checkpoint.names, module, _ENDS) if module in own or "encoder" not in n]
-        if len(found) > 1:
-            found = pick_one(found, "decoder")
-        if len(found) > 1:
-            # The model's own norm stands where its embedding or its layers stand.
-            beside = {module_of(module_of(n)) for n in checkpoint.names if "embed" in n or "wte" in n}
-            found = [n for n in found if module_of(module_of(n)) in beside] or found
-        if len(found) > 1:
-            raise LoadError(
-                f"{checkpoint.where} holds {len(found)} norms that may be the final one: "
-                f"{', '.join(found[:5])}; {_WAY_OUT}"
-            )
-        if found:
-            return found[0]
-    return None
+    for module in () if family is None else family.norm:
+        if found := matches(checkpoint.names, module, _ENDS):
+            return _only(checkpoint, found)
+    if family and (family.why_no_norm or family.weightless):
+        return None
+    # Where a family's own names are not there, that of a norm behind the embedding is no other name for it.
+    usual = [module for module in USUAL_NORMS if family is None or module != "embedding_norm"]
+    found = [n for module in usual for n in matches(checkpoint.names, module, _ENDS) if "encoder" not in n]
+    return _only(checkpoint, found) if found else None
+
+
+def _only(checkpoint: Checkpoint, found: list[str]) -> str:
+    """Return the one of several norms that is the model's own, or raise `LoadError`."""
+    if len(found) > 1:
+        found = pick_one(found, "decoder")
+    if len(found) > 1:
+        # The model's own norm stands where its embedding or its layers stand.
+        beside = {module_of(module_of(n)) for n in checkpoint.names if "embed" in n or "wte" in n}
+        found = [n for n in found if module_of(module_of(n)) in beside] or found
+    if len(found) > 1:
+        raise LoadError(
+            f"{checkpoint.where} holds {len(found)} norms that may be the final one: "
+            f"{', '.join(found[:5])}; {_WAY_OUT}"
+        )
+    return found[0]
 
 
 def _no_norm(checkpoint: Checkpoint, config: ModelConfig) -> str:

@@ -95,15 +95,18 @@ def is_elsewhere(name: str) -> bool:
     return ELSEWHERE.search(name) is not None
 
 
-def is_known(name: str) -> bool:
-    """Return whether a tensor has the name of some family's input embedding or output matrix."""
-    return any(pattern.match(module_of(name)) for pattern in _every_name())
+def is_on_side(name: str, side: str) -> bool:
+    """Return whether a tensor has the name of some family's input embedding, or output matrix, alone."""
+    module = module_of(name)
+    sides = {s for s in ("input", "output") if any(pattern.match(module) for pattern in _every_name(s))}
+    return sides == {side}
 
 
 @cache
-def _every_name() -> tuple[re.Pattern[str], ...]:
-    named = (m for family in FAMILIES.values() for m in (*family.input, *family.output, *family.tied_to))
-    return tuple(_pattern(m) for m in dict.fromkeys((*USUAL_INPUTS, *USUAL_OUTPUTS, *named)))
+def _every_name(side: str) -> tuple[re.Pattern[str], ...]:
+    usual_names = USUAL_INPUTS if side == "input" else USUAL_OUTPUTS
+    named = (m for f in FAMILIES.values() for m in ((*f.input, *f.tied_to) if side == "input" else f.output))
+    return tuple(_pattern(m) for m in dict.fromkeys((*usual_names, *named)))
 
 
 def may_embed(name: str) -> bool:

@@ -15,14 +15,20 @@ _LORA = re.compile(
 # GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3, SpQR, MLX,
 # optimum-quanto.
 _QUANTISED = re.compile(
-    r"^(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|codes?|codebooks|Qidxs\w*|S[UV]|su?[uv]h"
+    r"^_?(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|blocks|codes?|codebooks"
+    r"|Qidxs\w*|S[UV]|su?[uv]h"
     r"|trellis|q_\w+|W_q|meta|_packed_params\S*|\w*quantizer\S*|\w*bitsandbytes\S*|(input|output|act\w*)_scale\w*"
     r"|(weight|embedding|kernel)_\w*(scale|packed|zero|shape|block|quant|qdata|g_idx)\w*|weight[.:]\S+)$"
 )
-_PARTS = re.compile(r"^(weight_[gv]|parametrizations\.weight\S*)$")
+_CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
+_PARTS = re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$")
+# What an embedding or a linear layer may hold without another meaning of its weight.
+_PLAIN = re.compile(r"^(weight|bias|kernel|embedding|embed_scale|_extra_state|[Wb]_[EU]|\S*\.\S*)$")
 
 
-def check_plain(checkpoint: Checkpoint, modules: Iterable[str], side: str) -> None:
+def check_plain(
+    checkpoint: Checkpoint, modules: Iterable[str], side: str, *, asked_for: bool = False
+) -> None:
     """Refuse a side whose matrix is not stored as plain numbers.
 
     Parameters
@@ -33,15 +39,18 @@ def check_plain(checkpoint: Checkpoint, modules: Iterable[str], side: str) -> No
         The names that the matrix's module may have.
     side : {"input", "output"}
         Which matrix it is, for the message.
+    asked_for : bool
+        Whether the user named the tensor, so that what is not known beside it is no reason to refuse it.
 
     Raises
     ------
     LoadError
-        If such a module has tensors of a quantiser, an adapter or another division into parts.
+        If such a module has tensors of a quantiser, an adapter or another division into parts, or others
+        whose meaning is not known.
     """
     matrix = "the input embedding" if side == "input" else "the output matrix"
     for module in filter(None, modules):
-        path = re.compile(rf"(?P<before>(?:.*\.)?){re.escape(module)}\.(?P<rest>.+)$")
+        path = re.compile(rf"(?P<before>(?:.*\.)?){re.escape(module)}(\.|_(?=blocks$|scales$))(?P<rest>.+)$")
         found = {
             n: m["rest"]
             for n in checkpoint.names
@@ -61,3 +70,15 @@ def check_plain(checkpoint: Checkpoint, modules: Iterable[str], side: str) -> No
                     f"{checkpoint.where}: {matrix} is stored {how}, as {', '.join(parts[:3])}, "
                     f"which embgeom does not read; {instead}"
                 )
+        odd = [n for n, rest in found.items() if not _PLAIN.match(rest)]
+        odd = [n for n in odd if f"{n.removesuffix(found[n])}weight" in found]
+        if odd and not asked_for:
+            raise LoadError(
+                f"{checkpoint.where}: beside {matrix} stands {odd[0]}, whose meaning embgeom does not know; "
+                "take the matrix as it is stored with tensor=NAME (--tensor NAME)"
+            )
+
+
+def holds_codes(name: str) -> bool:
+    """Return whether a tensor holds the codes of a quantised matrix, whose shape is not the matrix's."""
+    return _CODES.search(name) is not None

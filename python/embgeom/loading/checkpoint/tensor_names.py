@@ -16,15 +16,16 @@ from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, Architect
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
 from embgeom.loading.checkpoint.name_matching import (
     is_elsewhere,
-    is_known,
+    is_on_side,
     matches,
     may_embed,
     module_of,
     pick_one,
     usual,
 )
-from embgeom.loading.checkpoint.stored_parts import check_plain
+from embgeom.loading.checkpoint.stored_parts import check_plain, holds_codes
 from embgeom.loading.config import ModelConfig
+from embgeom.loading.convert import READ_AS
 
 _PICK = "pick one with tensor=NAME (--tensor NAME)"
 _DIFFER = (
@@ -99,7 +100,14 @@ class _Chooser:
     def choose(self, tensor: str | None) -> Choice:
         if tensor is not None:
             return self._asked_for(tensor)
-        own, other = self._by_name(self.which), self._by_name(self.other_side)
+        own = self._by_name(self.which)
+        try:
+            other = self._by_name(self.other_side)
+        except LoadError:
+            # What the other side is, is not to be told, or it is not stored as plain numbers.
+            if own is None:
+                raise
+            return self._choice(own, False)
         if own is None and other is None:
             return self._by_shape()
         if own is not None and other is not None:
@@ -111,7 +119,7 @@ class _Chooser:
         if name not in self.checkpoint.names:
             like = [n for n in self.checkpoint.names if may_embed(n)] or list(self.checkpoint.names)
             raise LoadError(f"{self.checkpoint.where} holds no tensor {tensor}; it holds {_listed(like)}")
-        check_plain(self.checkpoint, [module_of(name)], self.which)
+        check_plain(self.checkpoint, [module_of(name)], self.which, asked_for=True)
         return self._choice(name, self._ties(name))
 
     def _ties(self, name: str) -> bool:
@@ -129,16 +137,22 @@ class _Chooser:
             return self._choice(own, True)
         if not self.config.tied:
             return self._choice(own, False)
+        family = self.config.architecture
+        if family and family.headless:
+            embedding, head = (own, other) if self.which == "input" else (other, own)
+            return self._choice(
+                embedding, True, (f"{head} is stored, too, but the tied model has no use for it",)
+            )
         if self._equal(own, other):
             return self._choice(own, True)
         # An encoder's embedding beside a decoder's is tied to nothing, and some configs cannot say otherwise.
-        family = self.config.architecture
         apart = family is not None and (bool(family.tied_to) or family.ties == "always")
         return self._choice(own, False, () if apart else (_DIFFER.format(own, other),))
 
     def _of_one(self, own: str | None, held: str) -> Choice:
         """One matrix is there, under `held`: it serves both sides if nothing else can be the other's."""
-        stray = self._stray(held) if self.config.tied is not False or own is None else None
+        side = self.other_side if own is None else self.which
+        stray = self._stray(held, side) if self.config.tied is not False or own is None else None
         if own is not None:
             return self._choice(own, self.config.tied is not False and stray is None)
         if stray is not None:
@@ -198,26 +212,37 @@ class _Chooser:
         shape = self.checkpoint.shape(name)
         rows = {self.config.vocab_size, self.vocabulary}
         by_shape = len(shape) == 2 and shape[1] in rows and shape[0] not in rows
+        if by_shape and shape[1] == self.config.width != shape[0]:
+            # As many columns as there are tokens, and more rows than these.
+            by_shape = False
+        elif by_shape and self.config.width is None:
+            by_shape = not is_on_side(name, "input")
         return by_shape or name.endswith(("W_U", ".kernel"))
 
     def _equal(self, one: str, two: str) -> bool:
         """Return whether two tensors hold the same numbers, as transformers asks before it ties them."""
         turned = [-1 if self._is_transposed(name) else 1 for name in (one, two)]
         shapes = [self.checkpoint.shape(n)[::turn] for n, turn in zip((one, two), turned, strict=True)]
-        if shapes[0] != shapes[1]:
+        stored = [self.checkpoint.file(n).dtype(n) for n in (one, two)]
+        if shapes[0] != shapes[1] or any(dtype not in READ_AS for dtype in stored):
             return False
         first, second = (self.checkpoint.file(name).read(name) for name in (one, two))
         return bool(
             np.array_equal(first if turned[0] == 1 else first.T, second if turned[1] == 1 else second.T)
         )
 
-    def _stray(self, held: str) -> str | None:
-        """Return a matrix of an unknown name and the shape of `held`, which may be the other side's."""
+    def _stray(self, held: str, side: str) -> str | None:
+        """Return a matrix of the shape of `held`, which is of a `side`, that may be the other side's.
+
+        Encoders and decoders have copies of one matrix, which the names of that side tell.
+        """
         rows, width = self.checkpoint.shape(held)[0], self.checkpoint.shape(held)[1:]
         counts = {rows, self.config.vocab_size, self.vocabulary}
         for name in self.checkpoint.names:
-            if name == held or is_elsewhere(name) or is_known(name):
+            if name == held or is_elsewhere(name) or is_on_side(name, side):
                 continue
+            if self.config.tied is None and holds_codes(name):
+                return name
             shape = self.checkpoint.shape(name)
             if len(shape) == 2 and (
                 (shape[0] in counts and shape[1:] == width)

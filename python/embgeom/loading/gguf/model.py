@@ -240,6 +240,11 @@ class GGUFModel:
             If there is no such tensor, or it is in a part that is not there.
         """
         if (file := self._files.get(name)) is not None:
+            if (scale := f"{name.removesuffix('.weight')}.scale") in self._files:
+                raise LoadError(
+                    f"{self.path} holds {scale} beside {name}: its numbers are not the model's without that "
+                    "scale, which embgeom does not apply; take the original checkpoint"
+                )
             return file
         if self.missing:
             raise LoadError(

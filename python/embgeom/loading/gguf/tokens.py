@@ -23,8 +23,11 @@ from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
 _KEY = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _WITHOUT_TOKEN = re.compile(r"\[PAD\d+\]")
-# Whatever the types say, these are special. The padding token is not among them: a config may name any token.
+# Whatever the types say, these are special.
 _NAMED_SPECIAL = ("bos", "eos", "unknown", "seperator", "separator", "cls", "mask")
+# These are not where the type is that of text: a config may name any token, as RWKV's names two line breaks.
+_NAMED = ("padding", "eot", "eom", "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad",
+          "fim_rep", "fim_sep")  # fmt: skip
 # The kind "gpt2" is BPE of any alphabet. These pre-tokenizers escape spaces as SentencePiece does.
 _METASPACE_PRE = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 _BERT_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -71,9 +74,8 @@ def gguf_tokens(header: GGUFHeader, path: Path) -> TokenTable | None:
     }
     special = set(np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _UNUSED))).tolist())
     special |= {row for name in _NAMED_SPECIAL if (row := _named(header, name)) is not None}
-    padding = _named(header, "padding")
-    if padding is not None and padding < len(types) and types[padding] != _NORMAL:
-        special.add(padding)
+    named = (row for name in _NAMED if (row := _named(header, name)) is not None)
+    special |= {row for row in named if row < len(types) and types[row] != _NORMAL}
     if kind == "bert":
         special |= {row for row, token in table.items() if token in _BERT_SPECIAL}
     as_text = set() if spelling.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())

@@ -135,7 +135,10 @@ def _read(
 
 def _names(archive: ZipFile) -> dict[str, str]:
     """Return the arrays of a .npz: name -> member."""
-    return {name.removesuffix(".npy"): name for name in archive.namelist()}
+    names = {name.removesuffix(".npy"): name for name in archive.namelist()}
+    if len(names) != len(archive.namelist()):
+        raise LoadError(f"{archive.filename or 'the .npz'} holds two arrays of one name; save it again")
+    return names
 
 
 def _member(archive: ZipFile, name: str) -> npt.NDArray[Any]:
@@ -146,7 +149,10 @@ def _member(archive: ZipFile, name: str) -> npt.NDArray[Any]:
 
 
 def _matrix_inside(archive: ZipFile, tensor: str | None, path: Path) -> npt.NDArray[Any]:
-    names, wanted = _names(archive), tensor or "matrix"
+    names, wanted = _names(archive), "matrix" if tensor is None else tensor
+    others = names.keys() - {"tokens", "vocabulary", "special"}
+    if tensor is None and len(others) == 1:
+        (wanted,) = others
     if wanted not in names:
         way_out = "pick one with tensor=NAME (--tensor NAME), or save it as matrix="
         raise LoadError(f"{path} holds no array {wanted!r}, but {', '.join(names) or 'nothing'}; {way_out}")
@@ -163,6 +169,8 @@ def _table_inside(archive: ZipFile, path: Path) -> TokenTable | None:
     if "special" not in _names(archive):
         return table
     special = _member(archive, "special")
+    if special.size == 0:
+        return table
     if special.dtype == np.bool_ and special.shape == (len(table.tokens),):
         return replace(table, special=frozenset(np.flatnonzero(special).tolist()))
     marked = set(_strings(special, "special", path))

@@ -28,7 +28,7 @@ from embgeom.spelling import Spelling
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
 # Suffixes that files of other kinds have, too.
 _SHARED = frozenset({".bin", ".model"})
-_HEADER = re.compile(rb"\s*(\d{1,12}) (\d{1,7})\s*")
+_HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,7})\s*")
 _FASTTEXT = (793_712_314).to_bytes(4, "little")
 _BOM = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 20
@@ -144,11 +144,10 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
             tokens[row] = word.decode("utf-8", "backslashreplace")
             raw[row] = b" " + word
     twice = sum(count - 1 for count in Counter(words).values())
-    notes = [
-        f"{count} {what}"
-        for count, what in ((twice, "words are there already"), (len(raw), "words are no UTF-8"))
-        if count
-    ]
+    numbered = sum(b" " in word and _are_numbers(word.split()[-1:]) for word in words)
+    counts = ((twice, "words are there already"), (len(raw), "words are no UTF-8"),
+              (numbered, "words hold a space and end with a number"))  # fmt: skip
+    notes = [f"{count} {what}" for count, what in counts if count]
     special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
     return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
 
@@ -162,7 +161,8 @@ def _look(path: Path, start: bytes) -> _Start:
     if (header := _HEADER.fullmatch(whole[0])) is not None and len(whole) > 1:
         words, width = int(header[1]), int(header[2])
         fields = whole[1].split()
-        if words and width and len(fields) > width and _are_numbers(fields[-width:]):
+        if words and 0 < width <= _width(whole[1]) and _are_numbers(fields[-width:]):
+            _check_width(path, whole[1:], width)
             return _Start(words, width, binary=False)
         if words and width and not (_is_text(start) and _are_numbers(fields[1:])):
             return _Start(words, width, binary=True)
@@ -170,10 +170,27 @@ def _look(path: Path, start: bytes) -> _Start:
             f"{path} says in its first line, {whole[0]!r:.40}, that it holds {words} words of {width} "
             f"numbers, but its second line holds {len(fields) - 1}; fetch it again, or mend the first line"
         )
-    width = min(len(line.split()) for line in whole) - 1
+    width = min(map(_width, whole))
     if width < 2 or not all(_are_numbers(line.split()[-width:]) for line in whole):
         raise LoadError(f"{path} is no file of word vectors: {_what(whole, start)}")
+    _check_width(path, whole, width)
     return _Start(None, width, binary=False)
+
+
+def _width(line: bytes) -> int:
+    """Return how many numbers follow the word of a line, which may be empty."""
+    fields = line.split()
+    return len(fields) - 1 + (line[:1] in b" \t" and _are_numbers(fields[:1]))
+
+
+def _check_width(path: Path, lines: list[bytes], width: int) -> None:
+    """Refuse a width by which the words of half the lines end with a number: it is too small."""
+    extra = [line for line in lines if _width(line) > width and _are_numbers([line.split()[-width - 1]])]
+    if 2 * len(extra) >= len(lines):
+        raise LoadError(
+            f"{path}: by its first line or its shortest, a line holds {width} numbers, but {extra[0][:40]!r} "
+            f"holds {_width(extra[0])}; fetch it again, or mend the first line"
+        )
 
 
 def _what(lines: list[bytes], start: bytes) -> str:

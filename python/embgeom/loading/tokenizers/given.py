@@ -59,7 +59,11 @@ def token_table(tokens: Tokens) -> TokenTable:
         If the file cannot be read, or holds no tokens.
     """
     if isinstance(tokens, Mapping):
-        return table_of_vocabulary(tokens)
+        table = table_of_vocabulary(tokens)
+        if len(table.tokens) != len(tokens):
+            token, row = next((t, r) for t, r in tokens.items() if table.tokens[r] != t)
+            raise LoadError(f"vocabulary= gives row {row} to {token!r:.40} and to {table.tokens[row]!r:.40}")
+        return table
     if isinstance(tokens, str | PathLike):
         path = Path(tokens).expanduser()
         if path.suffix != ".json":

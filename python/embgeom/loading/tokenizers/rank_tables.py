@@ -87,7 +87,7 @@ def read_tiktoken(path: Path, settings: TokenizerSettings) -> TokenTable:
         f"{path.name} holds {count} ranks and {behind}the special tokens behind them; other rows have no "
         "token"
     )
-    return table if settings.added else replace(table, notes=(unsaid,))
+    return table if settings.added else replace(table, notes=(*table.notes, unsaid))
 
 
 def _special_behind(settings: TokenizerSettings, ranks: int) -> dict[int, str]:

@@ -117,7 +117,7 @@ def read_sentencepiece(path: Path, settings: TokenizerSettings) -> TokenTable:
         notes = (
             f"the ids are those of {path.name}; how {settings.described} numbers its tokens is not known",
         )
-    return replace(table, notes=notes)
+    return replace(table, notes=table.notes + notes)
 
 
 def _pieces(data: bytes, path: Path) -> tuple[list[str], set[str], bool]:

@@ -187,8 +187,16 @@ def make_table(
     LoadError
         If there are none.
     """
-    added, named = list(added), list(named)
+    # Nobody adds a token that is there already.
+    added = [a for a in added if vocabulary.get(a[1], a[0]) == a[0]]
+    special, named = set(special), list(named)
     tokens = {row: token for token, row in vocabulary.items()}
+    notes = [
+        f"row {row} is {tokens[row]!r:.40} in {path.name}, and {content!r:.40} was added under that id: the "
+        "latter is taken"
+        for row, content, _ in added
+        if tokens.get(row, content) != content
+    ]
     # A token that is in the vocabulary too is written as the vocabulary writes it.
     as_text = {row for row, content, _ in added if tokens.get(row) != content}
     tokens |= {row: content for row, content, _ in added}
@@ -196,13 +204,14 @@ def make_table(
         raise LoadError(f"{path} holds no tokens; fetch it again")
     known = set(tokens.values()) | set(vocabulary)
     new = [token for token in dict.fromkeys(named) if token not in known]
-    # Transformers numbers them from the count of tokens on, which among ids that jump may be taken.
-    if len(tokens) == max(tokens) + 1:
+    # Transformers numbers them from the count of tokens on, which among ids that jump may be taken, and with
+    # them those that a tokenizer's class takes for granted.
+    if len(tokens) == max(tokens) + 1 and special <= known | set(new):
         tokens |= dict(enumerate(new, start=len(tokens)))
     ids = {row for row, _, is_special in added if is_special}
-    special = {*special, *named}
+    special |= set(named)
     ids |= {row for row, token in tokens.items() if token in special}
-    return TokenTable(path, tokens, spelling, frozenset(as_text), frozenset(ids))
+    return TokenTable(path, tokens, spelling, frozenset(as_text), frozenset(ids), notes=tuple(notes))
 
 
 def is_id(value: Any) -> bool:
@@ -267,8 +276,9 @@ def _spelling(content: Mapping[str, Any], model: Mapping[str, Any]) -> Spelling:
     )
     byte_fallback = "ByteFallback" in types or model.get("byte_fallback") is True
     if "WordPiece" in types or model.get("type") == "WordPiece":
-        prefix = next((p.get("prefix") for p in parts if p.get("type") == "WordPiece"), None)
-        return Spelling(continuation=prefix or model.get("continuing_subword_prefix") or "##")
+        # Text is split with the model's prefix, whatever the decoder strips.
+        prefixes = [model.get("continuing_subword_prefix"), *(p.get("prefix") for p in parts)]
+        return Spelling(continuation=next((p for p in prefixes if isinstance(p, str)), "##"))
     if "ByteLevel" in types:
         return Spelling(byte_level=True, word_end=word_end)
     space = next(filter(None, map(_space_mark, parts)), None)

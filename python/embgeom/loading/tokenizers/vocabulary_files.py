@@ -70,6 +70,7 @@ _CLASS_OF_TYPE = {
     "longformer": "Longformer", "deberta": "Deberta", "qwen2": "Qwen2", "qwen3": "Qwen2", "bert": "Bert",
     "distilbert": "DistilBert", "electra": "Electra", "mpnet": "MPNet", "layoutlm": "LayoutLM",
     "mobilebert": "MobileBert", "funnel": "Funnel", "convbert": "ConvBert", "lxmert": "Lxmert",
+    "esm": "Esm",
 }
 # fmt: on
 _M2M_LANGUAGES = 100
@@ -109,7 +110,11 @@ def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> 
     name = _class_of(settings)
     if name in _JSON:
         spelling, special = _JSON[name]
-        contradicts = spelling.byte_level and not _is_byte_level(vocabulary, settings)
+        contradicts = spelling.byte_level and (
+            not _is_byte_level(vocabulary, settings)
+            # A mark that the class does not use would be spelled as text.
+            or (spelling.word_end is None and Spelling.guess(vocabulary).word_end is not None)
+        )
     else:
         guessed = _by_marks(vocabulary, settings)
         spelling, special = guessed or Spelling(), frozenset()
@@ -149,7 +154,8 @@ def read_vocab_txt(path: Path, source: Source, settings: TokenizerSettings) -> T
         is_counted(lines) and source.find("bpe.codes")
     ):
         return _counted(path, lines, settings)
-    vocabulary = {line: row for row, line in enumerate(uncounted(lines, str(path)))}
+    # Transformers leaves out the white space at the end of a token.
+    vocabulary = {line.rstrip() or line: row for row, line in enumerate(uncounted(lines, str(path)))}
     if name in _WORD_PIECES:
         return make_table(path, vocabulary, settings.added, _WORD_PIECE, _WORD_PIECES[name], settings.special)
     if name == "Esm":
@@ -231,7 +237,9 @@ def _with_languages(path: Path, vocabulary: Mapping[str, int], settings: Tokeniz
         f"rows {last} to {last + _M2M_LANGUAGES - 1} are M2M100's languages; rows behind them were made up "
         "to fill the matrix, and have no token"
     )
-    return TokenTable(table.file, table.tokens, table.spelling, table.added, table.special, notes=(note,))
+    return TokenTable(
+        table.file, table.tokens, table.spelling, table.added, table.special, notes=(*table.notes, note)
+    )
 
 
 def _class_of(settings: TokenizerSettings) -> str | None:
