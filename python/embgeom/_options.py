@@ -169,7 +169,8 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
     group.add_argument(
         f"--which{suffix}",
         choices=("input", "output"),
-        default=which,
+        # Left open, a matrix that --tensor names says itself which of the two it is.
+        default=None if which == "input" else which,
         help=f"embedding or unembedding (default: {which})",
     )
     group.add_argument(

@@ -26,6 +26,8 @@ _TIED = (
 )
 # "Gemma2ForCausalLM" is of the model type "gemma2".
 _CLASS = re.compile(r"(\w+?)(?:For[A-Z]\w*|LMHeadModel|Model)$")
+# A base model, or one that classifies: what it computes are no logits of tokens.
+_HEADLESS = re.compile(r"(?!.*Head)\w+Model$|\w+For(\w+Classification|QuestionAnswering|MultipleChoice)$")
 _BY_CLASS = {re.sub(r"[-_.]", "", model_type): family for model_type, family in FAMILIES.items()}
 
 
@@ -51,6 +53,8 @@ class ModelConfig:
         Whether the checkpoint is that of a decoder, of a family that may have an encoder, too.
     architecture : Architecture or None
         What is known of the language model's family; None for one that is not known.
+    headless : str
+        The class of the model, if it is one without an output matrix; else empty.
     """
 
     vocab_size: int | None = None
@@ -61,6 +65,7 @@ class ModelConfig:
     model_type: str = ""
     decoder_only: bool = False
     architecture: Architecture | None = None
+    headless: str = ""
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
@@ -109,9 +114,11 @@ class ModelConfig:
         hidden = _positive(merged, *_HIDDEN)
         model_type = str(config.get("model_type", ""))
         classes = config.get("architectures")
-        causal = isinstance(classes, list) and any(str(name).endswith("ForCausalLM") for name in classes)
+        classes = [str(name) for name in classes] if isinstance(classes, list) else []
+        causal = any(name.endswith("ForCausalLM") for name in classes)
+        headless = classes[0] if classes and all(map(_HEADLESS.match, classes)) else ""
         family = _architecture(levels)
-        return cls(vocab_size, width, _tied(levels), blocks, hidden, model_type, causal, family)
+        return cls(vocab_size, width, _tied(levels), blocks, hidden, model_type, causal, family, headless)
 
     def notes(self, which: str) -> tuple[str, ...]:
         """Return what the running model does beyond looking rows up and multiplying with them.

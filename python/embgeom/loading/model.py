@@ -15,7 +15,7 @@ from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tok
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
-from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor
+from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.folder import Source
@@ -105,7 +105,8 @@ def load(  # type: ignore[misc]
         The tokenizer of transformers or tokenizers, for a model in memory. Left out for a path, where the
         second argument is `which`.
     which : {"input", "output"}
-        Embedding or unembedding; "input" by default. They are the same in a tied model.
+        Embedding or unembedding; "input" by default, or where `tensor` names the model's output matrix,
+        "output". They are the same in a tied model.
     tensor : str, optional
         The name of the tensor of a checkpoint, where the usual names and the shapes do not decide, or of the
         array of a .npz.
@@ -173,6 +174,7 @@ def load(  # type: ignore[misc]
     1
     """
     threads = resolve_threads(threads)
+    side_said = which is not None or isinstance(tokenizer, str)
     tokenizer, which = _which(tokenizer, which)
     if tokens is not None and vocabulary is not None:
         raise InputError("give vocabulary= or tokens=, not both: they are the same")
@@ -220,7 +222,7 @@ def load(  # type: ignore[misc]
         source,
         path if is_file else None,
         asked=str(model),
-        which=which,
+        which=which if side_said or tensor is None else None,
         tensor=tensor,
         given=given,
         spelling=spelling,
@@ -235,7 +237,7 @@ def _load_model(
     file: Path | None,
     *,
     asked: str,
-    which: Which,
+    which: Which | None,
     tensor: str | None,
     given: TokenTable | None,
     spelling: Spelling | None,
@@ -252,7 +254,8 @@ def _load_model(
     change = None if adapter is None else Adapter.read(adapter)
     table = spelled(given or read_tokens(tokenizer_source(source, adapter)), spelling)
     checkpoint = checkpoint or open_checkpoint(source)
-    choice = _choose(checkpoint, config, which, tensor, table)
+    choice = _choose(checkpoint, config, which or "input", tensor, table)
+    which = which or side_of(checkpoint, config, choice.name, table.size)
     held_in = checkpoint.file(choice.name)
     shape = held_in.shape(choice.name)[:: -1 if choice.transposed else 1]
     check_matrix(shape, f"{choice.name} in {held_in.path}")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embgeom.embeddings import Which
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, Architecture
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
@@ -89,6 +90,29 @@ def choose_tensor(
     return _Chooser(checkpoint, config, which, vocabulary).choose(tensor)
 
 
+def side_of(checkpoint: Checkpoint, config: ModelConfig, name: str, vocabulary: int) -> Which:
+    """Return which matrix of a model a tensor is that was asked for by its name alone.
+
+    Parameters
+    ----------
+    checkpoint, config, vocabulary
+        As in `choose_tensor`.
+    name : str
+        The tensor.
+
+    Returns
+    -------
+    {"input", "output"}
+        "output" for the output matrix of a model that has two, else "input".
+    """
+    try:
+        chosen = _Chooser(checkpoint, config, "output", vocabulary).choose(None)
+        return "output" if chosen.name == name and not chosen.tied else "input"
+    except LoadError:
+        # The names leave open which tensors the sides are.
+        return "input"
+
+
 class _Chooser:
     """One choice: the checkpoint, what is known of the model, and the side that is asked for."""
 
@@ -101,6 +125,11 @@ class _Chooser:
         if tensor is not None:
             return self._asked_for(tensor)
         own = self._by_name(self.which)
+        if self.which == "output" and own is None and self.config.headless:
+            raise LoadError(
+                f"{self.checkpoint.where} is of a {self.config.headless}, which has no output matrix; load "
+                f"its input, or the checkpoint of a model with a head, or {_PICK}"
+            )
         try:
             other = self._by_name(self.other_side)
         except LoadError:
