@@ -39,3 +39,9 @@ def test_a_tensor_asked_for_says_which_matrix_it_is(tmp_path):
     wanted = {"lm_head.weight": "output", "model.embed_tokens.weight": "input", "score.weight": "input"}
     assert {name: load(folder, tensor=name).which for name in wanted} == wanted
     assert load(folder, "input", tensor="lm_head.weight").which == "input"
+
+
+def test_a_matrix_on_its_side_is_told():
+    for vocabulary in (words(40), {word: row for row, word in enumerate(words(40))}):
+        with pytest.raises(LoadError, match=r"transposed, it would fit"):
+            load(E.T, vocabulary=vocabulary)

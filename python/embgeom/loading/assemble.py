@@ -56,7 +56,7 @@ def assemble(
     rows = len(matrix)
     has_token = np.zeros(rows, dtype=bool)
     has_token[[row for row in table.tokens if row < rows]] = True
-    _check_fit(table, rows, int(np.count_nonzero(has_token)), name)
+    _check_fit(table, matrix.shape, int(np.count_nonzero(has_token)), name)
     tokens = [table.tokens.get(row, f"<row {row}>") for row in range(rows)]
     matrix = matrix.view()
     matrix.flags.writeable = False
@@ -79,18 +79,21 @@ def assemble(
     )
 
 
-def _check_fit(table: TokenTable, rows: int, covered: int, name: str) -> None:
+def _check_fit(table: TokenTable, shape: tuple[int, ...], covered: int, name: str) -> None:
+    rows = shape[0]
+    turned = " (transposed, it would fit)" if table.size == shape[1] else ""
     where = table.file or "the vocabulary given"
     if table.listed and table.size != rows:
         raise LoadError(
             f"{where} lists {table.size} tokens, and the matrix of {name} has {rows} rows: a list needs one "
-            "for each row, in order; a table from token to row (a dict, or a vocab.json) may leave rows out"
+            f"for each row, in order{turned}; a table from token to row (a dict, or a vocab.json) may leave "
+            "rows out"
         )
     beyond = sum(row >= rows and row not in table.special for row in table.tokens)
     tolerated = max(_ALWAYS_BEYOND, int(_MOST_BEYOND * rows))
     if beyond > tolerated or covered < _LEAST_COVERED * rows:
         raise LoadError(
-            f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows; "
-            f"{beyond} tokens that are not special have no row ({tolerated} are tolerated) and {covered} "
+            f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows"
+            f"{turned}; {beyond} tokens that are not special have no row ({tolerated} are tolerated) and {covered} "
             "rows have a token (half must); pass the model's own with vocabulary=, or another tensor=NAME"
         )
