@@ -231,8 +231,8 @@ def open_checkpoint(source: Source) -> Checkpoint:
         return Checkpoint.single(open_file(others[0]))
     found = f" (it holds {', '.join(p.name for p in others[:5])}: name one of these files)" if others else ""
     raise LoadError(
-        f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}; "
-        "fetch the weights, or name the file that holds them"
+        f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
+        "; fetch the weights, or name the file that holds them"
     )
 
 
