@@ -95,5 +95,6 @@ def _check_fit(table: TokenTable, shape: tuple[int, ...], covered: int, name: st
         raise LoadError(
             f"the tokenizer does not fit {name}: {where} holds {table.size} tokens, the matrix {rows} rows"
             f"{turned}; {beyond} tokens that are not special have no row ({tolerated} are tolerated) and "
-            f"{covered} rows have a token (half must); pass the model's own with vocabulary=, or another tensor=NAME"
+            f"{covered} rows have a token (half must); pass the model's own with vocabulary=, or another "
+            "tensor=NAME"
         )
