@@ -125,7 +125,8 @@ class Adapter:
         parts = self._parts(module)
         if tied_base and other and ROWS in self._parts(other) and ROWS not in parts:
             raise LoadError(
-                f"{self.name} changes {module}, and replaces rows of the base's tied matrix by {other}: {_MERGE}"
+                f"{self.name} changes {module}, and replaces rows of the base's tied matrix by {other}: "
+                f"{_MERGE}"
             )
         done.append(f"the adapter {self.name} was trained on {self.config.get('base_model_name_or_path')}")
         if name := parts.get(WHOLE) or parts.get(SAVED_BASE):

@@ -23,7 +23,9 @@ _QUANTISED = re.compile(
 _CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
 _PARTS = re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$")
 # What an embedding or a linear layer may hold without another meaning of its weight.
-_PLAIN = re.compile(r"^(weight|bias|kernel|embedding|embed_scale|_extra_state|[Wb]_[EU]|\S*\.\S*)$")
+_PLAIN = re.compile(
+    r"^(weight|bias|kernel|embedding|embed_scale|logit_scale|_extra_state|[Wb]_[EU]|\S*\.\S*)$"
+)
 
 
 def check_plain(
