@@ -23,7 +23,7 @@ _QUANTISED = re.compile(
 _CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
 _PARTS = re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$")
 # What may change a weight in a way that is not known; the first two are of what comes before and behind it.
-_ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|\w*factors?|mask|indices|centroids)$")
+_ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|indices|centroids)$")
 
 
 def check_plain(
