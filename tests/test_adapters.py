@@ -289,3 +289,14 @@ def test_an_adapter_of_a_model_of_another_width_is_refused(tmp_path, tensors):
     base, folder = base_folder(tmp_path, False), adapter_folder(tmp_path, tensors)
     with pytest.raises(LoadError, match=r"does not fit this base: .* not of \d+ columns"):
         embgeom.load(base, "output", adapter=folder)
+
+
+def test_rows_of_a_tied_matrix_beside_a_changed_head(tmp_path):
+    # The running model puts the rows under the head, too, before the LoRA is added.
+    tensors = {**HEAD_LORA, "model.embed_tokens.token_adapter.trainable_tokens_delta": E[:2]}
+    adapter = adapter_folder(tmp_path, tensors, trainable_token_indices=[3, 5])
+    base = base_folder(tmp_path, tied=True)
+    with pytest.raises(LoadError, match="changes lm_head, and replaces rows of the base's tied matrix"):
+        embgeom.load(base, "output", adapter=adapter)
+    changed = embgeom.load(base, adapter=adapter).matrix
+    np.testing.assert_array_equal(changed[[3, 5]], E[:2])

@@ -118,11 +118,16 @@ class Adapter:
             # One matrix of the base lies under both sides, and the adapter brings it along.
             base = self.file.read(name)
             done.append(f"{name} of {self.name} in place of {tensor}")
-        tied = tied and self._keeps_tie(module, other)
+        tied_base, tied = tied, tied and self._keeps_tie(module, other)
         module = module or (other if tied else None)
         if module is None:
             return base, tied, tuple(done)
         parts = self._parts(module)
+        if tied_base and other and ROWS in self._parts(other) and ROWS not in parts:
+            raise LoadError(
+                f"{self.name} changes {module}, and replaces rows of the base's tied matrix by {other}: "
+                f"{_MERGE}"
+            )
         done.append(f"the adapter {self.name} was trained on {self.config.get('base_model_name_or_path')}")
         if name := parts.get(WHOLE) or parts.get(SAVED_BASE):
             base = self.file.read(name)

@@ -22,8 +22,8 @@ _QUANTISED = re.compile(
 )
 _CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
 _PARTS = re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$")
-# What an embedding or a linear layer may hold without another meaning of its weight.
-_PLAIN = re.compile(r"^(weight|bias|kernel|embedding|embed_scale|_extra_state|[Wb]_[EU]|\S*\.\S*)$")
+# What may change a weight in a way that is not known; the first two are of what comes before and behind it.
+_ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|indices|centroids)$")
 
 
 def check_plain(
@@ -70,7 +70,7 @@ def check_plain(
                     f"{checkpoint.where}: {matrix} is stored {how}, as {', '.join(parts[:3])}, "
                     f"which embgeom does not read; {instead}"
                 )
-        odd = [n for n, rest in found.items() if not _PLAIN.match(rest)]
+        odd = [n for n, rest in found.items() if _ODD.match(rest)]
         odd = [n for n in odd if f"{n.removesuffix(found[n])}weight" in found]
         if odd and not asked_for:
             raise LoadError(

@@ -30,8 +30,8 @@ def read_array(
 ) -> tuple[npt.NDArray[np.float32], str, TokenTable | None, FileState]:
     """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds.
 
-    A .npz holds ``matrix`` (V, d), and may hold ``tokens`` (or ``vocabulary``), V strings, and ``special``,
-    those of them that are special: as strings, or as V booleans.
+    A .npz holds ``matrix`` (V, d), or one array of any name, and may hold ``tokens`` (or ``vocabulary``), V
+    strings, and ``special``, those of them that are special: as strings, or as V booleans.
 
     Parameters
     ----------
