@@ -230,7 +230,7 @@ def test_different_rows_are_refused():
 def test_a_column_that_is_no_dimension_is_refused_everywhere(package, kind):
     frames = pytest.importorskip(package, reason=f"{package} is not installed")
     whole = range(40)
-    odd = {"int": whole, "bool": [True, False] * 20, "time": np.arange(40).astype("M8[s]")}[kind]
+    odd = {"int": whole, "bool": [True, False] * 20, "time": np.arange(40).astype("M8[ms]")}[kind]
     x = frames.DataFrame({**{f"d{i}": X[:, i] for i in range(8)}, "odd": odd})
     for call in (lambda: embgeom.knn(x, 3), lambda: embgeom.load(x, vocabulary=NAMES)):
         with pytest.raises(InputError, match="'odd' of the frame holds"):

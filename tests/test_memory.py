@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -223,33 +222,6 @@ def test_quantized_layers_are_named(kind):
     with pytest.raises(InputError, match=f"the output layer .*{kind}"):
         embgeom.load(model, which="output", vocabulary=words(40))
     assert len(embgeom.load(model, vocabulary=words(40))) == 40
-
-
-@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
-def test_weights_computed_before_each_pass_are_not_those_of_an_earlier_one(norm):
-    with pytest.warns(FutureWarning) if norm == "weight_norm" else nullcontext():
-        model = tiny(tie_word_embeddings=False)
-        getattr(torch.nn.utils, norm)(model.lm_head)
-    with pytest.raises(InputError, match="the output layer computes its weight before each pass"):
-        embgeom.load(model, which="output", vocabulary=words(40))
-    model = tiny(tie_word_embeddings=False)
-    getattr(torch.nn.utils.parametrizations, norm)(model.lm_head)
-    right = model.lm_head(torch.eye(8)).T.detach().numpy()
-    loaded = embgeom.load(model, which="output", vocabulary=words(40))
-    np.testing.assert_allclose(loaded.matrix, right, rtol=1e-5)
-
-
-def test_a_layer_that_keeps_its_weight_transposed():
-    model = tiny(tie_word_embeddings=False)
-    model.lm_head = transformers.pytorch_utils.Conv1D(40, 8)
-    right = model.lm_head(torch.eye(8)).T.detach().numpy()
-    assert np.array_equal(embgeom.load(model, which="output", vocabulary=words(40)).matrix, right)
-
-
-@pytest.mark.parametrize("what", [None, {}, b"x", transformers.LlamaConfig(), transformers.LlamaForCausalLM])
-def test_what_has_no_norm_says_so(what):
-    with pytest.raises(InputError, match="is no model"):
-        embgeom.load_final_norm(what)
 
 
 def test_weights_that_are_not_here():

@@ -113,6 +113,6 @@ def _refuse_lost_rows(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) -
         vanished = ~matrix[piece].any(axis=1) & array[piece].astype(bool).any(axis=1)
         if vanished.any():
             raise InputError(
-                f"{name}: all of row {begin + int(np.argmax(vanished))} is too small for float32, and would be "
-                "0; rescale the matrix"
+                f"{name}: all of row {begin + int(np.argmax(vanished))} is too small for float32, and would "
+                "be 0; rescale the matrix"
             )

@@ -143,9 +143,10 @@ def _check_range(
             f"row {start + int(lost[0])} of {tensor} holds a float64 too large for float32; "
             "scale the matrix and pass it to Embeddings.from_array"
         )
+    if chunk.ndim == 1:
+        rows, numbers = rows.T, numbers.T
     vanished = np.flatnonzero(~rows.any(axis=1) & numbers.astype(bool).any(axis=1))
-    # A vector of small numbers is no row.
-    if vanished.size and chunk.ndim > 1:
+    if vanished.size:
         raise LoadError(
             f"all of row {start + int(vanished[0])} of {tensor} is too small for float32, and would be 0; "
             "scale the matrix and pass it to Embeddings.from_array"

@@ -187,7 +187,10 @@ def _tokens_beside(model: Any) -> TokenTable:
     origin, revision = getattr(config, "name_or_path", None), getattr(config, "_commit_hash", None)
     if not origin:
         return _no_tokens(f"a {type(model).__name__}")
-    here = Path(origin).exists()
+    try:
+        here = Path(origin).exists()
+    except OSError:
+        here = False
     try:
         source = find_source(origin, revision=None if here else revision, local_files_only=True)
         return read_tokens(source)
