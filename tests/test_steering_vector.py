@@ -128,5 +128,5 @@ def test_directions_too_small_for_float32_are_not_zero(tmp_path):
 
 @pytest.mark.parametrize("field", [{"model": 5}, {"model": None}, {"provenance": 5}, {"provenance": []}])
 def test_what_could_not_be_saved_and_read_again_is_refused(field):
-    with pytest.raises(InputError, match="is no (str|mapping)"):
+    with pytest.raises(InputError, match=r"is no (str|mapping)"):
         SteeringVector({1: np.ones(8)}, **field)
