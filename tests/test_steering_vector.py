@@ -119,7 +119,7 @@ def test_directions_too_small_for_float32_are_not_zero(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     for name, tensor, why in (
         ("small", torch.full((8,), 1e-60, dtype=torch.float64), "too small for float32"),
-        ("meta", torch.ones(8, device="meta"), "holds no numbers: it was saved on the device 'meta'"),
+        ("meta", torch.ones(8, device="meta"), "no plain tensor"),
     ):
         torch.save({1: tensor}, tmp_path / f"{name}.pt")
         with pytest.raises(LoadError, match=why):

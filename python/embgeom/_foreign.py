@@ -83,7 +83,7 @@ def to_strings(x: Any, name: str) -> list[str]:
     except Exception as error:
         # A tensor, a series or a view may refuse in its own way.
         raise InputError(
-            f"{name} must be a list of strings, not a {type(x).__name__}: {_line(error)}"
+            f"{name} must be a list of strings, not a {type(x).__name__}: {first_line(error)}"
         ) from None
     if wrong := [item for item in listed if not isinstance(item, str)]:
         raise InputError(f"{wrong[0]!r:.60} among {name} is a {type(wrong[0]).__name__}, not a string")

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from embgeom._optional import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.checkpoint.torch_file import check_sum
-from embgeom.loading.convert import to_float32
 from embgeom.loading.local_file import LocalFile
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
@@ -138,10 +137,9 @@ def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
 
 def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
     try:
-        tensor = tensor.detach()
-        if tensor.element_size() == 8:
-            return to_float32(tensor.numpy(), "F64", f"{name!r} in {path}")
-        array: npt.NDArray[np.float32] = tensor.float().numpy()
+        array: npt.NDArray[np.float32] = tensor.detach().float().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise LoadError(f"{name!r} in {path} is no plain tensor: {error}") from error
+    if not array.any() and bool(tensor.any()):
+        raise LoadError(f"{name!r} in {path} is too small for float32, and would be 0")
     return array
