@@ -134,7 +134,8 @@ class Embeddings:
         ------
         InputError
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
-            if `tokens` is not V strings, or `spelling` is neither a `Spelling` nor ``"words"``.
+            if `tokens` is not a list of V strings, `which` is neither ``"input"`` nor ``"output"``, or
+            `spelling` is neither a `Spelling` nor ``"words"``.
 
         Examples
         --------
