@@ -18,10 +18,13 @@ from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
-from fuzz_kinds import KINDS, Target
+from fuzz_kinds import KINDS as ARRAYS
+from fuzz_kinds import Target
+from fuzz_more_kinds import KINDS as OTHERS
 
 from embgeom import EmbgeomError
 
+KINDS = ARRAYS | OTHERS
 SECONDS, MEGABYTES = 5, 500
 COUNTS = [0, 1, 7, 255, 1 << 15, 1 << 31, (1 << 32) - 1, 1 << 40, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
 

@@ -122,7 +122,7 @@ def test_no_tokens():
 
 @pytest.mark.parametrize("shape", [(3, 4), (4, 3), (4,), (4, 0)])
 def test_shapes_that_differ(shape):
-    a, b = np.zeros((4, 4), dtype=np.int32), np.zeros(shape, dtype=np.int32)
+    a, b = (np.broadcast_to(np.arange(s[-1]), s) for s in ((4, 4), shape))
     with pytest.raises(InputError, match=r"of one shape, not \(4, 4\) and"):
         neighbor_overlap(a, b)
     with pytest.raises(InputError, match="of one shape"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 
 import numpy as np
@@ -171,3 +172,33 @@ def test_a_vocabulary_that_names_a_row_twice(tmp_path):
     np.save(path, E)
     with pytest.raises(LoadError, match="gives row 0 to 'a' and to 'b'"):
         embgeom.load(path, vocabulary={"a": 0, "b": 0})
+
+
+def test_names_that_are_no_text_or_fill_the_file_system(tmp_path, capsys):
+    folder = os.fsencode(tmp_path)
+    try:
+        files = [os.fsdecode(folder + b"/" + name + b".npy") for name in (b"a\xff", b"b" * 250)]
+        for file in files:
+            np.save(file, matrix(40, 8))
+    except OSError:
+        pytest.skip("the file system takes no such names")
+    (tmp_path / "tokens.txt").write_text("\n".join(words(40)))
+    page = tmp_path / "page.html"
+    sizes = ("--dimension-sample", "5", "-k", "5", "--dimension-k", "10")
+    assert status("compare", *files, "--html", str(page), "-o", str(tmp_path / "out"), *sizes) == 0
+    assert "a\\udcff" in page.read_text(encoding="utf-8")
+    capsys.readouterr()
+
+
+def test_a_tensor_is_named_by_a_string(npz):
+    for name in (5, b"other", ["other"]):
+        with pytest.raises(InputError, match="is no name of a tensor"):
+            embgeom.load(npz, tensor=name)
+
+
+def test_numbers_of_thousands_of_digits(monkeypatch):
+    model = embgeom.Embeddings.from_array(matrix(40, 8), words(40))
+    with pytest.raises(InputError, match="is no token"):
+        model.index(f"<row {'9' * 5000}>")
+    monkeypatch.setenv("OMP_NUM_THREADS", "9" * 5000)
+    assert embgeom.knn(model, 3).k == 3

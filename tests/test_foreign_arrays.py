@@ -139,7 +139,7 @@ def test_pandas_frames():
     with pytest.raises(InputError, match="columns that hold no numbers: word"):
         embgeom.knn(frame.assign(word="x"), 3)
     with pytest.raises(InputError, match="row 1"):
-        embgeom.knn(pandas.DataFrame({"a": pandas.array([1, None, 3]), "b": [1.0, 2.0, 4.0]}), 1)
+        embgeom.knn(pandas.DataFrame({"a": pandas.array([1.0, None, 3.0]), "b": [1.0, 2.0, 4.0]}), 1)
 
 
 def test_word_vectors():
@@ -223,3 +223,71 @@ def test_different_rows_are_refused():
         embgeom.weight_cosine(embgeom.knn(X, 3, metric="euclidean"), weights, NEAREST, weights)
     with pytest.raises(InputError, match="takes two LLE results"):
         embgeom.weight_cosine(NEAREST, NEAREST)
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars"])
+@pytest.mark.parametrize("kind", ["int", "bool", "time"])
+def test_a_column_that_is_no_dimension_is_refused_everywhere(package, kind):
+    frames = pytest.importorskip(package, reason=f"{package} is not installed")
+    whole = range(40)
+    odd = {"int": whole, "bool": [True, False] * 20, "time": np.arange(40).astype("M8[ms]")}[kind]
+    x = frames.DataFrame({**{f"d{i}": X[:, i] for i in range(8)}, "odd": odd})
+    for call in (lambda: embgeom.knn(x, 3), lambda: embgeom.load(x, vocabulary=NAMES)):
+        with pytest.raises(InputError, match="'odd' of the frame holds"):
+            call()
+    # Where every column is whole, each is a dimension.
+    assert embgeom.knn(frames.DataFrame({"a": whole, "b": whole}), 3).k == 3
+
+
+def test_columns_of_one_name_are_taken_once_each():
+    frames = pytest.importorskip("pandas", reason="pandas is not installed")
+    x = frames.concat([frames.DataFrame(X), frames.DataFrame(-X)], axis=1)
+    assert np.array_equal(embgeom.load(x, vocabulary=NAMES).matrix, np.hstack([X, -X]))
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [set(NAMES), {name: 39 - i for i, name in enumerate(NAMES)}, "".join(chr(65 + i) for i in range(40)), 5],
+)
+def test_tokens_without_an_order_of_rows_are_refused(tokens):
+    with pytest.raises(InputError, match="must be a list of strings, not a"):
+        embgeom.Embeddings.from_array(X, tokens)
+    if isinstance(tokens, set | int):
+        with pytest.raises(embgeom.LoadError, match="is not a list of strings"):
+            embgeom.load(X, vocabulary=tokens)
+
+
+def test_tokens_of_numpy_become_plain_strings():
+    made = embgeom.Embeddings.from_array(X, np.array(NAMES))
+    assert made.tokens == NAMES and {type(token) for token in made.tokens} == {str}
+
+
+def test_an_error_is_one_line_whatever_it_names(torch):
+    with pytest.raises(InputError) as caught:
+        embgeom.load(X, None, torch.tensor(X), vocabulary=NAMES)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("indices", [[[1, -2]], [[1, 1 << 32]], [[1, 1]]])
+def test_lists_that_hold_no_neighbors_have_no_overlap(indices):
+    with pytest.raises(InputError, match=r"among the neighbors|names a row twice"):
+        embgeom.neighbor_overlap(indices, [[1, 2]])
+
+
+def test_rows_too_small_for_float32_are_named(tmp_path):
+    x = X.astype(np.float64)
+    x[7] *= 1e-60
+    x[8, 0] = 1e-60
+    for call in (lambda: embgeom.knn(x, 3), lambda: embgeom.global_similarity(x, X)):
+        with pytest.raises(InputError, match="all of row 7 is too small for float32"):
+            call()
+    np.savez(tmp_path / "m.npz", matrix=x, tokens=NAMES)
+    with pytest.raises(embgeom.LoadError, match="all of row 7"):
+        embgeom.load(tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("option", ["center", "include_diagonal"])
+def test_what_is_neither_true_nor_false_is_refused(option):
+    for value in ("no", np.array([True, False]), 2):
+        with pytest.raises(InputError, match=f"{option} must be True or False"):
+            embgeom.global_similarity(X, X, **{option: value})

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("gguf", reason="gguf is not installed")
 
-from fuzz_kinds import KINDS
-from fuzzing import SECONDS
+from fuzz_more_kinds import NEEDS
+from fuzzing import KINDS, SECONDS
 
 # Together 2,000 files and more; EMBGEOM_FUZZ_CASES=20000 looks further in each kind.
 CASES = int(os.environ.get("EMBGEOM_FUZZ_CASES", "100"))
@@ -21,6 +21,8 @@ HERE = Path(__file__).parent
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files(kind, tmp_path):
+    if package := NEEDS.get(kind):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     outcomes = run(kind, tmp_path)
     wrong = {n: what for n, what in outcomes.items() if what not in ("ok", "refused")}
     assert not wrong, f"of {kind}: {wrong}"

@@ -9,7 +9,7 @@ from hub_server import COMMIT
 from loading_helpers import matrix, write_folder, write_shards
 from safetensors.numpy import save_file
 
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 
 pytest.importorskip("huggingface_hub")
@@ -166,3 +166,20 @@ def test_a_file_of_model2vec_is_fetched_whole(hub, cache):
         np.testing.assert_array_equal(made.matrix, X[::-1])
         assert made.provenance.bytes_fetched == made.provenance.bytes_stored
         assert made.provenance.sha256 == hub.etag(folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "revision",
+    ["/dev/zero", "../../x", "a/../b", ".", "x/", "a b", "\x1b[2J", "\0", "\ud800", "", 5, b"main"],
+)
+def test_revisions_that_no_repository_has(cache, revision):
+    with pytest.raises(InputError, match="is no name of a branch, a tag or a commit"):
+        load("owner/plain", revision=revision, cache_dir=cache, local_files_only=True)
+
+
+def test_revisions_are_looked_for(cache):
+    for revision in ("main", "v1.0", "refs/pr/1", "feature/x-1_2", COMMIT):
+        with pytest.raises(LoadError, match=f"at revision {revision} cannot be had"):
+            load("owner/plain", revision=revision, cache_dir=cache, local_files_only=True)
+    with pytest.raises(InputError, match="cache_dir=5 is no name of a folder"):
+        load("owner/plain", cache_dir=5, local_files_only=True)

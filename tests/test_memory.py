@@ -270,7 +270,9 @@ def test_frames_with_their_tokens():
         assert embgeom.load(frame, vocabulary=words(40)).tokens == words(40)
         with pytest.raises(InputError, match="a frame without strings does not say"):
             embgeom.load(frame)
-    with pytest.raises(InputError, match="column 'id' of the frame holds integers among columns of floats"):
+    with pytest.raises(
+        InputError, match="column 'id' of the frame holds integers or booleans among columns of floats"
+    ):
         embgeom.load(frames[1].assign(id=range(40)))
     with pytest.raises(InputError, match="2 columns or indices of strings"):
         embgeom.load(frames[1].assign(more="x"))

@@ -68,3 +68,9 @@ def test_final_norms_that_cannot_be_told():
         embgeom.load_final_norm(model)
     with pytest.raises(InputError, match="revision='main' has no meaning"):
         embgeom.load_final_norm(model, revision="main")
+
+
+@pytest.mark.parametrize("what", [None, {}, b"x", transformers.LlamaConfig(), transformers.LlamaForCausalLM])
+def test_what_has_no_norm_says_so(what):
+    with pytest.raises(InputError, match="is no model"):
+        embgeom.load_final_norm(what)

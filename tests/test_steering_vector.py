@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from embgeom import InputError, SteeringVector
+from embgeom import InputError, LoadError, SteeringVector
 
 NUMBERS = st.floats(-100, 100, width=32)
 VECTORS = st.dictionaries(st.integers(0, 30), arrays(np.float32, 4, elements=NUMBERS), min_size=1, max_size=4)
@@ -111,3 +111,22 @@ def test_factors_beyond_float32():
         SteeringVector({0: np.ones(2)}) * 1e39
     with pytest.raises(InputError, match="divided by 0"):
         vector / 0
+
+
+def test_directions_too_small_for_float32_are_not_zero(tmp_path):
+    with pytest.raises(InputError, match="too small for float32"):
+        SteeringVector({1: np.full(8, 1e-60)})
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    for name, tensor, why in (
+        ("small", torch.full((8,), 1e-60, dtype=torch.float64), "too small for float32"),
+        ("meta", torch.ones(8, device="meta"), "no plain tensor"),
+    ):
+        torch.save({1: tensor}, tmp_path / f"{name}.pt")
+        with pytest.raises(LoadError, match=why):
+            SteeringVector.load(tmp_path / f"{name}.pt")
+
+
+@pytest.mark.parametrize("field", [{"model": 5}, {"model": None}, {"provenance": 5}, {"provenance": []}])
+def test_what_could_not_be_saved_and_read_again_is_refused(field):
+    with pytest.raises(InputError, match=r"is no (str|mapping)"):
+        SteeringVector({1: np.ones(8)}, **field)

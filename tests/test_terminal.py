@@ -57,7 +57,7 @@ def of_odd_shards(folder):
 
 
 def members_named(folder):
-    np.savez(folder.with_suffix(".npz"), **{EVIL: np.eye(2)})
+    np.savez(folder.with_suffix(".npz"), **{EVIL: np.eye(2), "b": np.eye(2)})
     return folder.with_suffix(".npz")
 
 

@@ -40,7 +40,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> FloatMatrix:
     with np.errstate(over="ignore", under="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.itemsize > 4:
-        _refuse_overflow(array, matrix, name)
+        _refuse_lost_rows(array, matrix, name)
     return matrix
 
 
@@ -98,8 +98,8 @@ def as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def _refuse_overflow(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) -> None:
-    """Name the first finite number that float32 cannot hold; the kernels report what was not finite."""
+def _refuse_lost_rows(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) -> None:
+    """Name the first number or row that float32 cannot hold; the kernels report what was not finite."""
     for begin in range(0, len(matrix), 4096):
         piece = slice(begin, begin + 4096)
         lost = np.isinf(matrix[piece]) & np.isfinite(array[piece])
@@ -109,4 +109,10 @@ def _refuse_overflow(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) ->
             raise InputError(
                 f"{name}: row {begin + row}, column {column} is {value}, too large for float32; "
                 "rescale the matrix"
+            )
+        vanished = ~matrix[piece].any(axis=1) & array[piece].astype(bool).any(axis=1)
+        if vanished.any():
+            raise InputError(
+                f"{name}: all of row {begin + int(np.argmax(vanished))} is too small for float32, and would "
+                "be 0; rescale the matrix"
             )

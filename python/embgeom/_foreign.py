@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import KeysView, Mapping, Set
 from os import PathLike
 from typing import Any, TypeGuard
 
@@ -51,6 +52,8 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
         raise InputError(f"{name} is sparse ({type(x).__name__}): pass its toarray()")
     try:
         array = _of_frame(x) if is_frame(x) else np.asarray(x)
+    except InputError:
+        raise
     except Exception as error:
         # Each library raises what it likes where NumPy cannot see into its arrays.
         raise InputError(
@@ -59,6 +62,32 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
     if array.dtype == object:
         raise InputError(f"{name} {_what_objects(x)}; {TAKEN}")
     return array
+
+
+def to_strings(x: Any, name: str) -> list[str]:
+    """Return a list, array or series of strings, one for each row, as a list of plain strings.
+
+    Raises
+    ------
+    InputError
+        If it is none, or has no order that rows could follow.
+    """
+    unordered = isinstance(x, Set) and not isinstance(x, KeysView)
+    if unordered or isinstance(x, str | bytes | Mapping) or is_frame(x):
+        hint = (
+            "; embgeom.load(..., vocabulary=) takes a table of token to row" if isinstance(x, Mapping) else ""
+        )
+        raise InputError(f"{name} must be a list of strings, not a {type(x).__name__}{hint}")
+    try:
+        listed = list(x)
+    except Exception as error:
+        # A tensor, a series or a view may refuse in its own way.
+        raise InputError(
+            f"{name} must be a list of strings, not a {type(x).__name__}: {first_line(error)}"
+        ) from None
+    if wrong := [item for item in listed if not isinstance(item, str)]:
+        raise InputError(f"{wrong[0]!r:.60} among {name} is a {type(wrong[0]).__name__}, not a string")
+    return [str(item) for item in listed]
 
 
 def type_name(x: Any) -> str:
@@ -138,12 +167,34 @@ def _of_tensor(x: Any, name: str) -> npt.NDArray[Any]:
     return array
 
 
+def column_of(frame: Any, place: int | list[int]) -> Any:
+    """Return a column or columns of a frame by place; in pandas several may have one name."""
+    return frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+
+
 def _of_frame(x: Any) -> npt.NDArray[Any]:
+    kinds = [_kind_of_column(kind) for kind in x.dtypes]
+    if odd := [str(name) for name, kind in zip(x.columns, kinds, strict=True) if kind in "Mm"]:
+        raise InputError(f"the column {odd[0]!r} of the frame holds times, which are no dimension: drop it")
+    whole = [str(name) for name, kind in zip(x.columns, kinds, strict=True) if kind in "biu"]
+    if whole and "f" in kinds:
+        raise InputError(
+            f"the column {whole[0]!r} of the frame holds integers or booleans among columns of floats: drop "
+            "it if it is no dimension, or make it float"
+        )
     array: npt.NDArray[Any] = np.asarray(x.to_numpy())
-    if array.dtype == object and all(getattr(kind, "kind", "O") in "biuf" for kind in x.dtypes):
+    if array.dtype == object and all(kind in "biuf" for kind in kinds):
         # The nullable numbers of pandas become objects unless a type is asked for.
         array = x.to_numpy(dtype=np.float64, na_value=np.nan)
     return array
+
+
+def _kind_of_column(dtype: Any) -> str:
+    """Return NumPy's letter for what a column holds."""
+    if hasattr(dtype, "is_temporal"):
+        asked = {"f": dtype.is_float(), "i": dtype.is_integer(), "M": dtype.is_temporal()}
+        return next((kind for kind, holds in asked.items() if holds), "b" if str(dtype) == "Boolean" else "O")
+    return str(getattr(dtype, "kind", "O"))
 
 
 def _what_objects(x: Any) -> str:
@@ -151,7 +202,7 @@ def _what_objects(x: Any) -> str:
         return f"must hold real numbers, and {type(x).__name__} is no array of them"
     columns = [
         str(column)
-        for column, kind in zip(x.columns, x.dtypes, strict=True)
-        if np.asarray(x[column]).dtype.kind not in "biuf" and getattr(kind, "kind", "O") not in "biuf"
+        for place, (column, kind) in enumerate(zip(x.columns, x.dtypes, strict=True))
+        if np.asarray(column_of(x, place)).dtype.kind not in "biuf" and _kind_of_column(kind) not in "biuf"
     ]
     return f"has columns that hold no numbers: {', '.join(columns[:5])}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import operator
 
+import numpy as np
+
 from embgeom.errors import InputError
 
 
@@ -12,7 +14,7 @@ def whole_number(value: object, name: str, least: int, most: int | None = None, 
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
-        raise InputError(f"{name} must be a whole number, not {value!r}") from None
+        raise InputError(f"{name} must be a whole number, not {value!r:.60}") from None
     if number < least or (most is not None and number > most):
         range_ = f"must be at least {least}" if most is None else f"is outside [{least}, {most}]"
         raise InputError(f"{name} = {number} {range_}{hint}")
@@ -26,6 +28,13 @@ def real_number(value: object, name: str) -> float:
     except (TypeError, ValueError, OverflowError, RuntimeError):
         # RuntimeError is what a tensor raises that is no single number.
         raise InputError(f"{name} must be a number, not {value!r:.40}") from None
+
+
+def flag(value: object, name: str) -> bool:
+    """Return `value` as a bool, or say that it is neither true nor false."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} must be True or False, not {value!r:.40}")
+    return bool(value)
 
 
 def check_seed(seed: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from embgeom.errors import InputError, LoadError, OutputError
 from embgeom.examples import PREFIX, moods
+from embgeom.loading.folder import is_file
 
 MOODS = f"{PREFIX}moods"
 RESULT_SUFFIX = ".json"
@@ -54,7 +55,7 @@ def is_moods(name: str) -> bool:
     LoadError
         If the name is that of an example, but not of this one.
     """
-    if not name.startswith(PREFIX) or Path(name).exists():
+    if not name.startswith(PREFIX) or is_file(Path(name)):
         return False
     if name != MOODS:
         raise LoadError(f"there are no texts {name!r}; those that come with the package are {MOODS}")

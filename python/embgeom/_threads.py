@@ -30,7 +30,8 @@ def _usable_cores() -> int:
 def _openmp_limit() -> int | None:
     # The variable may list a number for each nesting level; the first is the outermost.
     value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
-    return int(value) if value.isdecimal() and int(value) > 0 else None
+    digits = value.lstrip("0") if value.isdecimal() else ""
+    return int(digits[:9]) if digits else None
 
 
 def _cgroup_limit() -> int | None:

@@ -152,7 +152,20 @@ def _listed(neighbors: Any) -> _Listed:
         if neighbors.indices is None:
             raise InputError("this LLE does not know its neighbors: pass the Neighbors before each LLE")
         return _Listed(neighbors.indices, neighbors.rows, tokens=neighbors.tokens)
-    return _Listed(as_integers(neighbors, "the neighbors"), says_rows=False)
+    return _Listed(_checked_list(as_integers(neighbors, "the neighbors")), says_rows=False)
+
+
+def _checked_list(indices: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Refuse what is no list of neighbors, since its shares would be numbers all the same."""
+    if indices.size and not -1 <= int(indices.min()) <= int(indices.max()) <= np.iinfo(np.int32).max:
+        wrong = indices.min() if indices.min() < -1 else indices.max()
+        raise InputError(f"{wrong} among the neighbors is no row number; -1 stands for no neighbor")
+    if indices.ndim == 2:
+        ordered = np.sort(indices, axis=1)
+        twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+        if twice.any():
+            raise InputError(f"row {int(np.argmax(twice))} of the neighbors names a row twice")
+    return indices
 
 
 def _two_sides(given: tuple[Any, ...]) -> list[tuple[_Listed, npt.NDArray[Any]]]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._arrays import as_matrix
-from embgeom._foreign import type_name
+from embgeom._foreign import to_strings, type_name
 from embgeom.errors import InputError
 from embgeom.lookup import find_row
 from embgeom.provenance import Provenance
@@ -134,7 +134,8 @@ class Embeddings:
         ------
         InputError
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
-            if `tokens` is not V strings, or `spelling` is neither a `Spelling` nor ``"words"``.
+            if `tokens` is not a list of V strings, `which` is neither ``"input"`` nor ``"output"``, or
+            `spelling` is neither a `Spelling` nor ``"words"``.
 
         Examples
         --------
@@ -144,14 +145,14 @@ class Embeddings:
         """
         array = as_matrix(matrix, "the matrix").view()
         array.flags.writeable = False
-        tokens = list(tokens)
-        if wrong := [t for t in tokens if not isinstance(t, str)]:
-            raise InputError(f"{wrong[0]!r} among the tokens is a {type(wrong[0]).__name__}, not a string")
+        tokens = to_strings(tokens, "the tokens")
+        if which not in get_args(Which):
+            raise InputError(f"which={which!r:.40}; it is 'input' or 'output'")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         spelling = as_spelling(spelling) or Spelling.guess(tokens)
         rows = scan_named_rows(array, tokens, threads=threads)
-        specials = set(special)
+        specials = set(to_strings(special, "special"))
         is_special = np.array([t in specials for t in tokens], dtype=bool)
         return cls(
             matrix=array,

@@ -1,8 +1,14 @@
 """The errors which embgeom raises on purpose; each message names the value and the way out."""
 
+import re
+
 
 class EmbgeomError(Exception):
     """Base of every error that embgeom raises on purpose."""
+
+    def __init__(self, message: object = "") -> None:
+        # A value that is named, such as a tensor or a module, may be written in many lines.
+        super().__init__(re.sub(r"\s*\n\s*", " ", str(message)))
 
 
 class InputError(EmbgeomError, ValueError):

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._native import core
-from embgeom._numbers import whole_number
+from embgeom._numbers import flag, whole_number
 from embgeom._progress import Progress, reporter
 from embgeom._same_tokens import tokens_of
 from embgeom._threads import resolve_threads
@@ -142,6 +142,7 @@ def knn(
         raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
     if queries is not None and rows is not None:
         raise InputError("give queries (other vectors) or rows (numbers of rows of x), not both")
+    exclude_self = flag(exclude_self, "exclude_self")
     measure = getattr(core.Metric, metric)
     limit = len(matrix) - (1 if queries is None and exclude_self else 0)
     k = check_k(k, limit)
@@ -162,7 +163,7 @@ def knn(
             selection,
             k=k,
             metric=measure,
-            exclude_self=bool(exclude_self),
+            exclude_self=exclude_self,
             threads=team,
             progress=report,
         )

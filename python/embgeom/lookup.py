@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from embgeom.errors import InputError
 from embgeom.spelling import METASPACE, utf8
 
-_ROW = re.compile(r"<row (\d+)>")
+_ROW = re.compile(r"<row ([0-9]{1,18})>")
 _MARKS = (METASPACE, "Ġ")
 # Comparing with each of 262,144 tokens takes seconds, and the tenth suggestion helps nobody.
 _SUGGESTIONS = 5

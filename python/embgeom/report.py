@@ -50,7 +50,8 @@ def write_html(comparison: Comparison, path: str | PathLike[str]) -> None:
     page = console.export_html()
 
     def write(partial: Path) -> None:
-        partial.write_text(page, encoding="utf-8")
+        # A path may hold bytes that are no text.
+        partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
     write_file(path, write, inputs=[*comparison.a.provenance.inputs, *comparison.b.provenance.inputs])
 

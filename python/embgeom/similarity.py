@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from embgeom._arrays import FloatMatrix, RowNumbers, as_matrix
 from embgeom._native import core
-from embgeom._numbers import check_seed, whole_number
+from embgeom._numbers import check_seed, flag, whole_number
 from embgeom._progress import Progress, reporter
 from embgeom._same_tokens import check_same_tokens, tokens_of
 from embgeom._threads import resolve_threads
@@ -97,8 +97,8 @@ def global_similarity(
             first,
             second,
             _draw_sample(sample, first, second, seed),
-            center=bool(center),
-            include_diagonal=bool(include_diagonal),
+            center=flag(center, "center"),
+            include_diagonal=flag(include_diagonal, "include_diagonal"),
             threads=resolve_threads(threads),
             progress=report,
         )

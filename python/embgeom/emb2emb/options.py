@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from embgeom._numbers import check_seed, real_number, whole_number
+from embgeom._numbers import check_seed, flag, real_number, whole_number
 from embgeom.emb2emb.neighbors import check_reg
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import InputError
@@ -52,15 +52,15 @@ class Options:
         chosen = self._with_defaults()
         return replace(
             chosen,
-            center=_flag(chosen.center, "center"),
-            normalize=_flag(chosen.normalize, "normalize"),
+            center=flag(chosen.center, "center"),
+            normalize=flag(chosen.normalize, "normalize"),
             ridge=None if chosen.ridge is None else _checked_ridge(chosen.ridge),
             rank=None if chosen.rank is None else whole_number(chosen.rank, "rank", 1),
-            scaled=None if chosen.scaled is None else _flag(chosen.scaled, "scaled"),
+            scaled=None if chosen.scaled is None else flag(chosen.scaled, "scaled"),
             k=None if chosen.k is None else whole_number(chosen.k, "k", 1),
             reg=None if chosen.reg is None else check_reg(chosen.reg),
             held_out=real_number(chosen.held_out, "held_out"),
-            shuffle=_flag(chosen.shuffle, "shuffle"),
+            shuffle=flag(chosen.shuffle, "shuffle"),
             seed=check_seed(chosen.seed),
         )
 
@@ -77,12 +77,6 @@ class Options:
                     f"out, or take method {' or '.join(map(repr, users))}, which does"
                 )
         return replace(self, **defaults)
-
-
-def _flag(value: object, name: str) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} must be True or False, not {value!r:.40}")
-    return bool(value)
 
 
 def _checked_ridge(value: object) -> float:

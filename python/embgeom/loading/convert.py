@@ -84,7 +84,7 @@ def to_float32(
     Raises
     ------
     LoadError
-        If a finite float64 is too large for float32; the row is named.
+        If a finite float64 is too large for float32, or all of a row too small; the row is named.
     """
     if raw.dtype == np.float32 and raw.flags.c_contiguous and raw.flags.aligned:
         return raw.view(np.float32)
@@ -101,7 +101,7 @@ def to_float32(
         with np.errstate(over="ignore", under="ignore"):
             out[...] = chunk
         if stored == "F64":
-            _check_overflow(chunk, out, start, tensor)
+            _check_range(chunk, out, start, tensor)
     return result
 
 
@@ -132,13 +132,22 @@ def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
     return tqdm(starts, desc=visible(f"converting {tensor}"), unit="chunk")  # type: ignore[no-any-return]
 
 
-def _check_overflow(
+def _check_range(
     chunk: npt.NDArray[np.generic], out: npt.NDArray[np.float32], start: int, tensor: str
 ) -> None:
-    overflowed = np.isinf(out) & np.isfinite(chunk.astype(np.float64))
-    lost = np.flatnonzero(overflowed.reshape(len(chunk), -1).any(axis=1))
+    rows, numbers = (part.reshape(len(chunk), -1) for part in (out, chunk))
+    overflowed = np.isinf(rows) & np.isfinite(numbers.astype(np.float64))
+    lost = np.flatnonzero(overflowed.any(axis=1))
     if lost.size:
         raise LoadError(
             f"row {start + int(lost[0])} of {tensor} holds a float64 too large for float32; "
+            "scale the matrix and pass it to Embeddings.from_array"
+        )
+    if chunk.ndim == 1:
+        rows, numbers = rows.T, numbers.T
+    vanished = np.flatnonzero(~rows.any(axis=1) & numbers.astype(bool).any(axis=1))
+    if vanished.size:
+        raise LoadError(
+            f"all of row {start + int(vanished[0])} of {tensor} is too small for float32, and would be 0; "
             "scale the matrix and pass it to Embeddings.from_array"
         )

@@ -147,6 +147,14 @@ def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
         raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; a name that the file system has no room for is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: Path) -> bytes:
     """Return the whole of a small file.
 

@@ -180,6 +180,8 @@ def load(  # type: ignore[misc]
         raise InputError("give vocabulary= or tokens=, not both: they are the same")
     vocabulary = tokens if vocabulary is None else vocabulary
     spelling = as_spelling(spelling)
+    if not isinstance(tensor, str | None):
+        raise InputError(f"tensor={tensor!r:.60} is no name of a tensor")
     of_models = {"adapter": adapter, "subfolder": subfolder}
     if not isinstance(model, str | os.PathLike):
         hub_only = {"revision": revision, "cache_dir": cache_dir, "token": token}

@@ -71,11 +71,14 @@ def chosen(directions: Mapping[int, Direction], blocks: Iterable[int]) -> dict[i
 
 
 def _direction(values: npt.ArrayLike, block: int) -> Direction:
-    with np.errstate(over="ignore"):
-        direction = np.array(as_real_array(values, f"the direction of block {block}"), dtype=np.float32)
+    given = as_real_array(values, f"the direction of block {block}")
+    with np.errstate(over="ignore", under="ignore"):
+        direction = np.array(given, dtype=np.float32)
     if direction.ndim != 1 or direction.size == 0:
         raise InputError(f"the direction of block {block} has shape {direction.shape}, not (width,)")
     if not np.isfinite(direction).all():
         raise InputError(f"the direction of block {block} holds NaN, infinity or a number beyond float32")
+    if not direction.any() and given.astype(bool).any():
+        raise InputError(f"the direction of block {block} is too small for float32, and would be 0")
     direction.flags.writeable = False
     return direction

@@ -140,4 +140,6 @@ def _array(tensor: Any, name: Any, path: Path) -> npt.NDArray[np.float32]:
         array: npt.NDArray[np.float32] = tensor.detach().float().numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
         raise LoadError(f"{name!r} in {path} is no plain tensor: {error}") from error
+    if not array.any() and bool(tensor.any()):
+        raise LoadError(f"{name!r} in {path} is too small for float32, and would be 0")
     return array

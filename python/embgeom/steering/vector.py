@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -59,6 +59,9 @@ class SteeringVector:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
+        for name, kind in (("model", str), ("provenance", Mapping)):
+            if not isinstance(value := getattr(self, name), kind):
+                raise InputError(f"{name} = {value!r:.60} is no {kind.__name__.lower()}")
 
     @property
     def blocks(self) -> tuple[int, ...]:

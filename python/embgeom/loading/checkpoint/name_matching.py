@@ -55,7 +55,7 @@ def matches(
 
 @cache
 def _pattern(module: str) -> re.Pattern[str]:
-    path = re.escape(module).replace(r"\*", r"(?P<number>\d+)")
+    path = re.escape(module).replace(r"\*", r"(?P<number>[0-9]{1,9})")
     return re.compile(rf"(?P<before>(?:.*\.)?){path}$")
 
 

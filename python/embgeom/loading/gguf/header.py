@@ -27,6 +27,8 @@ _ALIGNMENT = 32
 # Limits of the format, or far beyond what any model needs: more is the sign of a damaged file.
 _MAX_DIMENSIONS = 4
 _MAX_NUMBERS = 1 << 60
+# Types are numbered without gaps, some forty by now.
+_MAX_TYPE = 255
 _MAX_ENTRIES = 1 << 20
 _MAX_STRINGS = 1 << 24
 
@@ -277,6 +279,8 @@ def _info(cursor: Cursor, name: str, alignment: int) -> TensorInfo:
     if prod(filter(None, lengths)) > _MAX_NUMBERS:
         raise corrupt(file, f"the tensor {name!r} has the lengths {lengths}")
     number, offset = cursor.u4(), cursor.u8()
+    if number > _MAX_TYPE:
+        raise corrupt(file, f"the tensor {name!r} is of type {number}, which there is not")
     if offset % alignment:
         raise corrupt(file, f"the tensor {name!r} begins at byte {offset}, which is not aligned")
     dtype, block, size = _TYPES.get(number, (f"type {number}", 1, 0))

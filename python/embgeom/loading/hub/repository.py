@@ -19,6 +19,8 @@ from embgeom.loading.hub.tensor_cache import cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# What Git takes as a name; it becomes part of paths in the cache.
+_REVISION = re.compile(r"(?![./])(?!.*(?:\.\.|//|/\.|/$))[^\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]{1,250}")
 # What may be the name of a file whatever a server says.
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _TRUE = frozenset(("1", "on", "true", "yes"))
@@ -73,6 +75,10 @@ class HubRepo:
         local_files_only: bool = False,
         progress: bool = False,
     ) -> None:
+        if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
+            raise InputError(f"revision={revision!r:.60} is no name of a branch, a tag or a commit")
+        if not isinstance(cache_dir, str | os.PathLike | None):
+            raise InputError(f"cache_dir={cache_dir!r:.60} is no name of a folder")
         # Two revisions of one model must not have one name in a comparison.
         self.name = f"{repo_id}@{_short(revision)}" if revision else repo_id
         self._id = repo_id

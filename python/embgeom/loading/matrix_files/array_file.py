@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
+from embgeom.loading.folder import is_file
 from embgeom.loading.local_file import LocalFile, unreadable
 from embgeom.loading.tokenizers.given import listed_tokens
 from embgeom.loading.tokenizers.table import TokenTable
@@ -212,7 +213,7 @@ def find_tokens(matrix: Path) -> Path:
     names = [f"{matrix.stem}{end}" for end in (".tokens.txt", ".tokens.json", ".txt", ".json")]
     names += ["tokens.txt", "tokens.json", "tokenizer.json"]
     for name in names:
-        if (path := matrix.with_name(name)).is_file():
+        if is_file(path := matrix.with_name(name)):
             return path
     raise LoadError(
         f"{matrix} has no tokens beside it ({', '.join(names)}); pass vocabulary= (--vocabulary), a list or "

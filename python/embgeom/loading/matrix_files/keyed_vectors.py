@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
+from embgeom.loading.folder import is_file
 from embgeom.loading.local_file import LocalFile, unreadable
 from embgeom.loading.matrix_files.array_file import read_array
 
@@ -67,7 +68,7 @@ def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[b
         matrix = vectors.read(path)
     else:
         beside = Path(f"{prefix}.vectors.npy")
-        if not beside.is_file():
+        if not is_file(beside):
             raise LoadError(
                 f"{path} keeps its vectors in {beside.name}, which is not beside it; fetch that, too"
             )

@@ -94,7 +94,25 @@ def _plain(module: Any, what: str) -> Weight:
         )
     if not weight.is_floating_point():
         raise InputError(f"{what} holds {weight.dtype}, not floating point: it is quantized or packed")
-    return Weight(weight, weight)
+    if not _is_held(module):
+        raise InputError(
+            f"{what} computes its weight before each pass (weight_norm, spectral_norm, pruning), and the one "
+            "at hand may be of an earlier pass: make it permanent by torch.nn.utils.remove_weight_norm, "
+            "remove_spectral_norm or prune.remove"
+        )
+    # The layer of GPT-2 and its time keeps its weight as (width, rows).
+    return Weight(weight.T if type(module).__name__ == "Conv1D" else weight, weight)
+
+
+def _is_held(module: Any) -> bool:
+    """Return whether the weight is the layer's own, or computed anew whenever it is asked for."""
+    parameters, buffers = getattr(module, "_parameters", None), getattr(module, "_buffers", {})
+    return parameters is None or "weight" in parameters or "weight" in buffers or _is_parametrized(module)
+
+
+def _is_parametrized(module: Any) -> bool:
+    """Return whether torch.nn.utils.parametrize computes the weight from others."""
+    return "weight" in (getattr(module, "parametrizations", None) or ())
 
 
 def _saved_copy(module: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from embgeom._arrays import as_real_array
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.architectures import USUAL_NORMS
 
@@ -35,7 +35,13 @@ def final_norm_of(model: Any) -> FinalNorm:
     ------
     LoadError
         If the norm cannot be told, or does something else than norms of the known kinds.
+    InputError
+        If `model` is none.
     """
+    if isinstance(model, type) or not hasattr(model, "named_modules"):
+        raise InputError(
+            f"{type(model).__name__} is no model: give a folder, a Hugging Face id or a model of transformers"
+        )
     name, module = _find(model)
     rng = np.random.default_rng(0)
     parameter = next(iter(module.parameters()), None)

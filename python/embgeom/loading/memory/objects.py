@@ -13,6 +13,7 @@ import numpy.typing as npt
 from embgeom._arrays import as_matrix
 from embgeom._foreign import (
     TAKEN,
+    column_of,
     is_frame,
     is_lazy_frame,
     is_tensor,
@@ -186,7 +187,10 @@ def _tokens_beside(model: Any) -> TokenTable:
     origin, revision = getattr(config, "name_or_path", None), getattr(config, "_commit_hash", None)
     if not origin:
         return _no_tokens(f"a {type(model).__name__}")
-    here = Path(origin).exists()
+    try:
+        here = Path(origin).exists()
+    except OSError:
+        here = False
     try:
         source = find_source(origin, revision=None if here else revision, local_files_only=True)
         return read_tokens(source)
@@ -205,27 +209,26 @@ def _no_tokens(what: str) -> TokenTable:
 
 def _split_frame(frame: Any) -> tuple[Any, list[str] | None]:
     """Return the columns of numbers of a frame, and its strings: its one column of them, or its index."""
-    columns = list(frame.columns)
-    held = {column: list(frame[column]) for column in columns if _may_be_text(frame[column])}
-    texts = [c for c, values in held.items() if values and all(isinstance(v, str) for v in values)]
+    held = {
+        place: list(column)
+        for place in range(len(frame.columns))
+        if _may_be_text(column := column_of(frame, place))
+    }
+    texts = {place: values for place, values in held.items() if values and _all_text(values)}
     index = list(frame.index) if hasattr(frame, "index") and not callable(frame.index) else []
-    if index and all(isinstance(label, str) for label in index):
-        texts.append(index)
-    if len(texts) > 1:
+    words = [*texts.values(), *([index] if index and _all_text(index) else [])]
+    if len(words) > 1:
         raise InputError(
-            f"the frame has {len(texts)} columns or indices of strings: keep the one that holds the tokens"
+            f"the frame has {len(words)} columns or indices of strings: keep the one that holds the tokens"
         )
-    numbers = [column for column in columns if not any(column is text for text in texts)]
-    whole = [c for c in numbers if np.asarray(frame[c]).dtype.kind in "iu"]
-    if whole and len(whole) < len(numbers):
-        raise InputError(
-            f"the column {whole[0]!r} of the frame holds integers among columns of floats: drop it if it is "
-            "no dimension, or make it float"
-        )
+    numbers = [place for place in range(len(frame.columns)) if place not in texts]
     if not numbers:
         raise InputError("the frame has no columns of numbers: each column is one dimension")
-    words = texts[0] if texts and isinstance(texts[0], list) else held[texts[0]] if texts else None
-    return frame[numbers], words
+    return column_of(frame, numbers), next(iter(words), None)
+
+
+def _all_text(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _may_be_text(column: Any) -> bool:

@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from embgeom._foreign import to_strings
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import parse_json, read_bytes, read_lines
 from embgeom.loading.tokenizers.object import is_tokenizer, table_of, table_of_vocabulary
@@ -90,8 +91,10 @@ def spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
 
 def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
     """Return tokens that are listed in the order of the rows; `path` is the file that lists them."""
-    listed = list(tokens) if isinstance(tokens, Iterable) and not isinstance(tokens, str | bytes) else None
-    if listed is None or not all(isinstance(t, str) for t in listed):
-        raise LoadError(f"{path or 'vocabulary='} is not a list of strings, one for each row")
-    plain = [str(t) for t in listed]
+    try:
+        plain = to_strings(tokens, "it")
+    except InputError as error:
+        raise LoadError(
+            f"{path or 'vocabulary='} is not a list of strings, one for each row: {error}"
+        ) from None
     return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain), listed=True)
