@@ -25,7 +25,8 @@ def test_a_model_without_a_head_has_no_output_matrix(tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["GPT2LMHeadModel", "XLMWithLMHeadModel", "BertForMaskedLM", "GPT2DoubleHeadsModel"]
+    "name",
+    ["GPT2LMHeadModel", "XLMWithLMHeadModel", "BertForMaskedLM", "GPT2DoubleHeadsModel", "MarianMTModel"],
 )
 def test_a_model_with_a_head_is_tied(tmp_path, name):
     config = {"model_type": "gpt2", "architectures": [name]}

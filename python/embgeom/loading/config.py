@@ -27,7 +27,9 @@ _TIED = (
 # "Gemma2ForCausalLM" is of the model type "gemma2".
 _CLASS = re.compile(r"(\w+?)(?:For[A-Z]\w*|LMHeadModel|Model)$")
 # A base model, or one that classifies: what it computes are no logits of tokens.
-_HEADLESS = re.compile(r"(?!.*Head)\w+Model$|\w+For(\w+Classification|QuestionAnswering|MultipleChoice)$")
+_HEADLESS = re.compile(
+    r"(?!.*(Head|MTModel))\w+Model$|\w+For(\w+Classification|QuestionAnswering|MultipleChoice)$"
+)
 _BY_CLASS = {re.sub(r"[-_.]", "", model_type): family for model_type, family in FAMILIES.items()}
 
 
