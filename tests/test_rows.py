@@ -68,10 +68,12 @@ def test_extreme_rows():
 
 
 def test_the_matrix_is_rounded_to_float32_first():
-    # So that float64 input gives the zeros and the equal rows that every other kernel will see.
-    scan = scan_rows(np.array([[1e-60, 0], [1.0, 0], [1.0 + 1e-12, 0]]))
+    # So that float64 input gives the equal rows that every other kernel will see.
+    scan = scan_rows(np.array([[0, 0], [1.0, 0], [1.0 + 1e-12, 1e-60]]))
     assert scan.zero.tolist() == [True, False, False]
     assert scan.first_equal.tolist() == [0, 1, 1]
+    with pytest.raises(InputError, match="all of row 1 is too small for float32"):
+        scan_rows(np.array([[1.0, 0], [1e-60, 0]]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

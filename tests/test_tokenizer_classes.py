@@ -222,6 +222,9 @@ BYTE_FALLBACK = {"model_type": "bpe", "byte_fallback": True, "vocab_size": 400}
     ],
 )
 def test_sentencepiece_ids(tmp_path, name, file, options, unnamed):
+    pytest.importorskip(
+        "google.protobuf", reason="protobuf, with which transformers reads them, is not installed"
+    )
     model = sentencepiece_model(**options)
     config = {"tokenizer_class": f"{name}Tokenizer"}
     table = table_of(tmp_path, tokenizer_config__json=config, **{file: model})
