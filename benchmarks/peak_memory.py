@@ -94,6 +94,15 @@ def similarity(x: Array, threads: int) -> Prepared:
     return [half], call
 
 
+def fit(x: Array, threads: int) -> Prepared:
+    other = np.random.default_rng(1).standard_normal(x.shape, dtype=np.float32)
+
+    def call() -> list[Array]:
+        return [embgeom.Emb2Emb.fit(x, other, threads=threads).matrix]
+
+    return [other], call
+
+
 TASKS: dict[str, Task] = {
     "knn, k = 10": knn(10),
     "knn, k = 1200": knn(1200),
@@ -103,6 +112,7 @@ TASKS: dict[str, Task] = {
     "lle, k = 100": lle(100),
     "intrinsic_dimension, k = 1200, 200 rows": dimension(200),
     "global_similarity, centered, d and d / 2": similarity,
+    "Emb2Emb.fit, with scores": fit,
 }
 
 

@@ -112,3 +112,14 @@ def _hold(place: Path) -> int | None:
         pass
     os.close(lock)
     return None
+
+
+def flush_folder(folder: Path) -> None:
+    """Write a folder out: until then a new name in it is lost with the power."""
+    # Some file systems cannot do this for folders, and have no need of it.
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

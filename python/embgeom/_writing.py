@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from embgeom._temporary import Place, place_beside, sweep
+from embgeom._temporary import Place, flush_folder, place_beside, sweep
 from embgeom.errors import InputError, OutputError
 
 # What a folder of results consists of. A folder with anything else in it is never overwritten.
@@ -57,9 +57,9 @@ def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] 
                 yield place.new
                 for file in place.new.iterdir():
                     _flush(file)
-                _flush_folder(place.new)
+                flush_folder(place.new)
                 _take_place(place, target, overwrite)
-                _flush_folder(target.parent)
+                flush_folder(target.parent)
     except BaseException:
         for parent in missing:
             with suppress(OSError):
@@ -84,7 +84,7 @@ def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Na
         place.new.chmod(place.mode)
         _flush(place.new)
         place.new.replace(target)
-        _flush_folder(target.parent)
+        flush_folder(target.parent)
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
@@ -273,13 +273,3 @@ def _flush(file: Path) -> None:
     # A disk that is full may say so only when its cache is written out.
     with file.open("rb+") as handle:
         os.fsync(handle.fileno())
-
-
-def _flush_folder(folder: Path) -> None:
-    # A new name is lost with the power until its folder is written out; some file systems know no such thing.
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

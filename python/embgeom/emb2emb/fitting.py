@@ -137,7 +137,7 @@ def fit(
     and the scores, at most 4,096 x 16,384 d_t multiply-adds in float32. Memory besides the matrices: 24 bytes
     for each of d_s^2 + d_s d_t + d_t^2 numbers or so; for the scores, up to 16,384 rows of the target in
     float32, or before that 4,096 of both models in float64 a few times over, and what `knn` takes; for "lle"
-    the shared tokens' rows of both models. Two matrices of 50,257 x 768 on two threads take 175 MB so.
+    the shared tokens' rows of both models. Two matrices of 50,257 x 768 on two threads take 233 MB so.
     Through the squares of x'x a least-squares fit sees singular values down to 7e-7 of the largest; float32
     rows hold no more than that.
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from embgeom._temporary import flush_folder
 from embgeom.errors import LoadError
 
 # Another process that is fetching the same is waited for as long as its file grows within this time.
@@ -91,7 +92,7 @@ def appearing(path: Path, total: int | None) -> Iterator[PartialFile | None]:
             yield partial
             os.fsync(file.fileno())
             name.replace(path)
-            _flush_folder(path.parent)
+            flush_folder(path.parent)
     except OSError as error:
         raise unwritable(path, error) from error
 
@@ -191,13 +192,3 @@ def _check_space(path: Path, needed: int) -> None:
             f"{path.parent} has room for {free / 1e9:.1f} GB, and {needed / 1e9:.1f} GB are to be fetched; "
             f"{_WAY_OUT}"
         )
-
-
-def _flush_folder(folder: Path) -> None:
-    # A file system that cannot do this for folders has no need of it.
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
