@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import reference
 
 from embgeom import intrinsic_dimension
+from tests.oracles import reference
 
 TOKENS = 64
 

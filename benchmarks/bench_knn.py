@@ -1,9 +1,9 @@
 """Time of knn over a whole vocabulary: n^2 d multiplications, and the choice of the best k of each row."""
 
 import pytest
-import reference
 
 from embgeom import knn
+from tests.oracles import reference
 
 
 def check(found, x, sample, **options):

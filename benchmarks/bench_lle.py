@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference
 
 from embgeom import lle
+from tests.oracles import reference
 
 
 def lists_of(n, k):

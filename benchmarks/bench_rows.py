@@ -1,10 +1,10 @@
 """Time of scan_rows: one pass over the matrix, so the bound is the memory's speed."""
 
 import numpy as np
-import reference
-import tolerances as tol
 
-from embgeom.rows import scan_rows
+from embgeom.geometry.rows import scan_rows
+from tests.oracles import reference
+from tests.oracles import tolerances as tol
 
 
 def bench_scan_rows(measure, x, threads, sample):

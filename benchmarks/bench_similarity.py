@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-import reference
 
 from embgeom import global_similarity
+from tests.oracles import reference
 
 
 @pytest.fixture(scope="module")

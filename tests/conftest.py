@@ -6,8 +6,9 @@ Cases are derandomized: a run depends on the code alone, never on the clock or o
 import os
 
 import pytest
-from hub_server import Hub, serving
 from hypothesis import HealthCheck, settings
+
+from tests.helpers.hub_server import Hub, serving
 
 COMMON = {
     # The first call of a kernel starts its threads, and shared machines stall: no test here is about time.

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import embgeom
-from embgeom.embeddings import Which
-from embgeom.report import number, shown
+from embgeom._common.tables import number
+from embgeom.comparison.report import shown
+from embgeom.embeddings.embeddings import Which
 from training.corpus import HELD_OUT_EVERY, HELD_OUT_SHARE, PROSE_SHARE
 from training.data import CONTEXT, RARE, VOCABULARY
 

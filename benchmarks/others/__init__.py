@@ -16,4 +16,4 @@ import sys
 from pathlib import Path
 
 # The oracles and their tolerances. At the end, for tests/ has a conftest.py as benchmarks/ has.
-sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[2]))

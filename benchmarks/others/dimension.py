@@ -6,12 +6,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import reference
-import tolerances as tol
 
 from others.contender import Call, Case, Contender
 from others.dimension_workers import by_scipy_processes, spectrum_by
 from others.problem import Array, Problem, local_problem
+from tests.oracles import reference
+from tests.oracles import tolerances as tol
 
 K = 1200
 VARIANCE = 0.95

@@ -6,11 +6,11 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-import reference
 
 from others.blas import all_products
 from others.contender import EMBEDDED_BLAS, Call, Case, Contender
 from others.problem import Array, Problem, knn_problem
+from tests.oracles import reference
 
 Lists = tuple[Array, Array]
 SAMPLE = 16

@@ -7,10 +7,10 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-import tolerances as tol
 
 from others.contender import Call, Case, Contender
 from others.problem import Array, Problem, local_problem
+from tests.oracles import tolerances as tol
 
 REG = 1e-3
 SAMPLE = 64

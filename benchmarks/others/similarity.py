@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 
 import numpy as np
-import reference
 
 from others.blas import closed_form_products
 from others.contender import EMBEDDED_BLAS, Call, Case, Contender
 from others.problem import Array, Problem, pair_problem
+from tests.oracles import reference
 
 Sums = Array  # of a, b, a a, b b and a b over pairs, in float64
 SAMPLE = 600

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import embgeom
 from embgeom import SteeringVector
+from embgeom.embeddings.spaces import space_side
 from embgeom.evaluation import WordShift, evaluate
 from embgeom.examples import moods
-from embgeom.spaces import space_side
 
 MOST_KL = 0.5
 

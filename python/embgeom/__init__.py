@@ -3,27 +3,28 @@
 from typing import TYPE_CHECKING
 
 # The first of these, before what takes long to import, looks after Ctrl-C where this is the command.
-from embgeom import _signals, examples  # noqa: F401
-from embgeom.agreement import neighbor_overlap, weight_cosine
-from embgeom.compare import compare
-from embgeom.comparison import Comparison, LocalGeometry, Measure, Settings
-from embgeom.dimension import Dimension, intrinsic_dimension
-from embgeom.embeddings import Embeddings
+from embgeom import examples
+from embgeom._common import signals as _signals  # noqa: F401
+from embgeom.comparison.compare import compare
+from embgeom.comparison.comparison import Comparison, LocalGeometry, Measure, Settings
+from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect_model, inspect_token
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.vocabulary import Match, match, match_vocabularies
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, LoadError, OutputError
-from embgeom.inspection import Inspection, TokenNeighborhood, inspect_model, inspect_token
-from embgeom.knn import Neighbors, knn
-from embgeom.lle import LLE, LLEStatus, lle
+from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
+from embgeom.geometry.dimension import Dimension, intrinsic_dimension
+from embgeom.geometry.knn import Neighbors, knn
+from embgeom.geometry.lle import LLE, LLEStatus, lle
+from embgeom.geometry.rows import RowScan, scan_rows
+from embgeom.geometry.similarity import global_similarity
 from embgeom.loading import load
-from embgeom.provenance import Provenance
-from embgeom.rows import RowScan, scan_rows
-from embgeom.similarity import global_similarity
-from embgeom.spelling import Spelling
-from embgeom.vocabulary import Match, match, match_vocabularies
 
 # What steering needs beside the geometry is imported when it is first asked for, to keep the import short.
 _LATER = {
     "Emb2Emb": "emb2emb",
-    "FinalNorm": "final_norm",
+    "FinalNorm": "embeddings.norm",
     "Evaluation": "evaluation",
     "Sweep": "evaluation",
     "evaluate": "evaluation",
@@ -37,10 +38,10 @@ _LATER = {
 
 if TYPE_CHECKING:
     from embgeom.emb2emb import Emb2Emb
+    from embgeom.embeddings.norm import FinalNorm
     from embgeom.evaluation.evaluate import evaluate
     from embgeom.evaluation.outcomes import Evaluation
     from embgeom.evaluation.sweep import Sweep, sweep
-    from embgeom.final_norm import FinalNorm
     from embgeom.hidden_states import StateComparison, compare_states, relative_depth
     from embgeom.loading.final_norm import load_final_norm
     from embgeom.steering import SteeringVector

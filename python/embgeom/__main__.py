@@ -2,7 +2,7 @@
 
 import sys
 
-from embgeom.cli import main
+from embgeom.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,6 +2,6 @@
 
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.score import Scores
-from embgeom.final_norm import FinalNorm
+from embgeom.embeddings.norm import FinalNorm
 
 __all__ = ["Emb2Emb", "FinalNorm", "Scores"]

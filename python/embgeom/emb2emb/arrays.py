@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import as_real_array
+from embgeom._common.arrays import as_real_array
 from embgeom.errors import InputError
 
 # Far above any vector, and far enough below the limit of float32 for what a map makes of it.

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import RowNumbers
-from embgeom._numbers import whole_number
-from embgeom._progress import Progress, ProgressCallable, reporter
-from embgeom._record import digest, versions
-from embgeom._threads import resolve_threads
+from embgeom._common.arrays import RowNumbers
+from embgeom._common.checks import whole_number
+from embgeom._common.progress import Progress, ProgressCallable, reporter
+from embgeom._common.record import digest, versions
+from embgeom._common.threads import resolve_threads
 from embgeom.emb2emb.moments import FloatVector, Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap, check_reg
 from embgeom.emb2emb.options import Options
@@ -22,9 +22,9 @@ from embgeom.emb2emb.rows import PreparedRows, check_norm
 from embgeom.emb2emb.score import MOST_CANDIDATES, MOST_SCORED, Scores, score
 from embgeom.emb2emb.solve import LINEAR, Method, Solution, ridge_regression, solve
 from embgeom.emb2emb.weights import checked_weights, normalized
-from embgeom.embeddings import Embeddings
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.norm import FinalNorm
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.final_norm import FinalNorm
 
 if TYPE_CHECKING:
     from embgeom.emb2emb.map import Emb2Emb

@@ -8,8 +8,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._native import core
-from embgeom._progress import ProgressCallable
+from embgeom._common.native import core
+from embgeom._common.progress import ProgressCallable
 from embgeom.emb2emb.rows import PreparedRows
 
 FloatMatrix = npt.NDArray[np.float64]

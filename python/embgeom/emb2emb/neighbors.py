@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix
-from embgeom._numbers import real_number, whole_number
+from embgeom._common.arrays import FloatMatrix
+from embgeom._common.checks import real_number, whole_number
 from embgeom.errors import InputError
-from embgeom.knn import knn
-from embgeom.lle import lle
+from embgeom.geometry.knn import knn
+from embgeom.geometry.lle import lle
 
 _BATCH = 256
 # Where neighbors are more than columns, only the regularization makes their weights determined.

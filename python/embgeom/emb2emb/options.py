@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from embgeom._numbers import check_seed, flag, real_number, whole_number
+from embgeom._common.checks import check_seed, flag, real_number, whole_number
 from embgeom.emb2emb.neighbors import check_reg
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import InputError

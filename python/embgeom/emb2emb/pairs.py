@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix, RowNumbers, as_matrix, as_row_numbers
-from embgeom._numbers import check_seed, real_number
-from embgeom.embeddings import Embeddings
+from embgeom._common.arrays import FloatMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.checks import check_seed, real_number
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.vocabulary import match_vocabularies, require_shared
 from embgeom.errors import InputError
-from embgeom.rows import scan_rows
-from embgeom.vocabulary import match_vocabularies, require_shared
+from embgeom.geometry.rows import scan_rows
 
 FEWEST_TOKENS = 4
 

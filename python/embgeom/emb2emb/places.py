@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from embgeom._numbers import whole_number
+from embgeom._common.checks import whole_number
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _by_depth(blocks: tuple[int, ...], source: int | None, target: int | None) -
     """Send blocks to the same ones, or, between models of unlike depth, to those that lie equally deep."""
     if source is None or target is None or source == target:
         return {block: block for block in blocks}
-    from embgeom.hidden_states.depth import relative_depth
+    from embgeom.lm.depth import relative_depth
 
     nearest: dict[int, int] = {}
     for block in blocks:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import FloatMatrix, RowNumbers
-from embgeom.embeddings import Embeddings
+from embgeom._common.arrays import FloatMatrix, RowNumbers
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.norm import FinalNorm
 from embgeom.errors import InputError
-from embgeom.final_norm import FinalNorm
 
 _CHUNK = 4096
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._writing import check_file_writable, save_tensors, write_file
+from embgeom._common.writing import check_file_writable, save_tensors, write_file
 from embgeom.errors import InputError, OutputError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.emb2emb.rows import PreparedRows
-from embgeom.knn import knn
+from embgeom.geometry.knn import knn
 
 MOST_SCORED = 4096
 MOST_CANDIDATES = 16384

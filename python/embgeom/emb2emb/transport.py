@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._numbers import real_number
-from embgeom._threads import resolve_threads
+from embgeom._common.checks import real_number
+from embgeom._common.threads import resolve_threads
 from embgeom.emb2emb.arrays import vectors_of_width
 from embgeom.errors import InputError
 

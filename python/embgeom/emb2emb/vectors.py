@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._numbers import real_number
+from embgeom._common.checks import real_number
 from embgeom.emb2emb.models import depths, doubt
 from embgeom.emb2emb.places import places
 from embgeom.emb2emb.transport import Transport, carry_array, default_transport

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embgeom.errors import InputError
-from embgeom.evaluation.next_tokens import check_lengths, next_log_probabilities
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.tokens import where_answers_part
+from embgeom.lm.next_tokens import check_lengths, next_log_probabilities
+from embgeom.lm.tokens import where_answers_part
 
 _ITEM_KEYS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
 

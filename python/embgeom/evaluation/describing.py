@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from embgeom._record import digest, model_versions
-from embgeom.steering.language_model import describe_model
+from embgeom._common.record import digest, model_versions
+from embgeom.lm.language_model import describe_model
 
 if TYPE_CHECKING:
     from embgeom.evaluation.scores import Score

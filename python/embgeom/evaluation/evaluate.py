@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._numbers import check_seed, real_number, whole_number
-from embgeom._progress import Progress, reporter
-from embgeom._record import digest
+from embgeom._common.checks import check_seed, real_number, whole_number
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import digest
 from embgeom.errors import InputError
 from embgeom.evaluation.describing import describe_run, describe_vector
 from embgeom.evaluation.measuring import Measuring, as_texts

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from embgeom._figures import new_figure, save_figure
+from embgeom._common.figures import new_figure, save_figure
 from embgeom.evaluation.outcomes import deviation
 
 if TYPE_CHECKING:

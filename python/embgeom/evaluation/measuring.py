@@ -13,10 +13,10 @@ from embgeom.errors import InputError
 from embgeom.evaluation.outcomes import Effect, Outcome, Price
 from embgeom.evaluation.price import prices
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.tokens import encode
 from embgeom.evaluation.trials import Positions, Report, Trial
-from embgeom.steering.passes import inference
-from embgeom.steering.tokenizing import warn_of_doubled
+from embgeom.lm.passes import inference
+from embgeom.lm.tokenizing import warn_of_doubled
+from embgeom.lm.tokens import encode
 
 
 def as_texts(neutral: Iterable[str] | None) -> list[str] | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._saved_result import SavedResult
+from embgeom._common.result import SavedResult
 from embgeom.errors import InputError
 from embgeom.evaluation.trials import Kind
 

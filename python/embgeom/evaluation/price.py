@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from embgeom.evaluation.next_tokens import check_lengths
 from embgeom.evaluation.outcomes import Price
-from embgeom.evaluation.tokens import encode
 from embgeom.evaluation.trials import Report, Trial
-from embgeom.steering.passes import forward, in_batches, padded
+from embgeom.lm.next_tokens import check_lengths
+from embgeom.lm.passes import forward, in_batches, padded
+from embgeom.lm.tokens import encode
 
 
 def prices(

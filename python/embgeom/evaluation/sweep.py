@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._numbers import check_seed, real_number, whole_number
-from embgeom._progress import Progress, reporter
-from embgeom._record import digest
-from embgeom._saved_result import SavedResult
+from embgeom._common.checks import check_seed, real_number, whole_number
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import digest
+from embgeom._common.result import SavedResult
 from embgeom.errors import InputError
 from embgeom.evaluation.describing import describe_run, describe_vector
 from embgeom.evaluation.evaluate import evaluate
@@ -28,7 +28,7 @@ from embgeom.evaluation.trials import (
     check_vectors,
     fitting,
 )
-from embgeom.steering.blocks import block_numbers
+from embgeom.lm.blocks import block_numbers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

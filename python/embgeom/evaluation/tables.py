@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
+from embgeom._common.tables import number, titled_table
 from embgeom.evaluation.outcomes import deviation
-from embgeom.report import number, titled_table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

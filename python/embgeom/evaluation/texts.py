@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from embgeom._numbers import real_number, whole_number
+from embgeom._common.checks import real_number, whole_number
 from embgeom.errors import InputError
-from embgeom.evaluation.continuations import continuations
-from embgeom.evaluation.next_tokens import check_lengths
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.tokens import encode_prompt
+from embgeom.lm.continuations import continuations
+from embgeom.lm.next_tokens import check_lengths
+from embgeom.lm.tokens import encode_prompt
 
 
 @dataclass(frozen=True)

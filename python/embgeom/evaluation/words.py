@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from embgeom.errors import InputError
-from embgeom.evaluation.next_tokens import check_lengths, word_log_probabilities
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.tokens import encode_prompt, word_token, word_tokens
+from embgeom.lm.next_tokens import check_lengths, word_log_probabilities
+from embgeom.lm.tokens import encode_prompt, word_token, word_tokens
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from embgeom.embeddings import Embeddings
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 
 PREFIX = "example:"

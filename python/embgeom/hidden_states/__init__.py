@@ -1,7 +1,7 @@
 """How far the alignment of two models' embeddings persists through their blocks."""
 
 from embgeom.hidden_states.compare import compare_states
-from embgeom.hidden_states.depth import relative_depth
 from embgeom.hidden_states.result import StateComparison, StateMeasure
+from embgeom.lm.depth import relative_depth
 
 __all__ = ["StateComparison", "StateMeasure", "compare_states", "relative_depth"]

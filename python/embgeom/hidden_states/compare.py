@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import as_real_array
-from embgeom._numbers import check_seed, whole_number
-from embgeom._progress import Progress, reporter
-from embgeom._record import digest, model_versions
+from embgeom._common.arrays import as_real_array
+from embgeom._common.checks import check_seed, whole_number
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import digest, model_versions
 from embgeom.emb2emb import Emb2Emb
 from embgeom.emb2emb.transport import Transport, check_transport
 from embgeom.errors import InputError
@@ -20,10 +20,10 @@ from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
 from embgeom.hidden_states.result import StateComparison, StateMeasure
 from embgeom.hidden_states.states import States, opened, residual_states
-from embgeom.steering.blocks import Layout, find
-from embgeom.steering.language_model import describe_model, model_name
-from embgeom.steering.passes import longest_text
-from embgeom.steering.tokenizing import warn_of_doubled
+from embgeom.lm.blocks import Layout, find
+from embgeom.lm.language_model import describe_model, model_name
+from embgeom.lm.passes import longest_text
+from embgeom.lm.tokenizing import warn_of_doubled
 
 Model = str | os.PathLike[str] | tuple[Any, Any]
 

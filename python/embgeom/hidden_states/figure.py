@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._figures import new_figure, save_figure
-from embgeom.hidden_states.depth import relative_depth
+from embgeom._common.figures import new_figure, save_figure
+from embgeom.lm.depth import relative_depth
 
 if TYPE_CHECKING:
     from embgeom.hidden_states.result import StateComparison, StateMeasure

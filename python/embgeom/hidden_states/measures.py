@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import ProgressCallable
+from embgeom._common.progress import ProgressCallable
 from embgeom.hidden_states.states import States
 
 Table = npt.NDArray[np.float64]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._saved_result import SavedResult
+from embgeom._common.result import SavedResult
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import Table
 

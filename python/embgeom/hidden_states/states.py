@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import ProgressCallable
+from embgeom._common.progress import ProgressCallable
 from embgeom.errors import InputError
 from embgeom.hidden_states.positions import Tokenized
-from embgeom.steering.blocks import find
-from embgeom.steering.language_model import LanguageModel, load_language_model, model_name
-from embgeom.steering.passes import EMBEDDING, in_batches, inference, read_blocks
+from embgeom.lm.blocks import find
+from embgeom.lm.language_model import LanguageModel, load_language_model, model_name
+from embgeom.lm.passes import EMBEDDING, in_batches, inference, read_blocks
 
 States = npt.NDArray[np.float32]
 

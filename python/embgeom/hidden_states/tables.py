@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.text import Text
 
-from embgeom.hidden_states.depth import relative_depth
-from embgeom.report import number, titled_table
+from embgeom._common.tables import number, titled_table
+from embgeom.lm.depth import relative_depth
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

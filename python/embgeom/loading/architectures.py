@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from embgeom.final_norm import Kind
+from embgeom.embeddings.norm import Kind
 
 # Whose tie_word_embeddings says that one matrix is both input embedding and output matrix: the config's own
 # (of a model that sees or hears the outer one), that of its text model, either, or nobody's.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings import Embeddings, Which, scan_named_rows
+from embgeom.embeddings.embeddings import Embeddings, Which, scan_named_rows
+from embgeom.embeddings.provenance import Provenance
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import Provenance
 
 # Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond this
 # the tokenizer belongs to another model.

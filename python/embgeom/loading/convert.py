@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._terminal import visible
+from embgeom._common.tables import visible
 from embgeom.errors import LoadError
 
 # How each stored type is read from the file; NumPy has no bfloat16, so its bits are read.

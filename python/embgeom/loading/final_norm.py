@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from embgeom.embeddings.norm import FinalNorm, Kind
 from embgeom.errors import EmbgeomWarning, LoadError
-from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.architectures import USUAL_NORMS, Architecture
 from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint

@@ -12,9 +12,9 @@ from typing import IO
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import byte_bar
+from embgeom._common.progress import byte_bar
+from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
-from embgeom.provenance import FileState
 
 _PIECE = 1 << 24
 

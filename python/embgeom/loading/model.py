@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
-from embgeom._arrays import as_matrix
-from embgeom._threads import resolve_threads
-from embgeom.embeddings import Embeddings, Which
+from embgeom._common.arrays import as_matrix
+from embgeom._common.threads import resolve_threads
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
 from embgeom.loading.assemble import assemble
@@ -29,8 +31,6 @@ from embgeom.loading.subfolder import enter
 from embgeom.loading.tokenizers.given import Tokens, given_tokens, spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import Provenance
-from embgeom.spelling import Spelling, SpellingOption, as_spelling
 
 
 @overload

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import as_real_array
+from embgeom._common.arrays import as_real_array
 from embgeom.errors import InputError
-from embgeom.steering.blocks import block_numbers
+from embgeom.lm.blocks import block_numbers
 
 Direction = npt.NDArray[np.float32]
 

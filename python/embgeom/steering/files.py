@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._numbers import whole_number
-from embgeom._writing import check_file_writable, write_file
+from embgeom._common.checks import whole_number
+from embgeom._common.writing import check_file_writable, write_file
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import parse_json
 from embgeom.loading.local_file import LocalFile

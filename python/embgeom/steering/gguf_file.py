@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._optional import need
+from embgeom._common.optional import need
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.steering.content import Content, check_size

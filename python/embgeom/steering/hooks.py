@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._numbers import real_number
+from embgeom._common.checks import real_number
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.steering.blocks import Layout, find, need_torch
+from embgeom.lm.blocks import Layout, find, need_torch
+from embgeom.lm.projection import projection
+from embgeom.lm.stream import in_output, with_stream
+from embgeom.lm.watching import View, Watch
 from embgeom.steering.directions import Direction, placed
 from embgeom.steering.positions import Chosen, chooser
-from embgeom.steering.projection import projection
-from embgeom.steering.stream import in_output, with_stream
-from embgeom.steering.watching import View, Watch
 
 if TYPE_CHECKING:
     from embgeom.steering.vector import SteeringVector

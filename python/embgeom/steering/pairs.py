@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
+from embgeom.lm.tokenizing import check_text
 from embgeom.loading.folder import read_bytes
 from embgeom.steering.table import read_table
-from embgeom.steering.tokenizing import check_text
 
 Pair = tuple[str, str]
 Template = str | Callable[[str, str], str]

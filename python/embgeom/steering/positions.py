@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from embgeom.errors import InputError
-from embgeom.steering.blocks import need_torch
-from embgeom.steering.watching import View
+from embgeom.lm.blocks import need_torch
+from embgeom.lm.watching import View
 
 # A bool tensor (batch, length); None means all positions.
 Chosen = Callable[[View], Any]

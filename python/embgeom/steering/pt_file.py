@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._optional import need
+from embgeom._common.optional import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.checkpoint.torch_file import check_sum
 from embgeom.loading.local_file import LocalFile

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.steering.blocks import Layout
+from embgeom.lm.blocks import Layout
+from embgeom.lm.passes import read_blocks
+from embgeom.lm.tokenizing import Around, encoded, named, warn_of_doubled, warn_of_lacking
 from embgeom.steering.pairs import Pair
-from embgeom.steering.passes import read_blocks
-from embgeom.steering.tokenizing import Around, encoded, named, warn_of_doubled, warn_of_lacking
 
 Read = Literal["last", "mean", "answer"] | int
 # The tokens of a text, and the places among them at which it is read.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._writing import save_tensors
+from embgeom._common.writing import save_tensors
 from embgeom.loading.folder import parse_json
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.steering.content import Content, check_size

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._numbers import whole_number
-from embgeom._progress import Progress, reporter
-from embgeom._record import digest, model_versions
+from embgeom._common.checks import whole_number
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.steering.blocks import find
-from embgeom.steering.language_model import describe_model, model_name
+from embgeom.lm.blocks import find
+from embgeom.lm.language_model import describe_model, model_name
+from embgeom.lm.passes import in_batches, inference, longest_text
+from embgeom.lm.projection import projection
 from embgeom.steering.pairs import check_pairs
-from embgeom.steering.passes import in_batches, inference, longest_text
-from embgeom.steering.projection import projection
 from embgeom.steering.reading import (
     Read,
     Text,

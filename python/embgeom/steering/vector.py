@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from embgeom._numbers import real_number
+from embgeom._common.checks import real_number
 from embgeom.errors import InputError
+from embgeom.lm.blocks import block_numbers
 from embgeom.steering import hooks, training, words
-from embgeom.steering.blocks import block_numbers
 from embgeom.steering.directions import Direction, checked, chosen
 
 

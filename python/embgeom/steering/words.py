@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._record import versions
-from embgeom.embeddings import Embeddings
+from embgeom._common.record import versions
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
-from embgeom.steering.blocks import block_numbers
+from embgeom.lm.blocks import block_numbers
 
 if TYPE_CHECKING:
     from embgeom.steering.vector import SteeringVector

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embgeom.embeddings import Which
+from embgeom.embeddings.embeddings import Which
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import USUAL_INPUTS, USUAL_OUTPUTS, Architecture
 from embgeom.loading.checkpoint.checkpoint import Checkpoint

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._optional import need
+from embgeom._common.optional import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
 from embgeom.loading.gguf.header import GGUFHeader, TensorInfo

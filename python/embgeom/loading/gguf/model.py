@@ -12,9 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
-from embgeom.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.norm import FinalNorm
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import LoadError
-from embgeom.final_norm import FinalNorm
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
@@ -24,8 +26,6 @@ from embgeom.loading.gguf.tokens import gguf_tokens
 from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import Provenance
-from embgeom.spelling import Spelling
 
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"

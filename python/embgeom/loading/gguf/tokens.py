@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from embgeom.embeddings.spelling import METASPACE, Spelling, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.gguf.header import GGUFHeader
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
 
 _KEY = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import byte_bar
+from embgeom._common.progress import byte_bar
+from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype
 from embgeom.loading.hub.answers import Answer, Identity, NoRanges
@@ -21,7 +22,6 @@ from embgeom.loading.hub.partial_file import appearing, discard
 from embgeom.loading.hub.ranges import Changed, RangeRequests
 from embgeom.loading.hub.tensor_cache import begins_with, file_name, read_head, tensor_head, write_head
 from embgeom.loading.safetensors_file import Entry, SafetensorsFile, SafetensorsHeader
-from embgeom.provenance import FileState
 
 # Most headers are shorter, so that one request fetches them.
 _HEAD = 1 << 16

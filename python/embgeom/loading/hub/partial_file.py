@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from embgeom._temporary import flush_folder
+from embgeom._common.temporary import flush_folder
 from embgeom.errors import LoadError
 
 # Another process that is fetching the same is waited for as long as its file grows within this time.

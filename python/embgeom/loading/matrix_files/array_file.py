@@ -12,13 +12,13 @@ from zipfile import ZipFile
 import numpy as np
 import numpy.typing as npt
 
+from embgeom.embeddings.provenance import FileState
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import is_file
 from embgeom.loading.local_file import LocalFile, unreadable
 from embgeom.loading.tokenizers.given import listed_tokens
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import FileState
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from embgeom.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling
 from embgeom.loading.assemble import assemble
 from embgeom.loading.matrix_files.array_file import find_tokens, read_array
 from embgeom.loading.matrix_files.word_vectors import read_word_vectors
 from embgeom.loading.tokenizers.given import spelled, token_table
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import Provenance
-from embgeom.spelling import Spelling
 
 
 def load_words(

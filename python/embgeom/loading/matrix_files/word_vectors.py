@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._progress import byte_bar
+from embgeom._common.progress import byte_bar
+from embgeom.embeddings.provenance import FileState
+from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import LoadError
 from embgeom.loading.local_file import LocalFile
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
 from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import FileState
-from embgeom.spelling import Spelling
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
 # Suffixes that files of other kinds have, too.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from embgeom._foreign import is_tensor, quantized_kind
+from embgeom._common.foreign import is_tensor, quantized_kind
 from embgeom.errors import InputError
 
 # What holds scales beside a weight multiplies with more than the weight; what holds codes has none.

@@ -7,9 +7,9 @@ from typing import Any, get_args
 
 import numpy as np
 
-from embgeom._arrays import as_real_array
+from embgeom._common.arrays import as_real_array
+from embgeom.embeddings.norm import FinalNorm, Kind
 from embgeom.errors import InputError, LoadError
-from embgeom.final_norm import FinalNorm, Kind
 from embgeom.loading.architectures import USUAL_NORMS
 
 # Norms of what goes into the first layer, except LFM2's, which is its last and is called so.

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._arrays import as_matrix
-from embgeom._foreign import (
+from embgeom._common.arrays import as_matrix
+from embgeom._common.foreign import (
     TAKEN,
     column_of,
     is_frame,
@@ -21,7 +21,9 @@ from embgeom._foreign import (
     type_name,
     word_vectors,
 )
-from embgeom.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling, as_spelling
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.config import ModelConfig
@@ -30,8 +32,6 @@ from embgeom.loading.source import find_source
 from embgeom.loading.tokenizers.given import given_tokens, spelled, token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
-from embgeom.provenance import Provenance
-from embgeom.spelling import Spelling, as_spelling
 
 
 def load_object(

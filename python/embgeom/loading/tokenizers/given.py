@@ -8,14 +8,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from embgeom._foreign import to_strings
+from embgeom._common.foreign import to_strings
+from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import parse_json, read_bytes, read_lines
 from embgeom.loading.tokenizers.object import is_tokenizer, table_of, table_of_vocabulary
 from embgeom.loading.tokenizers.reading import read_file
 from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json, vocabulary_table
 from embgeom.loading.tokenizers.vocabulary_files import uncounted
-from embgeom.spelling import Spelling
 
 Tokens = str | PathLike[str] | Iterable[str]
 

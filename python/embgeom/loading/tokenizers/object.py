@@ -9,11 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json
-from embgeom.spelling import Spelling
 
 
 def is_tokenizer(x: object) -> bool:

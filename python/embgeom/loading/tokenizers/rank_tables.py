@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embgeom.embeddings.spelling import Spelling, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_bytes, read_json
 from embgeom.loading.tokenizers.settings import TokenizerSettings
 from embgeom.loading.tokenizers.table import TokenTable, check_token, is_id, make_table
-from embgeom.spelling import Spelling, byte_level_alphabet
 
 _RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} \d{1,9}\r?")
 # What follows the ranks where no file says it: the ids by Meta's and Alibaba's own tokenizers.

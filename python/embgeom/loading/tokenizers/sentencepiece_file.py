@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from embgeom.embeddings.spelling import METASPACE, Spelling
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_bytes
 from embgeom.loading.tokenizers.settings import TokenizerSettings
 from embgeom.loading.tokenizers.table import TokenTable, check_token, make_table
-from embgeom.spelling import METASPACE, Spelling
 
 
 @dataclass(frozen=True)

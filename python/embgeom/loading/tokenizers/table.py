@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embgeom.embeddings.spelling import METASPACE, Spelling, utf8
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_json
-from embgeom.spelling import METASPACE, Spelling, utf8
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

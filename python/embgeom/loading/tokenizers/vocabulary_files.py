@@ -12,11 +12,11 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from embgeom.embeddings.spelling import METASPACE, Spelling, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json, read_lines
 from embgeom.loading.tokenizers.settings import TokenizerSettings
 from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
-from embgeom.spelling import METASPACE, Spelling, byte_level_alphabet
 
 _BYTES = Spelling(byte_level=True)
 _WORD_PIECE = Spelling(continuation="##")

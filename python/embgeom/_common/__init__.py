@@ -1,0 +1,1 @@
+"""What all rooms share: arrays, checks, threads, progress, files, tables, results."""

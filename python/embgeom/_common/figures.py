@@ -1,0 +1,70 @@
+"""Figures as files: the same bytes for the same result, whole or not at all."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from embgeom._common.optional import need
+from embgeom._common.writing import check_file_writable, write_file
+from embgeom.errors import OutputError
+
+# What each format would otherwise write of the time of its making.
+_UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+
+
+def check_figure_path(path: str | PathLike[str]) -> None:
+    """Find out before long work whether a figure can be drawn and written.
+
+    Raises
+    ------
+    OutputError
+        If the suffix names no format, or the file cannot be written.
+    InputError
+        If matplotlib is not installed.
+    """
+    _suffix(path)
+    need("matplotlib", "a figure")
+    check_file_writable(path)
+
+
+def new_figure(path: str | PathLike[str], width: float, height: float) -> Any:
+    """Return an empty figure in inches that no window and no global state know of.
+
+    Raises
+    ------
+    OutputError
+        If the suffix of `path`, where it is to go, names no format.
+    InputError
+        If matplotlib is not installed.
+    """
+    _suffix(path)
+    return need("matplotlib.figure", "a figure").Figure(figsize=(width, height), layout="constrained")
+
+
+def save_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure in the format that the suffix names.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written; then nothing is left at `path`.
+    """
+    import matplotlib
+
+    suffix = _suffix(path)
+
+    def write(partial: Path) -> None:
+        # Neither the date nor random names, so that equal results are equal files.
+        with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
+            figure.savefig(partial, format=suffix[1:], metadata=_UNDATED[suffix], dpi=150)
+
+    write_file(path, write)
+
+
+def _suffix(path: str | PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _UNDATED:
+        raise OutputError(f"{path} has the suffix {suffix!r}; a figure is one of {', '.join(_UNDATED)}")
+    return suffix

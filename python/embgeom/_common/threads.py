@@ -1,0 +1,42 @@
+"""How many threads a kernel may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from embgeom._common.checks import whole_number
+
+_MOST_THREADS = 1024
+
+
+def resolve_threads(threads: int | None) -> int:
+    """Return the number of threads: the one asked for, or every core that this process may use.
+
+    `None` honors the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on
+    Linux, the CPU quota of its control group (what a container is given).
+    """
+    if threads is None:
+        return _usable_cores()
+    return whole_number(threads, "threads", 1, _MOST_THREADS, "; None takes every core available")
+
+
+def _usable_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [limit for limit in (_openmp_limit(), _cgroup_limit()) if limit is not None]
+    return max(1, min([cores, *limits]))
+
+
+def _openmp_limit() -> int | None:
+    # The variable may list a number for each nesting level; the first is the outermost.
+    value = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    digits = value.lstrip("0") if value.isdecimal() else ""
+    return int(digits[:9]) if digits else None
+
+
+def _cgroup_limit() -> int | None:
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return None if quota == "max" else max(1, round(int(quota) / int(period)))
+    except (OSError, ValueError):
+        return None

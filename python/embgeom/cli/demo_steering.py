@@ -1,0 +1,111 @@
+"""The last part of the demonstration: a steering vector carried from one bundled model to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.padding import Padding
+from rich.text import Text
+
+from embgeom import examples
+from embgeom._common.optional import need
+from embgeom._common.tables import titled_table
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.errors import InputError
+from embgeom.examples import moods
+
+if TYPE_CHECKING:
+    from embgeom.evaluation import Outcome
+
+# Where the vector is read in the small model and added in the large one: half of the way up either.
+SOURCE_BLOCK, TARGET_BLOCK = 1, 2
+SCALE = 8.0
+PROMPTS, RANDOM = 20, 5
+
+
+def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) -> Iterator[RenderableType]:
+    """Yield what a happy-minus-sad vector of the small model does in the large one, beside its controls.
+
+    Parameters
+    ----------
+    small, large : Embeddings
+        The two bundled models' unembeddings.
+    threads : int, optional
+        Threads for the map.
+
+    Yields
+    ------
+    rich renderables
+        A question, a table and how to read it; or, without torch and transformers, what to install.
+    """
+    yield Text("5. Does a direction that steers one model steer the other?", style="bold")
+    try:
+        for package in ("torch", "transformers"):
+            need(package, "This part runs the models, so it")
+    except InputError as error:
+        yield Padding(Text(str(error)), (0, 0, 1, 1))
+        return
+    yield Padding(
+        Text(
+            "The difference between 60 happy and 60 sad texts inside the small model, carried over by a "
+            "linear map that was fitted on the two unembeddings' shared tokens, and added to what the "
+            "large model computes. Measured: log-probability of happy words less that of sad ones, after "
+            "new prompts."
+        ),
+        (0, 0, 0, 1),
+    )
+    yield _table(small, large, threads)
+    yield Padding(
+        Text(
+            "Above 0 means happier. Carried should be far from random and from a map that was fitted on "
+            "shuffled tokens, and negated it should go the other way. KL is the price on neutral text."
+        ),
+        (0, 0, 1, 1),
+    )
+
+
+def _table(small: Embeddings, large: Embeddings, threads: int | None) -> RenderableType:
+    from embgeom.emb2emb import Emb2Emb
+    from embgeom.evaluation import WordShift, evaluate
+    from embgeom.steering import SteeringVector, load_language_model
+
+    folders = examples.pair()
+    source, target = (load_language_model(folder) for folder in folders)
+    vector = SteeringVector.train(*source, moods.pairs(), blocks=SOURCE_BLOCK, batch_size=30)
+    own = SteeringVector.train(*target, moods.pairs(), blocks=TARGET_BLOCK, batch_size=30)
+    carried, shuffled = (
+        Emb2Emb.fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(
+            vector, blocks=TARGET_BLOCK
+        )
+        for shuffle in (False, True)
+    )
+    found = evaluate(
+        *target,
+        carried,
+        WordShift(moods.HAPPY, moods.SAD),
+        moods.prompts()[:: 60 // PROMPTS],
+        scale=SCALE,
+        own=own,
+        random=RANDOM,
+        shuffled=shuffled,
+        neutral=moods.neutral_texts()[:5],
+        batch_size=30,
+    )
+    facts = found.facts()
+    rows = [
+        (name, f"{found[key].effect.mean:+.1f}", f"{_price(found[key]):.1f}")
+        for name, key in (
+            ("carried from the small model", "carried"),
+            ("carried, negated", "carried, negated"),
+            ("the large model's own", "own"),
+            ("carried by a map of shuffled tokens", "shuffled 0"),
+        )
+    ]
+    rows.append((f"{RANDOM} random ones, mean", f"{facts.random_mean:+.1f}", ""))
+    return titled_table(None, ("vector, all of one length", ">effect, nats", ">KL"), rows)
+
+
+def _price(outcome: Outcome) -> float:
+    return float("nan") if outcome.price is None else outcome.price.kl

@@ -1,0 +1,174 @@
+"""What the commands that fit a map, and make, carry and apply steering vectors do."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from embgeom._common.writing import check_kept
+from embgeom.cli import steering_files as files
+from embgeom.cli.options import model_inputs
+from embgeom.cli.running import running
+from embgeom.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from embgeom.emb2emb import FinalNorm
+    from embgeom.embeddings.embeddings import Embeddings
+
+Load = Callable[[argparse.Namespace, str], "Embeddings"]
+Show = Callable[[Sequence["RenderableType"]], None]
+Say = Callable[[str], None]
+
+
+def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> None:
+    """Fit a map, show its scores, and write it."""
+    from embgeom._common.tables import titled_table
+    from embgeom.emb2emb import Emb2Emb
+    from embgeom.emb2emb.saving import check_path
+    from embgeom.loading.final_norm import load_final_norm
+
+    check_path(options.output)
+    check_kept({"-o": options.output}, model_inputs(options))
+    models = load(options, "_a"), load(options, "_b")
+    norms: list[FinalNorm | None] = [None, None]
+    if options.fold_norm:
+        norms = [
+            load_final_norm(name, subfolder=subfolder, revision=revision, local_files_only=options.offline)
+            for name, subfolder, revision in (
+                (options.model_a, options.subfolder_a, options.revision_a),
+                (options.model_b, options.subfolder_b, options.revision_b),
+            )
+        ]
+    carrier = Emb2Emb.fit(
+        *models,
+        method=options.method,
+        center=not options.no_center,
+        normalize=options.normalize,
+        source_norm=norms[0],
+        target_norm=norms[1],
+        **_method_options(options),
+        held_out=options.held_out,
+        shuffle=options.shuffle,
+        seed=options.seed,
+        threads=options.threads,
+        progress=progress,
+    )
+    carrier.save(options.output)
+    rows = [
+        (name, f"{s.r2:.3f}", f"{s.cosine:.3f}", f"{s.retrieval_at_1:.3f}", f"{s.retrieval_at_10:.3f}")
+        for name, s in (("held-out tokens", carrier.scores), ("fitted on shuffled pairs", carrier.shuffled))
+        if s is not None
+    ]
+    tokens = carrier.provenance["tokens"]
+    title = f"{carrier!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
+    show([titled_table(title, ("", ">R2", ">cosine", ">retrieval@1", ">@10"), rows)])
+
+
+def _method_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options that some methods use, where they are given: a method refuses those of others."""
+    given = {"ridge": options.ridge, "rank": options.rank, "k": options.k}
+    found = {name: value for name, value in given.items() if value is not None}
+    return found | ({"scaled": False} if options.no_scale else {})
+
+
+def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
+    """Train a vector on pairs of texts, and write it."""
+    from embgeom.steering import SteeringVector
+    from embgeom.steering.files import check_vector_path
+
+    check_vector_path(options.output)
+    check_kept({"-o": options.output}, [options.model, options.pairs])
+    if options.output.endswith(".gguf") and (options.blocks is None or 0 in options.blocks):
+        raise InputError("a .gguf has no place for block 0: name others by --blocks, or take .safetensors")
+    pairs = files.pairs(options.pairs)
+    with running(options) as (model, tokenizer):
+        vector = SteeringVector.train(
+            model,
+            tokenizer,
+            pairs,
+            blocks=options.blocks,
+            method=options.method,
+            read=options.read,
+            batch_size=options.batch_size,
+            normalize=options.normalize,
+            add_special_tokens=not options.no_special_tokens,
+            skip_long=options.skip_long,
+            progress=progress,
+        )
+    vector.save(options.output)
+    norms = ", ".join(f"{block}: {norm:.3g}" for block, norm in vector.norms.items())
+    used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
+    say(
+        f"{vector!r}, from {used} pairs, written to {options.output}\nnorms by block: {norms}"
+        + (f"\n{left_out} pairs left out, longer than the model reads" if left_out else "")
+    )
+
+
+def transfer(options: argparse.Namespace, say: Say) -> None:
+    """Carry a vector over a map, and write it."""
+    from embgeom.emb2emb import Emb2Emb
+    from embgeom.steering import SteeringVector
+    from embgeom.steering.files import check_vector_path
+
+    check_vector_path(options.output)
+    check_kept({"-o": options.output}, [options.map, options.vector, options.norm_of])
+    if options.norm is not None and options.norm_of is not None:
+        raise InputError("give --norm or --norm-of, not both")
+    carrier, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)
+    carried = carrier.transfer(
+        vector,
+        transport=options.transport,
+        blocks=options.blocks,
+        norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
+        threads=options.threads,
+    )
+    carried.save(options.output)
+    moved = carried.provenance["blocks"]
+    places = ", ".join(f"{old} to {new}" for old, new in moved.items())
+    left = ", ".join(str(block) for block in vector.blocks if str(block) not in moved)
+    say(
+        f"{carried!r}, written to {options.output}\n"
+        f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}"
+        + (f"; left out: {left}" if left else "")
+    )
+
+
+def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
+    """Show what a model writes without and with a vector, at each of some scales."""
+    from embgeom._common.progress import reporter
+    from embgeom._common.tables import titled_table
+    from embgeom.evaluation import TextScore
+    from embgeom.lm.tokenizing import warn_of_doubled
+    from embgeom.lm.tokens import encode
+    from embgeom.steering import SteeringVector
+
+    vector = SteeringVector.load(options.vector)
+    writer = TextScore(
+        len, max_new_tokens=options.max_new_tokens, temperature=options.temperature, chat=options.chat
+    )
+    scales = {f"steered, scale {scale:g}": scale for scale in options.scale}
+    with running(options) as (model, tokenizer), reporter(progress, "steer") as report:
+        if not options.chat:
+            prompts = [encode(tokenizer, prompt) for prompt in options.prompt]
+            warn_of_doubled(tokenizer, prompts, "take it away from the prompts", stacklevel=1)
+        # A vector that does not fit the model is told before the first text is written.
+        vector.apply(model, blocks=options.blocks).remove()
+
+        def texts() -> list[str]:
+            return writer.texts(
+                model, tokenizer, options.prompt, batch_size=options.batch_size, seed=options.seed
+            )
+
+        written = {"unsteered": texts()}
+        for done, (name, scale) in enumerate(scales.items(), start=1):
+            if report:
+                report("texts", done, len(scales) + 1)
+            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions) as handle:
+                written[name] = texts()
+                handle.check()
+    for place, prompt in enumerate(options.prompt):
+        rows = [(name, texts[place]) for name, texts in written.items()]
+        show([titled_table(prompt, ("", "goes on"), rows)])

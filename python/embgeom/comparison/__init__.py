@@ -1,0 +1,1 @@
+"""What two models share, and what one model is: compare, inspect, and how results look."""

@@ -1,0 +1,1 @@
+"""A model's matrix with its tokens: spelling, matching, provenance, norms."""

@@ -1,0 +1,345 @@
+"""A model's (un)embedding matrix with its tokens, and what is odd about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import as_matrix
+from embgeom._common.foreign import to_strings, type_name
+from embgeom.embeddings.lookup import find_row
+from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
+from embgeom.errors import InputError
+from embgeom.geometry.rows import RowScan, scan_rows
+
+Which = Literal["input", "output"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Embeddings:
+    """A matrix of token embeddings and the tokens its rows stand for.
+
+    Made by `embgeom.load` or `Embeddings.from_array`. Every per-row field is exactly V long.
+
+    Attributes
+    ----------
+    matrix : ndarray of float32, shape (V, d)
+        One row for each token; C-contiguous and read-only; where the file allows it, a view of the file
+        itself.
+    tokens : list of str, length V
+        The tokens as the tokenizer writes them; a row without a token is ``<row 50300>``.
+    token_bytes : list of (bytes or None), length V
+        What each token spells in running text, with its spaces; None for special tokens and for rows
+        without a token.
+    special : ndarray of bool, shape (V,)
+        The tokenizer's special tokens.
+    byte_token : ndarray of bool, shape (V,)
+        Tokens that stand for one raw byte, such as ``<0x41>``. A vocabulary may also hold a text token for
+        the same character.
+    has_token : ndarray of bool, shape (V,)
+        False for the rows beyond the tokenizer.
+    which : {"input", "output"}
+        Embedding or unembedding.
+    name : str
+        What to call it in tables and messages.
+    rows : RowScan
+        The norm of each row, the first row equal to it, and which rows are zero.
+    tokens_beyond_rows : int
+        How many tokens the tokenizer has for which the matrix has no row.
+    provenance : Provenance
+        The files it was read from.
+
+    Raises
+    ------
+    InputError
+        If the fields' lengths disagree.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.embeddings.embeddings import Embeddings
+    >>> pets = Embeddings.from_array(np.eye(3, dtype=np.float32), ["▁cat", "▁dog", "s"], name="pets")
+    >>> pets.index("dog"), pets.token_bytes[1]
+    (1, b' dog')
+    """
+
+    matrix: npt.NDArray[np.float32]
+    tokens: list[str]
+    token_bytes: list[bytes | None]
+    special: npt.NDArray[np.bool_]
+    byte_token: npt.NDArray[np.bool_]
+    has_token: npt.NDArray[np.bool_]
+    which: Which
+    name: str
+    rows: RowScan
+    tokens_beyond_rows: int
+    provenance: Provenance
+
+    def __post_init__(self) -> None:
+        lengths = {
+            field: len(getattr(self, field))
+            for field in ("matrix", "tokens", "token_bytes", "special", "byte_token", "has_token")
+        }
+        if len(set(lengths.values())) != 1:
+            raise InputError(
+                f"the fields of Embeddings {self.name} disagree on the number of rows: {lengths}"
+            )
+
+    @classmethod
+    def from_array(
+        cls,
+        matrix: npt.ArrayLike,
+        tokens: Sequence[str],
+        *,
+        name: str = "array",
+        which: Which = "input",
+        special: Sequence[str] = (),
+        spelling: SpellingOption | None = None,
+        threads: int | None = None,
+    ) -> Embeddings:
+        """Make an `Embeddings` of a plain array and a list of tokens.
+
+        Parameters
+        ----------
+        matrix : array_like, shape (V, d)
+            One row for each token: an array, a torch tensor or Parameter, a frame, gensim's KeyedVectors.
+            float32 and C-contiguous is used as it is; anything else is converted once.
+        tokens : sequence of str, length V
+            The tokens of the rows.
+        name : str
+            What to call it in tables and messages.
+        which : {"input", "output"}
+            Whether the rows are an embedding or an unembedding.
+        special : sequence of str
+            Those of `tokens` which are special and spell nothing.
+        spelling : Spelling or "words", optional
+            How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
+            ``"words"``: every token is a whole word, which spells itself after a space.
+        threads : int, optional
+            Threads for the scan of the rows; every core available to the process by default.
+
+        Returns
+        -------
+        Embeddings
+            With ``matrix`` (V, d) float32, a read-only view of the array given where that is float32 and
+            C-contiguous.
+
+        Raises
+        ------
+        InputError
+            If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
+            if `tokens` is not a list of V strings, `which` is neither ``"input"`` nor ``"output"``, or
+            `spelling` is neither a `Spelling` nor ``"words"``.
+
+        Examples
+        --------
+        >>> from embgeom.embeddings.embeddings import Embeddings
+        >>> Embeddings.from_array([[1.0, 0.0], [0.0, 1.0]], ["Ġcat", "Ġdog"], name="pets")
+        Embeddings('pets', input, 2 x 2)
+        """
+        array = as_matrix(matrix, "the matrix").view()
+        array.flags.writeable = False
+        tokens = to_strings(tokens, "the tokens")
+        if which not in get_args(Which):
+            raise InputError(f"which={which!r:.40}; it is 'input' or 'output'")
+        if len(tokens) != len(array):
+            raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
+        spelling = as_spelling(spelling) or Spelling.guess(tokens)
+        rows = scan_named_rows(array, tokens, threads=threads)
+        specials = set(to_strings(special, "special"))
+        is_special = np.array([t in specials for t in tokens], dtype=bool)
+        return cls(
+            matrix=array,
+            tokens=tokens,
+            token_bytes=[
+                None if s else spelling.spell(t) or None for t, s in zip(tokens, is_special, strict=True)
+            ],
+            special=is_special,
+            byte_token=np.array([spelling.is_byte(t) for t in tokens], dtype=bool),
+            has_token=np.ones(len(tokens), dtype=bool),
+            which=which,
+            name=name,
+            rows=rows,
+            tokens_beyond_rows=0,
+            provenance=Provenance(source="array", dtype=type_name(matrix)),
+        )
+
+    @property
+    def zero(self) -> npt.NDArray[np.bool_]:
+        """Which rows are all zero, shape (V,): a cosine with them is undefined."""
+        return self.rows.zero
+
+    @property
+    def norms(self) -> npt.NDArray[np.float64]:
+        """The Euclidean norm of each row, float64, shape (V,)."""
+        return self.rows.norms
+
+    @cached_property
+    def counts(self) -> dict[str, int]:
+        """How many rows or tokens are odd, by what is odd about them."""
+        equal = self.rows.first_equal != np.arange(len(self.tokens))
+        return {
+            "rows beyond the tokenizer": int(np.count_nonzero(~self.has_token)),
+            "tokens beyond the rows": self.tokens_beyond_rows,
+            "special tokens": int(np.count_nonzero(self.special)),
+            "zero rows": int(np.count_nonzero(self.zero)),
+            "rows equal to an earlier row": int(np.count_nonzero(equal)),
+        }
+
+    @cached_property
+    def _by_token(self) -> dict[str, int]:
+        return {t: row for row, t in reversed(list(enumerate(self.tokens)))}
+
+    @cached_property
+    def _by_bytes(self) -> dict[bytes, int]:
+        # Of several rows that spell the same the first text token is wanted, so it is written last.
+        text_last = np.lexsort((-np.arange(len(self.tokens)), ~self.byte_token))
+        return {b: int(row) for row in text_last if (b := self.token_bytes[row]) is not None}
+
+    def index(self, token: str | int) -> int:
+        """Return the row of a token, from what a person types.
+
+        The first of these that exists is taken: a placeholder ``"<row 42>"``; the token exactly as the
+        tokenizer writes it (``"Ġdog"``); the token that spells exactly it (``"dog"``); the one that spells
+        it after a space (``" dog"``), or before a space (``"dog "``, in vocabularies that write the space
+        behind the word). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses,
+        and escapes are read as tables show them. Where a byte-level vocabulary writes a lone byte as the
+        letter that was typed, the token that spells the letter is taken. Among tokens that spell the same,
+        text comes before a byte token, then the lower row. ``"42"`` is the token that spells 42; the
+        integer 42 is the row.
+
+        Parameters
+        ----------
+        token : str or int
+            A token in any of the forms above, or a row number.
+
+        Returns
+        -------
+        int
+            The row, in [0, V).
+
+        Raises
+        ------
+        InputError
+            If there is no such token (close ones are listed) or no such row.
+        """
+        return find_row(token, self.tokens, self._by_token, self._by_bytes, self.name)
+
+    def text(self, row: int) -> str:
+        """Return what a row's token spells, as text, or the token itself if it spells nothing."""
+        spelled = self.token_bytes[row]
+        return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
+
+    def describe(self) -> dict[str, Any]:
+        """Return what this is and where it was read from, with the model file's SHA-256, ready for JSON."""
+        return {
+            "name": self.name,
+            "which": self.which,
+            "shape": list(self.matrix.shape),
+            "counts": dict(self.counts),
+            "provenance": self.provenance.as_dict(),
+        }
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __array__(
+        self, dtype: npt.DTypeLike | None = None, copy: bool | None = None
+    ) -> npt.NDArray[np.generic]:
+        """Return the matrix, so that every function which takes an array takes an `Embeddings`."""
+        if dtype is None or np.dtype(dtype) == self.matrix.dtype:
+            return self.matrix.copy() if copy else self.matrix
+        if copy is False:
+            raise ValueError(f"the float32 matrix of {self.name} cannot be had as {dtype} without a copy")
+        return self.matrix.astype(dtype)
+
+    def __repr__(self) -> str:
+        v, d = self.matrix.shape
+        return f"Embeddings({self.name!r}, {self.which}, {v} x {d})"
+
+    def summary(self) -> str:
+        """Return a few lines: the shape, where it was read, and the count of each oddity."""
+        origin = self.provenance
+        lines = [
+            repr(self),
+            f"  source: {origin.source}" + (f" @ {origin.revision}" if origin.revision else ""),
+        ]
+        if origin.tensor:
+            tied = ", tied" if origin.tied else ""
+            where = f" in {origin.file}" if origin.file else ""
+            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}){where}")
+        if origin.bytes_fetched is not None and origin.bytes_stored is not None:
+            lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
+        if origin.tokenizer:
+            lines.append(f"  tokens: {origin.tokenizer}")
+        lines += [f"  {what}: {count}" for what, count in self.counts.items()]
+        lines += [f"  note: {note}" for note in origin.notes]
+        return "\n".join(lines)
+
+
+def check_embeddings(model: object) -> Embeddings:
+    """Return `model`, if it is an `Embeddings`.
+
+    Parameters
+    ----------
+    model : object
+        What was passed as one.
+
+    Returns
+    -------
+    Embeddings
+        The same.
+
+    Raises
+    ------
+    InputError
+        If it is anything else; the message says how to make one of it.
+    """
+    if isinstance(model, Embeddings):
+        return model
+    shown = f"the string {model!r:.60}" if isinstance(model, str) else f"a {type(model).__name__}"
+    raise InputError(f"{shown} is not an Embeddings: pass embgeom.load(...) of it")
+
+
+def scan_named_rows(
+    matrix: npt.NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
+) -> RowScan:
+    """Scan the rows by `scan_rows`, with an error that also names the token of the row.
+
+    Parameters
+    ----------
+    matrix : ndarray of float32, shape (V, d)
+        The rows.
+    tokens : sequence of str, length V
+        Their tokens.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    RowScan
+        Norms, equal rows and zero rows.
+
+    Raises
+    ------
+    InputError
+        If a row holds NaN or infinity.
+    """
+    try:
+        return scan_rows(matrix, threads=threads)
+    except InputError as error:
+        for start in range(0, len(matrix), 4096):
+            bad = np.flatnonzero(~np.isfinite(matrix[start : start + 4096]).all(axis=1))
+            if bad.size:
+                row = start + int(bad[0])
+                raise InputError(
+                    f"row {row}, token {tokens[row]!r}, holds NaN or infinity; "
+                    "repair the row in the checkpoint, or pass the finite rows to Embeddings.from_array"
+                ) from error
+        raise

@@ -1,0 +1,1 @@
+"""Arrays in, arrays out: neighbors, LLE, intrinsic dimension, similarity, agreement between models."""

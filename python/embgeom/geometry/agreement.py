@@ -1,0 +1,261 @@
+"""How far the local geometry of the same tokens agrees between two models, token by token."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import IndexMatrix, RowNumbers, as_integers, as_real_array
+from embgeom.errors import InputError
+from embgeom.geometry.knn import Neighbors
+from embgeom.geometry.lle import LLE
+from embgeom.geometry.same_tokens import check_same_tokens
+
+# Rows are compared in pieces, so that the workspace stays small beside the lists themselves.
+_ENTRIES_PER_PIECE = 1 << 21
+
+FloatVector = npt.NDArray[np.float64]
+
+
+def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike) -> FloatVector:
+    """Return the share of each token's k neighbors in one model that are its neighbors in the other, too.
+
+    Parameters
+    ----------
+    a, b : Neighbors or array_like of int, shape (n, k)
+        What `knn` returned for the same tokens of two models, row by row; or row numbers without repetition
+        in a row, where -1 stands for no neighbor and matches nothing.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Between 0 and 1. Two unrelated models are expected to reach k / (n - 1).
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or `Neighbors` are of other rows or of other tokens.
+
+    Notes
+    -----
+    O(n k log k) time.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.geometry.agreement import neighbor_overlap
+    >>> neighbor_overlap(np.array([[1, 2]]), np.array([[2, 3]])).tolist()
+    [0.5]
+    """
+    first, second = _listed(a), _listed(b)
+    _check_correspondence(first, second)
+    indices_a, indices_b = first.indices, second.indices
+    overlap = np.empty(len(indices_a))
+    for piece in _pieces(indices_a):
+        overlap[piece] = (_places(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
+    return overlap
+
+
+@overload
+def weight_cosine(a: LLE, b: LLE, /) -> FloatVector: ...
+
+
+@overload
+def weight_cosine(
+    a: Neighbors | npt.ArrayLike,
+    weights_a: LLE | npt.ArrayLike,
+    b: Neighbors | npt.ArrayLike,
+    weights_b: LLE | npt.ArrayLike,
+    /,
+) -> FloatVector: ...
+
+
+def weight_cosine(*of_two_models: Any) -> FloatVector:
+    """Return the cosine similarity of each token's reconstruction weights in two models.
+
+    A token's weights are one row of a sparse (n, n) matrix: zero but at its k neighbors. Neighbors that
+    only one model has thus count against the similarity.
+
+    Parameters
+    ----------
+    *of_two_models : LLE, LLE, or indices_a, weights_a, indices_b, weights_b
+        What `lle` returned for the same tokens of two models, row by row; or for each model the neighbors,
+        `Neighbors` or an array of int (n, k), and their weights, an `LLE` or an array of float (n, k).
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Between -1 and 1; NaN for a token without weights in one of the models.
+
+    Raises
+    ------
+    InputError
+        If the shapes differ, or the results are of other rows or of other tokens.
+
+    Notes
+    -----
+    O(n k log k) time.
+
+    References
+    ----------
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.geometry.agreement import weight_cosine
+    >>> indices = np.array([[1, 2]])
+    >>> round(float(weight_cosine(indices, np.array([[0.8, 0.6]]), indices, np.array([[1.0, 0.0]]))[0]), 6)
+    0.8
+    >>> import embgeom
+    >>> x = np.random.default_rng(0).standard_normal((50, 4))
+    >>> a, b = (embgeom.lle(y, embgeom.knn(y, k=3)) for y in (x, 2 * x))
+    >>> float(weight_cosine(a, b).min().round(6))
+    1.0
+    """
+    (first, weights_a), (second, weights_b) = _two_sides(of_two_models)
+    _check_correspondence(first, second)
+    indices_a, indices_b = first.indices, second.indices
+    for weights in (weights_a, weights_b):
+        _check_shapes(indices_a, weights)
+    cosine = np.empty(len(indices_a))
+    for piece in _pieces(indices_a):
+        a, b = weights_a[piece].astype(np.float64), weights_b[piece].astype(np.float64)
+        places = _places(indices_a[piece], indices_b[piece])
+        b_at_a = np.where(places >= 0, np.take_along_axis(b, np.maximum(places, 0), axis=1), 0.0)
+        norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        norms[norms == 0.0] = np.nan
+        cosine[piece] = (a * b_at_a).sum(axis=1) / norms
+    # Rounding may carry the cosine of equal weights past 1 by a bit.
+    return np.clip(cosine, -1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """Neighbors, and what is known of whose they are."""
+
+    indices: npt.NDArray[Any]
+    rows: RowNumbers | None = None
+    of_queries: bool = False
+    tokens: list[str] | None = None
+    says_rows: bool = True
+
+
+def _listed(neighbors: Any) -> _Listed:
+    if isinstance(neighbors, Neighbors):
+        return _Listed(neighbors.indices, neighbors.rows, neighbors.of_queries, neighbors.tokens)
+    if isinstance(neighbors, LLE):
+        if neighbors.indices is None:
+            raise InputError("this LLE does not know its neighbors: pass the Neighbors before each LLE")
+        return _Listed(neighbors.indices, neighbors.rows, tokens=neighbors.tokens)
+    return _Listed(_checked_list(as_integers(neighbors, "the neighbors")), says_rows=False)
+
+
+def _checked_list(indices: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Refuse what is no list of neighbors, since its shares would be numbers all the same."""
+    if indices.size and not -1 <= int(indices.min()) <= int(indices.max()) <= np.iinfo(np.int32).max:
+        wrong = indices.min() if indices.min() < -1 else indices.max()
+        raise InputError(f"{wrong} among the neighbors is no row number; -1 stands for no neighbor")
+    if indices.ndim == 2:
+        ordered = np.sort(indices, axis=1)
+        twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+        if twice.any():
+            raise InputError(f"row {int(np.argmax(twice))} of the neighbors names a row twice")
+    return indices
+
+
+def _two_sides(given: tuple[Any, ...]) -> list[tuple[_Listed, npt.NDArray[Any]]]:
+    """Return the neighbors and weights of each model, in whatever way they were given."""
+    # The neighbors may also follow the weights of both models, which know them already.
+    if len(given) == 4 and isinstance(given[0], LLE) and isinstance(given[1], LLE):
+        given = (given[2], given[0], given[3], given[1])
+    if len(given) == 2 and all(isinstance(side, LLE) for side in given):
+        given = (given[0], given[0], given[1], given[1])
+    if len(given) != 4 or isinstance(given[1], Neighbors) or isinstance(given[3], Neighbors):
+        raise InputError(
+            "weight_cosine takes two LLE results, or neighbors, weights, neighbors, weights: "
+            f"not {', '.join(type(part).__name__ for part in given) or 'nothing'}"
+        )
+    return [_side(*given[:2]), _side(*given[2:])]
+
+
+def _side(neighbors: Any, weights: Any) -> tuple[_Listed, npt.NDArray[Any]]:
+    listed = _listed(neighbors)
+    if not isinstance(weights, LLE):
+        return listed, as_real_array(weights, "the weights")
+    own = _listed(replace(weights, indices=listed.indices) if weights.indices is None else weights)
+    if not np.array_equal(own.indices, listed.indices):
+        raise InputError("the weights of an LLE belong to other neighbors than those given with it")
+    _check_rows(own, listed)
+    return own, weights.weights
+
+
+def _check_correspondence(a: _Listed, b: _Listed) -> None:
+    _check_shapes(a.indices, b.indices)
+    _check_rows(a, b)
+    check_same_tokens(a.tokens, b.tokens)
+
+
+def _check_rows(a: _Listed, b: _Listed) -> None:
+    """Refuse two results that are known to be of different rows; a plain array says nothing of that."""
+    if not (a.says_rows and b.says_rows):
+        return
+    if a.of_queries != b.of_queries:
+        raise InputError("one holds neighbors of queries, the other of rows: these are not the same tokens")
+    every = np.arange(len(a.indices))
+    if not np.array_equal(every if a.rows is None else a.rows, every if b.rows is None else b.rows):
+        raise InputError("the results are of different rows: ask knn for the same rows= of both models")
+
+
+def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return the Pearson correlation of two vectors; NaN where one is constant or shorter than 2."""
+    x, y = (as_real_array(values, "a vector").astype(np.float64) for values in (a, b))
+    if x.ndim != 1 or x.shape != y.shape:
+        raise InputError(f"only vectors of one length can be correlated, not {x.shape} and {y.shape}")
+    # What rounding leaves of a constant vector less its mean must not count as variance.
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        return float("nan")
+    x, y = x - x.mean(), y - y.mean()
+    scale = np.linalg.norm(x) * np.linalg.norm(y)
+    return float(np.clip(x @ y / scale, -1.0, 1.0)) if scale > 0.0 else float("nan")
+
+
+def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
+    """Return the Spearman rank correlation of two vectors; equal values share a mean rank, NaN has none."""
+    return pearson(_mean_ranks(a), _mean_ranks(b))
+
+
+def _mean_ranks(values: npt.ArrayLike) -> FloatVector:
+    array = as_real_array(values, "a vector").astype(np.float64)
+    _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: FloatVector = (last - (counts - 1) / 2.0)[inverse]
+    return np.where(np.isnan(array), np.nan, ranks.reshape(array.shape))
+
+
+def _check_shapes(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:
+    if first.ndim != 2 or first.shape[1] == 0 or first.shape != other.shape:
+        raise InputError(f"the arrays must be (tokens, k) of one shape, not {first.shape} and {other.shape}")
+
+
+def _pieces(indices: IndexMatrix) -> list[slice]:
+    step = max(1, _ENTRIES_PER_PIECE // indices.shape[1])
+    return [slice(begin, begin + step) for begin in range(0, len(indices), step)]
+
+
+def _places(indices_a: IndexMatrix, indices_b: IndexMatrix) -> npt.NDArray[np.int64]:
+    """Return where in its row of B each neighbor in A stands; -1 where it is missing."""
+    order = np.argsort(indices_b, axis=1)
+    # With a number of its own for each (token, neighbor), one search in one sorted list serves all tokens.
+    span = int(max(indices_a.max(), indices_b.max())) + 2
+    token = np.arange(len(indices_a), dtype=np.int64)[:, None] * span
+    keys_b = (token + 1 + np.take_along_axis(indices_b, order, axis=1)).ravel()
+    keys_a = (token + 1 + indices_a).ravel()
+    found = np.minimum(np.searchsorted(keys_b, keys_a), len(keys_b) - 1)
+    places = order.ravel()[found]
+    missing = (keys_b[found] != keys_a) | (indices_a.ravel() < 0)
+    return np.where(missing, -1, places).reshape(indices_a.shape)

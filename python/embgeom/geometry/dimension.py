@@ -1,0 +1,175 @@
+"""Intrinsic dimension: how many principal components a token's neighborhood needs."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import FloatVector, as_matrix
+from embgeom._common.checks import real_number
+from embgeom._common.native import core
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.threads import resolve_threads
+from embgeom.errors import InputError
+from embgeom.geometry.knn import Metric, Neighbors, knn
+from embgeom.geometry.neighborhoods import resolve_neighborhoods
+from embgeom.geometry.same_tokens import tokens_of
+
+DEFAULT_K = 1200
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Dimension:
+    """Intrinsic dimensions of the neighborhoods of m tokens.
+
+    Attributes
+    ----------
+    components : ndarray of int32, shape (m,)
+        The smallest number of principal components that explain `variance` of the neighbors' variance:
+        0 where all neighbors are equal, -1 for a token without neighbors.
+    participation_ratio : ndarray of float32, shape (m,)
+        ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of
+        directions if all had the same variance. It has no threshold. Right to 2e-6 of itself; NaN for a token
+        without neighbors.
+    explained : ndarray of float32, shape (m,)
+        The share of variance that `components` components reach. Right to 1e-6 (1 + sqrt(p / r)) with
+        p = min(k, d) and participation ratio r; usually to 1e-7.
+    variance : float
+        The share asked for.
+    k, width : int
+        Neighbors of each token, and columns of the matrix.
+    """
+
+    components: npt.NDArray[np.int32]
+    participation_ratio: FloatVector
+    explained: FloatVector
+    variance: float
+    k: int
+    width: int
+
+    def __repr__(self) -> str:
+        return (
+            f"Dimension({len(self.components)} tokens, {self.components.min()} to {self.components.max()} "
+            f"components of at most {self.ceiling}, k={self.k}, variance={self.variance})"
+        )
+
+    @property
+    def limit(self) -> int:
+        """The rank that k points in so many columns can have: min(k - 1, d)."""
+        return min(self.k - 1, self.width)
+
+    @property
+    def ceiling(self) -> int:
+        """The largest number that `components` can be: that of a variance alike in all `limit` directions."""
+        return math.ceil(self.variance * self.limit - 1e-9)
+
+    @property
+    def saturated(self) -> npt.NDArray[np.bool_]:
+        """Which tokens come within a tenth of `ceiling`, shape (m,): k or d sets their number."""
+        saturated: npt.NDArray[np.bool_] = self.components > 0.9 * self.ceiling
+        return saturated
+
+
+def intrinsic_dimension(
+    x: npt.ArrayLike,
+    neighbors: Neighbors | npt.ArrayLike | None = None,
+    *,
+    k: int = DEFAULT_K,
+    variance: float = 0.95,
+    rows: npt.ArrayLike | None = None,
+    metric: Metric = "cosine",
+    threads: int | None = None,
+    progress: Progress = False,
+) -> Dimension:
+    """Count the principal components that explain a share of the variance of each token's neighbors.
+
+    A low number says that the token sits in a thin sheet of the space; in language models such tokens
+    sit in semantically coherent clusters.
+
+    Parameters
+    ----------
+    x : array_like, shape (n, d), or Embeddings
+        One row for each token.
+    neighbors : Neighbors or array_like of int, shape (m, k), optional
+        What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
+    k : int
+        How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1,
+        d), so a small k measures k rather than the data: see ``Dimension.saturated``.
+    variance : float
+        The share of variance to explain, in (0, 1].
+    rows : array_like of int, shape (m,), optional
+        Only these rows of `x`; all of them by default.
+    metric : {"cosine", "inner_product", "euclidean"}
+        How neighbors are looked for, where none are given.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    progress : bool or callable
+        True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+    Returns
+    -------
+    Dimension
+        With ``components`` (m,), ``participation_ratio`` (m,) and ``explained`` (m,).
+
+    Raises
+    ------
+    InputError
+        If shapes do not fit, a row number lies outside `x`, `variance` is outside (0, 1], or a value is
+        not finite.
+
+    Notes
+    -----
+    `components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
+    comes near `variance`, the token is computed again in float64. With p = min(k, d), p k d / 2 + 2 p^3 / 3
+    multiply-adds for each token, after the search for neighbors; memory besides input and output: 12 (p^2 +
+    512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is honored between
+    tokens.
+
+    References
+    ----------
+    Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+    embeddings. COLM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import embgeom
+    >>> plane = np.zeros((100, 8), dtype=np.float32)
+    >>> plane[:, :2] = np.random.default_rng(0).standard_normal((100, 2))
+    >>> embgeom.intrinsic_dimension(plane, k=20, metric="euclidean").components.max()
+    np.int32(2)
+    """
+    matrix = as_matrix(x)
+    variance = check_variance(variance)
+    team = resolve_threads(threads)
+    if neighbors is None:
+        neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
+    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens_of(x))
+    with reporter(progress, "dimension") as report:
+        components, participation_ratio, explained = core.intrinsic_dimension(
+            matrix, numbers, selection, variance=variance, threads=team, progress=report
+        )
+    return Dimension(
+        components=components,
+        participation_ratio=participation_ratio,
+        explained=explained,
+        variance=variance,
+        k=numbers.shape[1],
+        width=matrix.shape[1],
+    )
+
+
+def check_variance(variance: float) -> float:
+    """Return `variance` as a float, or say what it may be."""
+    share = real_number(variance, "variance")
+    if not 0.0 < share <= 1.0:
+        raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")
+    return share
+
+
+def default_dimension_k(n: int) -> int:
+    """Return how many neighbors a dimension is measured over by default: few enough to be local."""
+    return min(DEFAULT_K, max(50, n // 10), n - 1)

@@ -1,0 +1,1 @@
+"""Running a language model: its layers, forward passes, tokens and continuations."""

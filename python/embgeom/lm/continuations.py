@@ -1,0 +1,106 @@
+"""Texts that a model writes, the same whatever else is in the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embgeom._common.checks import check_seed
+from embgeom.errors import InputError
+from embgeom.lm.passes import in_batches, inference, padded
+
+
+def continuations(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    batch_size: int,
+    seed: int,
+) -> list[str]:
+    """Return the text with which the model goes on from each prompt, given as tokens."""
+    from transformers import LogitsProcessorList
+
+    ends = _ends(model, tokenizer)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(ends), 0)
+    config = _plain_config(max_new_tokens, ends, pad)
+    texts = [""] * len(prompts)
+    with inference(model):
+        for places in in_batches(prompts, batch_size):
+            # What is written goes on at the right, so here padding stands to the left.
+            batch = padded(model, [prompts[place] for place in places], left=True, pad=pad)
+            processors = [_defined, *([Luck(seed, places, temperature)] if temperature > 0 else [])]
+            written = model.generate(
+                **batch, generation_config=config, logits_processor=LogitsProcessorList(processors)
+            )
+            for place, row in zip(places, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+                end = next((at for at, token in enumerate(row) if token in ends), len(row))
+                texts[place] = tokenizer.decode(row[:end], skip_special_tokens=True)
+    return texts
+
+
+def _defined(_input_ids: Any, scores: Any) -> Any:
+    """Return the scores, or say that they are none: the largest of NaN would be a text, too."""
+    if bool(scores.isnan().any()):
+        raise InputError(
+            "the model gives NaN, so there is no likeliest token: use a smaller scale, or float32 or bfloat16"
+        )
+    return scores
+
+
+class Luck:
+    """Makes the likeliest token a drawn one, by Gumbel noise from each prompt's own random numbers.
+
+    The largest of ``logit / temperature + noise`` is distributed as the softmax of ``logit / temperature``.
+    """
+
+    def __init__(self, seed: int, places: Sequence[int], temperature: float) -> None:
+        import torch
+
+        self._temperature = temperature
+        states = [np.random.SeedSequence([check_seed(seed), place]).generate_state(1)[0] for place in places]
+        self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
+
+    def __call__(self, input_ids: Any, scores: Any) -> Any:
+        """Return the scores to take the largest of."""
+        import torch
+
+        width = scores.shape[-1]
+        waits = [torch.empty(width).exponential_(generator=generator) for generator in self._generators]
+        return scores / self._temperature - torch.stack(waits).log().to(scores.device)
+
+
+def _ends(model: Any, tokenizer: Any) -> list[int]:
+    """Return the tokens that end a text."""
+    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
+    ends = tokenizer.eos_token_id if ends is None else ends
+    if ends is None:
+        return []
+    return [int(end) for end in ends] if isinstance(ends, list | tuple) else [int(ends)]
+
+
+def _plain_config(max_new_tokens: int, ends: list[int], pad: int) -> Any:
+    """Return a config by which the likeliest token is taken each time, without beams and penalties.
+
+    Values that are left out come from the model's own config, which may ask for drawing and penalties; tokens
+    that it never lets a model write stay forbidden.
+    """
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        min_new_tokens=0,
+        do_sample=False,
+        num_beams=1,
+        temperature=1.0,
+        top_k=50,
+        top_p=1.0,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        eos_token_id=ends or None,
+        pad_token_id=pad,
+    )

@@ -1,0 +1,296 @@
+"""The command, in process: what it prints, its exit status, and one line for everything a user can mend."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom.cli.main import main
+from tests.helpers.loading import matrix, tokenizer, words, write_folder
+from tests.helpers.real_data import EXAMPLES
+
+ROWS = 40
+TENSOR = "model.embed_tokens.weight"
+
+
+def save_npz(path, x, tokens=None):
+    np.savez(path, matrix=x, tokens=tokens or [f"word{i}" for i in range(len(x))])
+    return str(path)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return str(write_folder(tmp_path / "small", {TENSOR: matrix(ROWS, 6)}))
+
+
+@pytest.fixture
+def run(capsys):
+    """Run the command; return its exit status, standard output and standard error."""
+
+    def run(*arguments):
+        try:
+            status = main([str(argument) for argument in arguments])
+        except SystemExit as stopped:
+            status = stopped.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def refused(run):
+    """Run the command on what it must refuse, and return its one line on standard error."""
+
+    def refused(*arguments):
+        status, out, err = run(*arguments)
+        assert (status, out) == (2, "")
+        assert err.startswith("embgeom") and err.endswith("\n") and err.count("\n") == 1, err
+        return err
+
+    return refused
+
+
+def test_compare_prints_the_summary(run):
+    options = ["-k", 5, "--dimension-k", 15, "--dimension-sample", 20, "--seed", 3, "--reg", 0.01]
+    status, out, err = run("compare", *EXAMPLES, *options, "--variance", 0.8, "--metric", "euclidean")
+    assert (status, err) == (0, "")
+    expected = embgeom.compare(
+        *EXAMPLES, k=5, dimension_k=15, dimension_sample=20, seed=3, reg=0.01, variance=0.8,
+        metric="euclidean",
+    )  # fmt: skip
+    assert out == expected.summary() + "\n"
+
+
+def test_compare_writes_files(run, small, tmp_path):
+    out, page = tmp_path / "deep" / "out", tmp_path / "out.html"
+    status, _, err = run("compare", small, small, "-k", 4, "-o", out, "--html", page, "--threads", 1)
+    assert (status, err) == (0, "")
+    assert sorted(path.name for path in out.iterdir()) == ["arrays.npz", "comparison.json", "tokens.csv"]
+    assert json.loads((out / "comparison.json").read_text())["parameters"]["threads"] == 1
+    assert "40 shared tokens" in page.read_text(encoding="utf-8")
+    status, _, _ = run("compare", small, small, "-k", 4, "-o", out, "--overwrite")
+    assert status == 0
+
+
+def test_inspect(run, tmp_path):
+    status, out, err = run("inspect", "example:large", "--dimension-sample", 30, "-o", tmp_path / "out")
+    assert (status, err) == (0, "")
+    assert out == embgeom.inspect_model(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
+    assert (tmp_path / "out" / "inspection.json").is_file()
+
+
+def test_neighbors(run):
+    status, out, err = run("neighbors", "example:small", " king", " red", "-k", 5)
+    assert (status, err) == (0, "")
+    model = embgeom.load("example:small")
+    rows = [model.index(word) for word in (" king", " red")]
+    assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in rows)
+    assert run("neighbors", "example:small", "--row", *rows, "-k", 5)[1] == out
+    status, euclidean, _ = run("neighbors", "example:small", " king", "--metric", "euclidean")
+    assert status == 0 and "distance" in euclidean
+    assert "inner product" in run("neighbors", "example:small", " king", "--metric", "inner_product")[1]
+
+
+def test_the_example_models(run, refused):
+    status, out, err = run("compare", *EXAMPLES)
+    assert (status, err) == (0, "")
+    assert "A: example:small" in out and "4095 shared tokens" in out
+    status, out, _ = run("neighbors", "example:small", " king", "-k", 3)
+    assert status == 0 and "nearest rows of ' king'" in out and "' queen'" in out
+    status, out, _ = run("inspect", "example:large", "--which", "output")
+    assert status == 0 and "lm_head.weight, stored as F16\n" in out
+    assert "no example 'medium'; the models that come with the package are example:small and" in refused(
+        "inspect", "example:medium"
+    )
+
+
+def test_tensors_and_tokens_by_name(run, tmp_path, refused):
+    folder = write_folder(tmp_path / "odd", {"weights": matrix(ROWS, 6), "others": matrix(ROWS, 6, seed=1)})
+    status, out, _ = run("inspect", folder, "--tensor", "others")
+    assert status == 0 and "others, stored as F32" in out
+    assert "no tensor weight; it holds weights, others" in refused("inspect", folder, "--tensor", "weight")
+    np.save(tmp_path / "bare.npy", matrix(ROWS, 6))
+    assert "has no tokens beside it" in refused("inspect", tmp_path / "bare.npy")
+    (tmp_path / "list.txt").write_text("\n".join(words(ROWS)), encoding="utf-8")
+    status, out, _ = run("inspect", tmp_path / "bare.npy", "--tokens", tmp_path / "list.txt")
+    assert status == 0 and "w7" in out
+
+
+def test_markup_is_printed_as_it_is(run, tmp_path):
+    hard = ["[bold]", "[/]", "[red]x[/red]", "\\[", ":smile:", "\x1b[31m", "[link=http://x]"]
+    file = save_npz(tmp_path / "[bold]m.npz", matrix(12, 4), [*hard, *(f"w{i}" for i in range(5))])
+    status, out, _ = run("neighbors", file, *hard, "-k", 11)
+    assert status == 0
+    for token in hard:
+        assert out.count(repr(token)) == len(hard)
+    assert "[bold]m" in out and "\x1b" not in out
+    assert run("inspect", file)[0] == run("compare", file, file)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["compare", "inspect", "neighbors"])
+def test_help(run, command):
+    status, out, err = run(command, "--help")
+    assert (status, err) == (0, "")
+    assert f"usage: embgeom {command}" in out and "--metric" in out and "--debug" in out
+
+
+def test_help_and_version(run):
+    status, out, _ = run("--help")
+    assert status == 0 and all(command in out for command in ("demo", "compare", "inspect", "neighbors"))
+    assert run("--version") == (0, f"embgeom {embgeom.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "COMMAND"),
+        (["measure"], "measure"),
+        (["compare", "one"], "B"),
+        (["inspect", "one", "--metric", "manhattan"], "manhattan"),
+        (["compare", "a", "b", "-k", "ten"], "ten"),
+        (["inspect", "one", "--variance"], "--variance"),
+        (["inspect", "one", "--no-such-option"], "--no-such-option"),
+    ],
+)
+def test_arguments_that_do_not_parse(refused, arguments, message):
+    line = refused(*arguments)
+    assert message in line and "--help)" in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["-k", 40], "k = 40 is outside [1, 39]"),
+        (["-k", -3], "k = -3"),
+        (["--dimension-k", 40], "dimension_k = 40 is outside [1, 39]"),
+        (["--dimension-sample", 0], "dimension_sample = 0 must be at least 1"),
+        (["--variance", 95], "variance = 95.0"),
+        (["--variance", "nan"], "variance = nan"),
+        (["--reg", -1], "reg = -1.0"),
+        (["--seed", -1], "seed = -1"),
+        (["--threads", 0], "threads = 0"),
+        (["--html", "/proc/no/such.html"], "there is no folder /proc/no"),
+        (["-o", "/proc/no/such"], "cannot write /proc/no/such"),
+        (["-o", "/dev/null"], "/dev/null is a file"),
+        (["-o", ""], "the name of the output is empty"),
+    ],
+)
+def test_values_that_do_not_fit(refused, small, options, message):
+    assert message in refused("compare", small, small, *options)
+
+
+def test_outputs_are_checked_before_the_models_are_read(refused, small, tmp_path, monkeypatch):
+    def load(*args, **options):
+        pytest.fail("loaded a model whose results could not be written")
+
+    monkeypatch.setattr("embgeom.loading.load", load)
+    (tmp_path / "notes.txt").touch()
+    for arguments in (["compare", small, small], ["inspect", small]):
+        assert "holds something already" in refused(*arguments, "-o", tmp_path)
+        assert "also holds" in refused(*arguments, "-o", tmp_path, "--overwrite")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert "need pyarrow" in refused("inspect", small, "-o", tmp_path / "new", "--table-format", "parquet")
+
+
+def test_models_that_cannot_be_read(refused, small, tmp_path):
+    missing = tmp_path / "missing"
+    assert f"{missing}: no such file or folder" in refused("compare", small, missing)
+    damaged = write_folder(tmp_path / "damaged", {TENSOR: matrix(ROWS, 6)})
+    file = damaged / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-100])
+    assert "model.safetensors" in refused("inspect", damaged)
+    (tmp_path / "empty").mkdir()
+    assert "empty" in refused("inspect", tmp_path / "empty")
+
+
+def test_nan_is_told_with_its_row_and_token(refused, tmp_path):
+    x = matrix(ROWS, 6)
+    x[17, 3] = np.nan
+    folder = write_folder(tmp_path / "model", {TENSOR: x})
+    line = refused("inspect", folder)
+    assert "row 17" in line and "w17" in line and "NaN" in line
+
+
+def test_tokens_that_are_not_there(refused, small):
+    line = refused("neighbors", small, "w7x")
+    assert "'w7x' is no token of small (40 rows); close: " in line and "'▁w7'" in line
+    assert "row 40 is outside small, whose rows are 0 to 39" in refused("neighbors", small, "--row", 40)
+    assert "row -1 is outside" in refused("neighbors", small, "--row", -1)
+    # A wrong number is told before a right one is looked up.
+    assert "'w3' is no row number" in refused("neighbors", small, "--row", 3, "w3")
+
+
+def test_models_that_share_too_little(refused, small, tmp_path):
+    other = write_folder(
+        tmp_path / "other", {TENSOR: matrix(20, 4)}, tokens=tokenizer(list("abcdefghijklmnopqrst"))
+    )
+    assert "small and other share 0 tokens" in refused("compare", small, other)
+
+
+def test_models_without_angles(refused, small, tmp_path):
+    flat = write_folder(tmp_path / "flat", {TENSOR: np.ones((ROWS, 6), dtype=np.float32)})
+    assert "all pairs of rows of the second matrix" in refused("compare", small, flat)
+
+
+def test_debug_shows_where_an_error_arose(run, small):
+    status, out, told = run("compare", small, small, "-k", "40", "--debug")
+    assert (status, out) == (2, "")
+    assert told.startswith("Traceback") and "InputError: k = 40" in told
+
+
+def test_a_bug_is_told_in_a_line(run, small, monkeypatch):
+    class Panic(BaseException):
+        """What a library in Rust raises: no Exception."""
+
+    for error in (KeyError("x"), RecursionError("too deep"), Panic("byte index 20 is out of bounds")):
+
+        def fail(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", fail)
+        status, out, told = run("inspect", small)
+        assert (status, out) == (1, "")
+        assert told.startswith(f"embgeom: this is a bug in embgeom ({type(error).__name__}: {error}); ")
+        assert told.endswith("; please report it with what --debug prints\n") and told.count("\n") == 1
+        assert "Traceback" in run("inspect", small, "--debug")[2]
+
+
+def test_a_stream_of_python_takes_the_output(small):
+    # Such a stream has no encoding.
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert main(["neighbors", small, "w3", "-k", "3"]) == 0
+    assert "nearest rows of ' w3' (row 3) in small" in out.getvalue() and "─" in out.getvalue()
+
+
+def test_arguments_with_nul(refused):
+    assert refused("inspect", "a\0b") == (
+        "embgeom: 'a\\x00b' holds a NUL character, which no argument can (see embgeom --help)\n"
+    )
+
+
+def test_memory_that_does_not_suffice(refused, small, monkeypatch):
+    def fail(*args, **options):
+        raise MemoryError
+
+    monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", fail)
+    assert refused("inspect", small) == "embgeom: out of memory\n"
+
+
+def test_an_interrupt_is_no_error(run, small, tmp_path, monkeypatch):
+    def interrupt(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", interrupt)
+    assert run("inspect", small, "-o", tmp_path / "out") == (
+        130,
+        "",
+        "embgeom: interrupted\n",
+    )
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,99 @@
+"""The commands that measure a steering vector, as a user types them."""
+
+import json
+
+import pytest
+
+from embgeom.examples import moods
+from tests.helpers.cli import commands, fill, run, status
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("steering"))
+
+
+def test_evaluate(folder, tmp_path, capsys):
+    run(
+        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--blocks", "5",
+        "--random", "3",
+        "--prompts", folder / "prompts.txt", "--more", " happy", " glad", "--less", " sad",
+        "--neutral", folder / "neutral.txt", "--own", folder / "large.safetensors",
+        "-o", tmp_path / "e.json", "--figure", tmp_path / "e.svg", "--quiet",
+    )  # fmt: skip
+    assert "own" in capsys.readouterr().out
+    found = json.loads((tmp_path / "e.json").read_text())
+    facts = found["facts"]["log-ratio"]
+    # The vector in question is the own one.
+    assert facts["share_of_own"] == pytest.approx(1) and facts["effect"] > 0
+    assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
+
+
+def test_sweep_chooses_on_one_half_and_reports_on_the_other(folder, tmp_path, capsys):
+    run(
+        "sweep", "example:large", "--vector", folder / "large.safetensors", "--blocks", "1,4+5",
+        "--scales=-1,2", "--random", "3", "--prompts", "example:moods", "--neutral", folder / "neutral.txt",
+        "--max-kl", "4", "-o", tmp_path / "s.json", "--figure", tmp_path / "s.png", "--quiet",
+    )  # fmt: skip
+    out = capsys.readouterr().out
+    assert "scale -1" in out and "blocks 4+5" in out
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert [outcome["name"] for outcome in found["grid"]] == [
+        "block 1, scale -1", "block 1, scale 2", "blocks 4+5, scale -1", "blocks 4+5, scale 2"
+    ]  # fmt: skip
+    assert found["max_kl"] == 4 and found["chosen"]["scale"] == 2
+    assert sorted(found["choice_samples"] + found["held_out_samples"]) == list(range(len(moods.prompts())))
+    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
+    vector = ("--vector", folder / "large.safetensors", "--blocks", "5", "--scales", "1,2", "--random", "0")
+    texts = ("--prompts", folder / "prompts.txt", "--more", " happy", "--less", " sad")
+    neutral = ("--neutral", folder / "neutral.txt", "--max-kl", "0")
+    run("sweep", "example:large", *vector, *texts, *neutral, "--quiet")
+    assert "no setting has a defined effect with KL at most 0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--max-kl", "1"), "--neutral"),
+        (("--blocks", "1,x"), "'1,x' is no list of blocks"),
+        (("--blocks", "1+"), "'1+' is no list of blocks"),
+        (("--scales", "1,nan"), "nan is not finite"),
+        (("--scales", ""), "'' is no number"),
+        (("-o", "s.txt"), ".json"),
+        (("--figure", "s.jpeg"), "'.jpeg'"),
+        (("-o", "s.json", "--figure", "./s.json"), "the same file"),
+        (("-o", "no/such/s.json"), "no/such"),
+        (("--own", "{}/large.safetensors"), "width 192"),
+        (("--prompts", "{}/one.txt"), "4 samples at least"),
+        (("--prompts", "example:mood"), "example:moods"),
+    ],
+)
+def test_what_cannot_be_swept_is_said_before_the_model_runs(
+    folder, tmp_path, monkeypatch, capsys, arguments, why
+):
+    (folder / "one.txt").write_text("One day\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("embgeom.evaluation.sweep", lambda *_, **__: pytest.fail("ran"))
+    words = ("--more", " happy", "--less", " sad")
+    asked = (*commands(folder)["evaluate"][1:], *words, *(a.replace("{}", str(folder)) for a in arguments))
+    assert status("sweep", *asked) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom") and why in err and len(err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluate_answers(folder, tmp_path, capsys):
+    item = {
+        "question": "Is the sky blue?\n (A) Yes\n (B) No",
+        "answer_matching_behavior": "(A)",
+        "answer_not_matching_behavior": "(B)",
+    }
+    (tmp_path / "items.json").write_text(json.dumps([item, item]))
+    vector = folder / "small.safetensors"
+    run("evaluate", "example:small", "--vector", vector, "--items", tmp_path / "items.json", "--random", "2")
+    assert "probability" in capsys.readouterr().out

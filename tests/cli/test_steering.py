@@ -1,0 +1,275 @@
+"""The commands that fit a map, and make, carry and apply vectors, as a user types them one by one."""
+
+import re
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom.examples import moods
+from tests.helpers.cli import commands, fill, run, status
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return fill(tmp_path_factory.mktemp("steering"))
+
+
+def transfer(folder, output, *options):
+    run("transfer", folder / "small.safetensors", "--map", folder / "map.safetensors", "-o", output, *options)
+
+
+def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
+    run(
+        "fit",
+        "example:large",
+        "example:small",
+        "-o",
+        tmp_path / "m.safetensors",
+        "--fold-norm",
+        "--normalize",
+    )
+    out = capsys.readouterr().out
+    assert "held-out tokens" in out and "fitted on shuffled pairs" in out and "large" in out
+    carrier = embgeom.Emb2Emb.load(tmp_path / "m.safetensors")
+    assert carrier.provenance["folded"] == [True, True] and carrier.provenance["options"]["normalize"]
+    # By default both unembeddings are taken.
+    assert carrier.provenance["source"]["which"] == carrier.provenance["target"]["which"] == "output"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "given"),
+    [
+        ((), {}),
+        (("--method", "lle", "-k", "5"), {"k": 5}),
+        (("--rank", "7", "--ridge", "0.1"), {"rank": 7, "ridge": 0.1}),
+        (("--method", "procrustes", "--no-scale"), {"scaled": False}),
+    ],
+)
+def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, arguments, given):
+    # A method refuses options of other methods, so none may be passed on that the user did not give.
+    passed = {}
+
+    def fit(*models, **options):
+        passed.update(options)
+        raise embgeom.InputError("enough")
+
+    monkeypatch.setattr(embgeom.Emb2Emb, "fit", fit)
+    assert status("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", *arguments) == 2
+    assert {name: passed[name] for name in passed.keys() & {"k", "rank", "ridge", "scaled", "reg"}} == given
+
+
+def test_a_turning_map_does_not_scale(tmp_path):
+    options = ("--method", "procrustes", "--no-scale", "-o", tmp_path / "m.safetensors", "--quiet")
+    run("fit", "example:small", "example:large", *options)
+    matrix = embgeom.Emb2Emb.load(tmp_path / "m.safetensors").matrix
+    np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-9)
+
+
+def test_vectors_are_those_of_the_library(folder):
+    vector = embgeom.SteeringVector.load(folder / "small.safetensors")
+    model, tokenizer = embgeom.steering.load_language_model("example:small")
+    again = embgeom.SteeringVector.train(model, tokenizer, moods.pairs())
+    assert vector.blocks == (0, 1, 2, 3)
+    for block in vector.blocks:
+        np.testing.assert_allclose(vector.directions[block], again.directions[block], rtol=1e-5, atol=1e-6)
+
+
+def test_transfer(folder, tmp_path, capsys):
+    transfer(folder, tmp_path / "v.gguf", "--blocks", "1:2,3:5", "--norm-of", folder / "large.safetensors")
+    carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
+    own = embgeom.SteeringVector.load(folder / "large.safetensors")
+    assert carried.blocks == (2, 5) and carried.width == 192
+    assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
+    transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
+    # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
+    assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks == (1, 2, 4, 5)
+    out = capsys.readouterr().out
+    assert (
+        "carried by" in out
+        and "block 1 to 2, 3 to 5; left out: 0, 2\n" in out
+        and "block 0 to 1, 1 to 2, 2 to 4," in out
+    )
+
+
+def test_transfer_of_one_block(folder, tmp_path, capsys):
+    embgeom.SteeringVector.load(folder / "small.safetensors").at(1).save(tmp_path / "one.safetensors")
+    given = ("--map", folder / "map.safetensors", "--blocks", "2", "-o", tmp_path / "v.gguf")
+    run("transfer", tmp_path / "one.safetensors", *given)
+    assert embgeom.SteeringVector.load(tmp_path / "v.gguf").blocks == (2,)
+    assert "block 1 to 2\n" in capsys.readouterr().out
+    assert status("transfer", folder / "small.safetensors", *given) == 2
+    assert "has 4" in capsys.readouterr().err
+
+
+def test_a_warning_is_a_line(folder, tmp_path, capsys):
+    embgeom.SteeringVector({0: np.ones(128)}, "other/model", {"made_by": "train"}).save(tmp_path / "other.pt")
+    run("transfer", tmp_path / "other.pt", "--map", folder / "map.safetensors", "-o", tmp_path / "v.pt")
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom: warning: the vector is of 'other/model'") and err.count("\n") == 1
+
+
+def test_steer_shows_both_texts(folder, capsys):
+    options = ("--prompt", "One day, Tom", "--prompt", "The dog was", "--max-new-tokens", "6", "--scale", "2")
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "3", *options)
+    out, err = capsys.readouterr()
+    assert out.count("unsteered") == 2 and out.count("steered, scale 2") == 2 and "One day, Tom" in out
+    # What transformers has to say of how it is called is nothing that a user could change.
+    assert err == ""
+
+
+def test_steer_at_several_scales(folder, capsys):
+    options = ("--prompt", "Tom walked home. He was", "--max-new-tokens", "4", "--scale", "-6", "0", "6")
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "2", *options)
+    rows = dict(re.findall(r"(unsteered|steered, scale \S+)\s+(.*)", capsys.readouterr().out))
+    assert list(rows) == ["unsteered", "steered, scale -6", "steered, scale 0", "steered, scale 6"]
+    assert rows["unsteered"] == rows["steered, scale 0"] != rows["steered, scale -6"]
+    assert rows["steered, scale 6"] not in (rows["unsteered"], rows["steered, scale -6"])
+
+
+@pytest.mark.parametrize("command", ["steer", "evaluate", "train-vector"])
+def test_transformers_is_quiet_while_the_model_runs_and_as_before_after_it(
+    command, folder, monkeypatch, capsys
+):
+    from transformers.utils import logging
+
+    monkeypatch.setattr(embgeom.SteeringVector, "apply", warn := Warns())
+    monkeypatch.setattr(embgeom.SteeringVector, "train", warn)
+    before = logging.get_verbosity()
+    assert status(*commands(folder)[command]) == 2
+    assert capsys.readouterr().err == "embgeom: enough\n" and warn.level == logging.ERROR
+    monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "info")
+    assert status(*commands(folder)[command]) == 2
+    assert warn.level == before == logging.get_verbosity()
+
+
+class Warns:
+    """Stands for a method of a vector; notes how much transformers may say by then."""
+
+    def __call__(self, *arguments, **options):
+        from transformers.utils import logging
+
+        self.level = logging.get_verbosity()
+        raise embgeom.InputError("enough")
+
+
+@pytest.mark.parametrize("command", ["steer", "evaluate", "train-vector"])
+def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
+    import torch
+
+    seen = []
+    monkeypatch.setattr(torch, "set_num_threads", seen.append)
+    monkeypatch.setattr(embgeom.SteeringVector, "apply", Warns())
+    monkeypatch.setattr(embgeom.SteeringVector, "train", Warns())
+    assert status(*commands(folder)[command], "--threads", "1") == 2
+    assert seen == [1, torch.get_num_threads()]
+    assert status(*commands(folder)[command], "--threads", "0") == 2
+    assert "threads = 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "why"),
+    [
+        ("steer", "--seed", "-1", "-1 must be 0 at least"),
+        ("steer", "--batch-size", "0", "0 must be 1 at least"),
+        ("steer", "--max-new-tokens", "0", "0 must be 1 at least"),
+        ("steer", "--max-new-tokens", "many", "'many' is no whole number"),
+        ("steer", "--temperature", "-1", "-1 must be 0 at least"),
+        ("steer", "--temperature", "nan", "nan is not finite"),
+        ("steer", "--scale", "nan", "nan is not finite"),
+        ("steer", "--scale", "big", "'big' is no number"),
+        ("steer", "--blocks", "-1", "counted from 0"),
+        ("evaluate", "--scale", "inf", "inf is not finite"),
+        ("evaluate", "--seed", "-1", "-1 must be 0 at least"),
+        ("evaluate", "--random", "-1", "-1 must be 0 at least"),
+        ("evaluate", "--batch-size", "0", "0 must be 1 at least"),
+        ("train-vector", "--batch-size", "-2", "-2 must be 1 at least"),
+        ("train-vector", "--read", "1", "'1' is none of last"),
+        ("train-vector", "--read", "first", "'first' is none of last"),
+    ],
+)
+def test_values_are_checked_before_the_model_is_loaded(
+    command, option, value, why, folder, monkeypatch, capsys
+):
+    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    assert status(*commands(folder)[command], option, value) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom") and why in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["steer", "evaluate"])
+def test_a_second_vector_is_not_taken_for_the_first(command, folder, monkeypatch, capsys):
+    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    assert status(*commands(folder)[command], "--vector", folder / "large.safetensors") == 2
+    err = capsys.readouterr().err
+    assert "--vector is given twice, and only one is taken" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("prompt", "why"), [("", "0 tokens"), ("so " * 600, "tokens and 40 new ones")])
+def test_prompts_that_no_model_can_go_on_from(prompt, why, folder, capsys):
+    vector = ("--vector", folder / "small.safetensors")
+    assert status("steer", "example:small", *vector, "--prompt", "Tom", "--prompt", prompt) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "prompt 1" in err and why in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "output"),
+    [
+        ("train-vector", "pairs.json"),
+        ("transfer", "map.safetensors"),
+        ("evaluate", "prompts.json"),
+        ("fit", "model.safetensors"),
+    ],
+)
+def test_what_is_read_is_not_written_over(command, output, folder, tmp_path, capsys):
+    # By another name for the same file.
+    (tmp_path / "link").symlink_to(folder)
+    (folder / "prompts.json").write_text("One day\nThe dog was")
+    lines = commands(folder) | {
+        "train-vector": ("train-vector", "example:small", "--pairs", folder / "pairs.json"),
+        "transfer": ("transfer", folder / "small.safetensors", "--map", folder / "map.safetensors"),
+        "fit": ("fit", folder / "model.safetensors", "example:large"),
+    }
+    before = {file.name: file.read_bytes() for file in folder.iterdir()}
+    asked = [folder / "prompts.json" if str(a).endswith("prompts.txt") else a for a in lines[command]]
+    assert status(*asked, "-o", tmp_path / "link" / output) == 2
+    err = capsys.readouterr().err
+    assert output in err and len(err.strip().splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("fit", "example:small", "example:large", "-o", "map.npz"), "safetensors"),
+        (("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"), "map.safetensors"),
+        (
+            [
+                "transfer",
+                "{}/small.safetensors",
+                "--map",
+                "{}/map.safetensors",
+                "-o",
+                "v.gguf",
+                "--blocks",
+                "0:0",
+            ],
+            "block 0",
+        ),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1-2"), "FROM:TO"),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1:2,1:3"), "twice"),
+        (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"), "128"),
+        (("steer", "example:huge", "--vector", "{}/small.safetensors", "--prompt", "A"), "huge"),
+        (("evaluate", "example:small", "--vector", "{}/small.safetensors"), "--more"),
+        (("train-vector", "example:small", "--pairs", "{}/prompts.txt", "-o", "v.pt"), "prompts.txt"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(folder, tmp_path, monkeypatch, capsys, arguments, why):
+    monkeypatch.chdir(tmp_path)
+    assert status(*(argument.replace("{}", str(folder)) for argument in arguments)) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("embgeom") and why in err and len(err.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []

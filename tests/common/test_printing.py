@@ -1,0 +1,55 @@
+"""What results look like where a person meets them: in a notebook and in tables."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom.cli.terminal import show
+from embgeom.comparison.report import comparison_tables
+
+ROWS, WIDTH = 60, 6
+
+
+def model(seed, name):
+    x = np.random.default_rng(seed).standard_normal((ROWS, WIDTH)).astype(np.float32)
+    return embgeom.Embeddings.from_array(x, [f"word{i}" for i in range(ROWS)], name=name)
+
+
+def results():
+    a, b = model(0, "left"), model(1, "right")
+    neighbors = embgeom.knn(a.matrix, 4)
+    return {
+        "Embeddings": a,
+        "Neighbors": neighbors,
+        "LLE": embgeom.lle(a.matrix, neighbors),
+        "Dimension": embgeom.intrinsic_dimension(a.matrix, neighbors),
+        "RowScan": embgeom.scan_rows(a.matrix),
+        "Match": embgeom.match_vocabularies(a, b),
+        "Comparison": embgeom.compare(a, b, k=4),
+        "Inspection": embgeom.inspect_model(a),
+        "TokenNeighborhood": embgeom.inspect_token(a, "word3", k=4),
+    }
+
+
+@pytest.mark.parametrize("kind", results())
+def test_a_result_is_one_line_in_a_notebook(kind):
+    line = repr(results()[kind])
+    assert line.startswith(f"{kind}(") and "\n" not in line and len(line) < 300
+
+
+def test_numbers_that_mean_little_come_with_a_caution():
+    # With 50 neighbors in 6 columns every dimension is the largest possible, and correlates with nothing.
+    summary = results()["Comparison"].summary()
+    assert "undefined: a correlation with numbers that are all equal" in summary
+    assert "With 60 tokens a correlation scatters by about 0.13." in summary
+    assert "Most dimensions come near the highest possible, 6 and 6" in summary
+
+
+def test_notes_on_a_matrix_are_printed_under_its_table(capsys):
+    plain = model(0, "left")
+    noted = replace(plain, provenance=replace(plain.provenance, notes=("rows are \x1b[1m scaled",)))
+    show(comparison_tables(embgeom.compare(noted, model(1, "right"), k=4)))
+    out = capsys.readouterr().out
+    assert "A: left: rows are \\x1b[1m scaled" in out and "B: right: " not in out

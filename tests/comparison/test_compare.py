@@ -1,0 +1,264 @@
+"""Comparisons whose outcome theory knows, and null models recomputed from scratch."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import InputError
+from embgeom.comparison.compare import _Draws, default_dimension_k
+from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
+from tests.helpers.loading import data
+from tests.helpers.real_data import EXAMPLES
+
+ROWS, WIDTH = 120, 10
+QUICK = {"k": 8, "dimension_k": 25, "threads": 2}
+
+
+def gaussian(rows=ROWS, width=WIDTH, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+
+
+def model(matrix, name="model"):
+    return embgeom.Embeddings.from_array(
+        np.asarray(matrix, dtype=np.float32), [f"word{i}" for i in range(len(matrix))], name=name
+    )
+
+
+def values(comparison):
+    return [measure.value for measure in comparison.measures]
+
+
+def numbers(comparison):
+    return [(m.value, m.shuffled, m.gaussian) for m in comparison.measures]
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_a_model_shares_everything_with_itself(metric):
+    x = model(gaussian())
+    comparison = embgeom.compare(x, x, metric=metric, **QUICK)
+    assert values(comparison) == pytest.approx([1.0] * 6, abs=1e-9)
+    assert (comparison.overlap == 1.0).all()
+    assert len(comparison.match) == len(comparison.overlap) == len(comparison.weight_cosine) == ROWS
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 300.0])
+def test_rotation_and_scale_keep_everything(scale):
+    x = gaussian()
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((WIDTH, WIDTH)))
+    comparison = embgeom.compare(model(x), model(scale * x @ rotation), **QUICK)
+    # float32 rounds the rotated copy, which moves similarities by 1e-7 and may swap two nearly equal ones.
+    assert values(comparison) == pytest.approx([1.0] * 6, abs=0.01)
+    assert np.median(comparison.weight_cosine) == pytest.approx(1.0, abs=1e-5)
+
+
+def test_a_shift_keeps_what_is_measured_by_differences():
+    x = gaussian()
+    rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((WIDTH, WIDTH)))
+    moved = model(2 * x @ rotation + 3.0)
+    by_distance = embgeom.compare(model(x), moved, metric="euclidean", **QUICK)
+    for name in ("global similarity, centered", "neighbor overlap", "weight cosine", "dimension, Pearson"):
+        assert by_distance[name].value == pytest.approx(1.0, abs=0.01)
+    # Angles are seen from the origin, so they do not survive.
+    assert by_distance["global similarity"].value < 0.9
+    assert embgeom.compare(model(x), moved, **QUICK)["neighbor overlap"].value < 0.9
+
+
+def test_independent_models_give_what_chance_gives():
+    a, b = gaussian(400, 20, seed=1), gaussian(400, 12, seed=2)
+    comparison = embgeom.compare(model(a), model(b), **QUICK)
+    for name in ("global similarity", "global similarity, centered"):
+        # 79800 pairs of nearly independent cosines scatter by 0.004.
+        measure = comparison[name]
+        for number in (measure.value, measure.shuffled, measure.gaussian):
+            assert abs(number) < 0.03
+    for number in (comparison["neighbor overlap"].shuffled, comparison["neighbor overlap"].value):
+        # 3200 neighbors of which each is common with probability k / (n - 1).
+        assert number == pytest.approx(8 / 399, abs=0.015)
+    assert abs(comparison["dimension, Pearson"].value) < 0.25
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_shuffled_null_is_that_of_the_permuted_matrix(metric):
+    a, b = model(gaussian(seed=1)), model(gaussian(width=7, seed=2))
+    comparison = embgeom.compare(a, b, metric=metric, seed=3, **QUICK)
+    pairing = _Draws(comparison.settings, ROWS).pairing
+    shuffled = b.matrix[pairing]
+    neighbors_a = embgeom.knn(a.matrix, 8, metric=metric)
+    neighbors_b = embgeom.knn(shuffled, 8, metric=metric)
+    overlap = neighbor_overlap(neighbors_a.indices, neighbors_b.indices).mean()
+    # Members of the lists do not depend on the order of rows, so this holds to the last bit.
+    assert comparison["neighbor overlap"].shuffled == overlap
+    weights_a, weights_b = embgeom.lle(a.matrix, neighbors_a), embgeom.lle(shuffled, neighbors_b)
+    cosine = weight_cosine(neighbors_a.indices, weights_a.weights, neighbors_b.indices, weights_b.weights)
+    assert comparison["weight cosine"].shuffled == pytest.approx(cosine.mean(), abs=1e-12)
+    assert comparison["global similarity"].shuffled == embgeom.global_similarity(a.matrix, shuffled)
+
+
+def test_shuffled_dimensions_are_those_of_the_sample_in_another_order():
+    x = model(gaussian())
+    comparison = embgeom.compare(x, x, dimension_sample=60, **QUICK)
+    local = comparison.local_b
+    again = _Draws(comparison.settings, ROWS).relabel(local).dimension.components
+    before = local.dimension.components
+    assert sorted(again) == sorted(before) and (again != before).any()
+    in_a = comparison.local_a.dimension.components
+    assert comparison["dimension, Pearson"].shuffled == pearson(in_a, again)
+
+
+def test_relabelled_lists_keep_their_ends():
+    # A -1 (no neighbor) is no row number, so no new number may take its place.
+    x = model(gaussian())
+    comparison = embgeom.compare(x, x, **QUICK)
+    indices = comparison.local_a.neighbors.indices.copy()
+    indices[:, -2:] = -1
+    draws = _Draws(comparison.settings, ROWS)
+    local = comparison.local_a
+    cut = replace(local, neighbors=replace(local.neighbors, indices=indices))
+    again = draws.relabel(cut).neighbors.indices
+    assert (again[:, -2:] == -1).all()
+    # Row i of the new order is row pairing[i] of the old one, and so are its neighbors.
+    np.testing.assert_array_equal(draws.pairing[again[:, :-2]], indices[draws.pairing, :-2])
+
+
+def test_seeds_and_threads():
+    a, b = model(gaussian(seed=1)), model(gaussian(seed=2))
+    options = {"k": 8, "dimension_k": 25, "dimension_sample": 50}
+    first, again, single, other = (
+        embgeom.compare(a, b, seed=seed, threads=threads, **options)
+        for seed, threads in ((0, 2), (0, 2), (0, 1), (1, 2))
+    )
+    assert numbers(first) == numbers(again) == numbers(single)
+    assert first.sampled.tolist() == single.sampled.tolist() != other.sampled.tolist()
+    # What does not depend on the sample stays, the null models do not.
+    for one, two in list(zip(first.measures, other.measures, strict=True))[:4]:
+        assert one.value == two.value
+        assert one.shuffled != two.shuffled and one.gaussian != two.gaussian
+
+
+def test_the_size_of_the_sample_does_not_move_the_null_models():
+    a, b = model(gaussian(seed=1)), model(gaussian(seed=2))
+    small, large = (embgeom.compare(a, b, dimension_sample=m, **QUICK) for m in (10, 100))
+    assert numbers(small)[:4] == numbers(large)[:4]
+
+
+def test_two_models_of_others():
+    a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
+    comparison = embgeom.compare(a, str(b))
+    assert 190 <= len(comparison.match) <= 200
+    similarity = comparison["global similarity, centered"]
+    assert 0.40 < similarity.value < 0.52
+    assert abs(similarity.shuffled) < 0.05 and abs(similarity.gaussian) < 0.05
+    for name in ("neighbor overlap", "weight cosine"):
+        measure = comparison[name]
+        assert measure.value > 4 * max(measure.shuffled, measure.gaussian)
+    assert comparison["dimension, Pearson"].value > 0.4
+    assert comparison.settings.dimension_k == 50 and comparison.settings.dimension_sample == len(
+        comparison.match
+    )
+
+
+def test_the_order_of_the_models_does_not_matter():
+    comparison, swapped = embgeom.compare(*EXAMPLES), embgeom.compare(*reversed(EXAMPLES))
+    assert values(swapped) == pytest.approx(values(comparison), abs=1e-12)
+
+
+def test_only_shared_tokens_count():
+    x = gaussian()
+    a = embgeom.Embeddings.from_array(x, [f"word{i}" for i in range(ROWS)], name="a")
+    b = embgeom.Embeddings.from_array(x[::-1], [f"word{i}" for i in range(ROWS + 59, 59, -1)], name="b")
+    comparison = embgeom.compare(a, b, **QUICK)
+    assert len(comparison.match) == 60
+    assert comparison.match.left_out_a["absent"] == comparison.match.left_out_b["absent"] == 60
+    np.testing.assert_array_equal(comparison.match.ids_a, np.arange(60, 120))
+    assert comparison.local_a.neighbors.indices.max() < 60
+
+
+@pytest.mark.parametrize("shared", [0, 9])
+def test_too_few_shared_tokens(shared):
+    a = embgeom.Embeddings.from_array(gaussian(20), [f"a{i}" for i in range(20)], name="left")
+    b = embgeom.Embeddings.from_array(
+        gaussian(20), [f"{'a' if i < shared else 'b'}{i}" for i in range(20)], name="right"
+    )
+    with pytest.raises(InputError, match=f"at least 10 are needed: left and right share {shared} tokens"):
+        embgeom.compare(a, b)
+
+
+def test_ten_shared_tokens_are_enough():
+    x = model(gaussian(10))
+    assert embgeom.compare(x, x, k=9)["neighbor overlap"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": ROWS}, rf"^k = {ROWS} is outside \[1, {ROWS - 1}\]"),
+        ({"k": 0}, "^k = 0"),
+        ({"k": 2.5}, "k must be a whole number, not 2.5"),
+        ({"dimension_k": ROWS}, rf"^dimension_k = {ROWS} is outside \[1, {ROWS - 1}\]"),
+        ({"dimension_sample": 0}, "dimension_sample = 0 must be at least 1"),
+        ({"dimension_sample": "all"}, "dimension_sample must be a whole number, not 'all'"),
+        ({"variance": 95}, "variance = 95"),
+        ({"reg": -1e-3}, "reg = -0.001"),
+        ({"reg": float("nan")}, "reg = nan"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+        ({"metric": "manhattan"}, "metric = 'manhattan' is unknown"),
+        ({"threads": 0}, "threads = 0"),
+    ],
+)
+def test_parameters_that_do_not_fit(options, message, monkeypatch):
+    # Nothing may be searched first: on a large vocabulary that takes minutes.
+    if "metric" not in options:
+        # The package's attribute of this name is the function, not the module.
+        module = sys.modules["embgeom.compare"]
+        monkeypatch.setattr(module, "knn", lambda *args, **more: pytest.fail("searched"))
+    x = model(gaussian())
+    with pytest.raises(InputError, match=message):
+        embgeom.compare(x, x, **options)
+
+
+def test_a_model_without_angles():
+    with pytest.raises(InputError, match="all pairs of rows of the first matrix have the same"):
+        embgeom.compare(model(np.ones((40, 4))), model(gaussian(40, 4)))
+
+
+def test_undefined_measures_are_printed_as_such():
+    # Without regularization 8 neighbors in 4 columns determine no weights, for any token.
+    x = model(gaussian(40, 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        comparison = embgeom.compare(x, x, k=8, reg=0.0)
+        text = comparison.summary()
+    assert np.isnan(comparison["weight cosine"].value) and np.isnan(comparison.weight_cosine).all()
+    line = next(line for line in text.splitlines() if "weight cosine" in line)
+    assert line.split()[-3:] == ["undefined"] * 3
+    assert "10%: undefined, 50%: undefined, 90%: undefined" in text
+
+
+def test_one_sampled_token_has_no_correlation():
+    x = model(gaussian())
+    comparison = embgeom.compare(x, x, dimension_sample=1, **QUICK)
+    assert np.isnan(comparison["dimension, Pearson"].value)
+    assert "undefined" in comparison.summary()
+
+
+def test_measures_are_found_by_name():
+    x = model(gaussian())
+    comparison = embgeom.compare(x, x, **QUICK)
+    with pytest.raises(InputError, match=r"no measure is named 'overlap'; there are .*neighbor overlap"):
+        comparison["overlap"]
+    quantiles = comparison.weight_cosine_quantiles()
+    assert list(quantiles) == [0.1, 0.5, 0.9]
+    assert list(quantiles.values()) == sorted(quantiles.values())
+
+
+@pytest.mark.parametrize(
+    ("n", "k"), [(3, 2), (10, 9), (51, 50), (100, 50), (700, 70), (12000, 1200), (10**6, 1200)]
+)
+def test_default_neighborhoods_are_a_tenth_of_the_tokens(n, k):
+    assert default_dimension_k(n) == k

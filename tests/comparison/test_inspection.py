@@ -1,0 +1,212 @@
+"""Inspections of one model and of one token, against the kernels they are made of."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import InputError
+from embgeom.comparison.inspect import EXTREMES
+from tests.helpers.loading import data
+
+
+def model(matrix, **options):
+    return embgeom.Embeddings.from_array(
+        np.asarray(matrix, dtype=np.float32),
+        [f"word{i}" for i in range(len(matrix))],
+        name="small",
+        **options,
+    )
+
+
+def gaussian(rows, width, seed=0):
+    return np.random.default_rng(seed).standard_normal((rows, width)).astype(np.float32)
+
+
+def with_zeros(rows=80, width=6):
+    x = gaussian(rows, width)
+    x[::4] = 0.0
+    return x
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
+    embeddings = model(gaussian(200, 12))
+    inspection = embgeom.inspect_model(embeddings, dimension_k=15, dimension_sample=90, metric=metric, seed=5)
+    components = inspection.dimension.components
+    np.testing.assert_array_equal(
+        components,
+        embgeom.intrinsic_dimension(
+            embeddings.matrix, k=15, rows=inspection.sampled, metric=metric
+        ).components,
+    )
+    ascending = np.sort(components)
+    assert [inspection.dimension_of(row) for row in inspection.lowest.rows] == ascending[:EXTREMES].tolist()
+    assert [inspection.dimension_of(row) for row in inspection.highest.rows] == ascending[
+        : -EXTREMES - 1 : -1
+    ].tolist()
+    assert not set(inspection.lowest.rows) & set(inspection.highest.rows)
+
+
+def test_neighbors_of_extremes_are_those_of_knn():
+    embeddings = model(gaussian(100, 8))
+    inspection = embgeom.inspect_model(embeddings, dimension_k=20)
+    everyone = embgeom.knn(embeddings.matrix, 6)
+    for found in (inspection.lowest, inspection.highest):
+        np.testing.assert_array_equal(found.indices, everyone.indices[found.rows])
+
+
+def test_sample_is_drawn_without_repetition_and_by_the_seed():
+    embeddings = model(gaussian(100, 8))
+    first, again, other = (
+        embgeom.inspect_model(embeddings, dimension_k=10, dimension_sample=30, seed=seed).sampled
+        for seed in (1, 1, 2)
+    )
+    assert len(set(first.tolist())) == 30 and (np.diff(first) > 0).all()
+    assert first.tolist() == again.tolist() != other.tolist()
+    whole = embgeom.inspect_model(embeddings, dimension_k=10, dimension_sample=10**9)
+    assert whole.sampled.tolist() == list(range(100))
+    assert whole.parameters["dimension_sample"] == 100
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_zero_rows_are_never_sampled(metric):
+    embeddings = model(with_zeros())
+    inspection = embgeom.inspect_model(embeddings, dimension_k=10, metric=metric)
+    assert inspection.sampled.tolist() == [row for row in range(80) if row % 4]
+    # The norms tell of all rows, zero ones included.
+    assert np.count_nonzero(inspection.norms == 0.0) == 20
+    if metric == "cosine":
+        assert (inspection.lowest.indices % 4 != 0).all()
+
+
+def test_k_is_bound_by_the_rows_that_are_not_zero():
+    embeddings = model(with_zeros())
+    assert embgeom.inspect_model(embeddings, dimension_k=59).dimension.k == 59
+    with pytest.raises(InputError, match=r"dimension_k = 60 is outside \[1, 59\]"):
+        embgeom.inspect_model(embeddings, dimension_k=60)
+
+
+def test_three_rows_are_enough():
+    inspection = embgeom.inspect_model(model(gaussian(3, 4)))
+    assert inspection.dimension.k == 2
+    assert len(inspection.lowest.rows) == len(inspection.highest.rows) == 1
+    assert inspection.lowest.indices.shape == (1, 2)
+    assert "word0" in inspection.summary()
+
+
+@pytest.mark.parametrize("usable", [0, 1, 2])
+def test_fewer_rows_are_not(usable):
+    x = np.zeros((5, 3), dtype=np.float32)
+    x[:usable] = gaussian(usable, 3)
+    with pytest.raises(InputError, match=f"small has {usable} rows that are not zero; at least 3"):
+        embgeom.inspect_model(model(x))
+
+
+def test_equal_rows_have_no_dimension():
+    inspection = embgeom.inspect_model(model(np.ones((60, 4))))
+    assert not inspection.dimension.components.any()
+    assert inspection.summary()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dimension_sample": 0}, "dimension_sample = 0 must be at least 1"),
+        ({"dimension_sample": 2.5}, "dimension_sample must be a whole number, not 2.5"),
+        ({"dimension_k": 0}, r"dimension_k = 0 is outside \[1, 39\]"),
+        ({"variance": 95}, r"variance = 95 .*\(0, 1\]"),
+        ({"variance": float("nan")}, "variance = nan"),
+        ({"seed": -1}, "seed = -1 must be at least 0"),
+        ({"seed": "x"}, "seed must be a whole number, not 'x'"),
+        ({"metric": "manhattan"}, "metric = 'manhattan'"),
+        ({"threads": 0}, "threads = 0"),
+    ],
+)
+def test_parameters_that_do_not_fit(options, message):
+    with pytest.raises(InputError, match=message):
+        embgeom.inspect_model(model(gaussian(40, 4)), **options)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+def test_a_token_by_name_and_by_number(metric):
+    embeddings = model(gaussian(60, 8))
+    options = {"k": 7, "metric": metric, "dimension_k": 25}
+    by_name, by_number = (
+        embgeom.inspect_token(embeddings, token, **options) for token in ("word9", np.int64(9))
+    )
+    everyone = embgeom.knn(embeddings.matrix, 7, metric=metric)
+    for found in (by_name, by_number):
+        assert found.row == 9
+        assert found.neighbors.indices.tolist() == [everyone.indices[9].tolist()]
+        np.testing.assert_array_equal(
+            found.lle.weights[0], embgeom.lle(embeddings.matrix, everyone).weights[9]
+        )
+        dimension = embgeom.intrinsic_dimension(embeddings.matrix, k=25, rows=[9], metric=metric)
+        assert found.dimension.components.tolist() == dimension.components.tolist()
+    assert by_name.summary() == by_number.summary()
+    assert "nearest rows of 'word9' (row 9) in small" in by_name.summary()
+
+
+@pytest.mark.parametrize("row", [-1, 60, 10**12])
+def test_rows_out_of_range(row):
+    with pytest.raises(InputError, match=f"row {row} is outside small, whose rows are 0 to 59"):
+        embgeom.inspect_token(model(gaussian(60, 8)), row)
+
+
+@pytest.mark.parametrize("token", [1.5, None, b"word9"])
+def test_what_is_neither_token_nor_row(token):
+    # A float must not be cut to the row below it.
+    with pytest.raises(InputError, match="neither a token"):
+        embgeom.inspect_token(model(gaussian(60, 8)), token)
+
+
+def test_an_unknown_token_is_told_with_those_close_to_it():
+    with pytest.raises(InputError, match=r"'wordd9' is no token of small .* close: .*'word9'"):
+        embgeom.inspect_token(model(gaussian(60, 8)), "wordd9")
+
+
+def test_a_zero_row_has_no_neighbors_by_cosine():
+    embeddings = model(with_zeros())
+    with pytest.raises(InputError, match=r"the row of 'word8' \(number 8\) is zero"):
+        embgeom.inspect_token(embeddings, "word8")
+    # By distance the other zero rows are nearest.
+    found = embgeom.inspect_token(embeddings, "word8", k=5, metric="euclidean")
+    assert found.neighbors.indices.tolist() == [[0, 4, 12, 16, 20]]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"k": 60}, r"^k = 60 is outside \[1, 59\]"),
+        ({"dimension_k": 60}, r"dimension_k = 60 is outside \[1, 59\]"),
+        ({"reg": -1.0}, "reg = -1.0"),
+        ({"variance": 0.0}, "variance = 0.0"),
+    ],
+)
+def test_parameters_of_a_token(options, message):
+    with pytest.raises(InputError, match=message):
+        embgeom.inspect_token(model(with_zeros()), "word1", **options)
+
+
+def test_letters_need_the_most_dimensions():
+    embeddings = embgeom.load(data("models", "stories260k"))
+    inspection = embgeom.inspect_model(embeddings)
+    assert inspection.dimension.k == 51 and len(inspection.sampled) == 500
+    assert 0 < inspection.dimension.components.min() < inspection.dimension.components.max() <= 48
+    # Letters are met in all kinds of words, and need the most dimensions.
+    highest = {embeddings.text(row) for row in inspection.highest.rows}
+    assert sum(len(text) == 1 and text.isalpha() for text in highest) >= 6
+
+
+@pytest.mark.parametrize("given", ["example:large", np.eye(3), None])
+def test_what_is_no_embeddings(given):
+    calls = (
+        embgeom.inspect_model,
+        lambda x: embgeom.inspect_token(x, "queen"),
+        lambda x: embgeom.match(embgeom.load("example:small"), x),
+    )
+    for call in calls:
+        with pytest.raises(InputError, match=r"is not an Embeddings: pass embgeom.load"):
+            call(given)

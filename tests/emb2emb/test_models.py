@@ -1,0 +1,192 @@
+"""What a map knows of its two models: how deep they are, and whose vectors it takes."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import Emb2Emb, Embeddings, EmbgeomWarning, InputError, SteeringVector, relative_depth
+from embgeom.embeddings.provenance import Provenance
+from tests.helpers.emb2emb import related
+
+
+def carrier(source=None, target=None, names=("one", "two")):
+    """Return a map between models of which this is known: fields of their provenance."""
+    sides = [
+        replace(
+            Embeddings.from_array(matrix, [f"t{i}" for i in range(len(matrix))], name=name),
+            provenance=Provenance(**{"source": name, "tensor": "lm_head.weight"} | (known or {})),
+        )
+        for matrix, name, known in zip(related(), names, (source, target), strict=True)
+    ]
+    return Emb2Emb.fit(*sides, held_out=0)
+
+
+def vector(blocks, model="one", provenance=None):
+    directions = {block: np.full(12, block + 1.0) for block in blocks}
+    return SteeringVector(directions, model, provenance or {})
+
+
+def of_depths(source, target):
+    return carrier({"blocks": source}, {"blocks": target})
+
+
+def test_loading_tells_the_number_of_blocks(tmp_path):
+    small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+    assert (small.provenance.blocks, large.provenance.blocks) == (4, 6)
+    assert large.provenance.as_dict()["blocks"] == large.describe()["provenance"]["blocks"] == 6
+    assert Embeddings.from_array(np.eye(2), ["a", "b"]).provenance.blocks is None
+    np.save(tmp_path / "matrix.npy", np.eye(2, dtype=np.float32))
+    assert embgeom.load(tmp_path / "matrix.npy", tokens=["a", "b"]).provenance.blocks is None
+    assert Emb2Emb.fit(small, large, held_out=0).provenance["target"]["provenance"]["blocks"] == 6
+
+
+@pytest.mark.parametrize(
+    ("config", "blocks"),
+    [
+        ({"num_hidden_layers": 3}, 3),
+        ({"n_layer": 4}, 4),
+        ({"n_layers": 5}, 5),
+        ({"num_layers": 6}, 6),
+        ({"text_config": {"num_hidden_layers": 7}, "vision_config": {"num_hidden_layers": 2}}, 7),
+        ({"vision_config": {"num_hidden_layers": 2}}, None),
+        ({"num_layers": 6, "num_decoder_layers": 6, "is_encoder_decoder": True}, None),
+        ({"num_hidden_layers": "3"}, None),
+        ({"num_hidden_layers": -1}, None),
+        ({}, None),
+    ],
+)
+def test_the_number_of_blocks_in_a_config(config, blocks):
+    from embgeom.loading.config import ModelConfig
+
+    assert ModelConfig.parse(config).blocks == blocks
+
+
+def test_blocks_go_to_those_that_lie_equally_deep():
+    carried = of_depths(4, 6).transfer(vector(range(4)))
+    assert carried.provenance["blocks"] == {str(b): relative_depth(b, 4, 6) for b in range(4)}
+    assert carried.blocks == (1, 2, 4, 5)
+
+
+def test_of_blocks_that_go_to_one_the_nearest_counts():
+    found = of_depths(6, 4).transfer(vector(range(6))).provenance["blocks"]
+    # Behind blocks 0 to 5 of 6 a share of 1/6 to 1 is passed, behind those of 4: 1/4, 1/2, 3/4, 1. Blocks 0
+    # and 1 are equally far from 1/4, and 3 and 4 from 3/4: the deeper one counts.
+    assert found == {"1": 0, "2": 1, "4": 2, "5": 3}
+    assert of_depths(6, 4).transfer(vector([0, 3])).provenance["blocks"] == {"0": 0, "3": 2}
+    shallow = of_depths(12, 2).transfer(vector(range(12)))
+    assert shallow.provenance["blocks"] == {"5": 0, "11": 1}
+    # The direction is the one of the block that counts.
+    np.testing.assert_array_equal(
+        shallow.directions[0], of_depths(12, 2).transfer(vector(range(12)).directions[5])
+    )
+
+
+@pytest.mark.parametrize(("source", "target"), [(5, 5), (None, 9), (5, None), (None, None)])
+def test_blocks_stay_where_depths_are_equal_or_unknown(source, target):
+    assert of_depths(source, target).transfer(vector([0, 2, 4])).blocks == (0, 2, 4)
+
+
+def test_blocks_that_a_model_lacks():
+    with pytest.raises(InputError, match="block 4, but the source of the map has 4 blocks"):
+        of_depths(4, 6).transfer(vector([1, 4]))
+    with pytest.raises(InputError, match="source of the map has 4 blocks"):
+        of_depths(4, None).transfer(vector([9]), blocks=2)
+    for blocks in (6, {3: 6}):
+        with pytest.raises(InputError, match=r"block 3 of the vector goes to block 6.*target .* 6 blocks"):
+            of_depths(4, 6).transfer(vector([3]), blocks=blocks)
+    with pytest.raises(InputError, match="target of the map has 6 blocks"):
+        of_depths(None, 6).transfer(vector([3, 7]))
+    assert of_depths(4, 6).transfer(vector([3]), blocks=0).blocks == (0,)
+
+
+def test_maps_without_depths_are_read(tmp_path):
+    made = of_depths(4, 6)
+    for side in ("source", "target"):
+        del made.provenance[side]["provenance"]["blocks"]
+    made.save(tmp_path / "map.safetensors")
+    assert Emb2Emb.load(tmp_path / "map.safetensors").transfer(vector([3])).blocks == (3,)
+
+
+def trained(model, **more):
+    return {"made_by": "train", "model": model, "class": "LlamaForCausalLM", **more}
+
+
+@pytest.mark.parametrize(
+    ("model", "provenance", "source", "name"),
+    [
+        ("other", trained("other"), {}, "one"),
+        ("org/Llama-3-8B", trained("org/Llama-3-8B"), {"source": "org/Llama-2-7b"}, "Llama-2-7b"),
+        ("example:small", {"made_by": "from_words", "model": "example:small"}, {}, "example:large"),
+        ("other", {"carried_from": {}}, {}, "one"),
+        ("other", {"times": 2.0, "of": trained("other")}, {}, "one"),
+        ("other", {"sum_of": [{}, {"times": -1.0, "of": trained("other")}]}, {}, "one"),
+        ("other", trained("other"), {"source": "array", "tensor": None}, "one"),
+    ],
+)
+def test_a_vector_of_another_model_is_told(model, provenance, source, name):
+    made = carrier(source, names=(name, "two"))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        made.transfer(vector([1], model, provenance))
+    (warning,) = caught
+    assert warning.category is EmbgeomWarning and warning.filename == __file__
+    assert repr(model) in str(warning.message) and repr(name) in str(warning.message)
+
+
+@pytest.mark.parametrize(
+    ("model", "provenance", "source", "name"),
+    [
+        ("/models/Tiny/", trained("/models/Tiny/"), {"source": "owner/tiny"}, "tiny"),
+        ("example:small", trained("/lib/examples/small"), {}, "small"),
+        ("/lib/examples/small", trained("/lib/examples/small"), {"source": "example:small"}, "example:small"),
+        ("joy", trained("owner/one"), {}, "one"),
+        (
+            "/hub/models--owner--Tiny-1B/snapshots/0a1b",
+            trained("/hub/models--owner--Tiny-1B/snapshots/0a1b"),
+            {"source": "owner/tiny-1b"},
+            "owner/tiny-1b",
+        ),
+        ("./one", trained("./one"), {"source": "one/odd.safetensors", "file": "one/odd.safetensors"}, "odd"),
+        ("C:\\models\\one", trained("C:\\models\\one"), {}, "one"),
+        # Of these it is not known whose they are.
+        ("other", {}, {}, "one"),
+        ("other", {"imported_from": "other.gguf"}, {}, "one"),
+        ("LlamaForCausalLM", trained("LlamaForCausalLM"), {}, "one"),
+        (".", trained("."), {}, "one"),
+        ("", {"made_by": "train"}, {}, "one"),
+        ("other", trained("other"), {"source": "array", "tensor": None}, "array"),
+        ("other", trained("other"), {"source": "a/rows.npy", "tensor": None, "file": "a/rows.npy"}, "rows"),
+        ("other", {"made_by": 5, "model": ["x"], "of": 3}, {"source": "other"}, "other"),
+    ],
+)
+def test_nothing_is_told_of_one_model_or_unknown_ones(model, provenance, source, name):
+    made = carrier({key: value for key, value in source.items() if key != "file"}, names=(name, "two"))
+    if "file" in source:
+        made.provenance["source"]["provenance"]["file"] = source["file"]
+    # Warnings are errors here.
+    made.transfer(vector([1], model, provenance))
+
+
+def test_nothing_is_told_of_arrays_and_what_was_carried_before():
+    Emb2Emb.fit(*related(), held_out=0).transfer(vector([1], "other", trained("other")))
+    first = carrier(names=("zero", "one"))
+    back = Emb2Emb.fit(related()[1], related()[0], held_out=0)
+    assert back.transfer(first.transfer(vector([1], "zero", trained("zero")))).width == 12
+    json.dumps(first.provenance)
+
+
+def test_the_bundled_pair_by_all_of_its_names():
+    folders = embgeom.examples.pair()
+    for names in (folders, ("example:small", "example:large")):
+        sides = [embgeom.load(name, "output") for name in names]
+        made = Emb2Emb.fit(*sides, held_out=0)
+        for source in (folders.small, "example:small"):
+            made.transfer(SteeringVector.from_words(source, [" happy"], blocks=3))
+        with pytest.warns(EmbgeomWarning, match="'example:small'.*takes vectors of .*large"):
+            Emb2Emb.fit(sides[1], sides[1], held_out=0).transfer(
+                SteeringVector({1: np.ones(192)}, "example:small", trained("example:small"))
+            )

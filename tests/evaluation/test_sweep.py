@@ -1,0 +1,252 @@
+"""The search for block and scale, and results as tables, files and figures."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+import embgeom
+from embgeom.evaluation import TextScore, evaluate, sweep
+from tests.helpers.evaluation import HAPPY, MOOD, NEUTRAL, PROMPTS, random_vector, small, tiny
+
+
+def planted():
+    """A vector that is good at block 3, and worse and worse before it."""
+    rows = embgeom.load("example:small", "output")
+    direction = rows.matrix[rows.index(" happy")] - rows.matrix[rows.index(" sad")]
+    return embgeom.SteeringVector(dict.fromkeys((0, 2, 3), direction), "example:small").with_norm(4.0)
+
+
+@pytest.fixture(scope="module")
+def found():
+    model, tokenizer = small()
+    return sweep(model, tokenizer, planted(), MOOD, PROMPTS, scales=(4, 1), random=3, neutral=NEUTRAL, seed=2)
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    model, tokenizer = small()
+    shuffled = random_vector(model, [0, 2, 3])
+    return evaluate(
+        model,
+        tokenizer,
+        planted(),
+        MOOD,
+        PROMPTS,
+        own=planted(),
+        random=3,
+        shuffled=shuffled,
+        neutral=NEUTRAL,
+    )
+
+
+def test_the_halves_share_no_sample(found):
+    choice, rest = found.choice_samples.tolist(), found.held_out_samples.tolist()
+    assert sorted(choice + rest) == list(range(6)) and len(choice) == 3
+    assert found.held_out.samples == 3 and len(found.unsteered["log-ratio"]) == 3
+
+
+def test_every_setting_is_tried(found):
+    model, tokenizer = small()
+    assert [(o.blocks, o.scale) for o in found.grid] == [((b,), s) for b in (0, 2, 3) for s in (4.0, 1.0)]
+    chosen_prompts = [PROMPTS[place] for place in found.choice_samples]
+    for outcome in found.grid:
+        alone = evaluate(
+            model,
+            tokenizer,
+            planted(),
+            MOOD,
+            chosen_prompts,
+            blocks=outcome.blocks,
+            scale=outcome.scale,
+            random=0,
+            neutral=NEUTRAL,
+        ).carried
+        assert outcome.effect.mean == pytest.approx(alone.effect.mean, abs=1e-5)
+        assert outcome.price.kl == pytest.approx(alone.price.kl, rel=1e-4)
+
+
+def test_the_best_is_chosen_and_evaluated_on_other_samples(found):
+    model, tokenizer = small()
+    assert found.chosen.effect.mean == max(outcome.effect.mean for outcome in found.grid)
+    others = [PROMPTS[place] for place in found.held_out_samples]
+    alone = evaluate(
+        model, tokenizer, planted(), MOOD, others, blocks=3, scale=4, random=3, neutral=NEUTRAL, seed=2
+    )
+    assert (found.chosen.blocks, found.chosen.scale) == ((3,), 4.0)
+    for one, other in zip(found.held_out.outcomes, alone.outcomes, strict=True):
+        assert (one.name, one.effect, one.price) == (other.name, other.effect, other.price)
+    assert found.held_out.facts().exceeds_random
+
+
+def test_a_limit_on_the_price(found):
+    model, tokenizer = small()
+    limit = sorted(outcome.price.kl for outcome in found.grid)[2]
+    limited = sweep(
+        model,
+        tokenizer,
+        planted(),
+        MOOD,
+        PROMPTS,
+        scales=(4, 1),
+        random=0,
+        neutral=NEUTRAL,
+        seed=2,
+        max_kl=limit * 1.0001,
+    )
+    allowed = [outcome for outcome in found.grid if outcome.price.kl <= limit]
+    best = max(allowed, key=lambda outcome: outcome.effect.mean)
+    assert len(allowed) == 3 and limited.chosen.name == best.name != found.chosen.name
+    nothing = sweep(
+        model, tokenizer, planted(), MOOD, PROMPTS, scales=[8], random=0, neutral=NEUTRAL, max_kl=0
+    )
+    assert nothing.chosen is None and nothing.held_out is None and len(nothing.grid) == 3
+    assert "no setting has a defined effect with KL at most 0" in nothing.summary()
+    assert nothing.as_dict()["held_out"] is None and "none within" in repr(nothing)
+
+
+def test_several_blocks_together_and_the_norm_of_the_own_vector():
+    model, tokenizer = tiny()
+    vector, own = random_vector(model, [0, 1, 2]), random_vector(model, [0, 1, 2], norm=0.5, seed=3)
+    found = sweep(
+        model,
+        tokenizer,
+        vector,
+        MOOD,
+        PROMPTS,
+        blocks=[1, (0, 2)],
+        scales=[1],
+        own=own,
+        random=1,
+        neutral=NEUTRAL,
+    )
+    assert [outcome.name for outcome in found.grid] == ["block 1, scale 1", "blocks 0+2, scale 1"]
+    alone = evaluate(
+        model, tokenizer, vector.with_norm(own), MOOD, PROMPTS, blocks=(0, 2), random=0, neutral=NEUTRAL
+    )
+    assert found.grid[1].price == alone.carried.price
+    assert found.held_out["own"].blocks == found.chosen.blocks
+
+
+def test_a_single_direction_is_swept_over_blocks():
+    model, tokenizer = small()
+    one = planted().at([3])
+    found = sweep(model, tokenizer, one, MOOD, PROMPTS, blocks=range(4), scales=[4], own=one * 0.5, random=0)
+    assert [outcome.blocks for outcome in found.grid] == [(0,), (1,), (2,), (3,)]
+    assert found.held_out["carried"].effect == found.held_out["own"].effect
+
+
+def test_drawn_texts_are_swept():
+    model, tokenizer = small()
+    score = TextScore(lambda text: text.count("happy"), max_new_tokens=3, temperature=0.5)
+    one, other = (
+        sweep(model, tokenizer, planted(), score, PROMPTS[:4], scales=[2], random=0) for _ in range(2)
+    )
+    one, other = one.as_dict(), other.as_dict()
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"prompts": PROMPTS[:3]}, r"a sweep needs 4 samples at least, two for each half, not 3"),
+        ({"max_kl": 1}, r"max_kl = 1 limits the price on neutral text; give some"),
+        ({"max_kl": -1, "neutral": NEUTRAL}, r"max_kl = -1 must be 0 at least"),
+        ({"scales": []}, r"there is nothing to try"),
+        ({"blocks": []}, r"there is nothing to try"),
+        ({"scales": [1, float("nan")]}, r"must be finite"),
+        ({"blocks": [1, 9]}, r"no direction for block 9"),
+        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for block 1"),
+        ({"own": 5}, r"own = 5 is no SteeringVector"),
+        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
+        ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
+        ({"random": -1}, r"random = -1 must be at least 0"),
+        ({"seed": -1}, r"seed = -1 must be at least 0"),
+        ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
+        ({"positions": "last"}, r"positions = 'last': it is 'all' or 'generated'"),
+        ({"vector": random_vector(tiny()[0], [9])}, "there is no block 9"),
+    ],
+)
+def test_errors_come_before_the_model_runs(options, message):
+    model, tokenizer = tiny()
+    given = {"prompts": PROMPTS, "scales": [1], "random": 0, **options}
+    vector = given.pop("vector", random_vector(model, [0, 1]))
+    ran = []
+    hook = model.register_forward_pre_hook(lambda *_: ran.append(True))
+    try:
+        with pytest.raises(embgeom.InputError, match=message):
+            sweep(model, tokenizer, vector, MOOD, **given)
+    finally:
+        hook.remove()
+    assert not ran
+
+
+def test_an_evaluation_as_tables(evaluation):
+    text = evaluation.summary()
+    lines = {line[:16].strip(): line for line in text.splitlines()}
+    carried = evaluation.carried
+    assert f"{carried.effect.mean:+.4f}" in lines["carried"] and f"{carried.price.kl:.4f}" in lines["carried"]
+    random = [evaluation[f"random {number}"].effect.mean for number in range(3)]
+    assert f"{np.mean(random):+.4f}" in text and f"{np.std(random, ddof=1):.4f}" in text
+    assert "by log-ratio:\nshare of the own vector's effect: 1.00" in text
+    assert "the negated vector has the opposite effect, both beyond 2 ±: yes" in text
+    assert "beyond maps fitted on shuffled tokens: yes" in text
+    assert max(map(len, text.splitlines())) <= 110
+    Console(width=80, file=io.StringIO()).print(*evaluation.table())
+    with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'carried'"):
+        evaluation["best"]
+
+
+def test_a_sweep_as_tables(found):
+    text = found.summary()
+    for outcome in found.grid:
+        assert f"{outcome.effect.mean:+.4f}" in text and outcome.name in text
+    assert f"largest effect: {found.chosen.name}; on the other samples:" in text
+    assert f"{found.held_out.carried.effect.mean:+.4f}" in text
+
+
+def test_files(evaluation, found, tmp_path):
+    for name, result in (("evaluation.json", evaluation), ("sweep.json", found)):
+        result.save(tmp_path / name)
+        written = json.loads((tmp_path / name).read_text(encoding="utf-8"))
+        assert written == result.as_dict()
+        provenance = written["provenance"]
+        assert provenance["versions"]["torch"] and provenance["versions"]["transformers"]
+        assert provenance["model"]["class"] == "GPT2LMHeadModel"
+        assert provenance["score"]["positive_words"] == HAPPY
+        assert provenance["options"]["seed"] in (0, 2)
+        assert provenance["vector"]["norms"].keys() == {"0", "2", "3"}
+    written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert written["facts"]["log-ratio"]["share_of_own"] == pytest.approx(1)
+    assert len([outcome for outcome in written["outcomes"] if outcome["kind"] == "random"]) == 3
+    assert written["outcomes"][0]["values"]["log-ratio"] == evaluation.carried.values["log-ratio"].tolist()
+    with pytest.raises(embgeom.OutputError):
+        evaluation.save(tmp_path / "nowhere" / "evaluation.json")
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_figures(evaluation, found, tmp_path, ending):
+    for name, result in (("evaluation", evaluation), ("sweep", found)):
+        file = tmp_path / f"{name}.{ending}"
+        result.figure(file)
+        assert file.stat().st_size > 5000
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_figures_of_unknown_formats(evaluation, found, tmp_path):
+    for result in (evaluation, found):
+        with pytest.raises(
+            embgeom.OutputError, match=r"suffix '\.doc'; a figure is one of \.svg, \.pdf, \.png"
+        ):
+            result.figure(tmp_path / "figure.doc")
+    assert not list(tmp_path.iterdir())
+
+
+def test_figures_of_little(tmp_path):
+    model, tokenizer = tiny()
+    vector = random_vector(model, [0])
+    evaluate(model, tokenizer, vector, MOOD, PROMPTS[:1], random=0).figure(tmp_path / "one.png")
+    sweep(model, tokenizer, vector, MOOD, PROMPTS, scales=[1], random=1).figure(tmp_path / "two.png")
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,173 @@
+"""The programs that compare embgeom with other libraries and fit its costs, on tiny problems."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+PEERS = ("faiss", "sklearn", "torch", "scipy")
+
+
+def run(program, folder, *options):
+    # One thread: on a busy machine, threads of some libraries wait for each other much longer than they work.
+    command = [sys.executable, str(BENCHMARKS / program), "--output", str(folder), "--threads", "1", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def missing(*modules):
+    return [module for module in modules if importlib.util.find_spec(module) is None]
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("others")
+    done = run("against_others.py", folder, "--quick")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_every_measure_has_an_exact_answer_of_embgeom(compared):
+    cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
+    measures = {case["measure"] for case in cases.values()}
+    assert measures == {"knn", "queries", "lle", "dimension", "similarity", "import", "alternating"}
+    for name, case in cases.items():
+        own = case["contenders"]["embgeom"]
+        assert own["median"] > 0
+        # The last two measure nothing but time.
+        assert own.get("exact") or case["measure"] in ("import", "alternating"), name
+
+
+def test_the_others_answer_the_same_question(compared):
+    cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
+    for name, case in cases.items():
+        for contender, entry in case["contenders"].items():
+            assert entry["status"] in ("measured", "not installed"), (name, contender)
+            assert entry.get("recall", 1) > 0.99, (name, contender)
+            # Of a dimension, this is the share of tokens that float32 counts otherwise.
+            assert entry.get("error", 0) < (0.2 if case["measure"] == "dimension" else 1e-4), (
+                name,
+                contender,
+            )
+
+
+def test_every_goal_is_evaluated(compared):
+    record = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))
+    unmeasured = [goal["goal"] for goal in record["goals"] if goal["measured"] is None]
+    assert record["goals"] and (missing(*PEERS) or not unmeasured)
+    page = (compared / "against_others.md").read_text(encoding="utf-8")
+    assert all(goal["goal"] in page for goal in record["goals"])
+
+
+def test_numbers_of_other_settings_are_not_mixed(compared):
+    before = (compared / "against_others.json").read_bytes()
+    done = run("against_others.py", compared, "--quick", "--only", "import", "--rows", "601")
+    assert done.returncode != 0 and "rows 600, now 601" in done.stderr
+    assert (compared / "against_others.json").read_bytes() == before
+
+
+def test_some_measures_can_be_made_anew(compared):
+    file = compared / "against_others.json"
+    before = json.loads(file.read_text(encoding="utf-8"))
+    done = run("against_others.py", compared, "--quick", "--only", "import")
+    assert done.returncode == 0, done.stderr
+    after = json.loads(file.read_text(encoding="utf-8"))
+    assert list(after["cases"]) == list(before["cases"])
+    assert after["cases"]["knn, k = 10"] == before["cases"]["knn, k = 10"]
+
+
+def test_an_unknown_measure_is_named(tmp_path):
+    done = run("against_others.py", tmp_path, "--only", "knn,lie")
+    assert done.returncode == 2 and "'lie' is none of knn, queries" in done.stderr
+
+
+def test_growth(tmp_path):
+    if lacking := missing("matplotlib"):
+        pytest.skip(f"{lacking[0]}: not installed")
+    done = run("growth.py", tmp_path, "--quick")
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))["kernels"]
+    assert list(kernels) == ["knn", "lle", "intrinsic_dimension", "global_similarity"]
+    for kernel in kernels.values():
+        assert all(isinstance(axis["exponent"]["all"], float) for axis in kernel["axes"].values())
+        assert all(entry["seconds"] > 0 for entry in kernel["predictions"])
+    assert (tmp_path / "growth.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
+    assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
+
+
+def test_carried_vectors_are_compared_with_their_controls(tmp_path):
+    if lacking := missing("torch", "transformers"):
+        pytest.skip(f"{lacking[0]}: not installed")
+    done = run("steering.py", tmp_path, "--quick", "--seeds", "1")
+    assert done.returncode == 0, done.stderr
+    directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
+    assert [entry["read"] for entry in directions] == ["last", "last", "mean", "mean"]
+    assert [(len(entry["blocks"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
+    assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
+        ("least_squares", "primal"),
+        ("low_rank", "dual"),
+        ("ridge", "logits"),
+        ("lle", "primal"),
+    }
+    page = (tmp_path / "steering.md").read_text(encoding="utf-8")
+    assert (
+        "its numbers mean nothing" in page
+        and "## example:large -> example:small, read over all tokens" in page
+    )
+
+
+@pytest.fixture
+def table(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    return importlib.import_module("steered.table")
+
+
+def facts(**changes):
+    held = {"share_of_own": 0.5, "exceeds_random": True, "exceeds_shuffled": True, "negation_opposes": True}
+    return {"facts": held | {"own_effect": 1.0} | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "holds"),
+    [
+        ({}, True),
+        ({"share_of_own": 0.49}, False),
+        ({"share_of_own": None}, False),
+        ({"exceeds_random": False}, False),
+        ({"exceeds_shuffled": False}, False),
+        ({"negation_opposes": False}, False),
+    ],
+)
+def test_what_it_takes_for_a_carried_vector_to_hold(changes, holds, table):
+    assert table.holds(facts(**changes)) is holds
+
+
+def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
+    blocks = [
+        facts() | {"block": 0, "kl": {"own": 0.5}},
+        facts(share_of_own=None, own_effect=-1.0) | {"block": 1, "kl": {"own": 0.1}},
+    ]
+    route = {"method": "ridge", "transport": "dual", "layers": "relative depth"}
+    routes = [
+        route | {"block": block, "share_of_own": share, "kl": kl}
+        for block, share, kl in ((0, 0.2, 0.5), (0, 0.3, 1.0), (0, 1.0, 4.0), (1, -9.0, 9.0))
+    ]
+    page = "\n".join(table._summary([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    # A mean of shares, a median of prices.
+    assert "| ridge | dual | 0.50, KL x 2.0 |" in page
+    cells = "\n".join(table._routes([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    assert "| ridge | dual | relative depth | 0.50 / 0.50 (+- 0.44, KL x 3.67) |" in cells
+
+
+def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
+    pytest.importorskip("torch", reason="torch is not installed")
+    sizes = ["--rows=500", "--source=12", "--target=17", f"--output={tmp_path}"]
+    subprocess.run([sys.executable, BENCHMARKS / "map_fit.py", *sizes], check=True, capture_output=True)
+    found = json.loads((tmp_path / "map_fit.json").read_text())["contenders"]
+    # Squares of singular values within a factor of ten of each other cost two digits; float32 has seven.
+    assert found["embgeom"]["error"] < 1e-12 < found["torch.linalg.lstsq, float32"]["error"] < 1e-4
+    assert "| embgeom |" in (tmp_path / "map_fit.md").read_text()
