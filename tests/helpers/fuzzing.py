@@ -1,4 +1,4 @@
-"""Damaged files, and what reading one must come to: `python -m tests.helpers.fuzzing KIND FIRST COUNT FOLDER`.
+"""Damaged files, and what reading one must come to: `python -m tests.helpers.fuzzing KIND FIRST COUNT DIR`.
 
 What is called must agree with the kind's oracle or raise an EmbgeomError; where the oracle refuses the
 file, whatever is returned must be what the sound file gave. Every case is seeded by its number, so that a

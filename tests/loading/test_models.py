@@ -200,7 +200,9 @@ def test_real_tensors_equal_those_of_the_safetensors_library():
         assert load(path).name == name
 
 
-@pytest.mark.parametrize("module", ["embeddings", "spelling", "vocabulary", "loading.model"])
+@pytest.mark.parametrize(
+    "module", ["embeddings.embeddings", "embeddings.spelling", "embeddings.vocabulary", "loading.model"]
+)
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(f"embgeom.{module}"))
     assert outcome.attempted and not outcome.failed
@@ -209,7 +211,7 @@ def test_examples_in_docstrings(module):
 def test_heavy_libraries_are_not_imported(tmp_path):
     folder = write_folder(tmp_path, {"wte.weight": EMBED})
     code = (
-        "import sys, embgeom, embgeom.loading, embgeom.vocabulary;"
+        "import sys, embgeom, embgeom.loading, embgeom.embeddings.vocabulary;"
         f"embgeom.loading.load({str(folder)!r});"
         "print({'torch', 'transformers', 'huggingface_hub'} & {*sys.modules})"
     )

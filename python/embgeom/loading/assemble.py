@@ -26,33 +26,7 @@ def assemble(
     *,
     threads: int | None,
 ) -> Embeddings:
-    """Bring a matrix and its tokens together.
-
-    Parameters
-    ----------
-    matrix : ndarray of float32, shape (V, d)
-        One row for each token; it is not copied.
-    table : TokenTable
-        The tokens by row.
-    which : {"input", "output"}
-        Embedding or unembedding.
-    name : str
-        What to call the model in tables and messages.
-    provenance : Provenance
-        The files that the two were read from.
-    threads : int or None
-        Threads for the scan of the rows.
-
-    Returns
-    -------
-    Embeddings
-        With ``matrix`` a read-only view of `matrix`.
-
-    Raises
-    ------
-    LoadError
-        If the tokenizer does not fit, or a row holds NaN or infinity; the row and its token are named.
-    """
+    """Bring a matrix and its tokens together."""
     rows = len(matrix)
     has_token = np.zeros(rows, dtype=bool)
     has_token[[row for row in table.tokens if row < rows]] = True

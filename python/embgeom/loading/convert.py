@@ -19,20 +19,7 @@ _CHUNK_BYTES = 1 << 24
 
 
 def check_dtype(stored: str, tensor: str) -> None:
-    """Refuse a stored type that is not one of the four floating-point types.
-
-    Parameters
-    ----------
-    stored : str
-        The stored type, as safetensors names it.
-    tensor : str
-        The tensor's name and file, for the message.
-
-    Raises
-    ------
-    LoadError
-        If `stored` is none of F32, F16, BF16 and F64.
-    """
+    """Refuse a stored type that is not one of the four floating-point types."""
     if stored not in READ_AS:
         raise LoadError(
             f"{tensor} is stored as {stored}, which embgeom does not read (it reads {', '.join(READ_AS)}); "
@@ -41,20 +28,7 @@ def check_dtype(stored: str, tensor: str) -> None:
 
 
 def check_matrix(shape: tuple[int, ...], where: str) -> None:
-    """Refuse a tensor that is not a matrix, or an empty one.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        The tensor's shape.
-    where : str
-        The tensor's name and file, for the message.
-
-    Raises
-    ------
-    LoadError
-        If there are not two dimensions, or one of them is 0.
-    """
+    """Refuse a tensor that is not a matrix, or an empty one."""
     if len(shape) != 2 or 0 in shape:
         raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, width) and not empty")
 
@@ -62,30 +36,7 @@ def check_matrix(shape: tuple[int, ...], where: str) -> None:
 def to_float32(
     raw: npt.NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Convert the raw (V, d) array of a tensor to float32.
-
-    Parameters
-    ----------
-    raw : ndarray, shape (V, d)
-        The numbers as stored, of the dtype which `READ_AS` gives for `stored`.
-    stored : {"F32", "F16", "BF16", "F64"}
-        The stored type.
-    tensor : str
-        Its name, for messages.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    ndarray of float32, shape (V, d)
-        A view of `raw` where that is float32, aligned and C-contiguous; else a converted copy. float16 and
-        bfloat16 convert exactly, float64 is rounded.
-
-    Raises
-    ------
-    LoadError
-        If a finite float64 is too large for float32, or all of a row too small; the row is named.
-    """
+    """Convert the raw (V, d) array of a tensor to float32."""
     if raw.dtype == np.float32 and raw.flags.c_contiguous and raw.flags.aligned:
         return raw.view(np.float32)
     if raw.ndim == 0:
@@ -106,24 +57,7 @@ def to_float32(
 
 
 def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
-    """Return where each chunk of `step` rows starts, with a progress bar if it is asked for.
-
-    Parameters
-    ----------
-    rows : int
-        How many rows there are.
-    step : int
-        How many of them are a chunk.
-    tensor : str
-        The tensor's name, for the bar.
-    progress : bool
-        Whether to show a bar.
-
-    Returns
-    -------
-    range
-        The first row of each chunk.
-    """
+    """Return where each chunk of `step` rows starts, with a progress bar if it is asked for."""
     starts = range(0, rows, step)
     if not progress:
         return starts

@@ -40,17 +40,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder on this machine.
-
-    Attributes
-    ----------
-    path : Path
-        The folder.
-    revision : str or None
-        The commit the files are of, where it is known.
-    label : str or None
-        What to call the model, where not by the folder's own name.
-    """
+    """A model folder on this machine."""
 
     path: Path
     revision: str | None = None
@@ -89,23 +79,7 @@ def is_inside(path: str) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    dict of str to object
-        The parsed object.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, is not JSON, or holds something else than an object.
-    """
+    """Return the object in a JSON file."""
     content = parse_json(read_bytes(path), str(path))
     if not isinstance(content, dict):
         raise LoadError(f"{path} holds a JSON {type(content).__name__}, not an object; fetch the file again")
@@ -113,27 +87,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
-    """Return the value of a JSON text.
-
-    Parameters
-    ----------
-    text : bytes
-        The text.
-    where : str
-        Where it was read, for the message.
-    unique_keys : bool
-        Whether to refuse an object that holds a key twice; otherwise the last one counts.
-
-    Returns
-    -------
-    object
-        The parsed value.
-
-    Raises
-    ------
-    LoadError
-        If `text` is not JSON.
-    """
+    """Return the value of a JSON text."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content = dict(pairs)
@@ -156,23 +110,7 @@ def is_file(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the whole of a small file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    bytes
-        Its content.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, is no regular file, or is too large for what it should be.
-    """
+    """Return the whole of a small file."""
     file = LocalFile(path)
     if file.size > _MOST_BYTES:
         raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
@@ -180,23 +118,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    list of str
-        The lines without their ends.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, or is not UTF-8.
-    """
+    """Return the lines of a UTF-8 file."""
     try:
         # Not splitlines(): a token may hold any of the rarer characters at which that splits.
         text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")

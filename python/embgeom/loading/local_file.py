@@ -20,29 +20,7 @@ _PIECE = 1 << 24
 
 
 class LocalFile:
-    """An open regular file; it is closed when nothing refers to it any more.
-
-    Whatever takes the place of its path meanwhile, the file that was opened is read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    size : int
-        Its length in bytes.
-    state : FileState
-        What tells this state of the file from a later one.
-
-    Raises
-    ------
-    LoadError
-        If the path is no regular file, or cannot be read.
-    """
+    """An open regular file; it is closed when nothing refers to it any more."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -63,23 +41,7 @@ class LocalFile:
         self.state = FileState.of(status)
 
     def read(self, begin: int, end: int) -> bytes:
-        """Return the bytes from `begin` to `end`.
-
-        Parameters
-        ----------
-        begin, end : int
-            Positions in the file.
-
-        Returns
-        -------
-        bytes
-            All of them.
-
-        Raises
-        ------
-        LoadError
-            If the file is shorter, or cannot be read.
-        """
+        """Return the bytes from `begin` to `end`."""
         content = bytearray(end - begin)
         self._read_into(memoryview(content), begin)
         return bytes(content)
@@ -92,29 +54,7 @@ class LocalFile:
     def array(
         self, begin: int, dtype: np.dtype[np.generic], shape: tuple[int, ...], *, progress: bool = False
     ) -> npt.NDArray[np.generic]:
-        """Return an array of the file's bytes: a memory map, or a copy where the file system maps no files.
-
-        Parameters
-        ----------
-        begin : int
-            Where the array begins in the file.
-        dtype : numpy.dtype
-            The type of its numbers.
-        shape : tuple of int
-            Its shape, without a 0.
-        progress : bool
-            Whether to show a progress bar of reading.
-
-        Returns
-        -------
-        ndarray
-            The array in C order.
-
-        Raises
-        ------
-        LoadError
-            If the file is shorter, cannot be read, or there is no memory for a copy.
-        """
+        """Return an array of the file's bytes: mapped, or copied where the file system maps none."""
         try:
             with self.stream() as stream:
                 return np.asarray(np.memmap(stream, dtype=dtype, mode="r", offset=begin, shape=shape))
@@ -123,13 +63,7 @@ class LocalFile:
             return self._copy(begin, dtype, shape, progress)
 
     def check_unchanged(self) -> None:
-        """Refuse what was read if the file was written to since it was opened.
-
-        Raises
-        ------
-        LoadError
-            If it was.
-        """
+        """Refuse what was read if the file was written to since it was opened."""
         if FileState.of(os.fstat(self._descriptor)) != self.state:
             raise LoadError(f"{self.path} was written to while it was read; load it again")
 
@@ -158,18 +92,5 @@ class LocalFile:
 
 
 def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file that the system does not let us read.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : OSError
-        What the system said.
-
-    Returns
-    -------
-    LoadError
-        The error to raise.
-    """
+    """Return the error for a file that the system does not let us read."""
     return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")

@@ -29,15 +29,7 @@ _MAX_NUMBERS = 1 << 60
 
 
 class Bytes(Protocol):
-    """A file of which any bytes can be had.
-
-    Attributes
-    ----------
-    path : Path
-        The file, for messages.
-    size : int
-        Its length in bytes.
-    """
+    """A file of which any bytes can be had."""
 
     path: Path
     size: int
@@ -48,17 +40,7 @@ class Bytes(Protocol):
 
 @dataclass(frozen=True)
 class Entry:
-    """What the header says of one tensor.
-
-    Attributes
-    ----------
-    dtype : str
-        The stored type.
-    shape : tuple of int
-        The shape.
-    begin, end : int
-        Where its bytes lie in the data.
-    """
+    """What the header says of one tensor."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -67,33 +49,7 @@ class Entry:
 
 
 class SafetensorsHeader:
-    """The header of a safetensors file, wherever that is.
-
-    Parameters
-    ----------
-    file : Bytes
-        The file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    names : tuple of str
-        The tensors it holds.
-    aliases : dict of str to str
-        Tensors left out because they share memory with one that is held: name -> held name.
-    metadata : dict of str to str
-        What the file says of itself; empty where it says nothing.
-    entries : dict of str to Entry
-        What it says of each tensor.
-    data_start : int
-        Where the data begins in the file.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, is cut short, or its header contradicts itself or the file.
-    """
+    """The header of a safetensors file, wherever that is."""
 
     def __init__(self, file: Bytes) -> None:
         self.path = file.path
@@ -122,18 +78,7 @@ class SafetensorsHeader:
 
 
 class SafetensorsFile(SafetensorsHeader):
-    """An open safetensors file; its header and its tensors are read of one state of it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Raises
-    ------
-    LoadError
-        As `SafetensorsHeader` does.
-    """
+    """An open safetensors file; its header and its tensors are read of one state of it."""
 
     def __init__(self, path: Path) -> None:
         self._file = LocalFile(path)
@@ -141,25 +86,7 @@ class SafetensorsFile(SafetensorsHeader):
         super().__init__(self._file)
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-        progress : bool
-            Whether to show progress bars of reading and conversion.
-
-        Returns
-        -------
-        ndarray of float32
-            A view of the file where it is stored so and can be mapped, else a copy.
-
-        Raises
-        ------
-        LoadError
-            If the tensor is of no type that can be read, or the file was written to meanwhile.
-        """
+        """Read one tensor as float32."""
         entry = self.entries[name]
         check_dtype(entry.dtype, f"{name} in {self.path}")
         if prod(entry.shape) == 0:

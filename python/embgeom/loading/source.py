@@ -20,29 +20,7 @@ _IN_CACHE = re.compile(r"models--(.+)")
 def find_local(
     model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
 ) -> tuple[Path, bool]:
-    """Return a model's name as a path, and whether it is a file.
-
-    Parameters
-    ----------
-    model : str or path-like
-        The model as a user names it.
-    revision, token
-        As in `embgeom.load`; they say nothing of what is on this machine.
-
-    Returns
-    -------
-    path : Path
-        The path, which need not exist.
-    is_file : bool
-        Whether it is a file.
-
-    Raises
-    ------
-    LoadError
-        If the name is empty or no path, or the path cannot be read.
-    InputError
-        If `revision` or `token` is given with a file or folder.
-    """
+    """Return a model's name as a path, and whether it is a file."""
     path = _local_path(model)
     is_file, is_folder = _kind(path)
     if is_file or is_folder:
@@ -53,30 +31,7 @@ def find_local(
 def find_folder(
     model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
 ) -> Folder | None:
-    """Return the folder on this machine that holds a model; of a file, the folder that it lies in.
-
-    Of a model's folder in the Hugging Face cache it is the snapshot of the main branch, or the only one.
-
-    Parameters
-    ----------
-    model : str or path-like
-        The model as a user names it.
-    revision, token
-        As in `embgeom.load`; they say nothing of what is on this machine.
-
-    Returns
-    -------
-    Folder or None
-        The folder of what exists here, or of a bundled example; None for any other name.
-
-    Raises
-    ------
-    LoadError
-        If the name is empty, the path cannot be read, or it is a folder of the cache with snapshots of which
-        none is the main branch's.
-    InputError
-        If `revision` or `token` is given with a model that is here.
-    """
+    """Return the folder on this machine that holds a model; of a file, the folder that it lies in."""
     path, is_file = find_local(model, revision=revision, token=token)
     if is_file:
         return _snapshot(path.parent) or Folder(path.parent)
@@ -97,27 +52,7 @@ def find_source(
     local_files_only: bool = False,
     progress: bool = False,
 ) -> Source:
-    """Return where the files of a model are; of a file, the folder that it lies in.
-
-    Parameters
-    ----------
-    model : str or path-like
-        The model as a user names it; what exists here comes before examples and repositories.
-    revision, cache_dir, token, local_files_only, progress
-        As in `embgeom.load`.
-
-    Returns
-    -------
-    Source
-        The files.
-
-    Raises
-    ------
-    LoadError
-        If there is no such model.
-    InputError
-        If `revision` or `token` is given with a model that is on this machine.
-    """
+    """Return where the files of a model are; of a file, the folder that it lies in."""
     if (folder := find_folder(model, revision=revision, token=token)) is not None:
         return folder
     if looks_like_repo_id(str(model)):

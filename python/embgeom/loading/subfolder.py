@@ -17,27 +17,7 @@ _ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
 
 
 def enter(source: Source, subfolder: str | None = None) -> Source:
-    """Return the folder within a model that holds its weights.
-
-    Parameters
-    ----------
-    source : Source
-        The model's files.
-    subfolder : str or None
-        The folder asked for, relative to the model. Without one, or with ``""``, it is that of the first
-        module in modules.json, as sentence-transformers writes it, or else the model's own.
-
-    Returns
-    -------
-    Source
-        The files in that folder.
-
-    Raises
-    ------
-    LoadError
-        If there is no such folder, or the model's own holds no weights while a subfolder does, which is
-        named.
-    """
+    """Return the folder within a model that holds its weights."""
     if subfolder:
         return _within(source, _relative(subfolder, "subfolder="))
     # A repository is asked for no more than it is likely to hold.
@@ -56,18 +36,7 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
 
 
 def beside(source: Source) -> Source | None:
-    """Return the folder that holds the tokenizer of a diffusers text encoder; None for any other folder.
-
-    Parameters
-    ----------
-    source : Source
-        The folder of the text encoder.
-
-    Returns
-    -------
-    Source or None
-        The folder of its tokenizer.
-    """
+    """Return the folder that holds the tokenizer of a diffusers text encoder; None for any other folder."""
     if isinstance(source, Folder):
         name = source.path.name
         other = source.path.with_name(name.replace(_ENCODER, _TOKENIZER)) if name else source.path

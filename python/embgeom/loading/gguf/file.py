@@ -30,31 +30,7 @@ _Convert = Callable[[bytes, int], npt.NDArray[np.float32]]
 
 
 class GGUFFile:
-    """An open GGUF file, used like a `SafetensorsFile`.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    accept : callable, optional
-        Called with the architecture before the rest of the header is read, to refuse it early.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    state : FileState
-        What tells this state of the file from a later one.
-    header : GGUFHeader
-        Its keys and tensors.
-    names : tuple of str
-        The tensors it holds.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, is cut short, or its header contradicts itself or the file.
-    """
+    """An open GGUF file, used like a `SafetensorsFile`."""
 
     def __init__(self, path: Path, accept: Callable[[str], None] | None = None) -> None:
         self.path = path
@@ -72,27 +48,7 @@ class GGUFFile:
         return self.header.tensors[name].dtype
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-        progress : bool
-            Whether to show a progress bar of the conversion.
-
-        Returns
-        -------
-        ndarray of float32
-            A view of the file where it is stored so, else a converted copy.
-
-        Raises
-        ------
-        LoadError
-            If the tensor is of no type that can be read.
-        InputError
-            If it is quantised and the package gguf is not installed.
-        """
+        """Read one tensor as float32."""
         info = self.header.tensors[name]
         stored = READ_AS[info.dtype].newbyteorder(self.header.order) if info.dtype in READ_AS else None
         if prod(info.shape) == 0:

@@ -64,21 +64,7 @@ _TYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies and how it is stored.
-
-    Attributes
-    ----------
-    dtype : str
-        The stored type: ``"F32"``, ``"Q8_0"``, ...
-    type_number : int
-        Its number in the file.
-    shape : tuple of int
-        The shape in NumPy's order: the file's own order is the reverse.
-    offset : int
-        Its first byte in the file.
-    row_bytes : int
-        The bytes of one row of ``shape[-1]`` values; 0 for a type that is not known.
-    """
+    """Where a tensor lies and how it is stored."""
 
     dtype: str
     type_number: int
@@ -101,28 +87,7 @@ class _Value:
 
 
 class GGUFHeader:
-    """What a GGUF file says before its data.
-
-    Parameters
-    ----------
-    file : LocalFile
-        The file.
-    accept : callable, optional
-        Called with `general.architecture` as soon as that is read, which is usually first: what it raises
-        saves reading the rest.
-
-    Attributes
-    ----------
-    order : {"<", ">"}
-        The order of bytes of all numbers in the file.
-    tensors : dict of str to TensorInfo
-        The tensors by name.
-
-    Raises
-    ------
-    LoadError
-        If the file is no GGUF file of version 2 or 3, is cut short, or contradicts itself.
-    """
+    """What a GGUF file says before its data."""
 
     def __init__(self, file: LocalFile, accept: Callable[[str], None] | None = None) -> None:
         self._file = file

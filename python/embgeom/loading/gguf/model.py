@@ -57,24 +57,7 @@ _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 
 
 def find_gguf(place: Path | Source) -> Path | None:
-    """Return the GGUF file that is meant by a place, or None where that is another kind of model.
-
-    Parameters
-    ----------
-    place : Path or Source
-        A file, whatever its suffix, or the files of a model: a local folder may hold one GGUF model and no
-        other.
-
-    Returns
-    -------
-    Path or None
-        The file; the first part of a model in several.
-
-    Raises
-    ------
-    LoadError
-        If a folder holds several GGUF models.
-    """
+    """Return the GGUF file that is meant by a place, or None where that is another kind of model."""
     if isinstance(place, Path):
         return place if place.suffix.lower() == SUFFIX or _begins_as_gguf(place) else None
     if not isinstance(place, Folder):
@@ -104,37 +87,7 @@ def load_gguf(
     threads: int | None = None,
     progress: bool = False,
 ) -> Embeddings:
-    """Load the token embeddings of a GGUF model; see `embgeom.load`.
-
-    Parameters
-    ----------
-    path : Path
-        The file, or a part of the model.
-    which : {"input", "output"}
-        Embedding or unembedding.
-    table : TokenTable, optional
-        The tokens, where those of the file are not wanted.
-    asked : str
-        The model as the user names it.
-    revision : str, optional
-        The commit that the file is of.
-    tensor : str, optional
-        The name of another tensor.
-    spelling : Spelling, optional
-        How the tokens write text, where the user says it.
-    threads, progress
-        As in `embgeom.load`.
-
-    Returns
-    -------
-    Embeddings
-        Of quantised values a note says so, and how many rows equal an earlier one.
-
-    Raises
-    ------
-    LoadError
-        If the file is no model, or its tensor or its tokens cannot be found, read or matched to each other.
-    """
+    """Load the token embeddings of a GGUF model; see `embgeom.load`."""
     model = GGUFModel(path)
     choice = model.choose(which, tensor)
     held_in = model.file(choice.name)
@@ -163,27 +116,7 @@ def load_gguf(
 
 
 class GGUFModel:
-    """A model in one GGUF file, or in parts named ``...-00001-of-00003.gguf``.
-
-    Parameters
-    ----------
-    path : Path
-        The file, or any of the parts.
-
-    Attributes
-    ----------
-    path : Path
-        The file that holds the metadata: the first part.
-    architecture : str
-        What the file says: ``"llama"``, ``"gemma3"``, ...
-    missing : tuple of str
-        The parts that are not there.
-
-    Raises
-    ------
-    LoadError
-        If a file cannot be read, or is no model but a control vector, an adapter, ...
-    """
+    """A model in one GGUF file, or in parts named ``...-00001-of-00003.gguf``."""
 
     def __init__(self, path: Path) -> None:
         self.path, others, self.missing = _parts(path)
@@ -205,13 +138,7 @@ class GGUFModel:
         return count - (self._integer("nextn_predict_layers") or 0)
 
     def choose(self, which: Which, tensor: str | None) -> Choice:
-        """Choose the tensor for `which`, or the one that the user names.
-
-        Raises
-        ------
-        LoadError
-            If there is no such tensor, or it is in a part that is not there.
-        """
+        """Choose the tensor for `which`, or the one that the user names."""
         ties = self._tied()
         if tensor is not None:
             self.file(tensor)
@@ -232,13 +159,7 @@ class GGUFModel:
         return Choice(_INPUT, True)
 
     def file(self, name: str) -> GGUFFile:
-        """Return the file that holds a tensor.
-
-        Raises
-        ------
-        LoadError
-            If there is no such tensor, or it is in a part that is not there.
-        """
+        """Return the file that holds a tensor."""
         if (file := self._files.get(name)) is not None:
             if (scale := f"{name.removesuffix('.weight')}.scale") in self._files:
                 raise LoadError(
@@ -256,13 +177,7 @@ class GGUFModel:
         raise LoadError(f"{self.path} holds no tensor {name}; it holds {listed}")
 
     def tokens(self) -> TokenTable:
-        """Return the tokens in the file, or else those of a tokenizer beside it.
-
-        Raises
-        ------
-        LoadError
-            If there are none, or they cannot be read.
-        """
+        """Return the tokens in the file, or else those of a tokenizer beside it."""
         if (table := gguf_tokens(self.header, self.path)) is not None:
             return table
         try:
@@ -271,13 +186,7 @@ class GGUFModel:
             raise LoadError(f"{self.path} holds no tokens, and beside it: {error}") from error
 
     def final_norm(self) -> FinalNorm:
-        """Return the norm between the last block and the output matrix.
-
-        Raises
-        ------
-        LoadError
-            If the model has none, or it is in a part that is not there.
-        """
+        """Return the norm between the last block and the output matrix."""
         if self.architecture == "olmo":
             width = self._integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
             return FinalNorm.of([1.0] * width, "layer_norm")

@@ -36,25 +36,7 @@ _ESCAPED = {"n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
 
 
 def gguf_tokens(header: GGUFHeader, path: Path) -> TokenTable | None:
-    """Return the tokens of a GGUF file, or None where it holds none.
-
-    Parameters
-    ----------
-    header : GGUFHeader
-        The header of the file.
-    path : Path
-        The file.
-
-    Returns
-    -------
-    TokenTable or None
-        The tokens by row; of the types in the file control, unknown and unused tokens are special.
-
-    Raises
-    ------
-    LoadError
-        If the tokens are of a kind that is not known, or the keys contradict each other.
-    """
+    """Return the tokens of a GGUF file, or None where it holds none."""
     kind = header.text(f"{_KEY}model")
     tokens = header.strings(f"{_KEY}tokens")
     if kind in (None, "none", "no_vocab") or not tokens:

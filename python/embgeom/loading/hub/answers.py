@@ -32,17 +32,7 @@ class Broken(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """What the Hub says of a file.
-
-    Attributes
-    ----------
-    commit : str or None
-        The commit that it is of.
-    etag : str or None
-        The name of its content: of a large file the SHA-256.
-    size : int or None
-        Its length in bytes.
-    """
+    """What the Hub says of a file."""
 
     commit: str | None
     etag: str | None
@@ -63,15 +53,7 @@ class Answer:
         self.response.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """Give the body piece by piece.
-
-        Raises
-        ------
-        Broken
-            If it breaks off.
-        NoRanges
-            If it is longer than it says.
-        """
+        """Give the body piece by piece."""
         iterate = getattr(self.response, "iter_raw", None)
         pieces = iter(iterate() if iterate else self.response.iter_content(_CHUNK))
         position = self.begin
@@ -92,25 +74,7 @@ class Answer:
 
 
 def range_of(response: Any, begin: int, end: int) -> Answer:
-    """Return an answer of status 206 for the bytes from `begin` to `end`, if that is what it holds.
-
-    Parameters
-    ----------
-    response : Response
-        The answer, of httpx or requests.
-    begin, end : int
-        Positions in the file.
-
-    Returns
-    -------
-    Answer
-        For these bytes or the first of them.
-
-    Raises
-    ------
-    NoRanges
-        If its headers contradict each other or the request.
-    """
+    """Return an answer of status 206 for the bytes from `begin` to `end`, if that is what it holds."""
     said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if said is None:
         raise NoRanges

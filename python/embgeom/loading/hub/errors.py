@@ -14,18 +14,7 @@ def hub_utils() -> Any:
 
 
 def why_it_failed(error: Exception) -> str:
-    """Say what a request failed with, and what to do about it.
-
-    Parameters
-    ----------
-    error : Exception
-        What huggingface_hub or `RangeRequests` raised.
-
-    Returns
-    -------
-    str
-        The reason and the way out.
-    """
+    """Say what a request failed with, and what to do about it."""
     if isinstance(error, GaveUp):
         return error.why
     errors = hub_utils()

@@ -28,41 +28,7 @@ _HEAD = 1 << 16
 
 
 class HubFile:
-    """The bytes of a file on the Hub.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder in the cache.
-    commit : str
-        The commit that it is of.
-    requests : callable or None
-        Makes the requests for it, given what is known of it; None where nothing may be fetched.
-    missing : callable
-        Makes the error for what may not be fetched.
-    progress : bool
-        Whether to show a progress bar where the whole file is fetched.
-
-    Attributes
-    ----------
-    path : Path
-        Its folder in the cache.
-    size : int
-        Its length in bytes.
-    identity : Identity
-        What the Hub says of it.
-    whole : Path or None
-        The whole file, where the server gives no ranges.
-    head_bytes : int
-        How many of its first bytes were fetched.
-
-    Raises
-    ------
-    LoadError
-        If its first bytes cannot be had.
-    EntryNotFoundError
-        That of huggingface_hub, if the repository holds no such file.
-    """
+    """The bytes of a file on the Hub."""
 
     def __init__(
         self,
@@ -103,29 +69,7 @@ class HubFile:
         return self._head[begin:end]
 
     def tensor(self, name: str, entry: Entry, data_start: int, progress: bool) -> Path:
-        """Return a local safetensors file that holds one tensor, fetched unless it was before.
-
-        Parameters
-        ----------
-        name : str
-            The tensor.
-        entry : Entry
-            What the header says of it.
-        data_start : int
-            Where the data begins.
-        progress : bool
-            Whether to show a progress bar of the download.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        LoadError
-            If it cannot be fetched or kept.
-        """
+        """Return a local safetensors file that holds one tensor, fetched unless it was before."""
         if self.whole is not None:
             return self.whole
         path = self.tensor_path(name)
@@ -156,13 +100,7 @@ class HubFile:
         return path
 
     def fetch_whole(self, requests: RangeRequests | None = None, answer: Answer | None = None) -> Path:
-        """Fetch the whole file, from an answer that holds it or by a new request, and return where it is.
-
-        Raises
-        ------
-        LoadError
-            If it cannot be fetched or kept.
-        """
+        """Fetch the whole file, from an answer that holds it or by a new request, and return where it is."""
         requests = requests or self._may_request("the whole")
         path = self._place(".safetensors")
         size = answer.end if answer else self.identity.size
@@ -230,18 +168,7 @@ class HubFile:
 
 
 class HubSafetensors(SafetensorsHeader):
-    """A safetensors file on the Hub; of a tensor that is read its bytes alone are fetched.
-
-    Parameters
-    ----------
-    file : HubFile
-        The bytes of the file.
-
-    Raises
-    ------
-    LoadError
-        As `SafetensorsHeader` does.
-    """
+    """A safetensors file on the Hub; of a tensor that is read its bytes alone are fetched."""
 
     def __init__(self, file: HubFile) -> None:
         self._file = file
@@ -252,25 +179,7 @@ class HubSafetensors(SafetensorsHeader):
             raise
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32, fetched unless it was before.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-        progress : bool
-            Whether to show progress bars of the download and the conversion.
-
-        Returns
-        -------
-        ndarray of float32
-            A view of the kept tensor where it is stored so and can be mapped, else a copy.
-
-        Raises
-        ------
-        LoadError
-            If the tensor is of no type that can be read, or cannot be fetched or kept.
-        """
+        """Read one tensor as float32, fetched unless it was before."""
         entry = self.entries[name]
         check_dtype(entry.dtype, f"{name} in {self.path}")
         if prod(entry.shape) == 0:
@@ -279,13 +188,7 @@ class HubSafetensors(SafetensorsHeader):
         return SafetensorsFile(kept).read(name, progress=progress)
 
     def whole_file(self) -> Path:
-        """Return the local path of the whole file, fetched if need be.
-
-        Raises
-        ------
-        LoadError
-            If it cannot be fetched or kept.
-        """
+        """Return the local path of the whole file, fetched if need be."""
         return self._file.whole or self._file.fetch_whole()
 
     def origin(self, name: str) -> dict[str, Any]:

@@ -24,13 +24,7 @@ _WAY_OUT = "make room, or name another folder for what is fetched by cache_dir= 
 
 
 class PartialFile:
-    """What is there of a file, open for more.
-
-    Attributes
-    ----------
-    size : int
-        How many bytes are there.
-    """
+    """What is there of a file, open for more."""
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
@@ -59,28 +53,7 @@ class PartialFile:
 
 @contextmanager
 def appearing(path: Path, total: int | None) -> Iterator[PartialFile | None]:
-    """Give what is there of the file at `path`, which takes that name at the end of the block.
-
-    After an error or interruption, and in a process that was killed, what is there stays for the next time.
-    Of several processes one fetches, and the others wait for it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    total : int or None
-        The length that it will have, if that is known.
-
-    Yields
-    ------
-    PartialFile or None
-        What to complete; None if another process has completed the file meanwhile.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be written, or the disk is too small for it.
-    """
+    """Give what is there of the file at `path`, which takes that name at the end of the block."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(path) as (file, name):
@@ -98,20 +71,7 @@ def appearing(path: Path, total: int | None) -> Iterator[PartialFile | None]:
 
 
 def unwritable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file of the cache that the system does not let us write.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    error : OSError
-        What the system said.
-
-    Returns
-    -------
-    LoadError
-        The error to raise.
-    """
+    """Return the error for a file of the cache that the system does not let us write."""
     return LoadError(f"{path} cannot be written: {error.strerror or error}; {_WAY_OUT}")
 
 

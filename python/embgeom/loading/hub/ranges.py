@@ -51,26 +51,7 @@ class GaveUp(Exception):
 
 
 class RangeRequests:
-    """Requests for the bytes of one file.
-
-    Parameters
-    ----------
-    url : str
-        Where the Hub resolves the file.
-    token : str, bool or None
-        The access token, as huggingface_hub takes it.
-    fail : callable
-        Makes the `LoadError` of what a request failed with.
-    identity : Identity
-        What the file must be, as far as that is known.
-    tries : int
-        How often a request is sent that brings nothing.
-
-    Attributes
-    ----------
-    identity : Identity
-        What the file must be, with all that the first answer says of it.
-    """
+    """Requests for the bytes of one file."""
 
     def __init__(
         self,
@@ -87,15 +68,7 @@ class RangeRequests:
         self.identity = identity
 
     def ask(self) -> Identity:
-        """Return what the Hub says of the file, without any of its bytes.
-
-        Raises
-        ------
-        LoadError
-            If the request is refused, or fails again and again.
-        EntryNotFoundError
-            That of huggingface_hub, if the repository holds no such file.
-        """
+        """Return what the Hub says of the file, without any of its bytes."""
         patience = _Patience(self._tries, self._fail)
         while True:
             try:
@@ -108,29 +81,7 @@ class RangeRequests:
                 patience.wait(failure)
 
     def stream(self, begin: int, end: int) -> Iterator[bytes]:
-        """Give the bytes from `begin` to `end`, or to the end of the file, and go on where an answer broke.
-
-        Parameters
-        ----------
-        begin, end : int
-            Positions in the file.
-
-        Yields
-        ------
-        bytes
-            One piece after the other.
-
-        Raises
-        ------
-        NoRanges
-            If the server gives no ranges that can be relied on.
-        Changed
-            If the file is another one than `identity` says.
-        LoadError
-            If a request is refused, or fails again and again.
-        EntryNotFoundError
-            That of huggingface_hub, if the repository holds no such file.
-        """
+        """Give the bytes from `begin` to `end` or the end of the file; go on where an answer broke."""
         patience = _Patience(self._tries, self._fail)
         while begin < end:
             try:
@@ -146,24 +97,7 @@ class RangeRequests:
     def whole(
         self, answer: Answer | None, write: Callable[[bytes], None], restart: Callable[[], None]
     ) -> None:
-        """Fetch the whole file; an answer that breaks is begun anew.
-
-        Parameters
-        ----------
-        answer : Answer or None
-            An answer that holds the file, if there is one.
-        write : callable
-            Takes one piece after the other.
-        restart : callable
-            Throws away what was written.
-
-        Raises
-        ------
-        Changed
-            If the file is another one than `identity` says.
-        LoadError
-            If a request is refused, or fails again and again.
-        """
+        """Fetch the whole file; an answer that breaks is begun anew."""
         patience = _Patience(self._tries, self._fail)
         while True:
             try:

@@ -35,35 +35,7 @@ def looks_like_repo_id(model: str) -> bool:
 
 
 class HubRepo:
-    """A model repository on the Hugging Face Hub, or its copy in the local cache.
-
-    The first file that is found fixes the commit, so that all files are of one state of the repository.
-    ``HF_ENDPOINT``, ``HF_HUB_OFFLINE``, ``HF_HOME`` and ``HF_TOKEN`` are honored.
-
-    Parameters
-    ----------
-    repo_id : str
-        ``name`` or ``owner/name``.
-    revision : str, optional
-        Branch, tag or commit; the main branch by default.
-    cache_dir : str or path-like, optional
-        The folder of the cache; that of huggingface_hub by default.
-    token : str or bool, optional
-        The access token; by default the one that is logged in.
-    local_files_only : bool
-        Whether to use what the cache holds and fetch nothing.
-    progress : bool
-        Whether to show progress bars of downloads.
-
-    Attributes
-    ----------
-    name : str
-        The id of the repository, with the revision where one was asked for.
-    revision : str or None
-        The commit the files are of, once one was found.
-    folder : str
-        The folder of the repository whose files are found; empty for the repository's own.
-    """
+    """A model repository on the Hugging Face Hub, or its copy in the local cache."""
 
     def __init__(
         self,
@@ -103,23 +75,7 @@ class HubRepo:
         return inner
 
     def find(self, filename: str) -> Path | None:
-        """Return the local path of a file, fetched if need be; None if the repository has none such.
-
-        Parameters
-        ----------
-        filename : str
-            The path of the file inside the folder.
-
-        Returns
-        -------
-        Path or None
-            The file in the local cache.
-
-        Raises
-        ------
-        LoadError
-            If there is no such repository or revision, access is refused, or the network fails.
-        """
+        """Return the local path of a file, fetched if need be; None if the repository has none such."""
         return self._find(f"{self.folder}/{filename}" if self.folder else filename)
 
     def _find(self, filename: str) -> Path | None:
@@ -140,24 +96,7 @@ class HubRepo:
         return []
 
     def locate(self, filename: str) -> Path | HubFile | None:
-        """Return a file of tensors, of which nothing but the header is fetched where that can be.
-
-        Parameters
-        ----------
-        filename : str
-            The path of the file inside the folder.
-
-        Returns
-        -------
-        Path, HubFile or None
-            The file in the local cache of huggingface_hub, if it is there or of a format that must be fetched
-            whole; else a file on the Hub; None if the repository has none such.
-
-        Raises
-        ------
-        LoadError
-            If there is no such repository or revision, access is refused, or the network fails.
-        """
+        """Return a file of tensors, of which nothing but the header is fetched where that can be."""
         filename = f"{self.folder}/{filename}" if self.folder else filename
         self._contact()
         if self.revision is None:

@@ -26,23 +26,7 @@ _LONGEST_NAME = 200
 
 
 def cache_folder(cache_dir: Path | None, repo_id: str, filename: str) -> Path:
-    """Return the folder of the cache for one file of a repository.
-
-    Parameters
-    ----------
-    cache_dir : Path or None
-        The folder for caches that was asked for; by default that of the variable EMBGEOM_CACHE, or where
-        huggingface_hub has libraries keep theirs: ``assets`` in HF_HOME.
-    repo_id : str
-        The repository.
-    filename : str
-        The file in it.
-
-    Returns
-    -------
-    Path
-        The folder, which need not exist.
-    """
+    """Return the folder of the cache for one file of a repository."""
     from huggingface_hub.constants import HF_ASSETS_CACHE
 
     root = Path(cache_dir or os.environ.get("EMBGEOM_CACHE") or HF_ASSETS_CACHE).expanduser()

@@ -29,38 +29,7 @@ _PIECE = 1 << 24
 def read_array(
     path: Path, tensor: str | None = None, *, progress: bool = False
 ) -> tuple[npt.NDArray[np.float32], str, TokenTable | None, FileState]:
-    """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds.
-
-    A .npz holds ``matrix`` (V, d), or one array of any name, and may hold ``tokens`` (or ``vocabulary``), V
-    strings, and ``special``, those of them that are special: as strings, or as V booleans.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    tensor : str, optional
-        The array of a .npz to take instead of ``matrix``.
-    progress : bool
-        Whether to show a progress bar of the conversion.
-
-    Returns
-    -------
-    matrix : ndarray of float32, shape (V, d)
-        The matrix: of a .npy a view of the file where it is stored so, else a copy.
-    stored : str
-        The type in which the file stores it, as safetensors names it: ``"F32"``, ...
-    table : TokenTable or None
-        The tokens, where a .npz holds them.
-    state : FileState
-        The state of the file that was read.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, or the matrix is not of floating point.
-    InputError
-        If `tensor` is given for a .npy, which holds one array without a name.
-    """
+    """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds."""
     # One descriptor for all of it: a file that is replaced meanwhile cannot mix with its successor.
     file = LocalFile(path)
     try:
@@ -193,23 +162,7 @@ def _strings(array: npt.NDArray[Any], name: str, path: Path) -> list[str]:
 
 
 def find_tokens(matrix: Path) -> Path:
-    """Return the file beside a .npy that holds its tokens; the names are tried in order.
-
-    Parameters
-    ----------
-    matrix : Path
-        The file of the matrix.
-
-    Returns
-    -------
-    Path
-        The first file that exists.
-
-    Raises
-    ------
-    LoadError
-        If there is none.
-    """
+    """Return the file beside a .npy that holds its tokens; the names are tried in order."""
     names = [f"{matrix.stem}{end}" for end in (".tokens.txt", ".tokens.json", ".txt", ".json")]
     names += ["tokens.txt", "tokens.json", "tokenizer.json"]
     for name in names:

@@ -34,25 +34,7 @@ def is_pickle(start: bytes) -> bool:
 
 
 def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[bytes]]:
-    """Read the vectors and the words of a file that gensim saved.
-
-    Parameters
-    ----------
-    file : LocalFile
-        The file; large arrays lie beside it, as ``.vectors.npy``.
-
-    Returns
-    -------
-    matrix : ndarray of float32, shape (V, d)
-        A row for each word.
-    words : list of bytes
-        The words in UTF-8.
-
-    Raises
-    ------
-    LoadError
-        If the file is no such pickle, holds objects of other libraries, or lacks the file beside it.
-    """
+    """Read the vectors and the words of a file that gensim saved."""
     path = file.path
     held, prefix = _root(file), str(path)
     if "wv" in held.state:

@@ -17,23 +17,7 @@ CHUNK = 1 << 22
 
 @contextmanager
 def opened(file: LocalFile) -> Iterator[IO[bytes]]:
-    """Open a file, unpacking it if its content is that of gzip.
-
-    Parameters
-    ----------
-    file : LocalFile
-        The file; one reader at a time.
-
-    Yields
-    ------
-    binary file
-        Its content.
-
-    Raises
-    ------
-    LoadError
-        If it cannot be read, at once or later.
-    """
+    """Open a file, unpacking it if its content is that of gzip."""
     try:
         with file.stream() as stored:
             packed = stored.read(2) == b"\x1f\x8b"
@@ -50,23 +34,7 @@ def opened(file: LocalFile) -> Iterator[IO[bytes]]:
 
 
 def unpacked_size(file: LocalFile) -> int:
-    """Return how many bytes a file holds; one that is packed is read for it.
-
-    Parameters
-    ----------
-    file : LocalFile
-        The file.
-
-    Returns
-    -------
-    int
-        The bytes.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read.
-    """
+    """Return how many bytes a file holds; one that is packed is read for it."""
     with opened(file) as stream:
         if not isinstance(stream, gzip.GzipFile):
             return file.size

@@ -54,23 +54,7 @@ class _Start:
 
 
 def is_word_vectors(path: Path) -> bool:
-    """Return whether a file is one of word vectors: by its suffix, or by its content where that is shared.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    bool
-        Whether `read_word_vectors` is to read it.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read.
-    """
+    """Return whether a file is one of word vectors: by its suffix, or by its content where that is shared."""
     if path.suffix in _SUFFIXES:
         return True
     if path.suffix not in _SHARED:
@@ -86,32 +70,7 @@ def is_word_vectors(path: Path) -> bool:
 
 
 def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable, FileState]:
-    """Read word vectors: every word with its row.
-
-    Parameters
-    ----------
-    path : Path
-        The file: text or binary of word2vec, text of GloVe or fastText, each of them also as ``.gz``, or
-        gensim's ``.kv``.
-    progress : bool
-        Whether to show a progress bar.
-
-    Returns
-    -------
-    matrix : ndarray of float32, shape (V, d)
-        A row for each word, in the order of the file.
-    stored : str
-        How the file stores numbers: ``"text"`` or ``"F32"``.
-    table : TokenTable
-        The words by row. They are whole words, each of which spells itself after a space.
-    state : FileState
-        The state of the file that was read.
-
-    Raises
-    ------
-    LoadError
-        If the file is no such file, is cut short, or contradicts itself; the line or the word is named.
-    """
+    """Read word vectors: every word with its row."""
     file = LocalFile(path)
     with opened(file) as stream:
         start = stream.read(_START_BYTES)

@@ -23,17 +23,7 @@ _SCALED = (
 
 @dataclass(frozen=True)
 class Weight:
-    """The matrix of one side of a running model.
-
-    Attributes
-    ----------
-    tensor : object
-        The matrix, a tensor.
-    stored : object
-        The parameter that it was made of, by which it is found in the model; itself without an adapter.
-    notes : tuple of str
-        What was done, each a sentence.
-    """
+    """The matrix of one side of a running model."""
 
     tensor: Any
     stored: Any
@@ -52,25 +42,7 @@ class Weight:
 
 
 def weight_of(module: Any, what: str) -> Weight:
-    """Return the matrix that an embedding or a linear layer computes with.
-
-    Parameters
-    ----------
-    module : torch.nn.Module
-        The layer, or what PEFT has put around it.
-    what : str
-        The layer's name, for messages.
-
-    Returns
-    -------
-    Weight
-        The matrix.
-
-    Raises
-    ------
-    InputError
-        If the layer is quantized, changed in a way that cannot be told, or has no weight.
-    """
+    """Return the matrix that an embedding or a linear layer computes with."""
     if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
         return weight_of(_saved_copy(module), what)
     module = getattr(module, "token_adapter", module)

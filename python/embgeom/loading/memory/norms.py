@@ -19,25 +19,7 @@ _MAKE = "make one with embgeom.FinalNorm.of(weight, kind)"
 
 
 def final_norm_of(model: Any) -> FinalNorm:
-    """Return the final norm of a model in memory; what kind it is, is measured.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        A model of transformers.
-
-    Returns
-    -------
-    FinalNorm
-        Its weight, and whether it centers.
-
-    Raises
-    ------
-    LoadError
-        If the norm cannot be told, or does something else than norms of the known kinds.
-    InputError
-        If `model` is none.
-    """
+    """Return the final norm of a model in memory; what kind it is, is measured."""
     if isinstance(model, type) or not hasattr(model, "named_modules"):
         raise InputError(
             f"{type(model).__name__} is no model: give a folder, a Hugging Face id or a model of transformers"

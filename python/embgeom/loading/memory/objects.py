@@ -43,15 +43,7 @@ def load_object(
     spelling: Spelling | None,
     threads: int | None,
 ) -> Embeddings:
-    """Load from an object in memory; see `embgeom.load`.
-
-    Raises
-    ------
-    InputError
-        If the object has no such matrix, or its tokens are not known.
-    LoadError
-        If the object is of no kind that is taken, or its tokens do not fit its rows.
-    """
+    """Load from an object in memory; see `embgeom.load`."""
     if isinstance(model, Embeddings):
         raise InputError(f"{model!r} is loaded already: pass it to the functions as it is")
     outer, (model, own_tokenizer) = type(model).__name__, unwrapped(model)
