@@ -119,7 +119,7 @@ def test_tensors_and_tokens_by_name(run, tmp_path, refused):
     np.save(tmp_path / "bare.npy", matrix(ROWS, 6))
     assert "has no tokens beside it" in refused("inspect", tmp_path / "bare.npy")
     (tmp_path / "list.txt").write_text("\n".join(words(ROWS)), encoding="utf-8")
-    status, out, _ = run("inspect", tmp_path / "bare.npy", "--tokens", tmp_path / "list.txt")
+    status, out, _ = run("inspect", tmp_path / "bare.npy", "--vocabulary", tmp_path / "list.txt")
     assert status == 0 and "w7" in out
 
 

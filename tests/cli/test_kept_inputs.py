@@ -38,8 +38,9 @@ def contents(folder):
     return {str(p): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-ARRAYS = ("compare", "in.npy", "b.npy", "--tokens-a", "t.txt", "--tokens-b", "t.txt", *QUICK)
-MODELS = ("compare", "m", "b.npy", "--tokens-b", "t.txt", *QUICK)
+B = ("b.npy", "--vocabulary-b", "t.txt")
+ARRAYS = ("compare", "in.npy", *B, "--vocabulary-a", "t.txt", *QUICK)
+MODELS = ("compare", "m", *B, *QUICK)
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
@@ -54,10 +55,10 @@ MODELS = ("compare", "m", "b.npy", "--tokens-b", "t.txt", *QUICK)
     ((*MODELS, "--html", "hard.json"), "config.json, which is read with m"),
     ((*MODELS, "-o", "m/out"), "lies in m, which is read"),
     (("inspect", "m/model.safetensors", "-o", "m"), "holds something already"),
-    (("compare", "m/model.safetensors", "b.npy", "--tokens-b", "t.txt", *QUICK, "--html", "m/tokenizer.json"),
+    (("compare", "m/model.safetensors", *B, *QUICK, "--html", "m/tokenizer.json"),
      "tokenizer.json, which is read with m/model.safetensors"),
-    (("fit", "m", "b.npy", "--tokens-b", "t.txt", "-o", "m/model.safetensors"), "lies in m, which is read"),
-    (("fit", "m", "b.npy", "--tokens-b", "t.txt", "-o", "m/map.safetensors"), "lies in m, which is read"),
+    (("fit", "m", *B, "-o", "m/model.safetensors"), "lies in m, which is read"),
+    (("fit", "m", *B, "-o", "m/map.safetensors"), "lies in m, which is read"),
     ((*ARRAYS, "--html", "g", "-o", "g"), "are the same file; name two"),
     ((*ARRAYS, "--html", "h/page.html", "-o", "h"), "one inside the other"),
     ((*ARRAYS, "--html", "new.html", "-o", "new.html/out"), "one inside the other"),
@@ -82,9 +83,7 @@ def test_outputs_beside_inputs_are_written_again_and_again(here):
     (here / "notes.json").write_text("{}")
     for _ in range(2):
         assert status(*ARRAYS, "--html", "page.html", "-o", "out", "--overwrite") == 0
-        assert (
-            status("fit", "m/model.safetensors", "b.npy", "--tokens-b", "t.txt", "-o", "map.safetensors") == 0
-        )
+        assert status("fit", "m/model.safetensors", *B, "-o", "map.safetensors") == 0
     assert (here / "page.html").is_file() and (here / "out" / "arrays.npz").is_file()
 
 
@@ -108,7 +107,7 @@ def test_a_model_that_runs(tmp_path, monkeypatch, capsys):
 
 def test_functions_know_what_was_read(here):
     a = embgeom.load("m")
-    b = embgeom.load("b.npy", tokens="t.txt")
+    b = embgeom.load("b.npy", vocabulary="t.txt")
     comparison = embgeom.compare(a, b, k=3, dimension_sample=5, dimension_k=5)
     before = contents(here)
     for path in ("m/config.json", "m/page.html", "b.npy", here / "hard.json"):

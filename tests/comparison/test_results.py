@@ -181,7 +181,7 @@ def test_a_lone_surrogate_is_written_as_its_code(tmp_path):
     matrix = np.random.default_rng(0).standard_normal((30, 4)).astype(np.float32)
     folder = write_folder(tmp_path / "model", {"model.embed_tokens.weight": matrix})
     (folder / "tokens.json").write_text(json.dumps(list(vocabulary["model"]["vocab"])))
-    loaded = embgeom.load(folder, tokens=str(folder / "tokens.json"))
+    loaded = embgeom.load(folder, vocabulary=str(folder / "tokens.json"))
     inspection = embgeom.inspect_model(loaded)
     inspection.save(tmp_path / "out")
     assert read_csv(tmp_path / "out" / "tokens.csv")[0]["token"] == "\\ud800"

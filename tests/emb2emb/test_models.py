@@ -40,7 +40,7 @@ def test_loading_tells_the_number_of_blocks(tmp_path):
     assert large.provenance.as_dict()["blocks"] == large.describe()["provenance"]["blocks"] == 6
     assert Embeddings.from_array(np.eye(2), ["a", "b"]).provenance.blocks is None
     np.save(tmp_path / "matrix.npy", np.eye(2, dtype=np.float32))
-    assert embgeom.load(tmp_path / "matrix.npy", tokens=["a", "b"]).provenance.blocks is None
+    assert embgeom.load(tmp_path / "matrix.npy", vocabulary=["a", "b"]).provenance.blocks is None
     assert Emb2Emb.fit(small, large, held_out=0).provenance["target"]["provenance"]["blocks"] == 6
 
 

@@ -156,7 +156,7 @@ def test_no_tokenizer(tmp_path):
     (folder / "tokenizer.json").unlink()
     with pytest.raises(LoadError, match=r"holds no tokenizer.*vocabulary="):
         load(folder)
-    assert load(folder, tokens=["a", "b", "c", "d"]).tokens == ["a", "b", "c", "d"]
+    assert load(folder, vocabulary=["a", "b", "c", "d"]).tokens == ["a", "b", "c", "d"]
 
 
 def test_rows_beyond_the_tokenizer_are_counted(tmp_path):

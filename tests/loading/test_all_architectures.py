@@ -53,7 +53,7 @@ Every causal, sequence-to-sequence and masked language model of transformers 5.2
 weights, saved, and loaded with `embgeom`. Both matrices equal those of the running model to the bit, tied and
 untied, and the final norm gives what the model's own gives, but for a length and a constant (its bias).
 
-This file is written by `python tests/test_all_architectures.py`.
+This file is written by `python -m tests.loading.test_all_architectures`.
 
 | Model type | Class | Input embedding | Output matrix | Final norm |
 |---|---|---|---|---|"""
@@ -149,7 +149,7 @@ VARIANTS = [v for case in (*TEXT, *SEEING) for v in tiny_models.variants(case)]
 def checked(case: Case, folder: Path) -> None:
     outcome = check(case, folder)
     if not case.changes and case.task != "image-text":
-        assert outcome.row(case) in DOCS.read_text(), "run: python tests/test_all_architectures.py"
+        assert outcome.row(case) in DOCS.read_text(), "run: python -m tests.loading.test_all_architectures"
 
 
 @pytest.mark.parametrize("case", [v for v in VARIANTS if v.model_type in FAST], ids=str)

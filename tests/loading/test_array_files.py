@@ -133,9 +133,18 @@ def test_damaged_files(tmp_path, how):
 
 def test_the_options_of_the_command(npz, tmp_path, capsys):
     (tmp_path / "words.txt").write_text("".join(f"x{i}\n" for i in range(40)), encoding="utf-8")
-    for option in ("--vocabulary", "--tokens"):
-        run("neighbors", npz, "x3", option, tmp_path / "words.txt", "--tensor", "other", "--dimension-k", "9")
-        assert "'x3'" in capsys.readouterr().out
+    run(
+        "neighbors",
+        npz,
+        "x3",
+        "--vocabulary",
+        tmp_path / "words.txt",
+        "--tensor",
+        "other",
+        "--dimension-k",
+        "9",
+    )
+    assert "'x3'" in capsys.readouterr().out
     assert status("inspect", npz, "--adapter", npz) == 2
     assert "adapter=" in capsys.readouterr().err
 

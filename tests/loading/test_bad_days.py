@@ -309,7 +309,7 @@ def test_progress_is_shown_where_asked_for(hub, cache, capsys):
     big(hub)
     load("owner/big", cache_dir=cache, progress=True)
     assert "fetching wte.weight" in capsys.readouterr().err
-    load("owner/big", tensor="a", tokens=words(1000), cache_dir=cache)
+    load("owner/big", tensor="a", vocabulary=words(1000), cache_dir=cache)
     assert capsys.readouterr().err == ""
 
 

@@ -204,8 +204,8 @@ def test_npy_with_its_tokens(tmp_path):
     np.testing.assert_array_equal(load(path).matrix, X)
     named = tmp_path / "names.json"
     named.write_text(json.dumps([f"Ġ{i}" for i in range(20)]))
-    assert load(path, tokens=named).token_bytes[3] == b" 3"
-    assert load(path, tokens=[f"t{i}" for i in range(20)]).index("t4") == 4
+    assert load(path, vocabulary=named).token_bytes[3] == b" 3"
+    assert load(path, vocabulary=[f"t{i}" for i in range(20)]).index("t4") == 4
 
 
 def test_npz(tmp_path):
@@ -224,7 +224,7 @@ def test_arrays_that_are_no_matrix(tmp_path, array):
     path = tmp_path / "m.npy"
     np.save(path, array, allow_pickle=True)
     with pytest.raises(LoadError, match=r"m\.npy"):
-        load(path, tokens=["a", "b", "c"])
+        load(path, vocabulary=["a", "b", "c"])
 
 
 def test_what_the_system_does_not_let_us_read(tmp_path, monkeypatch):
@@ -251,7 +251,7 @@ def test_garbage_of_any_suffix(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"this is not a model at all")
     with pytest.raises(EmbgeomError, match=name):
-        load(path, tokens=["a"])
+        load(path, vocabulary=["a"])
 
 
 def test_npz_names_its_special_tokens(tmp_path):
@@ -268,7 +268,7 @@ def test_npz_names_its_special_tokens(tmp_path):
 def test_a_vocabulary_serves_as_tokens(tmp_path):
     np.save(tmp_path / "x.npy", matrix(3, 2))
     (tmp_path / "vocab.json").write_text('{"\\u0120b": 1, "a": 0, "c": 2}', encoding="utf-8")
-    loaded = load(tmp_path / "x.npy", tokens=tmp_path / "vocab.json")
+    loaded = load(tmp_path / "x.npy", vocabulary=tmp_path / "vocab.json")
     assert loaded.tokens == ["a", "Ġb", "c"] and loaded.token_bytes[1] == b" b"
 
 
@@ -285,12 +285,12 @@ def test_safetensors_says_each_thing_once(tmp_path):
     with pytest.raises(
         LoadError, match="holds 28 bytes of data, and its header tells of no tensor at byte 24"
     ):
-        load(path, tokens=["a", "b", "c"])
+        load(path, vocabulary=["a", "b", "c"])
     entry = '"wte.weight":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}'
     header = f"{{{entry},{entry}}}".encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + x.tobytes())
     with pytest.raises(LoadError, match="twice"):
-        load(path, tokens=["a", "b", "c"])
+        load(path, vocabulary=["a", "b", "c"])
 
 
 @pytest.mark.skipif(not Path("/dev/zero").exists(), reason="there is no /dev/zero on this platform")
@@ -300,12 +300,12 @@ def test_only_regular_files_of_a_reasonable_size_are_read_as_text(tmp_path, monk
     os.mkfifo(tmp_path / "pipe.txt")
     for tokens in ("/dev/zero", tmp_path / "pipe.txt", tmp_path):
         with pytest.raises(LoadError, match=r"is not a regular file|Is a directory"):
-            load(tmp_path / "x.npy", tokens=tokens)
+            load(tmp_path / "x.npy", vocabulary=tokens)
     (tmp_path / "t.txt").write_text("\n".join("abc"))
     monkeypatch.setattr("embgeom.loading.folder._MOST_BYTES", 5)
-    assert load(tmp_path / "x.npy", tokens=tmp_path / "t.txt").tokens == ["a", "b", "c"]
+    assert load(tmp_path / "x.npy", vocabulary=tmp_path / "t.txt").tokens == ["a", "b", "c"]
     (tmp_path / "t.txt").write_text("\n".join("abcd"))
     with pytest.raises(LoadError, match="holds more than"):
-        load(tmp_path / "x.npy", tokens=tmp_path / "t.txt")
+        load(tmp_path / "x.npy", vocabulary=tmp_path / "t.txt")
     with pytest.raises(LoadError, match=r"NUL|null byte"):
-        load(tmp_path / "x.npy", tokens="a\0b.txt")
+        load(tmp_path / "x.npy", vocabulary="a\0b.txt")

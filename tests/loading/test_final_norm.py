@@ -190,7 +190,7 @@ def test_weights_that_are_none(weight, kind, why):
 def test_loading_a_norm_knows_nothing_of_maps():
     code = "import sys, embgeom.loading.final_norm; sys.exit('embgeom.emb2emb' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert embgeom.FinalNorm is embgeom.emb2emb.FinalNorm is embgeom.final_norm.FinalNorm
+    assert embgeom.FinalNorm.__module__.startswith("embgeom.embeddings.")
 
 
 @pytest.mark.parametrize(("weight", "bias"), [("gamma", "beta"), ("g", "b"), ("weight", "bias"), ("w", "b")])

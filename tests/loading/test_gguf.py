@@ -98,15 +98,15 @@ def test_a_type_that_cannot_be_dequantised_is_named(tmp_path):
     head = raw(keys, entry("token_embd.weight", (32, 1), 9), (1, 1))
     (tmp_path / "m.gguf").write_bytes(head + bytes(-len(head) % 32) + block)
     with pytest.raises(LoadError, match=r"stored as Q8_1.*cannot dequantise"):
-        load(tmp_path / "m.gguf", tokens=["a"])
+        load(tmp_path / "m.gguf", vocabulary=["a"])
     head = raw(keys, entry("token_embd.weight", (32, 1), 77), (1, 1))
     (tmp_path / "m.gguf").write_bytes(head + bytes(-len(head) % 32) + block)
     with pytest.raises(LoadError, match="stored as type 77"):
-        load(tmp_path / "m.gguf", tokens=["a"])
+        load(tmp_path / "m.gguf", vocabulary=["a"])
     head = raw(keys, entry("token_embd.weight", (8, 1), 26), (1, 1))
     (tmp_path / "m.gguf").write_bytes(head + bytes(-len(head) % 32) + block)
     with pytest.raises(LoadError, match="stored as I32"):
-        load(tmp_path / "m.gguf", tokens=["a"])
+        load(tmp_path / "m.gguf", vocabulary=["a"])
 
 
 def test_equal_rows_are_counted(tmp_path):

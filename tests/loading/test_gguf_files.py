@@ -112,7 +112,7 @@ import resource, sys
 import embgeom, embgeom.loading.model, tokenizers
 import gguf.quants
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-matrix = embgeom.load(sys.argv[1], tokens=sys.argv[2] if len(sys.argv) > 2 else None).matrix
+matrix = embgeom.load(sys.argv[1], vocabulary=sys.argv[2] if len(sys.argv) > 2 else None).matrix
 print(matrix.nbytes, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
 """
 

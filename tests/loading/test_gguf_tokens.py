@@ -99,7 +99,7 @@ def test_a_file_without_tokens(kind, tmp_path):
     path = write_gguf(tmp_path / "m.gguf", {"token_embd.weight": matrix(40, 32)}, "llama", keys)
     with pytest.raises(LoadError, match=r"holds no tokens, and beside it.*pass vocabulary="):
         load(path)
-    assert load(path, tokens=words(40)).tokens == words(40)
+    assert load(path, vocabulary=words(40)).tokens == words(40)
     for file in examples.pair().small.glob("*tokenizer*.json"):
         (tmp_path / file.name).symlink_to(file)
     with pytest.raises(LoadError, match="does not fit"):

@@ -66,7 +66,7 @@ def test_a_checkpoint_of_torch_is_read_where_it_cannot_be_mapped(tmp_path, monke
         raise RuntimeError("unable to mmap 1480 bytes from file <x.pt>: No such device (19)")
 
     monkeypatch.setattr(torch.UntypedStorage, "from_file", no_map)
-    np.testing.assert_array_equal(load(tmp_path / "x.pt", tokens=words(40)).matrix, X)
+    np.testing.assert_array_equal(load(tmp_path / "x.pt", vocabulary=words(40)).matrix, X)
 
 
 def test_header_and_tensor_are_of_the_file_that_was_opened(tmp_path):

@@ -302,7 +302,6 @@ def test_word_vectors_are_words():
         (lambda: embgeom.load("example:small", "output", "input"), InputError, "no tokenizer object"),
         (lambda: embgeom.load(E, {"a": 1}), InputError, "tokenizer= is a dict"),
         (lambda: embgeom.load(E, SimpleNamespace()), InputError, "tokenizer= is a SimpleNamespace"),
-        (lambda: embgeom.load(E, vocabulary=words(40), tokens=words(40)), InputError, "not both"),
         (lambda: embgeom.load(E, vocabulary={"a": -1}), InputError, "'a'. = -1"),
         (lambda: embgeom.load(E, vocabulary={}), InputError, "is empty"),
         (lambda: embgeom.load(E, vocabulary=[1] * 40), LoadError, "vocabulary= is not a list of strings"),

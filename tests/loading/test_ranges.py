@@ -94,7 +94,7 @@ def test_the_header_is_fetched_once_and_a_tensor_once(hub, cache):
     before = len(hub.requests)
     load("owner/big", cache_dir=cache)
     assert [(r.method, r.filename) for r in hub.requests[before:]] == [("HEAD", "config.json")]
-    load("owner/big", tensor="a", tokens=words(1000), cache_dir=cache)
+    load("owner/big", tensor="a", vocabulary=words(1000), cache_dir=cache)
     asked = hub.requests[before + 1 :]
     ranges = [r.range for r in asked if r.filename == "model.safetensors"]
     assert len(ranges) == 1 and ranges[0][1] + 1 - ranges[0][0] == 1000 * 500 * 4
@@ -117,7 +117,7 @@ def test_the_second_load_needs_no_network(hub, cache, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
     with pytest.raises(LoadError, match=r"z of model.safetensors of .*is not in the cache, and down"):
-        load("owner/big", tensor="z", tokens=words(1000), cache_dir=cache)
+        load("owner/big", tensor="z", vocabulary=words(1000), cache_dir=cache)
     with pytest.raises(LoadError, match="downloads are switched off"):
         load("owner/other", cache_dir=cache)
 
@@ -285,7 +285,7 @@ def test_with_the_client_of_older_versions(hub, storage, cache, monkeypatch, whe
     big(hub)
     if where == "hub":
         hub.storage = None
-    load("owner/big", tensor="a", tokens=words(1000), cache_dir=cache)
+    load("owner/big", tensor="a", vocabulary=words(1000), cache_dir=cache)
     with requests.Session() as session:
         monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: session)
         faults = [breaking(1 << 20), None]

@@ -62,7 +62,7 @@ def test_subfolders_asked_for(tmp_path):
     np.save(tmp_path / "rows.npy", E)
     for file in ("a/b/model.safetensors", "rows.npy"):
         with pytest.raises(InputError, match=r"subfolder='a' has no meaning for"):
-            load(tmp_path / file, subfolder="a", tokens=words(40))
+            load(tmp_path / file, subfolder="a", vocabulary=words(40))
 
 
 def test_subfolder_on_the_command_line(tmp_path):
@@ -92,7 +92,7 @@ def test_a_gguf_file_in_a_subfolder(tmp_path):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    np.testing.assert_array_equal(load(tmp_path, subfolder="inner", tokens=words(40)).matrix, E)
+    np.testing.assert_array_equal(load(tmp_path, subfolder="inner", vocabulary=words(40)).matrix, E)
     np.testing.assert_array_equal(load_final_norm(tmp_path, subfolder="inner").weight, 2)
 
 

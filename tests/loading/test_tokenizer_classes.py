@@ -5,12 +5,12 @@ import json
 import warnings
 
 import pytest
-from test_tokenizer_files import table_of, write_files
 
 from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import LoadError
 from embgeom.loading.tokenizers.given import token_table
 from tests.helpers.loading import data
+from tests.loading.test_tokenizer_files import table_of, write_files
 
 FAIRSEQ = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 BPE = {

@@ -1,10 +1,10 @@
 """Tokenizer files that contradict each other, and marks that a tokenizer's class does not use."""
 
 import pytest
-from test_tokenizer_files import GPT2, added, table_of
 
 from embgeom.errors import LoadError
 from tests.helpers.loading import tokenizer
+from tests.loading.test_tokenizer_files import GPT2, added, table_of
 
 
 def test_an_added_token_that_contradicts_the_vocabulary_is_told(tmp_path):

@@ -184,7 +184,7 @@ def test_other_kinds(tmp_path):
     path.write_text(text_of(), encoding="utf-8")
     with pytest.raises(InputError, match="tensor='x' has no meaning for"):
         load(path, tensor="x")
-    assert load(path, tokens=[f"w{i}" for i in range(7)]).token_bytes[3] == b" w3"
+    assert load(path, vocabulary=[f"w{i}" for i in range(7)]).token_bytes[3] == b" w3"
     assert load(path, spelling="words").token_bytes[0] == b" the"
 
 

@@ -178,8 +178,6 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
     )
     group.add_argument(
         f"--vocabulary{suffix}",
-        f"--tokens{suffix}",
-        dest=f"vocabulary{suffix.replace('-', '_')}",
         metavar="FILE",
         help="the tokens, where it has none: .txt (a line each), .json list, vocab.json, tokenizer.json",
     )

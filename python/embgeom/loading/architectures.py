@@ -3,8 +3,8 @@
 A row is a family: the ``model_type`` of its configs, the names of its input embedding, its output matrix and
 its final norm, what that norm computes, and when one matrix is both. Names are those of modules and hold
 wherever a checkpoint's name ends with them; ``*`` stands for the number of the last layer. The facts are
-those of transformers 5.24, which tests/test_all_architectures.py compares with the running models, and of
-models whose code comes with their checkpoint.
+those of transformers 5.24, which tests/loading/test_all_architectures.py compares with the running models,
+and of models whose code comes with their checkpoint.
 """
 
 from __future__ import annotations

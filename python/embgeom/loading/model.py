@@ -42,7 +42,6 @@ def load(
     tensor: str | None = None,
     vocabulary: Tokens | None = None,
     adapter: str | os.PathLike[str] | None = None,
-    tokens: Tokens | None = None,
     spelling: SpellingOption | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
@@ -76,7 +75,6 @@ def load(  # type: ignore[misc]
     tensor: str | None = None,
     vocabulary: Tokens | None = None,
     adapter: str | os.PathLike[str] | None = None,
-    tokens: Tokens | None = None,
     spelling: SpellingOption | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
@@ -115,8 +113,6 @@ def load(  # type: ignore[misc]
         (.txt with one token a line, .json with a list, a vocab.json or a tokenizer.json).
     adapter : str or path-like, optional
         The folder or id of a PEFT adapter, to be merged into the matrix of the model that it was trained on.
-    tokens : optional
-        The same as `vocabulary`.
     spelling : Spelling or "words", optional
         How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
         ``"words"``: every token is a whole word; found by itself for files of word vectors.
@@ -176,9 +172,6 @@ def load(  # type: ignore[misc]
     threads = resolve_threads(threads)
     side_said = which is not None or isinstance(tokenizer, str)
     tokenizer, which = _which(tokenizer, which)
-    if tokens is not None and vocabulary is not None:
-        raise InputError("give vocabulary= or tokens=, not both: they are the same")
-    vocabulary = tokens if vocabulary is None else vocabulary
     spelling = as_spelling(spelling)
     if not isinstance(tensor, str | None):
         raise InputError(f"tensor={tensor!r:.60} is no name of a tensor")
