@@ -12,7 +12,7 @@ import pytest
 from embgeom.errors import LoadError
 from embgeom.loading import load
 from embgeom.loading.checkpoint.torch_file import TorchFile
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile
 from embgeom.loading.safetensors_file import SafetensorsFile
 from tests.helpers.loading import (
     matrix,

@@ -75,7 +75,7 @@ def test_what_is_no_file_of_pairs(tmp_path):
     for path in (None, 5, ["a.json"]):
         with pytest.raises(InputError, match="names no file"):
             read_pairs(path)
-    for path, message in (("a\0b.json", "no name of a file"), (tmp_path / "none.csv", "cannot be read")):
+    for path, message in (("a\0b.json", "not the name of a file"), (tmp_path / "none.csv", "cannot be read")):
         with pytest.raises(LoadError, match=message):
             read_pairs(path)
     # Nothing is read of what has no such name: it may never end.

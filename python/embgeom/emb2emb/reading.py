@@ -18,7 +18,7 @@ from embgeom.emb2emb.saving import FORMAT
 from embgeom.emb2emb.score import Scores
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile
 
 Arrays = dict[str, npt.NDArray[Any]]
 

@@ -3,9 +3,8 @@
 The files, in the order of the flow:
 
     model.py           load(): the steps below in order
-    source.py          whose files: a path, a bundled example, a repository
+    source.py          whose files: a path, a bundled example, a repository; which folder within it
     folder.py hub/     the model's files, in a folder here or in a Hugging Face repository
-    subfolder.py       which folder within a model holds its weights
     config.py          what config.json says: family, vocabulary, width, depth, ties
     architectures.py   what is known of families of models: names, ties, norms, layers; add a model here
     tokenizers/        the tokenizer's files, or what the user passes -> a table of tokens
@@ -22,7 +21,7 @@ Other forms of a model, each with steps of its own:
 
 What all of them read with:
 
-    local_file.py        a file that is opened once
+    folder.py            a file that is opened once, JSON and text
     safetensors_file.py  one tensor of a safetensors file
     convert.py           any stored floating-point type -> float32
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.adapter_names import ROWS, SAVED_BASE, SIDES, WHOLE, split_name
-from embgeom.loading.checkpoint.checkpoint import TensorFile, open_file
-from embgeom.loading.folder import Source, read_json
+from embgeom.loading.checkpoint.checkpoint import open_file
+from embgeom.loading.folder import Source, TensorFile, read_json
 from embgeom.loading.source import find_folder, find_source
 
 CONFIG = "adapter_config.json"

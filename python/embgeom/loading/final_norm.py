@@ -18,8 +18,7 @@ from embgeom.loading.config import ModelConfig
 from embgeom.loading.gguf.model import GGUFModel, find_gguf
 from embgeom.loading.memory.norms import final_norm_of
 from embgeom.loading.memory.objects import unwrapped
-from embgeom.loading.source import find_local, find_source, refuse_options
-from embgeom.loading.subfolder import enter
+from embgeom.loading.source import enter, find_local, find_source, refuse_options
 
 _ENDS = (".weight", ".w", ".scale", ".gamma", ".g")
 _BIASES = (".bias", ".b", ".beta")

@@ -1,20 +1,168 @@
-"""The files of a local model folder, and the reading of its JSON."""
+"""Files on this machine: a regular file that is opened once, JSON and text, and the folder of a model."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
+import weakref
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.progress import byte_bar
+from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import LocalFile, unreadable
 
-if TYPE_CHECKING:
-    from embgeom.loading.hub.file import HubFile
-
-# No vocabulary and no tokenizer comes near to it.
+# No vocabulary and no tokenizer comes near it.
 _MOST_BYTES = 1 << 30
+_PIECE = 1 << 24
+
+
+class LocalFile:
+    """An open regular file, which is read whatever takes the place of its path meanwhile.
+
+    It is closed when nothing refers to it any more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            # A FIFO that nobody writes to would make a plain open wait forever.
+            self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            weakref.finalize(self, os.close, self._descriptor)
+            status = os.fstat(self._descriptor)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        except ValueError as error:
+            raise LoadError(f"{str(path)!r} is not the name of a file: {error}") from error
+        if stat.S_ISDIR(status.st_mode):
+            raise unreadable(path, IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR)))
+        if not stat.S_ISREG(status.st_mode):
+            raise LoadError(f"{path} is not a regular file; name one, or save what it gives to one")
+        self.size = status.st_size
+        self.state = FileState.of(status)
+
+    def read(self, begin: int, end: int) -> bytes:
+        """Return the bytes from `begin` to `end`."""
+        content = bytearray(end - begin)
+        self._read_into(memoryview(content), begin)
+        return bytes(content)
+
+    def stream(self) -> IO[bytes]:
+        """Return a reader from the beginning of the file on; closing it leaves the file open."""
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        return open(self._descriptor, "rb", closefd=False)
+
+    def array(
+        self, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, progress: bool = False
+    ) -> npt.NDArray[Any]:
+        """Return an array of the file's bytes, mapped if possible, in C order; `shape` holds no 0."""
+        try:
+            with self.stream() as stream:
+                return np.asarray(np.memmap(stream, dtype=dtype, mode="r", offset=begin, shape=shape))
+        except (OSError, ValueError):
+            # Some network, FUSE and container file systems cannot map a file, but all can read it.
+            pass
+        try:
+            array = np.empty(shape, dtype=dtype)
+        except (MemoryError, ValueError) as error:
+            raise LoadError(f"{self.path}: there is no memory for an array of shape {list(shape)}") from error
+        self._read_into(array.reshape(-1).view(np.uint8).data, begin, progress)
+        return array
+
+    def check_unchanged(self) -> None:
+        """Refuse what was read if the file was written to since it was opened."""
+        if FileState.of(os.fstat(self._descriptor)) != self.state:
+            raise LoadError(f"{self.path} was written to while it was read; load it again")
+
+    def _read_into(self, into: memoryview, begin: int, progress: bool = False) -> None:
+        done = 0
+        with byte_bar(f"reading {self.path.name}", len(into), progress) as bar:
+            while done < len(into):
+                try:
+                    got = os.preadv(self._descriptor, [into[done : done + _PIECE]], begin + done)
+                except OSError as error:
+                    raise unreadable(self.path, error) from error
+                if got == 0:
+                    raise LoadError(f"{self.path} ends before byte {begin + len(into)}; fetch it again")
+                done += got
+                bar.update(got)
+
+
+def unreadable(path: Path, error: OSError) -> LoadError:
+    """Return the error for a file that the system does not let us read."""
+    return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is such a file; the file system may have no room for the name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a small file."""
+    file = LocalFile(path)
+    if file.size > _MOST_BYTES:
+        raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
+    return file.read(0, file.size)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a UTF-8 file without their ends."""
+    try:
+        # Not splitlines(): a token may hold any of the rarer characters at which that splits.
+        text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
+        return text.removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{path} is not UTF-8 text ({error})") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file."""
+    content = parse_json(read_bytes(path), str(path))
+    if not isinstance(content, dict):
+        raise LoadError(f"{path} holds a JSON {type(content).__name__}, not an object; fetch the file again")
+    return content
+
+
+def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
+    """Return the value of a JSON text; a key that occurs twice counts by its last value, or is refused."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content = dict(pairs)
+        if len(content) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=once if unique_keys else None)
+    except (ValueError, RecursionError) as error:
+        raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
+
+
+class TensorFile(Protocol):
+    """An open file of tensors; `aliases` are other names of tensors that it holds."""
+
+    path: Path
+    names: tuple[str, ...]
+    aliases: dict[str, str]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a tensor."""
+
+    def dtype(self, name: str) -> str:
+        """Return the stored type of a tensor: F32, BF16, ..."""
+
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
+        """Return one tensor as float32, of the shape that `shape` says."""
 
 
 class Source(Protocol):
@@ -26,13 +174,13 @@ class Source(Protocol):
 
     @property
     def revision(self) -> str | None:
-        """The commit the files are of, where there is one."""
+        """The commit of the files, where there is one."""
 
     def find(self, filename: str) -> Path | None:
         """Return the local path of a file of the model, fetched if need be; None if there is none."""
 
-    def locate(self, filename: str) -> Path | HubFile | None:
-        """Return a file of tensors: its path, or a file on the Hub, of which but the header is fetched."""
+    def locate(self, filename: str) -> Path | TensorFile | None:
+        """Return a file of tensors: its path, or an open file on the Hub of which only the header is here."""
 
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files that match a glob pattern, where listing costs nothing; else none."""
@@ -40,7 +188,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder on this machine."""
+    """A model folder on this machine, with the commit of its files where that is known."""
 
     path: Path
     revision: str | None = None
@@ -63,9 +211,7 @@ class Folder:
             raise unreadable(path, error) from error
         return path
 
-    def locate(self, filename: str) -> Path | None:
-        """Return the path of a file of tensors in the folder, or None."""
-        return self.find(filename)
+    locate = find
 
     def list_local(self, pattern: str) -> list[Path]:
         """Return the files of the folder that match a glob pattern, in order of name."""
@@ -76,52 +222,3 @@ def is_inside(path: str) -> bool:
     """Return whether a path that a file names, relative to its model, cannot lead out of the model."""
     parts = PurePosixPath(path)
     return not parts.is_absolute() and ".." not in parts.parts and "\0" not in path
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file."""
-    content = parse_json(read_bytes(path), str(path))
-    if not isinstance(content, dict):
-        raise LoadError(f"{path} holds a JSON {type(content).__name__}, not an object; fetch the file again")
-    return content
-
-
-def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
-    """Return the value of a JSON text."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) != len(pairs):
-            raise ValueError("a key occurs twice")
-        return content
-
-    try:
-        return json.loads(text, object_pairs_hook=once if unique_keys else None)
-    except (ValueError, RecursionError) as error:
-        raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
-
-
-def is_file(path: Path) -> bool:
-    """Return whether there is such a file; a name that the file system has no room for is none."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def read_bytes(path: Path) -> bytes:
-    """Return the whole of a small file."""
-    file = LocalFile(path)
-    if file.size > _MOST_BYTES:
-        raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
-    return file.read(0, file.size)
-
-
-def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file."""
-    try:
-        # Not splitlines(): a token may hold any of the rarer characters at which that splits.
-        text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
-        return text.removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise LoadError(f"{path} is not UTF-8 text ({error})") from error

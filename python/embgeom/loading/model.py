@@ -26,8 +26,7 @@ from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES
 from embgeom.loading.matrix_files.load import load_array, load_words
 from embgeom.loading.matrix_files.word_vectors import is_word_vectors
 from embgeom.loading.memory.objects import load_object
-from embgeom.loading.source import find_local, find_source, refuse_options
-from embgeom.loading.subfolder import enter
+from embgeom.loading.source import enter, find_local, find_source, refuse_options
 from embgeom.loading.tokenizers.given import Tokens, given_tokens, spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable

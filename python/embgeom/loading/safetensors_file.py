@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, check_dtype, to_float32
-from embgeom.loading.folder import parse_json
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile, parse_json
 
 _LENGTH_BYTES = 8
 # The limit of the format itself; a longer "header" is the sign of another kind of file.

@@ -1,28 +1,48 @@
-"""Where a model's files are: a folder, a bundled example, or a repository of the Hugging Face hub."""
+"""Where a model's files are: a folder, a bundled example, or a repository of the Hugging Face Hub.
+
+And which folder within a model holds its weights: the one asked for, or a sentence embedder's first module.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import Folder, Source
+from embgeom.loading.folder import Folder, Source, is_inside, parse_json, read_bytes, unreadable
 from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
-from embgeom.loading.local_file import unreadable
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
+# Diffusers keeps the tokenizer of text_encoder in tokenizer, and that of text_encoder_2 in tokenizer_2.
+_ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
 
 
 def find_local(
     model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
 ) -> tuple[Path, bool]:
-    """Return a model's name as a path, and whether it is a file."""
-    path = _local_path(model)
-    is_file, is_folder = _kind(path)
+    """Return a model's name as a path, which need not exist, and whether it is a file."""
+    try:
+        path = Path(model).expanduser()
+    except (TypeError, RuntimeError) as error:
+        raise LoadError(f"{model!r} is neither a path nor a Hugging Face id: {error}") from error
+    if not os.fspath(model):
+        raise LoadError("the model's name is empty; give a folder, a file or a Hugging Face id")
+    if "\0" in str(path):
+        raise LoadError(f"{str(path)!r} holds a NUL character, which no file name can hold; name another")
+    try:
+        is_folder = path.is_dir()
+        if is_folder:
+            # Whether the folder may be entered.
+            next(path.iterdir(), None)
+        is_file = path.is_file()
+    except OSError as error:
+        raise unreadable(path, error) from error
     if is_file or is_folder:
         _refuse_hub_options(model, f"is a {'file' if is_file else 'folder'} here", revision, token)
     return path, is_file
@@ -31,12 +51,14 @@ def find_local(
 def find_folder(
     model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
 ) -> Folder | None:
-    """Return the folder on this machine that holds a model; of a file, the folder that it lies in."""
+    """Return the folder on this machine that holds a model, or the file of that name; None for other names.
+
+    Of a model's folder in the Hugging Face cache it is the snapshot of the main branch, or the only one.
+    """
     path, is_file = find_local(model, revision=revision, token=token)
-    if is_file:
-        return _snapshot(path.parent) or Folder(path.parent)
-    if path.is_dir():
-        return _snapshot(path) or Folder(path)
+    if is_file or path.is_dir():
+        folder = path.parent if is_file else path
+        return _snapshot(folder) or Folder(folder)
     if (example := examples.resolve(str(model))) is not None:
         _refuse_hub_options(model, "comes with the package", revision, token)
         return Folder(example, label=str(model))
@@ -52,7 +74,7 @@ def find_source(
     local_files_only: bool = False,
     progress: bool = False,
 ) -> Source:
-    """Return where the files of a model are; of a file, the folder that it lies in."""
+    """Return where a model's files are; what exists here comes before examples and repositories."""
     if (folder := find_folder(model, revision=revision, token=token)) is not None:
         return folder
     if looks_like_repo_id(str(model)):
@@ -64,7 +86,7 @@ def find_source(
             local_files_only=local_files_only,
             progress=progress,
         )
-    if _local_path(model).exists():
+    if find_local(model)[0].exists():
         raise LoadError(f"{model} is not a regular file; name a file or a folder")
     raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
 
@@ -76,33 +98,44 @@ def refuse_options(what: str, **options: Any) -> None:
             raise InputError(f"{name}={value!r} has no meaning for {what}: leave it out")
 
 
-def _local_path(model: str | os.PathLike[str]) -> Path:
-    try:
-        path = Path(model).expanduser()
-    except (TypeError, RuntimeError) as error:
-        raise LoadError(f"{model!r} is neither a path nor a Hugging Face id: {error}") from error
-    if not os.fspath(model):
-        raise LoadError("the model's name is empty; give a folder, a file or a Hugging Face id")
-    if "\0" in str(path):
-        raise LoadError(f"{str(path)!r} holds a NUL character, which no name of a file can; name another")
-    return path
+def enter(source: Source, subfolder: str | None = None) -> Source:
+    """Return the folder within a model that holds its weights.
+
+    That is the subfolder asked for, or of a sentence embedder the first module in its modules.json.
+    """
+    if subfolder:
+        return _within(source, _relative(subfolder, "subfolder="))
+    # A repository is asked for no more than it is likely to hold.
+    rooted = isinstance(source, HubRepo) and source.find("config.json") is not None
+    if not rooted and (modules := source.find("modules.json")) is not None:
+        path = _first_module(modules)
+        return source if path == PurePosixPath() else _within(source, path, label=source.name)
+    if isinstance(source, Folder):
+        _name_subfolder(source)
+    elif not rooted and source.find("model_index.json") is not None:
+        raise LoadError(
+            f"{source.name} is a pipeline of diffusers; pass subfolder={_ENCODER!r} (--subfolder {_ENCODER}) "
+            "or another of its text encoders"
+        )
+    return source
 
 
-def _kind(path: Path) -> tuple[bool, bool]:
-    """Return whether `path` is a file, and whether it is a folder that may be entered."""
-    try:
-        is_folder = path.is_dir()
-        if is_folder:
-            next(path.iterdir(), None)
-        return path.is_file(), is_folder
-    except OSError as error:
-        raise unreadable(path, error) from error
+def beside(source: Source) -> Source | None:
+    """Return the folder that holds the tokenizer of a diffusers text encoder; None for any other folder."""
+    if isinstance(source, Folder):
+        path = source.path
+        other = path.with_name(path.name.replace(_ENCODER, _TOKENIZER)) if path.name else path
+        return Folder(other) if path.name.startswith(_ENCODER) and other.is_dir() else None
+    inner = PurePosixPath(source.folder) if isinstance(source, HubRepo) else PurePosixPath()
+    if not isinstance(source, HubRepo) or not inner.name.startswith(_ENCODER):
+        return None
+    return source.within(str(inner.with_name(inner.name.replace(_ENCODER, _TOKENIZER))))
 
 
 def _refuse_hub_options(
     model: str | os.PathLike[str], what: str, revision: str | None, token: str | bool | None
 ) -> None:
-    """Refuse options that say something of a Hugging Face id, and would be lost on a model that is here."""
+    """Refuse options of a Hugging Face id, which would be lost on a model that is here."""
     for name, given in (("revision", revision), ("token", token)):
         if given:
             way_out = "leave it out"
@@ -115,10 +148,11 @@ def _snapshot(folder: Path) -> Folder | None:
     """Return the snapshot that a folder of the Hugging Face cache stands for; None for any other folder."""
     real = folder.resolve()
     if real.parent.name == "snapshots" and (kept := _IN_CACHE.fullmatch(real.parent.parent.name)):
-        return Folder(folder, revision=real.name, label=_id(kept))
+        return Folder(folder, revision=real.name, label=kept[1].replace("--", "/"))
     kept = _IN_CACHE.fullmatch(real.name)
     if kept is None or not (folder / "snapshots").is_dir():
         return None
+    model = kept[1].replace("--", "/")
     try:
         commits = sorted(path.name for path in (folder / "snapshots").iterdir() if path.is_dir())
         main = folder / "refs" / "main"
@@ -130,11 +164,62 @@ def _snapshot(folder: Path) -> Folder | None:
             raise LoadError(
                 f"{folder} is a folder of the Hugging Face cache with {len(commits)} snapshots"
                 f"{''.join(f', {commit}' for commit in commits[:5])}; name one of them as "
-                f"{folder / 'snapshots'}/COMMIT, or fetch {_id(kept)} again"
+                f"{folder / 'snapshots'}/COMMIT, or fetch {model} again"
             )
         commit = commits[0]
-    return Folder(folder / "snapshots" / commit, revision=commit, label=_id(kept))
+    return Folder(folder / "snapshots" / commit, revision=commit, label=model)
 
 
-def _id(folder: re.Match[str]) -> str:
-    return folder[1].replace("--", "/")
+def _within(source: Source, path: PurePosixPath, label: str | None = None) -> Source:
+    if isinstance(source, HubRepo):
+        return source.within(str(path), label)
+    if not isinstance(source, Folder):
+        raise LoadError(f"{source.name} has no subfolders")
+    folder = source.path / path
+    try:
+        is_folder = folder.is_dir()
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    if not is_folder:
+        there = ", ".join(sorted(p.name for p in source.path.iterdir() if p.is_dir())) or "none"
+        raise LoadError(f"{source.name} has no subfolder {path} (it has: {there})")
+    return Folder(folder, source.revision, label or f"{source.name}/{path}")
+
+
+def _relative(path: Any, where: str) -> PurePosixPath:
+    """Return a path inside the model, or refuse one that may lead out of it."""
+    if not isinstance(path, str) or not is_inside(path):
+        raise LoadError(f"{where}{path!r:.80} is not a folder inside the model")
+    return PurePosixPath(path)
+
+
+def _first_module(path: Path) -> PurePosixPath:
+    modules = parse_json(read_bytes(path), str(path))
+    first = modules[0] if isinstance(modules, list) and modules else None
+    if not isinstance(first, dict) or not isinstance(first.get("path"), str):
+        raise LoadError(f"{path} names no first module with a path; fetch it again")
+    return _relative(first["path"], f"{path}: ")
+
+
+def _name_subfolder(source: Folder) -> None:
+    """Refuse a folder without weights where its subfolders hold some."""
+    if _holds(source.path, _WEIGHTS):
+        return
+    found = [path.name for path in sorted(source.path.iterdir()) if path.is_dir() and _is_model(path)]
+    if found:
+        names = ", ".join(found[:8])
+        which = f"its subfolder {names} does" if len(found) == 1 else f"its subfolders {names} do"
+        raise LoadError(
+            f"{source.name} holds no weights, but {which}; pass subfolder={found[0]!r} "
+            f"(--subfolder {found[0]}){'' if len(found) == 1 else ', or another'}"
+        )
+
+
+def _is_model(folder: Path) -> bool:
+    tokenizer = beside(Folder(folder))
+    places = [folder, tokenizer.path] if isinstance(tokenizer, Folder) else [folder]
+    return any(_holds(place, _TOKENIZERS) for place in places) and _holds(folder, _WEIGHTS)
+
+
+def _holds(folder: Path, patterns: tuple[str, ...]) -> bool:
+    return any(next(folder.glob(pattern), None) for pattern in patterns)

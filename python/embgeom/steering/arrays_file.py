@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import unreadable
+from embgeom.loading.folder import unreadable
 from embgeom.steering.content import Content, check_size
 
 _MOST_BYTES = 1 << 28

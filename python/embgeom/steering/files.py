@@ -16,8 +16,7 @@ import numpy.typing as npt
 from embgeom._common.checks import whole_number
 from embgeom._common.writing import check_file_writable, write_file
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
-from embgeom.loading.folder import parse_json
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile, parse_json
 from embgeom.steering import arrays_file, gguf_file, pt_file, tensors_file
 from embgeom.steering.content import Content
 from embgeom.steering.declared import check_declared

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from embgeom._common.optional import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.checkpoint.torch_file import check_sum
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile
 from embgeom.steering.content import Content, check_size
 from embgeom.steering.declared import names_factor
 

@@ -4,46 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.torch_file import TorchFile
-from embgeom.loading.folder import Source, is_inside, read_json
-from embgeom.loading.hub.file import HubFile, HubSafetensors
+from embgeom.loading.folder import Source, TensorFile, is_inside, read_json
+from embgeom.loading.hub.file import HubSafetensors
 from embgeom.loading.safetensors_file import SafetensorsFile
 
 USUAL_STEMS = ("model", "pytorch_model")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
-
-
-class TensorFile(Protocol):
-    """An open file of tensors.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    names : tuple of str
-        The tensors it holds.
-    aliases : dict of str to str
-        Other names of tensors it holds: alias -> name.
-    """
-
-    path: Path
-    names: tuple[str, ...]
-    aliases: dict[str, str]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-
-    def dtype(self, name: str) -> str:
-        """Return the stored type of a tensor: F32, BF16, ..."""
-
-    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Return one tensor as float32, of the shape that `shape` says."""
 
 
 class Checkpoint:
@@ -170,13 +140,13 @@ class Checkpoint:
         return file.whole_file() if isinstance(file, HubSafetensors) else file.path
 
 
-def open_file(path: Path | HubFile) -> TensorFile:
+def open_file(path: Path | TensorFile) -> TensorFile:
     """Open one file of tensors by its suffix.
 
     Parameters
     ----------
-    path : Path or HubFile
-        The file.
+    path : Path or TensorFile
+        The file; one that is open already is returned.
 
     Returns
     -------
@@ -188,8 +158,8 @@ def open_file(path: Path | HubFile) -> TensorFile:
     LoadError
         If the suffix is unknown, or the file cannot be read.
     """
-    if isinstance(path, HubFile):
-        return HubSafetensors(path)
+    if not isinstance(path, Path):
+        return path
     if path.suffix in TORCH_SUFFIXES:
         return TorchFile(path)
     if path.suffix == ".safetensors":

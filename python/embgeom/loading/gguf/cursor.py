@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile
 
 _PIECE = 1 << 18
 # The format's limit for a name, and far more than any other text has.

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from embgeom._common.optional import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
+from embgeom.loading.folder import LocalFile
 from embgeom.loading.gguf.header import GGUFHeader, TensorInfo
-from embgeom.loading.local_file import LocalFile
 
 _PIECE_BYTES = 1 << 23
 # A tensor of this size is not worth a mapping, which lasts as long as the array.

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
+from embgeom.loading.folder import LocalFile
 from embgeom.loading.gguf.cursor import MAX_NAME, MAX_TEXT, Cursor, corrupt, cut_short
-from embgeom.loading.local_file import LocalFile
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)

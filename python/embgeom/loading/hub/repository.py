@@ -13,7 +13,7 @@ from typing import Any
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.loading.hub.answers import Identity
 from embgeom.loading.hub.errors import hub_utils, why_it_failed
-from embgeom.loading.hub.file import HubFile
+from embgeom.loading.hub.file import HubFile, HubSafetensors
 from embgeom.loading.hub.ranges import RangeRequests
 from embgeom.loading.hub.tensor_cache import cache_folder
 
@@ -95,7 +95,7 @@ class HubRepo:
         del pattern
         return []
 
-    def locate(self, filename: str) -> Path | HubFile | None:
+    def locate(self, filename: str) -> Path | HubSafetensors | None:
         """Return a file of tensors, of which nothing but the header is fetched where that can be."""
         filename = f"{self.folder}/{filename}" if self.folder else filename
         self._contact()
@@ -127,8 +127,8 @@ class HubRepo:
         try:
             if not (self._offline or (folder / f"{commit}.head").is_file()):
                 requests(Identity(commit, None, None)).ask()
-            return HubFile(
-                folder, commit, None if self._offline else requests, missing, progress=self._progress
+            return HubSafetensors(
+                HubFile(folder, commit, None if self._offline else requests, missing, progress=self._progress)
             )
         except hub_utils().EntryNotFoundError:
             # This notes the absence in the cache, so that nobody has to ask again.

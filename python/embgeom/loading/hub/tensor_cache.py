@@ -17,9 +17,9 @@ from hashlib import sha256
 from pathlib import Path
 from urllib.parse import quote
 
+from embgeom.loading.folder import unreadable
 from embgeom.loading.hub.answers import Identity
 from embgeom.loading.hub.partial_file import unwritable
-from embgeom.loading.local_file import unreadable
 from embgeom.loading.safetensors_file import Entry
 
 _LONGEST_NAME = 200

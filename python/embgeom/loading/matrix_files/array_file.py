@@ -15,8 +15,7 @@ import numpy.typing as npt
 from embgeom.embeddings.provenance import FileState
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
-from embgeom.loading.folder import is_file
-from embgeom.loading.local_file import LocalFile, unreadable
+from embgeom.loading.folder import LocalFile, is_file, unreadable
 from embgeom.loading.tokenizers.given import listed_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 

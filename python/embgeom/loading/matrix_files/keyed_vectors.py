@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.folder import is_file
-from embgeom.loading.local_file import LocalFile, unreadable
+from embgeom.loading.folder import LocalFile, is_file, unreadable
 from embgeom.loading.matrix_files.array_file import read_array
 
 _GENSIM = re.compile(r"gensim(\.\w+)*")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import IO
 
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import LocalFile, unreadable
+from embgeom.loading.folder import LocalFile, unreadable
 
 CHUNK = 1 << 22
 """How many bytes are worth reading at once."""

@@ -20,7 +20,7 @@ from embgeom._common.progress import byte_bar
 from embgeom.embeddings.provenance import FileState
 from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import LoadError
-from embgeom.loading.local_file import LocalFile
+from embgeom.loading.folder import LocalFile
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
 from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
 from embgeom.loading.tokenizers.table import TokenTable

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Folder, Source, read_bytes, read_json
-from embgeom.loading.subfolder import beside
+from embgeom.loading.source import beside
 from embgeom.loading.tokenizers.rank_tables import is_tiktoken, read_tekken, read_tiktoken
 from embgeom.loading.tokenizers.sentencepiece_file import (
     describe,
