@@ -1,4 +1,4 @@
-"""Does a carried vector steer? Every method, transport and block, beside the target's own vector.
+"""Does a carried vector steer? Every method, transport and layer, beside the target's own vector.
 
     python benchmarks/steering.py                        the bundled pair both ways, some minutes
     python benchmarks/steering.py --models DIR           also stories260k <-> tinystories-656k from there
@@ -58,47 +58,47 @@ def fitted(source: Side, target: Side, method: str, seed: int, shuffle: bool = F
         return Emb2Emb.fit(source.unembedding, target.unembedding, method=method, seed=seed, shuffle=shuffle)  # type: ignore[arg-type]
 
 
-def source_block(layers: str, block: int, source: Side, target: Side) -> int:
-    """Return the block of the source whose direction is carried to a block of the target."""
+def source_layer(layers: str, layer: int, source: Side, target: Side) -> int:
+    """Return the layer of the source whose direction is carried to a layer of the target."""
     if layers == "relative depth":
-        return embgeom.relative_depth(block, target.depth, source.depth)
+        return embgeom.relative_depth(layer, target.depth, source.depth)
     return source.strongest
 
 
-def in_full(source: Side, target: Side, layers: str, block: int) -> Evaluation:
-    """Evaluate the default route at a block beside all controls."""
-    vector = source.vector.at([source_block(layers, block, source, target)])
+def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
+    """Evaluate the default route at a layer beside all controls."""
+    vector = source.vector.at([source_layer(layers, layer, source, target)])
     shuffled = [
-        fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, blocks=block)
+        fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, layers=layer)
         for seed in range(target.extent.shuffled)
     ]
     return run(
         target,
-        fitted(source, target, METHOD, 0).transfer(vector, blocks=block),
-        block,
-        own=target.vector.at([block]),
+        fitted(source, target, METHOD, 0).transfer(vector, layers=layer),
+        layer,
+        own=target.vector.at([layer]),
         random=target.extent.random,
         shuffled=shuffled,
     )
 
 
 def along_route(
-    source: Side, target: Side, carrier: Emb2Emb, transport: str, layers: str, block: int
+    source: Side, target: Side, carrier: Emb2Emb, transport: str, layers: str, layer: int
 ) -> Evaluation:
     """Evaluate any route at the norm of the own vector."""
-    vector = source.vector.at([source_block(layers, block, source, target)])
-    carried = carrier.transfer(vector, transport=transport, blocks=block, norm=target.vector)  # type: ignore[call-overload]
-    return run(target, carried, block, random=0)
+    vector = source.vector.at([source_layer(layers, layer, source, target)])
+    carried = carrier.transfer(vector, transport=transport, layers=layer, norm=target.vector)  # type: ignore[call-overload]
+    return run(target, carried, layer, random=0)
 
 
-def run(target: Side, vector: SteeringVector, block: int, **controls: Any) -> Evaluation:
+def run(target: Side, vector: SteeringVector, layer: int, **controls: Any) -> Evaluation:
     return evaluate(
         target.model,
         target.tokenizer,
         vector,
         target.score(),
         target.prompts,
-        scale=target.scale(block),
+        scale=target.scale(layer),
         neutral=target.neutral,
         batch_size=64,
         **controls,
@@ -109,18 +109,18 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
     """Return everything about one direction; routes by maps of so many seeds."""
     begin = time.monotonic()
     entry: dict[str, Any] = {"source": source.name, "target": target.name, "read": target.read}
-    entry |= {"blocks": [], "routes": []}
+    entry |= {"layers": [], "routes": []}
     carrier = fitted(source, target, METHOD, 0)
     entry["tokens"] = carrier.provenance["tokens"]
     entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
-    for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
-        found = in_full(source, target, layers, block)
-        entry["blocks"].append(
+    for layers, layer in ((layers, layer) for layers in LAYERS for layer in target.vector.layers):
+        found = in_full(source, target, layers, layer)
+        entry["layers"].append(
             {
                 "layers": layers,
-                "block": block,
-                "source_block": source_block(layers, block, source, target),
-                "scale": target.scale(block),
+                "layer": layer,
+                "source_layer": source_layer(layers, layer, source, target),
+                "scale": target.scale(layer),
                 "facts": vars(found.facts()),
                 "negated": found["carried, negated"].effect.mean,
                 "own_negated": found["own, negated"].effect.mean,
@@ -135,20 +135,20 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
                 "samples": found.samples,
             }
         )
-    own = {block["block"]: block["facts"]["own_effect"] for block in entry["blocks"]}
+    own = {layer["layer"]: layer["facts"]["own_effect"] for layer in entry["layers"]}
     for method, transport in routes():
         for seed in range(seeds):
             carrier = fitted(source, target, method, seed)
-            for layers, block in ((layers, block) for layers in LAYERS for block in target.vector.blocks):
-                found = along_route(source, target, carrier, transport, layers, block)
+            for layers, layer in ((layers, layer) for layers in LAYERS for layer in target.vector.layers):
+                found = along_route(source, target, carrier, transport, layers, layer)
                 entry["routes"].append(
                     {
                         "method": method,
                         "transport": transport,
                         "layers": layers,
                         "seed": seed,
-                        "block": block,
-                        "share_of_own": found.carried.effect.mean / own[block],
+                        "layer": layer,
+                        "share_of_own": found.carried.effect.mean / own[layer],
                         "effect": found.carried.effect.mean,
                         "kl": found.carried.price.kl,  # type: ignore[union-attr]
                     }

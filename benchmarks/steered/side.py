@@ -65,7 +65,7 @@ class Side:
 
     @property
     def depth(self) -> int:
-        return len(self.vector.blocks)
+        return len(self.vector.layers)
 
     @cached_property
     def end(self) -> str:
@@ -88,25 +88,25 @@ class Side:
 
     @cached_property
     def strongest(self) -> int:
-        """The block at which the model's own vector does most to the model itself, at equal price."""
-        effects = {block: self.effect(block, self.scale(block)) for block in self.vector.blocks}
-        return max(effects, key=lambda block: effects[block])
+        """The layer at which the model's own vector does most to the model itself, at equal price."""
+        effects = {layer: self.effect(layer, self.scale(layer)) for layer in self.vector.layers}
+        return max(effects, key=lambda layer: effects[layer])
 
-    def effect(self, block: int, scale: float) -> float:
+    def effect(self, layer: int, scale: float) -> float:
         found = evaluate(
             self.model, self.tokenizer, self.vector, self.score(), self.prompts,
-            scale=scale, blocks=block, random=0, batch_size=64,
+            scale=scale, layers=layer, random=0, batch_size=64,
         )  # fmt: skip
         return found.carried.effect.mean
 
     @cache  # noqa: B019
-    def scale(self, block: int) -> float:
+    def scale(self, layer: int) -> float:
         """Return the strongest scale at which the own vector still costs little; effects are not seen."""
-        prices = {scale: self.price(block, scale) for scale in self.extent.scales}
+        prices = {scale: self.price(layer, scale) for scale in self.extent.scales}
         affordable = [scale for scale, price in prices.items() if price <= MOST_KL]
         return max(affordable, default=self.extent.scales[0])
 
-    def price(self, block: int, scale: float) -> float:
+    def price(self, layer: int, scale: float) -> float:
         found = evaluate(
             self.model,
             self.tokenizer,
@@ -114,7 +114,7 @@ class Side:
             self.score(),
             self.prompts[:1],
             scale=scale,
-            blocks=block,
+            layers=layer,
             random=0,
             neutral=self.neutral,
             batch_size=64,

@@ -12,7 +12,7 @@ QUICK = "**A quick run: it shows that everything works; its numbers mean nothing
 
 
 def markdown(record: Entry) -> str:
-    """Return the page: controls at every block, then every route."""
+    """Return the page: controls at every layer, then every route."""
     lines = [
         "# Carried steering vectors beside the target's own",
         "",
@@ -21,8 +21,8 @@ def markdown(record: Entry) -> str:
         "steered less unsteered, at the norm of the target's own vector times a scale, the largest of "
         "0.5, 1, 2, 4, 8 at which that costs a KL of 0.5 at most; *random* is the mean and standard "
         "deviation of vectors of that norm, *shuffled* the range of vectors carried by maps that were "
-        "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Blocks are "
-        "counted from 0. *Layers* says which block of the source is carried: the one at the same relative "
+        "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Layers are "
+        "counted from 0. *Layers* says which layer of the source is carried: the one at the same relative "
         "depth, or the one where the source's own vector does most to the source. Vectors are read at the "
         "last token of each text, or as the mean over all of its tokens, the own ones as those that are "
         "carried. There is no share of an own effect that is not told from none or goes the wrong way.",
@@ -45,43 +45,43 @@ def _about(entry: Entry) -> list[str]:
         f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the low-rank map's "
         f"held-out R2 is {scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
         f"{scores['retrieval_at_1']:.3f} (shuffled {entry['map']['shuffled']['retrieval_at_1']:.3f}). "
-        f"{entry['blocks'][0]['samples']} prompts. Low rank, dual (the default):"
+        f"{entry['layers'][0]['samples']} prompts. Low rank, dual (the default):"
     ]
 
 
 def _controls(entry: Entry) -> list[str]:
     lines = [
-        "| layers | block (of source) | scale | own | carried | of own | negated | own negated | random | "
+        "| layers | layer (of source) | scale | own | carried | of own | negated | own negated | random | "
         "shuffled | wrong way | KL, own | KL, carried | holds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for block in entry["blocks"]:
-        facts = block["facts"]
-        shuffled = f"{min(block['shuffled']):+.2f} to {max(block['shuffled']):+.2f}"
+    for layer in entry["layers"]:
+        facts = layer["facts"]
+        shuffled = f"{min(layer['shuffled']):+.2f} to {max(layer['shuffled']):+.2f}"
         share = "" if facts["share_of_own"] is None else f"{facts['share_of_own']:.2f}"
         cells = [
-            block["layers"],
-            f"{block['block']} ({block['source_block']})",
-            f"{block['scale']:g}",
+            layer["layers"],
+            f"{layer['layer']} ({layer['source_layer']})",
+            f"{layer['scale']:g}",
             f"{facts['own_effect']:+.2f}",
             f"{facts['effect']:+.2f}",
             share,
-            f"{block['negated']:+.2f}",
-            f"{block['own_negated']:+.2f}",
+            f"{layer['negated']:+.2f}",
+            f"{layer['own_negated']:+.2f}",
             f"{facts['random_mean']:+.2f} +- {facts['random_sd']:.2f}",
             shuffled,
-            f"{block['wrong_way']['carried']:.2f}",
-            f"{block['kl']['own']:.2f}",
-            f"{block['kl']['carried']:.2f}",
-            "yes" if holds(block) else "no",
+            f"{layer['wrong_way']['carried']:.2f}",
+            f"{layer['kl']['own']:.2f}",
+            f"{layer['kl']['carried']:.2f}",
+            "yes" if holds(layer) else "no",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
-def holds(block: Entry) -> bool:
+def holds(layer: Entry) -> bool:
     """Return whether a carried vector does half of what the own one does, beats chance, and has a sign."""
-    facts = block["facts"]
+    facts = layer["facts"]
     return bool(
         facts["share_of_own"] is not None
         and facts["share_of_own"] >= 0.5
@@ -92,10 +92,10 @@ def holds(block: Entry) -> bool:
 
 
 def _summary(directions: list[Entry]) -> list[str]:
-    """Return a row for each method and transport, over all blocks, seeds and choices of layers."""
+    """Return a row for each method and transport, over all layers, seeds and choices of layers."""
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
-        "Mean share of the own vector's effect over all seeds, choices of layers and blocks where it has an "
+        "Mean share of the own vector's effect over all seeds, choices of layers and layers where it has an "
         "effect, and median KL as a multiple of the own vector's.",
         "",
         f"| method | transport | {' | '.join(names)} |",
@@ -103,13 +103,13 @@ def _summary(directions: list[Entry]) -> list[str]:
     ]
     cells: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in directions:
-        own = {block["block"]: block["kl"]["own"] for block in entry["blocks"]}
+        own = {layer["layer"]: layer["kl"]["own"] for layer in entry["layers"]}
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
         for route in _with_shares(entry):
             groups[route["method"], route["transport"]].append(route)
         for key, routes in groups.items():
             share = statistics.mean(route["share_of_own"] for route in routes)
-            price = statistics.median(route["kl"] / own[route["block"]] for route in routes)
+            price = statistics.median(route["kl"] / own[route["layer"]] for route in routes)
             cells[key].append(f"{share:.2f}, KL x {price:.1f}")
     return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
 
@@ -119,7 +119,7 @@ def _routes(directions: list[Entry]) -> list[str]:
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
         "Effect relative to the own vector's, mean over seeds (of the tokens that are held out), as the "
-        "mean over the blocks where that has an effect, and after the slash at the block where it does most; "
+        "mean over the layers where that has an effect, and after the slash at the layer where it does most; "
         "in brackets the standard deviation over seeds of the latter, and its KL as a multiple of the own "
         "vector's.",
         "",
@@ -128,7 +128,7 @@ def _routes(directions: list[Entry]) -> list[str]:
     ]
     cells: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in directions:
-        best = max(entry["blocks"], key=lambda block: block["facts"]["own_effect"])
+        best = max(entry["layers"], key=lambda layer: layer["facts"]["own_effect"])
         groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
         for route in _with_shares(entry):
             groups[route["method"], route["transport"], route["layers"]].append(route)
@@ -138,13 +138,13 @@ def _routes(directions: list[Entry]) -> list[str]:
 
 
 def _with_shares(entry: Entry) -> list[Entry]:
-    """Return the routes to the blocks where the own vector has an effect to take a share of."""
-    shared = {block["block"] for block in entry["blocks"] if block["facts"]["share_of_own"] is not None}
-    return [route for route in entry["routes"] if route["block"] in shared]
+    """Return the routes to the layers where the own vector has an effect to take a share of."""
+    shared = {layer["layer"] for layer in entry["layers"] if layer["facts"]["share_of_own"] is not None}
+    return [route for route in entry["routes"] if route["layer"] in shared]
 
 
 def _cell(routes: list[Entry], best: Entry) -> str:
-    there = [route for route in routes if route["block"] == best["block"]]
+    there = [route for route in routes if route["layer"] == best["layer"]]
     shares = [route["share_of_own"] for route in there]
     spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
     price = statistics.mean(route["kl"] for route in there) / best["kl"]["own"]

@@ -72,20 +72,20 @@ def test_vectors_are_those_of_the_library(folder):
     vector = embgeom.SteeringVector.load(folder / "small.safetensors")
     model, tokenizer = embgeom.steering.load_language_model("example:small")
     again = embgeom.SteeringVector.train(model, tokenizer, moods.pairs())
-    assert vector.blocks == (0, 1, 2, 3)
-    for block in vector.blocks:
-        np.testing.assert_allclose(vector.directions[block], again.directions[block], rtol=1e-5, atol=1e-6)
+    assert vector.layers == (0, 1, 2, 3)
+    for layer in vector.layers:
+        np.testing.assert_allclose(vector.directions[layer], again.directions[layer], rtol=1e-5, atol=1e-6)
 
 
 def test_transfer(folder, tmp_path, capsys):
     transfer(folder, tmp_path / "v.gguf", "--blocks", "1:2,3:5", "--norm-of", folder / "large.safetensors")
     carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
     own = embgeom.SteeringVector.load(folder / "large.safetensors")
-    assert carried.blocks == (2, 5) and carried.width == 192
+    assert carried.layers == (2, 5) and carried.width == 192
     assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
     # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
-    assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").blocks == (1, 2, 4, 5)
+    assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").layers == (1, 2, 4, 5)
     out = capsys.readouterr().out
     assert (
         "carried by" in out
@@ -98,7 +98,7 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
     embgeom.SteeringVector.load(folder / "small.safetensors").at(1).save(tmp_path / "one.safetensors")
     given = ("--map", folder / "map.safetensors", "--blocks", "2", "-o", tmp_path / "v.gguf")
     run("transfer", tmp_path / "one.safetensors", *given)
-    assert embgeom.SteeringVector.load(tmp_path / "v.gguf").blocks == (2,)
+    assert embgeom.SteeringVector.load(tmp_path / "v.gguf").layers == (2,)
     assert "block 1 to 2\n" in capsys.readouterr().out
     assert status("transfer", folder / "small.safetensors", *given) == 2
     assert "has 4" in capsys.readouterr().err
@@ -257,7 +257,7 @@ def test_what_is_read_is_not_written_over(command, output, folder, tmp_path, cap
                 "--blocks",
                 "0:0",
             ],
-            "block 0",
+            "layer 0",
         ),
         (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1-2"), "FROM:TO"),
         (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1:2,1:3"), "twice"),

@@ -83,7 +83,7 @@ def test_maps_norms_and_vectors_take_tensors(torch):
     vector = embgeom.SteeringVector({1: x[0], 2: x[1].bfloat16().float()})
     assert np.array_equal(vector.directions[1], X[0])
     assert embgeom.global_similarity(x, x.detach()) == pytest.approx(1.0)
-    with pytest.raises(InputError, match=r"the direction of block 1 is on the device 'meta'"):
+    with pytest.raises(InputError, match=r"the direction of layer 1 is on the device 'meta'"):
         embgeom.SteeringVector({1: torch.ones(8, device="meta")})
 
 

@@ -253,7 +253,7 @@ def test_a_file_that_was_changed_gives_a_whole_map_or_says_why(saved, tmp_path, 
         assert found.transfer(vector).width == 4
     except InputError as error:
         # A byte of a matrix may make it any number, and a changed depth is believed.
-        assert "beyond float32" in str(error) or "blocks" in str(error)
+        assert "beyond float32" in str(error) or "layers" in str(error)
     found.save(path)
     assert Emb2Emb.load(path).provenance == found.provenance
 

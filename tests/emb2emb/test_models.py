@@ -25,27 +25,27 @@ def carrier(source=None, target=None, names=("one", "two")):
     return Emb2Emb.fit(*sides, held_out=0)
 
 
-def vector(blocks, model="one", provenance=None):
-    directions = {block: np.full(12, block + 1.0) for block in blocks}
+def vector(layers, model="one", provenance=None):
+    directions = {layer: np.full(12, layer + 1.0) for layer in layers}
     return SteeringVector(directions, model, provenance or {})
 
 
 def of_depths(source, target):
-    return carrier({"blocks": source}, {"blocks": target})
+    return carrier({"num_layers": source}, {"num_layers": target})
 
 
-def test_loading_tells_the_number_of_blocks(tmp_path):
+def test_loading_tells_the_number_of_layers(tmp_path):
     small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
-    assert (small.provenance.blocks, large.provenance.blocks) == (4, 6)
-    assert large.provenance.as_dict()["blocks"] == large.describe()["provenance"]["blocks"] == 6
-    assert Embeddings.from_array(np.eye(2), ["a", "b"]).provenance.blocks is None
+    assert (small.provenance.num_layers, large.provenance.num_layers) == (4, 6)
+    assert large.provenance.as_dict()["num_layers"] == large.describe()["provenance"]["num_layers"] == 6
+    assert Embeddings.from_array(np.eye(2), ["a", "b"]).provenance.num_layers is None
     np.save(tmp_path / "matrix.npy", np.eye(2, dtype=np.float32))
-    assert embgeom.load(tmp_path / "matrix.npy", vocabulary=["a", "b"]).provenance.blocks is None
-    assert Emb2Emb.fit(small, large, held_out=0).provenance["target"]["provenance"]["blocks"] == 6
+    assert embgeom.load(tmp_path / "matrix.npy", vocabulary=["a", "b"]).provenance.num_layers is None
+    assert Emb2Emb.fit(small, large, held_out=0).provenance["target"]["provenance"]["num_layers"] == 6
 
 
 @pytest.mark.parametrize(
-    ("config", "blocks"),
+    ("config", "num_layers"),
     [
         ({"num_hidden_layers": 3}, 3),
         ({"n_layer": 4}, 4),
@@ -59,56 +59,56 @@ def test_loading_tells_the_number_of_blocks(tmp_path):
         ({}, None),
     ],
 )
-def test_the_number_of_blocks_in_a_config(config, blocks):
+def test_the_number_of_layers_in_a_config(config, num_layers):
     from embgeom.loading.config import ModelConfig
 
-    assert ModelConfig.parse(config).blocks == blocks
+    assert ModelConfig.parse(config).num_layers == num_layers
 
 
-def test_blocks_go_to_those_that_lie_equally_deep():
+def test_layers_go_to_those_that_lie_equally_deep():
     carried = of_depths(4, 6).transfer(vector(range(4)))
-    assert carried.provenance["blocks"] == {str(b): relative_depth(b, 4, 6) for b in range(4)}
-    assert carried.blocks == (1, 2, 4, 5)
+    assert carried.provenance["layers"] == {str(b): relative_depth(b, 4, 6) for b in range(4)}
+    assert carried.layers == (1, 2, 4, 5)
 
 
-def test_of_blocks_that_go_to_one_the_nearest_counts():
-    found = of_depths(6, 4).transfer(vector(range(6))).provenance["blocks"]
-    # Behind blocks 0 to 5 of 6 a share of 1/6 to 1 is passed, behind those of 4: 1/4, 1/2, 3/4, 1. Blocks 0
+def test_of_layers_that_go_to_one_the_nearest_counts():
+    found = of_depths(6, 4).transfer(vector(range(6))).provenance["layers"]
+    # Behind layers 0 to 5 of 6 a share of 1/6 to 1 is passed, behind those of 4: 1/4, 1/2, 3/4, 1. Layers 0
     # and 1 are equally far from 1/4, and 3 and 4 from 3/4: the deeper one counts.
     assert found == {"1": 0, "2": 1, "4": 2, "5": 3}
-    assert of_depths(6, 4).transfer(vector([0, 3])).provenance["blocks"] == {"0": 0, "3": 2}
+    assert of_depths(6, 4).transfer(vector([0, 3])).provenance["layers"] == {"0": 0, "3": 2}
     shallow = of_depths(12, 2).transfer(vector(range(12)))
-    assert shallow.provenance["blocks"] == {"5": 0, "11": 1}
-    # The direction is the one of the block that counts.
+    assert shallow.provenance["layers"] == {"5": 0, "11": 1}
+    # The direction is the one of the layer that counts.
     np.testing.assert_array_equal(
         shallow.directions[0], of_depths(12, 2).transfer(vector(range(12)).directions[5])
     )
 
 
 @pytest.mark.parametrize(("source", "target"), [(5, 5), (None, 9), (5, None), (None, None)])
-def test_blocks_stay_where_depths_are_equal_or_unknown(source, target):
-    assert of_depths(source, target).transfer(vector([0, 2, 4])).blocks == (0, 2, 4)
+def test_layers_stay_where_depths_are_equal_or_unknown(source, target):
+    assert of_depths(source, target).transfer(vector([0, 2, 4])).layers == (0, 2, 4)
 
 
-def test_blocks_that_a_model_lacks():
-    with pytest.raises(InputError, match="block 4, but the source of the map has 4 blocks"):
+def test_layers_that_a_model_lacks():
+    with pytest.raises(InputError, match="layer 4, but the source of the map has 4 layers"):
         of_depths(4, 6).transfer(vector([1, 4]))
-    with pytest.raises(InputError, match="source of the map has 4 blocks"):
-        of_depths(4, None).transfer(vector([9]), blocks=2)
-    for blocks in (6, {3: 6}):
-        with pytest.raises(InputError, match=r"block 3 of the vector goes to block 6.*target .* 6 blocks"):
-            of_depths(4, 6).transfer(vector([3]), blocks=blocks)
-    with pytest.raises(InputError, match="target of the map has 6 blocks"):
+    with pytest.raises(InputError, match="source of the map has 4 layers"):
+        of_depths(4, None).transfer(vector([9]), layers=2)
+    for layers in (6, {3: 6}):
+        with pytest.raises(InputError, match=r"layer 3 of the vector goes to layer 6.*target .* 6 layers"):
+            of_depths(4, 6).transfer(vector([3]), layers=layers)
+    with pytest.raises(InputError, match="target of the map has 6 layers"):
         of_depths(None, 6).transfer(vector([3, 7]))
-    assert of_depths(4, 6).transfer(vector([3]), blocks=0).blocks == (0,)
+    assert of_depths(4, 6).transfer(vector([3]), layers=0).layers == (0,)
 
 
 def test_maps_without_depths_are_read(tmp_path):
     made = of_depths(4, 6)
     for side in ("source", "target"):
-        del made.provenance[side]["provenance"]["blocks"]
+        del made.provenance[side]["provenance"]["num_layers"]
     made.save(tmp_path / "map.safetensors")
-    assert Emb2Emb.load(tmp_path / "map.safetensors").transfer(vector([3])).blocks == (3,)
+    assert Emb2Emb.load(tmp_path / "map.safetensors").transfer(vector([3])).layers == (3,)
 
 
 def trained(model, **more):
@@ -185,7 +185,7 @@ def test_the_bundled_pair_by_all_of_its_names():
         sides = [embgeom.load(name, "output") for name in names]
         made = Emb2Emb.fit(*sides, held_out=0)
         for source in (folders.small, "example:small"):
-            made.transfer(SteeringVector.from_words(source, [" happy"], blocks=3))
+            made.transfer(SteeringVector.from_words(source, [" happy"], layers=3))
         with pytest.warns(EmbgeomWarning, match="'example:small'.*takes vectors of .*large"):
             Emb2Emb.fit(sides[1], sides[1], held_out=0).transfer(
                 SteeringVector({1: np.ones(192)}, "example:small", trained("example:small"))

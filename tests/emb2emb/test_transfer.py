@@ -1,4 +1,4 @@
-"""Carrying vectors over a map: transports against their definitions, blocks, norms, and what is refused."""
+"""Carrying vectors over a map: transports against their definitions, layers, norms, and what is refused."""
 
 import json
 import warnings
@@ -70,26 +70,26 @@ def test_norms():
         carrier.transfer(stack, norm=-1)
 
 
-def test_steering_vectors_are_carried_block_by_block():
+def test_steering_vectors_are_carried_layer_by_layer():
     carrier = fit(*related())
     rng = np.random.default_rng(0)
     vector = SteeringVector({1: rng.standard_normal(12), 3: rng.standard_normal(12)}, "a", {"how": "by hand"})
-    carried = carrier.transfer(vector, blocks={1: 2, 3: 5})
-    assert carried.blocks == (2, 5) and carried.width == 20
+    carried = carrier.transfer(vector, layers={1: 2, 3: 5})
+    assert carried.layers == (2, 5) and carried.width == 20
     np.testing.assert_array_equal(carried.directions[5], carrier.transfer(vector.directions[3]))
     assert carried.provenance["carried_from"]["provenance"] == {"how": "by hand"}
-    assert carrier.transfer(vector).blocks == (1, 3)
-    assert carrier.transfer(vector.at([3]), blocks=0).blocks == (0,)
+    assert carrier.transfer(vector).layers == (1, 3)
+    assert carrier.transfer(vector.at([3]), layers=0).layers == (0,)
     own = SteeringVector({0: rng.standard_normal(20)}, "b")
-    assert carrier.transfer(vector.at([3]), blocks=0, norm=own).norms[0] == pytest.approx(own.norms[0])
-    for blocks, why in (
-        (0, "one block"),
-        ({1: 4, 3: 4}, "two blocks"),
+    assert carrier.transfer(vector.at([3]), layers=0, norm=own).norms[0] == pytest.approx(own.norms[0])
+    for layers, why in (
+        (0, "one layer"),
+        ({1: 4, 3: 4}, "two layers"),
         ({2: 4}, "no direction"),
         ({}, "nothing"),
     ):
         with pytest.raises(InputError, match=why):
-            carrier.transfer(vector, blocks=blocks)
+            carrier.transfer(vector, layers=layers)
     json.dumps(carried.provenance)
 
 
@@ -131,7 +131,7 @@ def test_the_dual_inverts_no_rounding(method, few):
         (np.ones(12), {"transport": ""}, "transport = '' is unknown"),
         (np.ones(12), {"transport": ["dual"]}, "is unknown"),
         (np.ones(12), {"transport": np.array(["dual", "primal"])}, "is unknown"),
-        (np.ones(12), {"blocks": 3}, "for a SteeringVector"),
+        (np.ones(12), {"layers": 3}, "for a SteeringVector"),
         (np.ones(12), {"norm": VECTOR}, "for a SteeringVector"),
         (np.ones(12), {"norm": "x"}, "norm must be a number, not 'x'"),
         (np.ones(12), {"norm": np.nan}, "norm = nan"),
@@ -139,12 +139,12 @@ def test_the_dual_inverts_no_rounding(method, few):
         (VECTOR, {"norm": "x"}, "norm must be a number, not 'x'"),
         (VECTOR, {"norm": [1, 2]}, "norm must be a number"),
         (VECTOR, {"norm": -1}, "norm = -1"),
-        (VECTOR, {"blocks": "3"}, "blocks must be a whole number, not '3'"),
-        (VECTOR, {"blocks": [3]}, r"blocks must be a whole number, not \[3\]"),
-        (VECTOR, {"blocks": -3}, "blocks = -3"),
-        (VECTOR, {"blocks": {1: "3"}}, r"blocks\[1\] must be a whole number, not '3'"),
-        (VECTOR, {"blocks": {"1": 3}}, "a block of the vector in blocks must be a whole number, not '1'"),
-        (VECTOR, {"blocks": {1: None}}, r"blocks\[1\] must be a whole number, not None"),
+        (VECTOR, {"layers": "3"}, "layers must be a whole number, not '3'"),
+        (VECTOR, {"layers": [3]}, r"layers must be a whole number, not \[3\]"),
+        (VECTOR, {"layers": -3}, "layers = -3"),
+        (VECTOR, {"layers": {1: "3"}}, r"layers\[1\] must be a whole number, not '3'"),
+        (VECTOR, {"layers": {"1": 3}}, "a layer of the vector in layers must be a whole number, not '1'"),
+        (VECTOR, {"layers": {1: None}}, r"layers\[1\] must be a whole number, not None"),
         (VECTOR, {"transport": 3}, "transport = 3 is unknown"),
         (VECTOR, {"threads": 0}, "threads = 0"),
     ],
@@ -199,5 +199,5 @@ def test_the_norm_is_kept_in_the_provenance():
     assert found["norms_of"] == "toy target" and found["norms"].keys() == {"1"}
     assert found["norms"]["1"] == pytest.approx(80**0.5)
     json.dumps(found)
-    with pytest.raises(InputError, match="no direction for block 2"):
-        carrier.transfer(VECTOR, blocks=2, norm=own)
+    with pytest.raises(InputError, match="no direction for layer 2"):
+        carrier.transfer(VECTOR, layers=2, norm=own)

@@ -52,7 +52,7 @@ def test_all_controls_are_there_at_equal_norm(full):
         "shuffled 1": random_vector(model, [0, 1, 3], seed=8).at([1, 3]),
     }
     generator = np.random.default_rng([5, 2])
-    vectors["random 2"] = embgeom.SteeringVector({block: generator.standard_normal(128) for block in (1, 3)})
+    vectors["random 2"] = embgeom.SteeringVector({layer: generator.standard_normal(128) for layer in (1, 3)})
     for name, vector in vectors.items():
         expected = moods(model, tokenizer, vector.with_norm(own), 1.5)
         np.testing.assert_allclose(full[name].values["log-ratio"], expected, atol=1e-4, err_msg=name)
@@ -141,19 +141,19 @@ def test_a_planted_direction_steers():
 def test_controls_have_the_norm_of_the_vector(norms, seed):
     generator = np.random.default_rng(seed)
     vector, other = (
-        embgeom.SteeringVector({block: generator.standard_normal(16) for block in norms}) for _ in range(2)
+        embgeom.SteeringVector({layer: generator.standard_normal(16) for layer in norms}) for _ in range(2)
     )
     own = embgeom.SteeringVector(
         {
-            block: direction * norms[block] / vector.norms[block]
-            for block, direction in other.directions.items()
+            layer: direction * norms[layer] / vector.norms[layer]
+            for layer, direction in other.directions.items()
         }
     )
     trials = with_controls(vector, scale=-2.0, own=own, random=3, shuffled=[other], seed=seed)
     assert len(trials) == 8
     for trial in trials:
-        for block, norm in own.norms.items():
-            assert trial.vector.norms[block] == pytest.approx(norm, rel=1e-5)
+        for layer, norm in own.norms.items():
+            assert trial.vector.norms[layer] == pytest.approx(norm, rel=1e-5)
         assert abs(trial.scale) == 2 and trial.sign == (1 if trial.scale > 0 else -1)
 
 

@@ -69,11 +69,11 @@ def test_effects_and_prices(name, batch_size):
         assert price.kl == pytest.approx(kl, rel=1e-4)
 
 
-def test_a_single_direction_at_another_block():
+def test_a_single_direction_at_another_layer():
     model, tokenizer = small()
-    one = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS, blocks=2, random=1)
+    one = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS, layers=2, random=1)
     other = evaluate(model, tokenizer, happy_minus_sad(2), MOOD, PROMPTS, random=1)
-    assert one.carried.blocks == (2,)
+    assert one.carried.layers == (2,)
     assert [o.effect for o in one.outcomes] == [o.effect for o in other.outcomes]
 
 
@@ -270,11 +270,11 @@ def test_progress_is_reported():
         ({"random": -1}, r"random = -1 must be at least 0"),
         ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
         ({"seed": -1}, r"seed = -1 must be at least 0"),
-        ({"blocks": [1, 7]}, r"no direction for block 7"),
+        ({"layers": [1, 7]}, r"no direction for layer 7"),
         ({"neutral": []}, r"neutral is empty"),
         ({"neutral": "Hm."}, r"neutral = 'Hm.' is no list"),
         ({"neutral": ["", "so it is"]}, r"neutral text 0 has 0 tokens, but 2 at least"),
-        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for block 1"),
+        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
         ({"own": embgeom.SteeringVector({0: np.ones(9)})}, r"own has width 9, the vector 32"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),

@@ -1,4 +1,4 @@
-"""The search for block and scale, and results as tables, files and figures."""
+"""The search for layer and scale, and results as tables, files and figures."""
 
 import io
 import json
@@ -13,7 +13,7 @@ from tests.helpers.evaluation import HAPPY, MOOD, NEUTRAL, PROMPTS, random_vecto
 
 
 def planted():
-    """A vector that is good at block 3, and worse and worse before it."""
+    """A vector that is good at layer 3, and worse and worse before it."""
     rows = embgeom.load("example:small", "output")
     direction = rows.matrix[rows.index(" happy")] - rows.matrix[rows.index(" sad")]
     return embgeom.SteeringVector(dict.fromkeys((0, 2, 3), direction), "example:small").with_norm(4.0)
@@ -50,7 +50,7 @@ def test_the_halves_share_no_sample(found):
 
 def test_every_setting_is_tried(found):
     model, tokenizer = small()
-    assert [(o.blocks, o.scale) for o in found.grid] == [((b,), s) for b in (0, 2, 3) for s in (4.0, 1.0)]
+    assert [(o.layers, o.scale) for o in found.grid] == [((b,), s) for b in (0, 2, 3) for s in (4.0, 1.0)]
     chosen_prompts = [PROMPTS[place] for place in found.choice_samples]
     for outcome in found.grid:
         alone = evaluate(
@@ -59,7 +59,7 @@ def test_every_setting_is_tried(found):
             planted(),
             MOOD,
             chosen_prompts,
-            blocks=outcome.blocks,
+            layers=outcome.layers,
             scale=outcome.scale,
             random=0,
             neutral=NEUTRAL,
@@ -73,9 +73,9 @@ def test_the_best_is_chosen_and_evaluated_on_other_samples(found):
     assert found.chosen.effect.mean == max(outcome.effect.mean for outcome in found.grid)
     others = [PROMPTS[place] for place in found.held_out_samples]
     alone = evaluate(
-        model, tokenizer, planted(), MOOD, others, blocks=3, scale=4, random=3, neutral=NEUTRAL, seed=2
+        model, tokenizer, planted(), MOOD, others, layers=3, scale=4, random=3, neutral=NEUTRAL, seed=2
     )
-    assert (found.chosen.blocks, found.chosen.scale) == ((3,), 4.0)
+    assert (found.chosen.layers, found.chosen.scale) == ((3,), 4.0)
     for one, other in zip(found.held_out.outcomes, alone.outcomes, strict=True):
         assert (one.name, one.effect, one.price) == (other.name, other.effect, other.price)
     assert found.held_out.facts().exceeds_random
@@ -107,7 +107,7 @@ def test_a_limit_on_the_price(found):
     assert nothing.as_dict()["held_out"] is None and "none within" in repr(nothing)
 
 
-def test_several_blocks_together_and_the_norm_of_the_own_vector():
+def test_several_layers_together_and_the_norm_of_the_own_vector():
     model, tokenizer = tiny()
     vector, own = random_vector(model, [0, 1, 2]), random_vector(model, [0, 1, 2], norm=0.5, seed=3)
     found = sweep(
@@ -116,25 +116,25 @@ def test_several_blocks_together_and_the_norm_of_the_own_vector():
         vector,
         MOOD,
         PROMPTS,
-        blocks=[1, (0, 2)],
+        layers=[1, (0, 2)],
         scales=[1],
         own=own,
         random=1,
         neutral=NEUTRAL,
     )
-    assert [outcome.name for outcome in found.grid] == ["block 1, scale 1", "blocks 0+2, scale 1"]
+    assert [outcome.name for outcome in found.grid] == ["layer 1, scale 1", "layers 0+2, scale 1"]
     alone = evaluate(
-        model, tokenizer, vector.with_norm(own), MOOD, PROMPTS, blocks=(0, 2), random=0, neutral=NEUTRAL
+        model, tokenizer, vector.with_norm(own), MOOD, PROMPTS, layers=(0, 2), random=0, neutral=NEUTRAL
     )
     assert found.grid[1].price == alone.carried.price
-    assert found.held_out["own"].blocks == found.chosen.blocks
+    assert found.held_out["own"].layers == found.chosen.layers
 
 
-def test_a_single_direction_is_swept_over_blocks():
+def test_a_single_direction_is_swept_over_layers():
     model, tokenizer = small()
     one = planted().at([3])
-    found = sweep(model, tokenizer, one, MOOD, PROMPTS, blocks=range(4), scales=[4], own=one * 0.5, random=0)
-    assert [outcome.blocks for outcome in found.grid] == [(0,), (1,), (2,), (3,)]
+    found = sweep(model, tokenizer, one, MOOD, PROMPTS, layers=range(4), scales=[4], own=one * 0.5, random=0)
+    assert [outcome.layers for outcome in found.grid] == [(0,), (1,), (2,), (3,)]
     assert found.held_out["carried"].effect == found.held_out["own"].effect
 
 
@@ -155,10 +155,10 @@ def test_drawn_texts_are_swept():
         ({"max_kl": 1}, r"max_kl = 1 limits the price on neutral text; give some"),
         ({"max_kl": -1, "neutral": NEUTRAL}, r"max_kl = -1 must be 0 at least"),
         ({"scales": []}, r"there is nothing to try"),
-        ({"blocks": []}, r"there is nothing to try"),
+        ({"layers": []}, r"there is nothing to try"),
         ({"scales": [1, float("nan")]}, r"must be finite"),
-        ({"blocks": [1, 9]}, r"no direction for block 9"),
-        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for block 1"),
+        ({"layers": [1, 9]}, r"no direction for layer 9"),
+        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
         ({"own": 5}, r"own = 5 is no SteeringVector"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
         ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
@@ -166,7 +166,7 @@ def test_drawn_texts_are_swept():
         ({"seed": -1}, r"seed = -1 must be at least 0"),
         ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
         ({"positions": "last"}, r"positions = 'last': it is 'all' or 'generated'"),
-        ({"vector": random_vector(tiny()[0], [9])}, "there is no block 9"),
+        ({"vector": random_vector(tiny()[0], [9])}, "there is no layer 9"),
     ],
 )
 def test_errors_come_before_the_model_runs(options, message):

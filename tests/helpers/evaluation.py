@@ -55,14 +55,14 @@ def tiny():
     return LlamaForCausalLM(config).eval(), small()[1]
 
 
-def blocks_of(model):
+def layers_of(model):
     return model.transformer.h if hasattr(model, "transformer") else model.model.layers
 
 
-def random_vector(model, blocks, norm=5.0, seed=0):
+def random_vector(model, layers, norm=5.0, seed=0):
     generator = np.random.default_rng(seed)
     width = model.config.hidden_size
-    vector = SteeringVector({block: generator.standard_normal(width) for block in blocks}, model="test")
+    vector = SteeringVector({layer: generator.standard_normal(width) for layer in layers}, model="test")
     return vector.with_norm(norm)
 
 
@@ -79,9 +79,9 @@ def plainly_steered(model, vector, scale=1.0):
 
         return add
 
-    for block, direction in vector.directions.items():
+    for layer, direction in vector.directions.items():
         added = torch.from_numpy(direction * np.float32(scale))
-        hooks.append(blocks_of(model)[block].register_forward_hook(adder(added)))
+        hooks.append(layers_of(model)[layer].register_forward_hook(adder(added)))
     try:
         yield
     finally:
@@ -110,7 +110,7 @@ def moods(model, tokenizer, vector=None, scale=1.0):
     return np.array([row[positive].mean() - row[negative].mean() for row in logs])
 
 
-def happy_minus_sad(block, norm=20.0):
+def happy_minus_sad(layer, norm=20.0):
     rows = load("example:small", "output")
     direction = rows.matrix[rows.index(" happy")] - rows.matrix[rows.index(" sad")]
-    return SteeringVector({block: direction}, model="example:small").with_norm(norm)
+    return SteeringVector({layer: direction}, model="example:small").with_norm(norm)

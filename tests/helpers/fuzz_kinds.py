@@ -285,7 +285,7 @@ def kind_vector_array(folder: Path) -> Target:
     np.save(file, E[0])
     return Target(
         [file],
-        lambda: _directions(SteeringVector.load(file, block=1).directions),
+        lambda: _directions(SteeringVector.load(file, layer=1).directions),
         lambda: {1: np.load(file).astype(np.float32).reshape(-1)},
     )
 

@@ -1,6 +1,6 @@
 """Tiny random models of several families, and what they compute under steering, written out by hand.
 
-The oracle runs one sequence without padding and without a cache: embedding, then block after block with the
+The oracle runs one sequence without padding and without a cache: embedding, then layer after layer with the
 directions added in between, then norm and unembedding. It knows nothing of hooks.
 """
 
@@ -26,11 +26,11 @@ from embgeom import SteeringVector
 # Handing tiny products to several threads takes longer than computing them.
 torch.set_num_threads(1)
 
-VOCABULARY, WIDTH, BLOCKS, WINDOW = 48, 16, 3, 4
+VOCABULARY, WIDTH, LAYERS, WINDOW = 48, 16, 3, 4
 COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": WIDTH,
-    "num_hidden_layers": BLOCKS,
+    "num_hidden_layers": LAYERS,
     "num_attention_heads": 2,
     "max_position_embeddings": 64,
     "bos_token_id": 1,
@@ -88,10 +88,10 @@ def tiny(family, dtype=torch.float32):
     return model.eval().to(dtype)
 
 
-def vector(blocks=(0, 2), seed=0, length=3.0):
+def vector(layers=(0, 2), seed=0, length=3.0):
     """Return a vector long enough to change what a tiny model says."""
     generator = np.random.default_rng(seed)
-    directions = {block: generator.standard_normal(WIDTH) for block in blocks}
+    directions = {layer: generator.standard_normal(WIDTH) for layer in layers}
     return SteeringVector({b: length * d / np.linalg.norm(d) for b, d in directions.items()}, "tiny")
 
 
@@ -115,12 +115,12 @@ def padded(sequences, side):
 
 @torch.no_grad()
 def by_hand(family, model, tokens, additions):
-    """Return logits (length, vocabulary) of one sequence; `additions` is {block: (length, width)}."""
+    """Return logits (length, vocabulary) of one sequence; `additions` is {layer: (length, width)}."""
     ids = torch.tensor([tokens])
     positions = torch.arange(len(tokens))[None]
-    hidden, blocks, rotary = _begin(family, model, ids, positions)
+    hidden, layers, rotary = _begin(family, model, ids, positions)
     lookback = positions[0][:, None] - positions[0][None, :]
-    for number, block in enumerate(blocks):
+    for number, layer in enumerate(layers):
         visible = lookback >= 0
         inputs = {}
         if family == "gemma":
@@ -131,7 +131,7 @@ def by_hand(family, model, tokens, additions):
         elif rotary is not None:
             inputs["position_embeddings"] = rotary(hidden, positions)
         mask = torch.where(visible, 0.0, torch.finfo(hidden.dtype).min).to(hidden.dtype)[None, None]
-        output = block(hidden, attention_mask=mask, **inputs)
+        output = layer(hidden, attention_mask=mask, **inputs)
         hidden = output[0] if isinstance(output, tuple) else output
         if number in additions:
             hidden = hidden + additions[number].to(hidden.dtype)
@@ -139,7 +139,7 @@ def by_hand(family, model, tokens, additions):
 
 
 def _begin(family, model, ids, positions):
-    """Return the stream that enters the first block, the blocks, and the rotary embedding if there is one."""
+    """Return the stream that enters the first layer, the layers, and the rotary embedding if there is one."""
     if family == "gpt2":
         inner = model.transformer
         return inner.wte(ids) + inner.wpe(positions), inner.h, None
@@ -162,12 +162,12 @@ def _norm(family, model):
 
 
 def additions(steered, vectors):
-    """Return {block: (length, width)} of vectors, each with its scale, where `steered` is true."""
+    """Return {layer: (length, width)} of vectors, each with its scale, where `steered` is true."""
     where = torch.tensor(steered, dtype=torch.float32)[:, None]
     found = {}
     for given, scale in vectors:
-        for block, direction in given.directions.items():
-            found[block] = found.get(block, 0) + where * torch.from_numpy(direction * scale)
+        for layer, direction in given.directions.items():
+            found[layer] = found.get(layer, 0) + where * torch.from_numpy(direction * scale)
     return found
 
 

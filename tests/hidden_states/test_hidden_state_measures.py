@@ -1,4 +1,4 @@
-"""Similarities of hidden states, blocks of like depth and pairs by chance: against their definitions."""
+"""Similarities of hidden states, layers of like depth and pairs by chance: against their definitions."""
 
 import numpy as np
 import pytest
@@ -12,17 +12,17 @@ from embgeom.hidden_states.positions import elsewhere
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_relative_depth_keeps_order_and_the_last_block(from_count, to_count):
-    found = [relative_depth(block, from_count, to_count) for block in range(from_count)]
+def test_relative_depth_keeps_order_and_the_last_layer(from_count, to_count):
+    found = [relative_depth(layer, from_count, to_count) for layer in range(from_count)]
     assert found == sorted(found) and found[0] >= 0 and found[-1] == to_count - 1
-    for block, other in enumerate(found):
-        off = [abs((block + 1) / from_count - (o + 1) / to_count) for o in range(to_count)]
+    for layer, other in enumerate(found):
+        off = [abs((layer + 1) / from_count - (o + 1) / to_count) for o in range(to_count)]
         assert off[other] == pytest.approx(min(off))
     assert from_count != to_count or found == list(range(from_count))
 
 
 @pytest.mark.parametrize("wrong", [(4, 4, 6), (-1, 4, 6), (0, 0, 6), (0, 4, 0), (0.5, 4, 6)])
-def test_relative_depth_refuses_blocks_that_are_not_there(wrong):
+def test_relative_depth_refuses_layers_that_are_not_there(wrong):
     with pytest.raises(InputError):
         relative_depth(*wrong)
 

@@ -172,15 +172,15 @@ def test_last_positions_are_the_ends_of_the_prompts(small, large):
     assert len(pairs) == len(PROMPTS)
 
 
-def test_a_model_and_itself_match_block_by_block(small):
+def test_a_model_and_itself_match_layer_by_layer(small):
     result = compare_states(small, "example:small", Matrix(np.eye(128, dtype="f4")), PROMPTS)
     for measure in result.measures:
         np.testing.assert_allclose(np.diag(measure.value), 1, atol=1e-5)
-        assert result.match_blocks(measure.name) == {block: block for block in range(4)}
+        assert result.match_layers(measure.name) == {layer: layer for layer in range(4)}
 
 
 def test_a_map_of_unembeddings_carries_states(compared):
-    assert (compared.source_blocks, compared.target_blocks, compared.prompts) == (4, 6, 5)
+    assert (compared.source_layers, compared.target_layers, compared.prompts) == (4, 6, 5)
     cosine, cka = compared["centered cosine"], compared["CKA"]
     for table in (cosine.value, cosine.shuffled, cosine.shuffled_map, cka.value, cka.shuffled):
         assert table.shape == (5, 7) and np.isfinite(table).all()
@@ -188,9 +188,9 @@ def test_a_map_of_unembeddings_carries_states(compared):
     assert (cosine.value[1:, 1:] > 0.4).all()
     assert (np.abs(cosine.shuffled) < 0.15).all() and (np.abs(cosine.shuffled_map) < 0.2).all()
     assert (cka.value[1:, 1:] > cka.shuffled[1:, 1:] + 0.2).all()
-    matched = compared.match_blocks()
+    matched = compared.match_layers()
     assert list(matched) == [0, 1, 2, 3] and matched[3] == 5
-    assert matched == {block: int(row.argmax()) for block, row in enumerate(cosine.value[1:, 1:])}
+    assert matched == {layer: int(row.argmax()) for layer, row in enumerate(cosine.value[1:, 1:])}
 
 
 def test_a_map_of_embeddings_carries_embeddings_only(small, large):
@@ -239,9 +239,9 @@ def test_a_map_that_does_not_fit_is_told_before_the_models_run(small, large, mon
         compare_states(small, large, Matrix(np.eye(128)), PROMPTS)
 
 
-def test_the_summary_names_blocks_and_nulls(compared):
+def test_the_summary_names_layers_and_nulls(compared):
     text = compared.summary()
-    assert "4 blocks" in text and "block 5" in text and "shuffled map" in text
+    assert "4 layers" in text and "layer 5" in text and "shuffled map" in text
     assert f"{compared['centered cosine'].value[4, 6]:.4f}" in text
     assert max(map(len, text.splitlines())) <= 110
 

@@ -72,8 +72,8 @@ def test_a_model_that_sees_or_hears_is_steered(make, tmp_path):
     ids = again("Tom came home.", return_tensors="pt").input_ids
     with torch.no_grad():
         torch.testing.assert_close(model(ids).logits, made(ids).logits)
-        vector = SteeringVector.train(model, again, PAIRS, blocks=1)
-        expected = SteeringVector.train(made, tokenizer, PAIRS, blocks=1)
+        vector = SteeringVector.train(model, again, PAIRS, layers=1)
+        expected = SteeringVector.train(made, tokenizer, PAIRS, layers=1)
         np.testing.assert_allclose(vector.directions[1], expected.directions[1], rtol=1e-5, atol=1e-7)
         with vector.apply(model, 20):
             assert not torch.allclose(model(ids).logits, made(ids).logits)

@@ -52,14 +52,14 @@ def plain(model):
     """A tokenizer that adds nothing tells of nothing."""
     from transformers import AutoTokenizer
 
-    return functools.partial(SteeringVector.train, model, AutoTokenizer.from_pretrained(SMALL), blocks=2)
+    return functools.partial(SteeringVector.train, model, AutoTokenizer.from_pretrained(SMALL), layers=2)
 
 
 def directions(model, tokenizer, pairs=PAIRS, **options):
     """The direction, and what was told meanwhile."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        vector = SteeringVector.train(model, tokenizer, pairs, blocks=2, **options)
+        vector = SteeringVector.train(model, tokenizer, pairs, layers=2, **options)
     assert all(warning.category is EmbgeomWarning and warning.filename == __file__ for warning in told)
     return vector.directions[2], [str(warning.message) for warning in told]
 

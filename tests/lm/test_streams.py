@@ -6,8 +6,8 @@ import torch
 
 import embgeom
 from embgeom import Emb2Emb, InputError, SteeringVector
-from embgeom.lm.blocks import find
-from embgeom.lm.passes import read_blocks
+from embgeom.lm.layers import find
+from embgeom.lm.passes import read_layers
 from embgeom.steering import fold_projection, load_language_model
 
 tf = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -26,15 +26,15 @@ def openai_gpt():
     return tf.OpenAIGPTLMHeadModel(tf.OpenAIGPTConfig(vocab_size=4096, n_embd=32, n_layer=3, n_head=4)).eval()
 
 
-def test_a_block_that_gives_a_list(tokenizer):
-    """In GPT-1, which has no last norm, the last block's output is what the unembedding meets."""
+def test_a_layer_that_gives_a_list(tokenizer):
+    """In GPT-1, which has no last norm, the last layer's output is what the unembedding meets."""
     model = openai_gpt()
     with torch.no_grad():
         expected = model(torch.tensor(IDS), output_hidden_states=True)
-        read = read_blocks(model, find(model), IDS, [range(4)] * 2, [0, 2])
+        read = read_layers(model, find(model), IDS, [range(4)] * 2, [0, 2])
         for row, state in zip(read, (1, 3), strict=True):
             np.testing.assert_allclose(row, expected.hidden_states[state].reshape(8, 32).numpy(), atol=1e-6)
-        vector = SteeringVector.train(model, tokenizer, PAIRS, blocks=2)
+        vector = SteeringVector.train(model, tokenizer, PAIRS, layers=2)
         with vector.apply(model, 3):
             steered = model(torch.tensor(IDS)).logits
         added = 3 * torch.tensor(vector.directions[2]) @ model.lm_head.weight.T
@@ -52,7 +52,7 @@ def gemma3n():
 
 
 class Streams(torch.nn.Module):
-    """A model whose blocks work on several streams at once, as hyper-connections do."""
+    """A model whose layers work on several streams at once, as hyper-connections do."""
 
     def __init__(self, last=2):
         super().__init__()
@@ -73,8 +73,8 @@ class Streams(torch.nn.Module):
             states = states.transpose(0, 1)
         elif self.last == "wide":
             states = torch.cat([states, states], dim=-1)
-        for block in self.layers:
-            states = block(states)
+        for layer in self.layers:
+            states = layer(states)
         return states
 
 
@@ -84,16 +84,16 @@ class Streams(torch.nn.Module):
         (gemma3n, r"\(4, \d, \d, 32\), not \(batch, length, 32\)"),
         (lambda: Streams(4), r"\(\d, \d, 4, 32\), not \(batch, length, 32\)"),
         (lambda: Streams("wide"), r"\(\d, \d, 64\), not \(batch, length, 32\)"),
-        (lambda: Streams("turned"), r"a block works on \(\d, \d\) positions, but"),
+        (lambda: Streams("turned"), r"a layer works on \(\d, \d\) positions, but"),
     ],
     ids=["gemma3n", "hyper-connections", "wide", "turned"],
 )
-def test_a_block_that_gives_no_single_stream(make, shape, tokenizer):
+def test_a_layer_that_gives_no_single_stream(make, shape, tokenizer):
     model = make()
     with pytest.raises(InputError, match=shape):
-        SteeringVector.train(model, tokenizer, PAIRS, blocks=1)
+        SteeringVector.train(model, tokenizer, PAIRS, layers=1)
     with (
-        pytest.raises(InputError, match=r"not \(batch, length, 32\)|a block gives"),
+        pytest.raises(InputError, match=r"not \(batch, length, 32\)|a layer gives"),
         torch.no_grad(),
         SteeringVector({1: np.ones(32)}).apply(model),
     ):
@@ -138,7 +138,7 @@ class Other(Streams):
 def test_models_of_other_make(tokenizer):
     plain = Plain()
     pairs = [("Tom was happy", "Tom was sad"), ("They laughed", "They cried")]
-    found = SteeringVector.train(plain, tokenizer, pairs, blocks=1)
+    found = SteeringVector.train(plain, tokenizer, pairs, layers=1)
     ids = [tokenizer(text)["input_ids"][-1] for pair in pairs for text in pair]
     rows = plain.embed.weight.detach().numpy()[ids]
     np.testing.assert_allclose(found.directions[1], (rows[::2] - rows[1::2]).mean(0), atol=1e-6)
@@ -178,7 +178,7 @@ def test_a_projection_is_named(projected, tokenizer):
     model, rows = projected
     large = embgeom.load("example:large", "output")
     there, back = Emb2Emb.fit(rows, large, held_out=0), Emb2Emb.fit(large, rows, held_out=0)
-    vector = SteeringVector.train(model, tokenizer, PAIRS, blocks=1)
+    vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
     with pytest.raises(InputError, match=r"width 128, but .* takes 64: the model projects .*project_out"):
         there.transfer(vector)
     with pytest.raises(InputError, match=r"either it is another model's, or the model projects"):
@@ -198,17 +198,17 @@ def test_a_projection_is_folded_in(projected, tokenizer):
     assert "project_out" in folded.provenance.notes[-1]
     with torch.no_grad():
         plain = model(torch.tensor(IDS)).logits
-        happy = SteeringVector.from_words(folded, [" happy"], [" sad"], blocks=1)
+        happy = SteeringVector.from_words(folded, [" happy"], [" sad"], layers=1)
         with happy.apply(model, 2):
             steered = model(torch.tensor(IDS)).logits
-    # Behind the last block there is no norm in this model, so logits move by the rows' products.
+    # Behind the last layer there is no norm in this model, so logits move by the rows' products.
     moved = 2 * folded.matrix @ happy.directions[1]
     np.testing.assert_allclose((steered - plain).numpy(), np.broadcast_to(moved, plain.shape), atol=2e-3)
     assert np.abs(moved).max() > 0.1
     large = embgeom.load("example:large", "output")
-    vector = SteeringVector.train(model, tokenizer, PAIRS, blocks=1)
+    vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
     assert Emb2Emb.fit(folded, large, held_out=0).transfer(vector).width == 192
-    back = Emb2Emb.fit(large, folded, held_out=0).transfer(SteeringVector({1: np.ones(192)}), blocks=1)
+    back = Emb2Emb.fit(large, folded, held_out=0).transfer(SteeringVector({1: np.ones(192)}), layers=1)
     with back.apply(model), torch.no_grad():
         model(torch.tensor(IDS))
     small = load_language_model("example:small").model
@@ -227,15 +227,15 @@ def test_a_projection_is_folded_in(projected, tokenizer):
     ],
     ids=["mamba", "rwkv", "gpt2"],
 )
-def test_where_hidden_states_have_a_block(make, ahead):
+def test_where_hidden_states_have_a_layer(make, ahead):
     """As SteeringVector's docstring says; the last of them has passed the last norm."""
     torch.manual_seed(0)
     model = make().eval()
     ids = [[5, 6, 7]]
     with torch.no_grad():
         states = model(torch.tensor(ids), output_hidden_states=True).hidden_states
-    read = read_blocks(model, find(model), ids, [range(3)], [0, 1, 2])
+    read = read_layers(model, find(model), ids, [range(3)], [0, 1, 2])
     same = [[np.allclose(row, state[0].numpy(), atol=1e-5) for state in states] for row in read]
-    for block in range(3):
-        places = [place for place, equal in enumerate(same[block]) if equal]
-        assert places == ([block + ahead] if block + ahead < len(states) - 1 else [])
+    for layer in range(3):
+        places = [place for place, equal in enumerate(same[layer]) if equal]
+        assert places == ([layer + ahead] if layer + ahead < len(states) - 1 else [])

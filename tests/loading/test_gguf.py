@@ -169,9 +169,9 @@ def test_facts_of_the_metadata(tmp_path):
         tmp_path / "m.gguf", block_count=7, vocab_size=41, embedding_length=256, nextn_predict_layers=1
     )
     provenance = load(path).provenance
-    assert provenance.blocks == 6
+    assert provenance.num_layers == 6
     assert provenance.notes == ("the tensor has 40 rows, the metadata say 41",)
-    assert load(model(tmp_path / "t5.gguf", architecture="t5", block_count=3)).provenance.blocks is None
+    assert load(model(tmp_path / "t5.gguf", architecture="t5", block_count=3)).provenance.num_layers is None
 
 
 def test_folders_and_names(tmp_path):
@@ -229,7 +229,7 @@ def test_parts_of_a_model(tmp_path):
     for path in (*names, tmp_path):
         found = load(path, "output")
         np.testing.assert_array_equal(found.matrix, H)
-        assert found.provenance.file == names[2] and found.tokens == W and found.provenance.blocks == 2
+        assert found.provenance.file == names[2] and found.tokens == W and found.provenance.num_layers == 2
     (tmp_path / "capitals").mkdir()
     for path in names:
         (tmp_path / "capitals" / path.with_suffix(".GGUF").name).symlink_to(path)

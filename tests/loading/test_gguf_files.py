@@ -153,7 +153,7 @@ def test_smollm2(tmp_path):
     assert same_bits(loaded.matrix, oracle(path))
     held, taken = peak(path)
     assert taken < held + 100e6
-    assert loaded.provenance.blocks == 30
+    assert loaded.provenance.num_layers == 30
     np.testing.assert_array_equal(load_final_norm(path).weight, oracle(path, "output_norm.weight"))
 
 

@@ -49,7 +49,7 @@ def test_a_model_in_memory_is_what_its_folder_is(example, which):
         assert loaded.tokens == stored.tokens and loaded.token_bytes == stored.token_bytes
         assert np.array_equal(loaded.special, stored.special)
         assert loaded.provenance.tied == stored.provenance.tied
-        assert loaded.provenance.blocks == stored.provenance.blocks
+        assert loaded.provenance.num_layers == stored.provenance.num_layers
         assert loaded.provenance.dtype == "float16" and "in memory" in loaded.provenance.source
     assert dict(model.named_parameters()).keys() >= {loaded.provenance.tensor}
     assert json.dumps(loaded.describe())

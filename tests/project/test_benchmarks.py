@@ -106,7 +106,7 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
     assert done.returncode == 0, done.stderr
     directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
     assert [entry["read"] for entry in directions] == ["last", "last", "mean", "mean"]
-    assert [(len(entry["blocks"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
+    assert [(len(entry["layers"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
     assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
         ("least_squares", "primal"),
         ("low_rank", "dual"),
@@ -147,19 +147,19 @@ def test_what_it_takes_for_a_carried_vector_to_hold(changes, holds, table):
 
 
 def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
-    blocks = [
-        facts() | {"block": 0, "kl": {"own": 0.5}},
-        facts(share_of_own=None, own_effect=-1.0) | {"block": 1, "kl": {"own": 0.1}},
+    layers = [
+        facts() | {"layer": 0, "kl": {"own": 0.5}},
+        facts(share_of_own=None, own_effect=-1.0) | {"layer": 1, "kl": {"own": 0.1}},
     ]
     route = {"method": "ridge", "transport": "dual", "layers": "relative depth"}
     routes = [
-        route | {"block": block, "share_of_own": share, "kl": kl}
-        for block, share, kl in ((0, 0.2, 0.5), (0, 0.3, 1.0), (0, 1.0, 4.0), (1, -9.0, 9.0))
+        route | {"layer": layer, "share_of_own": share, "kl": kl}
+        for layer, share, kl in ((0, 0.2, 0.5), (0, 0.3, 1.0), (0, 1.0, 4.0), (1, -9.0, 9.0))
     ]
-    page = "\n".join(table._summary([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    page = "\n".join(table._summary([{"source": "a", "target": "b", "layers": layers, "routes": routes}]))
     # A mean of shares, a median of prices.
     assert "| ridge | dual | 0.50, KL x 2.0 |" in page
-    cells = "\n".join(table._routes([{"source": "a", "target": "b", "blocks": blocks, "routes": routes}]))
+    cells = "\n".join(table._routes([{"source": "a", "target": "b", "layers": layers, "routes": routes}]))
     assert "| ridge | dual | relative depth | 0.50 / 0.50 (+- 0.44, KL x 3.67) |" in cells
 
 

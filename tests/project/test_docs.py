@@ -19,7 +19,7 @@ def test_the_table_of_hidden_states(tmp_path, monkeypatch, capsys):
     exec(re.sub("^    ", "", code, flags=re.MULTILINE), {})
     shown = [
         [cell.strip() for cell in row.split("|")[1:-1]]
-        for row in re.findall(r"^\| (?:emb|block).*", part, re.M)
+        for row in re.findall(r"^\| (?:emb|layer).*", part, re.M)
     ]
     printed = capsys.readouterr().out
     assert len(shown) == 5 and (tmp_path / "states.svg").stat().st_size > 0

@@ -73,7 +73,7 @@ def test_a_gguf_that_names_a_factor_or_a_place_is_warned_of(key, value, message,
 
 @pytest.mark.parametrize(("key", "value"), SILENT)
 def test_other_keys_are_no_reason_to_warn(key, value, tmp_path):
-    assert SteeringVector.load(control_vector(tmp_path / "v.gguf", **{key: value})).blocks == (1,)
+    assert SteeringVector.load(control_vector(tmp_path / "v.gguf", **{key: value})).layers == (1,)
 
 
 def test_the_other_formats_are_asked_the_same(tmp_path):
@@ -101,14 +101,14 @@ def test_what_embgeom_writes_is_read_without_a_word(tmp_path):
 def test_numbers_beside_tensors(tmp_path):
     torch.save({"3": torch.tensor(ROW), "coefficient": 5.0}, tmp_path / "c.pt")
     with pytest.warns(EmbgeomWarning, match=r"coefficient = 5.0, which is not applied.*5 \* vector"):
-        assert SteeringVector.load(tmp_path / "c.pt").blocks == (3,)
+        assert SteeringVector.load(tmp_path / "c.pt").layers == (3,)
     torch.save({"vector": torch.tensor(ROW), "layer": 3}, tmp_path / "c.pt")
     with pytest.raises(LoadError, match="holds 'layer' = 3 beside its tensors"):
-        SteeringVector.load(tmp_path / "c.pt", block=3)
+        SteeringVector.load(tmp_path / "c.pt", layer=3)
 
 
 def saved(folder, array):
-    """A lone array in each format that has no block of its own."""
+    """A lone array in each format that has no layer of its own."""
     torch.save(torch.tensor(array), folder / "direction.pt")
     np.save(folder / "direction.npy", array)
     np.savez(folder / "direction.npz", direction=array)
@@ -119,18 +119,18 @@ def saved(folder, array):
 def test_rows_of_all_hidden_states_say_how_they_may_be_counted(tmp_path):
     for path in saved(tmp_path, matrix(5, 8)):
         with pytest.raises(
-            LoadError, match=r"\(5, 8\).*layers \+ 1 rows.*row 0 .* embeddings.*row i for block i - 1"
+            LoadError, match=r"\(5, 8\).*layers \+ 1 rows.*row 0 .* embeddings.*row i for layer i - 1"
         ):
             SteeringVector.load(path)
-        with pytest.raises(LoadError, match=r"take row 3 for block 2\. Of one row for each layer take row 2"):
-            SteeringVector.load(path, block=2)
+        with pytest.raises(LoadError, match=r"take row 3 for layer 2\. Of one row for each layer take row 2"):
+            SteeringVector.load(path, layer=2)
 
 
 @pytest.mark.parametrize("shape", [(8,), (1, 8), (1, 1, 8)])
-def test_a_lone_direction_is_read_by_its_block(shape, tmp_path):
+def test_a_lone_direction_is_read_by_its_layer(shape, tmp_path):
     for path in saved(tmp_path, ROW.reshape(shape)):
-        np.testing.assert_array_equal(SteeringVector.load(path, block=2).directions[2], ROW)
-        with pytest.raises(LoadError, match="does not say of which block; pass block="):
+        np.testing.assert_array_equal(SteeringVector.load(path, layer=2).directions[2], ROW)
+        with pytest.raises(LoadError, match="does not say of which layer; pass layer="):
             SteeringVector.load(path)
 
 
@@ -138,27 +138,27 @@ def test_metadata_beside_a_direction_mean_the_input_of_their_layer(tmp_path):
     (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 2}')
     for path in saved(tmp_path, ROW):
         with pytest.raises(
-            LoadError, match=r"layer 2, .*\*input\* of the layer, the output of block 1: pass block=1"
+            LoadError, match=r"layer 2, .*\*input\* of the layer, the output of layer 1: pass layer=1"
         ):
             SteeringVector.load(path)
-        assert SteeringVector.load(path, block=1).blocks == (1,)
-        with pytest.warns(EmbgeomWarning, match="read for block 2.*pass block=1"):
-            SteeringVector.load(path, block=2)
+        assert SteeringVector.load(path, layer=1).layers == (1,)
+        with pytest.warns(EmbgeomWarning, match="read for layer 2.*pass layer=1"):
+            SteeringVector.load(path, layer=2)
     (tmp_path / "direction_metadata.json").write_text('{"pos": -1, "layer": 0}')
-    with pytest.raises(LoadError, match="no block's"):
+    with pytest.raises(LoadError, match="no layer's"):
         SteeringVector.load(tmp_path / "direction.pt")
     (tmp_path / "direction_metadata.json").write_text('{"layer": 2}')
     with pytest.raises(
-        LoadError, match=r"not whether its input or its output.*\*input\*, the output of block 1"
+        LoadError, match=r"not whether its input or its output.*\*input\*, the output of layer 1"
     ):
         SteeringVector.load(tmp_path / "direction.pt")
     for nothing in ("{", "[]", '{"pos": 1, "layer": true}', "[" * 9999, "x" * 99999):
         (tmp_path / "direction_metadata.json").write_text(nothing)
-        with pytest.raises(LoadError, match="pass block="):
+        with pytest.raises(LoadError, match="pass layer="):
             SteeringVector.load(tmp_path / "direction.pt")
 
 
-def test_arrays_by_the_names_of_their_blocks(tmp_path):
+def test_arrays_by_the_names_of_their_layers(tmp_path):
     np.savez_compressed(
         tmp_path / "v.npz", **{"3": ROW.astype(np.float64), "layer_5": ROW.astype(np.float16)}
     )
@@ -193,7 +193,7 @@ def test_scalars_are_no_directions(tmp_path):
 
 def test_tensors_larger_than_their_file_are_refused_before_they_are_made(tmp_path):
     torch.save({1: torch.zeros(1).expand(1 << 40)}, tmp_path / "v.pt")
-    torch.save({block: torch.zeros(1).expand(1 << 22) for block in range(40)}, tmp_path / "w.pt")
+    torch.save({layer: torch.zeros(1).expand(1 << 22) for layer in range(40)}, tmp_path / "w.pt")
     np.savez_compressed(tmp_path / "v.npz", **{"1": np.zeros(1 << 26, dtype=np.float32)})
     np.savez_compressed(tmp_path / "w.npz", **{"1": np.zeros(1 << 27, dtype=np.float32)})
     np.save(tmp_path / "v.npy", np.zeros(1 << 26, dtype=np.float16))
@@ -247,7 +247,7 @@ def test_a_file_system_that_maps_nothing(suffix, tmp_path, monkeypatch):
     np.save(path, ROW) if suffix == ".npy" else SteeringVector({1: ROW}).save(path)
     monkeypatch.setattr(np, "memmap", Refuses)
     monkeypatch.setattr(mmap, "mmap", Refuses)
-    vector = SteeringVector.load(path, block=1 if suffix == ".npy" else None)
+    vector = SteeringVector.load(path, layer=1 if suffix == ".npy" else None)
     np.testing.assert_array_equal(vector.directions[1], ROW)
     wide = matrix(40, 1024)
     model = write_gguf(tmp_path / "m.gguf", {"token_embd.weight": wide}, "llama", vocabulary(words(40)))
@@ -256,7 +256,7 @@ def test_a_file_system_that_maps_nothing(suffix, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", [".gguf", ".safetensors", ".pt"])
 def test_a_vector_that_is_replaced_meanwhile_is_the_old_or_the_new_one(suffix, tmp_path):
-    """Two vectors take turns under one name; no reading may mix their blocks."""
+    """Two vectors take turns under one name; no reading may mix their layers."""
     states = [SteeringVector({b: np.full(64, 10.0 * s + b) for b in (1, 2, 3)}) for s in (1, 2)]
     for number, state in enumerate(states):
         state.save(tmp_path / f"s{number}{suffix}")
@@ -276,7 +276,7 @@ def test_a_vector_that_is_replaced_meanwhile_is_the_old_or_the_new_one(suffix, t
     try:
         for _ in range(100):
             found = SteeringVector.load(target).directions
-            assert {found[block][0] // 10 for block in found} in ({1.0}, {2.0})
+            assert {found[layer][0] // 10 for layer in found} in ({1.0}, {2.0})
     finally:
         stop.set()
         thread.join()

@@ -21,22 +21,22 @@ safetensors_numpy = pytest.importorskip("safetensors.numpy", reason="safetensors
 safetensors_torch = pytest.importorskip("safetensors.torch", reason="safetensors is not installed")
 
 SUFFIXES = (".safetensors", ".pt", ".gguf")
-CONVENTION = "added to the output of block i, counted from 0"
+CONVENTION = "added to the output of layer i, counted from 0"
 # Values that bfloat16 holds exactly, subnormals of float16 among them.
 EXACT = [1.0, -0.5, 3.0, 2.0**-24, -(2.0**10), 0.0]
 
 
-def vector(blocks=(1, 4), width=5, **more):
-    rows = np.random.default_rng(0).standard_normal((len(blocks), width)).astype(np.float32)
-    return SteeringVector(dict(zip(blocks, rows, strict=True)), **more)
+def vector(layers=(1, 4), width=5, **more):
+    rows = np.random.default_rng(0).standard_normal((len(layers), width)).astype(np.float32)
+    return SteeringVector(dict(zip(layers, rows, strict=True)), **more)
 
 
 def assert_same(read, written):
-    assert read.blocks == written.blocks
-    for block in written.blocks:
-        assert read.directions[block].dtype == np.float32
-        np.testing.assert_array_equal(read.directions[block], written.directions[block])
-        assert np.array_equal(np.signbit(read.directions[block]), np.signbit(written.directions[block]))
+    assert read.layers == written.layers
+    for layer in written.layers:
+        assert read.directions[layer].dtype == np.float32
+        np.testing.assert_array_equal(read.directions[layer], written.directions[layer])
+        assert np.array_equal(np.signbit(read.directions[layer]), np.signbit(written.directions[layer]))
 
 
 json_values = st.recursive(
@@ -54,7 +54,7 @@ def vectors(draw):
     directions = draw(st.dictionaries(st.integers(1, 200), floats, min_size=1, max_size=4))
     provenance = draw(st.dictionaries(st.text(), json_values, max_size=3))
     return SteeringVector(
-        {block: np.array(row, dtype=np.float32) for block, row in directions.items()},
+        {layer: np.array(row, dtype=np.float32) for layer, row in directions.items()},
         model=draw(st.text(st.characters(codec="utf-8"), max_size=20)),
         provenance=provenance,
     )
@@ -90,8 +90,8 @@ def test_safetensors_as_its_own_library_reads_it(tmp_path):
     written.save(tmp_path / "v.safetensors")
     with safe_open(tmp_path / "v.safetensors", "numpy") as file:
         assert set(file.keys()) == {"direction.0", "direction.7"}
-        for block in written.blocks:
-            np.testing.assert_array_equal(file.get_tensor(f"direction.{block}"), written.directions[block])
+        for layer in written.layers:
+            np.testing.assert_array_equal(file.get_tensor(f"direction.{layer}"), written.directions[layer])
         notes = json.loads(file.metadata()["embgeom"])
     assert (notes["format_version"], notes["model"], notes["layers"]) == ("1", "toy", CONVENTION)
     assert json.loads(notes["provenance"]) == {"pairs": 12}
@@ -102,7 +102,7 @@ def test_pt_is_plain(tmp_path):
     written.save(tmp_path / "v.pt")
     content = torch.load(tmp_path / "v.pt", weights_only=True)
     assert content["layers"] == CONVENTION and json.loads(content["provenance"]) == {"pairs": 12}
-    assert {block: tuple(t.shape) for block, t in content["directions"].items()} == {0: (5,), 7: (5,)}
+    assert {layer: tuple(t.shape) for layer, t in content["directions"].items()} == {0: (5,), 7: (5,)}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -142,7 +142,7 @@ def test_what_is_no_such_file_is_refused(suffix, content, tmp_path):
 
 
 def by_name(name):
-    return {f"{name}{block}": torch.full((1, 4), float(block)) for block in (0, 5)}
+    return {f"{name}{layer}": torch.full((1, 4), float(layer)) for layer in (0, 5)}
 
 
 @pytest.mark.parametrize(
@@ -161,20 +161,20 @@ def by_name(name):
 def test_layouts_of_other_tools_are_read(content, tmp_path):
     torch.save(content, tmp_path / "v.pt")
     read = SteeringVector.load(tmp_path / "v.pt")
-    assert read.blocks == (0, 5) and read.directions[5].tolist() == [5.0] * 4
-    with pytest.raises(LoadError, match="leave out block=3"):
-        SteeringVector.load(tmp_path / "v.pt", block=3)
+    assert read.layers == (0, 5) and read.directions[5].tolist() == [5.0] * 4
+    with pytest.raises(LoadError, match="leave out layer=3"):
+        SteeringVector.load(tmp_path / "v.pt", layer=3)
 
 
-def test_a_tensor_alone_needs_its_block(tmp_path):
+def test_a_tensor_alone_needs_its_layer(tmp_path):
     torch.save(torch.tensor([1.0, 2.0], requires_grad=True), tmp_path / "v.pt")
     safetensors_torch.save_file({"vector": torch.tensor([1.0, 2.0])}, tmp_path / "v.safetensors")
     for path in tmp_path.iterdir():
-        assert SteeringVector.load(path, block=13).directions[13].tolist() == [1.0, 2.0]
-        with pytest.raises(LoadError, match="pass block="):
+        assert SteeringVector.load(path, layer=13).directions[13].tolist() == [1.0, 2.0]
+        with pytest.raises(LoadError, match="pass layer="):
             SteeringVector.load(path)
-        with pytest.raises(InputError, match="block = -1"):
-            SteeringVector.load(path, block=-1)
+        with pytest.raises(InputError, match="layer = -1"):
+            SteeringVector.load(path, layer=-1)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
@@ -211,14 +211,14 @@ def test_code_in_a_pickle_is_not_run(write, tmp_path):
         ({}, "no steering vector"),
         ({"layer": 3, "vector": torch.ones(4)}, "holds 'layer' = 3 beside its tensors"),
         ({3: torch.ones(4, dtype=torch.int64)}, "torch.int64"),
-        ({3: torch.ones(4), "bias": torch.ones(4)}, "names no block"),
-        ({"hidden_states.3": torch.ones(4), "hidden_states.4": torch.ones(4)}, "names no block"),
+        ({3: torch.ones(4), "bias": torch.ones(4)}, "names no layer"),
+        ({"hidden_states.3": torch.ones(4), "hidden_states.4": torch.ones(4)}, "names no layer"),
         ({3: torch.ones(2, 4)}, r"shape \(2, 4\)"),
         ({3: torch.tensor(1.0)}, r"shape \(\)"),
         ({3: torch.ones(4).to_sparse()}, "no plain tensor"),
         ({3: torch.ones(4, device="meta")}, "no plain tensor"),
         ({-1: torch.ones(4)}, "counted from 0"),
-        ({3: torch.ones(4), "3": torch.ones(4)}, "two directions for block 3"),
+        ({3: torch.ones(4), "3": torch.ones(4)}, "two directions for layer 3"),
         ({3: torch.tensor([1e300], dtype=torch.float64)}, "infinity"),
         ({"layer_activations": {3: torch.ones(4)}, "layer_type": "mlp"}, "'mlp'"),
         ({"directions": 3}, "as a int"),
@@ -267,9 +267,9 @@ def test_a_header_of_safetensors_that_is_damaged_is_refused(metadata, message, t
 
 
 @pytest.mark.parametrize("name", ["9" * 5000, "direction." + "1" * 400, "layer_\u0663"])
-def test_names_that_are_no_block_are_refused(name, tmp_path):
+def test_names_that_are_no_layer_are_refused(name, tmp_path):
     torch.save({name: torch.ones(4)}, tmp_path / "v.pt")
-    with pytest.raises(LoadError, match="does not say of which block"):
+    with pytest.raises(LoadError, match="does not say of which layer"):
         SteeringVector.load(tmp_path / "v.pt")
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tests.helpers.steering import (
-    BLOCKS,
     FAMILIES,
+    LAYERS,
     LOGITS,
     NEW,
     VOCABULARY,
@@ -99,7 +99,7 @@ def test_a_loop_over_the_model_with_unequal_prompts(family, positions, side):
 @pytest.mark.parametrize("positions", ["all", "generated"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_exactly_the_positions_asked_for_change(family, positions, side):
-    """At the steered block, padding and unsteered tokens keep every bit; the others move by the direction."""
+    """At the steered layer, padding and unsteered tokens keep every bit; the others move by the direction."""
     model, batch = tiny(family), padded(prompts(), side)
     one = vector([1])
     with torch.no_grad():
@@ -215,13 +215,13 @@ def test_a_prompt_in_chunks(family, cache, positions):
 @pytest.mark.parametrize("cache", ["dynamic", "static"])
 @pytest.mark.parametrize(("family", "windows"), [("llama", False), ("gemma", False), ("gemma", True)])
 def test_padding_in_chunks(family, windows, cache):
-    """Whatever form the mask takes on its way to the blocks, padding keeps every bit."""
+    """Whatever form the mask takes on its way to the layers, padding keeps every bit."""
     model, batch = tiny(family), padded(prompts((9, 3)), "left")
     if windows:
-        model.config.layer_types = ["sliding_attention"] * BLOCKS
-        for block in model.model.layers:
-            block.self_attn.is_sliding, block.self_attn.layer_type = True, "sliding_attention"
-            block.self_attn.sliding_window = model.config.sliding_window
+        model.config.layer_types = ["sliding_attention"] * LAYERS
+        for layer in model.model.layers:
+            layer.self_attn.is_sliding, layer.self_attn.layer_type = True, "sliding_attention"
+            layer.self_attn.sliding_window = model.config.sliding_window
 
     def outputs():
         kept = []
@@ -272,7 +272,7 @@ def test_a_second_turn_goes_on_from_the_cache():
     assert out[0].tolist() == tokens
 
 
-def test_recurrent_blocks():
+def test_recurrent_layers():
     transformers = pytest.importorskip("transformers")
     config = transformers.MambaConfig(
         vocab_size=VOCABULARY,

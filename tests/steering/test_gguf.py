@@ -15,9 +15,9 @@ ROW = np.ones(4, dtype=np.float32)
 EXACT = [1.0, -0.5, 3.0, 2.0**-24, -(2.0**10), 0.0]
 
 
-def vector(blocks=(1, 4), **more):
-    rows = np.random.default_rng(0).standard_normal((len(blocks), 5)).astype(np.float32)
-    return SteeringVector(dict(zip(blocks, rows, strict=True)), **more)
+def vector(layers=(1, 4), **more):
+    rows = np.random.default_rng(0).standard_normal((len(layers), 5)).astype(np.float32)
+    return SteeringVector(dict(zip(layers, rows, strict=True)), **more)
 
 
 def test_gguf_as_its_own_library_reads_it(tmp_path):
@@ -30,18 +30,18 @@ def test_gguf_as_its_own_library_reads_it(tmp_path):
     assert notes["controlvector.layer_count"] == 3
     assert reader.fields["controlvector.layer_count"].types == [gguf.GGUFValueType.UINT32]
     assert json.loads(notes["embgeom.provenance"]) == {"pairs": 12}
-    assert notes["embgeom.layers"] == "added to the output of block i, counted from 0"
+    assert notes["embgeom.layers"] == "added to the output of layer i, counted from 0"
     assert [tensor.name for tensor in reader.tensors] == ["direction.1", "direction.2", "direction.9"]
-    for tensor, block in zip(reader.tensors, written.blocks, strict=True):
+    for tensor, layer in zip(reader.tensors, written.layers, strict=True):
         assert tensor.tensor_type == gguf.GGMLQuantizationType.F32
         assert tensor.shape.tolist() == [5]
-        np.testing.assert_array_equal(tensor.data, written.directions[block])
+        np.testing.assert_array_equal(tensor.data, written.directions[layer])
 
 
-def test_a_direction_for_block_0_does_not_fit_gguf(tmp_path):
-    with pytest.raises(InputError, match=r"block 0.*vector\.at\(\[3\]\)"):
+def test_a_direction_for_layer_0_does_not_fit_gguf(tmp_path):
+    with pytest.raises(InputError, match=r"layer 0.*vector\.at\(\[3\]\)"):
         vector((0, 3)).save(tmp_path / "v.gguf")
-    with pytest.raises(InputError, match=r"block 0.*\.safetensors"):
+    with pytest.raises(InputError, match=r"layer 0.*\.safetensors"):
         vector((0,)).save(tmp_path / "v.gguf")
     assert list(tmp_path.iterdir()) == []
     vector((0, 3)).at([3]).save(tmp_path / "v.gguf")
@@ -67,7 +67,7 @@ def test_gguf_of_repeng_is_read(tmp_path):
     directions = {layer: np.random.default_rng(layer).standard_normal(8).astype("f4") for layer in (3, 2, 1)}
     write_gguf(tmp_path / "v.gguf", {f"direction.{layer}": row for layer, row in directions.items()})
     read = SteeringVector.load(tmp_path / "v.gguf")
-    assert (read.blocks, read.model) == ((1, 2, 3), "mistral")
+    assert (read.layers, read.model) == ((1, 2, 3), "mistral")
     assert read.provenance == {"imported_from": "v.gguf"}
     for layer, row in directions.items():
         np.testing.assert_array_equal(read.directions[layer], row)
@@ -96,7 +96,7 @@ def test_gguf_of_half_precision_is_read_exactly(stored, order, tmp_path):
         ({"direction.1": ROW, "output.weight": ROW}, {}, "output.weight"),
         ({"direction.1": np.ones((2, 4), dtype="f4")}, {}, "2 dimensions"),
         ({"direction.1": ROW, "direction.2": np.ones(5, dtype="f4")}, {}, "differ in length"),
-        ({"direction.1": ROW, "direction.01": ROW}, {}, "two directions for block 1"),
+        ({"direction.1": ROW, "direction.01": ROW}, {}, "two directions for layer 1"),
         ({"direction.1": np.ones(4)}, {}, "stored as F64"),
         ({"direction.1": np.ones(4, dtype="i1")}, {}, "stored as I8"),
         ({"direction.1": np.full(4, np.nan, dtype="f4")}, {}, "NaN"),

@@ -10,8 +10,8 @@ import torch
 from embgeom import InputError, SteeringVector
 from embgeom.steering.hooks import remove_all
 from tests.helpers.steering import (
-    BLOCKS,
     FAMILIES,
+    LAYERS,
     LOGITS,
     NEW,
     WIDTH,
@@ -131,9 +131,9 @@ def test_lost_handles_can_be_removed():
 def test_a_handle_says_whether_it_is_at_work():
     model = tiny("gpt2")
     handle = vector().apply(model)
-    assert handle.active and repr(handle) == "Handle(blocks 0, 2, active)"
+    assert handle.active and repr(handle) == "Handle(layers 0, 2, active)"
     handle.remove()
-    assert not handle.active and repr(handle) == "Handle(blocks 0, 2, removed)"
+    assert not handle.active and repr(handle) == "Handle(layers 0, 2, removed)"
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,7 +151,7 @@ def test_gradients_pass(family):
     assert any(not torch.allclose(a, p.grad) for a, p in zip(steered, model.parameters(), strict=True))
 
 
-def test_gradients_pass_recomputed_blocks():
+def test_gradients_pass_recomputed_layers():
     model, batch = tiny("llama").train(), padded(prompts(), "right")
     with vector().apply(model):
         model(**batch, labels=batch["input_ids"], use_cache=False).loss.backward()
@@ -182,7 +182,7 @@ def test_threads_generate_side_by_side():
         assert made[row] == [greedy("llama", model, sequences[row], NEW, [(vector(), 1)], "generated")] * 4
 
 
-def test_a_scale_for_each_block_and_blocks_of_ones_own():
+def test_a_scale_for_each_layer_and_layers_of_ones_own():
     model, (prompt, *_) = tiny("gpt2"), prompts()
     batch = {"input_ids": torch.tensor([prompt])}
 
@@ -193,10 +193,10 @@ def test_a_scale_for_each_block_and_blocks_of_ones_own():
     both = vector()
     scaled = [(both.at([0]), 3.0), (both.at([2]), -1.0)]
     assert made({0: 3.0, 2: -1}) == greedy("gpt2", model, prompt, NEW, scaled)
-    assert made(2, blocks=[2]) == greedy("gpt2", model, prompt, NEW, [(both.at([2]), 2)])
+    assert made(2, layers=[2]) == greedy("gpt2", model, prompt, NEW, [(both.at([2]), 2)])
     single = vector([0])
     elsewhere = SteeringVector({1: single.directions[0], 2: single.directions[0]})
-    with single.apply(model, blocks=[1, 2]):
+    with single.apply(model, layers=[1, 2]):
         moved = generate(model, batch)[0, len(prompt) :].tolist()
     assert moved == greedy("gpt2", model, prompt, NEW, [(elsewhere, 1)])
 
@@ -247,16 +247,16 @@ def test_a_model_without_data():
     [
         ({"scale": float("nan")}, "not finite"),
         ({"scale": "much"}, "must be a number"),
-        ({"scale": {0: 1.0}}, "no number for block 2"),
-        ({"scale": {0: 1.0, 1: 1.0, 2: 1.0}}, "has a number for block 1"),
-        ({"blocks": [1]}, "no direction for block 1"),
-        ({"blocks": []}, "blocks is empty"),
-        ({"blocks": "two"}, "must be a number of a block"),
+        ({"scale": {0: 1.0}}, "no number for layer 2"),
+        ({"scale": {0: 1.0, 1: 1.0, 2: 1.0}}, "has a number for layer 1"),
+        ({"layers": [1]}, "no direction for layer 1"),
+        ({"layers": []}, "layers is empty"),
+        ({"layers": "two"}, "must be a layer number"),
         ({"positions": "last"}, '"generated" or a boolean mask'),
         ({"positions": "all", "generated": False}, "goes with a mask"),
         ({"positions": [[0.5]]}, "a mask is boolean"),
         ({"positions": object()}, "is unknown"),
-        ({"block_list": "model.layers"}, "transformer.h"),
+        ({"layer_modules": "model.layers"}, "transformer.h"),
     ],
 )
 def test_wrong_options_are_refused_and_leave_nothing(options, message):
@@ -270,7 +270,7 @@ def test_a_vector_of_another_model_is_refused():
     model = tiny("gpt2")
     with pytest.raises(InputError, match=f"width 8, .* {WIDTH}"):
         SteeringVector({0: np.ones(8)}).apply(model)
-    with pytest.raises(InputError, match=f"no block 7: the model has {BLOCKS}"):
+    with pytest.raises(InputError, match=f"no layer 7: the model has {LAYERS}"):
         vector([7]).apply(model)
     compiled = tiny("gpt2")
     compiled._compiled_call_impl = compiled.forward  # what torch.nn.Module.compile leaves

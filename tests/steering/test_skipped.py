@@ -1,4 +1,4 @@
-"""A block that a model leaves out, or runs past its hooks, is told of: an effect of nothing is no result."""
+"""A layer that a model leaves out, or runs past its hooks, is told of: an effect of nothing is no result."""
 
 import copy
 import pickle
@@ -19,7 +19,7 @@ PAST = "past its hooks"
 
 
 class Bare(torch.nn.ModuleList):
-    """Gives the blocks' methods instead of the blocks, as the fast paths of other libraries run them."""
+    """Gives the layers' methods instead of the layers, as the fast paths of other libraries run them."""
 
     past = None
 
@@ -36,40 +36,40 @@ class Bare(torch.nn.ModuleList):
 
 
 def bare(model, past=None):
-    """Make a model run its blocks, or some of them, past their hooks."""
+    """Make a model run its layers, or some of them, past their hooks."""
     stack = model.transformer if hasattr(model, "transformer") else model.model
     name = "h" if hasattr(stack, "h") else "layers"
-    blocks = Bare(list(getattr(stack, name)))
-    blocks.past = past
-    setattr(stack, name, blocks)
+    layers = Bare(list(getattr(stack, name)))
+    layers.past = past
+    setattr(stack, name, layers)
     return model
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "neox"])
-def test_a_block_that_is_run_past_its_hooks(family):
+def test_a_layer_that_is_run_past_its_hooks(family):
     model = tiny(family)
     if family == "neox":
         model.gpt_neox.layers = Bare(list(model.gpt_neox.layers))
     else:
         bare(model)
     plain = model(IDS).logits
-    told = pytest.warns(EmbgeomWarning, match=f"block 0 was steered in 0 of 1 forward passes.*{PAST}")
+    told = pytest.warns(EmbgeomWarning, match=f"layer 0 was steered in 0 of 1 forward passes.*{PAST}")
     with told, vector().apply(model):
         steered = model(IDS).logits
     assert torch.equal(plain, steered)
     handle = vector().apply(model)
     generate(model, {"input_ids": IDS})
-    with pytest.warns(EmbgeomWarning, match="block 0 was steered in 0 of"):
+    with pytest.warns(EmbgeomWarning, match="layer 0 was steered in 0 of"):
         handle.remove()
     handle.remove()
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_one_block_of_two(context):
+def test_one_layer_of_two(context):
     model = bare(tiny("llama"), past={2})
     with (
         context(),
-        pytest.warns(EmbgeomWarning, match="block 2 was steered in 0 of 2"),
+        pytest.warns(EmbgeomWarning, match="layer 2 was steered in 0 of 2"),
         vector().apply(model),
     ):
         model(IDS)
@@ -83,7 +83,7 @@ def test_a_stack_that_is_run_past_its_hooks():
     model = bare(tiny("gpt2"))
     stack = model.transformer
     model._modules["transformer"] = Past(stack)
-    with pytest.warns(EmbgeomWarning, match="block 0 was steered in 0 of 3"), vector().apply(model):
+    with pytest.warns(EmbgeomWarning, match="layer 0 was steered in 0 of 3"), vector().apply(model):
         for _ in range(3):
             model(IDS)
 
@@ -125,7 +125,7 @@ def test_nothing_is_said_where_nothing_was_left_out():
             model(**batch, labels=batch["input_ids"], use_cache=False).loss.backward()
         with vector().apply(model), torch.inference_mode():
             generate(model.eval(), batch)
-        # A pass that an error ends says nothing of the blocks behind it.
+        # A pass that an error ends says nothing of the layers behind it.
         failing = model.model.layers[1].register_forward_hook(lambda *_: 1 / 0)
         with vector().apply(model):
             with pytest.raises(ZeroDivisionError):
@@ -141,10 +141,10 @@ def test_nothing_is_said_where_nothing_was_left_out():
 def test_vectors_are_not_trained_on_what_cannot_be_read():
     model, tokenizer = (copy.deepcopy(part) for part in tiny_with_tokenizer())
     pairs = [("Tom was happy.", "Tom was sad.")]
-    with pytest.raises(InputError, match=f"block 0 .*{PAST}"):
+    with pytest.raises(InputError, match=f"layer 0 .*{PAST}"):
         SteeringVector.train(bare(model), tokenizer, pairs)
     model = copy.deepcopy(tiny_with_tokenizer()[0])
-    with pytest.raises(InputError, match=f"block 1 .*{PAST}"):
+    with pytest.raises(InputError, match=f"layer 1 .*{PAST}"):
         SteeringVector.train(bare(model, past={1}), tokenizer, pairs)
 
 
@@ -152,11 +152,11 @@ def test_no_effect_of_nothing_is_shown():
     model, tokenizer = (copy.deepcopy(part) for part in tiny_with_tokenizer())
     bare(model)
     given = random_vector(model, [1])
-    with pytest.raises(InputError, match="block 1 was steered in 0 of"):
+    with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
         evaluate(model, tokenizer, given, MOOD, PROMPTS, random=0)
-    with pytest.raises(InputError, match="block 1 was steered in 0 of"):
+    with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
         evaluate(model, tokenizer, given, TextScore(len, max_new_tokens=2), PROMPTS, random=0)
-    with pytest.raises(InputError, match="block 1 was steered in 0 of"):
+    with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
         sweep(model, tokenizer, given, MOOD, PROMPTS, random=0)
 
 

@@ -8,9 +8,10 @@ import torch
 
 import embgeom
 from embgeom import InputError, LoadError, SteeringVector
+from embgeom.lm.layers import find
 from embgeom.steering.pairs import read_pairs
 from tests.helpers.real_data import find as find_data
-from tests.helpers.steering import BLOCKS, FAMILIES, tiny
+from tests.helpers.steering import FAMILIES, LAYERS, tiny
 
 PAIRS = [
     ("a b c d", "a b e"),
@@ -36,13 +37,13 @@ class Letters:
         return found
 
 
-def states(model, text, block):
-    """The residual stream after a block at each token of a text run by itself, float64 (length, width)."""
+def states(model, text, layer):
+    """The residual stream after a layer at each token of a text run by itself, float64 (length, width)."""
     ids = torch.tensor([Letters()(text)["input_ids"]])
     with torch.no_grad():
-        # The last entry has passed the final norm, so the last block is read through a hook.
+        # The last entry has passed the final norm, so the last layer is read through a hook.
         kept = []
-        module = embgeom.steering.blocks.find(model).blocks[block]
+        module = find(model).layers[layer]
         hook = module.register_forward_hook(
             lambda _m, _a, out: kept.append(out[0] if isinstance(out, tuple) else out)
         )
@@ -67,10 +68,10 @@ def shared_tokens(pair):
     return max(length, 1)
 
 
-def differences(model, block, read):
+def differences(model, layer, read):
     rows = []
     for pair in PAIRS:
-        positive, negative = (READS[read](states(model, text, block), shared_tokens(pair)) for text in pair)
+        positive, negative = (READS[read](states(model, text, layer), shared_tokens(pair)) for text in pair)
         rows.append(positive - negative)
     return np.array(rows)
 
@@ -80,10 +81,10 @@ def differences(model, block, read):
 def test_the_mean_is_that_of_texts_read_one_by_one(family, read):
     model = tiny(family)
     vector = SteeringVector.train(model, Letters(), PAIRS, read=read, batch_size=3)
-    assert vector.blocks == tuple(range(BLOCKS))
-    for block in vector.blocks:
-        expected = differences(model, block, read).mean(0)
-        np.testing.assert_allclose(vector.directions[block], expected, atol=2e-5)
+    assert vector.layers == tuple(range(LAYERS))
+    for layer in vector.layers:
+        expected = differences(model, layer, read).mean(0)
+        np.testing.assert_allclose(vector.directions[layer], expected, atol=2e-5)
 
 
 @pytest.mark.parametrize("method", ["mean", "pca"])
@@ -93,15 +94,15 @@ def test_the_batch_size_has_no_effect(family, method):
     one, two, all_ = (
         SteeringVector.train(model, Letters(), PAIRS, method=method, batch_size=size) for size in (1, 2, 99)
     )
-    for block in one.blocks:
-        np.testing.assert_allclose(two.directions[block], one.directions[block], atol=2e-5)
-        np.testing.assert_allclose(all_.directions[block], one.directions[block], atol=2e-5)
+    for layer in one.layers:
+        np.testing.assert_allclose(two.directions[layer], one.directions[layer], atol=2e-5)
+        np.testing.assert_allclose(all_.directions[layer], one.directions[layer], atol=2e-5)
 
 
 @pytest.mark.parametrize("repeats", [1, 5], ids=["fewer pairs than columns", "more pairs than columns"])
 def test_pca_is_the_singular_vector_of_the_differences(repeats):
     model = tiny("llama")
-    vector = SteeringVector.train(model, Letters(), PAIRS * repeats, blocks=[1], method="pca")
+    vector = SteeringVector.train(model, Letters(), PAIRS * repeats, layers=[1], method="pca")
     found = differences(model, 1, "last")
     _, lengths, directions = np.linalg.svd(found)
     expected = directions[0] * lengths[0] / np.sqrt(len(PAIRS))
@@ -116,18 +117,18 @@ def test_positive_texts_lie_higher(method):
     model = tiny("gpt2")
     forth = SteeringVector.train(model, Letters(), PAIRS, method=method)
     back = SteeringVector.train(model, Letters(), [pair[::-1] for pair in PAIRS], method=method)
-    for block, direction in forth.directions.items():
-        assert (differences(model, block, "last") @ direction).mean() > 0
-        np.testing.assert_allclose(back.directions[block], -direction, atol=1e-5)
+    for layer, direction in forth.directions.items():
+        assert (differences(model, layer, "last") @ direction).mean() > 0
+        np.testing.assert_allclose(back.directions[layer], -direction, atol=1e-5)
 
 
-def test_only_the_blocks_asked_for_run():
+def test_only_the_layers_asked_for_run():
     model = tiny("gpt2")
     ran = []
-    for block, module in enumerate(model.transformer.h):
-        module.register_forward_hook(lambda *_, block=block: ran.append(block))
-    vector = SteeringVector.train(model, Letters(), PAIRS[:1], blocks=[0, 1])
-    assert vector.blocks == (0, 1) and set(ran) == {0, 1}
+    for layer, module in enumerate(model.transformer.h):
+        module.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
+    vector = SteeringVector.train(model, Letters(), PAIRS[:1], layers=[0, 1])
+    assert vector.layers == (0, 1) and set(ran) == {0, 1}
 
 
 def test_the_model_stays_as_it_was():
@@ -152,7 +153,7 @@ def stop(*_):
 
 def test_half_precision_is_read_as_it_is():
     model = tiny("llama", torch.bfloat16)
-    vector = SteeringVector.train(model, Letters(), PAIRS, blocks=1)
+    vector = SteeringVector.train(model, Letters(), PAIRS, layers=1)
     # One rounding of bfloat16 is 2^-8 of the states, which are a few units long.
     np.testing.assert_allclose(vector.directions[1], differences(model, 1, "last").mean(0), atol=0.1)
     assert vector.provenance["dtype"] == "bfloat16"
@@ -160,7 +161,7 @@ def test_half_precision_is_read_as_it_is():
 
 def test_normalized_directions_have_norm_one():
     vector = SteeringVector.train(tiny("gpt2"), Letters(), PAIRS, normalize=True)
-    assert list(vector.norms.values()) == pytest.approx([1] * BLOCKS, abs=1e-6)
+    assert list(vector.norms.values()) == pytest.approx([1] * LAYERS, abs=1e-6)
 
 
 @pytest.mark.parametrize("method", ["mean", "pca"])
@@ -172,7 +173,7 @@ def test_texts_that_no_model_tells_apart_where_they_are_read(method, read):
 
 
 def test_differences_that_cancel_give_no_direction():
-    with pytest.raises(InputError, match="read alike at block 0"):
+    with pytest.raises(InputError, match="read alike at layer 0"):
         SteeringVector.train(tiny("gpt2"), Letters(), [("a b", "a c"), ("a c", "a b")])
 
 
@@ -206,7 +207,7 @@ def test_progress_and_provenance():
         ({"read": -4}, "positive text of pair 1, 'f g', has 3 tokens and none to read"),
         ({"read": "answer", "pairs": [("a b", "a b c")]}, "positive text of pair 0"),
         ({"batch_size": 0}, "batch_size"),
-        ({"blocks": [BLOCKS]}, "no block 3"),
+        ({"layers": [LAYERS]}, "no layer 3"),
         ({"tokenizer": None}, "does not split texts"),
     ],
 )
@@ -220,7 +221,7 @@ def test_a_state_that_is_no_number_is_named():
     model = tiny("gpt2")
     with torch.no_grad():
         model.transformer.wte.weight[8] = torch.nan
-    with pytest.raises(InputError, match="block 0 gives NaN or infinity for pair 1"):
+    with pytest.raises(InputError, match="layer 0 gives NaN or infinity for pair 1"):
         SteeringVector.train(model, Letters(), PAIRS[:3])
 
 
@@ -233,7 +234,7 @@ def test_a_real_tokenizer_is_not_changed():
     pairs = [("Tom was very happy.", "Tom was sad."), ("She laughed with joy", "She cried and cried")]
     vector = SteeringVector.train(model, tokenizer, pairs)
     assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == before
-    assert vector.blocks == (0, 1, 2, 3) and vector.width == 128
+    assert vector.layers == (0, 1, 2, 3) and vector.width == 128
     expected = 0
     with torch.no_grad():
         for sign, side in ((1, 0), (-1, 1)):
@@ -253,7 +254,7 @@ def test_steering_by_a_trained_vector_raises_what_it_was_trained_on():
     happy = ("was so happy and laughed", "smiled with joy", "had a lot of fun and was glad")
     sad = ("was so sad and cried", "wept with pain", "was hurt and felt bad")
     pairs = [(f"{n} {p}", f"{n} {q}") for n in names for p, q in zip(happy, sad, strict=True)]
-    vector = SteeringVector.train(model, tokenizer, pairs, blocks=[3], read="answer")
+    vector = SteeringVector.train(model, tokenizer, pairs, layers=[3], read="answer")
     words = {w: tokenizer(f" {w}", add_special_tokens=False)["input_ids"] for w in ("happy", "sad")}
     assert all(len(tokens) == 1 for tokens in words.values())
     prompts = ["Once upon a time there was a boy. He felt", "The cat looked out of the window. It was very"]

@@ -18,17 +18,17 @@ def test_arithmetic_is_that_of_the_directions(one, other, factor):
     a, b = SteeringVector(one, "toy", {"a": 1}), SteeringVector(other, "toy")
     zero = np.zeros(4)
     made = {"+": a + b, "-": a - b, "*": factor * a, "neg": -a}
-    assert list(made["+"].blocks) == sorted({*one, *other})
-    for block in made["+"].blocks:
-        x, y = one.get(block, zero).astype(float), other.get(block, zero).astype(float)
-        np.testing.assert_allclose(made["+"].directions[block], x + y, rtol=1e-6, atol=1e-4)
-        np.testing.assert_allclose(made["-"].directions[block], x - y, rtol=1e-6, atol=1e-4)
-    for block, x in one.items():
+    assert list(made["+"].layers) == sorted({*one, *other})
+    for layer in made["+"].layers:
+        x, y = one.get(layer, zero).astype(float), other.get(layer, zero).astype(float)
+        np.testing.assert_allclose(made["+"].directions[layer], x + y, rtol=1e-6, atol=1e-4)
+        np.testing.assert_allclose(made["-"].directions[layer], x - y, rtol=1e-6, atol=1e-4)
+    for layer, x in one.items():
         np.testing.assert_allclose(
-            made["*"].directions[block], factor * x.astype(float), rtol=1e-5, atol=1e-5
+            made["*"].directions[layer], factor * x.astype(float), rtol=1e-5, atol=1e-5
         )
-        np.testing.assert_array_equal(made["neg"].directions[block], -x)
-        assert a.norms[block] == pytest.approx(np.sqrt(np.sum(x.astype(float) ** 2)))
+        np.testing.assert_array_equal(made["neg"].directions[layer], -x)
+        assert a.norms[layer] == pytest.approx(np.sqrt(np.sum(x.astype(float) ** 2)))
     assert made["*"].provenance == {"times": factor, "of": {"a": 1}}
     assert a.directions.keys() == one.keys() and (a / 2).provenance["times"] == 0.5
 
@@ -53,27 +53,27 @@ def test_directions_are_copies_that_cannot_be_written_to():
         vector.directions[0][0] = 2
 
 
-def test_blocks_are_chosen():
+def test_layers_are_chosen():
     vector = SteeringVector({7: np.ones(2), 1: np.zeros(2)})
-    assert vector.blocks == (1, 7) and vector.at(7).blocks == vector.at([7]).blocks == (7,)
-    with pytest.raises(InputError, match="no direction for block 2; it has some for 1, 7"):
+    assert vector.layers == (1, 7) and vector.at(7).layers == vector.at([7]).layers == (7,)
+    with pytest.raises(InputError, match="no direction for layer 2; it has some for 1, 7"):
         vector.at([1, 2])
 
 
 @pytest.mark.parametrize(
     ("directions", "message"),
     [
-        ({}, "needs a direction for one block at least"),
-        (5, "a mapping from blocks to arrays, not a int"),
-        ([np.ones(3)], "a mapping from blocks to arrays, not a list"),
-        ({"0": np.ones(3)}, "block '0' is no number of a block"),
-        ({-1: np.ones(3)}, "block -1 is no number of a block"),
-        ({True: np.ones(3)}, "block True is no number of a block"),
-        ({0: np.ones((1, 3))}, r"block 0 has shape \(1, 3\), not \(width,\)"),
-        ({0: []}, r"block 0 has shape \(0,\)"),
-        ({0: "abc"}, "block 0 must hold real numbers"),
-        ({0: [1.0, np.nan]}, "block 0 holds NaN, infinity or a number beyond float32"),
-        ({0: [1e39]}, "block 0 holds NaN, infinity or a number beyond float32"),
+        ({}, "needs a direction for one layer at least"),
+        (5, "a mapping from layers to arrays, not a int"),
+        ([np.ones(3)], "a mapping from layers to arrays, not a list"),
+        ({"0": np.ones(3)}, "layer '0' is not a layer number"),
+        ({-1: np.ones(3)}, "layer -1 is not a layer number"),
+        ({True: np.ones(3)}, "layer True is not a layer number"),
+        ({0: np.ones((1, 3))}, r"layer 0 has shape \(1, 3\), not \(width,\)"),
+        ({0: []}, r"layer 0 has shape \(0,\)"),
+        ({0: "abc"}, "layer 0 must hold real numbers"),
+        ({0: [1.0, np.nan]}, "layer 0 holds NaN, infinity or a number beyond float32"),
+        ({0: [1e39]}, "layer 0 holds NaN, infinity or a number beyond float32"),
         ({0: np.ones(3), 1: np.ones(4)}, r"differ in length: \{0: 3, 1: 4\}"),
     ],
 )
@@ -92,12 +92,12 @@ def test_what_does_not_go_together_is_refused():
     vector, wide = SteeringVector({0: np.ones(2)}), SteeringVector({0: np.ones(3)})
     with pytest.raises(InputError, match="width 2 and 3 do not add up"):
         vector + wide
-    with pytest.raises(InputError, match="block 0 is zero, so it has no norm"):
+    with pytest.raises(InputError, match="layer 0 is zero, so it has no norm"):
         SteeringVector({0: np.zeros(2)}).with_norm(1)
-    with pytest.raises(InputError, match="no direction for block 0; it has some for 3"):
+    with pytest.raises(InputError, match="no direction for layer 0; it has some for 3"):
         vector.with_norm(SteeringVector({3: np.ones(2)}))
     for wrong in ("0", 1.5, None, [None]):
-        with pytest.raises(InputError, match="must be a number of a block"):
+        with pytest.raises(InputError, match="must be a layer number"):
             vector.at(wrong)
     for other in (1, "x", np.ones(2)):
         with pytest.raises(TypeError):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from embgeom.evaluation import Outcome
 
 # Where the vector is read in the small model and added in the large one: half of the way up either.
-SOURCE_BLOCK, TARGET_BLOCK = 1, 2
+SOURCE_LAYER, TARGET_LAYER = 1, 2
 SCALE = 8.0
 PROMPTS, RANDOM = 20, 5
 
@@ -73,11 +73,11 @@ def _table(small: Embeddings, large: Embeddings, threads: int | None) -> Rendera
 
     folders = examples.pair()
     source, target = (load_language_model(folder) for folder in folders)
-    vector = SteeringVector.train(*source, moods.pairs(), blocks=SOURCE_BLOCK, batch_size=30)
-    own = SteeringVector.train(*target, moods.pairs(), blocks=TARGET_BLOCK, batch_size=30)
+    vector = SteeringVector.train(*source, moods.pairs(), layers=SOURCE_LAYER, batch_size=30)
+    own = SteeringVector.train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30)
     carried, shuffled = (
         Emb2Emb.fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(
-            vector, blocks=TARGET_BLOCK
+            vector, layers=TARGET_LAYER
         )
         for shuffle in (False, True)
     )

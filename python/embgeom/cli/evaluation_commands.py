@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace, show: Show, progress: bool) -> None:
             score,
             samples,
             scale=options.scale,
-            blocks=options.blocks,
+            layers=options.blocks,
             progress=progress,
             **controls,
         )
@@ -60,7 +60,7 @@ def sweep(options: argparse.Namespace, show: Show, progress: bool) -> None:
             score,
             samples,
             scales=options.scales,
-            blocks=options.blocks,
+            layers=options.blocks,
             max_kl=options.max_kl,
             progress=progress,
             **controls,

@@ -89,7 +89,7 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
             model,
             tokenizer,
             pairs,
-            blocks=options.blocks,
+            layers=options.blocks,
             method=options.method,
             read=options.read,
             batch_size=options.batch_size,
@@ -121,14 +121,14 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     carried = carrier.transfer(
         vector,
         transport=options.transport,
-        blocks=options.blocks,
+        layers=options.blocks,
         norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
         threads=options.threads,
     )
     carried.save(options.output)
-    moved = carried.provenance["blocks"]
+    moved = carried.provenance["layers"]
     places = ", ".join(f"{old} to {new}" for old, new in moved.items())
-    left = ", ".join(str(block) for block in vector.blocks if str(block) not in moved)
+    left = ", ".join(str(block) for block in vector.layers if str(block) not in moved)
     say(
         f"{carried!r}, written to {options.output}\n"
         f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}"
@@ -155,7 +155,7 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
             prompts = [encode(tokenizer, prompt) for prompt in options.prompt]
             warn_of_doubled(tokenizer, prompts, "take it away from the prompts", stacklevel=1)
         # A vector that does not fit the model is told before the first text is written.
-        vector.apply(model, blocks=options.blocks).remove()
+        vector.apply(model, layers=options.blocks).remove()
 
         def texts() -> list[str]:
             return writer.texts(
@@ -166,7 +166,7 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
         for done, (name, scale) in enumerate(scales.items(), start=1):
             if report:
                 report("texts", done, len(scales) + 1)
-            with vector.apply(model, scale, blocks=options.blocks, positions=options.positions) as handle:
+            with vector.apply(model, scale, layers=options.blocks, positions=options.positions) as handle:
                 written[name] = texts()
                 handle.check()
     for place, prompt in enumerate(options.prompt):

@@ -126,7 +126,7 @@ class Emb2Emb:
         vectors: SteeringVector,
         *,
         transport: Transport | None = ...,
-        blocks: Mapping[int, int] | int | None = ...,
+        layers: Mapping[int, int] | int | None = ...,
         norm: float | SteeringVector | None = ...,
         threads: int | None = ...,
     ) -> SteeringVector: ...
@@ -146,7 +146,7 @@ class Emb2Emb:
         vectors: SteeringVector | npt.NDArray[Any] | Sequence[Any],
         *,
         transport: Transport | None = None,
-        blocks: Mapping[int, int] | int | None = None,
+        layers: Mapping[int, int] | int | None = None,
         norm: float | SteeringVector | None = None,
         threads: int | None = None,
     ) -> SteeringVector | npt.NDArray[np.float32]:
@@ -163,12 +163,12 @@ class Emb2Emb:
             "logits" asks for the direction h of the target whose logits U_t h for the shared tokens are
             nearest to the source's U_s v, by ridge regression: the same aim, without inverting A, and the
             same for every method of `fit`.
-        blocks : int or mapping of int to int, optional
-            For a `SteeringVector`: the block of the target for the source's only block, or for each of its
-            blocks. By default the same ones; between models that are known to differ in depth, those at the
-            same `embgeom.relative_depth`, and of several that go to one block the nearest to it.
+        layers : int or mapping of int to int, optional
+            For a `SteeringVector`: the layer of the target for the source's only layer, or for each of its
+            layers. By default the same ones; between models that are known to differ in depth, those at the
+            same `embgeom.relative_depth`, and of several that go to one layer the nearest to it.
         norm : float or SteeringVector, optional
-            The norm that results are scaled to; or a target's vector, whose norms are taken block by block.
+            The norm that results are scaled to; or a target's vector, whose norms are taken layer by layer.
         threads : int, optional
             Threads for ``method="lle"``; every core available to the process by default.
 
@@ -180,7 +180,7 @@ class Emb2Emb:
         Raises
         ------
         InputError
-            If a width, a transport or a block does not fit, or a result to be scaled is zero.
+            If a width, a transport or a layer does not fit, or a result to be scaled is zero.
 
         Warns
         -----
@@ -192,9 +192,9 @@ class Emb2Emb:
         from embgeom.steering import SteeringVector
 
         if isinstance(vectors, SteeringVector):
-            return carry_vector(self, vectors, transport, blocks, norm, threads)
-        if blocks is not None or isinstance(norm, SteeringVector):
-            raise InputError("blocks= and the norms of a vector are for a SteeringVector, not for an array")
+            return carry_vector(self, vectors, transport, layers, norm, threads)
+        if layers is not None or isinstance(norm, SteeringVector):
+            raise InputError("layers= and the norms of a vector are for a SteeringVector, not for an array")
         return carry_array(self, vectors, transport, norm, threads)
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -15,8 +15,8 @@ Facts = Mapping[str, Any]
 
 
 def depths(provenance: Facts) -> tuple[int | None, int | None]:
-    """Return how many blocks the source and the target of a map have, None where it is not known."""
-    source, target = (_origin(provenance, side).get("blocks") for side in ("source", "target"))
+    """Return how many layers the source and the target of a map have, None where it is not known."""
+    source, target = (_origin(provenance, side).get("num_layers") for side in ("source", "target"))
     return _count(source), _count(target)
 
 
@@ -55,9 +55,9 @@ def _origin(provenance: Facts, side: str) -> Facts:
     return origin if isinstance(origin, dict) else {}
 
 
-def _count(blocks: Any) -> int | None:
-    known = isinstance(blocks, int) and not isinstance(blocks, bool) and blocks > 0
-    return blocks if known else None
+def _count(count: Any) -> int | None:
+    known = isinstance(count, int) and not isinstance(count, bool) and count > 0
+    return count if known else None
 
 
 def _names_of_side(provenance: Facts, side: str) -> list[str]:

@@ -23,7 +23,7 @@ def carry_vector(
     carrier: Emb2Emb,
     vector: SteeringVector,
     transport: Transport | None,
-    blocks: Mapping[int, int] | int | None,
+    layers: Mapping[int, int] | int | None,
     norm: float | SteeringVector | None,
     threads: int | None,
 ) -> SteeringVector:
@@ -32,7 +32,7 @@ def carry_vector(
     Raises
     ------
     InputError
-        If the width or a block does not fit, or a result to be scaled is zero.
+        If the width or a layer does not fit, or a result to be scaled is zero.
 
     Warns
     -----
@@ -44,13 +44,13 @@ def carry_vector(
             f"the vector has width {vector.width}, but {carrier!r} takes {carrier.widths[0]}: "
             + _other_width(vector, carrier)
         )
-    moved = places(vector, blocks, depths(carrier.provenance))
+    moved = places(vector, layers, depths(carrier.provenance))
     if isinstance(norm, SteeringVector) and norm.width != carrier.widths[1]:
         raise InputError(
             f"norm is a vector of width {norm.width}, but {carrier!r} carries to {carrier.widths[1]}: norms "
             "are taken of a vector of the target"
         )
-    stack = np.stack([vector.directions[block] for block in moved])
+    stack = np.stack([vector.directions[layer] for layer in moved])
     carried = carry_array(carrier, stack, transport, None, threads)
     length = norm if norm is None or isinstance(norm, SteeringVector) else real_number(norm, "norm")
     names = carrier.provenance.get("names", ["source", "target"])
@@ -60,7 +60,7 @@ def carry_vector(
         provenance={
             "carried_from": {"model": vector.model, "provenance": vector.provenance},
             "transport": default_transport(carrier) if transport is None else transport,
-            "blocks": {str(old): new for old, new in moved.items()},
+            "layers": {str(old): new for old, new in moved.items()},
             "norm": _described(length, moved.values()),
             "map": carrier.provenance,
         },
@@ -90,9 +90,9 @@ def _other_width(vector: SteeringVector, carrier: Emb2Emb) -> str:
     return "it is another model's; fit a map from that model"
 
 
-def _described(norm: float | SteeringVector | None, blocks: Iterable[int]) -> Any:
+def _described(norm: float | SteeringVector | None, layers: Iterable[int]) -> Any:
     """Return the norm that was asked for, ready for JSON: of a vector, its model and the norms taken."""
     if not isinstance(norm, SteeringVector):
         return norm
-    taken = norm.at(blocks).norms
-    return {"norms_of": norm.model, "norms": {str(block): length for block, length in taken.items()}}
+    taken = norm.at(layers).norms
+    return {"norms_of": norm.model, "norms": {str(layer): length for layer, length in taken.items()}}

@@ -57,8 +57,8 @@ class Provenance:
         The type in which the file stores it, as the file names it: ``"F32"``, ``"BF16"``, ...
     tied : bool
         Whether the model uses one matrix as input embedding and output (un)embedding.
-    blocks : int or None
-        How many transformer blocks the model has, by its config.json; None where that is not known.
+    num_layers : int or None
+        How many transformer layers the model has, by its config.json; None where that is not known.
     tokenizer : Path or None
         The file the tokens were read from.
     adapter : Path or None
@@ -78,7 +78,7 @@ class Provenance:
     tensor: str | None = None
     dtype: str | None = None
     tied: bool = False
-    blocks: int | None = None
+    num_layers: int | None = None
     tokenizer: Path | None = None
     adapter: Path | None = None
     notes: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Does a vector steer? Scores, controls, the price on neutral text, and the search for block and scale."""
+"""Does a vector steer? Scores, controls, the price on neutral text, and the search for layer and scale."""
 
 from embgeom.evaluation.answers import AnswerProbability
 from embgeom.evaluation.evaluate import evaluate

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def describe_vector(vector: SteeringVector) -> dict[str, Any]:
     """Return what is on record about a vector."""
-    directions = {str(block): direction.tolist() for block, direction in vector.directions.items()}
+    directions = {str(layer): direction.tolist() for layer, direction in vector.directions.items()}
     return {
         "model": vector.model,
         "norms": vector.norms,

@@ -17,7 +17,7 @@ from embgeom.evaluation.outcomes import Evaluation
 from embgeom.evaluation.scores import Score, check_score
 from embgeom.evaluation.trials import (
     Positions,
-    at_blocks,
+    at_layers,
     check_positions,
     check_vectors,
     with_controls,
@@ -35,13 +35,13 @@ def evaluate(
     prompts: Iterable[Any],
     *,
     scale: float = 1.0,
-    blocks: int | Iterable[int] | None = None,
+    layers: int | Iterable[int] | None = None,
     own: SteeringVector | None = None,
     random: int = 20,
     shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
     neutral: Iterable[str] | None = None,
     positions: Positions = "all",
-    block_list: Any = None,
+    layer_modules: Any = None,
     seed: int = 0,
     batch_size: int = 8,
     progress: Progress = False,
@@ -49,7 +49,7 @@ def evaluate(
     """Measure what a steering vector does to a model, beside its controls.
 
     Controls: the model unsteered, the vector negated, the target's own vector and its negation, random
-    vectors, and vectors carried by a map fitted on shuffled tokens. All have the same norm in each block.
+    vectors, and vectors carried by a map fitted on shuffled tokens. All have the same norm in each layer.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def evaluate(
         Prompts or items, as the score takes them.
     scale : float
         The factor for all vectors. With a negative one the score is to fall.
-    blocks : int or iterable of int, optional
-        The blocks to steer; all that the vector has by default. A single direction may be put at others.
+    layers : int or iterable of int, optional
+        The layers to steer; all that the vector has by default. A single direction may be put at others.
     own : SteeringVector, optional
         The model's own vector for the same thing, the ceiling. The carried vector is then scaled to its norm,
-        block by block; without it the carried vector keeps its norm.
+        layer by layer; without it the carried vector keeps its norm.
     random : int
         How many random vectors to try.
     shuffled : SteeringVector or sequence of them, optional
@@ -79,8 +79,8 @@ def evaluate(
     positions : {"all", "generated"}
         Where the vectors act while the score is taken, see `SteeringVector.apply`. Neutral text is steered
         at all positions in any case.
-    block_list : str or torch.nn.ModuleList, optional
-        The model's blocks, where they are not found by themselves.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The model's layers, where they are not found by themselves.
     seed : int
         Seed of random vectors and of texts that are drawn.
     batch_size : int
@@ -98,12 +98,12 @@ def evaluate(
     InputError
         If there are no samples, one is too long for the model, an option is out of range, vectors do not
         fit the model or each other, the unsteered model gives no finite numbers, or the model never runs a
-        block that is to be steered, or runs it past its hooks.
+        layer that is to be steered, or runs it past its hooks.
 
     Warns
     -----
     EmbgeomWarning
-        If the model leaves out such a block now and then; or if texts hold the token for their beginning, to
+        If the model leaves out such a layer now and then; or if texts hold the token for their beginning, to
         which the tokenizer adds it once more.
 
     Notes
@@ -135,13 +135,13 @@ def evaluate(
     check_score(score)
     check_positions(positions)
     others = [
-        at_blocks(other, blocks) for other in check_vectors(() if shuffled is None else shuffled, "shuffled")
+        at_layers(other, layers) for other in check_vectors(() if shuffled is None else shuffled, "shuffled")
     ]
     (vector,) = check_vectors(vector, "vector")
-    vector = at_blocks(vector, blocks)
+    vector = at_layers(vector, layers)
     if own is not None:
         (own,) = check_vectors(own, "own")
-        own = at_blocks(own, blocks)
+        own = at_layers(own, layers)
     trials = with_controls(
         vector,
         scale=factor,
@@ -152,7 +152,7 @@ def evaluate(
     )
     samples, texts = score.samples(prompts), as_texts(neutral)
     with reporter(progress, "evaluate") as report:
-        measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
+        measuring = Measuring(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
         unsteered, perplexity, outcomes = measuring.measure(trials, samples)
     provenance = describe_run(
         model,
@@ -164,7 +164,7 @@ def evaluate(
         score,
         {
             "scale": factor,
-            "blocks": list(vector.blocks),
+            "layers": list(vector.layers),
             "norms": trials[0].vector.norms,
             "random": random,
             "positions": positions,

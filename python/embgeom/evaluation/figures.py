@@ -45,15 +45,15 @@ def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
 
 
 def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
-    """Draw effect and, where it was taken, divergence against the scale, a line for each choice of blocks."""
+    """Draw effect and, where it was taken, divergence against the scale, a line for each choice of layers."""
     priced = sweep.unsteered_perplexity is not None
     figure = new_figure(path, _WIDTH, 5.6 if priced else 3.6)
     panels = figure.subplots(2 if priced else 1, sharex=True, squeeze=False)[:, 0]
-    for blocks in dict.fromkeys(outcome.blocks for outcome in sweep.grid):
-        line = sorted((o for o in sweep.grid if o.blocks == blocks), key=lambda outcome: outcome.scale)
+    for layers in dict.fromkeys(outcome.layers for outcome in sweep.grid):
+        line = sorted((o for o in sweep.grid if o.layers == layers), key=lambda outcome: outcome.scale)
         scales = [outcome.scale for outcome in line]
         errors = np.nan_to_num([outcome.effect.standard_error for outcome in line])
-        label = "+".join(map(str, blocks))
+        label = "+".join(map(str, layers))
         means = [outcome.effect.mean for outcome in line]
         panels[0].errorbar(scales, means, yerr=errors, marker="o", markersize=4, capsize=2, label=label)
         if priced:
@@ -61,7 +61,7 @@ def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
             panels[1].plot(scales, divergences, marker="o", markersize=4)
     panels[0].axhline(0, color="0.7", linewidth=0.8)
     panels[0].set_ylabel(f"effect on {next(iter(sweep.unsteered))}")
-    panels[0].legend(title="block", fontsize="small")
+    panels[0].legend(title="layer", fontsize="small")
     if sweep.chosen is not None:
         best = sweep.chosen
         panels[0].plot(best.scale, best.effect.mean, "o", markersize=11, fillstyle="none", color="black")

@@ -43,8 +43,8 @@ class Measuring:
         What is measured.
     neutral : sequence of str or None
         The texts whose price is taken.
-    positions, block_list
-        Where the vectors act while the score is taken, and the model's blocks, as `SteeringVector.apply` has
+    positions, layer_modules
+        Where the vectors act while the score is taken, and the model's layers, as `SteeringVector.apply` has
         them.
     batch_size, seed : int
         As the score takes them.
@@ -57,7 +57,7 @@ class Measuring:
     score: Score
     neutral: Sequence[str] | None
     positions: Positions
-    block_list: Any
+    layer_modules: Any
     batch_size: int
     seed: int
     report: Report | None
@@ -68,7 +68,7 @@ class Measuring:
         """Return the unsteered values and perplexity, and the outcome of each trial."""
         for trial in trials:
             # A vector that the model has no place for is to be told of before the first pass.
-            trial.check_fits(self.model, self.positions, self.block_list)
+            trial.check_fits(self.model, self.positions, self.layer_modules)
         self._check_texts(samples)
         with inference(self.model):
             unsteered = self._values(samples, None)
@@ -103,7 +103,7 @@ class Measuring:
         )
 
     def _values(self, samples: Sequence[Any], trial: Trial | None) -> Values:
-        steering = trial.at_work(self.model, self.positions, self.block_list) if trial else nullcontext()
+        steering = trial.at_work(self.model, self.positions, self.layer_modules) if trial else nullcontext()
         with steering:
             found = self.score(
                 self.model, self.tokenizer, samples, batch_size=self.batch_size, seed=self.seed
@@ -125,7 +125,7 @@ class Measuring:
             self.tokenizer,
             self.neutral,
             trials,
-            block_list=self.block_list,
+            layer_modules=self.layer_modules,
             batch_size=self.batch_size,
             report=self.report,
         )
@@ -135,4 +135,4 @@ def _outcome(trial: Trial, values: Values, unsteered: Values, price: Price | Non
     # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
     with np.errstate(invalid="ignore"):
         effects = {name: Effect.of(values[name], unsteered[name], sign=trial.sign) for name in values}
-    return Outcome(trial.name, trial.kind, trial.vector.blocks, trial.scale, values, effects, price)
+    return Outcome(trial.name, trial.kind, trial.vector.layers, trial.scale, values, effects, price)

@@ -91,8 +91,8 @@ class Outcome:
     name, kind : str
         What it is called, and its part: carried, negated, own, "own, negated", random, shuffled, or setting
         (of a sweep).
-    blocks : tuple of int
-        The blocks that were steered.
+    layers : tuple of int
+        The layers that were steered.
     scale : float
         The factor that the directions were applied with.
     values : dict of str to ndarray of float64, shape (n,)
@@ -105,7 +105,7 @@ class Outcome:
 
     name: str
     kind: Kind
-    blocks: tuple[int, ...]
+    layers: tuple[int, ...]
     scale: float
     values: dict[str, npt.NDArray[np.float64]]
     effects: dict[str, Effect]
@@ -121,7 +121,7 @@ class Outcome:
         return {
             "name": self.name,
             "kind": self.kind,
-            "blocks": list(self.blocks),
+            "layers": list(self.layers),
             "scale": self.scale,
             "effects": {name: asdict(effect) for name, effect in self.effects.items()},
             "price": asdict(self.price) if self.price else None,

@@ -20,7 +20,7 @@ def prices(
     texts: Sequence[str],
     trials: Sequence[Trial],
     *,
-    block_list: Any,
+    layer_modules: Any,
     batch_size: int,
     report: Report | None,
 ) -> tuple[float, list[Price]]:
@@ -40,7 +40,7 @@ def prices(
         unsteered = forward(model, batch).logits
         plain += _loss(unsteered, chosen)
         for number, trial in enumerate(trials):
-            with trial.at_work(model, "all", block_list):
+            with trial.at_work(model, "all", layer_modules):
                 steered = forward(model, batch).logits
             losses[number] += _loss(steered, chosen)
             divergences[number] += _divergence(unsteered, steered, chosen)

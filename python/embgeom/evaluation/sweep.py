@@ -23,12 +23,12 @@ from embgeom.evaluation.scores import Score, check_score
 from embgeom.evaluation.trials import (
     Positions,
     Trial,
-    at_blocks,
+    at_layers,
     check_positions,
     check_vectors,
     fitting,
 )
-from embgeom.lm.blocks import block_numbers
+from embgeom.lm.layers import layer_numbers
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -41,7 +41,7 @@ SCALES = (0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(SavedResult):
-    """Effects and prices over blocks and scales, and what the best setting does on other samples.
+    """Effects and prices over layers and scales, and what the best setting does on other samples.
 
     Attributes
     ----------
@@ -86,7 +86,7 @@ class Sweep(SavedResult):
         return sweep_tables(self)
 
     def figure(self, path: str | PathLike[str]) -> None:
-        """Draw the effect against the scale for each block and, with neutral texts, the divergence.
+        """Draw the effect against the scale for each layer and, with neutral texts, the divergence.
 
         See `SavedResult.figure` for formats and errors.
         """
@@ -99,7 +99,7 @@ class Sweep(SavedResult):
         return {
             "chosen": None
             if self.chosen is None
-            else {"blocks": list(self.chosen.blocks), "scale": self.chosen.scale},
+            else {"layers": list(self.chosen.layers), "scale": self.chosen.scale},
             "held_out": None if self.held_out is None else self.held_out.content(),
             "max_kl": self.max_kl,
             "grid": [outcome.as_dict() for outcome in self.grid],
@@ -117,7 +117,7 @@ def sweep(
     score: Score,
     prompts: Iterable[Any],
     *,
-    blocks: Iterable[int | Iterable[int]] | None = None,
+    layers: Iterable[int | Iterable[int]] | None = None,
     scales: Iterable[float] = SCALES,
     own: SteeringVector | None = None,
     random: int = 20,
@@ -125,32 +125,32 @@ def sweep(
     neutral: Iterable[str] | None = None,
     max_kl: float | None = None,
     positions: Positions = "all",
-    block_list: Any = None,
+    layer_modules: Any = None,
     seed: int = 0,
     batch_size: int = 8,
     progress: Progress = False,
 ) -> Sweep:
-    """Try blocks and scales, choose the best on one half of the samples, and evaluate it on the other half.
+    """Try layers and scales, choose the best on one half of the samples, and evaluate it on the other half.
 
     Parameters
     ----------
     model, tokenizer, vector, score, prompts
         As for `evaluate`. Four samples at least.
-    blocks : iterable of int or of iterables of int, optional
-        What to steer in turn: a block, or several together. Each block of the vector alone by default. A
+    layers : iterable of int or of iterables of int, optional
+        What to steer in turn: a layer, or several together. Each layer of the vector alone by default. A
         single direction may be put at others.
     scales : iterable of float
         The factors to try. The best setting is that with the largest mean effect upwards.
     own, random, shuffled
         As for `evaluate`: controls of the chosen setting on the held-out samples. With `own` the vector is
-        scaled to its norm first, block by block.
+        scaled to its norm first, layer by layer.
     neutral : iterable of str, optional
         Texts on which the price of every setting is taken, and that of the chosen one again: unlike its
         effect, its price is not measured on texts that had no say in the choice.
     max_kl : float, optional
         Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
         for each token.
-    positions, block_list, seed, batch_size, progress
+    positions, layer_modules, seed, batch_size, progress
         As for `evaluate`; the seed also draws the halves.
 
     Returns
@@ -161,7 +161,7 @@ def sweep(
     Raises
     ------
     InputError
-        As `evaluate`; or if there are fewer than four samples, no blocks or scales, or `max_kl` without
+        As `evaluate`; or if there are fewer than four samples, no layers or scales, or `max_kl` without
         `neutral`.
 
     Notes
@@ -182,7 +182,7 @@ def sweep(
     >>> mood = WordShift([" happy"], [" sad"])
     >>> found = sweep(model, tokenizer, vector, mood, prompts, scales=(0.1, 1), random=3)
     >>> found.chosen.name, found.held_out.samples
-    ('block 3, scale 1', 2)
+    ('layer 3, scale 1', 2)
     """
     check_score(score)
     check_positions(positions)
@@ -191,16 +191,16 @@ def sweep(
     (vector,) = check_vectors(vector, "vector")
     own = None if own is None else check_vectors(own, "own")[0]
     others = check_vectors(() if shuffled is None else shuffled, "shuffled")
-    trials = _grid(vector, own, blocks, scales)
+    trials = _grid(vector, own, layers, scales)
     whole_number(random, "random", 0)
     # The controls of the chosen setting come at the end; what does not fit is to be told now.
     for trial in trials:
         for other in others:
-            fitting(at_blocks(other, trial.vector.blocks), trial.vector, "shuffled")
+            fitting(at_layers(other, trial.vector.layers), trial.vector, "shuffled")
     score_samples = score.samples(prompts)
     choice, rest = _halves(len(score_samples), check_seed(seed))
     with reporter(progress, "sweep") as report:
-        measuring = Measuring(model, tokenizer, score, texts, positions, block_list, size, seed, report)
+        measuring = Measuring(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
         unsteered, perplexity, grid = measuring.measure(trials, [score_samples[place] for place in choice])
     chosen = _best(grid, limit)
     held_out = (
@@ -213,13 +213,13 @@ def sweep(
             score,
             [score_samples[place] for place in rest],
             scale=chosen.scale,
-            blocks=chosen.blocks,
+            layers=chosen.layers,
             own=own,
             random=random,
             shuffled=others,
             neutral=texts,
             positions=positions,
-            block_list=block_list,
+            layer_modules=layer_modules,
             seed=seed,
             batch_size=batch_size,
             progress=progress,
@@ -234,7 +234,7 @@ def sweep(
         },
         score,
         {
-            "blocks": sorted({trial.vector.blocks for trial in trials}),
+            "layers": sorted({trial.vector.layers for trial in trials}),
             "scales": sorted({trial.scale for trial in trials}),
             "max_kl": limit,
             "random": random,
@@ -263,24 +263,24 @@ def _limit(max_kl: float | None, neutral: Iterable[str] | None) -> float | None:
 def _grid(
     vector: SteeringVector,
     own: SteeringVector | None,
-    blocks: Iterable[int | Iterable[int]] | None,
+    layers: Iterable[int | Iterable[int]] | None,
     scales: Iterable[float],
 ) -> list[Trial]:
     """Return a trial for each setting."""
-    if own is not None and blocks is None:
+    if own is not None and layers is None:
         own = fitting(own, vector, "own")
-    wanted = [block_numbers(entry) for entry in (vector.blocks if blocks is None else blocks)]
+    wanted = [layer_numbers(entry) for entry in (vector.layers if layers is None else layers)]
     factors = [real_number(scale, "scale") for scale in scales]
     if not wanted or not factors:
-        raise InputError("there is nothing to try: blocks and scales need one entry each at least")
+        raise InputError("there is nothing to try: layers and scales need one entry each at least")
     if not np.isfinite(factors).all():
         raise InputError(f"scales = {factors} must be finite")
     trials = []
     for together in wanted:
-        part = at_blocks(vector, together)
+        part = at_layers(vector, together)
         if own is not None:
-            part = part.with_norm(fitting(at_blocks(own, together), part, "own"))
-        where = f"block{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.blocks))}"
+            part = part.with_norm(fitting(at_layers(own, together), part, "own"))
+        where = f"layer{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.layers))}"
         trials += [Trial(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors]
     return trials
 

@@ -48,8 +48,8 @@ def _strength(evaluation: Evaluation) -> str:
     norms = evaluation.provenance["options"]["norms"]
     low, high = min(norms.values()), max(norms.values())
     length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-    blocks = f"block{'s' if len(norms) > 1 else ''} {', '.join(map(str, norms))}"
-    return f"{blocks}: all vectors have the norm {length}, times {evaluation.carried.scale:g}"
+    layers = f"layer{'s' if len(norms) > 1 else ''} {', '.join(map(str, norms))}"
+    return f"{layers}: all vectors have the norm {length}, times {evaluation.carried.scale:g}"
 
 
 def sweep_tables(sweep: Sweep) -> list[RenderableType]:

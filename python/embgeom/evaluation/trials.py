@@ -45,20 +45,20 @@ class Trial:
     scale: float
     sign: int
 
-    def check_fits(self, model: Any, positions: Positions, block_list: Any) -> None:
+    def check_fits(self, model: Any, positions: Positions, layer_modules: Any) -> None:
         """Raise InputError where the model has no place for the vector."""
-        self._applied(model, positions, block_list).remove()
+        self._applied(model, positions, layer_modules).remove()
 
     @contextmanager
-    def at_work(self, model: Any, positions: Positions, block_list: Any) -> Iterator[None]:
+    def at_work(self, model: Any, positions: Positions, layer_modules: Any) -> Iterator[None]:
         """Steer the model meanwhile, and raise InputError where it ran past the vector."""
-        with self._applied(model, positions, block_list) as handle:
+        with self._applied(model, positions, layer_modules) as handle:
             yield
             # An effect of exactly nothing would be no result but a mistake.
             handle.check()
 
-    def _applied(self, model: Any, positions: Positions, block_list: Any) -> Handle:
-        return self.vector.apply(model, self.scale, positions=positions, block_list=block_list)
+    def _applied(self, model: Any, positions: Positions, layer_modules: Any) -> Handle:
+        return self.vector.apply(model, self.scale, positions=positions, layer_modules=layer_modules)
 
 
 def with_controls(
@@ -70,7 +70,7 @@ def with_controls(
     shuffled: Sequence[SteeringVector],
     seed: int,
 ) -> list[Trial]:
-    """Return the carried vector and its controls, all of the same norm in every block.
+    """Return the carried vector and its controls, all of the same norm in every layer.
 
     Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
     """
@@ -113,23 +113,23 @@ def check_positions(positions: object) -> None:
         raise InputError(f"positions = {positions!r:.60}: it is 'all' or 'generated'")
 
 
-def at_blocks(vector: SteeringVector, blocks: int | Iterable[int] | None) -> SteeringVector:
-    """Return the vector at some blocks; a single direction may be put at others, as `apply` does."""
-    return replace(vector, directions=placed(vector.directions, blocks))
+def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> SteeringVector:
+    """Return the vector at some layers; a single direction may be put at others, as `apply` does."""
+    return replace(vector, directions=placed(vector.directions, layers))
 
 
 def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> SteeringVector:
-    """Return the directions of another vector for the blocks of this one."""
+    """Return the directions of another vector for the layers of this one."""
     if other.width != vector.width:
         raise InputError(
             f"{name} has width {other.width}, the vector {vector.width}: both must be for the same model"
         )
-    if missing := [block for block in vector.blocks if block not in other.directions]:
+    if missing := [layer for layer in vector.layers if layer not in other.directions]:
         raise InputError(
-            f"{name} has no direction for block {missing[0]}; "
-            f"name blocks that both have: blocks={list(other.blocks)}"
+            f"{name} has no direction for layer {missing[0]}; "
+            f"name layers that both have: layers={list(other.layers)}"
         )
-    return other.at(vector.blocks)
+    return other.at(vector.layers)
 
 
 def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
@@ -137,7 +137,7 @@ def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
 
     generator = np.random.default_rng(seed)
     directions = {}
-    for block, norm in vector.norms.items():
+    for layer, norm in vector.norms.items():
         drawn = generator.standard_normal(vector.width)
-        directions[block] = (drawn * (norm / np.linalg.norm(drawn))).astype(np.float32)
+        directions[layer] = (drawn * (norm / np.linalg.norm(drawn))).astype(np.float32)
     return SteeringVector(directions, vector.model, {"random": {"seed": seed}})

@@ -1,4 +1,4 @@
-"""How far the alignment of two models' embeddings persists through their blocks."""
+"""How far the alignment of two models' embeddings persists through their layers."""
 
 from embgeom.hidden_states.compare import compare_states
 from embgeom.hidden_states.result import StateComparison, StateMeasure

@@ -20,8 +20,8 @@ from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
 from embgeom.hidden_states.result import StateComparison, StateMeasure
 from embgeom.hidden_states.states import States, opened, residual_states
-from embgeom.lm.blocks import Layout, find
 from embgeom.lm.language_model import describe_model, model_name
+from embgeom.lm.layers import Layout, find
 from embgeom.lm.passes import longest_text
 from embgeom.lm.tokenizing import warn_of_doubled
 
@@ -53,11 +53,11 @@ def compare_states(
     seed: int = 0,
     progress: Progress = False,
 ) -> StateComparison:
-    """Measure in every pair of blocks whether a map of the embeddings carries hidden states over, too.
+    """Measure in every pair of layers whether a map of the embeddings carries hidden states over, too.
 
     Both models read the same prompts. Where tokens of both end at the same character, the source model's
     residual stream is carried over and compared with the target model's, each state of the one with each of
-    the other: what goes into block 0, and the output of every block.
+    the other: what goes into layer 0, and the output of every layer.
 
     Parameters
     ----------
@@ -102,12 +102,12 @@ def compare_states(
 
     Notes
     -----
-    A forward pass of each model over the prompts; with p positions, B blocks and width d, 4 p (B + 1) d bytes
+    A forward pass of each model over the prompts; with p positions, B layers and width d, 4 p (B + 1) d bytes
     for each model, for the carried states and for centered copies, and 2 p^2 B d multiply-adds for each Gram
     matrix of CKA. The models are left as they were.
     A map of the unembeddings is the one to expect much of: the residual stream is what the unembedding reads.
     Between the two example models, a least-squares map of the unembeddings gives centered cosines above 0.5
-    from every block to every block; one of the embeddings gives 0.5 before block 0, and nearly 0 behind it.
+    from every layer to every layer; one of the embeddings gives 0.5 before layer 0, and nearly 0 behind it.
     The first token of a text often has states of enormous norm, which dominate CKA that is not centered.
 
     Examples
@@ -119,8 +119,8 @@ def compare_states(
     >>> prompts = ["Once upon a time there was a cat.", "The dog ran home."]
     >>> result = compare_states("example:small", "example:small", Same(), prompts)
     >>> result
-    StateComparison('example:small' and 'example:small', 4 and 4 blocks, 14 positions of 2 prompts)
-    >>> result.match_blocks()
+    StateComparison('example:small' and 'example:small', 4 and 4 layers, 14 positions of 2 prompts)
+    >>> result.match_layers()
     {0: 0, 1: 1, 2: 2, 3: 3}
     """
     batch_size = whole_number(batch_size, "batch_size", 1)
@@ -212,7 +212,7 @@ def _cosines(
         )
         for name, meaning, prepare in (
             ("cosine", "mean cosine of carried and target states", lambda states: states),
-            ("centered cosine", "the same, less the mean state of each block", centered),
+            ("centered cosine", "the same, less the mean state of each layer", centered),
         )
     ]
 

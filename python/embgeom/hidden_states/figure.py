@@ -24,7 +24,7 @@ def draw(comparison: StateComparison, path: str | PathLike[str]) -> None:
         f"of {comparison.prompts} prompts\ndot: most similar; cross: same relative depth",
         fontsize=11,
     )
-    figure.supxlabel(f"state of {comparison.target} (E: embedding, i: output of block i)")
+    figure.supxlabel(f"state of {comparison.target} (E: embedding, i: output of layer i)")
     figure.supylabel(f"state of {comparison.source}")
     save_figure(figure, path)
 
@@ -36,7 +36,7 @@ def _panel(figure: Any, axes: Any, measure: StateMeasure) -> None:
     image = axes.imshow(measure.value, vmin=lowest, vmax=1, cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=axes)
     best = np.nan_to_num(measure.value, nan=-np.inf).argmax(axis=1)
-    deep = [0, *(relative_depth(block, rows - 1, columns - 1) + 1 for block in range(rows - 1))]
+    deep = [0, *(relative_depth(layer, rows - 1, columns - 1) + 1 for layer in range(rows - 1))]
     axes.plot(best, np.arange(rows), "o", color="white", markeredgecolor="black")
     axes.plot(deep, np.arange(rows), "x", color="red")
     axes.set_title(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class StateMeasure:
     """One similarity, for each state of the source model with each of the target model.
 
-    Row 0 and column 0 are what goes into block 0; row and column i + 1 are the output of block i.
+    Row 0 and column 0 are what goes into layer 0; row and column i + 1 are the output of layer i.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class StateMeasure:
         Its name, by which `StateComparison` finds it.
     meaning : str
         What it is.
-    value : ndarray of float64, shape (source blocks + 1, target blocks + 1)
+    value : ndarray of float64, shape (source layers + 1, target layers + 1)
         The similarity.
     shuffled : ndarray of float64, same shape
         The same where each position is paired with a position of another prompt.
@@ -49,7 +49,7 @@ class StateMeasure:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class StateComparison(SavedResult):
-    """How alike two models' hidden states are, in every pair of blocks; made by `compare_states`.
+    """How alike two models' hidden states are, in every pair of layers; made by `compare_states`.
 
     Attributes
     ----------
@@ -71,13 +71,13 @@ class StateComparison(SavedResult):
     provenance: dict[str, Any] = field(default_factory=dict)
 
     @property
-    def source_blocks(self) -> int:
-        """How many blocks the source model has."""
+    def source_layers(self) -> int:
+        """How many layers the source model has."""
         return len(self.measures[0].value) - 1
 
     @property
-    def target_blocks(self) -> int:
-        """How many blocks the target model has."""
+    def target_layers(self) -> int:
+        """How many layers the target model has."""
         return int(self.measures[0].value.shape[1]) - 1
 
     def __getitem__(self, name: str) -> StateMeasure:
@@ -91,12 +91,12 @@ class StateComparison(SavedResult):
 
     def __repr__(self) -> str:
         return (
-            f"StateComparison({self.source!r} and {self.target!r}, {self.source_blocks} and "
-            f"{self.target_blocks} blocks, {self.positions} positions of {self.prompts} prompts)"
+            f"StateComparison({self.source!r} and {self.target!r}, {self.source_layers} and "
+            f"{self.target_layers} layers, {self.positions} positions of {self.prompts} prompts)"
         )
 
-    def match_blocks(self, measure: str = "centered cosine") -> dict[int, int]:
-        """Return for each source block the target block whose output is most similar, counted from 0.
+    def match_layers(self, measure: str = "centered cosine") -> dict[int, int]:
+        """Return for each source layer the target layer whose output is most similar, counted from 0.
 
         Parameters
         ----------
@@ -118,10 +118,10 @@ class StateComparison(SavedResult):
         relative_depth : A match by depth alone.
         """
         similar = np.nan_to_num(self[measure].value[1:, 1:], nan=-np.inf)
-        return {block: int(best) for block, best in enumerate(similar.argmax(axis=1))}
+        return {layer: int(best) for layer, best in enumerate(similar.argmax(axis=1))}
 
     def table(self) -> list[RenderableType]:
-        """Return tables for rich: for each source block the best target block, and the equally deep one."""
+        """Return tables for rich: for each source layer the best target layer, and the equally deep one."""
         from embgeom.hidden_states.tables import state_tables
 
         return state_tables(self)
@@ -138,7 +138,7 @@ class StateComparison(SavedResult):
         }
 
     def figure(self, path: str | PathLike[str]) -> None:
-        """Draw each measure over all pairs of blocks.
+        """Draw each measure over all pairs of layers.
 
         See `SavedResult.figure` for formats and errors.
         """

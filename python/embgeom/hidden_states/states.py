@@ -1,4 +1,4 @@
-"""The residual stream of a transformers model: behind the embeddings and behind each block."""
+"""The residual stream of a transformers model: behind the embeddings and behind each layer."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy.typing as npt
 from embgeom._common.progress import ProgressCallable
 from embgeom.errors import InputError
 from embgeom.hidden_states.positions import Tokenized
-from embgeom.lm.blocks import find
 from embgeom.lm.language_model import LanguageModel, load_language_model, model_name
-from embgeom.lm.passes import EMBEDDING, in_batches, inference, read_blocks
+from embgeom.lm.layers import find
+from embgeom.lm.passes import EMBEDDING, in_batches, inference, read_layers
 
 States = npt.NDArray[np.float32]
 
@@ -63,25 +63,25 @@ def residual_states(
 
     Returns
     -------
-    ndarray of float32, shape (blocks + 1, p, d)
-        First what goes into block 0, then the output of each block, before any last norm.
+    ndarray of float32, shape (layers + 1, p, d)
+        First what goes into layer 0, then the output of each layer, before any last norm.
 
     Raises
     ------
     InputError
-        If the model's blocks are not found, or a state is NaN or infinite.
+        If the model's layers are not found, or a state is NaN or infinite.
     """
     layout = find(model)
-    blocks = [EMBEDDING, *layout.numbers(None)]
+    layers = [EMBEDDING, *layout.numbers(None)]
     starts = np.cumsum([0, *(len(prompt.places) for prompt in prompts)])
     states: States | None = None
     done = 0
     with inference(model):
         for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
             chosen = [prompts[place] for place in batch]
-            read = read_blocks(model, layout, [p.ids for p in chosen], [p.places for p in chosen], blocks)
+            read = read_layers(model, layout, [p.ids for p in chosen], [p.places for p in chosen], layers)
             if states is None:
-                states = np.empty((len(blocks), starts[-1], read.shape[2]), dtype=np.float32)
+                states = np.empty((len(layers), starts[-1], read.shape[2]), dtype=np.float32)
             states[:, np.concatenate([np.arange(starts[place], starts[place + 1]) for place in batch])] = read
             done += len(batch)
             if report:

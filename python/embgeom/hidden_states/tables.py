@@ -25,7 +25,7 @@ def state_tables(comparison: StateComparison) -> list[RenderableType]:
     c = comparison
     return [
         Text(
-            f"{c.source} ({c.source_blocks} blocks) to {c.target} ({c.target_blocks} blocks), "
+            f"{c.source} ({c.source_layers} layers) to {c.target} ({c.target_layers} layers), "
             f"{c.positions} positions of {c.prompts} prompts"
         ),
         *(_table(comparison[name]) for name in _SHOWN),
@@ -53,4 +53,4 @@ def _rows(measure: StateMeasure) -> Iterator[list[str]]:
 
 
 def _state(place: int) -> str:
-    return f"block {place - 1}" if place else "embedding"
+    return f"layer {place - 1}" if place else "embedding"

@@ -1,46 +1,46 @@
-"""Blocks of two models that lie equally deep."""
+"""Layers of two models that lie equally deep."""
 
 from __future__ import annotations
 
 from embgeom._common.checks import whole_number
 
 
-def relative_depth(block: int, from_count: int, to_count: int) -> int:
-    """Return the block of another model that lies as deep, as a share of all blocks.
+def relative_depth(layer: int, from_count: int, to_count: int) -> int:
+    """Return the layer of another model that lies as deep, as a share of all layers.
 
     Parameters
     ----------
-    block : int
-        A block, counted from 0.
+    layer : int
+        A layer, counted from 0.
     from_count : int
-        How many blocks its model has.
+        How many layers its model has.
     to_count : int
-        How many blocks the other model has.
+        How many layers the other model has.
 
     Returns
     -------
     int
-        The block, counted from 0, whose output has passed the share of blocks nearest to
-        ``(block + 1) / from_count``; the deeper one where two are equally near. Never less than 0.
+        The layer, counted from 0, whose output has passed the share of layers nearest to
+        ``(layer + 1) / from_count``; the deeper one where two are equally near. Never less than 0.
 
     Raises
     ------
     InputError
-        If there is no such block.
+        If there is no such layer.
 
     Notes
     -----
-    A simple guess, which knows nothing of the models; `StateComparison.match_blocks` looks at their states.
+    A simple guess, which knows nothing of the models; `StateComparison.match_layers` looks at their states.
 
     Examples
     --------
     >>> from embgeom.hidden_states import relative_depth
-    >>> [relative_depth(block, 4, 6) for block in range(4)]
+    >>> [relative_depth(layer, 4, 6) for layer in range(4)]
     [1, 2, 4, 5]
     """
     from_count = whole_number(from_count, "from_count", 1)
     to_count = whole_number(to_count, "to_count", 1)
-    block = whole_number(block, "block", 0, from_count - 1, hint="; blocks are counted from 0")
+    layer = whole_number(layer, "layer", 0, from_count - 1, hint="; layers are counted from 0")
     # In whole numbers, so that halves are rounded alike everywhere.
-    passed = (2 * (block + 1) * to_count + from_count) // (2 * from_count)
+    passed = (2 * (layer + 1) * to_count + from_count) // (2 * from_count)
     return max(0, passed - 1)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from embgeom._common.optional import need
 from embgeom._common.record import digest
 from embgeom.errors import InputError, LoadError, first_line
-from embgeom.lm.blocks import need_torch
+from embgeom.lm.layers import need_torch
 from embgeom.loading.source import find_folder
 
 # In the order in which they are tried: models of text alone come first.

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from embgeom._common.checks import whole_number
 from embgeom.errors import InputError
-from embgeom.lm.blocks import Layout, config_of, need_torch
+from embgeom.lm.layers import Layout, config_of, need_torch
 from embgeom.lm.stream import in_input, in_output
 
-# The number under which `read_blocks` gives what goes into block 0.
+# The number under which `read_layers` gives what goes into layer 0.
 EMBEDDING = -1
 
 
@@ -91,38 +91,38 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
     return model(**named)
 
 
-def read_blocks(
+def read_layers(
     model: Any,
     layout: Layout,
     sequences: Sequence[Sequence[int]],
     places: Sequence[Iterable[int]],
-    blocks: Sequence[int],
+    layers: Sequence[int],
 ) -> npt.NDArray[np.float32]:
-    """Return the residual stream at some places of each text, behind some blocks.
+    """Return the residual stream at some places of each text, behind some layers.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model, in the mode in which it is to run.
     layout : Layout
-        Its blocks.
+        Its layers.
     sequences : sequence of sequence of int
         The texts' tokens, one batch.
     places : sequence of iterable of int
         Which of each text's tokens are read, p in all.
-    blocks : sequence of int
-        The blocks whose output is read, in ascending order; `EMBEDDING` is what goes into block 0.
+    layers : sequence of int
+        The layers whose output is read, in ascending order; `EMBEDDING` is what goes into layer 0.
 
     Returns
     -------
-    ndarray of float32, shape (blocks, p, d)
-        Text by text. The pass ends behind the last block that is read: neither later blocks nor the
+    ndarray of float32, shape (layers, p, d)
+        Text by text. The pass ends behind the last layer that is read: neither later layers nor the
         unembedding are computed.
 
     Raises
     ------
     InputError
-        If a block keeps no single residual stream, or does not run as a module.
+        If a layer keeps no single residual stream, or does not run as a module.
     """
     torch = need_torch()
     rows = torch.tensor([row for row, chosen in enumerate(places) for _ in chosen])
@@ -131,43 +131,43 @@ def read_blocks(
 
     batch = padded(model, sequences)
 
-    def keep(block: int, hidden: Any) -> None:
+    def keep(layer: int, hidden: Any) -> None:
         if hidden.shape[:2] != batch["input_ids"].shape:
             raise InputError(
-                f"a block works on {tuple(hidden.shape[:2])} positions, but the model got {len(sequences)} "
+                f"a layer works on {tuple(hidden.shape[:2])} positions, but the model got {len(sequences)} "
                 f"texts of {batch['input_ids'].shape[1]} tokens; such a model cannot be read"
             )
         at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
-        read[block] = at.detach().float().cpu().numpy()
-        if block == blocks[-1]:
-            raise _LastBlockRead
+        read[layer] = at.detach().float().cpu().numpy()
+        if layer == layers[-1]:
+            raise _LastLayerRead
 
-    def behind(block: int) -> Callable[..., None]:
-        return lambda _block, _args, output: keep(block, in_output(output, block, layout.width))
+    def behind(layer: int) -> Callable[..., None]:
+        return lambda _layer, _args, output: keep(layer, in_output(output, layer, layout.width))
 
-    def before(_block: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+    def before(_layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         keep(EMBEDDING, in_input(args, named))
 
     with ExitStack() as hooks:
-        for block in blocks:
-            if block == EMBEDDING:
-                handle = layout.blocks[0].register_forward_pre_hook(before, with_kwargs=True)
+        for layer in layers:
+            if layer == EMBEDDING:
+                handle = layout.layers[0].register_forward_pre_hook(before, with_kwargs=True)
             else:
-                handle = layout.blocks[block].register_forward_hook(behind(block))
+                handle = layout.layers[layer].register_forward_hook(behind(layer))
             hooks.callback(handle.remove)
-        with suppress(_LastBlockRead):
+        with suppress(_LastLayerRead):
             forward(model, batch)
-    if missing := [block for block in blocks if block not in read]:
+    if missing := [layer for layer in layers if layer not in read]:
         raise InputError(
-            f"block {missing[0]} was left out of the model's forward pass, or run past its hooks, by "
-            "block.forward(x) instead of block(x), so it cannot be read; load the model as transformers has "
+            f"layer {missing[0]} was left out of the model's forward pass, or run past its hooks, by "
+            "layer.forward(x) instead of layer(x), so it cannot be read; load the model as transformers has "
             "it, without a fast path of another library"
         )
-    return np.stack([read[block] for block in blocks])
+    return np.stack([read[layer] for layer in layers])
 
 
-class _LastBlockRead(Exception):
-    """Ends a forward pass once the last block of interest has run."""
+class _LastLayerRead(Exception):
+    """Ends a forward pass once the last layer of interest has run."""
 
 
 def _input_device(model: Any) -> Any:

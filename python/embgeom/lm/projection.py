@@ -9,7 +9,7 @@ from embgeom._common.arrays import as_matrix
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.rows import scan_rows
-from embgeom.lm.blocks import Layout, find, need_torch
+from embgeom.lm.layers import Layout, find, need_torch
 
 
 class Projection(NamedTuple):
@@ -28,14 +28,14 @@ def projection(layout: Layout) -> Projection | None:
     if layout.width is None or len(shape) != 2 or shape[1] == layout.width:
         return None
     for name, layer in layout.above[0].named_modules():
-        # Blocks hold layers of any shape; the projection stands beside them.
+        # Layers hold linear maps of any shape; the projection stands beside them.
         fits = isinstance(layer, torch.nn.Linear) and layer.weight.shape == (shape[1], layout.width)
         if fits and not name.startswith(f"{layout.path}."):
             return Projection(name, layer, int(shape[1]))
     return None
 
 
-def fold_projection(unembedding: Embeddings, model: Any, block_list: Any = None) -> Embeddings:
+def fold_projection(unembedding: Embeddings, model: Any, layer_modules: Any = None) -> Embeddings:
     """Return the unembedding as the residual stream meets it: times the model's projection.
 
     OPT-350m's residual stream has 1,024 columns, which ``project_out`` takes to the 512 of the unembedding.
@@ -47,8 +47,8 @@ def fold_projection(unembedding: Embeddings, model: Any, block_list: Any = None)
         What ``embgeom.load(name, "output")`` returns, V x w.
     model : transformers.PreTrainedModel
         The same model, with its projection from d to w columns.
-    block_list : str or torch.nn.ModuleList, optional
-        The model's blocks, where they are not found by themselves.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The model's layers, where they are not found by themselves.
 
     Returns
     -------
@@ -72,7 +72,7 @@ def fold_projection(unembedding: Embeddings, model: Any, block_list: Any = None)
     >>> fold_projection(rows, OPTForCausalLM(config))
     Embeddings('array', output, 3 x 8)
     """
-    found = projection(find(model, block_list))
+    found = projection(find(model, layer_modules))
     if found is None:
         raise InputError(
             f"{type(model).__name__} does not project its residual stream: take the unembedding as it is"

@@ -1,4 +1,4 @@
-"""The residual stream in what a block takes and gives."""
+"""The residual stream in what a layer takes and gives."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 from embgeom.errors import InputError
 
 
-def in_output(output: Any, block: int, width: int | None) -> Any:
-    """Return the residual stream in what a block gives, a tensor (batch, length, width).
+def in_output(output: Any, layer: int, width: int | None) -> Any:
+    """Return the residual stream in what a layer gives, a tensor (batch, length, width).
 
     Raises
     ------
     InputError
-        If there is none of that shape, as in models whose blocks give several streams at once.
+        If there is none of that shape, as in models whose layers give several streams at once.
     """
     hidden = output[0] if isinstance(output, tuple | list) and output else output
     shape = tuple(getattr(hidden, "shape", ()))
     if len(shape) != 3 or width not in (None, shape[-1]):
         raise InputError(
-            f"block {block} gives a {type(hidden).__name__} of shape {shape}, not (batch, length, "
+            f"layer {layer} gives a {type(hidden).__name__} of shape {shape}, not (batch, length, "
             f"{width or 'width'}): it keeps no single residual stream, so the model can neither be steered "
             "nor read"
         )
@@ -27,7 +27,7 @@ def in_output(output: Any, block: int, width: int | None) -> Any:
 
 
 def in_input(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Return the residual stream in what a block is given, a tensor (batch, length, width).
+    """Return the residual stream in what a layer is given, a tensor (batch, length, width).
 
     Raises
     ------
@@ -38,14 +38,14 @@ def in_input(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if getattr(given, "ndim", 0) != 3:
         shape = tuple(getattr(given, "shape", ()))
         raise InputError(
-            f"block 0 is given a {type(given).__name__} of shape {shape}, not (batch, length, width): it "
+            f"layer 0 is given a {type(given).__name__} of shape {shape}, not (batch, length, width): it "
             "keeps no single residual stream, so the model cannot be read"
         )
     return given
 
 
 def with_stream(output: Any, hidden: Any) -> Any:
-    """Return what a block gives with another residual stream in it."""
+    """Return what a layer gives with another residual stream in it."""
     if isinstance(output, tuple):
         return (hidden, *output[1:])
     return [hidden, *output[1:]] if isinstance(output, list) else hidden

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from embgeom.errors import InputError
-from embgeom.lm.blocks import Layout, need_torch
+from embgeom.lm.layers import Layout, need_torch
 
 _CACHES = ("cache", "past_key_values", "cache_params")
 _INPUTS = ("inputs_embeds", "input_ids")
@@ -64,12 +64,12 @@ class View:
 
 
 class Watch:
-    """Notes what each forward pass of a stack of blocks looks at, for as long as someone subscribes.
+    """Notes what each forward pass of a stack of layers looks at, for as long as someone subscribes.
 
     The attention mask and the cache are read where the stack receives them: everything that runs a model
     passes there, wrappers included. ``generate`` alone knows where a prompt ends, so that method of the
-    modules above is wrapped on the instance. Subscribers are told which of their blocks ran in each pass of
-    the stack, and of each pass of the model: one that calls ``block.forward(x)`` runs no hook.
+    modules above is wrapped on the instance. Subscribers are told which of their layers ran in each pass of
+    the stack, and of each pass of the model: one that calls ``layer.forward(x)`` runs no hook.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -92,7 +92,7 @@ class Watch:
     @property
     def view(self) -> View | None:
         """What the forward pass under way in this thread looks at."""
-        # Backward recomputes checkpointed blocks, on a GPU in a thread that saw no forward pass.
+        # Backward recomputes checkpointed layers, on a GPU in a thread that saw no forward pass.
         return getattr(self._local, "view", self._latest)
 
     @property
@@ -121,10 +121,10 @@ class Watch:
                 self._undo.pop()()
             self._latest = None
 
-    def block_ran(self, who: Any, block: int) -> None:
-        """Note that the hook of `who` on a block has run."""
+    def layer_ran(self, who: Any, layer: int) -> None:
+        """Note that the hook of `who` on a layer has run."""
         ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
-        ran.add((who, block))
+        ran.add((who, layer))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(
@@ -137,7 +137,7 @@ class Watch:
         ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
         self._local.ran = set()
         for who in self.subscribers:
-            who.stack_ran({block for other, block in ran if other is who})
+            who.stack_ran({layer for other, layer in ran if other is who})
 
     def _model_ran(self, *_: Any) -> None:
         for who in self.subscribers:

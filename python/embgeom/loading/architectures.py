@@ -162,7 +162,7 @@ _FAMILIES = (
                  tied=True),
     Architecture("xglm", norm=("layer_norm",), kind="layer_norm", tied=True),
     Architecture("opt", norm=("final_layer_norm",), kind="layer_norm", tied=True,
-                 why_no_norm="its blocks end with norms of their own (do_layer_norm_before is false)"),
+                 why_no_norm="its layers end with norms of their own (do_layer_norm_before is false)"),
     Architecture("modernbert-decoder", input=("tok_embeddings",), output=("decoder",),
                  norm=("lm_head.norm", "final_norm"), kind="layer_norm", tied=True),
     # Models whose last layer ends with the norm that the head sees.
@@ -319,7 +319,7 @@ ELSEWHERE = re.compile(
 # Of several hits, the one of the text model is meant, then the decoder's.
 TEXT_MODEL = re.compile(r"language_model|text_model|llm|thinker|text_decoder")
 
-# Where a model keeps its blocks, as the path ends, best first: in a model that sees or hears, those of the
+# Where a model keeps its layers, as the path ends, best first: in a model that sees or hears, those of the
 # language model are meant.
 LAYER_PATHS = (
     "language_model.model.layers",

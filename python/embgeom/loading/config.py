@@ -16,7 +16,7 @@ _NESTED = ("text_config", "language_config", "llm_config", "thinker_config", "de
 _WIDTH = ("word_embed_proj_dim", "embedding_size", "input_embedding_size", "hidden_size", "n_embd", "d_model",
           "n_embed", "dim")  # fmt: skip
 _HIDDEN = ("hidden_size", "n_embd", "d_model", "n_embed", "dim")
-_BLOCKS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _TIED = (
     "tie_word_embeddings",
     "weight_tying",
@@ -45,8 +45,8 @@ class ModelConfig:
         How many columns.
     tied : bool or None
         Whether one matrix is both input embedding and output matrix.
-    blocks : int or None
-        How many transformer blocks; None also for an encoder and a decoder, which have a number each.
+    num_layers : int or None
+        How many transformer layers; None also for an encoder and a decoder, which have a number each.
     hidden : int or None
         The width of the residual stream.
     model_type : str
@@ -62,7 +62,7 @@ class ModelConfig:
     vocab_size: int | None = None
     width: int | None = None
     tied: bool | None = None
-    blocks: int | None = None
+    num_layers: int | None = None
     hidden: int | None = None
     model_type: str = ""
     decoder_only: bool = False
@@ -107,7 +107,7 @@ class ModelConfig:
         """
         levels = _levels(config)
         merged = {key: value for level in levels for key, value in level.items()}
-        blocks = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_BLOCKS)
+        num_layers = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_NUM_LAYERS)
         vocab_size, width = _positive(merged, "vocab_size"), _positive(merged, *_WIDTH)
         rows = _positive(merged, "embedding_size")
         if vocab_size and rows and rows >= vocab_size:
@@ -120,7 +120,7 @@ class ModelConfig:
         causal = any(name.endswith("ForCausalLM") for name in classes)
         headless = classes[0] if classes and all(map(_HEADLESS.match, classes)) else ""
         family = _architecture(levels)
-        return cls(vocab_size, width, _tied(levels), blocks, hidden, model_type, causal, family, headless)
+        return cls(vocab_size, width, _tied(levels), num_layers, hidden, model_type, causal, family, headless)
 
     def notes(self, which: str) -> tuple[str, ...]:
         """Return what the running model does beyond looking rows up and multiplying with them.

@@ -32,7 +32,7 @@ def load_final_norm(
     subfolder: str | None = None,
     **options: Any,
 ) -> FinalNorm:
-    """Load the weight of the norm between a model's last block and its unembedding.
+    """Load the weight of the norm between a model's last layer and its unembedding.
 
     Parameters
     ----------

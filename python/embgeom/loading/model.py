@@ -270,7 +270,7 @@ def _load_model(
         tensor=choice.name,
         dtype=held_in.dtype(choice.name),
         tied=choice.tied,
-        blocks=config.blocks,
+        num_layers=config.num_layers,
         tokenizer=table.file,
         notes=notes,
     )

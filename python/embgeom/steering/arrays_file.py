@@ -1,4 +1,4 @@
-"""Directions saved by NumPy: one array in a .npy, or several by the names of their blocks in a .npz."""
+"""Directions saved by NumPy: one array in a .npy, or several by the names of their layers in a .npz."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 
-# More than a direction for each of 1,000 blocks of the widest models: what is larger is a model.
+# More than a direction for each of 1,000 layers of the widest models: what is larger is a model.
 _MOST_NUMBERS = 1 << 25
 
 
@@ -47,5 +47,5 @@ def check_size(shapes: Mapping[Any, tuple[int, ...]], file: Path) -> None:
         largest = max(shapes, key=lambda name: prod(shapes[name]))
         raise LoadError(
             f"{file} holds {numbers} numbers, {largest!r:.60} of shape {tuple(shapes[largest])} among them; "
-            "a steering vector is one row for each block: name the file of the vector, not that of a model"
+            "a steering vector is one row for each layer: name the file of the vector, not that of a model"
         )

@@ -75,7 +75,7 @@ def check_declared(facts: Facts, file: Path, owned: str | None = None) -> None:
         elif _is_unclear(words, value) or (owned is not None and key.startswith(owned)):
             _warn(
                 f"{said}, which embgeom does not obey: its directions are added, as they are, to the outputs "
-                "of the blocks that they name"
+                "of the layers that they name"
             )
 
 

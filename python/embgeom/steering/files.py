@@ -20,14 +20,14 @@ from embgeom.loading.folder import LocalFile, parse_json
 from embgeom.steering import arrays_file, gguf_file, pt_file, tensors_file
 from embgeom.steering.content import Content
 from embgeom.steering.declared import check_declared
-from embgeom.steering.lone import lone_block
+from embgeom.steering.lone import lone_layer
 from embgeom.steering.vector import SteeringVector
 
 FORMAT = "embgeom.steering_vector"
 VERSION = 1
-CONVENTION = "added to the output of block i, counted from 0"
+CONVENTION = "added to the output of layer i, counted from 0"
 
-# Names of tensors that say no more than a number of a block. A name like "hidden_states.3" is not among them:
+# Names of tensors that say no more than a layer number. A name like "hidden_states.3" is not among them:
 # hidden states are counted from the embeddings on, so it means another place.
 _NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
@@ -71,10 +71,10 @@ def check_vector_path(path: str | PathLike[str]) -> None:
     check_file_writable(_path(path, _WRITERS, OutputError))
 
 
-def load_vector(path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:
+def load_vector(path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:
     """Read a vector from a file; see `SteeringVector.load`."""
-    if block is not None:
-        block = whole_number(block, "block", 0)
+    if layer is not None:
+        layer = whole_number(layer, "layer", 0)
     file = _path(path, _READERS, LoadError)
     # What is no regular file may make a reader wait without end.
     LocalFile(file)
@@ -82,7 +82,7 @@ def load_vector(path: str | PathLike[str], *, block: int | None = None) -> Steer
     provenance = _provenance(header, file)
     check_declared({k: v for k, v in facts.items() if k not in _OWN}, file, gguf_file.OWNED)
     try:
-        return SteeringVector(_by_block(tensors, file, block), header.get("model", ""), provenance)
+        return SteeringVector(_by_layer(tensors, file, layer), header.get("model", ""), provenance)
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
 
@@ -143,34 +143,34 @@ def _provenance(header: Header, file: Path) -> dict[str, Any]:
     return provenance
 
 
-def _by_block(tensors: Tensors, file: Path, block: int | None) -> dict[int, npt.NDArray[np.float32]]:
-    """Return the directions by block: as their names say, or the only one by `block`."""
-    blocks = {name: _block(name) for name in tensors}
-    unclear = [name for name, found in blocks.items() if found is None]
+def _by_layer(tensors: Tensors, file: Path, layer: int | None) -> dict[int, npt.NDArray[np.float32]]:
+    """Return the directions by layer: as their names say, or the only one by `layer`."""
+    layers = {name: _layer(name) for name in tensors}
+    unclear = [name for name, found in layers.items() if found is None]
     if unclear and len(tensors) > 1:
         raise LoadError(
-            f"{file} holds {unclear[0]!r} among {len(tensors)} tensors, which names no block; "
-            f"the directions are to be named 'direction.<block>' ({CONVENTION})"
+            f"{file} holds {unclear[0]!r} among {len(tensors)} tensors, which names no layer; "
+            f"the directions are to be named 'direction.<layer>' ({CONVENTION})"
         )
     if unclear:
         ((name, tensor),) = tensors.items()
-        return {lone_block(file, tensor, block): _row(tensor, name, file)}
-    if block is not None:
-        named = ", ".join(map(str, blocks.values()))
+        return {lone_layer(file, tensor, layer): _row(tensor, name, file)}
+    if layer is not None:
+        named = ", ".join(map(str, layers.values()))
         raise LoadError(
-            f"{file} says itself that its blocks are {named}; leave out block={block}, "
+            f"{file} says itself that its layers are {named}; leave out layer={layer}, "
             "and choose among them with SteeringVector.at"
         )
     directions: dict[int, npt.NDArray[np.float32]] = {}
     for name, tensor in tensors.items():
-        place = blocks[name]
+        place = layers[name]
         if place is None or place in directions:
-            raise LoadError(f"{file} holds two directions for block {place}, one of them as {name!r}")
+            raise LoadError(f"{file} holds two directions for layer {place}, one of them as {name!r}")
         directions[place] = _row(tensor, name, file)
     return directions
 
 
-def _block(name: Any) -> int | None:
+def _layer(name: Any) -> int | None:
     if isinstance(name, int) and not isinstance(name, bool):
         return name
     found = _NAME.fullmatch(name) if isinstance(name, str) else None
@@ -182,6 +182,6 @@ def _row(tensor: npt.NDArray[np.float32], name: Any, file: Path) -> npt.NDArray[
     if tensor.ndim == 0 or tensor.size != tensor.shape[-1]:
         raise LoadError(
             f"{name!r} in {file} has shape {tensor.shape}, and a direction is (d,); "
-            "save the row of each block as a tensor of its own, under the block's number"
+            "save the row of each layer as a tensor of its own, under the layer's number"
         )
     return tensor.reshape(-1)

@@ -2,7 +2,7 @@
 
 Such a file holds one-dimensional tensors ``direction.<i>``, i >= 1. llama.cpp adds ``direction.i`` to the
 output of its layer i, counted from 0: ``common_control_vector_load`` keeps it at place i - 1 of a buffer, and
-``llama_adapter_cvec::apply`` takes the tensor of layer i from place i - 1. So i is a block's number as it is
+``llama_adapter_cvec::apply`` takes the tensor of layer i from place i - 1. So i is a layer's number as it is
 everywhere in embgeom, and layer 0 is never steered. repeng means the same.
 """
 
@@ -36,13 +36,13 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
     Raises
     ------
     InputError
-        If there is a direction for block 0, or gguf is not installed.
+        If there is a direction for layer 0, or gguf is not installed.
     """
     if 0 in directions:
-        others = [block for block in directions if block]
+        others = [layer for layer in directions if layer]
         way = f"write the others, vector.at({others}).save(...), or " if others else ""
         raise InputError(
-            "the vector has a direction for block 0, and llama.cpp, whose format .gguf is, never steers its "
+            "the vector has a direction for layer 0, and llama.cpp, whose format .gguf is, never steers its "
             f"layer 0; {way}take .safetensors or .pt"
         )
     writer = _gguf(path).GGUFWriter(path, _ARCHITECTURE)
@@ -51,8 +51,8 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
         writer.add_uint32(f"{_ARCHITECTURE}.layer_count", len(directions))
         for key, value in header.items():
             writer.add_string(_OURS + key, value)
-        for block, direction in directions.items():
-            writer.add_tensor(f"direction.{block}", direction)
+        for layer, direction in directions.items():
+            writer.add_tensor(f"direction.{layer}", direction)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()

@@ -12,7 +12,7 @@ import numpy as np
 
 from embgeom._common.checks import real_number
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.blocks import Layout, find, need_torch
+from embgeom.lm.layers import Layout, find, need_torch
 from embgeom.lm.projection import projection
 from embgeom.lm.stream import in_output, with_stream
 from embgeom.lm.watching import View, Watch
@@ -28,10 +28,10 @@ def apply(
     model: Any,
     scale: float | Mapping[int, float] = 1.0,
     *,
-    blocks: int | Iterable[int] | None = None,
+    layers: int | Iterable[int] | None = None,
     positions: Any = "all",
     generated: bool = True,
-    block_list: Any = None,
+    layer_modules: Any = None,
 ) -> Handle:
     """Add the vector to a model's residual stream, until the handle is removed.
 
@@ -43,17 +43,17 @@ def apply(
         A causal language model of transformers, or a wrapper around it, on any devices. Steer it before it
         is compiled.
     scale : float, or mapping of int to float
-        The factor of every direction, or of each block's.
-    blocks : int or iterable of int, optional
-        Only these blocks of the vector. A vector with a single direction may be put at others.
+        The factor of every direction, or of each layer's.
+    layers : int or iterable of int, optional
+        Only these layers of the vector. A vector with a single direction may be put at others.
     positions : {"all", "generated"} or bool array_like, shape (batch, prompt length) or (prompt length,)
         ``"all"``: each token of the prompt and each generated one. ``"generated"``: from the prompt's last
         token on, since that one makes the first new token. Or a mask over the columns of the prompt,
         padding included. Padding is never steered.
     generated : bool
         With a mask: whether the tokens after the prompt are steered, too.
-    block_list : str or torch.nn.ModuleList, optional
-        The blocks, or their path in the model, where they are not found by themselves.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The layers, or their path in the model, where they are not found by themselves.
 
     Returns
     -------
@@ -64,15 +64,15 @@ def apply(
     Raises
     ------
     InputError
-        If the widths differ, the model has no such block, its blocks are not found, or an option is
+        If the widths differ, the model has no such layer, its layers are not found, or an option is
         unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
         what the model's dtype holds.
 
     Warns
     -----
     EmbgeomWarning
-        When the handle is removed, if the model has run meanwhile and left out a steered block, or ran it
-        past its hooks (``block.forward(x)`` instead of ``block(x)``, as some fast paths do).
+        When the handle is removed, if the model has run meanwhile and left out a steered layer, or ran it
+        past its hooks (``layer.forward(x)`` instead of ``layer(x)``, as some fast paths do).
 
     Notes
     -----
@@ -91,42 +91,42 @@ def apply(
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    >>> joy = embgeom.SteeringVector.from_words(folder, [" happy"], [" sad"], blocks=2)
+    >>> joy = embgeom.SteeringVector.from_words(folder, [" happy"], [" sad"], layers=2)
     >>> prompt = tokenizer("Once upon a time", return_tensors="pt")
     >>> with joy.apply(model, 2.0) as handle:
     ...     steered = model.generate(**prompt, max_new_tokens=3, do_sample=False)
     >>> handle.active
     False
     """
-    layout = find(model, block_list)
+    layout = find(model, layer_modules)
     if layout.width is not None and layout.width != vector.width:
         raise InputError(
             f"the vector has width {vector.width}, the residual stream of {type(model).__name__} "
             f"{layout.width}: {_unlike(layout, vector.width)}"
         )
-    directions = placed(vector.directions, blocks)
+    directions = placed(vector.directions, layers)
     layout.numbers(directions)
     factors = _factors(scale, list(directions))
-    scaled = {block: _scaled(direction, block, factors[block]) for block, direction in directions.items()}
+    scaled = {layer: _scaled(direction, layer, factors[layer]) for layer, direction in directions.items()}
     return Handle(layout, scaled, chooser(positions, generated))
 
 
-def remove_all(model: Any, block_list: Any = None) -> None:
+def remove_all(model: Any, layer_modules: Any = None) -> None:
     """Remove every vector that is at work in a model, those whose handles are lost included.
 
     Parameters
     ----------
     model : torch.nn.Module
         The model.
-    block_list : str or torch.nn.ModuleList, optional
-        Where its blocks are, as it was given to `SteeringVector.apply`.
+    layer_modules : str or torch.nn.ModuleList, optional
+        Where its layers are, as it was given to `SteeringVector.apply`.
 
     Raises
     ------
     InputError
-        If the model's blocks are not found.
+        If the model's layers are not found.
     """
-    for handle in Watch.of(find(model, block_list)).subscribers:
+    for handle in Watch.of(find(model, layer_modules)).subscribers:
         handle.remove()
 
 
@@ -135,14 +135,14 @@ class Handle:
 
     Attributes
     ----------
-    blocks : tuple of int
-        The blocks whose output it changes.
+    layers : tuple of int
+        The layers whose output it changes.
     active : bool
         Whether it is still at work.
     """
 
     def __init__(self, layout: Layout, directions: dict[int, Direction], chosen: Chosen) -> None:
-        self.blocks = tuple(directions)
+        self.layers = tuple(directions)
         self.active = True
         self._model_passes = self._stack_passes = 0
         self._skipped: Counter[int] = Counter()
@@ -152,10 +152,10 @@ class Handle:
         self._undo: list[Callable[[], None]] = []
         try:
             self._watch.subscribe(self)
-            for block, direction in directions.items():
-                hook = self._adder(block, direction)
-                # Before other hooks, so that whoever records the block's output records what goes on from it.
-                self._undo.append(layout.blocks[block].register_forward_hook(hook, prepend=True).remove)
+            for layer, direction in directions.items():
+                hook = self._adder(layer, direction)
+                # Before other hooks, so that whoever records the layer's output records what goes on from it.
+                self._undo.append(layout.layers[layer].register_forward_hook(hook, prepend=True).remove)
         except BaseException:
             self.remove()
             raise
@@ -166,7 +166,7 @@ class Handle:
         Warns
         -----
         EmbgeomWarning
-            If the model ran meanwhile, and a block not with it.
+            If the model ran meanwhile, and a layer not with it.
         """
         self._end(told=True)
 
@@ -176,15 +176,15 @@ class Handle:
         Raises
         ------
         InputError
-            If a block was steered in none of the model's forward passes so far.
+            If a layer was steered in none of the model's forward passes so far.
         """
         if (missed := self._missed()) and missed[1] == 0:
             raise InputError(_left_out(*missed))
 
-    def stack_ran(self, blocks: set[int]) -> None:
-        """Note a forward pass of the stack, in which these blocks were steered."""
+    def stack_ran(self, layers: set[int]) -> None:
+        """Note a forward pass of the stack, in which these layers were steered."""
         self._stack_passes += 1
-        self._skipped.update(set(self.blocks) - blocks)
+        self._skipped.update(set(self.layers) - layers)
 
     def model_ran(self) -> None:
         """Note a forward pass of the model."""
@@ -206,27 +206,27 @@ class Handle:
             warnings.warn(_left_out(*missed), EmbgeomWarning, stacklevel=3)
 
     def _missed(self) -> tuple[int, int, int] | None:
-        """Return the block that was steered least, in how many passes it was, of how many; None if in all."""
+        """Return the layer that was steered least, in how many passes it was, of how many; None if in all."""
         # A model that calls the forward of the stack itself runs none of the stack's hooks either.
         passes = self._stack_passes or self._model_passes
-        block = max(self.blocks, key=self._skipped.__getitem__)
-        skipped = self._skipped[block] if self._stack_passes else passes
-        return (block, passes - skipped, passes) if skipped else None
+        layer = max(self.layers, key=self._skipped.__getitem__)
+        skipped = self._skipped[layer] if self._stack_passes else passes
+        return (layer, passes - skipped, passes) if skipped else None
 
     def __repr__(self) -> str:
-        return f"Handle(blocks {', '.join(map(str, self.blocks))}, {'active' if self.active else 'removed'})"
+        return f"Handle(layers {', '.join(map(str, self.layers))}, {'active' if self.active else 'removed'})"
 
-    def _adder(self, block: int, direction: Direction) -> Callable[..., Any]:
-        """Return the hook that adds a direction to a block's output."""
+    def _adder(self, layer: int, direction: Direction) -> Callable[..., Any]:
+        """Return the hook that adds a direction to a layer's output."""
         ready = need_torch().from_numpy(direction)
 
-        def add(_block: Any, _args: Any, output: Any) -> Any:
+        def add(_layer: Any, _args: Any, output: Any) -> Any:
             nonlocal ready
-            hidden = in_output(output, block, len(direction))
+            hidden = in_output(output, layer, len(direction))
             if ready.device != hidden.device or ready.dtype != hidden.dtype:
-                ready = _converted(direction, block, hidden)
+                ready = _converted(direction, layer, hidden)
             steered = self._where_chosen(hidden, hidden + ready)
-            self._watch.block_ran(self, block)
+            self._watch.layer_ran(self, layer)
             return with_stream(output, steered)
 
         return add
@@ -236,7 +236,7 @@ class Handle:
         view = self._watch.view
         if view is None:
             raise InputError(
-                "the blocks ran outside the model's forward pass, so nothing tells their positions"
+                "the layers ran outside the model's forward pass, so nothing tells their positions"
             )
         seen, chosen = self._chosen
         if seen is not view:
@@ -244,7 +244,7 @@ class Handle:
             self._chosen = (view, chosen)
         if (view.batch, view.length) != tuple(hidden.shape[:2]):
             raise InputError(
-                f"a block gives {tuple(hidden.shape[:2])} positions, but the model got {view.batch} "
+                f"a layer gives {tuple(hidden.shape[:2])} positions, but the model got {view.batch} "
                 f"sequences of {view.length}; such a model cannot be steered"
             )
         if chosen is None:
@@ -264,46 +264,46 @@ def _unlike(layout: Layout, width: int) -> str:
     return "it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
 
 
-def _left_out(block: int, steered: int, passes: int) -> str:
+def _left_out(layer: int, steered: int, passes: int) -> str:
     return (
-        f"block {block} was steered in {steered} of {passes} forward passes: in the others the model left it "
-        "out, or ran it past its hooks, by block.forward(x) instead of block(x); load the model as "
+        f"layer {layer} was steered in {steered} of {passes} forward passes: in the others the model left it "
+        "out, or ran it past its hooks, by layer.forward(x) instead of layer(x); load the model as "
         "transformers has it, without layer dropping or a fast path of another library"
     )
 
 
-def _factors(scale: float | Mapping[int, float], blocks: list[int]) -> dict[int, float]:
-    """Return the factor for each block."""
+def _factors(scale: float | Mapping[int, float], layers: list[int]) -> dict[int, float]:
+    """Return the factor for each layer."""
     if not isinstance(scale, Mapping):
-        scale = dict.fromkeys(blocks, scale)
-    if odd := sorted(set(blocks) ^ set(scale)):
-        lacks = "has no number for" if odd[0] in blocks else "has a number for"
+        scale = dict.fromkeys(layers, scale)
+    if odd := sorted(set(layers) ^ set(scale)):
+        lacks = "has no number for" if odd[0] in layers else "has a number for"
         raise InputError(
-            f"scale {lacks} block {odd[0]}; the blocks steered are {', '.join(map(str, blocks))}"
+            f"scale {lacks} layer {odd[0]}; the layers steered are {', '.join(map(str, layers))}"
         )
-    factors = {block: real_number(scale[block], "scale") for block in blocks}
+    factors = {layer: real_number(scale[layer], "scale") for layer in layers}
     if wrong := [factor for factor in factors.values() if not math.isfinite(factor)]:
         raise InputError(f"scale = {wrong[0]} is not finite")
     return factors
 
 
-def _scaled(direction: Direction, block: int, factor: float) -> Direction:
+def _scaled(direction: Direction, layer: int, factor: float) -> Direction:
     with np.errstate(over="ignore"):
         scaled = (direction.astype(np.float64) * factor).astype(np.float32)
     if not np.isfinite(scaled).all():
         raise InputError(
-            f"the direction of block {block} times {factor:g} exceeds float32; use a smaller scale"
+            f"the direction of layer {layer} times {factor:g} exceeds float32; use a smaller scale"
         )
     return scaled
 
 
-def _converted(direction: Direction, block: int, hidden: Any) -> Any:
-    """Return a direction as a tensor of the device and dtype of a block's output."""
+def _converted(direction: Direction, layer: int, hidden: Any) -> Any:
+    """Return a direction as a tensor of the device and dtype of a layer's output."""
     torch = need_torch()
     largest = float(np.abs(direction).max())
     if largest > torch.finfo(hidden.dtype).max:
         raise InputError(
-            f"the scaled direction of block {block} reaches {largest:.3g}, more than {hidden.dtype} holds; "
+            f"the scaled direction of layer {layer} reaches {largest:.3g}, more than {hidden.dtype} holds; "
             "use a smaller scale, or load the model in bfloat16"
         )
     return torch.from_numpy(direction).to(device=hidden.device, dtype=hidden.dtype)

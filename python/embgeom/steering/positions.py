@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from embgeom.errors import InputError
-from embgeom.lm.blocks import need_torch
+from embgeom.lm.layers import need_torch
 from embgeom.lm.watching import View
 
 # A bool tensor (batch, length); None means all positions.

@@ -21,11 +21,11 @@ from embgeom.steering.declared import names_factor
 
 # Where the directions are, in files that say more than them: ours, and those of steering-vectors.
 _WRAPPERS = ("directions", "layer_activations")
-_ADDED_TO_BLOCKS = "decoder_block"
+_ADDED_TO_LAYERS = "decoder_block"
 
 
 def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[np.float32]]) -> None:
-    """Write ``{"directions": {block: tensor}, ...}``, the rest of it the header.
+    """Write ``{"directions": {layer: tensor}, ...}``, the rest of it the header.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
         If torch is not installed.
     """
     torch = _torch(path)
-    tensors = {block: torch.tensor(direction) for block, direction in directions.items()}
+    tensors = {layer: torch.tensor(direction) for layer, direction in directions.items()}
     # Written straight to a file, the archive would bear that file's temporary name inside.
     stream = io.BytesIO()
     torch.save({**header, "directions": tensors}, stream)
@@ -56,7 +56,7 @@ def read(path: Path) -> Content:
     if isinstance(content, torch.Tensor):
         content = {"tensor": content}
     if not isinstance(content, Mapping):
-        raise LoadError(f"{path} holds a {type(content).__name__}; a table {{block: tensor}} is looked for")
+        raise LoadError(f"{path} holds a {type(content).__name__}; a table {{layer: tensor}} is looked for")
     facts = {key: value for key, value in content.items() if _is_fact(key, value)}
     header = {key: value for key, value in facts.items() if isinstance(value, str)}
     _check_layer_type(header, path)
@@ -66,7 +66,7 @@ def read(path: Path) -> Content:
     if isinstance(tensors, torch.Tensor):
         tensors = {"tensor": tensors}
     if not isinstance(tensors, Mapping):
-        raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{block: tensor}}")
+        raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{layer: tensor}}")
     for name, tensor in tensors.items():
         _check_tensor(tensor, name, path)
     check_size({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
@@ -101,7 +101,7 @@ def _load(file: LocalFile) -> Any:
         raise LoadError(
             f"{path} is damaged, or holds objects that run code when they are loaded, so it was not loaded. "
             "If you trust it, load it with the library that wrote it and save its tensors by "
-            "torch.save({block: tensor}, path)"
+            "torch.save({layer: tensor}, path)"
         ) from error
     except Exception as error:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
@@ -112,11 +112,11 @@ def _load(file: LocalFile) -> Any:
 
 
 def _check_layer_type(header: dict[str, str], path: Path) -> None:
-    kind = header.get("layer_type", _ADDED_TO_BLOCKS)
-    if kind != _ADDED_TO_BLOCKS:
+    kind = header.get("layer_type", _ADDED_TO_LAYERS)
+    if kind != _ADDED_TO_LAYERS:
         raise LoadError(
-            f"{path} is for the outputs of layers of type {kind!r}; only directions for whole blocks "
-            f"({_ADDED_TO_BLOCKS!r}) are steering vectors here"
+            f"{path} is for the outputs of layers of type {kind!r}; only directions for whole layers "
+            f"({_ADDED_TO_LAYERS!r}) are steering vectors here"
         )
 
 
@@ -126,7 +126,7 @@ def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
     if _is_number(tensor):
         raise LoadError(
             f"{path} holds {name!r} = {tensor!r} beside its tensors, and embgeom does not know what that "
-            "means for them; save the tensors alone, torch.save({block: tensor}, path)"
+            "means for them; save the tensors alone, torch.save({layer: tensor}, path)"
         )
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():
         what = str(tensor.dtype) if isinstance(tensor, torch.Tensor) else type(tensor).__name__

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.blocks import Layout
-from embgeom.lm.passes import read_blocks
+from embgeom.lm.layers import Layout
+from embgeom.lm.passes import read_layers
 from embgeom.lm.tokenizing import Around, encoded, named, warn_of_doubled, warn_of_lacking
 from embgeom.steering.pairs import Pair
 
@@ -123,14 +123,14 @@ def tell_of_special_tokens(
 
 
 def mean_states(
-    model: Any, layout: Layout, blocks: Sequence[int], texts: Sequence[Text]
+    model: Any, layout: Layout, layers: Sequence[int], texts: Sequence[Text]
 ) -> npt.NDArray[np.float64]:
-    """Return the mean over each text's places, float64 of shape (texts, blocks, width).
+    """Return the mean over each text's places, float64 of shape (texts, layers, width).
 
     Each position is read in float32 at least; means are taken in float64.
     """
     places = [chosen for _, chosen in texts]
-    states = read_blocks(model, layout, [tokens for tokens, _ in texts], places, blocks)
+    states = read_layers(model, layout, [tokens for tokens, _ in texts], places, layers)
     counts = np.array([len(chosen) for chosen in places])
     starts = np.cumsum([0, *counts[:-1]])
     sums = np.add.reduceat(states, starts, axis=1, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Steering vectors as safetensors: ``direction.<block>``, and the header in the file's metadata."""
+"""Steering vectors as safetensors: ``direction.<layer>``, and the header in the file's metadata."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
     """Write the file."""
     # The library writes entries of metadata in an order that differs from run to run, so there is only one.
     metadata = {_KEY: json.dumps(header)}
-    save_tensors({f"direction.{block}": direction for block, direction in directions.items()}, path, metadata)
+    save_tensors({f"direction.{layer}": direction for layer, direction in directions.items()}, path, metadata)
 
 
 def read(path: Path) -> Content:

@@ -12,8 +12,8 @@ from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.lm.blocks import find
 from embgeom.lm.language_model import describe_model, model_name
+from embgeom.lm.layers import find
 from embgeom.lm.passes import in_batches, inference, longest_text
 from embgeom.lm.projection import projection
 from embgeom.steering.pairs import check_pairs
@@ -37,7 +37,7 @@ def train(
     tokenizer: Any,
     pairs: Iterable[Sequence[str]],
     *,
-    blocks: int | Iterable[int] | None = None,
+    layers: int | Iterable[int] | None = None,
     method: Method = "mean",
     read: Read = "last",
     batch_size: int = 8,
@@ -45,7 +45,7 @@ def train(
     add_special_tokens: bool = True,
     skip_long: bool = False,
     name: str | None = None,
-    block_list: Any = None,
+    layer_modules: Any = None,
     progress: Progress = False,
 ) -> SteeringVector:
     """Make a vector from pairs of texts that differ in what is to be steered.
@@ -58,8 +58,8 @@ def train(
         Its tokenizer. It need not have a padding token, and is not changed.
     pairs : iterable of (str, str)
         A positive and a negative text each, such as `embgeom.steering.pairs.read_pairs` reads.
-    blocks : int or iterable of int, optional
-        The blocks to read and give directions for, counted from 0; all by default.
+    layers : int or iterable of int, optional
+        The layers to read and give directions for, counted from 0; all by default.
     method : {"mean", "pca"}
         ``"mean"``: the mean of positive minus negative. ``"pca"``: the first principal component of these
         differences, not centered (centering would take away the mean, which is what is wanted), which is
@@ -81,15 +81,15 @@ def train(
         Leave out pairs of which a text is longer than the model reads, instead of raising an error.
     name : str, optional
         What to call the model; by default what it was loaded as.
-    block_list : str or torch.nn.ModuleList, optional
-        The blocks, or their path in the model, where they are not found by themselves.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The layers, or their path in the model, where they are not found by themselves.
     progress : bool or callable
         True for a bar on standard error; or a callable ``(phase, done, total)``.
 
     Returns
     -------
     SteeringVector
-        With a direction for each of `blocks`. Its provenance holds the options, the number of pairs that were
+        With a direction for each of `layers`. Its provenance holds the options, the number of pairs that were
         read and their SHA-256, how many were left out, the model's name, commit and the SHA-256 of its
         config, and versions; for ``"pca"`` also the share of the differences' squares that each direction
         explains.
@@ -99,8 +99,8 @@ def train(
     InputError
         If an option is unknown, a pair is not two texts, a text is too short to be read there or (unless
         `skip_long`) longer than the model reads, the texts of no pair differ up to where they are read, a
-        direction is zero, the model gives NaN or infinity, a block keeps no single residual stream or does
-        not run as a module, or the blocks are not found.
+        direction is zero, the model gives NaN or infinity, a layer keeps no single residual stream or does
+        not run as a module, or the layers are not found.
 
     Warns
     -----
@@ -110,9 +110,9 @@ def train(
 
     Notes
     -----
-    Two forward passes for each `batch_size` pairs, up to the last of `blocks`. Differences are summed in
-    float64; ``"pca"`` keeps them, 4 bytes for each pair, block and column, and solves an eigenproblem of
-    the smaller of pairs and width for each block. The model is in eval mode meanwhile. Vectors at work in
+    Two forward passes for each `batch_size` pairs, up to the last of `layers`. Differences are summed in
+    float64; ``"pca"`` keeps them, 4 bytes for each pair, layer and column, and solves an eigenproblem of
+    the smaller of pairs and width for each layer. The model is in eval mode meanwhile. Vectors at work in
     the model act while it is read.
 
     References
@@ -128,16 +128,16 @@ def train(
     >>> model = AutoModelForCausalLM.from_pretrained(folder)
     >>> pairs = [("Tom was happy.", "Tom was sad."), ("They laughed.", "They cried.")]
     >>> embgeom.SteeringVector.train(
-    ...     model, AutoTokenizer.from_pretrained(folder), pairs, blocks=[1, 2], name="small"
+    ...     model, AutoTokenizer.from_pretrained(folder), pairs, layers=[1, 2], name="small"
     ... )
-    SteeringVector('small', blocks 1, 2, width 128)
+    SteeringVector('small', layers 1, 2, width 128)
     """
     texts = check_pairs(pairs)
     if method not in ("mean", "pca"):
         raise InputError(f'method = {method!r} is unknown: use "mean" or "pca"')
     size = whole_number(batch_size, "batch_size", 1)
-    layout = find(model, block_list)
-    numbers = layout.numbers(blocks)
+    layout = find(model, layer_modules)
+    numbers = layout.numbers(layers)
     kept = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model), skip_long)
     numbered, tokens = list(kept), list(kept.values())
     tell_of_special_tokens(tokenizer, tokens, read, add_special_tokens, stacklevel=2)
@@ -161,8 +161,8 @@ def train(
     norms = np.linalg.norm(directions, axis=1, keepdims=True)
     if not norms.all():
         raise InputError(
-            f"the positive and the negative texts read alike at block {numbers[int(np.argmin(norms))]}: the "
-            "direction is zero; leave the block out, or read where the texts differ"
+            f"the positive and the negative texts read alike at layer {numbers[int(np.argmin(norms))]}: the "
+            "direction is zero; leave the layer out, or read where the texts differ"
         )
     if normalize:
         directions /= norms
@@ -171,7 +171,7 @@ def train(
     from embgeom.steering.vector import SteeringVector
 
     return SteeringVector(
-        {block: direction.astype(np.float32) for block, direction in zip(numbers, directions, strict=True)},
+        {layer: direction.astype(np.float32) for layer, direction in zip(numbers, directions, strict=True)},
         name or model_name(model),
         {
             "made_by": "train",
@@ -209,7 +209,7 @@ class _Sum:
 
 
 class _Principal:
-    """The direction along which the differences are longest, block by block."""
+    """The direction along which the differences are longest, layer by layer."""
 
     def __init__(self) -> None:
         self._kept: list[npt.NDArray[np.float32]] = []
@@ -220,7 +220,7 @@ class _Principal:
     def directions(self) -> tuple[npt.NDArray[np.float64], dict[str, list[float]]]:
         differences = np.concatenate(self._kept)
         found = [
-            _principal(differences[:, block].astype(np.float64)) for block in range(differences.shape[1])
+            _principal(differences[:, layer].astype(np.float64)) for layer in range(differences.shape[1])
         ]
         return np.stack([direction for direction, _ in found]), {"explained": [share for _, share in found]}
 
@@ -256,13 +256,13 @@ def _longer(pair: tuple[Text, Text]) -> list[int]:
 
 
 def _checked(
-    differences: npt.NDArray[np.float64], blocks: list[int], pairs: list[int]
+    differences: npt.NDArray[np.float64], layers: list[int], pairs: list[int]
 ) -> npt.NDArray[np.float64]:
-    """Return differences (pairs, blocks, width), or say where the model gave no number."""
+    """Return differences (pairs, layers, width), or say where the model gave no number."""
     if not np.isfinite(differences).all():
-        row, block = np.argwhere(~np.isfinite(differences).all(axis=2))[0]
+        row, layer = np.argwhere(~np.isfinite(differences).all(axis=2))[0]
         raise InputError(
-            f"block {blocks[block]} gives NaN or infinity for pair {pairs[row]}; load the model "
+            f"layer {layers[layer]} gives NaN or infinity for pair {pairs[row]}; load the model "
             "in bfloat16 or float32"
         )
     return differences

@@ -1,4 +1,4 @@
-"""A steering vector: one direction for each of some blocks of a model."""
+"""A steering vector: one direction for each of some layers of a model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from embgeom._common.checks import real_number
 from embgeom.errors import InputError
-from embgeom.lm.blocks import block_numbers
+from embgeom.lm.layers import layer_numbers
 from embgeom.steering import hooks, training, words
 from embgeom.steering.directions import Direction, checked, chosen
 
@@ -26,10 +26,10 @@ class SteeringVector:
     Attributes
     ----------
     directions : dict of int to ndarray of float32, shape (d,)
-        By block, counted from 0. The direction of block i is added to the *output* of block i. transformers
+        By layer, counted from 0. The direction of layer i is added to the *output* of layer i. transformers
         returns that as ``hidden_states[i + 1]``, but as ``hidden_states[i]`` in Mamba, Mamba 2, FalconMamba
         and RWKV; and nearly every model's ``hidden_states[-1]`` has passed the final norm, so that the last
-        block's output is not among them. Blocks come in ascending order; arrays are read-only.
+        layer's output is not among them. Layers come in ascending order; arrays are read-only.
     model : str
         The model that it is for.
     provenance : dict
@@ -39,7 +39,7 @@ class SteeringVector:
     Raises
     ------
     InputError
-        If there is no direction, a block is negative, directions differ in length, or one holds NaN or
+        If there is no direction, a layer is negative, directions differ in length, or one holds NaN or
         infinity.
 
     Examples
@@ -48,7 +48,7 @@ class SteeringVector:
     >>> from embgeom import SteeringVector
     >>> joy = SteeringVector({2: np.array([3.0, 4.0])}, model="toy")
     >>> joy, joy.norms
-    (SteeringVector('toy', blocks 2, width 2), {2: 5.0})
+    (SteeringVector('toy', layers 2, width 2), {2: 5.0})
     >>> (2 * joy - joy).directions[2].tolist()
     [3.0, 4.0]
     """
@@ -64,8 +64,8 @@ class SteeringVector:
                 raise InputError(f"{name} = {value!r:.60} is no {kind.__name__.lower()}")
 
     @property
-    def blocks(self) -> tuple[int, ...]:
-        """The blocks that have a direction, in ascending order."""
+    def layers(self) -> tuple[int, ...]:
+        """The layers that have a direction, in ascending order."""
         return tuple(self.directions)
 
     @property
@@ -76,40 +76,40 @@ class SteeringVector:
     @property
     def norms(self) -> dict[int, float]:
         """The Euclidean norm of each direction."""
-        return {block: float(np.linalg.norm(v.astype(np.float64))) for block, v in self.directions.items()}
+        return {layer: float(np.linalg.norm(v.astype(np.float64))) for layer, v in self.directions.items()}
 
-    def at(self, blocks: int | Iterable[int]) -> SteeringVector:
-        """Return the vector with the directions of some of its blocks only.
+    def at(self, layers: int | Iterable[int]) -> SteeringVector:
+        """Return the vector with the directions of some of its layers only.
 
         Raises
         ------
         InputError
-            If a block has no direction.
+            If a layer has no direction.
         """
-        return replace(self, directions=chosen(self.directions, block_numbers(blocks)))
+        return replace(self, directions=chosen(self.directions, layer_numbers(layers)))
 
     def with_norm(self, norm: float | SteeringVector) -> SteeringVector:
-        """Return the vector scaled to a norm in every block, or to another vector's norms, block by block.
+        """Return the vector scaled to a norm in every layer, or to another vector's norms, layer by layer.
 
         Raises
         ------
         InputError
-            If a direction is zero, `norm` is negative or not finite, or the other vector lacks a block.
+            If a direction is zero, `norm` is negative or not finite, or the other vector lacks a layer.
         """
         if isinstance(norm, SteeringVector):
-            wanted = norm.at(self.blocks).norms
+            wanted = norm.at(self.layers).norms
         else:
             length = real_number(norm, "norm")
             if not 0 <= length < np.inf:
                 raise InputError(f"norm = {length} is no length; give a finite number from 0 on")
-            wanted = dict.fromkeys(self.blocks, length)
-        if zeros := [block for block, length in self.norms.items() if length == 0]:
-            raise InputError(f"the direction of block {zeros[0]} is zero, so it has no norm to change")
+            wanted = dict.fromkeys(self.layers, length)
+        if zeros := [layer for layer, length in self.norms.items() if length == 0]:
+            raise InputError(f"the direction of layer {zeros[0]} is zero, so it has no norm to change")
         scaled: dict[int, Any] = {
-            block: self.directions[block].astype(np.float64) * (wanted[block] / length)
-            for block, length in self.norms.items()
+            layer: self.directions[layer].astype(np.float64) * (wanted[layer] / length)
+            for layer, length in self.norms.items()
         }
-        norms = {str(block): length for block, length in wanted.items()}
+        norms = {str(layer): length for layer, length in wanted.items()}
         return replace(self, directions=scaled, provenance={**self.provenance, "scaled_to_norms": norms})
 
     train = staticmethod(training.train)
@@ -131,30 +131,30 @@ class SteeringVector:
             If the file cannot be written, or has another suffix.
         InputError
             If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
-            block 0, which llama.cpp never steers, or the package that writes the format is missing.
+            layer 0, which llama.cpp never steers, or the package that writes the format is missing.
 
         See Also
         --------
-        load : Read it again; what the formats mean by a block is said there.
+        load : Read it again; what the formats mean by a layer is said there.
         """
         from embgeom.steering.files import save_vector
 
         save_vector(self, path)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, block: int | None = None) -> SteeringVector:
+    def load(cls, path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:
         """Read a vector from a file that `save` or another tool has written; no code in it is run.
 
         Parameters
         ----------
         path : str or path-like
-            ``.safetensors`` and ``.pt``: what `save` writes, or tensors of shape (d,) by block: ``{3: ...}``,
+            ``.safetensors`` and ``.pt``: what `save` writes, or tensors of shape (d,) by layer: ``{3: ...}``,
             ``{"3": ...}``, ``{"direction.3": ...}``, ``{"layer_3": ...}``, in a .pt also under
             ``"directions"`` or, as in the library steering-vectors, ``"layer_activations"``; or one tensor
             alone. ``.npz`` and ``.npy``: the same by NumPy.
             ``.gguf``: a control vector of llama.cpp or repeng.
-        block : int, optional
-            The block, counted from 0, of a tensor that stands alone in its file.
+        layer : int, optional
+            The layer, counted from 0, of a tensor that stands alone in its file.
 
         Returns
         -------
@@ -172,12 +172,12 @@ class SteeringVector:
         EmbgeomWarning
             If the file names a factor, which is not applied, or a place that embgeom does not know.
         InputError
-            If `block` is no block, or the package that reads the format is missing.
+            If `layer` is no layer, or the package that reads the format is missing.
 
         Notes
         -----
-        A file of another tool is taken to mean by layer i what `directions` means by block i: added to the
-        output of block i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which
+        A file of another tool is taken to mean by layer i what `directions` means by layer i: added to the
+        output of layer i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which
         adds ``direction.i`` to the output of its layer i, counted from 0, and so never steers layer 0.
         llama.cpp's own cvector-generator, though, stores as ``direction.<i + 1>`` what it measured behind
         layer i; it is read as llama.cpp applies it.
@@ -192,14 +192,14 @@ class SteeringVector:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     joy.save(Path(folder) / "joy.safetensors")
         ...     SteeringVector.load(Path(folder) / "joy.safetensors")
-        SteeringVector('toy', blocks 2, width 2)
+        SteeringVector('toy', layers 2, width 2)
         """
         from embgeom.steering.files import load_vector
 
-        return load_vector(path, block=block)
+        return load_vector(path, layer=layer)
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
-        """Add another vector of the same model's width; a block that one of them lacks counts as zero."""
+        """Add another vector of the same model's width; a layer that one of them lacks counts as zero."""
         if not isinstance(other, SteeringVector):
             return NotImplemented
         if self.width != other.width:
@@ -208,8 +208,8 @@ class SteeringVector:
                 "carry one of them over with embgeom.Emb2Emb.transfer first"
             )
         zero = np.zeros(self.width, dtype=np.float32)
-        blocks = sorted({*self.blocks, *other.blocks})
-        sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in blocks}
+        layers = sorted({*self.layers, *other.layers})
+        sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
         return SteeringVector(sums, self.model, {"sum_of": [self.provenance, other.provenance]})
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
@@ -235,5 +235,5 @@ class SteeringVector:
         return self * -1
 
     def __repr__(self) -> str:
-        blocks = ", ".join(map(str, self.blocks))
-        return f"SteeringVector({self.model!r}, blocks {blocks}, width {self.width})"
+        layers = ", ".join(map(str, self.layers))
+        return f"SteeringVector({self.model!r}, layers {layers}, width {self.width})"

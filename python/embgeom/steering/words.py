@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embgeom._common.record import versions
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
-from embgeom.lm.blocks import block_numbers
+from embgeom.lm.layers import layer_numbers
 
 if TYPE_CHECKING:
     from embgeom.steering.vector import SteeringVector
@@ -23,7 +23,7 @@ def from_words(
     positive: Sequence[str],
     negative: Sequence[str] = (),
     *,
-    blocks: int | Iterable[int],
+    layers: int | Iterable[int],
     name: str | None = None,
 ) -> SteeringVector:
     """Make a vector from single words: the mean of their rows in the unembedding, without a forward pass.
@@ -38,8 +38,8 @@ def from_words(
     negative : sequence of str
         Words to make less likely. Without any, the mean over all tokens but special ones is subtracted:
         raising every token's logit alike changes nothing.
-    blocks : int or iterable of int
-        The blocks that get the direction, each the same.
+    layers : int or iterable of int
+        The layers that get the direction, each the same.
     name : str, optional
         What to call the model; the name of `unembedding` by default.
 
@@ -59,13 +59,13 @@ def from_words(
     --------
     >>> import embgeom
     >>> model = embgeom.load("example:large", "output")
-    >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], blocks=3)
-    SteeringVector('example:large', blocks 3, width 192)
+    >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], layers=3)
+    SteeringVector('example:large', layers 3, width 192)
     """
     # Not at the head: the class takes its method `from_words` from this module.
     from embgeom.steering.vector import SteeringVector
 
-    numbers = block_numbers(blocks)
+    numbers = layer_numbers(layers)
     words = {"positive": _listed(positive, "positive"), "negative": _listed(negative, "negative")}
     if not words["positive"]:
         raise InputError("positive holds no word; give one at least")

@@ -30,7 +30,7 @@ from embgeom.loading.tokenizers.table import TokenTable
 SUFFIX = ".gguf"
 _MAGIC = b"GGUF"
 _INPUT, _OUTPUT = "token_embd.weight", "output.weight"
-# The first is the decoder's of a T5, the last the name that LFM2's norm after its blocks has in older files.
+# The first is the decoder's of a T5, the last the name that LFM2's norm after its layers has in older files.
 _FINAL_NORMS = ("dec.output_norm", "output_norm", "token_embd_norm")
 _LFM2 = ("lfm2", "lfm2moe")
 # Converters leave the heads of these out.
@@ -103,7 +103,7 @@ def load_gguf(
         tensor=choice.name,
         dtype=stored,
         tied=choice.tied,
-        blocks=model.blocks,
+        num_layers=model.num_layers,
         tokenizer=table.file,
         notes=choice.notes + table.notes + model.disagreements(shape),
     )
@@ -131,8 +131,8 @@ class GGUFModel:
         self._files = {name: file for file in files for name in file.names}
 
     @property
-    def blocks(self) -> int | None:
-        """How many blocks it has, draft heads left out; None for an encoder and a decoder."""
+    def num_layers(self) -> int | None:
+        """How many layers it has, draft heads left out; None for an encoder and a decoder."""
         if self.architecture == "t5" or (count := self._integer("block_count")) is None:
             return None
         return count - (self._integer("nextn_predict_layers") or 0)
@@ -186,7 +186,7 @@ class GGUFModel:
             raise LoadError(f"{self.path} holds no tokens, and beside it: {error}") from error
 
     def final_norm(self) -> FinalNorm:
-        """Return the norm between the last block and the output matrix."""
+        """Return the norm between the last layer and the output matrix."""
         if self.architecture == "olmo":
             width = self._integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
             return FinalNorm.of([1.0] * width, "layer_norm")

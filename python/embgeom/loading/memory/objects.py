@@ -137,7 +137,7 @@ def _of_model(model: Any, which: Which) -> tuple[npt.NDArray[np.float32], Proven
         tensor=_parameter_name(model, weight.stored),
         dtype=type_name(weight.stored),
         tied=other is not None and weight.shares(other),
-        blocks=said.blocks,
+        num_layers=said.num_layers,
         notes=weight.notes,
     )
     return matrix, provenance, Path(origin).name or kind

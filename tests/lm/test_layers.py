@@ -1,4 +1,4 @@
-"""The blocks of a model are found in every layout, or the error says how to point at them."""
+"""The layers of a model are found in every layout, or the error says how to point at them."""
 
 from types import SimpleNamespace
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from embgeom import InputError
-from embgeom.lm.blocks import find
-from tests.helpers.steering import BLOCKS, FAMILIES, WIDTH, tiny
+from embgeom.lm.layers import find
+from tests.helpers.steering import FAMILIES, LAYERS, WIDTH, tiny
 
 
 def nested(path, length=3, config=True, **others):
@@ -39,9 +39,9 @@ def nested(path, length=3, config=True, **others):
 def test_families(family, path):
     model = tiny(family)
     layout = find(model)
-    assert (layout.path, len(layout.blocks), layout.width) == (path, BLOCKS, WIDTH)
+    assert (layout.path, len(layout.layers), layout.width) == (path, LAYERS, WIDTH)
     assert layout.above[0] is model and layout.above[-1] is layout.stack
-    assert any(child is layout.blocks for child in layout.stack.children())
+    assert any(child is layout.layers for child in layout.stack.children())
 
 
 @pytest.mark.parametrize(
@@ -66,14 +66,14 @@ def test_layouts(path):
 
 def test_other_lists_do_not_matter():
     assert find(nested("model.language_model.layers", vision__layers=3)).path == "model.language_model.layers"
-    assert find(nested("model.layers", vision__encoder__blocks=5)).path == "model.layers"
+    assert find(nested("model.layers", vision__encoder__layers=5)).path == "model.layers"
     assert find(nested("odd.list", vision__layers=5)).path == "odd.list"
     assert find(nested("model.layers", config=False, other__list=5)).path == "model.layers"
 
 
 def test_a_list_that_is_not_found_can_be_named():
     model = nested("one.list", two__list=3)
-    with pytest.raises(InputError, match=r"one.list \(3\), two.list \(3\); say where they are: block_list="):
+    with pytest.raises(InputError, match=r"one.list \(3\), two.list \(3\); say where .*layer_modules="):
         find(model)
     assert find(model, "two.list").path == "two.list"
     assert find(model, model.one.list).path == "one.list"

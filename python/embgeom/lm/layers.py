@@ -1,4 +1,4 @@
-"""Where a model keeps its transformer blocks, whatever its layout."""
+"""Where a model keeps its transformer layers, whatever its layout."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from embgeom._common.optional import need
 from embgeom.errors import InputError
 from embgeom.loading.architectures import LAYER_PATHS
 
-_WAY_OUT = 'say where they are: block_list="path.to.the.list", or the torch.nn.ModuleList itself'
+_WAY_OUT = 'say where they are: layer_modules="path.to.the.list", or the torch.nn.ModuleList itself'
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The blocks of a model and what stands around them.
+    """The layers of a model and what stands around them.
 
     Attributes
     ----------
-    blocks : torch.nn.ModuleList
-        The blocks, in the order in which they run.
+    layers : torch.nn.ModuleList
+        The layers, in the order in which they run.
     path : str
         The list's name in the model, such as ``"model.layers"``.
     stack : torch.nn.Module
-        The module that holds the list: its forward pass runs the blocks.
+        The module that holds the list: its forward pass runs the layers.
     above : tuple of torch.nn.Module
         The modules from the model itself down to `stack`, both included.
     width : int or None
         The width of the residual stream; None where the model's config does not tell.
     """
 
-    blocks: Any
+    layers: Any
     path: str
     stack: Any
     above: tuple[Any, ...]
     width: int | None
 
-    def numbers(self, blocks: int | Iterable[int] | None) -> list[int]:
-        """Return numbers of blocks in ascending order, each checked against the model; None means all.
+    def numbers(self, layers: int | Iterable[int] | None) -> list[int]:
+        """Return numbers of layers in ascending order, each checked against the model; None means all.
 
         Raises
         ------
         InputError
-            If one is no whole number or the model has no such block, or there is none.
+            If one is no whole number or the model has no such layer, or there is none.
         """
-        if blocks is None:
-            return list(range(len(self.blocks)))
-        numbers = sorted(set(block_numbers(blocks)))
-        if numbers[-1] >= len(self.blocks):
+        if layers is None:
+            return list(range(len(self.layers)))
+        numbers = sorted(set(layer_numbers(layers)))
+        if numbers[-1] >= len(self.layers):
             raise InputError(
-                f"there is no block {numbers[-1]}: the model has {len(self.blocks)} blocks at {self.path}, "
-                f"0 to {len(self.blocks) - 1}"
+                f"there is no layer {numbers[-1]}: the model has {len(self.layers)} layers at {self.path}, "
+                f"0 to {len(self.layers) - 1}"
             )
         return numbers
 
 
-def block_numbers(blocks: int | Iterable[int]) -> list[int]:
-    """Return the numbers of blocks as a list, of one number or of several.
+def layer_numbers(layers: int | Iterable[int]) -> list[int]:
+    """Return the numbers of layers as a list, of one number or of several.
 
     Raises
     ------
@@ -66,14 +66,14 @@ def block_numbers(blocks: int | Iterable[int]) -> list[int]:
         If there is none, or one is no whole number from 0 on.
     """
     try:
-        given = list(blocks) if isinstance(blocks, Iterable) else [blocks]
-        numbers = [operator.index(block) for block in given]
+        given = list(layers) if isinstance(layers, Iterable) else [layers]
+        numbers = [operator.index(layer) for layer in given]
     except TypeError:
-        raise InputError(f"blocks = {blocks!r} must be a number of a block or several of them") from None
+        raise InputError(f"layers = {layers!r} must be a layer number or several of them") from None
     if not numbers:
-        raise InputError("blocks is empty; name one block at least, or leave it out")
+        raise InputError("layers is empty; name one layer at least, or leave it out")
     if min(numbers) < 0:
-        raise InputError(f"block {min(numbers)} is no number of a block; blocks are counted from 0")
+        raise InputError(f"layer {min(numbers)} is not a layer number; layers are counted from 0")
     return numbers
 
 
@@ -88,39 +88,39 @@ def need_torch() -> Any:
     return need("torch", "steering a model")
 
 
-def find(model: Any, block_list: Any = None) -> Layout:
-    """Find the transformer blocks of a causal language model.
+def find(model: Any, layer_modules: Any = None) -> Layout:
+    """Find the transformer layers of a causal language model.
 
     Parameters
     ----------
     model : torch.nn.Module
         A model of transformers, or a wrapper around one, such as PEFT's.
-    block_list : str or torch.nn.ModuleList, optional
-        The blocks, or their path in the model, where they are not found by themselves.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The layers, or their path in the model, where they are not found by themselves.
 
     Returns
     -------
     Layout
-        The blocks, the module that runs them, and the width.
+        The layers, the module that runs them, and the width.
 
     Raises
     ------
     InputError
-        If `model` is no module of transformers' make, is compiled or an encoder with a decoder, or its blocks
+        If `model` is no module of transformers' make, is compiled or an encoder with a decoder, or its layers
         are not found.
 
     Notes
     -----
-    A list at a path that is usual for blocks and as long as the config says comes first, then the only
+    A list at a path that is usual for layers and as long as the config says comes first, then the only
     list of that length, then the only list at a usual path.
 
     Examples
     --------
     >>> from transformers import GPT2Config, GPT2LMHeadModel
-    >>> from embgeom.lm.blocks import find
+    >>> from embgeom.lm.layers import find
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=8, n_head=2, vocab_size=16))
     >>> layout = find(model)
-    >>> layout.path, len(layout.blocks), layout.width
+    >>> layout.path, len(layout.layers), layout.width
     ('transformer.h', 3, 8)
     """
     torch = need_torch()
@@ -143,7 +143,7 @@ def find(model: Any, block_list: Any = None) -> Layout:
             f"{type(model).__name__} has an encoder and a decoder; only causal models are steered"
         )
     lists = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList) and len(m)}
-    path = _given(lists, block_list) if block_list is not None else _found(model, lists)
+    path = _given(lists, layer_modules) if layer_modules is not None else _found(model, lists)
     steps = path.split(".")[:-1]
     above = tuple(model.get_submodule(".".join(steps[:depth])) for depth in range(len(steps) + 1))
     return Layout(lists[path], path, above[-1], above, _width(above))
@@ -155,18 +155,20 @@ def config_of(model: Any) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def _given(lists: dict[str, Any], block_list: Any) -> str:
+def _given(lists: dict[str, Any], layer_modules: Any) -> str:
     """Return the path of the list that the user gave."""
     for path, modules in lists.items():
-        if modules is block_list or path == block_list:
+        if modules is layer_modules or path == layer_modules:
             return path
-    shown = repr(block_list) if isinstance(block_list, str) else f"the {type(block_list).__name__} given"
+    shown = (
+        repr(layer_modules) if isinstance(layer_modules, str) else f"the {type(layer_modules).__name__} given"
+    )
     known = ", ".join(lists) or "none"
-    raise InputError(f"block_list: {shown} is no ModuleList in the model; its lists are: {known}")
+    raise InputError(f"layer_modules: {shown} is no ModuleList in the model; its lists are: {known}")
 
 
 def _found(model: Any, lists: dict[str, Any]) -> str:
-    """Return the path of the list that holds the blocks, as far as names and lengths tell."""
+    """Return the path of the list that holds the layers, as far as names and lengths tell."""
     depth = getattr(config_of(model), "num_hidden_layers", None)
     deep = [path for path, modules in lists.items() if len(modules) == depth]
     if (usual := _usual(deep)) is not None:
@@ -177,7 +179,7 @@ def _found(model: Any, lists: dict[str, Any]) -> str:
         return usual
     shown = ", ".join(f"{path} ({len(modules)})" for path, modules in lists.items()) or "none"
     raise InputError(
-        f"the blocks of {type(model).__name__} are not found among its lists of modules, which are: {shown}; "
+        f"the layers of {type(model).__name__} are not found among its lists of modules, which are: {shown}; "
         + _WAY_OUT
     )
 
