@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
+import os
 import pkgutil
 import re
 import subprocess
 import sys
-from graphlib import TopologicalSorter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,13 +24,22 @@ PYTHON = sorted(ROOT.glob("python/**/*.py"))
 SOURCES = [
     *CPP,
     *PYTHON,
-    *(path for home in ("tests", "benchmarks", "training") for path in sorted(ROOT.glob(f"{home}/**/*.py"))),
+    *(
+        path
+        for home in ("tests", "benchmarks", "training", "docs")
+        for path in sorted(ROOT.glob(f"{home}/**/*.py"))
+    ),
 ]
 MODULES = sorted(
     info.name
     for info in pkgutil.walk_packages(embgeom.__path__, "embgeom.")
     if info.name.rsplit(".", maxsplit=1)[-1] not in ("_core", "__main__")
 )
+MOST_LINES = 500
+MOST_LINES_OF_A_BODY = 60
+MOST_PARAMETERS = 12
+MOST_FOLDERS = 13
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def code(path: Path) -> str:
@@ -38,6 +49,18 @@ def code(path: Path) -> str:
 
 def files_with(pattern: str) -> set[str]:
     return {path.stem for path in CPP if re.search(pattern, code(path))}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[Function]:
+    return (node for node in ast.walk(tree(path)) if isinstance(node, Function))
 
 
 def test_the_sources_are_found():
@@ -62,16 +85,62 @@ def test_the_module_file_is_a_table_of_contents():
     assert ".def(" not in text and len(text.splitlines()) < 50
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_files_are_short(path):
-    assert len(path.read_text(encoding="utf-8").splitlines()) < 350
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("path", PYTHON, ids=lambda path: str(path.relative_to(ROOT)))
+def length_of_body(function: Function) -> int:
+    """Lines of a function's body without its docstring and without the bodies of functions inside it."""
+    body = function.body[1:] if ast.get_docstring(function) else function.body
+    inner = {
+        line
+        for node in ast.walk(function)
+        if isinstance(node, Function) and node is not function
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
+    return len(set(range(body[0].lineno, (body[-1].end_lineno or 0) + 1)) - inner) if body else 0
+
+
+def test_functions_are_short():
+    long = {
+        f"{name_of(path)}: {function.name}": length
+        for path in PYTHON
+        for function in functions(path)
+        if (length := length_of_body(function)) > MOST_LINES_OF_A_BODY
+    }
+    assert not long
+
+
+def test_signatures_are_short():
+    def parameters(function: Function) -> int:
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        return sum(argument.arg not in ("self", "cls") for argument in named)
+
+    long = {
+        f"{name_of(path)}: {function.name}": count
+        for path in PYTHON
+        for function in functions(path)
+        if (count := parameters(function)) > MOST_PARAMETERS
+    }
+    assert not long
+
+
+def test_private_docstrings_are_one_line():
+    long = [
+        f"{name_of(path)}: {function.name}"
+        for path in PYTHON
+        for function in functions(path)
+        if re.match(r"_(?!_)", function.name) and "\n" in (ast.get_docstring(function) or "").strip()
+    ]
+    assert not long
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name_of)
 def test_asserts_check_no_input(path):
     # Python drops assert statements under -O, so they cannot guard anything in the package.
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    assert not [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not [node.lineno for node in ast.walk(tree(path)) if isinstance(node, ast.Assert)]
 
 
 def test_one_file_decides_on_memory_layout():
@@ -79,29 +148,64 @@ def test_one_file_decides_on_memory_layout():
     assert [p.name for p in PYTHON if layout.search(p.read_text(encoding="utf-8"))] == ["arrays.py"]
 
 
-def imported(path: Path, base: str) -> set[str]:
-    """The parts of the package `base`, files or folders, that a file imports when it is imported itself."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    names = {
-        f"{node.module}.{alias.name}"
-        for node in tree.body
+def test_the_package_has_few_folders():
+    home = ROOT / "python/embgeom"
+    folders = {path.name for path in home.iterdir() if (path / "__init__.py").is_file()}
+    files = {path.name for path in home.iterdir() if path.suffix in (".py", ".pyi")}
+    assert len(folders) <= MOST_FOLDERS
+    assert files == {"__init__.py", "__main__.py", "_core.pyi", "errors.py"}
+
+
+def test_imports_run_downward():
+    if importlib.util.find_spec("importlinter") is None:
+        pytest.skip("import-linter is not installed")
+    program = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    # The contracts are about the sources here, wherever else the package is installed.
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--no-cache"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+
+
+def test_no_import_of_our_own_is_deferred():
+    # A deferred import hides a circle. The root defers what it offers, so that importing it stays quick.
+    def own(node: ast.AST) -> bool:
+        names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        return any(name.split(".")[0] == "embgeom" for name in names)
+
+    deferred = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in PYTHON
+        if path != ROOT / "python/embgeom/__init__.py"
+        for function in functions(path)
+        for node in ast.walk(function)
+        if own(node)
+    ]
+    assert not deferred
+
+
+def test_nothing_inside_imports_the_root():
+    above = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in PYTHON
+        for node in ast.walk(tree(path))
         if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    return {name.removeprefix(f"{base}.").split(".")[0] for name in names if name.startswith(f"{base}.")}
+        and node.module == "embgeom"
+        and {alias.name for alias in node.names} & set(embgeom.__all__) - {"errors", "examples"}
+    ]
+    assert not above
 
 
-@pytest.mark.parametrize("base", ["embgeom", "embgeom.loading"])
-def test_imports_run_one_way(base):
-    home = ROOT / "python" / base.replace(".", "/")
-    parts: dict[str, set[str]] = {}
-    for path in home.rglob("*.py"):
-        part = path.relative_to(home).with_suffix("").parts[0]
-        if part != "__init__":
-            parts.setdefault(part, set()).update(imported(path, base) - {part})
-    assert len(parts) > 15
-    # It raises an error that names the circle.
-    list(TopologicalSorter(parts).static_order())
+def test_the_public_names_are_those_that_help_lists():
+    assert [name for name in dir(embgeom) if not name.startswith("__")] == sorted(
+        name for name in embgeom.__all__ if not name.startswith("__")
+    )
 
 
 def test_the_version_is_one():
