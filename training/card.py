@@ -184,13 +184,13 @@ def _similarities(folders: dict[str, Path]) -> str:
                 ),
                 (
                     (
-                        m.name,
+                        m.label,
                         *(
                             number(value)
                             for value in (m.value, m.shuffled, m.gaussian, trained[m.name].value)
                         ),
                     )
-                    for m in comparison.measures
+                    for m in comparison.statistics
                 ),
             )
         )

@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING
 
-# The first of these, before what takes long to import, looks after Ctrl-C where this is the command.
+# First, before anything that takes long to import: this handles Ctrl-C where the process is the command.
+import embgeom._common.signals as _signals  # noqa: F401
 from embgeom import examples
-from embgeom._common import signals as _signals  # noqa: F401
 from embgeom.comparison.compare import compare
-from embgeom.comparison.comparison import Comparison, LocalGeometry, Measure, Settings
-from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect_model, inspect_token
+from embgeom.comparison.comparison import Comparison, LocalGeometry
+from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect, inspect_token
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import Provenance
 from embgeom.embeddings.spelling import Spelling
@@ -81,12 +81,10 @@ __all__ = [
     "LoadError",
     "LocalGeometry",
     "Match",
-    "Measure",
     "Neighbors",
     "OutputError",
     "Provenance",
     "RowScan",
-    "Settings",
     "Spelling",
     "StateComparison",
     "SteeringVector",
@@ -98,7 +96,7 @@ __all__ = [
     "evaluate",
     "examples",
     "global_similarity",
-    "inspect_model",
+    "inspect",
     "inspect_token",
     "intrinsic_dimension",
     "knn",

@@ -82,7 +82,7 @@ def test_compare_writes_files(run, small, tmp_path):
 def test_inspect(run, tmp_path):
     status, out, err = run("inspect", "example:large", "--dimension-sample", 30, "-o", tmp_path / "out")
     assert (status, err) == (0, "")
-    assert out == embgeom.inspect_model(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
+    assert out == embgeom.inspect(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
     assert (tmp_path / "out" / "inspection.json").is_file()
 
 
@@ -254,7 +254,7 @@ def test_a_bug_is_told_in_a_line(run, small, monkeypatch):
         def fail(*args, error=error, **options):
             raise error
 
-        monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", fail)
+        monkeypatch.setattr("embgeom.comparison.inspect.inspect", fail)
         status, out, told = run("inspect", small)
         assert (status, out) == (1, "")
         assert told.startswith(f"embgeom: this is a bug in embgeom ({type(error).__name__}: {error}); ")
@@ -279,7 +279,7 @@ def test_memory_that_does_not_suffice(refused, small, monkeypatch):
     def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", fail)
+    monkeypatch.setattr("embgeom.comparison.inspect.inspect", fail)
     assert refused("inspect", small) == "embgeom: out of memory\n"
 
 
@@ -287,7 +287,7 @@ def test_an_interrupt_is_no_error(run, small, tmp_path, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("embgeom.comparison.inspect.inspect_model", interrupt)
+    monkeypatch.setattr("embgeom.comparison.inspect.inspect", interrupt)
     assert run("inspect", small, "-o", tmp_path / "out") == (
         130,
         "",

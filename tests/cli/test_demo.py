@@ -26,11 +26,10 @@ def text():
 def test_each_number_is_that_of_a_comparison(text):
     models = (embgeom.examples.without_rare_tokens(embgeom.load(name)) for name in EXAMPLES)
     comparison = embgeom.compare(*models)
-    shown = {"global similarity, centered", "neighbor overlap", "weight cosine", "dimension, Spearman"}
-    for name in shown:
-        line = next(line for line in text.splitlines() if line.strip().startswith(name))
-        measure = comparison[name]
-        expected = [f"{value:.4f}" for value in (measure.value, measure.shuffled, measure.gaussian)]
+    for name in ("global_similarity_centered", "neighbor_overlap", "weight_cosine", "dimension_spearman"):
+        statistic = comparison[name]
+        line = next(line for line in text.splitlines() if line.strip().startswith(statistic.label))
+        expected = [f"{value:.4f}" for value in (statistic.value, statistic.shuffled, statistic.gaussian)]
         assert line.split()[-3:] == expected
 
 

@@ -73,7 +73,7 @@ def test_commands_refuse_before_the_work(here, capsys, monkeypatch, arguments, t
 
 
 def test_results_in_the_folder_that_is_replaced(here, capsys):
-    embgeom.inspect_model(embgeom.load("m"), dimension_sample=5, dimension_k=5).save("out")
+    embgeom.inspect(embgeom.load("m"), dimension_sample=5, dimension_k=5).save("out")
     np.savez("out/arrays.npz", matrix=matrix(40, 8), tokens=words(40))
     assert status("inspect", "out/arrays.npz", *QUICK[:4], "-o", "out", "--overwrite") == 2
     assert "holds out/arrays.npz, which is read; name another folder" in capsys.readouterr().err
@@ -116,7 +116,7 @@ def test_functions_know_what_was_read(here):
     with pytest.raises(OutputError, match="which is read"):
         comparison.save("m/out")
     with pytest.raises(OutputError, match="which is read"):
-        embgeom.inspect_model(a, dimension_sample=5, dimension_k=5).save("n/out")
+        embgeom.inspect(a, dimension_sample=5, dimension_k=5).save("n/out")
     carrier = embgeom.Emb2Emb.fit(a, b)
     with pytest.raises(OutputError, match="which is read"):
         carrier.save("m/model.safetensors")

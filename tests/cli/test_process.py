@@ -136,7 +136,7 @@ sys.exit(main())
 
 def test_importing_the_package_elsewhere_leaves_signals_alone():
     program = HEEDS + (
-        "before = [signal.getsignal(n) for n in (2, 15)]; import embgeom, embgeom.cli;"
+        "before = [signal.getsignal(n) for n in (2, 15)]; import embgeom, embgeom.cli.main;"
         "assert [signal.getsignal(n) for n in (2, 15)] == before;"
         "embgeom.cli.main.main(['neighbors', 'example:small', '5', '--row']);"
         "assert [signal.getsignal(n) for n in (2, 15)] == before"
@@ -181,7 +181,7 @@ def test_a_signal_while_results_are_written(tmp_path):
         + """
 import time
 from pathlib import Path
-from embgeom import results
+from embgeom.comparison import results
 from embgeom.cli.main import main
 def stay(path, columns):
     Path(path).write_text("half")

@@ -28,7 +28,7 @@ def results():
         "RowScan": embgeom.scan_rows(a.matrix),
         "Match": embgeom.match_vocabularies(a, b),
         "Comparison": embgeom.compare(a, b, k=4),
-        "Inspection": embgeom.inspect_model(a),
+        "Inspection": embgeom.inspect(a),
         "TokenNeighborhood": embgeom.inspect_token(a, "word3", k=4),
     }
 

@@ -22,7 +22,7 @@ RESULT = ["arrays.npz", "inspection.json", "tokens.csv"]
 @pytest.fixture(scope="module")
 def inspection():
     matrix = np.random.default_rng(0).standard_normal((40, 4)).astype(np.float32)
-    return embgeom.inspect_model(embgeom.Embeddings.from_array(matrix, [f"word{i}" for i in range(40)]))
+    return embgeom.inspect(embgeom.Embeddings.from_array(matrix, [f"word{i}" for i in range(40)]))
 
 
 @pytest.fixture(scope="module")

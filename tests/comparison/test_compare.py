@@ -31,11 +31,11 @@ def model(matrix, name="model"):
 
 
 def values(comparison):
-    return [measure.value for measure in comparison.measures]
+    return [statistic.value for statistic in comparison.statistics]
 
 
 def numbers(comparison):
-    return [(m.value, m.shuffled, m.gaussian) for m in comparison.measures]
+    return [(m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
@@ -62,53 +62,53 @@ def test_a_shift_keeps_what_is_measured_by_differences():
     rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((WIDTH, WIDTH)))
     moved = model(2 * x @ rotation + 3.0)
     by_distance = embgeom.compare(model(x), moved, metric="euclidean", **QUICK)
-    for name in ("global similarity, centered", "neighbor overlap", "weight cosine", "dimension, Pearson"):
+    for name in ("global_similarity_centered", "neighbor_overlap", "weight_cosine", "dimension_pearson"):
         assert by_distance[name].value == pytest.approx(1.0, abs=0.01)
     # Angles are seen from the origin, so they do not survive.
-    assert by_distance["global similarity"].value < 0.9
-    assert embgeom.compare(model(x), moved, **QUICK)["neighbor overlap"].value < 0.9
+    assert by_distance["global_similarity"].value < 0.9
+    assert embgeom.compare(model(x), moved, **QUICK)["neighbor_overlap"].value < 0.9
 
 
 def test_independent_models_give_what_chance_gives():
     a, b = gaussian(400, 20, seed=1), gaussian(400, 12, seed=2)
     comparison = embgeom.compare(model(a), model(b), **QUICK)
-    for name in ("global similarity", "global similarity, centered"):
+    for name in ("global_similarity", "global_similarity_centered"):
         # 79800 pairs of nearly independent cosines scatter by 0.004.
-        measure = comparison[name]
-        for number in (measure.value, measure.shuffled, measure.gaussian):
+        statistic = comparison[name]
+        for number in (statistic.value, statistic.shuffled, statistic.gaussian):
             assert abs(number) < 0.03
-    for number in (comparison["neighbor overlap"].shuffled, comparison["neighbor overlap"].value):
+    for number in (comparison["neighbor_overlap"].shuffled, comparison["neighbor_overlap"].value):
         # 3200 neighbors of which each is common with probability k / (n - 1).
         assert number == pytest.approx(8 / 399, abs=0.015)
-    assert abs(comparison["dimension, Pearson"].value) < 0.25
+    assert abs(comparison["dimension_pearson"].value) < 0.25
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
 def test_shuffled_null_is_that_of_the_permuted_matrix(metric):
     a, b = model(gaussian(seed=1)), model(gaussian(width=7, seed=2))
     comparison = embgeom.compare(a, b, metric=metric, seed=3, **QUICK)
-    pairing = _Draws(comparison.settings, ROWS).pairing
+    pairing = _Draws(comparison.options, ROWS).pairing
     shuffled = b.matrix[pairing]
     neighbors_a = embgeom.knn(a.matrix, 8, metric=metric)
     neighbors_b = embgeom.knn(shuffled, 8, metric=metric)
     overlap = neighbor_overlap(neighbors_a.indices, neighbors_b.indices).mean()
     # Members of the lists do not depend on the order of rows, so this holds to the last bit.
-    assert comparison["neighbor overlap"].shuffled == overlap
+    assert comparison["neighbor_overlap"].shuffled == overlap
     weights_a, weights_b = embgeom.lle(a.matrix, neighbors_a), embgeom.lle(shuffled, neighbors_b)
     cosine = weight_cosine(neighbors_a.indices, weights_a.weights, neighbors_b.indices, weights_b.weights)
-    assert comparison["weight cosine"].shuffled == pytest.approx(cosine.mean(), abs=1e-12)
-    assert comparison["global similarity"].shuffled == embgeom.global_similarity(a.matrix, shuffled)
+    assert comparison["weight_cosine"].shuffled == pytest.approx(cosine.mean(), abs=1e-12)
+    assert comparison["global_similarity"].shuffled == embgeom.global_similarity(a.matrix, shuffled)
 
 
 def test_shuffled_dimensions_are_those_of_the_sample_in_another_order():
     x = model(gaussian())
     comparison = embgeom.compare(x, x, dimension_sample=60, **QUICK)
     local = comparison.local_b
-    again = _Draws(comparison.settings, ROWS).relabel(local).dimension.components
+    again = _Draws(comparison.options, ROWS).relabel(local).dimension.components
     before = local.dimension.components
     assert sorted(again) == sorted(before) and (again != before).any()
     in_a = comparison.local_a.dimension.components
-    assert comparison["dimension, Pearson"].shuffled == pearson(in_a, again)
+    assert comparison["dimension_pearson"].shuffled == pearson(in_a, again)
 
 
 def test_relabelled_lists_keep_their_ends():
@@ -117,7 +117,7 @@ def test_relabelled_lists_keep_their_ends():
     comparison = embgeom.compare(x, x, **QUICK)
     indices = comparison.local_a.neighbors.indices.copy()
     indices[:, -2:] = -1
-    draws = _Draws(comparison.settings, ROWS)
+    draws = _Draws(comparison.options, ROWS)
     local = comparison.local_a
     cut = replace(local, neighbors=replace(local.neighbors, indices=indices))
     again = draws.relabel(cut).neighbors.indices
@@ -136,7 +136,7 @@ def test_seeds_and_threads():
     assert numbers(first) == numbers(again) == numbers(single)
     assert first.sampled.tolist() == single.sampled.tolist() != other.sampled.tolist()
     # What does not depend on the sample stays, the null models do not.
-    for one, two in list(zip(first.measures, other.measures, strict=True))[:4]:
+    for one, two in list(zip(first.statistics, other.statistics, strict=True))[:4]:
         assert one.value == two.value
         assert one.shuffled != two.shuffled and one.gaussian != two.gaussian
 
@@ -151,14 +151,14 @@ def test_two_models_of_others():
     a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
     comparison = embgeom.compare(a, str(b))
     assert 190 <= len(comparison.match) <= 200
-    similarity = comparison["global similarity, centered"]
+    similarity = comparison["global_similarity_centered"]
     assert 0.40 < similarity.value < 0.52
     assert abs(similarity.shuffled) < 0.05 and abs(similarity.gaussian) < 0.05
-    for name in ("neighbor overlap", "weight cosine"):
-        measure = comparison[name]
-        assert measure.value > 4 * max(measure.shuffled, measure.gaussian)
-    assert comparison["dimension, Pearson"].value > 0.4
-    assert comparison.settings.dimension_k == 50 and comparison.settings.dimension_sample == len(
+    for name in ("neighbor_overlap", "weight_cosine"):
+        statistic = comparison[name]
+        assert statistic.value > 4 * max(statistic.shuffled, statistic.gaussian)
+    assert comparison["dimension_pearson"].value > 0.4
+    assert comparison.options.dimension_k == 50 and comparison.options.dimension_sample == len(
         comparison.match
     )
 
@@ -191,7 +191,7 @@ def test_too_few_shared_tokens(shared):
 
 def test_ten_shared_tokens_are_enough():
     x = model(gaussian(10))
-    assert embgeom.compare(x, x, k=9)["neighbor overlap"].value == 1.0
+    assert embgeom.compare(x, x, k=9)["neighbor_overlap"].value == 1.0
 
 
 @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ def test_parameters_that_do_not_fit(options, message, monkeypatch):
     # Nothing may be searched first: on a large vocabulary that takes minutes.
     if "metric" not in options:
         # The package's attribute of this name is the function, not the module.
-        module = sys.modules["embgeom.compare"]
+        module = sys.modules["embgeom.comparison.compare"]
         monkeypatch.setattr(module, "knn", lambda *args, **more: pytest.fail("searched"))
     x = model(gaussian())
     with pytest.raises(InputError, match=message):
@@ -227,14 +227,14 @@ def test_a_model_without_angles():
         embgeom.compare(model(np.ones((40, 4))), model(gaussian(40, 4)))
 
 
-def test_undefined_measures_are_printed_as_such():
+def test_undefined_statistics_are_printed_as_such():
     # Without regularization 8 neighbors in 4 columns determine no weights, for any token.
     x = model(gaussian(40, 4))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         comparison = embgeom.compare(x, x, k=8, reg=0.0)
         text = comparison.summary()
-    assert np.isnan(comparison["weight cosine"].value) and np.isnan(comparison.weight_cosine).all()
+    assert np.isnan(comparison["weight_cosine"].value) and np.isnan(comparison.weight_cosine).all()
     line = next(line for line in text.splitlines() if "weight cosine" in line)
     assert line.split()[-3:] == ["undefined"] * 3
     assert "10%: undefined, 50%: undefined, 90%: undefined" in text
@@ -243,14 +243,14 @@ def test_undefined_measures_are_printed_as_such():
 def test_one_sampled_token_has_no_correlation():
     x = model(gaussian())
     comparison = embgeom.compare(x, x, dimension_sample=1, **QUICK)
-    assert np.isnan(comparison["dimension, Pearson"].value)
+    assert np.isnan(comparison["dimension_pearson"].value)
     assert "undefined" in comparison.summary()
 
 
-def test_measures_are_found_by_name():
+def test_statistics_are_found_by_name():
     x = model(gaussian())
     comparison = embgeom.compare(x, x, **QUICK)
-    with pytest.raises(InputError, match=r"no measure is named 'overlap'; there are .*neighbor overlap"):
+    with pytest.raises(InputError, match=r"no statistic is named 'overlap'; there are .*neighbor_overlap"):
         comparison["overlap"]
     quantiles = comparison.weight_cosine_quantiles()
     assert list(quantiles) == [0.1, 0.5, 0.9]

@@ -33,7 +33,7 @@ def with_zeros(rows=80, width=6):
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
 def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
     embeddings = model(gaussian(200, 12))
-    inspection = embgeom.inspect_model(embeddings, dimension_k=15, dimension_sample=90, metric=metric, seed=5)
+    inspection = embgeom.inspect(embeddings, dimension_k=15, dimension_sample=90, metric=metric, seed=5)
     components = inspection.dimension.components
     np.testing.assert_array_equal(
         components,
@@ -51,7 +51,7 @@ def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
 
 def test_neighbors_of_extremes_are_those_of_knn():
     embeddings = model(gaussian(100, 8))
-    inspection = embgeom.inspect_model(embeddings, dimension_k=20)
+    inspection = embgeom.inspect(embeddings, dimension_k=20)
     everyone = embgeom.knn(embeddings.matrix, 6)
     for found in (inspection.lowest, inspection.highest):
         np.testing.assert_array_equal(found.indices, everyone.indices[found.rows])
@@ -60,12 +60,12 @@ def test_neighbors_of_extremes_are_those_of_knn():
 def test_sample_is_drawn_without_repetition_and_by_the_seed():
     embeddings = model(gaussian(100, 8))
     first, again, other = (
-        embgeom.inspect_model(embeddings, dimension_k=10, dimension_sample=30, seed=seed).sampled
+        embgeom.inspect(embeddings, dimension_k=10, dimension_sample=30, seed=seed).sampled
         for seed in (1, 1, 2)
     )
     assert len(set(first.tolist())) == 30 and (np.diff(first) > 0).all()
     assert first.tolist() == again.tolist() != other.tolist()
-    whole = embgeom.inspect_model(embeddings, dimension_k=10, dimension_sample=10**9)
+    whole = embgeom.inspect(embeddings, dimension_k=10, dimension_sample=10**9)
     assert whole.sampled.tolist() == list(range(100))
     assert whole.parameters["dimension_sample"] == 100
 
@@ -73,7 +73,7 @@ def test_sample_is_drawn_without_repetition_and_by_the_seed():
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_zero_rows_are_never_sampled(metric):
     embeddings = model(with_zeros())
-    inspection = embgeom.inspect_model(embeddings, dimension_k=10, metric=metric)
+    inspection = embgeom.inspect(embeddings, dimension_k=10, metric=metric)
     assert inspection.sampled.tolist() == [row for row in range(80) if row % 4]
     # The norms tell of all rows, zero ones included.
     assert np.count_nonzero(inspection.norms == 0.0) == 20
@@ -83,13 +83,13 @@ def test_zero_rows_are_never_sampled(metric):
 
 def test_k_is_bound_by_the_rows_that_are_not_zero():
     embeddings = model(with_zeros())
-    assert embgeom.inspect_model(embeddings, dimension_k=59).dimension.k == 59
+    assert embgeom.inspect(embeddings, dimension_k=59).dimension.k == 59
     with pytest.raises(InputError, match=r"dimension_k = 60 is outside \[1, 59\]"):
-        embgeom.inspect_model(embeddings, dimension_k=60)
+        embgeom.inspect(embeddings, dimension_k=60)
 
 
 def test_three_rows_are_enough():
-    inspection = embgeom.inspect_model(model(gaussian(3, 4)))
+    inspection = embgeom.inspect(model(gaussian(3, 4)))
     assert inspection.dimension.k == 2
     assert len(inspection.lowest.rows) == len(inspection.highest.rows) == 1
     assert inspection.lowest.indices.shape == (1, 2)
@@ -101,11 +101,11 @@ def test_fewer_rows_are_not(usable):
     x = np.zeros((5, 3), dtype=np.float32)
     x[:usable] = gaussian(usable, 3)
     with pytest.raises(InputError, match=f"small has {usable} rows that are not zero; at least 3"):
-        embgeom.inspect_model(model(x))
+        embgeom.inspect(model(x))
 
 
 def test_equal_rows_have_no_dimension():
-    inspection = embgeom.inspect_model(model(np.ones((60, 4))))
+    inspection = embgeom.inspect(model(np.ones((60, 4))))
     assert not inspection.dimension.components.any()
     assert inspection.summary()
 
@@ -126,7 +126,7 @@ def test_equal_rows_have_no_dimension():
 )
 def test_parameters_that_do_not_fit(options, message):
     with pytest.raises(InputError, match=message):
-        embgeom.inspect_model(model(gaussian(40, 4)), **options)
+        embgeom.inspect(model(gaussian(40, 4)), **options)
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
@@ -192,7 +192,7 @@ def test_parameters_of_a_token(options, message):
 
 def test_letters_need_the_most_dimensions():
     embeddings = embgeom.load(data("models", "stories260k"))
-    inspection = embgeom.inspect_model(embeddings)
+    inspection = embgeom.inspect(embeddings)
     assert inspection.dimension.k == 51 and len(inspection.sampled) == 500
     assert 0 < inspection.dimension.components.min() < inspection.dimension.components.max() <= 48
     # Letters are met in all kinds of words, and need the most dimensions.
@@ -203,7 +203,7 @@ def test_letters_need_the_most_dimensions():
 @pytest.mark.parametrize("given", ["example:large", np.eye(3), None])
 def test_what_is_no_embeddings(given):
     calls = (
-        embgeom.inspect_model,
+        embgeom.inspect,
         lambda x: embgeom.inspect_token(x, "queen"),
         lambda x: embgeom.match(embgeom.load("example:small"), x),
     )

@@ -49,7 +49,7 @@ def comparison():
 
 @pytest.fixture(scope="module")
 def inspection():
-    return embgeom.inspect_model(model(tokens_with(HARD)), dimension_k=20, dimension_sample=20, seed=7)
+    return embgeom.inspect(model(tokens_with(HARD)), dimension_k=20, dimension_sample=20, seed=7)
 
 
 def read_csv(path):
@@ -104,10 +104,10 @@ def test_the_json_of_a_comparison(comparison, tmp_path):
         "dimension_sample": 20,
         "variance": 0.95,
         "seed": 7,
-        "threads": comparison.settings.threads,
+        "threads": comparison.options.threads,
     }
-    found = [(m["name"], m["value"], m["shuffled"], m["gaussian"]) for m in content["measures"]]
-    assert found == [(m.name, m.value, m.shuffled, m.gaussian) for m in comparison.measures]
+    found = [(m["name"], m["value"], m["shuffled"], m["gaussian"]) for m in content["statistics"]]
+    assert found == [(m.name, m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
     assert content["match"] == comparison.match.counts()
     assert content["versions"] == versions()
     assert set(versions()) == {"embgeom", "numpy", "tokenizers", "python", "machine"}
@@ -121,8 +121,8 @@ def test_undefined_numbers_become_null(tmp_path):
     embgeom.compare(x, x, k=8, reg=0.0, dimension_sample=1).save(tmp_path / "out")
     text = (tmp_path / "out" / "comparison.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    measures = {measure["name"]: measure for measure in content["measures"]}
-    assert measures["weight cosine"]["value"] is None and measures["dimension, Pearson"]["value"] is None
+    statistics = {statistic["name"]: statistic for statistic in content["statistics"]}
+    assert statistics["weight_cosine"]["value"] is None and statistics["dimension_pearson"]["value"] is None
     assert set(content["weight_cosine_quantiles"].values()) == {None}
 
 
@@ -169,7 +169,7 @@ def test_the_real_pair_is_repeated_from_what_was_saved(tmp_path):
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     sources = [content["models"][side]["provenance"]["source"] for side in "ab"]
     again = embgeom.compare(*sources, **content["parameters"])
-    assert [m["gaussian"] for m in content["measures"]] == [m.gaussian for m in again.measures]
+    assert [m["gaussian"] for m in content["statistics"]] == [m.gaussian for m in again.statistics]
     lines = read_csv(tmp_path / "out" / "tokens.csv")
     tokens = again.a.tokens
     assert [line["token_a"] for line in lines] == [tokens[row] for row in again.match.ids_a]
@@ -182,7 +182,7 @@ def test_a_lone_surrogate_is_written_as_its_code(tmp_path):
     folder = write_folder(tmp_path / "model", {"model.embed_tokens.weight": matrix})
     (folder / "tokens.json").write_text(json.dumps(list(vocabulary["model"]["vocab"])))
     loaded = embgeom.load(folder, vocabulary=str(folder / "tokens.json"))
-    inspection = embgeom.inspect_model(loaded)
+    inspection = embgeom.inspect(loaded)
     inspection.save(tmp_path / "out")
     assert read_csv(tmp_path / "out" / "tokens.csv")[0]["token"] == "\\ud800"
     parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")

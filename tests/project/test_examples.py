@@ -138,7 +138,7 @@ def test_neighbors_of_common_words_are_related_words(word, which):
 
 def test_the_models_share_their_geometry(comparison):
     assert len(comparison.match) == 4095
-    for name in ("global similarity", "global similarity, centered", "neighbor overlap", "weight cosine"):
+    for name in ("global_similarity", "global_similarity_centered", "neighbor_overlap", "weight_cosine"):
         measure = comparison[name]
         assert measure.value > 0.15 and max(abs(measure.shuffled), abs(measure.gaussian)) < 0.01, name
 

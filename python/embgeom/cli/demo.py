@@ -108,19 +108,19 @@ def _global_geometry(comparison: Comparison) -> Iterator[RenderableType]:
         "1. Global geometry: do tokens point in the same directions?",
         f"For each of the {n * (n - 1) // 2:,} pairs of the {n:,} shared tokens, take the cosine of the "
         "angle between the two in each model (less the mean row), and correlate the models' cosines.",
-        "global similarity, centered",
+        "global_similarity_centered",
         "1 means that all angles agree; 0, that the angles of one model tell nothing about those of the "
         "other.",
     )
 
 
 def _neighbors(comparison: Comparison) -> Iterator[RenderableType]:
-    k, n = comparison.settings.k, len(comparison.match)
+    k, n = comparison.options.k, len(comparison.match)
     yield from _answer(
         comparison,
         "2. Local geometry: do tokens have the same neighbors?",
         f"For each token, take the {k} nearest in each model, and count how many are in both.",
-        "neighbor overlap",
+        "neighbor_overlap",
         f"1 means all of them; {k} picked blindly among {n - 1:,} would give {k / (n - 1):.4f}.",
     )
     sides = _sides(comparison)
@@ -139,24 +139,24 @@ def _weights(comparison: Comparison) -> Iterator[RenderableType]:
     yield from _answer(
         comparison,
         "3. Local geometry: do neighbors make up a token in the same way?",
-        f"Write each token, as nearly as possible, as a weighted sum of its {comparison.settings.k} "
+        f"Write each token, as nearly as possible, as a weighted sum of its {comparison.options.k} "
         "nearest, with weights that add up to 1 (locally linear embedding, LLE). Take the cosine between a "
         "token's weights in the two models; the mean over all tokens:",
-        "weight cosine",
+        "weight_cosine",
         "1 means the same neighbors with the same weights; 0, no neighbor in common.",
     )
 
 
 def _dimension(comparison: Comparison) -> Iterator[RenderableType]:
-    settings, dimension = comparison.settings, comparison.local_a.dimension
+    options, dimension = comparison.options, comparison.local_a.dimension
     yield from _answer(
         comparison,
         "4. Intrinsic dimension: are the same tokens' surroundings simple?",
-        f"Count the directions that hold {settings.variance:.0%} of the variance of a token's "
-        f"{settings.dimension_k} nearest: few where the token sits in a group that belongs together, many "
+        f"Count the directions that hold {options.variance:.0%} of the variance of a token's "
+        f"{options.dimension_k} nearest: few where the token sits in a group that belongs together, many "
         f"where it sits in a loose crowd. Rank {len(comparison.sampled)} random tokens by it, and "
         "correlate the models' ranks.",
-        "dimension, Spearman",
+        "dimension_spearman",
         "1 means the same order of tokens in both models; 0, no relation.",
     )
     side = _sides(comparison)[0]
@@ -177,7 +177,7 @@ def _what_next() -> Iterator[RenderableType]:
         "to go on, with these models or your own (a folder, or a Hugging Face id)",
         ("command", "shows"),
         (
-            (f"embgeom compare {small} {large}", "all measures, rare tokens too"),
+            (f"embgeom compare {small} {large}", "all statistics, rare tokens too"),
             (f"embgeom neighbors {small} queen", "what surrounds a word"),
             (f"embgeom inspect {large}", "the rows of one model"),
         ),
@@ -194,7 +194,7 @@ def _answer(
     yield titled_table(
         None,
         ("", ">measured", ">shuffled", ">Gaussian"),
-        [(name, *(number(value) for value in (measure.value, measure.shuffled, measure.gaussian)))],
+        [(measure.label, *(number(value) for value in (measure.value, measure.shuffled, measure.gaussian)))],
     )
     yield _prose(meaning)
 

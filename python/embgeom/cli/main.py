@@ -113,11 +113,11 @@ def _compare(options: argparse.Namespace) -> None:
 
 def _inspect(options: argparse.Namespace) -> None:
     from embgeom.cli.terminal import show
-    from embgeom.comparison.inspect import inspect_model
+    from embgeom.comparison.inspect import inspect
     from embgeom.comparison.report import inspection_tables
 
     _check_output(options)
-    inspection = inspect_model(
+    inspection = inspect(
         _load(options),
         seed=options.seed,
         **_dimension_options(options),

@@ -13,7 +13,7 @@ from embgeom._common.arrays import FloatMatrix, RowNumbers
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.threads import resolve_threads
-from embgeom.comparison.comparison import Comparison, LocalGeometry, Measure, Settings
+from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, Statistic
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import match_vocabularies, require_shared
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
@@ -41,7 +41,7 @@ def compare(
 ) -> Comparison:
     """Measure what the token embeddings of two models share, over all tokens that both have.
 
-    Every measure comes with its value under two null models: the same matrices with tokens paired at
+    Every statistic comes with its value under two null models: the same matrices with tokens paired at
     random, and independent Gaussian rows of the same shapes.
 
     Parameters
@@ -99,8 +99,8 @@ def compare(
     >>> comparison = embgeom.compare("example:small", "example:large")
     >>> len(comparison.match)
     4095
-    >>> measure = comparison["neighbor overlap"]
-    >>> measure.value > 50 * measure.shuffled
+    >>> overlap = comparison["neighbor_overlap"]
+    >>> overlap.value > 50 * overlap.shuffled
     True
     """
     team = resolve_threads(threads)
@@ -111,7 +111,7 @@ def compare(
     n = len(x_a)
     wide = default_dimension_k(n) if dimension_k is None else dimension_k
     # All parameters are checked before the first search, which may take minutes.
-    settings = Settings(
+    options = CompareOptions(
         k=check_k(k, n - 1),
         metric=metric,
         reg=check_reg(reg),
@@ -121,39 +121,56 @@ def compare(
         seed=check_seed(seed),
         threads=team,
     )
-    draws = _Draws(settings, n)
-    local_a, local_b = (_measure_local(x, draws.sampled, settings, progress) for x in (x_a, x_b))
-    actual = _agree(x_a, x_b, local_a, local_b, settings, progress)
-    shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), settings, progress)
+    draws = _Draws(options, n)
+    local_a, local_b = (_measure_local(x, draws.sampled, options, progress) for x in (x_a, x_b))
+    actual = _agree(x_a, x_b, local_a, local_b, options, progress)
+    shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), options, progress)
     gaussian_a, gaussian_b = draws.gaussian_like(x_a, x_b)
-    null_a, null_b = (_measure_local(x, draws.sampled, settings, progress) for x in (gaussian_a, gaussian_b))
-    gaussian = _agree(gaussian_a, gaussian_b, null_a, null_b, settings, progress)
-    measures = tuple(
-        Measure(
+    null_a, null_b = (_measure_local(x, draws.sampled, options, progress) for x in (gaussian_a, gaussian_b))
+    gaussian = _agree(gaussian_a, gaussian_b, null_a, null_b, options, progress)
+    statistics = tuple(
+        Statistic(
             name,
-            meaning.format(settings=settings),
+            label,
+            meaning.format(options=options),
             *(agreement.values[name] for agreement in (actual, shuffled, gaussian)),
         )
-        for name, meaning in MEANINGS.items()
+        for name, (label, meaning) in STATISTICS.items()
     )
     return Comparison(
-        a, b, match, settings, measures, actual.overlap, actual.weight_cosine, draws.sampled, local_a, local_b
+        a,
+        b,
+        match,
+        options,
+        statistics,
+        actual.overlap,
+        actual.weight_cosine,
+        draws.sampled,
+        local_a,
+        local_b,
     )
 
 
-MEANINGS = {
-    "global similarity": "correlation of all pairwise cosines",
-    "global similarity, centered": "the same after subtracting the mean row",
-    "neighbor overlap": "share of the {settings.k} nearest neighbors in common",
-    "weight cosine": "mean cosine of LLE weights over {settings.k} neighbors",
-    "dimension, Pearson": "correlation of intrinsic dimensions, {settings.dimension_k} neighbors",
-    "dimension, Spearman": "the same of their ranks",
+# Each statistic's name, which keys and files have, with its label and meaning in tables.
+STATISTICS = {
+    "global_similarity": ("global similarity", "correlation of all pairwise cosines"),
+    "global_similarity_centered": (
+        "global similarity, centered",
+        "the same after subtracting the mean embedding",
+    ),
+    "neighbor_overlap": ("neighbor overlap", "share of the {options.k} nearest neighbors in common"),
+    "weight_cosine": ("weight cosine", "mean cosine of LLE weights over {options.k} neighbors"),
+    "dimension_pearson": (
+        "dimension, Pearson",
+        "correlation of intrinsic dimensions, {options.dimension_k} neighbors",
+    ),
+    "dimension_spearman": ("dimension, Spearman", "the same for their ranks"),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Agreement:
-    """The values of all measures by name, and those of each token."""
+    """The values of all statistics by name, and those of each token."""
 
     values: dict[str, float]
     overlap: npt.NDArray[np.float64]
@@ -163,12 +180,12 @@ class _Agreement:
 class _Draws:
     """All that is drawn at random, each from a stream of its own so that one does not shift another."""
 
-    def __init__(self, settings: Settings, n: int) -> None:
-        streams = np.random.SeedSequence(settings.seed).spawn(3)
+    def __init__(self, options: CompareOptions, n: int) -> None:
+        streams = np.random.SeedSequence(options.seed).spawn(3)
         sampling, pairing, self._gaussian = (np.random.default_rng(stream) for stream in streams)
-        self.sampled = np.sort(sampling.choice(n, settings.dimension_sample, replace=False)).astype(np.int64)
+        self.sampled = np.sort(sampling.choice(n, options.dimension_sample, replace=False)).astype(np.int64)
         self.pairing = pairing.permutation(n)
-        self._sampled_pairing = pairing.permutation(settings.dimension_sample)
+        self._sampled_pairing = pairing.permutation(options.dimension_sample)
 
     def relabel(self, local: LocalGeometry) -> LocalGeometry:
         """Return the local geometry of the rows in the order of `pairing`, without measuring it again."""
@@ -203,17 +220,17 @@ def _as_embeddings(
 
 
 def _measure_local(
-    x: FloatMatrix, sampled: RowNumbers, settings: Settings, progress: Progress
+    x: FloatMatrix, sampled: RowNumbers, options: CompareOptions, progress: Progress
 ) -> LocalGeometry:
-    common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
-    neighbors = knn(x, settings.k, metric=settings.metric, **common)
-    weights = lle(x, neighbors, reg=settings.reg, **common)
+    common: dict[str, Any] = {"threads": options.threads, "progress": progress}
+    neighbors = knn(x, options.k, metric=options.metric, **common)
+    weights = lle(x, neighbors, reg=options.reg, **common)
     dimension = intrinsic_dimension(
         x,
-        k=settings.dimension_k,
+        k=options.dimension_k,
         rows=sampled,
-        variance=settings.variance,
-        metric=settings.metric,
+        variance=options.variance,
+        metric=options.metric,
         **common,
     )
     return LocalGeometry(neighbors, weights, dimension)
@@ -224,7 +241,7 @@ def _agree(
     x_b: FloatMatrix,
     local_a: LocalGeometry,
     local_b: LocalGeometry,
-    settings: Settings,
+    options: CompareOptions,
     progress: Progress,
 ) -> _Agreement:
     indices_a, indices_b = local_a.neighbors.indices, local_b.neighbors.indices
@@ -232,13 +249,13 @@ def _agree(
     cosine = weight_cosine(indices_a, local_a.lle.weights, indices_b, local_b.lle.weights)
     defined = cosine[~np.isnan(cosine)]
     components = local_a.dimension.components, local_b.dimension.components
-    common: dict[str, Any] = {"threads": settings.threads, "progress": progress}
+    common: dict[str, Any] = {"threads": options.threads, "progress": progress}
     values = {
-        "global similarity": global_similarity(x_a, x_b, **common),
-        "global similarity, centered": global_similarity(x_a, x_b, center=True, **common),
-        "neighbor overlap": float(overlap.mean()),
-        "weight cosine": float(defined.mean()) if defined.size else float("nan"),
-        "dimension, Pearson": pearson(*components),
-        "dimension, Spearman": spearman(*components),
+        "global_similarity": global_similarity(x_a, x_b, **common),
+        "global_similarity_centered": global_similarity(x_a, x_b, center=True, **common),
+        "neighbor_overlap": float(overlap.mean()),
+        "weight_cosine": float(defined.mean()) if defined.size else float("nan"),
+        "dimension_pearson": pearson(*components),
+        "dimension_spearman": spearman(*components),
     }
     return _Agreement(values, overlap, cosine)

@@ -20,7 +20,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 @dataclass(frozen=True)
-class Settings:
+class CompareOptions:
     """Every parameter of a comparison.
 
     Attributes
@@ -54,13 +54,17 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number on what two models share, beside what it is where they share nothing.
+class Statistic:
+    """One number on what two models share, with its value under two null models.
 
     Attributes
     ----------
-    name, meaning : str
-        What is measured.
+    name : str
+        The key in ``comparison[name]`` and in files: ``"global_similarity"``,
+        ``"global_similarity_centered"``, ``"neighbor_overlap"``, ``"weight_cosine"``,
+        ``"dimension_pearson"`` or ``"dimension_spearman"``.
+    label, meaning : str
+        How tables call and explain it.
     value : float
         For the two models as they are.
     shuffled : float
@@ -70,6 +74,7 @@ class Measure:
     """
 
     name: str
+    label: str
     meaning: str
     value: float
     shuffled: float
@@ -106,9 +111,9 @@ class Comparison:
     match : Match
         The tokens that both have, and why others were left out. The n shared tokens are numbered by
         their place there.
-    settings : Settings
+    options : CompareOptions
         Every parameter.
-    measures : tuple of Measure
+    statistics : tuple of Statistic
         Each with its values under the two null models.
     overlap : ndarray of float64, shape (n,)
         Share of common neighbors of each shared token.
@@ -123,8 +128,8 @@ class Comparison:
     a: Embeddings
     b: Embeddings
     match: Match
-    settings: Settings
-    measures: tuple[Measure, ...]
+    options: CompareOptions
+    statistics: tuple[Statistic, ...]
     overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
     sampled: RowNumbers
@@ -132,17 +137,16 @@ class Comparison:
     local_b: LocalGeometry
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{measure.name} {measure.value:.4f}" for measure in self.measures)
+        values = ", ".join(f"{statistic.name} {statistic.value:.4f}" for statistic in self.statistics)
         return f"Comparison({self.a.name!r} and {self.b.name!r}, {len(self.match)} shared tokens: {values})"
 
-    def __getitem__(self, name: str) -> Measure:
-        """Return a measure by its name."""
-        for measure in self.measures:
-            if measure.name == name:
-                return measure
-        raise InputError(
-            f"no measure is named {name!r}; there are {', '.join(repr(m.name) for m in self.measures)}"
-        )
+    def __getitem__(self, name: str) -> Statistic:
+        """Return a statistic by its name."""
+        for statistic in self.statistics:
+            if statistic.name == name:
+                return statistic
+        known = ", ".join(repr(statistic.name) for statistic in self.statistics)
+        raise InputError(f"no statistic is named {name!r}; there are {known}")
 
     def weight_cosine_quantiles(self) -> dict[float, float]:
         """Return the 10 %, 50 % and 90 % quantiles of the weight cosines that are defined."""

@@ -118,7 +118,7 @@ class TokenNeighborhood:
         return as_text(neighborhood_tables(self))
 
 
-def inspect_model(
+def inspect(
     embeddings: Embeddings,
     *,
     dimension_k: int | None = None,
@@ -167,7 +167,7 @@ def inspect_model(
     Examples
     --------
     >>> import embgeom
-    >>> inspection = embgeom.inspect_model(embgeom.load("example:small"), dimension_sample=100)
+    >>> inspection = embgeom.inspect(embgeom.load("example:small"), dimension_sample=100)
     >>> inspection.norms.shape, inspection.dimension.components.shape
     ((4096,), (100,))
     """
@@ -233,7 +233,7 @@ def inspect_token(
     reg : float
         Regularization of the weights, see `lle`.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default as in `inspect_model`.
+        Neighbors for the intrinsic dimension; by default as in `inspect`.
     variance : float
         Share of variance that defines the intrinsic dimension.
     threads : int, optional

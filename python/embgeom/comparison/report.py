@@ -45,9 +45,9 @@ def write_html(comparison: Comparison, path: str | PathLike[str]) -> None:
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     """Return the tables of a comparison: models, tokens matched, and measures beside their nulls."""
-    measures = (
-        (m.name, m.meaning, number(m.value), number(m.shuffled), number(m.gaussian))
-        for m in comparison.measures
+    statistics = (
+        (m.label, m.meaning, number(m.value), number(m.shuffled), number(m.gaussian))
+        for m in comparison.statistics
     )
     quantiles = comparison.weight_cosine_quantiles().items()
     undefined = int(np.count_nonzero(np.isnan(comparison.weight_cosine)))
@@ -56,9 +56,9 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
         _models_table("models", comparison.a, comparison.b),
         _match_table(comparison.match),
         titled_table(
-            f"{len(comparison.match)} shared tokens: what the models share, and what chance gives",
-            ("measure", "what it is", ">value", ">shuffled", ">Gaussian"),
-            measures,
+            f"{len(comparison.match)} shared tokens: what the models share, with two null baselines",
+            ("statistic", "what it is", ">value", ">shuffled", ">Gaussian"),
+            statistics,
         ),
         Text(
             "quantiles of the weight cosine over tokens: "
@@ -140,7 +140,7 @@ def shown(model: Embeddings, row: int) -> str:
 
 def _caution_notes(comparison: Comparison) -> list[Text]:
     notes = []
-    values = [(m.value, m.shuffled, m.gaussian) for m in comparison.measures]
+    values = [(m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
     if np.isnan(values).any():
         notes.append("undefined: a correlation with numbers that are all equal, or weights that no token has")
     fewest = min(len(comparison.match), len(comparison.sampled))

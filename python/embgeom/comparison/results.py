@@ -49,10 +49,10 @@ def save_comparison(
         write_json(
             target / "comparison.json",
             {
-                "measures": [asdict(measure) for measure in comparison.measures],
+                "statistics": [asdict(statistic) for statistic in comparison.statistics],
                 "weight_cosine_quantiles": comparison.weight_cosine_quantiles(),
                 "match": comparison.match.counts(),
-                "parameters": asdict(comparison.settings),
+                "parameters": asdict(comparison.options),
                 "models": {"a": comparison.a.describe(), "b": comparison.b.describe()},
                 "versions": versions(),
             },
