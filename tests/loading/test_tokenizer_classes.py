@@ -129,7 +129,7 @@ def test_counted_lines_without_a_class_are_refused(tmp_path):
         table_of(tmp_path, vocab__txt=COUNTED, config__json={"model_type": "roberta"})
     with pytest.raises(LoadError, match=r"vocab\.txt holds a token and its count"):
         token_table(tmp_path / "vocab.txt")
-    with pytest.raises(LoadError, match=r"line 2, 'và 3', is no new token"):
+    with pytest.raises(LoadError, match=r"line 2, 'và 3', is not a new token"):
         table_of(tmp_path / "b", vocab__txt="và 5\nvà 3\n", bpe__codes="")
 
 

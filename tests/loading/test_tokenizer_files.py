@@ -126,10 +126,10 @@ def test_what_the_tokenizers_library_panics_at(tmp_path):
     path = tmp_path / "tokenizer.json"
     merging = tokenizer(["a", "b", "ab"], continuing_subword_prefix="x" * 20, merges=["a b"])
     path.write_text(json.dumps(merging))
-    with pytest.raises(LoadError, match=r"tokenizer\.json is no tokenizer that"):
+    with pytest.raises(LoadError, match=r"tokenizer\.json is not a tokenizer that"):
         read_tokenizer_json(path)
     path.write_text(json.dumps(tokenizer(["a", "\ud800"])))
-    with pytest.raises(LoadError, match=r"tokenizer\.json is no tokenizer that"):
+    with pytest.raises(LoadError, match=r"tokenizer\.json is not a tokenizer that"):
         read_tokenizer_json(path)
 
 
@@ -301,7 +301,7 @@ def test_sentencepiece_without_its_package(tmp_path, monkeypatch):
 )
 def test_files_that_are_not_what_their_name_says(tmp_path, name, content, what):
     with pytest.raises(
-        LoadError, match=f"is no (SentencePiece model|tiktoken table).*, but .*{what}.*vocabulary="
+        LoadError, match=f"is not a (SentencePiece model|tiktoken table).*, but .*{what}.*vocabulary="
     ):
         table_of(tmp_path, **{name: content})
 

@@ -38,17 +38,7 @@ _PLAIN_INIT = (None, True, False, "gaussian", "eva", "orthogonal")
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that has been opened.
-
-    Attributes
-    ----------
-    name : str
-        What a person calls it.
-    config : dict of str to object
-        Its adapter_config.json.
-    file : TensorFile
-        Its tensors.
-    """
+    """An adapter that has been opened."""
 
     name: str
     config: dict[str, Any]
@@ -56,23 +46,7 @@ class Adapter:
 
     @classmethod
     def read(cls, source: Source) -> Adapter:
-        """Open the adapter at `source`.
-
-        Parameters
-        ----------
-        source : Source
-            Its files.
-
-        Returns
-        -------
-        Adapter
-            The adapter.
-
-        Raises
-        ------
-        LoadError
-            If there is none, or its files cannot be read.
-        """
+        """Open the adapter at `source`."""
         path = source.find(CONFIG)
         weights = next((found for name in _WEIGHTS if (found := source.find(name))), None)
         if path is None or weights is None:
@@ -83,34 +57,7 @@ class Adapter:
     def matrix(
         self, base: npt.NDArray[np.float32], tensor: str, which: str, tied: bool
     ) -> tuple[npt.NDArray[np.float32], bool, tuple[str, ...]]:
-        """Return the matrix of one side as the base computes with it under this adapter.
-
-        Parameters
-        ----------
-        base : ndarray of float32, shape (V, d)
-            The base's matrix.
-        tensor : str
-            Its name in the base's file.
-        which : {"input", "output"}
-            The side.
-        tied : bool
-            Whether the base has one matrix for both sides. An adapter of one side leaves the other as it is,
-            unless it replaces rows, or says that it keeps the tie.
-
-        Returns
-        -------
-        matrix : ndarray of float32, shape (V, d)
-            The matrix; `base` itself where the adapter leaves it as it is.
-        tied : bool
-            Whether it is still the matrix of both sides.
-        notes : tuple of str
-            What was done; empty where nothing was.
-
-        Raises
-        ------
-        LoadError
-            If the adapter changes the matrix in a way that is not known, or does not fit it.
-        """
+        """Return the matrix of one side as the base computes with it under this adapter."""
         module, other = self._modules(base, tensor, which, tied)
         done = []
         columns = base.shape[1]
@@ -295,29 +242,7 @@ def adapter_source(adapter: str | PathLike[str], **options: Any) -> Source:
 
 
 def adapter_within(source: Source, asked: str, file: Path | None, tensor: str | None) -> Source | None:
-    """Return `source` if it holds an adapter beside the model itself, which transformers then applies.
-
-    Parameters
-    ----------
-    source : Source
-        The model's files.
-    asked : str
-        The model as it was asked for, for the message.
-    file : Path or None
-        The file that was asked for instead of its folder.
-    tensor : str or None
-        The tensor that was asked for.
-
-    Returns
-    -------
-    Source or None
-        `source`, or None where there is no adapter to apply.
-
-    Raises
-    ------
-    LoadError
-        If there is an adapter and no model.
-    """
+    """Return `source` if it holds an adapter beside the model itself, which transformers then applies."""
     if (file is not None and file.name not in _WEIGHTS) or (file is not None and tensor is not None):
         return None
     path = source.find(CONFIG)

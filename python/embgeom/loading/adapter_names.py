@@ -30,20 +30,7 @@ _LEAVES = {"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings
 
 
 def split_name(name: str) -> tuple[str, str | None]:
-    """Return the module that a tensor of an adapter changes, and what it is to it.
-
-    Parameters
-    ----------
-    name : str
-        The tensor's name.
-
-    Returns
-    -------
-    module : str
-        The module's path in the base.
-    part : str or None
-        What the tensor is; empty for what has no effect on the module's weight, None for what is not known.
-    """
+    """Return the module that a tensor of an adapter changes, and what it is to it."""
     words = name.removeprefix(_PREFIX).split(".")
     # A layer of the base has no module inside: what stands behind its name is the adapter's.
     inside = next((i + 1 for i, word in enumerate(words) if word in _LEAVES), None)

@@ -22,32 +22,7 @@ Ties = Literal["own", "text", "either", "always", "never"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a family of models has in common.
-
-    Attributes
-    ----------
-    types : str
-        The values of ``model_type``, with spaces between them.
-    input, output, norm : tuple of str
-        Names of modules, best first. No output name: the model has no output matrix. No norm: see
-        `why_no_norm`.
-    kind : str
-        What the final norm computes, as in `embgeom.FinalNorm.of`.
-    ties : {"own", "text", "either", "always", "never"}
-        Which config's ``tie_word_embeddings`` counts.
-    tied : bool
-        Whether the two are tied where no config says.
-    tied_to : tuple of str
-        The embedding that the output matrix is tied to, where that is not the input embedding.
-    headless : bool
-        Whether a tied model does not look at an output matrix that is stored.
-    weightless : bool
-        Whether the final norm has no weight: it multiplies with ones.
-    why_no_norm : str
-        Why there is no norm to fold into the output matrix.
-    input_note, output_note : str
-        What the running model does to the matrix beyond what is stored.
-    """
+    """What a family of models has in common."""
 
     types: str
     input: tuple[str, ...] = ("embed_tokens",)

@@ -35,29 +35,7 @@ _BY_CLASS = {re.sub(r"[-_.]", "", model_type): family for model_type, family in 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The few values of config.json that loading needs; None where it does not say.
-
-    Attributes
-    ----------
-    vocab_size : int or None
-        How many rows the matrix should have.
-    width : int or None
-        How many columns.
-    tied : bool or None
-        Whether one matrix is both input embedding and output matrix.
-    num_layers : int or None
-        How many transformer layers; None also for an encoder and a decoder, which have a number each.
-    hidden : int or None
-        The width of the residual stream.
-    model_type : str
-        The outer ``model_type``; empty where there is none.
-    decoder_only : bool
-        Whether the checkpoint is that of a decoder, of a family that may have an encoder, too.
-    architecture : Architecture or None
-        What is known of the language model's family; None for one that is not known.
-    headless : str
-        The class of the model, if it is one without an output matrix; else empty.
-    """
+    """The few values of config.json that loading needs; None where it does not say."""
 
     vocab_size: int | None = None
     width: int | None = None
@@ -71,40 +49,13 @@ class ModelConfig:
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
-        """Return the values of the config.json at `source`; all None if it has none.
-
-        Parameters
-        ----------
-        source : Source
-            The model's files.
-
-        Returns
-        -------
-        ModelConfig
-            The values.
-
-        Raises
-        ------
-        LoadError
-            If the file cannot be read, or holds no JSON object.
-        """
+        """Return the values of the config.json at `source`; all None if it has none."""
         path = source.find("config.json")
         return cls() if path is None else cls.parse(read_json(path))
 
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
-        """Return the values of a parsed config.json; a nested language model's come before the outer ones.
-
-        Parameters
-        ----------
-        config : mapping of str to object
-            The content of the file.
-
-        Returns
-        -------
-        ModelConfig
-            The values.
-        """
+        """Return the values of a parsed config.json; a nested language model's come before the outer ones."""
         levels = _levels(config)
         merged = {key: value for level in levels for key, value in level.items()}
         num_layers = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_NUM_LAYERS)
@@ -123,18 +74,7 @@ class ModelConfig:
         return cls(vocab_size, width, _tied(levels), num_layers, hidden, model_type, causal, family, headless)
 
     def notes(self, which: str) -> tuple[str, ...]:
-        """Return what the running model does beyond looking rows up and multiplying with them.
-
-        Parameters
-        ----------
-        which : {"input", "output"}
-            Which of the two matrices is asked for.
-
-        Returns
-        -------
-        tuple of str
-            Sentences.
-        """
+        """Return what the running model does beyond looking rows up and multiplying with them."""
         said = []
         if self.width and self.hidden and self.width != self.hidden:
             said.append(

@@ -17,30 +17,7 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 class Checkpoint:
-    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for.
-
-    Parameters
-    ----------
-    where : str
-        The file or index, for messages.
-    files : dict of str to str
-        The name of the file that holds each tensor.
-    open_file : callable
-        Opens the file of that name as a `TensorFile`.
-
-    Attributes
-    ----------
-    where : str
-        The file or index, for messages.
-    sharded : bool
-        Whether the tensors lie in more than one file.
-    names : tuple of str
-        The tensors of the model.
-    aliases : dict of str to str
-        Other names of these tensors: alias -> name. Only of a single file are they known.
-    notes : tuple of str
-        What was odd about the files, each a sentence.
-    """
+    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for."""
 
     def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
         self.where = where
@@ -62,25 +39,7 @@ class Checkpoint:
 
     @classmethod
     def indexed(cls, source: Source, index: Path) -> Checkpoint:
-        """Return the checkpoint of an index file: a table from tensor name to shard.
-
-        Parameters
-        ----------
-        source : Source
-            The model's files, for the shards.
-        index : Path
-            The index.
-
-        Returns
-        -------
-        Checkpoint
-            With no shard opened.
-
-        Raises
-        ------
-        LoadError
-            If the index is broken; and later, where a shard that it names is missing.
-        """
+        """Return the checkpoint of an index file: a table from tensor name to shard."""
         table = read_json(index).get("weight_map")
         if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
             raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
@@ -98,23 +57,7 @@ class Checkpoint:
         return cls(str(index), table, open_shard)
 
     def file(self, name: str) -> TensorFile:
-        """Return the open file that holds a tensor.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-
-        Returns
-        -------
-        TensorFile
-            The file, opened (and fetched) by the first call.
-
-        Raises
-        ------
-        LoadError
-            If the file is missing or broken, or does not hold the tensor.
-        """
+        """Return the open file that holds a tensor."""
         shard = self._files[name]
         if shard not in self._opened:
             self._opened[shard] = self._open_file(shard)
@@ -141,23 +84,7 @@ class Checkpoint:
 
 
 def open_file(path: Path | TensorFile) -> TensorFile:
-    """Open one file of tensors by its suffix.
-
-    Parameters
-    ----------
-    path : Path or TensorFile
-        The file; one that is open already is returned.
-
-    Returns
-    -------
-    TensorFile
-        The open file.
-
-    Raises
-    ------
-    LoadError
-        If the suffix is unknown, or the file cannot be read.
-    """
+    """Open one file of tensors by its suffix; one that is open already is returned."""
     if not isinstance(path, Path):
         return path
     if path.suffix in TORCH_SUFFIXES:
@@ -171,23 +98,7 @@ def open_file(path: Path | TensorFile) -> TensorFile:
 
 
 def open_checkpoint(source: Source) -> Checkpoint:
-    """Find the tensors of the model at `source`, safetensors first.
-
-    Parameters
-    ----------
-    source : Source
-        The model's files.
-
-    Returns
-    -------
-    Checkpoint
-        The tensors by name.
-
-    Raises
-    ------
-    LoadError
-        If there is no checkpoint, or its files cannot be read.
-    """
+    """Find the tensors of the model at `source`, safetensors first."""
     for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
         index_name = f"{stem}.{suffix}.index.json"
         if path := source.locate(f"{stem}.{suffix}"):

@@ -15,45 +15,14 @@ _MAPPING, _WEIGHTS = "mapping", "weights"
 
 
 def embeddings_name(names: Iterable[str]) -> str | None:
-    """Return the tensor of vectors in a file of model2vec which holds more than these.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The tensors of a file.
-
-    Returns
-    -------
-    str or None
-        The tensor's name; None for a file of another kind, and where its rows are the tokens' as they are.
-    """
+    """Return the tensor of vectors in a file of model2vec which holds more than these."""
     held = set(names)
     name = next((name for name in _EMBEDDINGS if name in held), None)
     return name if name and held - {name} and held <= {name, _MAPPING, _WEIGHTS} else None
 
 
 def token_rows(path: Path, name: str) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
-    """Return the row of each token as the running model computes it: mapped, and multiplied with its weight.
-
-    Parameters
-    ----------
-    path : Path
-        The safetensors file.
-    name : str
-        The tensor of vectors.
-
-    Returns
-    -------
-    matrix : ndarray of float32, shape (V, d)
-        A row for each token.
-    notes : tuple of str
-        What was done, each a sentence.
-
-    Raises
-    ------
-    LoadError
-        If the tensors do not fit each other, or are of other types than the running model's.
-    """
+    """Return the row of each token as the running model computes it: mapped, and weighed."""
     from safetensors import safe_open
 
     try:

@@ -26,22 +26,7 @@ _MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word|logit|proj_o
 def matches(
     names: Iterable[str], module: str, ends: tuple[str, ...] = (".weight", ".kernel", ".embedding")
 ) -> list[str]:
-    """Return the tensors of the module of that name, wherever it stands but in another part of the model.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The names of tensors.
-    module : str
-        The end of the module's name; ``*`` stands for a number, and the highest one is meant.
-    ends : tuple of str
-        What follows the module's name.
-
-    Returns
-    -------
-    list of str
-        Those of `names` that are meant.
-    """
+    """Return the tensors of the module of that name, wherever it stands but in another part of the model."""
     pattern = _pattern(module)
     # Large models have 100,000 names: the expression is only tried on those that end alike.
     alike = tuple(module.rpartition("*")[2] + end for end in ends)
@@ -60,11 +45,7 @@ def _pattern(module: str) -> re.Pattern[str]:
 
 
 def usual(names: Iterable[str], side: str, *, known: bool) -> list[str]:
-    """Return the tensors with a name that is usual for a side, "input" or "output".
-
-    Of a model whose type is not `known`, all usual names count, since nothing tells which the model uses; but
-    "shared" is what encoder-decoder models call that of which they also store copies.
-    """
+    """Return the tensors with a name that is usual for a side, "input" or "output"."""
     names = list(names)
     ends, whole = (USUAL_INPUTS, WHOLE_INPUTS) if side == "input" else (USUAL_OUTPUTS, WHOLE_OUTPUTS)
     found: list[str] = []

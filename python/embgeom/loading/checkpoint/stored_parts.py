@@ -29,25 +29,7 @@ _ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|ind
 def check_plain(
     checkpoint: Checkpoint, modules: Iterable[str], side: str, *, asked_for: bool = False
 ) -> None:
-    """Refuse a side whose matrix is not stored as plain numbers.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The tensors of the model.
-    modules : iterable of str
-        The names that the matrix's module may have.
-    side : {"input", "output"}
-        Which matrix it is, for the message.
-    asked_for : bool
-        Whether the user named the tensor, so that what is not known beside it is no reason to refuse it.
-
-    Raises
-    ------
-    LoadError
-        If such a module has tensors of a quantiser, an adapter or another division into parts, or others
-        whose meaning is not known.
-    """
+    """Refuse a side whose matrix is not stored as plain numbers."""
     matrix = "the input embedding" if side == "input" else "the output matrix"
     for module in filter(None, modules):
         path = re.compile(rf"(?P<before>(?:.*\.)?){re.escape(module)}(\.|_(?=blocks$|scales$))(?P<rest>.+)$")

@@ -38,19 +38,7 @@ _DIFFER = (
 
 @dataclass(frozen=True)
 class Choice:
-    """The tensor to read.
-
-    Attributes
-    ----------
-    name : str
-        Its name in the checkpoint.
-    tied : bool
-        Whether the model uses it on the other side, too.
-    notes : tuple of str
-        What was odd, each a sentence.
-    transposed : bool
-        Whether it is stored as (width, rows).
-    """
+    """The tensor to read."""
 
     name: str
     tied: bool
@@ -61,50 +49,12 @@ class Choice:
 def choose_tensor(
     checkpoint: Checkpoint, config: ModelConfig, which: str, tensor: str | None, vocabulary: int
 ) -> Choice:
-    """Choose the tensor for `which` ("input" or "output").
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        The tensors of the model.
-    config : ModelConfig
-        What its config.json says.
-    which : {"input", "output"}
-        Embedding or unembedding.
-    tensor : str or None
-        The user's own choice of a name.
-    vocabulary : int
-        How many tokens the tokenizer has.
-
-    Returns
-    -------
-    Choice
-        The tensor, which the checkpoint holds under that name.
-
-    Raises
-    ------
-    LoadError
-        If there is no such tensor, more than one, it is not stored as plain numbers, or the model has no
-        matrix of this kind.
-    """
+    """Choose the tensor for `which` ("input" or "output")."""
     return _Chooser(checkpoint, config, which, vocabulary).choose(tensor)
 
 
 def side_of(checkpoint: Checkpoint, config: ModelConfig, name: str, vocabulary: int) -> Which:
-    """Return which matrix of a model a tensor is that was asked for by its name alone.
-
-    Parameters
-    ----------
-    checkpoint, config, vocabulary
-        As in `choose_tensor`.
-    name : str
-        The tensor.
-
-    Returns
-    -------
-    {"input", "output"}
-        "output" for the output matrix of a model that has two, else "input".
-    """
+    """Return which matrix of a model a tensor is that was asked for by its name alone."""
     try:
         chosen = _Chooser(checkpoint, config, "output", vocabulary).choose(None)
         return "output" if chosen.name == name and not chosen.tied else "input"
@@ -261,10 +211,7 @@ class _Chooser:
         )
 
     def _stray(self, held: str, side: str) -> str | None:
-        """Return a matrix of the shape of `held`, which is of a `side`, that may be the other side's.
-
-        Encoders and decoders have copies of one matrix, which the names of that side tell.
-        """
+        """Return a matrix of the shape of `held`, which is of a `side`, that may be the other side's."""
         rows, width = self.checkpoint.shape(held)[0], self.checkpoint.shape(held)[1:]
         counts = {rows, self.config.vocab_size, self.vocabulary}
         for name in self.checkpoint.names:

@@ -23,27 +23,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 
 
 class TorchFile:
-    """An open PyTorch checkpoint, used like a `SafetensorsFile`.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    names : tuple of str
-        The tensors it holds.
-    aliases : dict of str to str
-        Those of `names` that share the memory of an earlier one: name -> earlier name.
-
-    Raises
-    ------
-    LoadError
-        If torch is not installed, or the file is no checkpoint of tensors.
-    """
+    """An open PyTorch checkpoint, used like a `SafetensorsFile`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -70,25 +50,7 @@ class TorchFile:
         return _STORED.get(stored, stored)
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32.
-
-        Parameters
-        ----------
-        name : str
-            One of `names`.
-        progress : bool
-            Whether to show a progress bar of the conversion.
-
-        Returns
-        -------
-        ndarray of float32
-            A view of the file where it is stored so, else a converted copy.
-
-        Raises
-        ------
-        LoadError
-            If the tensor is of no type that can be read.
-        """
+        """Read one tensor as float32."""
         import torch
 
         tensor, stored = self._tensors[name].detach(), self.dtype(name)
@@ -105,22 +67,7 @@ class TorchFile:
 
 
 def check_sum(tensor: Any, where: str, file: LocalFile) -> None:
-    """Compare the bytes of a tensor's storage with the checksums in its file, which torch itself does not do.
-
-    Parameters
-    ----------
-    tensor : torch.Tensor
-        A tensor as it was loaded.
-    where : str
-        Its name and file, for the message.
-    file : LocalFile
-        The file that it was loaded from; those of the format before torch 1.6 have no checksums.
-
-    Raises
-    ------
-    LoadError
-        If no record of the file has as many bytes and their checksum.
-    """
+    """Compare the bytes of a tensor's storage with the checksums in its file, which torch does not do."""
     import torch
 
     if tensor.device.type == "meta":

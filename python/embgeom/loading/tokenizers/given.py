@@ -1,87 +1,66 @@
-"""The tokens that a user passes: a list, a table, a file, or a tokenizer."""
+"""The tokens that a user passes: a list, a table, a file, or a tokenizer in memory, of any library."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from embgeom._common.foreign import to_strings
 from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import parse_json, read_bytes, read_lines
-from embgeom.loading.tokenizers.object import is_tokenizer, table_of, table_of_vocabulary
-from embgeom.loading.tokenizers.reading import read_file
-from embgeom.loading.tokenizers.table import TokenTable, read_tokenizer_json, vocabulary_table
+from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
+from embgeom.loading.tokenizers.reading import read_file, read_tokens
+from embgeom.loading.tokenizers.table import (
+    TokenTable,
+    check_vocabulary,
+    make_table,
+    parse_tokenizer_json,
+    read_tokenizer_json,
+)
 from embgeom.loading.tokenizers.vocabulary_files import uncounted
 
 Tokens = str | PathLike[str] | Iterable[str]
 
 
 def given_tokens(tokenizer: Any, vocabulary: Any) -> TokenTable | None:
-    """Return the tokens that a user passes in either way, or None.
-
-    Raises
-    ------
-    InputError
-        If both are given, or the tokenizer is none.
-    LoadError
-        If the vocabulary is a file that cannot be read, or no list of tokens.
-    """
+    """Return the tokens that a user passes in either way, or None."""
     if tokenizer is not None and vocabulary is not None:
         raise InputError("give tokenizer= or vocabulary=, not both: each says which token each row is")
-    if tokenizer is not None or is_tokenizer(vocabulary):
-        return table_of(vocabulary if tokenizer is None else tokenizer)
+    if tokenizer is not None or _is_tokenizer(vocabulary):
+        return _table_of_tokenizer(vocabulary if tokenizer is None else tokenizer)
     return None if vocabulary is None else token_table(vocabulary)
 
 
 def token_table(tokens: Tokens) -> TokenTable:
-    """Return the tokens that a user passes: a list, or the path of a file of tokens.
+    """Return the tokens of a list, a table of token -> row, or a file of tokens.
 
     A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
     their marks.
-
-    Parameters
-    ----------
-    tokens : sequence of str, or str or Path
-        The tokens, or a file: a .txt, a .json list, a vocab.json, a tokenizer.json, a tekken.json, a tiktoken
-        table or a SentencePiece model.
-
-    Returns
-    -------
-    TokenTable
-        The tokens by row.
-
-    Raises
-    ------
-    LoadError
-        If the file cannot be read, or holds no tokens.
     """
     if isinstance(tokens, Mapping):
-        table = table_of_vocabulary(tokens)
+        table = _table_of_rows(check_vocabulary(tokens, None))
         if len(table.tokens) != len(tokens):
             token, row = next((t, r) for t, r in tokens.items() if table.tokens[r] != t)
             raise LoadError(f"vocabulary= gives row {row} to {token!r:.40} and to {table.tokens[row]!r:.40}")
         return table
-    if isinstance(tokens, str | PathLike):
-        path = Path(tokens).expanduser()
-        if path.suffix != ".json":
-            return read_file(path) or listed_tokens(uncounted(read_lines(path), str(path)), path)
-        content = parse_json(read_bytes(path), str(path))
-        if isinstance(content, dict):
-            # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
-            if "model" in content or "vocab" in content:
-                return read_file(path) or read_tokenizer_json(path)
-            return _by_row(content, path)
+    if not isinstance(tokens, str | PathLike):
+        return listed_tokens(tokens, None)
+    path = Path(tokens).expanduser()
+    if path.suffix != ".json":
+        return read_file(path) or listed_tokens(uncounted(read_lines(path), str(path)), path)
+    content = parse_json(read_bytes(path), str(path))
+    if not isinstance(content, dict):
         return listed_tokens(content, path)
-    return listed_tokens(tokens, None)
-
-
-def _by_row(vocabulary: dict[str, Any], path: Path) -> TokenTable:
-    table = vocabulary_table(vocabulary, path)
-    return replace(table, spelling=Spelling.guess(list(table.tokens.values())))
+    # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
+    if "model" in content or "vocab" in content:
+        return read_file(path) or read_tokenizer_json(path)
+    table = make_table(path, check_vocabulary(content, path), [], Spelling())
+    return replace(table, spelling=Spelling.guess(table.tokens.values()))
 
 
 def spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
@@ -98,3 +77,63 @@ def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
             f"{path or 'vocabulary='} is not a list of strings, one for each row: {error}"
         ) from None
     return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain), listed=True)
+
+
+def _is_tokenizer(x: object) -> bool:
+    """Return whether `x` is a tokenizer, or a processor that holds one."""
+    return callable(getattr(getattr(x, "tokenizer", x), "get_vocab", None))
+
+
+def _table_of_tokenizer(tokenizer: Any) -> TokenTable:
+    """Return the tokens of a tokenizer of transformers, fast or slow, or of the tokenizers library."""
+    if not _is_tokenizer(tokenizer):
+        raise InputError(
+            f"tokenizer= is a {type(tokenizer).__name__}: pass a tokenizer of transformers or tokenizers, or "
+            "a list or file of tokens as vocabulary="
+        )
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    decoder = getattr(tokenizer, "added_tokens_decoder", None)
+    added = dict(decoder) if isinstance(decoder, Mapping) else {}
+    if hasattr(backend, "to_str"):
+        table = parse_tokenizer_json(backend.to_str().encode(), Path("the tokenizer"))
+    else:
+        table = _by_files(tokenizer) or _by_vocabulary(tokenizer, added)
+    special = {row for row, token in added.items() if getattr(token, "special", False)}
+    special |= {row for row in getattr(tokenizer, "all_special_ids", ()) if isinstance(row, int)}
+    tokens = {row: str(token) for row, token in added.items()} | table.tokens
+    return replace(table, file=None, tokens=tokens, special=table.special | special)
+
+
+def _by_files(tokenizer: Any) -> TokenTable | None:
+    """Read a tokenizer that is written in Python from the files that it writes, if these say the same."""
+    if not hasattr(tokenizer, "save_pretrained"):
+        return None
+    with TemporaryDirectory(prefix="embgeom-") as folder, suppress(LoadError):
+        tokenizer.save_pretrained(folder)
+        table = read_tokens(Folder(Path(folder)))
+        if all(table.tokens.get(row) == token for token, row in tokenizer.get_vocab().items()):
+            return table
+    return None
+
+
+def _by_vocabulary(tokenizer: Any, added: Mapping[int, Any]) -> TokenTable:
+    """Read a tokenizer that is written in Python: what it is made of tells how it spells."""
+    table = _table_of_rows(check_vocabulary(tokenizer.get_vocab(), None))
+    if hasattr(tokenizer, "byte_decoder"):
+        table = replace(table, spelling=Spelling(byte_level=True))
+    elif hasattr(tokenizer, "wordpiece_tokenizer"):
+        table = replace(table, spelling=Spelling(continuation="##"))
+    elif table.spelling == Spelling():
+        raise InputError(
+            f"how {type(tokenizer).__name__} writes spaces into its tokens is not known: pass "
+            "vocabulary=tokenizer.get_vocab(), and spelling= if the tokens are more than plain text"
+        )
+    # What follows the vocabulary itself was added, and is written as text.
+    size = getattr(tokenizer, "vocab_size", len(table.tokens))
+    return replace(table, added=frozenset(row for row in added if row >= size))
+
+
+def _table_of_rows(vocabulary: Mapping[str, int]) -> TokenTable:
+    tokens = {row: token for token, row in vocabulary.items()}
+    return TokenTable(None, tokens, Spelling.guess(tokens.values()))

@@ -9,11 +9,12 @@ names), in special_tokens_map.json, and as ``special`` in ``added_tokens_decoder
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json
+from embgeom.loading.tokenizers.classes import FileKind, TokenizerClass, known_class
 from embgeom.loading.tokenizers.table import Added, check_token, is_id
 
 _STANDARD = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
@@ -23,77 +24,51 @@ _CONFIG, _SPECIAL, _ADDED = "tokenizer_config.json", "special_tokens_map.json", 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What the files beside a vocabulary say.
+    """What the files beside a vocabulary say; `values` is the content of tokenizer_config.json."""
 
-    Attributes
-    ----------
-    tokenizer_class : str or None
-        The class in transformers, without the "Fast" of version 4 and without "Tokenizer" at its end.
-    model_type : str
-        The model_type of config.json; empty where it has none.
-    special : tuple of str
-        The special tokens that are named, in the order in which transformers adds those that are new.
-    added : list of (int, str, bool)
-        The tokens added to the vocabulary: id, content, and whether it is special.
-    values : mapping of str to object
-        The content of tokenizer_config.json.
-    """
-
-    tokenizer_class: str | None = None
-    model_type: str = ""
-    special: tuple[str, ...] = ()
-    added: list[Added] = field(default_factory=list)
-    values: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer_class: str | None  # without the "Fast" of version 4 and without "Tokenizer"
+    model_type: str
+    special: tuple[str, ...]  # in the order in which transformers adds those that are new
+    added: list[Added]
+    values: Mapping[str, Any]
 
     @property
     def described(self) -> str:
         """The tokenizer's class for a message, or else the model type."""
         if self.tokenizer_class:
             return f"{self.tokenizer_class}Tokenizer"
-        return (
-            f"a tokenizer of model type {self.model_type}"
-            if self.model_type
-            else "a tokenizer without a class"
-        )
+        return f"a tokenizer {f'of model type {self.model_type}' if self.model_type else 'without a class'}"
+
+    def known(self, file: FileKind) -> TokenizerClass | None:
+        """Return what is known of the class, if it reads such a file."""
+        return known_class(file, self.tokenizer_class, self.model_type)
 
 
 def read_settings(source: Source) -> TokenizerSettings:
-    """Read the files beside a vocabulary.
-
-    Parameters
-    ----------
-    source : Source
-        The model's files.
-
-    Returns
-    -------
-    TokenizerSettings
-        What they say; of files that are absent, nothing.
-
-    Raises
-    ------
-    LoadError
-        If one of them is broken.
-    """
-    values, config = _content(source, _CONFIG), _content(source, "config.json")
-    named = dict.fromkeys([*_named(values), *_named(_content(source, _SPECIAL))])
+    """Read the files beside a vocabulary; of files that are absent, nothing."""
+    values, config, named, table = (
+        read_json(path) if (path := source.find(name)) else {}
+        for name in (_CONFIG, "config.json", _SPECIAL, _ADDED)
+    )
+    special = dict.fromkeys([*_named(values), *_named(named)])
     return TokenizerSettings(
         tokenizer_class=_class_name(values) or _class_name(config),
         model_type=str(config.get("model_type") or ""),
-        special=tuple(named),
-        added=_added(values.get("added_tokens_decoder"), _content(source, _ADDED), named),
+        special=tuple(special),
+        added=_added(values.get("added_tokens_decoder"), table, special),
         values=values,
     )
 
 
-def _content(source: Source, filename: str) -> dict[str, Any]:
-    path = source.find(filename)
-    return read_json(path) if path else {}
+def token_content(value: Any) -> str | None:
+    """Return the token in a string or in a token's record; None for anything else."""
+    content = value.get("content") if isinstance(value, dict) else value
+    return content if isinstance(content, str) else None
 
 
 def _class_name(values: Mapping[str, Any]) -> str | None:
     name = values.get("tokenizer_class")
-    # These two are no class of a model, but what reads a tokenizer.json of any.
+    # These two read a tokenizer.json of any class.
     if not isinstance(name, str) or name in ("PreTrainedTokenizerFast", "TokenizersBackend"):
         return None
     return name.removesuffix("Fast").removesuffix("Tokenizer") or None
@@ -102,46 +77,31 @@ def _class_name(values: Mapping[str, Any]) -> str | None:
 def _named(values: Mapping[str, Any]) -> Iterator[str]:
     """Yield the special tokens that one file names: the standard ones, the model's own, then the lists."""
     own = [key for key in values if key.endswith("_token") and key not in _STANDARD]
-    for key in (*_STANDARD, *own):
-        value = values.get(key)
-        yield from _contents(value if isinstance(value, str) or _is_token(value) else None)
+    found: list[Any] = [values.get(key) for key in (*_STANDARD, *own)]
     for key in _LISTS:
-        yield from _contents(values.get(key))
-
-
-def _is_token(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("content"), str)
-
-
-def _contents(value: Any) -> Iterator[str]:
-    """Yield the tokens in a string, a token's record, a list of these, or a table of names to these."""
-    if isinstance(value, str):
-        if value:
-            yield value
-    elif _is_token(value):
-        yield from _contents(value["content"])
-    elif isinstance(value, (list, dict)):
-        for item in value.values() if isinstance(value, dict) else value:
-            if isinstance(item, str) or _is_token(item):
-                yield from _contents(item)
+        held: Any = values.get(key)
+        table = isinstance(held, dict) and token_content(held) is None
+        found += held.values() if table else held if isinstance(held, list) else [held]
+    yield from filter(None, map(token_content, found))
 
 
 def _added(decoder: Any, table: Mapping[str, Any], named: Mapping[str, None]) -> list[Added]:
     """Return the added tokens by id; those of ``added_tokens_decoder`` come before added_tokens.json."""
     found: dict[int, Added] = {}
-    for key, value in decoder.items() if isinstance(decoder, dict) else ():
-        row = int(key) if key.isascii() and key.isdigit() and len(key) < 12 else -1
-        if not is_id(row) or not (isinstance(value, str) or _is_token(value)):
-            raise LoadError(f"{_CONFIG}: {value!r:.60} with id {key!r:.20} is no added token; fetch it again")
-        content = check_token(value if isinstance(value, str) else value["content"], _CONFIG)
-        special = isinstance(value, dict) and value.get("special") is True
-        found[row] = (row, content, special or content in named)
-    known = {content for _, content, _ in found.values()}
-    for content, number in table.items():
-        if not is_id(number):
+
+    def add(row: Any, value: Any, where: str) -> None:
+        content = token_content(value)
+        if not is_id(row) or content is None:
             raise LoadError(
-                f"{_ADDED}: {content!r:.60} with id {number!r:.20} is no added token; fetch it again"
+                f"{where}: {value!r:.60} with id {row!r:.20} is not an added token; fetch it again"
             )
-        if number not in found and content not in known:
-            found[number] = (number, check_token(content, _ADDED), content in named)
+        special = isinstance(value, dict) and value.get("special") is True
+        found[row] = (row, check_token(content, where), special or content in named)
+
+    for key, value in decoder.items() if isinstance(decoder, dict) else ():
+        add(int(key) if key.isascii() and key.isdigit() and len(key) < 12 else key, value, _CONFIG)
+    known = {content for _, content, _ in found.values()}
+    for content, row in table.items():
+        if not is_id(row) or (row not in found and content not in known):
+            add(row, content, _ADDED)
     return list(found.values())
