@@ -157,14 +157,14 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     spike[0] = 6e4
     vector = embgeom.SteeringVector({1: spike, 2: spike})
     found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL)
-    assert found.as_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
+    assert found.to_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
     assert np.isnan(found.carried.effect.wrong_way) and "nan" not in found.summary()
     assert "by log-ratio: undefined, since the steered model gives NaN" in found.summary()
     # What cannot be compared is neither so nor not so.
-    facts = found.as_dict()["facts"]["log-ratio"]
+    facts = found.to_dict()["facts"]["log-ratio"]
     named = ("effect", "share_of_own", "exceeds_random", "exceeds_shuffled", "negation_opposes")
     assert [facts[name] for name in named] == [None] * 5
-    assert "NaN" not in json.dumps(found.as_dict(), allow_nan=False)
+    assert "NaN" not in json.dumps(found.to_dict(), allow_nan=False)
     with pytest.raises(embgeom.InputError, match="gives NaN, so there is no likeliest token"):
         evaluate(model, tokenizer, vector, TextScore(len, max_new_tokens=2), PROMPTS, random=0)
 

@@ -104,7 +104,7 @@ def test_a_limit_on_the_price(found):
     )
     assert nothing.chosen is None and nothing.held_out is None and len(nothing.grid) == 3
     assert "no setting has a defined effect with KL at most 0" in nothing.summary()
-    assert nothing.as_dict()["held_out"] is None and "none within" in repr(nothing)
+    assert nothing.to_dict()["held_out"] is None and "none within" in repr(nothing)
 
 
 def test_several_layers_together_and_the_norm_of_the_own_vector():
@@ -144,7 +144,7 @@ def test_drawn_texts_are_swept():
     one, other = (
         sweep(model, tokenizer, planted(), score, PROMPTS[:4], scales=[2], random=0) for _ in range(2)
     )
-    one, other = one.as_dict(), other.as_dict()
+    one, other = one.to_dict(), other.to_dict()
     assert one == other
 
 
@@ -194,7 +194,7 @@ def test_an_evaluation_as_tables(evaluation):
     assert "the negated vector has the opposite effect, both beyond 2 ±: yes" in text
     assert "beyond maps fitted on shuffled tokens: yes" in text
     assert max(map(len, text.splitlines())) <= 110
-    Console(width=80, file=io.StringIO()).print(*evaluation.table())
+    Console(width=80, file=io.StringIO()).print(*evaluation.tables())
     with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'carried'"):
         evaluation["best"]
 
@@ -211,7 +211,7 @@ def test_files(evaluation, found, tmp_path):
     for name, result in (("evaluation.json", evaluation), ("sweep.json", found)):
         result.save(tmp_path / name)
         written = json.loads((tmp_path / name).read_text(encoding="utf-8"))
-        assert written == result.as_dict()
+        assert written == result.to_dict()
         provenance = written["provenance"]
         assert provenance["versions"]["torch"] and provenance["versions"]["transformers"]
         assert provenance["model"]["class"] == "GPT2LMHeadModel"
@@ -230,7 +230,7 @@ def test_files(evaluation, found, tmp_path):
 def test_figures(evaluation, found, tmp_path, ending):
     for name, result in (("evaluation", evaluation), ("sweep", found)):
         file = tmp_path / f"{name}.{ending}"
-        result.figure(file)
+        result.plot(file)
         assert file.stat().st_size > 5000
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -240,13 +240,13 @@ def test_figures_of_unknown_formats(evaluation, found, tmp_path):
         with pytest.raises(
             embgeom.OutputError, match=r"suffix '\.doc'; a figure is one of \.svg, \.pdf, \.png"
         ):
-            result.figure(tmp_path / "figure.doc")
+            result.plot(tmp_path / "figure.doc")
     assert not list(tmp_path.iterdir())
 
 
 def test_figures_of_little(tmp_path):
     model, tokenizer = tiny()
     vector = random_vector(model, [0])
-    evaluate(model, tokenizer, vector, MOOD, PROMPTS[:1], random=0).figure(tmp_path / "one.png")
-    sweep(model, tokenizer, vector, MOOD, PROMPTS, scales=[1], random=1).figure(tmp_path / "two.png")
+    evaluate(model, tokenizer, vector, MOOD, PROMPTS[:1], random=0).plot(tmp_path / "one.png")
+    sweep(model, tokenizer, vector, MOOD, PROMPTS, scales=[1], random=1).plot(tmp_path / "two.png")
     assert len(list(tmp_path.iterdir())) == 2

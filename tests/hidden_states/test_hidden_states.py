@@ -250,15 +250,15 @@ def test_figures_are_files(compared, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     for suffix, head in ((".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
         path = tmp_path / f"states{suffix}"
-        compared.figure(path)
+        compared.plot(path)
         first = path.read_bytes()
-        compared.figure(str(path))
+        compared.plot(str(path))
         assert first.startswith(head) and path.read_bytes() == first
     assert len(list(tmp_path.iterdir())) == 3
     with pytest.raises(OutputError, match=r"suffix '\.jpeg'"):
-        compared.figure(tmp_path / "states.jpeg")
+        compared.plot(tmp_path / "states.jpeg")
     with pytest.raises(OutputError, match="no folder"):
-        compared.figure(tmp_path / "absent" / "states.png")
+        compared.plot(tmp_path / "absent" / "states.png")
 
 
 def test_what_does_not_fit_is_refused(small, large, compared, tmp_path):

@@ -29,17 +29,14 @@ def check_figure_path(path: str | PathLike[str]) -> None:
     check_file_writable(path)
 
 
-def new_figure(path: str | PathLike[str], width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
     """Return an empty figure in inches that no window and no global state know of.
 
     Raises
     ------
-    OutputError
-        If the suffix of `path`, where it is to go, names no format.
     InputError
         If matplotlib is not installed.
     """
-    _suffix(path)
     return need("matplotlib.figure", "a figure").Figure(figsize=(width, height), layout="constrained")
 
 

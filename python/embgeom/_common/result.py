@@ -1,37 +1,148 @@
-"""Results that can be shown, drawn and saved."""
+"""The one protocol of all results: shown, in plain types, as a table, drawn, saved and loaded.
+
+A result class is a frozen dataclass that states its facts; the rest follows from its fields and their types.
+
+    @dataclass(frozen=True, eq=False, repr=False)
+    class Scores(Result, Tabular, Plotted):
+        token: npt.NDArray[np.str_]
+        score: npt.NDArray[np.float64]
+        provenance: dict[str, Any]
+
+        def __repr__(self) -> str: ...
+        def tables(self) -> list[Block]:      # summary() and _repr_html_() show this; a str is a line of text
+            return [Table("scores", ("token", "score"), zip(self.token, self.score))]
+        def columns(self) -> Columns:         # Tabular: to_pandas()
+            return {"token": self.token, "score": self.score}
+        def figure(self) -> Any:              # Plotted: plot(path)
+            ...
+
+`save` and `load` need nothing written: the fields are read back by their annotations (nested dataclasses,
+tuples, lists, dicts, paths, bytes, Literal, ``npt.NDArray[...]``), and `__post_init__` checks what belongs
+together. So the annotations must resolve at run time: import none of their names under TYPE_CHECKING only.
+
+The file is JSON. A class with large arrays says ``_large = True`` and gets safetensors, with the arrays as
+tensors and all else as JSON in the header. `_derived` adds to `to_dict` what follows from the fields and is
+not read back. `_inputs` names files that `save` must not overwrite.
+"""
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, ClassVar, TypeVar
 
-from embgeom._common.record import plain, write_json
-from embgeom._common.writing import write_file
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+from embgeom._common.figures import check_figure_path, save_figure
+from embgeom._common.optional import need
+from embgeom._common.record import Arrays, plain, rebuilt, write_json
+from embgeom._common.tables import Block, as_html, as_text
+from embgeom._common.writing import save_tensors, write_file
+from embgeom.errors import LoadError, first_line
+
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+_AnyResult = TypeVar("_AnyResult", bound="Result")
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class SavedResult(ABC):
-    """A result with tables, a figure, and a JSON file that holds all of it.
+class Result(ABC):
+    """What an analysis found: `summary`, `to_dict`, `save` and `load`."""
 
-    A subclass says what is in them by `table`, `content` and `figure`.
-    """
-
-    @abstractmethod
-    def table(self) -> list[RenderableType]:
-        """Return tables for rich."""
-
-    @abstractmethod
-    def content(self) -> dict[str, Any]:
-        """Return all of it in plain types and arrays."""
+    _large: ClassVar[bool] = False
 
     @abstractmethod
-    def figure(self, path: str | PathLike[str]) -> None:
+    def tables(self) -> list[Block]:
+        """Return the tables and lines of text that `summary` shows."""
+
+    def _derived(self) -> dict[str, Any]:
+        return {}
+
+    def _inputs(self) -> Iterable[str | PathLike[str]]:
+        return ()
+
+    def summary(self) -> str:
+        """Return the result as readable text."""
+        return as_text(self.tables())
+
+    def _repr_html_(self) -> str:
+        return as_html(self.tables())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it in plain types, ready for JSON; an undefined number is None."""
+        content: dict[str, Any] = plain(self)
+        return {"result": type(self).__name__, **plain(self._derived()), **content}
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a file that `load` reads back: JSON, or safetensors for large arrays.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written or is one that the result was computed from; then nothing changes.
+        """
+        arrays: Arrays = {}
+        header = {"result": type(self).__name__}
+        content = {**header, **plain(self, arrays)} if self._large else self.to_dict()
+
+        def write(partial: Path) -> None:
+            if self._large:
+                save_tensors(arrays, partial, {"embgeom": json.dumps(content)})
+            else:
+                write_json(partial, content)
+
+        write_file(path, write, inputs=self._inputs())
+
+    @classmethod
+    def load(cls: type[_AnyResult], path: str | PathLike[str]) -> _AnyResult:
+        """Read a file that `save` wrote. In JSON an infinite number was saved as undefined, and is NaN.
+
+        Raises
+        ------
+        LoadError
+            If the file cannot be read, or does not hold a result of this class.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            content, arrays = _read_tensors(path) if cls._large else _read_json(path)
+            if not isinstance(content, dict) or content.get("result") != cls.__name__:
+                raise ValueError("it holds something else")
+            loaded: _AnyResult = rebuilt(cls, content, arrays)
+        except OSError as error:
+            raise LoadError(f"{path} cannot be read: {error.strerror or error}") from error
+        except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
+            raise LoadError(f"{path} is not a saved {cls.__name__}: {first_line(error)}") from error
+        return loaded
+
+
+class Tabular(ABC):
+    """A result that is a table, a row for each token or setting: `to_pandas`."""
+
+    @abstractmethod
+    def columns(self) -> Columns:
+        """Return its columns by name, all of one length."""
+
+    def to_pandas(self) -> Any:
+        """Return it as a pandas DataFrame.
+
+        Raises
+        ------
+        InputError
+            If pandas is not installed.
+        """
+        return need("pandas", "to_pandas", extra="pandas").DataFrame(dict(self.columns()))
+
+
+class Plotted(ABC):
+    """A result with a picture: `plot`."""
+
+    @abstractmethod
+    def figure(self) -> Any:
+        """Return the picture as a matplotlib Figure."""
+
+    def plot(self, path: str | PathLike[str]) -> None:
         """Draw it as an .svg, .png or .pdf file.
 
         Raises
@@ -41,28 +152,18 @@ class SavedResult(ABC):
         InputError
             If matplotlib is not installed.
         """
+        check_figure_path(path)
+        save_figure(self.figure(), path)
 
-    def summary(self) -> str:
-        """Return `table` as plain text."""
-        from embgeom._common.tables import as_text
 
-        return as_text(self.table())
+def _read_json(path: str | PathLike[str]) -> tuple[Any, Arrays]:
+    return json.loads(Path(path).read_text(encoding="utf-8")), {}
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all of it, with provenance, ready for JSON; a number that is undefined is None."""
-        return cast(dict[str, Any], plain(self.content()))
 
-    def save(self, path: str | PathLike[str]) -> None:
-        """Write `as_dict` as a JSON file.
+def _read_tensors(path: str | PathLike[str]) -> tuple[Any, Arrays]:
+    from safetensors import safe_open
 
-        Raises
-        ------
-        OutputError
-            If the file cannot be written; then nothing is left at `path`.
-        """
-        content = self.as_dict()
-
-        def write(partial: Path) -> None:
-            write_json(partial, content)
-
-        write_file(path, write)
+    # safe_open's own message for an absent file names no reason.
+    with Path(path).open("rb"), safe_open(path, framework="numpy") as file:
+        header = (file.metadata() or {}).get("embgeom", "null")
+        return json.loads(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

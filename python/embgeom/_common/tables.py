@@ -5,54 +5,96 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
 TEXT_WIDTH = 110
-# Control characters but tab and newline; what separates lines elsewhere; what turns the direction of writing.
+# Control characters except tab and newline, other line separators, and marks that change the text direction.
 _ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+_NUMBER = re.compile(r"(x )?[-+]?([0-9]|inf|nan).*|undefined|")
+
+
+@dataclass
+class Table:
+    """A table of text and numbers; a column of numbers is flush right, and a float has four decimals."""
+
+    title: str | None
+    columns: Sequence[str]
+    rows: Iterable[Sequence[str | float]]
+
+    def __post_init__(self) -> None:
+        self.rows = list(self.rows)
+
+    def __rich__(self) -> RenderableType:
+        from rich.box import SIMPLE_HEAD
+        from rich.console import Group
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        # As Text, brackets in tokens and names are not read as markup.
+        rows = [[Text(visible(_cell(value)), overflow="fold") for value in row] for row in self.rows]
+        table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
+        for place, name in enumerate(self.columns):
+            is_numeric = bool(rows) and all(_NUMBER.fullmatch(row[place].plain) for row in rows)
+            table.add_column(Text(visible(name)), justify="right" if is_numeric else "left")
+        for cells in rows:
+            table.add_row(*cells)
+        # rich would break the table's own title to the width of the table.
+        return Group(Text(visible(self.title), style="bold"), table) if self.title else table
+
+
+Block = Table | str
+"""A part of a summary: a table, or a line of text."""
+
+
+def number(value: float) -> str:
+    """Return a measured number as tables show it."""
+    return "undefined" if np.isnan(value) else f"{value:.4f}"
 
 
 def visible(text: str) -> str:
-    """Return a text with control characters as escapes: names in files may hold commands to a terminal."""
+    """Return a text with control characters escaped: names in files may hold commands to a terminal."""
     return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
-def as_text(tables: Iterable[RenderableType]) -> str:
-    """Render tables as plain text."""
+def as_text(blocks: Iterable[Any]) -> str:
+    """Render blocks, or anything else that rich can print, as plain text."""
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
     with console.capture() as capture:
-        for table in tables:
-            console.print(table)
+        print_blocks(console, blocks)
     # Not splitlines(), which would split at characters that are to be seen.
     return "\n".join(line.rstrip() for line in visible(capture.get()).split("\n")).strip("\n")
 
 
-def titled_table(title: str | None, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> RenderableType:
-    """Lay out a table under its title; a column whose name begins with ">" is flush right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Group
-    from rich.table import Table
+def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
+    """Render blocks as HTML: a fragment for notebooks, or a whole page."""
+    from rich.console import Console
+
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH, record=True)
+    print_blocks(console, blocks)
+    if page:
+        return console.export_html()
+    return console.export_html(
+        code_format='<pre style="line-height: normal; overflow-x: auto">{code}</pre>', inline_styles=True
+    )
+
+
+def print_blocks(console: Console, blocks: Iterable[Any]) -> None:
+    """Print blocks on a console of rich; a text stays as it is."""
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for column in columns:
-        table.add_column(
-            Text(visible(column.removeprefix(">"))), justify="right" if column[:1] == ">" else "left"
-        )
-    for row in rows:
-        # As Text, brackets in tokens and names stay what they are instead of being read as markup.
-        table.add_row(*(Text(visible(cell), overflow="fold") for cell in row))
-    # A table's own title would be broken to the width of the table.
-    return Group(Text(visible(title), style="bold"), table) if title else table
+    for block in blocks:
+        console.print(Text(visible(block)) if isinstance(block, str) else block)
 
 
-def number(value: float) -> str:
-    """Return a measure as it stands in tables."""
-    return "undefined" if np.isnan(value) else f"{value:.4f}"
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
+    return number(value) if isinstance(value, float | np.floating) else str(value)

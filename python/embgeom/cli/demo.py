@@ -14,7 +14,7 @@ from rich.text import Text
 from embgeom import examples
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.progress import Progress
-from embgeom._common.tables import number, titled_table
+from embgeom._common.tables import Table, number
 from embgeom.cli.demo_steering import carried_vector
 from embgeom.comparison.compare import compare
 from embgeom.comparison.comparison import Comparison, LocalGeometry
@@ -74,9 +74,9 @@ def demonstrate(*, threads: int | None = None, progress: Progress = False) -> li
 
 
 def _introduction(comparison: Comparison, records: list[dict[str, Any]]) -> Iterator[RenderableType]:
-    yield titled_table(
+    yield Table(
         "Two language models, trained apart: what do their token embeddings share?",
-        ("model", "architecture", ">parameters", ">embeddings"),
+        ("model", "architecture", "parameters", "embeddings"),
         (
             (
                 model.name,
@@ -128,7 +128,7 @@ def _neighbors(comparison: Comparison) -> Iterator[RenderableType]:
     for word in WORDS:
         place = int(np.searchsorted(comparison.match.ids_a, comparison.a.index(word)))
         lines.append((repr(word), *(_nearest(*side, place) for side in sides)))
-    yield titled_table(
+    yield Table(
         "some words, and the nearest of each",
         ("token", f"in {comparison.a.name}", f"in {comparison.b.name}"),
         lines,
@@ -161,9 +161,9 @@ def _dimension(comparison: Comparison) -> Iterator[RenderableType]:
     )
     side = _sides(comparison)[0]
     lowest = np.argsort(dimension.components, kind="stable")[:CLUSTERS_SHOWN]
-    yield titled_table(
+    yield Table(
         f"tokens of the lowest dimension (of at most {dimension.ceiling}) in {comparison.a.name}",
-        (">dimension", "token", "its nearest"),
+        ("dimension", "token", "its nearest"),
         (
             (str(dimension.components[i]), _token(*side, place), _nearest(*side, place))
             for i, place in zip(lowest, comparison.sampled[lowest], strict=True)
@@ -173,7 +173,7 @@ def _dimension(comparison: Comparison) -> Iterator[RenderableType]:
 
 def _what_next() -> Iterator[RenderableType]:
     small, large = (examples.PREFIX + name for name in examples.Pair._fields)
-    yield titled_table(
+    yield Table(
         "to go on, with these models or your own (a folder, or a Hugging Face id)",
         ("command", "shows"),
         (
@@ -191,9 +191,9 @@ def _answer(
     measure = comparison[name]
     yield Text(question, style="bold")
     yield Padding(Text(measured), (0, 0, 0, 1))
-    yield titled_table(
+    yield Table(
         None,
-        ("", ">measured", ">shuffled", ">Gaussian"),
+        ("", "measured", "shuffled", "Gaussian"),
         [(measure.label, *(number(value) for value in (measure.value, measure.shuffled, measure.gaussian)))],
     )
     yield _prose(meaning)

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from embgeom import examples
 from embgeom._common.optional import need
-from embgeom._common.tables import titled_table
+from embgeom._common.tables import Table
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.examples import moods
@@ -104,7 +104,7 @@ def _table(small: Embeddings, large: Embeddings, threads: int | None) -> Rendera
         )
     ]
     rows.append((f"{RANDOM} random ones, mean", f"{facts.random_mean:+.1f}", ""))
-    return titled_table(None, ("vector, all of one length", ">effect, nats", ">KL"), rows)
+    return Table(None, ("vector, all of one length", "effect, nats", "KL"), rows)
 
 
 def _price(outcome: Outcome) -> float:

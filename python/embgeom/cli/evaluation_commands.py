@@ -118,8 +118,8 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
 
 
 def _give(found: Evaluation | Sweep, options: argparse.Namespace, show: Show) -> None:
-    show(found.table())
+    show(found.tables())
     if options.output is not None:
         found.save(options.output)
     if options.figure is not None:
-        found.figure(options.figure)
+        found.plot(options.figure)

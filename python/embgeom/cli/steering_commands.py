@@ -25,7 +25,7 @@ Say = Callable[[str], None]
 
 def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> None:
     """Fit a map, show its scores, and write it."""
-    from embgeom._common.tables import titled_table
+    from embgeom._common.tables import Table
     from embgeom.emb2emb import Emb2Emb
     from embgeom.emb2emb.saving import check_path
     from embgeom.loading.final_norm import load_final_norm
@@ -64,7 +64,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     ]
     tokens = carrier.provenance["tokens"]
     title = f"{carrier!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
-    show([titled_table(title, ("", ">R2", ">cosine", ">retrieval@1", ">@10"), rows)])
+    show([Table(title, ("", "R2", "cosine", "retrieval@1", "@10"), rows)])
 
 
 def _method_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -139,7 +139,7 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
 def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
     """Show what a model writes without and with a vector, at each of some scales."""
     from embgeom._common.progress import reporter
-    from embgeom._common.tables import titled_table
+    from embgeom._common.tables import Table
     from embgeom.evaluation import TextScore
     from embgeom.lm.tokenizing import warn_of_doubled
     from embgeom.lm.tokens import encode
@@ -171,4 +171,4 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
                 handle.check()
     for place, prompt in enumerate(options.prompt):
         rows = [(name, texts[place]) for name, texts in written.items()]
-        show([titled_table(prompt, ("", "goes on"), rows)])
+        show([Table(prompt, ("", "goes on"), rows)])

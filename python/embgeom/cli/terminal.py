@@ -29,7 +29,7 @@ def prepare_streams() -> None:
 
 def show(tables: Sequence[Any]) -> None:
     """Print tables."""
-    from embgeom._common.tables import as_text
+    from embgeom._common.tables import as_text, print_blocks
 
     if not sys.stdout.isatty():
         say(as_text(tables))
@@ -37,7 +37,7 @@ def show(tables: Sequence[Any]) -> None:
     from rich.console import Console
 
     with standard_output():
-        Console(highlight=False).print(*tables, sep="\n")
+        print_blocks(Console(highlight=False), tables)
 
 
 def say(text: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from embgeom._common.tables import TEXT_WIDTH, number, titled_table, visible
+from embgeom._common.tables import TEXT_WIDTH, Table, number, visible
 from embgeom._common.writing import write_file
 from embgeom.geometry.lle import LLEStatus
 
@@ -55,9 +55,9 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     return [
         _models_table("models", comparison.a, comparison.b),
         _match_table(comparison.match),
-        titled_table(
+        Table(
             f"{len(comparison.match)} shared tokens: what the models share, with two null baselines",
-            ("statistic", "what it is", ">value", ">shuffled", ">Gaussian"),
+            ("statistic", "what it is", "value", "shuffled", "Gaussian"),
             statistics,
         ),
         Text(
@@ -86,10 +86,10 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     )
     return [
         _models_table(inspection.embeddings.name, inspection.embeddings),
-        titled_table(
+        Table(
             f"norms of all rows, and intrinsic dimensions of {len(inspection.sampled)} sampled rows "
             f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, at most {dimension.ceiling})",
-            ("", ">lowest", ">10%", ">median", ">90%", ">highest"),
+            ("", "lowest", "10%", "median", "90%", "highest"),
             ((name, *(f"{v:.4g}" for v in np.quantile(values, _QUANTILES))) for name, values in quantities),
         ),
         *_saturation_notes(dimension),
@@ -107,9 +107,9 @@ def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]
     lines = zip(neighbors.indices[0], values[0], neighborhood.lle.weights[0], strict=True)
     status = LLEStatus(neighborhood.lle.status[0]).name.lower().replace("_", " ")
     return [
-        titled_table(
+        Table(
             f"nearest rows of {shown(model, row)} (row {row}) in {model.name}",
-            (">row", "token", f">{value}", ">LLE weight"),
+            ("row", "token", value, "LLE weight"),
             ((str(near), shown(model, near), number(v), number(weight)) for near, v, weight in lines),
         ),
         Text(
@@ -166,7 +166,7 @@ def _models_table(title: str, *models: Embeddings) -> RenderableType:
     names = [f"{letter}: {model.name}" for letter, model in zip("AB", models, strict=False)]
     described = [_description(model) for model in models]
     lines = ((name, *(description[name] for description in described)) for name in described[0])
-    table = titled_table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
+    table = Table(title, ("", *(names if len(models) > 1 else ("value",))), lines)
     notes = [
         Text(visible(f"{name}: {note}" if len(models) > 1 else f"note: {note}"))
         for name, model in zip(names, models, strict=True)
@@ -191,7 +191,7 @@ def _match_table(match: Match) -> RenderableType:
         counts = match.left_out_a[reason], match.left_out_b[reason]
         if any(counts):
             lines.append([f"left out: {reason}", *(str(count) for count in counts)])
-    return titled_table("tokens matched, and rows left out by reason", ("", ">A", ">B"), lines)
+    return Table("tokens matched, and rows left out by reason", ("", "A", "B"), lines)
 
 
 def _extremes_table(title: str, inspection: Inspection, neighbors: Neighbors) -> RenderableType:
@@ -206,4 +206,4 @@ def _extremes_table(title: str, inspection: Inspection, neighbors: Neighbors) ->
         )
         for row, near in zip(rows, neighbors.indices, strict=True)
     )
-    return titled_table(title, (">row", ">dimension", "token", "nearest rows"), lines)
+    return Table(title, ("row", "dimension", "token", "nearest rows"), lines)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from os import PathLike
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._common.figures import new_figure, save_figure
+from embgeom._common.figures import new_figure
 from embgeom.evaluation.outcomes import deviation
 
 if TYPE_CHECKING:
@@ -18,12 +17,12 @@ _WIDTH = 6.4
 _COLORS = {"carried": "C0", "negated": "C0", "own": "C2", "own, negated": "C2", "shuffled": "C3"}
 
 
-def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
+def draw_evaluation(evaluation: Evaluation) -> Any:
     """Draw each vector's effect with its standard error, and a dot for each random vector."""
     singles = [outcome for outcome in evaluation.outcomes if outcome.kind != "random"]
     random = [outcome.effect.mean for outcome in evaluation.of_kind("random")]
     names = [outcome.name for outcome in singles] + ([f"{len(random)} random"] if random else [])
-    figure = new_figure(path, _WIDTH, 1.2 + 0.35 * len(names))
+    figure = new_figure(_WIDTH, 1.2 + 0.35 * len(names))
     axes = figure.subplots()
     axes.axvline(0, color="0.7", linewidth=0.8)
     for row, outcome in enumerate(singles):
@@ -41,13 +40,13 @@ def draw_evaluation(evaluation: Evaluation, path: str | PathLike[str]) -> None:
     axes.invert_yaxis()
     quantity = next(iter(evaluation.unsteered))
     axes.set_xlabel(f"effect on {quantity}, {evaluation.samples} samples (± standard error)")
-    save_figure(figure, path)
+    return figure
 
 
-def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
+def draw_sweep(sweep: Sweep) -> Any:
     """Draw effect and, where it was taken, divergence against the scale, a line for each choice of layers."""
     priced = sweep.unsteered_perplexity is not None
-    figure = new_figure(path, _WIDTH, 5.6 if priced else 3.6)
+    figure = new_figure(_WIDTH, 5.6 if priced else 3.6)
     panels = figure.subplots(2 if priced else 1, sharex=True, squeeze=False)[:, 0]
     for layers in dict.fromkeys(outcome.layers for outcome in sweep.grid):
         line = sorted((o for o in sweep.grid if o.layers == layers), key=lambda outcome: outcome.scale)
@@ -70,4 +69,4 @@ def draw_sweep(sweep: Sweep, path: str | PathLike[str]) -> None:
         if sweep.max_kl is not None:
             panels[1].axhline(sweep.max_kl, color="black", linestyle="--", linewidth=0.8)
     panels[-1].set_xlabel("scale")
-    save_figure(figure, path)
+    return figure

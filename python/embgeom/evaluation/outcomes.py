@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.result import SavedResult
+from embgeom._common.result import Plotted, Result
+from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.trials import Kind
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True)
@@ -116,18 +113,6 @@ class Outcome:
         """The effect on the score's first quantity."""
         return next(iter(self.effects.values()))
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return all of it in plain types."""
-        return {
-            "name": self.name,
-            "kind": self.kind,
-            "layers": list(self.layers),
-            "scale": self.scale,
-            "effects": {name: asdict(effect) for name, effect in self.effects.items()},
-            "price": asdict(self.price) if self.price else None,
-            "values": {name: values.tolist() for name, values in self.values.items()},
-        }
-
 
 @dataclass(frozen=True)
 class Facts:
@@ -168,7 +153,7 @@ class Facts:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Evaluation(SavedResult):
+class Evaluation(Result, Plotted):
     """What a vector does to a model, beside its controls.
 
     Attributes
@@ -256,32 +241,20 @@ class Evaluation(SavedResult):
     def _effects(self, kind: Kind, quantity: str) -> list[Effect]:
         return [outcome.effects[quantity] for outcome in self.of_kind(kind)]
 
-    def table(self) -> list[RenderableType]:
-        """Return tables for rich: effects and prices, and the facts."""
+    def tables(self) -> list[Block]:
+        """Return the effects and prices, and the facts."""
         from embgeom.evaluation.tables import evaluation_tables
 
         return evaluation_tables(self)
 
-    def figure(self, path: str | PathLike[str]) -> None:
-        """Draw each vector's effect with its standard error, beside the cloud of random vectors.
-
-        See `SavedResult.figure` for formats and errors.
-        """
+    def figure(self) -> Any:
+        """Draw each vector's effect with its standard error, beside the cloud of random vectors."""
         from embgeom.evaluation.figures import draw_evaluation
 
-        draw_evaluation(self, path)
+        return draw_evaluation(self)
 
-    def content(self) -> dict[str, Any]:
-        """Return all of it in plain types."""
-        return {
-            "facts": {quantity: asdict(self.facts(quantity)) for quantity in self.unsteered},
-            "unsteered": {
-                "values": {name: values.tolist() for name, values in self.unsteered.items()},
-                "perplexity": self.unsteered_perplexity,
-            },
-            "outcomes": [outcome.as_dict() for outcome in self.outcomes],
-            "provenance": self.provenance,
-        }
+    def _derived(self) -> dict[str, Any]:
+        return {"facts": {quantity: asdict(self.facts(quantity)) for quantity in self.unsteered}}
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest
-from embgeom._common.result import SavedResult
+from embgeom._common.result import Plotted, Result
+from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.describing import describe_run, describe_vector
 from embgeom.evaluation.evaluate import evaluate
@@ -31,8 +31,6 @@ from embgeom.evaluation.trials import (
 from embgeom.lm.layers import layer_numbers
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from embgeom.steering import SteeringVector
 
 FEWEST_SAMPLES = 4
@@ -40,7 +38,7 @@ SCALES = (0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(SavedResult):
+class Sweep(Result, Plotted):
     """Effects and prices over layers and scales, and what the best setting does on other samples.
 
     Attributes
@@ -79,35 +77,17 @@ class Sweep(SavedResult):
             return f"Sweep({len(self.grid)} settings, none within the limit)"
         return f"Sweep({len(self.grid)} settings, best {self.chosen.name}, held out: {self.held_out!r})"
 
-    def table(self) -> list[RenderableType]:
-        """Return tables for rich: the grid, the choice and the held-out evaluation."""
+    def tables(self) -> list[Block]:
+        """Return the grid, the choice and the held-out evaluation."""
         from embgeom.evaluation.tables import sweep_tables
 
         return sweep_tables(self)
 
-    def figure(self, path: str | PathLike[str]) -> None:
-        """Draw the effect against the scale for each layer and, with neutral texts, the divergence.
-
-        See `SavedResult.figure` for formats and errors.
-        """
+    def figure(self) -> Any:
+        """Draw the effect against the scale for each layer and, with neutral texts, the divergence."""
         from embgeom.evaluation.figures import draw_sweep
 
-        draw_sweep(self, path)
-
-    def content(self) -> dict[str, Any]:
-        """Return all of it in plain types."""
-        return {
-            "chosen": None
-            if self.chosen is None
-            else {"layers": list(self.chosen.layers), "scale": self.chosen.scale},
-            "held_out": None if self.held_out is None else self.held_out.content(),
-            "max_kl": self.max_kl,
-            "grid": [outcome.as_dict() for outcome in self.grid],
-            "choice_samples": self.choice_samples,
-            "held_out_samples": self.held_out_samples,
-            "unsteered": {"values": self.unsteered, "perplexity": self.unsteered_perplexity},
-            "provenance": self.provenance,
-        }
+        return draw_sweep(self)
 
 
 def sweep(

@@ -6,19 +6,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.text import Text
 
-from embgeom._common.tables import number, titled_table
+from embgeom._common.tables import Block, Table, number
 from embgeom.evaluation.outcomes import deviation
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from embgeom.evaluation.outcomes import Evaluation, Facts, Outcome
     from embgeom.evaluation.sweep import Sweep
 
 
-def evaluation_tables(evaluation: Evaluation) -> list[RenderableType]:
+def evaluation_tables(evaluation: Evaluation) -> list[Block]:
     """Return the table of all vectors, and the facts."""
     quantities = list(evaluation.unsteered)
     priced = evaluation.unsteered_perplexity is not None
@@ -32,14 +29,14 @@ def evaluation_tables(evaluation: Evaluation) -> list[RenderableType]:
         f"; perplexity of neutral text {number(evaluation.unsteered_perplexity or 0)}" if priced else ""
     )
     return [
-        Text(_strength(evaluation)),
-        titled_table(
+        _strength(evaluation),
+        Table(
             f"mean effects over {evaluation.samples} samples, steered less unsteered (± standard error)",
             _columns("vector", quantities, priced),
             lines,
         ),
-        Text(f"unsteered: {means}{perplexity}"),
-        *(Text(line) for line in _facts(quantities[0], evaluation.facts())),
+        f"unsteered: {means}{perplexity}",
+        *_facts(quantities[0], evaluation.facts()),
     ]
 
 
@@ -52,25 +49,25 @@ def _strength(evaluation: Evaluation) -> str:
     return f"{layers}: all vectors have the norm {length}, times {evaluation.carried.scale:g}"
 
 
-def sweep_tables(sweep: Sweep) -> list[RenderableType]:
+def sweep_tables(sweep: Sweep) -> list[Block]:
     """Return the grid, the choice, and the held-out evaluation."""
     quantities = list(sweep.unsteered)
     priced = sweep.unsteered_perplexity is not None
     limit = "" if sweep.max_kl is None else f" with KL at most {sweep.max_kl:g}"
-    grid = titled_table(
+    grid = Table(
         f"mean effects over {len(sweep.choice_samples)} samples for the choice, steered less unsteered",
         _columns("setting", quantities, priced),
         (_line(outcome.name, [outcome], quantities, priced) for outcome in sweep.grid),
     )
     if sweep.chosen is None or sweep.held_out is None:
-        return [grid, Text(f"no setting has a defined effect{limit}")]
-    choice = Text(f"largest effect{limit}: {sweep.chosen.name}; on the other samples:", style="bold")
+        return [grid, f"no setting has a defined effect{limit}"]
+    choice = f"largest effect{limit}: {sweep.chosen.name}; on the other samples:"
     return [grid, choice, *evaluation_tables(sweep.held_out)]
 
 
 def _columns(first: str, quantities: Sequence[str], priced: bool) -> list[str]:
-    effects = [column for name in quantities for column in (f">{name}", ">±")]
-    return [first, *effects, ">wrong way", *([">perplexity", ">KL"] if priced else [])]
+    effects = [column for name in quantities for column in (name, "±")]
+    return [first, *effects, "wrong way", *(["perplexity", "KL"] if priced else [])]
 
 
 def _line(name: str, outcomes: Sequence[Outcome], quantities: Iterable[str], priced: bool) -> list[str]:

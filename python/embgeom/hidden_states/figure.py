@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom._common.figures import new_figure, save_figure
+from embgeom._common.figures import new_figure
 from embgeom.lm.depth import relative_depth
 
 if TYPE_CHECKING:
     from embgeom.hidden_states.result import StateComparison, StateMeasure
 
 
-def draw(comparison: StateComparison, path: str | PathLike[str]) -> None:
-    """Write the figure; see `StateComparison.figure`."""
-    figure = new_figure(path, 9, 7.5)
+def draw(comparison: StateComparison) -> Any:
+    """Return the figure; see `StateComparison.figure`."""
+    figure = new_figure(9, 7.5)
     for axes, measure in zip(figure.subplots(2, 2).flat, comparison.measures, strict=True):
         _panel(figure, axes, measure)
     figure.suptitle(
@@ -26,7 +25,7 @@ def draw(comparison: StateComparison, path: str | PathLike[str]) -> None:
     )
     figure.supxlabel(f"state of {comparison.target} (E: embedding, i: output of layer i)")
     figure.supylabel(f"state of {comparison.source}")
-    save_figure(figure, path)
+    return figure
 
 
 def _panel(figure: Any, axes: Any, measure: StateMeasure) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from os import PathLike
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from embgeom._common.result import SavedResult
+from embgeom._common.result import Plotted, Result
+from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import Table
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,7 +45,7 @@ class StateMeasure:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class StateComparison(SavedResult):
+class StateComparison(Result, Plotted):
     """How alike two models' hidden states are, in every pair of layers; made by `compare_states`.
 
     Attributes
@@ -120,28 +117,14 @@ class StateComparison(SavedResult):
         similar = np.nan_to_num(self[measure].value[1:, 1:], nan=-np.inf)
         return {layer: int(best) for layer, best in enumerate(similar.argmax(axis=1))}
 
-    def table(self) -> list[RenderableType]:
-        """Return tables for rich: for each source layer the best target layer, and the equally deep one."""
+    def tables(self) -> list[Block]:
+        """Return for each source layer the best target layer, and the equally deep one."""
         from embgeom.hidden_states.tables import state_tables
 
         return state_tables(self)
 
-    def content(self) -> dict[str, Any]:
-        """Return all of it in plain types and arrays."""
-        return {
-            "source": self.source,
-            "target": self.target,
-            "prompts": self.prompts,
-            "positions": self.positions,
-            "measures": [asdict(measure) for measure in self.measures],
-            "provenance": self.provenance,
-        }
-
-    def figure(self, path: str | PathLike[str]) -> None:
-        """Draw each measure over all pairs of layers.
-
-        See `SavedResult.figure` for formats and errors.
-        """
+    def figure(self) -> Any:
+        """Draw each measure over all pairs of layers."""
         from embgeom.hidden_states.figure import draw
 
-        draw(self, path)
+        return draw(self)

@@ -6,36 +6,31 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich.text import Text
 
-from embgeom._common.tables import number, titled_table
+from embgeom._common.tables import Block, Table, number
 from embgeom.lm.depth import relative_depth
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from embgeom.hidden_states.result import StateComparison, StateMeasure
 
 # One by the map, and one that needs none; the others are theirs without centering.
 _SHOWN = ("centered cosine", "CKA")
 
 
-def state_tables(comparison: StateComparison) -> list[RenderableType]:
+def state_tables(comparison: StateComparison) -> list[Block]:
     """Return a table for each of two measures, with a row for each state of the source model."""
     c = comparison
     return [
-        Text(
-            f"{c.source} ({c.source_layers} layers) to {c.target} ({c.target_layers} layers), "
-            f"{c.positions} positions of {c.prompts} prompts"
-        ),
+        f"{c.source} ({c.source_layers} layers) to {c.target} ({c.target_layers} layers), "
+        f"{c.positions} positions of {c.prompts} prompts",
         *(_table(comparison[name]) for name in _SHOWN),
     ]
 
 
-def _table(measure: StateMeasure) -> RenderableType:
-    nulls = [">shuffled", *([] if measure.shuffled_map is None else [">shuffled map"])]
-    columns = ("source", "same depth", ">value", *nulls, "most similar", ">value", *nulls)
-    return titled_table(f"{measure.name}: {measure.meaning}", columns, _rows(measure))
+def _table(measure: StateMeasure) -> Table:
+    nulls = ["shuffled", *([] if measure.shuffled_map is None else ["shuffled map"])]
+    columns = ("source", "same depth", "value", *nulls, "most similar", "value", *nulls)
+    return Table(f"{measure.name}: {measure.meaning}", columns, _rows(measure))
 
 
 def _rows(measure: StateMeasure) -> Iterator[list[str]]:
