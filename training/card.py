@@ -54,7 +54,7 @@ def draw_curve(records: dict[str, Any], path: Path) -> None:
         (line,) = axes.plot(ends, means, label=f"{name}, training", linewidth=1)
         steps, losses = zip(*((int(step), loss) for step, loss in held_out.items()), strict=True)
         axes.plot(steps, losses, "o", color=line.get_color(), label=f"{name}, held out")
-    axes.set(xlabel="step", ylabel="loss (nats a token)")
+    axes.set(xlabel="step", ylabel="loss (nats per token)")
     axes.legend()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
@@ -78,7 +78,7 @@ It comes with embgeom, which measures the geometry of token embeddings (after
 [Lee et al., 2025](https://arxiv.org/abs/2503.21073)), so that everything there can be tried without a network. It is meant for
 nothing else: it learned from {seen / 1e6:.1f} million tokens of old books and children's stories, whose opinions and omissions it shares.
 
-License: that of embgeom, BSD-3-Clause. The text it learned from is not part of it; the licenses of that are below.
+License: BSD-3-Clause, like embgeom. The training text is not part of it; its licenses are listed below.
 
 {_measured(record)}
 {_samples(record)}## Nearest neighbors of ten words
@@ -107,27 +107,27 @@ def _page(folders: dict[str, Path], records: dict[str, Any], similarities: str) 
     summaries = "\n".join(f"- `example:{name}`: {_summary(record)}" for name, record in records.items())
     return f"""# The example models
 
-Two small language models come with embgeom, so that everything can be tried without a network. Wherever a model is named,
-`example:small` and `example:large` stand for them; `embgeom.examples.pair()` gives their folders, which are ordinary Hugging
+Two small language models come with embgeom, so that everything can be tried without a network. Use `example:small` and
+`example:large` wherever a model is named. `embgeom.examples.pair()` gives their folders, which are ordinary Hugging
 Face folders (`transformers.AutoModelForCausalLM.from_pretrained(folder)` reads them).
 
 {summaries}
 
-They were trained apart, from other seeds, on the same text with one tokenizer of {VOCABULARY:,} tokens (byte-level BPE). What they share,
-their neighbors, predictions and samples are measured on the models as they are stored, in float16; the losses by step are those of
-the training. `python -m training describe` writes this page anew.
+They were trained independently, from different seeds, on the same text with one tokenizer of {VOCABULARY:,} tokens (byte-level BPE). What they share,
+their neighbors, predictions and samples are measured on the stored models, in float16; the losses by step are those of
+the training. `python -m training describe` writes this page.
 
 ## What they share
 
-*Shuffled* is the same measure with each token of one model paired with a random token of the other, *Gaussian* with random rows in
+*Shuffled* is the same statistic with each token of one model paired with a random token of the other, *Gaussian* with random rows in
 place of both models.
 
 {similarities}
-The one matrix of the small model serves at both ends, and is more like the large model's unembedding than its embedding. Bytes and
-pieces of words which the text hardly holds were hardly trained: in an unembedding they lie close together and far out, in an embedding
-at random. As the last column shows, some hundreds of them move a measure a good deal: where they are many among a token's
-neighbors, the few directions toward them hold nearly all of the variance, and its intrinsic dimension is low for that reason alone.
-(`embgeom.examples.without_rare_tokens` leaves them out, and `embgeom demo` does.)
+The small model's tied matrix resembles the large model's unembedding more than its embedding. Bytes and pieces of words that hardly
+occur in the text are undertrained: in an unembedding they lie close together and far out, in an embedding at random. As the last
+column shows, a few hundred of them move a statistic a good deal. If many of a token's neighbors are undertrained, the few directions
+toward them hold nearly all of the variance, and its intrinsic dimension is low for that reason alone.
+(`embgeom.examples.without_rare_tokens` leaves them out, and so does `embgeom demo`.)
 
 ## Nearest neighbors of ten words
 
@@ -142,7 +142,7 @@ By cosine, the {NEIGHBORS} nearest rows of each matrix.
 ![Loss against step]({CURVE})
 
 {_losses(records)}
-How to train them again, and to see the first losses again, is in [training/README.md](../training/README.md).
+How to train them again, and how to reproduce the first losses, is in [training/README.md](../training/README.md).
 
 ## The text
 
@@ -152,7 +152,7 @@ How to train them again, and to see the first losses again, is in [training/READ
 def _summary(record: dict[str, Any]) -> str:
     model = record["model"]
     return (
-        f"{model['architecture']}, {model['blocks']} blocks of width {model['width']} with {model['heads']} heads, a context of "
+        f"{model['architecture']}, {model['blocks']} layers, hidden size {model['width']}, {model['heads']} heads, a context of "
         f"{model['context']} tokens, "
         f"{record['parameters']:,} parameters, embedding and unembedding {'tied' if model['tied'] else 'not tied'}."
     )
@@ -170,8 +170,8 @@ def _similarities(folders: dict[str, Path]) -> str:
         trained = embgeom.compare(*map(embgeom.examples.without_rare_tokens, (small, large)))
         parts.append(
             f"The {meaning}, over {len(comparison.match):,} shared tokens (`embgeom compare example:small "
-            f"example:large{options}`), and over the {len(trained.match):,} of them that the training text holds more than "
-            f"{RARE} times:\n"
+            f"example:large{options}`), and over the {len(trained.match):,} of them that occur more than {RARE} times "
+            "in the training text:\n"
         )
         parts.append(
             _table(
@@ -226,7 +226,7 @@ def _predictions(records: dict[str, Any]) -> str:
     measured = [record["measured"] for record in records.values()]
     lines = [
         ("held-out tokens predicted", *(f"{m['held_out_tokens']:,}" for m in measured)),
-        ("held-out loss, nats a token", *(f"{m['held_out_loss']:.4f}" for m in measured)),
+        ("held-out loss, nats per token", *(f"{m['held_out_loss']:.4f}" for m in measured)),
         ("held-out perplexity", *(f"{m['held_out_perplexity']:.1f}" for m in measured)),
         ("perplexity of a unigram model", *(f"{m['unigram_perplexity']:.1f}" for m in measured)),
         *(
@@ -253,7 +253,7 @@ def _samples(record: dict[str, Any], by: str = "") -> str:
     sampling = record["measured"]["sampling"]
     quoted = "\n\n".join("> " + text.replace("\n", "\n> ") for text in record["measured"]["samples"].values())
     return (
-        f"## A sample of what is written{by}\n\nTemperature {sampling['temperature']}, the {sampling['top_k']} likeliest tokens, "
+        f"## A sample written{by}\n\nTemperature {sampling['temperature']}, the {sampling['top_k']} likeliest tokens, "
         f"seed {sampling['seed']}, {sampling['new_tokens']} new tokens; not chosen among several.\n\n{quoted}\n\n"
     )
 
@@ -268,7 +268,7 @@ def _training(record: dict[str, Any]) -> str:
 
 Seed {record["seed"]} (weights and order of the text). AdamW in float32, on {record["threads"]} thread, {record["instruction set"]}: {hyperparameters}. Versions: {versions}.
 
-`python -m training reproduce {record["name"]} --text TEXT` trains the first 50 steps anew and compares their losses with those in
+`python -m training reproduce {record["name"]} --text TEXT` trains the first 50 steps again and compares their losses with those in
 training.json.
 """
 
@@ -287,8 +287,8 @@ def _text(data: dict[str, Any]) -> str:
     )
     return _table(("text", "documents", "characters", "times seen in an epoch", "license", "from"), lines) + (
         f"\n{data['tokens']['training']:,} tokens to train on, {data['tokens']['held_out']:,} held out. The SHA-256 of each file "
-        "is in training.json. Left out are paragraphs of less than "
-        f"{PROSE_SHARE:.0%} letters and spaces, and by that the shortest lines of dialogue.\n"
+        "is in training.json. Paragraphs of less than "
+        f"{PROSE_SHARE:.0%} letters and spaces are left out, and with them the shortest lines of dialogue.\n"
     )
 
 
