@@ -61,13 +61,13 @@ def fitted(source: Side, target: Side, method: str, seed: int, shuffle: bool = F
 def source_layer(layers: str, layer: int, source: Side, target: Side) -> int:
     """Return the layer of the source whose direction is carried to a layer of the target."""
     if layers == "relative depth":
-        return embgeom.relative_depth(layer, target.depth, source.depth)
+        return embgeom.matching_layer(layer, target.depth, source.depth)
     return source.strongest
 
 
 def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
     """Evaluate the default route at a layer beside all controls."""
-    vector = source.vector.at([source_layer(layers, layer, source, target)])
+    vector = source.vector.select_layers([source_layer(layers, layer, source, target)])
     shuffled = [
         fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, layers=layer)
         for seed in range(target.extent.shuffled)
@@ -76,7 +76,7 @@ def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
         target,
         fitted(source, target, METHOD, 0).transfer(vector, layers=layer),
         layer,
-        own=target.vector.at([layer]),
+        own=target.vector.select_layers([layer]),
         random=target.extent.random,
         shuffled=shuffled,
     )
@@ -86,7 +86,7 @@ def along_route(
     source: Side, target: Side, carrier: Emb2Emb, transport: str, layers: str, layer: int
 ) -> Evaluation:
     """Evaluate any route at the norm of the own vector."""
-    vector = source.vector.at([source_layer(layers, layer, source, target)])
+    vector = source.vector.select_layers([source_layer(layers, layer, source, target)])
     carried = carrier.transfer(vector, transport=transport, layers=layer, norm=target.vector)  # type: ignore[call-overload]
     return run(target, carried, layer, random=0)
 
@@ -108,7 +108,11 @@ def run(target: Side, vector: SteeringVector, layer: int, **controls: Any) -> Ev
 def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
     """Return everything about one direction; routes by maps of so many seeds."""
     begin = time.monotonic()
-    entry: dict[str, Any] = {"source": source.name, "target": target.name, "read": target.read}
+    entry: dict[str, Any] = {
+        "source": source.name,
+        "target": target.name,
+        "token_position": target.token_position,
+    }
     entry |= {"layers": [], "routes": []}
     carrier = fitted(source, target, METHOD, 0)
     entry["tokens"] = carrier.provenance["tokens"]
@@ -153,7 +157,9 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
                         "kl": found.carried.price.kl,  # type: ignore[union-attr]
                     }
                 )
-        done = f"{source.name} -> {target.name}, read {target.read}: {method}, {transport}"
+        done = (
+            f"{source.name} -> {target.name}, token position {target.token_position}: {method}, {transport}"
+        )
         print(f"[{time.monotonic() - begin:5.0f} s] {done}", file=sys.stderr, flush=True)
     return entry
 

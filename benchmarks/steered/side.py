@@ -37,7 +37,7 @@ class Side:
     folder: Path
     name: str
     extent: Extent
-    read: Literal["last", "mean"]
+    token_position: Literal["last", "mean"]
 
     @cached_property
     def model(self) -> Any:
@@ -60,7 +60,12 @@ class Side:
     def vector(self) -> SteeringVector:
         pairs = [(happy + self.end, sad + self.end) for happy, sad in moods.pairs()]
         return SteeringVector.train(
-            self.model, self.tokenizer, pairs, read=self.read, name=self.name, batch_size=32
+            self.model,
+            self.tokenizer,
+            pairs,
+            token_position=self.token_position,
+            name=self.name,
+            batch_size=32,
         )
 
     @property

@@ -29,10 +29,12 @@ def markdown(record: Entry) -> str:
         *(["", QUICK] if record["quick"] else []),
     ]
     for entry in record["directions"]:
-        title = f"## {entry['source']} -> {entry['target']}, read {READS[entry['read']]}"
+        title = f"## {entry['source']} -> {entry['target']}, read {READS[entry['token_position']]}"
         lines += ["", title, "", *_about(entry), "", *_controls(entry)]
     for read, name in READS.items():
-        compared = [entry for entry in record["directions"] if entry["routes"] and entry["read"] == read]
+        compared = [
+            entry for entry in record["directions"] if entry["routes"] and entry["token_position"] == read
+        ]
         if compared:
             lines += ["", f"## Routes, summed up: read {name}", "", *_summary(compared)]
             lines += ["", f"## Every route: read {name}", "", *_routes(compared)]

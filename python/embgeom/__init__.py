@@ -31,7 +31,7 @@ _LATER = {
     "sweep": "evaluation",
     "StateComparison": "hidden_states",
     "compare_states": "hidden_states",
-    "relative_depth": "hidden_states",
+    "matching_layer": "hidden_states",
     "SteeringVector": "steering",
     "load_final_norm": "loading.final_norm",
 }
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from embgeom.evaluation.evaluate import evaluate
     from embgeom.evaluation.outcomes import Evaluation
     from embgeom.evaluation.sweep import Sweep, sweep
-    from embgeom.hidden_states import StateComparison, compare_states, relative_depth
+    from embgeom.hidden_states import StateComparison, compare_states, matching_layer
     from embgeom.loading.final_norm import load_final_norm
     from embgeom.steering import SteeringVector
 
@@ -105,8 +105,8 @@ __all__ = [
     "load_final_norm",
     "match",
     "match_vocabularies",
+    "matching_layer",
     "neighbor_overlap",
-    "relative_depth",
     "scan_rows",
     "sweep",
     "weight_cosine",

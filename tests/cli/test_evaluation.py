@@ -68,7 +68,7 @@ def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
         (("--figure", "s.jpeg"), "'.jpeg'"),
         (("-o", "s.json", "--figure", "./s.json"), "the same file"),
         (("-o", "no/such/s.json"), "no/such"),
-        (("--own", "{}/large.safetensors"), "width 192"),
+        (("--own", "{}/large.safetensors"), "hidden size 192"),
         (("--prompts", "{}/one.txt"), "4 samples at least"),
         (("--prompts", "example:mood"), "example:moods"),
     ],

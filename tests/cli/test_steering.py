@@ -81,7 +81,7 @@ def test_transfer(folder, tmp_path, capsys):
     transfer(folder, tmp_path / "v.gguf", "--blocks", "1:2,3:5", "--norm-of", folder / "large.safetensors")
     carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
     own = embgeom.SteeringVector.load(folder / "large.safetensors")
-    assert carried.layers == (2, 5) and carried.width == 192
+    assert carried.layers == (2, 5) and carried.hidden_size == 192
     assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
     # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
@@ -95,7 +95,9 @@ def test_transfer(folder, tmp_path, capsys):
 
 
 def test_transfer_of_one_block(folder, tmp_path, capsys):
-    embgeom.SteeringVector.load(folder / "small.safetensors").at(1).save(tmp_path / "one.safetensors")
+    embgeom.SteeringVector.load(folder / "small.safetensors").select_layers(1).save(
+        tmp_path / "one.safetensors"
+    )
     given = ("--map", folder / "map.safetensors", "--blocks", "2", "-o", tmp_path / "v.gguf")
     run("transfer", tmp_path / "one.safetensors", *given)
     assert embgeom.SteeringVector.load(tmp_path / "v.gguf").layers == (2,)
@@ -186,8 +188,8 @@ def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
         ("evaluate", "--random", "-1", "-1 must be 0 at least"),
         ("evaluate", "--batch-size", "0", "0 must be 1 at least"),
         ("train-vector", "--batch-size", "-2", "-2 must be 1 at least"),
-        ("train-vector", "--read", "1", "'1' is none of last"),
-        ("train-vector", "--read", "first", "'first' is none of last"),
+        ("train-vector", "--token-position", "1", "'1' is none of last"),
+        ("train-vector", "--token-position", "first", "'first' is none of last"),
     ],
 )
 def test_values_are_checked_before_the_model_is_loaded(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embgeom
-from embgeom import Emb2Emb, Embeddings, EmbgeomWarning, InputError, SteeringVector, relative_depth
+from embgeom import Emb2Emb, Embeddings, EmbgeomWarning, InputError, SteeringVector, matching_layer
 from embgeom.embeddings.provenance import Provenance
 from tests.helpers.emb2emb import related
 
@@ -67,7 +67,7 @@ def test_the_number_of_layers_in_a_config(config, num_layers):
 
 def test_layers_go_to_those_that_lie_equally_deep():
     carried = of_depths(4, 6).transfer(vector(range(4)))
-    assert carried.provenance["layers"] == {str(b): relative_depth(b, 4, 6) for b in range(4)}
+    assert carried.provenance["layers"] == {str(b): matching_layer(b, 4, 6) for b in range(4)}
     assert carried.layers == (1, 2, 4, 5)
 
 
@@ -175,7 +175,7 @@ def test_nothing_is_told_of_arrays_and_what_was_carried_before():
     Emb2Emb.fit(*related(), held_out=0).transfer(vector([1], "other", trained("other")))
     first = carrier(names=("zero", "one"))
     back = Emb2Emb.fit(related()[1], related()[0], held_out=0)
-    assert back.transfer(first.transfer(vector([1], "zero", trained("zero")))).width == 12
+    assert back.transfer(first.transfer(vector([1], "zero", trained("zero")))).hidden_size == 12
     json.dumps(first.provenance)
 
 

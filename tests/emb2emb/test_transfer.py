@@ -46,7 +46,7 @@ def test_transports_of_noisy_maps_between_other_widths(d_s, d_t):
 
 def test_norms_of_a_vector_of_another_width_are_refused():
     carrier = fit(*related())
-    with pytest.raises(InputError, match="norm is a vector of width 12"):
+    with pytest.raises(InputError, match="norm is a vector of hidden size 12"):
         carrier.transfer(VECTOR, norm=VECTOR)
 
 
@@ -75,13 +75,15 @@ def test_steering_vectors_are_carried_layer_by_layer():
     rng = np.random.default_rng(0)
     vector = SteeringVector({1: rng.standard_normal(12), 3: rng.standard_normal(12)}, "a", {"how": "by hand"})
     carried = carrier.transfer(vector, layers={1: 2, 3: 5})
-    assert carried.layers == (2, 5) and carried.width == 20
+    assert carried.layers == (2, 5) and carried.hidden_size == 20
     np.testing.assert_array_equal(carried.directions[5], carrier.transfer(vector.directions[3]))
     assert carried.provenance["carried_from"]["provenance"] == {"how": "by hand"}
     assert carrier.transfer(vector).layers == (1, 3)
-    assert carrier.transfer(vector.at([3]), layers=0).layers == (0,)
+    assert carrier.transfer(vector.select_layers([3]), layers=0).layers == (0,)
     own = SteeringVector({0: rng.standard_normal(20)}, "b")
-    assert carrier.transfer(vector.at([3]), layers=0, norm=own).norms[0] == pytest.approx(own.norms[0])
+    assert carrier.transfer(vector.select_layers([3]), layers=0, norm=own).norms[0] == pytest.approx(
+        own.norms[0]
+    )
     for layers, why in (
         (0, "one layer"),
         ({1: 4, 3: 4}, "two layers"),

@@ -49,7 +49,7 @@ def test_all_controls_are_there_at_equal_norm(full):
         "carried": random_vector(model, [1, 3]),
         "own": own,
         "shuffled 0": random_vector(model, [1, 3], seed=7),
-        "shuffled 1": random_vector(model, [0, 1, 3], seed=8).at([1, 3]),
+        "shuffled 1": random_vector(model, [0, 1, 3], seed=8).select_layers([1, 3]),
     }
     generator = np.random.default_rng([5, 2])
     vectors["random 2"] = embgeom.SteeringVector({layer: generator.standard_normal(128) for layer in (1, 3)})

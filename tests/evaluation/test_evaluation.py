@@ -275,8 +275,8 @@ def test_progress_is_reported():
         ({"neutral": "Hm."}, r"neutral = 'Hm.' is no list"),
         ({"neutral": ["", "so it is"]}, r"neutral text 0 has 0 tokens, but 2 at least"),
         ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
-        ({"own": embgeom.SteeringVector({0: np.ones(9)})}, r"own has width 9, the vector 32"),
-        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
+        ({"own": embgeom.SteeringVector({0: np.ones(9)})}, r"own has hidden size 9, the vector 32"),
+        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
         ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
         ({"vector": 5}, r"vector = 5 is no SteeringVector"),
@@ -286,7 +286,7 @@ def test_progress_is_reported():
         ({"prompts": 5}, r"prompts = 5 is no list"),
         ({"prompts": []}, r"there are no prompts"),
         ({"score": AnswerProbability(), "prompts": ["Hm"]}, r"item 0 must be a dict"),
-        ({"vector": embgeom.SteeringVector({0: np.ones(9)})}, r"width 9"),
+        ({"vector": embgeom.SteeringVector({0: np.ones(9)})}, r"hidden size 9"),
     ],
 )
 def test_errors(options, message):

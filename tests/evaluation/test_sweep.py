@@ -132,7 +132,7 @@ def test_several_layers_together_and_the_norm_of_the_own_vector():
 
 def test_a_single_direction_is_swept_over_layers():
     model, tokenizer = small()
-    one = planted().at([3])
+    one = planted().select_layers([3])
     found = sweep(model, tokenizer, one, MOOD, PROMPTS, layers=range(4), scales=[4], own=one * 0.5, random=0)
     assert [outcome.layers for outcome in found.grid] == [(0,), (1,), (2,), (3,)]
     assert found.held_out["carried"].effect == found.held_out["own"].effect
@@ -160,7 +160,7 @@ def test_drawn_texts_are_swept():
         ({"layers": [1, 9]}, r"no direction for layer 9"),
         ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
         ({"own": 5}, r"own = 5 is no SteeringVector"),
-        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has width 9, the vector 32"),
+        ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
         ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
         ({"random": -1}, r"random = -1 must be at least 0"),
         ({"seed": -1}, r"seed = -1 must be at least 0"),

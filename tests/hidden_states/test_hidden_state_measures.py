@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embgeom import InputError
-from embgeom.hidden_states import relative_depth
+from embgeom.hidden_states import matching_layer
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import elsewhere
 
 
 @given(st.integers(1, 90), st.integers(1, 90))
-def test_relative_depth_keeps_order_and_the_last_layer(from_count, to_count):
-    found = [relative_depth(layer, from_count, to_count) for layer in range(from_count)]
+def test_matching_layer_keeps_order_and_the_last_layer(from_count, to_count):
+    found = [matching_layer(layer, from_count, to_count) for layer in range(from_count)]
     assert found == sorted(found) and found[0] >= 0 and found[-1] == to_count - 1
     for layer, other in enumerate(found):
         off = [abs((layer + 1) / from_count - (o + 1) / to_count) for o in range(to_count)]
@@ -22,9 +22,9 @@ def test_relative_depth_keeps_order_and_the_last_layer(from_count, to_count):
 
 
 @pytest.mark.parametrize("wrong", [(4, 4, 6), (-1, 4, 6), (0, 0, 6), (0, 4, 0), (0.5, 4, 6)])
-def test_relative_depth_refuses_layers_that_are_not_there(wrong):
+def test_matching_layer_refuses_layers_that_are_not_there(wrong):
     with pytest.raises(InputError):
-        relative_depth(*wrong)
+        matching_layer(*wrong)
 
 
 def layers(seed, width):

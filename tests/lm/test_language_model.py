@@ -148,7 +148,7 @@ def test_every_command_that_runs_a_model_takes_the_option(own, tmp_path_factory,
         assert status(*named) == 2 and "--trust-remote-code" in capsys.readouterr().err
         # The vector there is of another model, which is told once the model is there.
         assert status(*named, "--trust-remote-code") == (0 if command == "train-vector" else 2)
-        assert "width 128" in capsys.readouterr().err or command == "train-vector"
+        assert "hidden size 128" in capsys.readouterr().err or command == "train-vector"
 
 
 def edited(tmp_path, file, **changes):

@@ -39,7 +39,7 @@ def nested(path, length=3, config=True, **others):
 def test_families(family, path):
     model = tiny(family)
     layout = find(model)
-    assert (layout.path, len(layout.layers), layout.width) == (path, LAYERS, WIDTH)
+    assert (layout.path, len(layout.layers), layout.hidden_size) == (path, LAYERS, WIDTH)
     assert layout.above[0] is model and layout.above[-1] is layout.stack
     assert any(child is layout.layers for child in layout.stack.children())
 

@@ -96,23 +96,23 @@ def test_a_beginning_that_is_not_there(model, tokenizers):
 @pytest.mark.parametrize("place", ["behind", "both"])
 def test_an_end_that_the_tokenizer_adds_is_not_read(model, tokenizers, place, read):
     tokenizer, _ = tokenizers(place)
-    found, (told,) = directions(model, tokenizer, read=read)
+    found, (told,) = directions(model, tokenizer, token_position=read)
     front = written(PAIRS) if place == "both" else PAIRS
     if read == "mean" and place == "both":
         # Written by hand, the token in front would count.
-        expected, _ = directions(model, tokenizers("front")[0], read=read)
+        expected, _ = directions(model, tokenizers("front")[0], token_position=read)
     else:
-        expected, _ = directions(model, tokenizer, front, read=read, add_special_tokens=False)
+        expected, _ = directions(model, tokenizer, front, token_position=read, add_special_tokens=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert "puts <|endoftext|> behind each text" in told
 
 
 def test_an_end_that_is_read(model):
     pairs = [(positive + END, negative + END) for positive, negative in PAIRS]
-    with pytest.warns(EmbgeomWarning, match="4 of 4 texts are read at .*--read -2"):
+    with pytest.warns(EmbgeomWarning, match="4 of 4 texts are read at .*--token-position -2"):
         plain(model)(pairs)
     # One place before the end is where the texts end without it.
-    before, bare = plain(model)(pairs, read=-2), plain(model)(PAIRS)
+    before, bare = plain(model)(pairs, token_position=-2), plain(model)(PAIRS)
     np.testing.assert_allclose(before.directions[2], bare.directions[2], rtol=1e-4, atol=1e-6)
 
 

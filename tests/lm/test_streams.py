@@ -179,7 +179,9 @@ def test_a_projection_is_named(projected, tokenizer):
     large = embgeom.load("example:large", "output")
     there, back = Emb2Emb.fit(rows, large, held_out=0), Emb2Emb.fit(large, rows, held_out=0)
     vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
-    with pytest.raises(InputError, match=r"width 128, but .* takes 64: the model projects .*project_out"):
+    with pytest.raises(
+        InputError, match=r"hidden size 128, but .* takes 64: the model projects .*project_out"
+    ):
         there.transfer(vector)
     with pytest.raises(InputError, match=r"either it is another model's, or the model projects"):
         there.transfer(SteeringVector({1: np.ones(128)}))

@@ -105,7 +105,7 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
     done = run("steering.py", tmp_path, "--quick", "--seeds", "1")
     assert done.returncode == 0, done.stderr
     directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
-    assert [entry["read"] for entry in directions] == ["last", "last", "mean", "mean"]
+    assert [entry["token_position"] for entry in directions] == ["last", "last", "mean", "mean"]
     assert [(len(entry["layers"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
     assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
         ("least_squares", "primal"),

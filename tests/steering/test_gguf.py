@@ -39,12 +39,12 @@ def test_gguf_as_its_own_library_reads_it(tmp_path):
 
 
 def test_a_direction_for_layer_0_does_not_fit_gguf(tmp_path):
-    with pytest.raises(InputError, match=r"layer 0.*vector\.at\(\[3\]\)"):
+    with pytest.raises(InputError, match=r"layer 0.*vector\.select_layers\(\[3\]\)"):
         vector((0, 3)).save(tmp_path / "v.gguf")
     with pytest.raises(InputError, match=r"layer 0.*\.safetensors"):
         vector((0,)).save(tmp_path / "v.gguf")
     assert list(tmp_path.iterdir()) == []
-    vector((0, 3)).at([3]).save(tmp_path / "v.gguf")
+    vector((0, 3)).select_layers([3]).save(tmp_path / "v.gguf")
 
 
 def write_gguf(path, tensors, architecture="controlvector", hint="mistral", endianess=None, raw_dtype=None):

@@ -191,9 +191,9 @@ def test_a_scale_for_each_layer_and_layers_of_ones_own():
             return generate(model, batch)[0, len(prompt) :].tolist()
 
     both = vector()
-    scaled = [(both.at([0]), 3.0), (both.at([2]), -1.0)]
+    scaled = [(both.select_layers([0]), 3.0), (both.select_layers([2]), -1.0)]
     assert made({0: 3.0, 2: -1}) == greedy("gpt2", model, prompt, NEW, scaled)
-    assert made(2, layers=[2]) == greedy("gpt2", model, prompt, NEW, [(both.at([2]), 2)])
+    assert made(2, layers=[2]) == greedy("gpt2", model, prompt, NEW, [(both.select_layers([2]), 2)])
     single = vector([0])
     elsewhere = SteeringVector({1: single.directions[0], 2: single.directions[0]})
     with single.apply(model, layers=[1, 2]):
@@ -268,7 +268,7 @@ def test_wrong_options_are_refused_and_leave_nothing(options, message):
 
 def test_a_vector_of_another_model_is_refused():
     model = tiny("gpt2")
-    with pytest.raises(InputError, match=f"width 8, .* {WIDTH}"):
+    with pytest.raises(InputError, match=f"hidden size 8, .* {WIDTH}"):
         SteeringVector({0: np.ones(8)}).apply(model)
     with pytest.raises(InputError, match=f"no layer 7: the model has {LAYERS}"):
         vector([7]).apply(model)

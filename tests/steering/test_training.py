@@ -80,7 +80,7 @@ def differences(model, layer, read):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_mean_is_that_of_texts_read_one_by_one(family, read):
     model = tiny(family)
-    vector = SteeringVector.train(model, Letters(), PAIRS, read=read, batch_size=3)
+    vector = SteeringVector.train(model, Letters(), PAIRS, token_position=read, batch_size=3)
     assert vector.layers == tuple(range(LAYERS))
     for layer in vector.layers:
         expected = differences(model, layer, read).mean(0)
@@ -168,8 +168,8 @@ def test_normalized_directions_have_norm_one():
 @pytest.mark.parametrize("read", ["last", "mean", -2])
 def test_texts_that_no_model_tells_apart_where_they_are_read(method, read):
     pairs = [("a b", "a b")] if read != -2 else [("a b c", "a b d"), ("b b c", "b b e")]
-    with pytest.raises(InputError, match=f"with read={read!r} no pair is read where its texts differ"):
-        SteeringVector.train(tiny("gpt2"), Letters(), pairs, read=read, method=method)
+    with pytest.raises(InputError, match=f"with token_position={read!r} no pair is read at or after"):
+        SteeringVector.train(tiny("gpt2"), Letters(), pairs, token_position=read, method=method)
 
 
 def test_differences_that_cancel_give_no_direction():
@@ -185,7 +185,7 @@ def test_progress_and_provenance():
     assert told == [("pairs", 2, 5), ("pairs", 4, 5), ("pairs", 5, 5)]
     origin = json.loads(json.dumps(vector.provenance))
     assert vector.model == "tiny"
-    assert origin["pairs"] == 5 and origin["method"] == "mean" and origin["read"] == "last"
+    assert origin["pairs"] == 5 and origin["method"] == "mean" and origin["token_position"] == "last"
     assert {"numpy", "torch", "transformers"} <= origin["versions"].keys()
     other = SteeringVector.train(model, Letters(), [*PAIRS[:-1], ("y z", "z y")]).provenance
     assert other["pairs_sha256"] != origin["pairs_sha256"]
@@ -202,10 +202,10 @@ def test_progress_and_provenance():
         ({"pairs": ["ab"]}, "not two texts"),
         ({"pairs": [("a", 1)]}, "not two texts"),
         ({"method": "median"}, '"mean" or "pca"'),
-        ({"read": "first"}, "read = 'first' must be \"last\""),
-        ({"read": 0}, "negative place"),
-        ({"read": -4}, "positive text of pair 1, 'f g', has 3 tokens and none to read"),
-        ({"read": "answer", "pairs": [("a b", "a b c")]}, "positive text of pair 0"),
+        ({"token_position": "first"}, "token_position = 'first' must be \"last\""),
+        ({"token_position": 0}, "negative place"),
+        ({"token_position": -4}, "positive text of pair 1, 'f g', has 3 tokens and none at"),
+        ({"token_position": "answer", "pairs": [("a b", "a b c")]}, "positive text of pair 0"),
         ({"batch_size": 0}, "batch_size"),
         ({"layers": [LAYERS]}, "no layer 3"),
         ({"tokenizer": None}, "does not split texts"),
@@ -234,7 +234,7 @@ def test_a_real_tokenizer_is_not_changed():
     pairs = [("Tom was very happy.", "Tom was sad."), ("She laughed with joy", "She cried and cried")]
     vector = SteeringVector.train(model, tokenizer, pairs)
     assert (tokenizer.pad_token, tokenizer.padding_side, len(tokenizer)) == before
-    assert vector.layers == (0, 1, 2, 3) and vector.width == 128
+    assert vector.layers == (0, 1, 2, 3) and vector.hidden_size == 128
     expected = 0
     with torch.no_grad():
         for sign, side in ((1, 0), (-1, 1)):
@@ -254,7 +254,7 @@ def test_steering_by_a_trained_vector_raises_what_it_was_trained_on():
     happy = ("was so happy and laughed", "smiled with joy", "had a lot of fun and was glad")
     sad = ("was so sad and cried", "wept with pain", "was hurt and felt bad")
     pairs = [(f"{n} {p}", f"{n} {q}") for n in names for p, q in zip(happy, sad, strict=True)]
-    vector = SteeringVector.train(model, tokenizer, pairs, layers=[3], read="answer")
+    vector = SteeringVector.train(model, tokenizer, pairs, layers=[3], token_position="answer")
     words = {w: tokenizer(f" {w}", add_special_tokens=False)["input_ids"] for w in ("happy", "sad")}
     assert all(len(tokens) == 1 for tokens in words.values())
     prompts = ["Once upon a time there was a boy. He felt", "The cat looked out of the window. It was very"]

@@ -55,9 +55,11 @@ def test_directions_are_copies_that_cannot_be_written_to():
 
 def test_layers_are_chosen():
     vector = SteeringVector({7: np.ones(2), 1: np.zeros(2)})
-    assert vector.layers == (1, 7) and vector.at(7).layers == vector.at([7]).layers == (7,)
+    assert vector.layers == (1, 7) and vector.select_layers(7).layers == vector.select_layers([7]).layers == (
+        7,
+    )
     with pytest.raises(InputError, match="no direction for layer 2; it has some for 1, 7"):
-        vector.at([1, 2])
+        vector.select_layers([1, 2])
 
 
 @pytest.mark.parametrize(
@@ -69,7 +71,7 @@ def test_layers_are_chosen():
         ({"0": np.ones(3)}, "layer '0' is not a layer number"),
         ({-1: np.ones(3)}, "layer -1 is not a layer number"),
         ({True: np.ones(3)}, "layer True is not a layer number"),
-        ({0: np.ones((1, 3))}, r"layer 0 has shape \(1, 3\), not \(width,\)"),
+        ({0: np.ones((1, 3))}, r"layer 0 has shape \(1, 3\), not \(hidden_size,\)"),
         ({0: []}, r"layer 0 has shape \(0,\)"),
         ({0: "abc"}, "layer 0 must hold real numbers"),
         ({0: [1.0, np.nan]}, "layer 0 holds NaN, infinity or a number beyond float32"),
@@ -90,7 +92,7 @@ def test_what_is_no_norm_is_refused(norm):
 
 def test_what_does_not_go_together_is_refused():
     vector, wide = SteeringVector({0: np.ones(2)}), SteeringVector({0: np.ones(3)})
-    with pytest.raises(InputError, match="width 2 and 3 do not add up"):
+    with pytest.raises(InputError, match="hidden size 2 and 3 do not add up"):
         vector + wide
     with pytest.raises(InputError, match="layer 0 is zero, so it has no norm"):
         SteeringVector({0: np.zeros(2)}).with_norm(1)
@@ -98,7 +100,7 @@ def test_what_does_not_go_together_is_refused():
         vector.with_norm(SteeringVector({3: np.ones(2)}))
     for wrong in ("0", 1.5, None, [None]):
         with pytest.raises(InputError, match="must be a layer number"):
-            vector.at(wrong)
+            vector.select_layers(wrong)
     for other in (1, "x", np.ones(2)):
         with pytest.raises(TypeError):
             vector + other

@@ -93,9 +93,10 @@ def _beside(vector: SteeringVector, option: str, file: str) -> SteeringVector:
     from embgeom.steering import SteeringVector
 
     other = SteeringVector.load(file)
-    if other.width != vector.width:
+    if other.hidden_size != vector.hidden_size:
         raise InputError(
-            f"{option} {file} has width {other.width}, the vector {vector.width}: both must be for the model"
+            f"{option} {file} has hidden size {other.hidden_size}, the vector "
+            f"{vector.hidden_size}: both must be for the model"
         )
     return other
 

@@ -91,7 +91,7 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
             pairs,
             layers=options.blocks,
             method=options.method,
-            read=options.read,
+            token_position=options.token_position,
             batch_size=options.batch_size,
             normalize=options.normalize,
             add_special_tokens=not options.no_special_tokens,

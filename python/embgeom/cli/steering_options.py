@@ -79,7 +79,7 @@ def add_train_options(command: Any) -> None:
     _add_blocks(command, "read and steer (default: all)")
     command.add_argument("--method", choices=("mean", "pca"), default="mean", help="default: mean")
     command.add_argument(
-        "--read",
+        "--token-position",
         type=reading_place,
         metavar="PLACE",
         default="last",

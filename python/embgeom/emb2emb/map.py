@@ -166,7 +166,7 @@ class Emb2Emb:
         layers : int or mapping of int to int, optional
             For a `SteeringVector`: the layer of the target for the source's only layer, or for each of its
             layers. By default the same ones; between models that are known to differ in depth, those at the
-            same `embgeom.relative_depth`, and of several that go to one layer the nearest to it.
+            same `embgeom.matching_layer`, and of several that go to one layer the nearest to it.
         norm : float or SteeringVector, optional
             The norm that results are scaled to; or a target's vector, whose norms are taken layer by layer.
         threads : int, optional

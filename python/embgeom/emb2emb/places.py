@@ -49,7 +49,7 @@ def places(
         if len(vector.layers) != 1:
             raise InputError(
                 f"layers = {layers!r} is one layer, but the vector has {len(vector.layers)}: choose one by "
-                "vector.at([layer]), or give a mapping from its layers to the target's"
+                "vector.select_layers([layer]), or give a mapping from its layers to the target's"
             )
         found = {vector.layers[0]: place}
     for old, new in found.items():
@@ -64,7 +64,7 @@ def _by_mapping(vector: SteeringVector, layers: Mapping[int, int]) -> dict[int, 
         whole_number(old, "a layer of the vector in layers", 0): whole_number(new, f"layers[{old!r}]", 0)
         for old, new in layers.items()
     }
-    vector.at(found)
+    vector.select_layers(found)
     if len(set(found.values())) != len(layers):
         raise InputError(f"layers = {dict(layers)} sends two layers to one of the target")
     return found
@@ -74,13 +74,13 @@ def _by_depth(layers: tuple[int, ...], source: int | None, target: int | None) -
     """Send layers to the same ones, or, between models of unlike depth, to those that lie equally deep."""
     if source is None or target is None or source == target:
         return {layer: layer for layer in layers}
-    from embgeom.lm.depth import relative_depth
+    from embgeom.lm.depth import matching_layer
 
     nearest: dict[int, int] = {}
     for layer in layers:
-        place = relative_depth(layer, source, target)
+        place = matching_layer(layer, source, target)
         rival = nearest.get(place, layer)
-        # The deeper of two that are equally near counts, as `relative_depth` decides, too.
+        # The deeper of two that are equally near counts, as `matching_layer` decides, too.
         nearest[place] = min(layer, rival, key=lambda b: (abs((b + 1) * target - (place + 1) * source), -b))
     return {layer: place for place, layer in nearest.items()}
 
@@ -89,5 +89,5 @@ def _check(layer: int, depth: int | None, what: str, side: str) -> None:
     if depth is not None and layer >= depth:
         raise InputError(
             f"{what}, but the {side} of the map has {depth} layers, counted from 0: choose layers up to "
-            f"{depth - 1}, by {'vector.at' if side == 'source' else 'layers='}"
+            f"{depth - 1}, by {'vector.select_layers' if side == 'source' else 'layers='}"
         )

@@ -39,16 +39,16 @@ def carry_vector(
     EmbgeomWarning
         If the vector is another model's than the map takes vectors of.
     """
-    if vector.width != carrier.widths[0]:
+    if vector.hidden_size != carrier.widths[0]:
         raise InputError(
-            f"the vector has width {vector.width}, but {carrier!r} takes {carrier.widths[0]}: "
+            f"the vector has hidden size {vector.hidden_size}, but {carrier!r} takes {carrier.widths[0]}: "
             + _other_width(vector, carrier)
         )
     moved = places(vector, layers, depths(carrier.provenance))
-    if isinstance(norm, SteeringVector) and norm.width != carrier.widths[1]:
+    if isinstance(norm, SteeringVector) and norm.hidden_size != carrier.widths[1]:
         raise InputError(
-            f"norm is a vector of width {norm.width}, but {carrier!r} carries to {carrier.widths[1]}: norms "
-            "are taken of a vector of the target"
+            f"norm is a vector of hidden size {norm.hidden_size}, but {carrier!r} carries to "
+            f"{carrier.widths[1]}: norms are taken of a vector of the target"
         )
     stack = np.stack([vector.directions[layer] for layer in moved])
     carried = carry_array(carrier, stack, transport, None, threads)
@@ -94,5 +94,5 @@ def _described(norm: float | SteeringVector | None, layers: Iterable[int]) -> An
     """Return the norm that was asked for, ready for JSON: of a vector, its model and the norms taken."""
     if not isinstance(norm, SteeringVector):
         return norm
-    taken = norm.at(layers).norms
+    taken = norm.select_layers(layers).norms
     return {"norms_of": norm.model, "norms": {str(layer): length for layer, length in taken.items()}}

@@ -120,16 +120,17 @@ def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> Ste
 
 def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> SteeringVector:
     """Return the directions of another vector for the layers of this one."""
-    if other.width != vector.width:
+    if other.hidden_size != vector.hidden_size:
         raise InputError(
-            f"{name} has width {other.width}, the vector {vector.width}: both must be for the same model"
+            f"{name} has hidden size {other.hidden_size}, the vector {vector.hidden_size}: both must be "
+            "for the same model"
         )
     if missing := [layer for layer in vector.layers if layer not in other.directions]:
         raise InputError(
             f"{name} has no direction for layer {missing[0]}; "
             f"name layers that both have: layers={list(other.layers)}"
         )
-    return other.at(vector.layers)
+    return other.select_layers(vector.layers)
 
 
 def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
@@ -138,6 +139,6 @@ def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
     generator = np.random.default_rng(seed)
     directions = {}
     for layer, norm in vector.norms.items():
-        drawn = generator.standard_normal(vector.width)
+        drawn = generator.standard_normal(vector.hidden_size)
         directions[layer] = (drawn * (norm / np.linalg.norm(drawn))).astype(np.float32)
     return SteeringVector(directions, vector.model, {"random": {"seed": seed}})

@@ -2,6 +2,6 @@
 
 from embgeom.hidden_states.compare import compare_states
 from embgeom.hidden_states.result import StateComparison, StateMeasure
-from embgeom.lm.depth import relative_depth
+from embgeom.lm.depth import matching_layer
 
-__all__ = ["StateComparison", "StateMeasure", "compare_states", "relative_depth"]
+__all__ = ["StateComparison", "StateMeasure", "compare_states", "matching_layer"]

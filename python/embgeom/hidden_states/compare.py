@@ -189,9 +189,9 @@ def _describe_map(mapping: Map) -> dict[str, Any]:
 
 def _check_maps(carriers: Sequence[Carry], source: Layout, target: Layout) -> None:
     """Try the maps before the models run, where the models' configs tell their widths."""
-    if source.width is not None and target.width is not None:
+    if source.hidden_size is not None and target.hidden_size is not None:
         for each in carriers:
-            _moved(each, np.ones((2, source.width), dtype=np.float32), target.width)
+            _moved(each, np.ones((2, source.hidden_size), dtype=np.float32), target.hidden_size)
 
 
 def _cosines(

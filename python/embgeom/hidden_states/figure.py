@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from embgeom._common.figures import new_figure
-from embgeom.lm.depth import relative_depth
+from embgeom.lm.depth import matching_layer
 
 if TYPE_CHECKING:
     from embgeom.hidden_states.result import StateComparison, StateMeasure
@@ -35,7 +35,7 @@ def _panel(figure: Any, axes: Any, measure: StateMeasure) -> None:
     image = axes.imshow(measure.value, vmin=lowest, vmax=1, cmap="viridis", aspect="auto")
     figure.colorbar(image, ax=axes)
     best = np.nan_to_num(measure.value, nan=-np.inf).argmax(axis=1)
-    deep = [0, *(relative_depth(layer, rows - 1, columns - 1) + 1 for layer in range(rows - 1))]
+    deep = [0, *(matching_layer(layer, rows - 1, columns - 1) + 1 for layer in range(rows - 1))]
     axes.plot(best, np.arange(rows), "o", color="white", markeredgecolor="black")
     axes.plot(deep, np.arange(rows), "x", color="red")
     axes.set_title(

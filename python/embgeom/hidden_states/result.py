@@ -112,7 +112,7 @@ class StateComparison(Result, Plotted):
 
         See Also
         --------
-        relative_depth : A match by depth alone.
+        matching_layer : A match by depth alone.
         """
         similar = np.nan_to_num(self[measure].value[1:, 1:], nan=-np.inf)
         return {layer: int(best) for layer, best in enumerate(similar.argmax(axis=1))}

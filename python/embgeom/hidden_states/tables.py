@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embgeom._common.tables import Block, Table, number
-from embgeom.lm.depth import relative_depth
+from embgeom.lm.depth import matching_layer
 
 if TYPE_CHECKING:
     from embgeom.hidden_states.result import StateComparison, StateMeasure
@@ -37,7 +37,7 @@ def _rows(measure: StateMeasure) -> Iterator[list[str]]:
     source_count, target_count = (length - 1 for length in measure.value.shape)
     best = np.nan_to_num(measure.value, nan=-np.inf).argmax(axis=1)
     for row in range(source_count + 1):
-        deep = relative_depth(row - 1, source_count, target_count) + 1 if row else 0
+        deep = matching_layer(row - 1, source_count, target_count) + 1 if row else 0
         cells = [_state(row)]
         for column in (deep, int(best[row])):
             cells += [_state(column), number(measure.value[row, column])]

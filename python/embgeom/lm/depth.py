@@ -5,7 +5,7 @@ from __future__ import annotations
 from embgeom._common.checks import whole_number
 
 
-def relative_depth(layer: int, from_count: int, to_count: int) -> int:
+def matching_layer(layer: int, from_count: int, to_count: int) -> int:
     """Return the layer of another model that lies as deep, as a share of all layers.
 
     Parameters
@@ -34,8 +34,8 @@ def relative_depth(layer: int, from_count: int, to_count: int) -> int:
 
     Examples
     --------
-    >>> from embgeom.hidden_states import relative_depth
-    >>> [relative_depth(layer, 4, 6) for layer in range(4)]
+    >>> from embgeom.hidden_states import matching_layer
+    >>> [matching_layer(layer, 4, 6) for layer in range(4)]
     [1, 2, 4, 5]
     """
     from_count = whole_number(from_count, "from_count", 1)

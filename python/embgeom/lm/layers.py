@@ -28,15 +28,15 @@ class Layout:
         The module that holds the list: its forward pass runs the layers.
     above : tuple of torch.nn.Module
         The modules from the model itself down to `stack`, both included.
-    width : int or None
-        The width of the residual stream; None where the model's config does not tell.
+    hidden_size : int or None
+        The size of the residual stream; None where the model's config does not tell.
     """
 
     layers: Any
     path: str
     stack: Any
     above: tuple[Any, ...]
-    width: int | None
+    hidden_size: int | None
 
     def numbers(self, layers: int | Iterable[int] | None) -> list[int]:
         """Return numbers of layers in ascending order, each checked against the model; None means all.
@@ -101,7 +101,7 @@ def find(model: Any, layer_modules: Any = None) -> Layout:
     Returns
     -------
     Layout
-        The layers, the module that runs them, and the width.
+        The layers, the module that runs them, and the hidden size.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def find(model: Any, layer_modules: Any = None) -> Layout:
     >>> from embgeom.lm.layers import find
     >>> model = GPT2LMHeadModel(GPT2Config(n_layer=3, n_embd=8, n_head=2, vocab_size=16))
     >>> layout = find(model)
-    >>> layout.path, len(layout.layers), layout.width
+    >>> layout.path, len(layout.layers), layout.hidden_size
     ('transformer.h', 3, 8)
     """
     torch = need_torch()
@@ -146,7 +146,7 @@ def find(model: Any, layer_modules: Any = None) -> Layout:
     path = _given(lists, layer_modules) if layer_modules is not None else _found(model, lists)
     steps = path.split(".")[:-1]
     above = tuple(model.get_submodule(".".join(steps[:depth])) for depth in range(len(steps) + 1))
-    return Layout(lists[path], path, above[-1], above, _width(above))
+    return Layout(lists[path], path, above[-1], above, _hidden_size(above))
 
 
 def config_of(model: Any) -> Any:
@@ -193,9 +193,9 @@ def _usual(paths: list[str]) -> str | None:
     return None
 
 
-def _width(above: tuple[Any, ...]) -> int | None:
+def _hidden_size(above: tuple[Any, ...]) -> int | None:
     for module in reversed(above):
-        width = getattr(config_of(module), "hidden_size", None)
-        if isinstance(width, int):
-            return width
+        size = getattr(config_of(module), "hidden_size", None)
+        if isinstance(size, int):
+            return size
     return None

@@ -143,7 +143,7 @@ def read_layers(
             raise _LastLayerRead
 
     def behind(layer: int) -> Callable[..., None]:
-        return lambda _layer, _args, output: keep(layer, in_output(output, layer, layout.width))
+        return lambda _layer, _args, output: keep(layer, in_output(output, layer, layout.hidden_size))
 
     def before(_layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         keep(EMBEDDING, in_input(args, named))

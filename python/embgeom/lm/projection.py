@@ -1,4 +1,4 @@
-"""Models that project their residual stream to another width before the unembedding, as OPT-350m does."""
+"""Models that project their residual stream to another size before the unembedding, as OPT-350m does."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class Projection(NamedTuple):
 
     name: str
     layer: Any
-    width: int
+    size: int
 
 
 def projection(layout: Layout) -> Projection | None:
-    """Return the projection of a model; None where the unembedding has the width of the residual stream."""
+    """Return the projection of a model; None where the unembedding has the size of the residual stream."""
     torch = need_torch()
     heads = [m.get_output_embeddings() for m in layout.above if hasattr(m, "get_output_embeddings")]
     shape: Any = next((head.weight.shape for head in heads if hasattr(head, "weight")), ())
-    if layout.width is None or len(shape) != 2 or shape[1] == layout.width:
+    if layout.hidden_size is None or len(shape) != 2 or shape[1] == layout.hidden_size:
         return None
     for name, layer in layout.above[0].named_modules():
         # Layers hold linear maps of any shape; the projection stands beside them.
-        fits = isinstance(layer, torch.nn.Linear) and layer.weight.shape == (shape[1], layout.width)
+        fits = isinstance(layer, torch.nn.Linear) and layer.weight.shape == (shape[1], layout.hidden_size)
         if fits and not name.startswith(f"{layout.path}."):
             return Projection(name, layer, int(shape[1]))
     return None
@@ -58,7 +58,7 @@ def fold_projection(unembedding: Embeddings, model: Any, layer_modules: Any = No
     Raises
     ------
     InputError
-        If the model has no such projection, or the widths differ.
+        If the model has no such projection, or the sizes differ.
 
     Examples
     --------
@@ -77,10 +77,10 @@ def fold_projection(unembedding: Embeddings, model: Any, layer_modules: Any = No
         raise InputError(
             f"{type(model).__name__} does not project its residual stream: take the unembedding as it is"
         )
-    if unembedding.matrix.shape[1] != found.width:
+    if unembedding.matrix.shape[1] != found.size:
         raise InputError(
             f"{unembedding!r} has {unembedding.matrix.shape[1]} columns, but {found.name} of "
-            f"{type(model).__name__} gives {found.width}: it is another model's"
+            f"{type(model).__name__} gives {found.size}: it is another model's"
         )
     weight = found.layer.weight.detach().double().cpu().numpy()
     matrix = as_matrix(unembedding.matrix.astype("float64") @ weight, "the matrix").view()

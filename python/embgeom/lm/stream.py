@@ -7,8 +7,8 @@ from typing import Any
 from embgeom.errors import InputError
 
 
-def in_output(output: Any, layer: int, width: int | None) -> Any:
-    """Return the residual stream in what a layer gives, a tensor (batch, length, width).
+def in_output(output: Any, layer: int, hidden_size: int | None) -> Any:
+    """Return the residual stream in what a layer gives, a tensor (batch, length, hidden_size).
 
     Raises
     ------
@@ -17,17 +17,17 @@ def in_output(output: Any, layer: int, width: int | None) -> Any:
     """
     hidden = output[0] if isinstance(output, tuple | list) and output else output
     shape = tuple(getattr(hidden, "shape", ()))
-    if len(shape) != 3 or width not in (None, shape[-1]):
+    if len(shape) != 3 or hidden_size not in (None, shape[-1]):
         raise InputError(
             f"layer {layer} gives a {type(hidden).__name__} of shape {shape}, not (batch, length, "
-            f"{width or 'width'}): it keeps no single residual stream, so the model can neither be steered "
-            "nor read"
+            f"{hidden_size or 'hidden_size'}): it keeps no single residual stream, so the model can "
+            "neither be steered nor read"
         )
     return hidden
 
 
 def in_input(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
-    """Return the residual stream in what a layer is given, a tensor (batch, length, width).
+    """Return the residual stream in what a layer is given, a tensor (batch, length, hidden_size).
 
     Raises
     ------
@@ -38,8 +38,8 @@ def in_input(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
     if getattr(given, "ndim", 0) != 3:
         shape = tuple(getattr(given, "shape", ()))
         raise InputError(
-            f"layer 0 is given a {type(given).__name__} of shape {shape}, not (batch, length, width): it "
-            "keeps no single residual stream, so the model cannot be read"
+            f"layer 0 is given a {type(given).__name__} of shape {shape}, not (batch, length, hidden_size): "
+            "it keeps no single residual stream, so the model cannot be read"
         )
     return given
 

@@ -1,4 +1,4 @@
-"""The directions of a steering vector: one for each of some layers, all of one width."""
+"""The directions of a steering vector: one for each of some layers, all of one hidden size."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
             raise InputError(f"layer {layer!r} is not a layer number; layers are counted from 0")
     found = {int(layer): _direction(directions[layer], layer) for layer in sorted(directions)}
     if len({len(direction) for direction in found.values()}) != 1:
-        widths = {layer: len(direction) for layer, direction in found.items()}
-        raise InputError(f"the directions differ in length: {widths}")
+        sizes = {layer: len(direction) for layer, direction in found.items()}
+        raise InputError(f"the directions differ in length: {sizes}")
     return found
 
 
@@ -75,7 +75,7 @@ def _direction(values: npt.ArrayLike, layer: int) -> Direction:
     with np.errstate(over="ignore", under="ignore"):
         direction = np.array(given, dtype=np.float32)
     if direction.ndim != 1 or direction.size == 0:
-        raise InputError(f"the direction of layer {layer} has shape {direction.shape}, not (width,)")
+        raise InputError(f"the direction of layer {layer} has shape {direction.shape}, not (hidden_size,)")
     if not np.isfinite(direction).all():
         raise InputError(f"the direction of layer {layer} holds NaN, infinity or a number beyond float32")
     if not direction.any() and given.astype(bool).any():

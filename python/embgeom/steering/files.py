@@ -159,7 +159,7 @@ def _by_layer(tensors: Tensors, file: Path, layer: int | None) -> dict[int, npt.
         named = ", ".join(map(str, layers.values()))
         raise LoadError(
             f"{file} says itself that its layers are {named}; leave out layer={layer}, "
-            "and choose among them with SteeringVector.at"
+            "and choose among them with SteeringVector.select_layers"
         )
     directions: dict[int, npt.NDArray[np.float32]] = {}
     for name, tensor in tensors.items():

@@ -40,7 +40,7 @@ def write(path: Path, header: dict[str, str], directions: dict[int, npt.NDArray[
     """
     if 0 in directions:
         others = [layer for layer in directions if layer]
-        way = f"write the others, vector.at({others}).save(...), or " if others else ""
+        way = f"write the others, vector.select_layers({others}).save(...), or " if others else ""
         raise InputError(
             "the vector has a direction for layer 0, and llama.cpp, whose format .gguf is, never steers its "
             f"layer 0; {way}take .safetensors or .pt"

@@ -64,7 +64,7 @@ def apply(
     Raises
     ------
     InputError
-        If the widths differ, the model has no such layer, its layers are not found, or an option is
+        If the hidden sizes differ, the model has no such layer, its layers are not found, or an option is
         unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
         what the model's dtype holds.
 
@@ -99,10 +99,10 @@ def apply(
     False
     """
     layout = find(model, layer_modules)
-    if layout.width is not None and layout.width != vector.width:
+    if layout.hidden_size is not None and layout.hidden_size != vector.hidden_size:
         raise InputError(
-            f"the vector has width {vector.width}, the residual stream of {type(model).__name__} "
-            f"{layout.width}: {_unlike(layout, vector.width)}"
+            f"the vector has hidden size {vector.hidden_size}, the residual stream of {type(model).__name__} "
+            f"{layout.hidden_size}: {_unlike(layout, vector.hidden_size)}"
         )
     directions = placed(vector.directions, layers)
     layout.numbers(directions)
@@ -252,13 +252,13 @@ class Handle:
         return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
 
 
-def _unlike(layout: Layout, width: int) -> str:
-    """Say why a vector of another width than the residual stream does not fit."""
+def _unlike(layout: Layout, size: int) -> str:
+    """Say why a vector of another size than the residual stream does not fit."""
     found = projection(layout)
-    if found is not None and found.width == width:
+    if found is not None and found.size == size:
         return (
-            f"the model projects it to {width} before the unembedding ({found.name}), and the vector is of "
-            "that width; make vectors of words and maps with embgeom.steering.fold_projection(unembedding, "
+            f"the model projects it to {size} before the unembedding ({found.name}), and the vector is of "
+            "that size; make vectors of words and maps with embgeom.steering.fold_projection(unembedding, "
             "model)"
         )
     return "it is another model's; embgeom.Emb2Emb.transfer carries a vector over"

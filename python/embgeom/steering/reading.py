@@ -15,24 +15,30 @@ from embgeom.lm.passes import read_layers
 from embgeom.lm.tokenizing import Around, encoded, named, warn_of_doubled, warn_of_lacking
 from embgeom.steering.pairs import Pair
 
-Read = Literal["last", "mean", "answer"] | int
+TokenPosition = Literal["last", "mean", "answer"] | int
 # The tokens of a text, and the places among them at which it is read.
 Text = tuple[list[int], list[int]]
 
 
-def check_read(read: Read) -> Read:
-    """Return `read`, or say what it may be."""
-    if read in ("last", "mean", "answer"):
-        return read
-    if isinstance(read, int | np.integer) and not isinstance(read, bool) and read < 0:
-        return int(read)
-    raise InputError(f'read = {read!r} must be "last", "mean", "answer" or a negative place such as -2')
+def check_token_position(token_position: TokenPosition) -> TokenPosition:
+    """Return `token_position`, or say what it may be."""
+    if token_position in ("last", "mean", "answer"):
+        return token_position
+    if (
+        isinstance(token_position, int | np.integer)
+        and not isinstance(token_position, bool)
+        and token_position < 0
+    ):
+        return int(token_position)
+    raise InputError(
+        f'token_position = {token_position!r} must be "last", "mean", "answer" or a negative place such as -2'
+    )
 
 
 def tokenize(
     tokenizer: Any,
     pairs: Sequence[Pair],
-    read: Read,
+    token_position: TokenPosition,
     add_special_tokens: bool,
     limit: int | None,
     skip_long: bool,
@@ -41,7 +47,7 @@ def tokenize(
 
     Parameters
     ----------
-    tokenizer, pairs, read, add_special_tokens
+    tokenizer, pairs, token_position, add_special_tokens
         As `train` takes them.
     limit : int or None
         The most tokens that the model reads.
@@ -73,9 +79,11 @@ def tokenize(
                     f"{where} has {len(tokens)} tokens; the model reads {limit} at most: shorten it, or "
                     "leave such pairs out by skip_long=True (--skip-long)"
                 )
-            places = _places(read, len(tokens), special, shared, around)
+            places = _places(token_position, len(tokens), special, shared, around)
             if not places:
-                raise InputError(f"{where} has {len(tokens)} tokens and none to read with read={read!r}")
+                raise InputError(
+                    f"{where} has {len(tokens)} tokens and none at token_position={token_position!r}"
+                )
             texts.append((tokens, places))
         else:
             found[number] = (texts[0], texts[1])
@@ -87,7 +95,7 @@ def tokenize(
 def tell_of_special_tokens(
     tokenizer: Any,
     pairs: Sequence[tuple[Text, Text]],
-    read: Read,
+    token_position: TokenPosition,
     add_special_tokens: bool,
     *,
     stacklevel: int,
@@ -113,10 +121,10 @@ def tell_of_special_tokens(
         )
     end = getattr(tokenizer, "eos_token_id", None)
     ended = sum(tokens[places[-1]] == end for pair in pairs for tokens, places in pair)
-    if read == "last" and end is not None and ended:
+    if token_position == "last" and end is not None and ended:
         warnings.warn(
             f"{ended} of {len(sequences)} texts are read at {named(tokenizer, [end])}, which ends a text: "
-            "take it away from them, or read before it (read=-2, --read -2)",
+            "take it away from them, or read before it (token_position=-2, --token-position -2)",
             EmbgeomWarning,
             stacklevel=stacklevel + 1,
         )
@@ -152,13 +160,15 @@ def _shared(first: list[int], second: list[int]) -> int:
     return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
-def _places(read: Read, length: int, special: list[int], shared: int, around: Around) -> list[int]:
+def _places(
+    token_position: TokenPosition, length: int, special: list[int], shared: int, around: Around
+) -> list[int]:
     """Return the places at which a text is read; none where it is too short."""
-    if isinstance(read, int) or read == "last":
+    if isinstance(token_position, int) or token_position == "last":
         # What the tokenizer puts behind a text is no part of it.
         behind = len(around.back)
         end = length - behind if behind and all(special[length - behind :]) else length
-        place = end + (-1 if read == "last" else int(read))
+        place = end + (-1 if token_position == "last" else int(token_position))
         return [place] if place >= 0 else []
-    first = shared if read == "answer" else 0
+    first = shared if token_position == "answer" else 0
     return [place for place in range(first, length) if not special[place]]

@@ -18,9 +18,9 @@ from embgeom.lm.passes import in_batches, inference, longest_text
 from embgeom.lm.projection import projection
 from embgeom.steering.pairs import check_pairs
 from embgeom.steering.reading import (
-    Read,
     Text,
-    check_read,
+    TokenPosition,
+    check_token_position,
     mean_states,
     tell_of_special_tokens,
     tokenize,
@@ -39,7 +39,7 @@ def train(
     *,
     layers: int | Iterable[int] | None = None,
     method: Method = "mean",
-    read: Read = "last",
+    token_position: TokenPosition = "last",
     batch_size: int = 8,
     normalize: bool = False,
     add_special_tokens: bool = True,
@@ -66,7 +66,7 @@ def train(
         that of the differences together with their negatives. Its sign is such that positive texts lie
         higher on the average, its length the root mean square of the differences' projections on it; so
         scale 1 means much the same for both methods.
-    read : {"last", "mean", "answer"} or negative int
+    token_position : {"last", "mean", "answer"} or negative int
         Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
         over those after the beginning that the two texts of the pair share; or at the token at that place
         from the end. Tokens that the tokenizer adds by itself have no part in the means, and behind a text
@@ -130,7 +130,7 @@ def train(
     >>> embgeom.SteeringVector.train(
     ...     model, AutoTokenizer.from_pretrained(folder), pairs, layers=[1, 2], name="small"
     ... )
-    SteeringVector('small', layers 1, 2, width 128)
+    SteeringVector('small', layers 1, 2, hidden_size 128)
     """
     texts = check_pairs(pairs)
     if method not in ("mean", "pca"):
@@ -138,13 +138,20 @@ def train(
     size = whole_number(batch_size, "batch_size", 1)
     layout = find(model, layer_modules)
     numbers = layout.numbers(layers)
-    kept = tokenize(tokenizer, texts, check_read(read), add_special_tokens, longest_text(model), skip_long)
+    kept = tokenize(
+        tokenizer,
+        texts,
+        check_token_position(token_position),
+        add_special_tokens,
+        longest_text(model),
+        skip_long,
+    )
     numbered, tokens = list(kept), list(kept.values())
-    tell_of_special_tokens(tokenizer, tokens, read, add_special_tokens, stacklevel=2)
+    tell_of_special_tokens(tokenizer, tokens, token_position, add_special_tokens, stacklevel=2)
     if all(_alike(pair) for pair in tokens):
         raise InputError(
-            f"with read={read!r} no pair is read where its texts differ, or behind that, so nothing tells "
-            "them apart; read later"
+            f"with token_position={token_position!r} no pair is read at or after the token where its texts "
+            "differ, so nothing tells them apart; read later"
         )
     gather = _Sum() if method == "mean" else _Principal()
     done = 0
@@ -176,14 +183,14 @@ def train(
         {
             "made_by": "train",
             "method": method,
-            "read": read,
+            "token_position": token_position,
             "normalize": bool(normalize),
             "add_special_tokens": bool(add_special_tokens),
             **{what: dict(zip(map(str, numbers), values, strict=True)) for what, values in measured.items()},
             "pairs": len(kept),
             "pairs_sha256": digest([texts[number] for number in kept]),
             "left_out": len(texts) - len(kept),
-            **({"projection": {"name": found.name, "width": found.width}} if found else {}),
+            **({"projection": {"name": found.name, "size": found.size}} if found else {}),
             **describe_model(model),
             "versions": model_versions(),
         },

@@ -48,7 +48,7 @@ class SteeringVector:
     >>> from embgeom import SteeringVector
     >>> joy = SteeringVector({2: np.array([3.0, 4.0])}, model="toy")
     >>> joy, joy.norms
-    (SteeringVector('toy', layers 2, width 2), {2: 5.0})
+    (SteeringVector('toy', layers 2, hidden_size 2), {2: 5.0})
     >>> (2 * joy - joy).directions[2].tolist()
     [3.0, 4.0]
     """
@@ -69,8 +69,8 @@ class SteeringVector:
         return tuple(self.directions)
 
     @property
-    def width(self) -> int:
-        """The length of each direction: the width of the model's residual stream."""
+    def hidden_size(self) -> int:
+        """The length of each direction: the hidden size of the model."""
         return len(next(iter(self.directions.values())))
 
     @property
@@ -78,7 +78,7 @@ class SteeringVector:
         """The Euclidean norm of each direction."""
         return {layer: float(np.linalg.norm(v.astype(np.float64))) for layer, v in self.directions.items()}
 
-    def at(self, layers: int | Iterable[int]) -> SteeringVector:
+    def select_layers(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with the directions of some of its layers only.
 
         Raises
@@ -97,7 +97,7 @@ class SteeringVector:
             If a direction is zero, `norm` is negative or not finite, or the other vector lacks a layer.
         """
         if isinstance(norm, SteeringVector):
-            wanted = norm.at(self.layers).norms
+            wanted = norm.select_layers(self.layers).norms
         else:
             length = real_number(norm, "norm")
             if not 0 <= length < np.inf:
@@ -192,22 +192,22 @@ class SteeringVector:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     joy.save(Path(folder) / "joy.safetensors")
         ...     SteeringVector.load(Path(folder) / "joy.safetensors")
-        SteeringVector('toy', layers 2, width 2)
+        SteeringVector('toy', layers 2, hidden_size 2)
         """
         from embgeom.steering.files import load_vector
 
         return load_vector(path, layer=layer)
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
-        """Add another vector of the same model's width; a layer that one of them lacks counts as zero."""
+        """Add another vector of the same hidden size; a layer that one of them lacks counts as zero."""
         if not isinstance(other, SteeringVector):
             return NotImplemented
-        if self.width != other.width:
+        if self.hidden_size != other.hidden_size:
             raise InputError(
-                f"vectors of width {self.width} and {other.width} do not add up; "
+                f"vectors of hidden size {self.hidden_size} and {other.hidden_size} do not add up; "
                 "carry one of them over with embgeom.Emb2Emb.transfer first"
             )
-        zero = np.zeros(self.width, dtype=np.float32)
+        zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
         return SteeringVector(sums, self.model, {"sum_of": [self.provenance, other.provenance]})
@@ -236,4 +236,4 @@ class SteeringVector:
 
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
-        return f"SteeringVector({self.model!r}, layers {layers}, width {self.width})"
+        return f"SteeringVector({self.model!r}, layers {layers}, hidden_size {self.hidden_size})"

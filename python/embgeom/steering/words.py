@@ -60,7 +60,7 @@ def from_words(
     >>> import embgeom
     >>> model = embgeom.load("example:large", "output")
     >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], layers=3)
-    SteeringVector('example:large', layers 3, width 192)
+    SteeringVector('example:large', layers 3, hidden_size 192)
     """
     # Not at the head: the class takes its method `from_words` from this module.
     from embgeom.steering.vector import SteeringVector
