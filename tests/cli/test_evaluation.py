@@ -17,10 +17,10 @@ def folder(tmp_path_factory):
 
 def test_evaluate(folder, tmp_path, capsys):
     run(
-        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--blocks", "5",
+        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--layers", "5",
         "--random", "3",
-        "--prompts", folder / "prompts.txt", "--more", " happy", " glad", "--less", " sad",
-        "--neutral", folder / "neutral.txt", "--own", folder / "large.safetensors",
+        "--prompts", folder / "prompts.txt", "--positive", " happy", " glad", "--negative", " sad",
+        "--neutral", folder / "neutral.txt", "--native", folder / "large.safetensors",
         "-o", tmp_path / "e.json", "--figure", tmp_path / "e.svg", "--quiet",
     )  # fmt: skip
     assert "own" in capsys.readouterr().out
@@ -33,7 +33,7 @@ def test_evaluate(folder, tmp_path, capsys):
 
 def test_sweep_chooses_on_one_half_and_reports_on_the_other(folder, tmp_path, capsys):
     run(
-        "sweep", "example:large", "--vector", folder / "large.safetensors", "--blocks", "1,4+5",
+        "sweep", "example:large", "--vector", folder / "large.safetensors", "--layers", "1,4+5",
         "--scales=-1,2", "--random", "3", "--prompts", "example:moods", "--neutral", folder / "neutral.txt",
         "--max-kl", "4", "-o", tmp_path / "s.json", "--figure", tmp_path / "s.png", "--quiet",
     )  # fmt: skip
@@ -49,8 +49,8 @@ def test_sweep_chooses_on_one_half_and_reports_on_the_other(folder, tmp_path, ca
 
 
 def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
-    vector = ("--vector", folder / "large.safetensors", "--blocks", "5", "--scales", "1,2", "--random", "0")
-    texts = ("--prompts", folder / "prompts.txt", "--more", " happy", "--less", " sad")
+    vector = ("--vector", folder / "large.safetensors", "--layers", "5", "--scales", "1,2", "--random", "0")
+    texts = ("--prompts", folder / "prompts.txt", "--positive", " happy", "--negative", " sad")
     neutral = ("--neutral", folder / "neutral.txt", "--max-kl", "0")
     run("sweep", "example:large", *vector, *texts, *neutral, "--quiet")
     assert "no setting has a defined effect with KL at most 0" in capsys.readouterr().out
@@ -60,15 +60,15 @@ def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
     ("arguments", "why"),
     [
         (("--max-kl", "1"), "--neutral"),
-        (("--blocks", "1,x"), "'1,x' is no list of blocks"),
-        (("--blocks", "1+"), "'1+' is no list of blocks"),
+        (("--layers", "1,x"), "'1,x' is no list of blocks"),
+        (("--layers", "1+"), "'1+' is no list of blocks"),
         (("--scales", "1,nan"), "nan is not finite"),
         (("--scales", ""), "'' is no number"),
         (("-o", "s.txt"), ".json"),
         (("--figure", "s.jpeg"), "'.jpeg'"),
         (("-o", "s.json", "--figure", "./s.json"), "the same file"),
         (("-o", "no/such/s.json"), "no/such"),
-        (("--own", "{}/large.safetensors"), "hidden size 192"),
+        (("--native", "{}/large.safetensors"), "hidden size 192"),
         (("--prompts", "{}/one.txt"), "4 samples at least"),
         (("--prompts", "example:mood"), "example:moods"),
     ],
@@ -79,7 +79,7 @@ def test_what_cannot_be_swept_is_said_before_the_model_runs(
     (folder / "one.txt").write_text("One day\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("embgeom.evaluation.sweep", lambda *_, **__: pytest.fail("ran"))
-    words = ("--more", " happy", "--less", " sad")
+    words = ("--positive", " happy", "--negative", " sad")
     asked = (*commands(folder)["evaluate"][1:], *words, *(a.replace("{}", str(folder)) for a in arguments))
     assert status("sweep", *asked) == 2
     err = capsys.readouterr().err
@@ -95,5 +95,14 @@ def test_evaluate_answers(folder, tmp_path, capsys):
     }
     (tmp_path / "items.json").write_text(json.dumps([item, item]))
     vector = folder / "small.safetensors"
-    run("evaluate", "example:small", "--vector", vector, "--items", tmp_path / "items.json", "--random", "2")
+    run(
+        "evaluate",
+        "example:small",
+        "--vector",
+        vector,
+        "--questions",
+        tmp_path / "items.json",
+        "--random",
+        "2",
+    )
     assert "probability" in capsys.readouterr().out

@@ -98,7 +98,7 @@ def test_a_model_that_runs(tmp_path, monkeypatch, capsys):
         ("train-vector", "m", "--pairs", "o.json", "-o", "m/model.safetensors"),
         ("evaluate", *measured, "-o", "m/config.json"),
         ("sweep", *measured, "--scales", "1", "-o", "m/config.json"),
-        ("evaluate", *measured[:3], "--items", "o.json", "-o", "o.json"),
+        ("evaluate", *measured[:3], "--questions", "o.json", "-o", "o.json"),
     ):
         assert status(*arguments) == 2
         assert "which is read" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
         ((), {}),
         (("--method", "lle", "-k", "5"), {"k": 5}),
         (("--rank", "7", "--ridge", "0.1"), {"rank": 7, "ridge": 0.1}),
-        (("--method", "procrustes", "--no-scale"), {"scaled": False}),
+        (("--method", "procrustes", "--no-scaled"), {"scaled": False}),
     ],
 )
 def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, arguments, given):
@@ -62,7 +62,7 @@ def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, 
 
 
 def test_a_turning_map_does_not_scale(tmp_path):
-    options = ("--method", "procrustes", "--no-scale", "-o", tmp_path / "m.safetensors", "--quiet")
+    options = ("--method", "procrustes", "--no-scaled", "-o", tmp_path / "m.safetensors", "--quiet")
     run("fit", "example:small", "example:large", *options)
     matrix = embgeom.Emb2Emb.load(tmp_path / "m.safetensors").matrix
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-9)
@@ -78,12 +78,12 @@ def test_vectors_are_those_of_the_library(folder):
 
 
 def test_transfer(folder, tmp_path, capsys):
-    transfer(folder, tmp_path / "v.gguf", "--blocks", "1:2,3:5", "--norm-of", folder / "large.safetensors")
+    transfer(folder, tmp_path / "v.gguf", "--layers", "1:2,3:5", "--norm-of", folder / "large.safetensors")
     carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
     own = embgeom.SteeringVector.load(folder / "large.safetensors")
     assert carried.layers == (2, 5) and carried.hidden_size == 192
     assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
-    transfer(folder, tmp_path / "v.safetensors", "--transport", "logits", "--norm", "3")
+    transfer(folder, tmp_path / "v.safetensors", "--mode", "logits", "--norm", "3")
     # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
     assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").layers == (1, 2, 4, 5)
     out = capsys.readouterr().out
@@ -98,7 +98,7 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
     embgeom.SteeringVector.load(folder / "small.safetensors").select_layers(1).save(
         tmp_path / "one.safetensors"
     )
-    given = ("--map", folder / "map.safetensors", "--blocks", "2", "-o", tmp_path / "v.gguf")
+    given = ("--map", folder / "map.safetensors", "--layers", "2", "-o", tmp_path / "v.gguf")
     run("transfer", tmp_path / "one.safetensors", *given)
     assert embgeom.SteeringVector.load(tmp_path / "v.gguf").layers == (2,)
     assert "block 1 to 2\n" in capsys.readouterr().out
@@ -115,7 +115,7 @@ def test_a_warning_is_a_line(folder, tmp_path, capsys):
 
 def test_steer_shows_both_texts(folder, capsys):
     options = ("--prompt", "One day, Tom", "--prompt", "The dog was", "--max-new-tokens", "6", "--scale", "2")
-    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "3", *options)
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--layers", "3", *options)
     out, err = capsys.readouterr()
     assert out.count("unsteered") == 2 and out.count("steered, scale 2") == 2 and "One day, Tom" in out
     # What transformers has to say of how it is called is nothing that a user could change.
@@ -124,7 +124,7 @@ def test_steer_shows_both_texts(folder, capsys):
 
 def test_steer_at_several_scales(folder, capsys):
     options = ("--prompt", "Tom walked home. He was", "--max-new-tokens", "4", "--scale", "-6", "0", "6")
-    run("steer", "example:large", "--vector", folder / "large.safetensors", "--blocks", "2", *options)
+    run("steer", "example:large", "--vector", folder / "large.safetensors", "--layers", "2", *options)
     rows = dict(re.findall(r"(unsteered|steered, scale \S+)\s+(.*)", capsys.readouterr().out))
     assert list(rows) == ["unsteered", "steered, scale -6", "steered, scale 0", "steered, scale 6"]
     assert rows["unsteered"] == rows["steered, scale 0"] != rows["steered, scale -6"]
@@ -182,7 +182,7 @@ def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
         ("steer", "--temperature", "nan", "nan is not finite"),
         ("steer", "--scale", "nan", "nan is not finite"),
         ("steer", "--scale", "big", "'big' is no number"),
-        ("steer", "--blocks", "-1", "counted from 0"),
+        ("steer", "--layers", "-1", "counted from 0"),
         ("evaluate", "--scale", "inf", "inf is not finite"),
         ("evaluate", "--seed", "-1", "-1 must be 0 at least"),
         ("evaluate", "--random", "-1", "-1 must be 0 at least"),
@@ -256,16 +256,16 @@ def test_what_is_read_is_not_written_over(command, output, folder, tmp_path, cap
                 "{}/map.safetensors",
                 "-o",
                 "v.gguf",
-                "--blocks",
+                "--layers",
                 "0:0",
             ],
             "layer 0",
         ),
-        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1-2"), "FROM:TO"),
-        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--blocks", "1:2,1:3"), "twice"),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--layers", "1-2"), "FROM:TO"),
+        (("transfer", "v.pt", "--map", "m.safetensors", "-o", "w.pt", "--layers", "1:2,1:3"), "twice"),
         (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"), "128"),
         (("steer", "example:huge", "--vector", "{}/small.safetensors", "--prompt", "A"), "huge"),
-        (("evaluate", "example:small", "--vector", "{}/small.safetensors"), "--more"),
+        (("evaluate", "example:small", "--vector", "{}/small.safetensors"), "--positive"),
         (("train-vector", "example:small", "--pairs", "{}/prompts.txt", "-o", "v.pt"), "prompts.txt"),
     ],
 )

@@ -39,6 +39,6 @@ def commands(folder):
         "steer": ("steer", "example:small", *vector, "--prompt", "Tom"),
         "evaluate": (
             "evaluate", "example:small", *vector, "--random", "2", "--prompts", folder / "prompts.txt",
-            "--more", " happy", "--less", " sad",
+            "--positive", " happy", "--negative", " sad",
         ),
     }  # fmt: skip

@@ -202,8 +202,8 @@ def test_prompts_of_a_terminal_that_are_no_utf8(tmp_path, capsys):
     assert "no valid Unicode at character 4" in error and error.count("\n") == 1
     (tmp_path / "items.json").write_text("[" * 200_000)
     for texts in (
-        ("--items", tmp_path / "items.json"),
-        ("--prompts", "a\0b", "--more", " a", "--less", " b"),
+        ("--questions", tmp_path / "items.json"),
+        ("--prompts", "a\0b", "--positive", " a", "--negative", " b"),
     ):
         assert status("evaluate", *asked[1:4], *texts) == 2
         assert capsys.readouterr().err.count("\n") == 1

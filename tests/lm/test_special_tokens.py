@@ -152,7 +152,7 @@ def test_prompts_that_hold_the_beginning(model, tokenizers, capsys, tmp_path):
 def test_special_tokens_are_left_out_by_an_option(tokenizers, tmp_path, capsys):
     _, folder = tokenizers("front")
     (tmp_path / "pairs.json").write_text(json.dumps(written(PAIRS)))
-    asked = ("train-vector", folder, "--pairs", tmp_path / "pairs.json", "--blocks", "2", "-o")
+    asked = ("train-vector", folder, "--pairs", tmp_path / "pairs.json", "--layers", "2", "-o")
     run(*asked, tmp_path / "twice.safetensors")
     assert "twice" in capsys.readouterr().err
     run(*asked, tmp_path / "once.safetensors", "--no-special-tokens")
@@ -172,7 +172,7 @@ def test_pairs_that_are_too_long_are_left_out_by_an_option(model, tmp_path, caps
     with pytest.raises(InputError, match="all 1 pairs are longer"):
         plain(model)(pairs[:1], skip_long=True)
     (tmp_path / "pairs.json").write_text(json.dumps(pairs))
-    asked = ("train-vector", "example:small", "--pairs", tmp_path / "pairs.json", "--blocks", "2")
+    asked = ("train-vector", "example:small", "--pairs", tmp_path / "pairs.json", "--layers", "2")
     assert status(*asked, "-o", tmp_path / "v.safetensors") == 2
     assert "--skip-long" in capsys.readouterr().err
     run(*asked, "-o", tmp_path / "v.safetensors", "--skip-long")

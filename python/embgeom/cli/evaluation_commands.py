@@ -32,7 +32,7 @@ def evaluate(options: argparse.Namespace, show: Show, progress: bool) -> None:
             score,
             samples,
             scale=options.scale,
-            layers=options.blocks,
+            layers=options.layers,
             progress=progress,
             **controls,
         )
@@ -60,7 +60,7 @@ def sweep(options: argparse.Namespace, show: Show, progress: bool) -> None:
             score,
             samples,
             scales=options.scales,
-            layers=options.blocks,
+            layers=options.layers,
             max_kl=options.max_kl,
             progress=progress,
             **controls,
@@ -72,13 +72,13 @@ def _asked(options: argparse.Namespace) -> tuple[SteeringVector, Score, list[Any
     """Return the vector, what is scored on what, and the controls, checked before a model is read."""
     from embgeom.steering import SteeringVector
 
-    texts = (options.prompts, options.items, options.neutral)
-    vectors = (options.vector, options.own, *options.shuffled)
+    texts = (options.prompts, options.questions, options.neutral)
+    vectors = (options.vector, options.native, *options.shuffled)
     files.check_results(options.output, options.figure, (options.model, *texts, *vectors))
     score, samples = _score(options)
     vector = SteeringVector.load(options.vector)
     controls = {
-        "own": None if options.own is None else _beside(vector, "--own", options.own),
+        "own": None if options.native is None else _beside(vector, "--native", options.native),
         "shuffled": [_beside(vector, "--shuffled", file) for file in options.shuffled],
         "random": options.random,
         "neutral": None if options.neutral is None else files.neutral_texts(options.neutral),
@@ -106,15 +106,15 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
     from embgeom.evaluation import AnswerProbability, WordShift
     from embgeom.examples import moods
 
-    words = (options.more, options.less)
-    if options.items is not None:
+    words = (options.positive, options.negative)
+    if options.questions is not None:
         if options.prompts is not None or words != (None, None):
-            raise InputError("give --items, or --prompts with --more and --less, not both")
-        return AnswerProbability(chat=options.chat), files.items(options.items)
+            raise InputError("give --questions, or --prompts with --positive and --negative, not both")
+        return AnswerProbability(chat=options.chat), files.items(options.questions)
     if words == (None, None) and options.prompts is not None and files.is_moods(options.prompts):
         words = (moods.HAPPY, moods.SAD)
     if options.prompts is None or None in words:
-        raise InputError("give --prompts with --more and --less, or --items")
+        raise InputError("give --prompts with --positive and --negative, or --questions")
     return WordShift(*words, whole=True, chat=options.chat), files.prompts(options.prompts)
 
 

@@ -187,7 +187,7 @@ def _load(options: argparse.Namespace, suffix: str = "") -> Embeddings:
         subfolder=getattr(options, f"subfolder{suffix}"),
         spelling=getattr(options, f"spelling{suffix}"),
         revision=getattr(options, f"revision{suffix}"),
-        local_files_only=options.offline,
+        local_files_only=options.local_files_only,
         threads=options.threads,
         progress=_wants_progress(options),
     )

@@ -246,7 +246,7 @@ def _add_metric(command: Any) -> None:
 
 def _add_offline(command: Any) -> None:
     command.add_argument(
-        "--offline", action="store_true", help="use only what the local Hugging Face cache holds"
+        "--local-files-only", action="store_true", help="use only what the local Hugging Face cache holds"
     )
 
 

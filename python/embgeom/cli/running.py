@@ -32,7 +32,7 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
     loaded = load_language_model(
         options.model,
         revision=options.revision,
-        local_files_only=options.offline,
+        local_files_only=options.local_files_only,
         trust_remote_code=options.trust_remote_code,
     )
     import torch

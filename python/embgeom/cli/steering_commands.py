@@ -36,7 +36,9 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
     norms: list[FinalNorm | None] = [None, None]
     if options.fold_norm:
         norms = [
-            load_final_norm(name, subfolder=subfolder, revision=revision, local_files_only=options.offline)
+            load_final_norm(
+                name, subfolder=subfolder, revision=revision, local_files_only=options.local_files_only
+            )
             for name, subfolder, revision in (
                 (options.model_a, options.subfolder_a, options.revision_a),
                 (options.model_b, options.subfolder_b, options.revision_b),
@@ -71,7 +73,7 @@ def _method_options(options: argparse.Namespace) -> dict[str, Any]:
     """Return the options that some methods use, where they are given: a method refuses those of others."""
     given = {"ridge": options.ridge, "rank": options.rank, "k": options.k}
     found = {name: value for name, value in given.items() if value is not None}
-    return found | ({"scaled": False} if options.no_scale else {})
+    return found | ({"scaled": False} if options.no_scaled else {})
 
 
 def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
@@ -81,15 +83,15 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
 
     check_vector_path(options.output)
     check_kept({"-o": options.output}, [options.model, options.pairs])
-    if options.output.endswith(".gguf") and (options.blocks is None or 0 in options.blocks):
-        raise InputError("a .gguf has no place for block 0: name others by --blocks, or take .safetensors")
+    if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
+        raise InputError("a .gguf has no place for block 0: name others by --layers, or take .safetensors")
     pairs = files.pairs(options.pairs)
     with running(options) as (model, tokenizer):
         vector = SteeringVector.train(
             model,
             tokenizer,
             pairs,
-            layers=options.blocks,
+            layers=options.layers,
             method=options.method,
             token_position=options.token_position,
             batch_size=options.batch_size,
@@ -120,8 +122,8 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     carrier, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)
     carried = carrier.transfer(
         vector,
-        transport=options.transport,
-        layers=options.blocks,
+        transport=options.mode,
+        layers=options.layers,
         norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
         threads=options.threads,
     )
@@ -155,7 +157,7 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
             prompts = [encode(tokenizer, prompt) for prompt in options.prompt]
             warn_of_doubled(tokenizer, prompts, "take it away from the prompts", stacklevel=1)
         # A vector that does not fit the model is told before the first text is written.
-        vector.apply(model, layers=options.blocks).remove()
+        vector.apply(model, layers=options.layers).remove()
 
         def texts() -> list[str]:
             return writer.texts(
@@ -166,7 +168,7 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
         for done, (name, scale) in enumerate(scales.items(), start=1):
             if report:
                 report("texts", done, len(scales) + 1)
-            with vector.apply(model, scale, layers=options.blocks, positions=options.positions) as handle:
+            with vector.apply(model, scale, layers=options.layers, positions=options.positions) as handle:
                 written[name] = texts()
                 handle.check()
     for place, prompt in enumerate(options.prompt):

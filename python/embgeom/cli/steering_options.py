@@ -48,7 +48,7 @@ def add_fit_options(command: Any) -> None:
         help="rank of a low_rank map (default: as many directions as keep 95%% of the fitted variance)",
     )
     command.add_argument(
-        "--no-scale", action="store_true", help="only turn: a procrustes map that does not scale, too"
+        "--no-scaled", action="store_true", help="only turn: a procrustes map that does not scale, too"
     )
     command.add_argument("-k", type=whole(1), help="neighbors of an lle map (default: 20)")
     command.add_argument(
@@ -107,12 +107,12 @@ def add_transfer_options(command: Any) -> None:
         "-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf"
     )
     command.add_argument(
-        "--transport",
+        "--mode",
         choices=get_args(Transport),
         help="default: dual, or primal for an lle map",
     )
     command.add_argument(
-        "--blocks",
+        "--layers",
         type=block_map,
         metavar="FROM:TO,...",
         help="which block goes to which block of the target, such as 3:5,4:6; or the target's block alone, "
@@ -169,7 +169,7 @@ def add_sweep_options(command: Any) -> None:
 
     _add_vector(command)
     command.add_argument(
-        "--blocks",
+        "--layers",
         metavar="B,...",
         type=alternatives,
         help="blocks to try, counted from 0: 1,2,3 one after the other, 2+3 both together (default: each "
@@ -202,16 +202,16 @@ def _add_measuring(command: Any) -> None:
         help="beginnings of texts, one in each line; or example:moods, some that come with embgeom",
     )
     what.add_argument(
-        "--more",
+        "--positive",
         metavar="WORD",
         nargs="+",
         help="words that should become likelier, such as ' happy' (example:moods has some of its own)",
     )
-    what.add_argument("--less", metavar="WORD", nargs="+", help="words that should become less likely")
-    what.add_argument("--items", metavar="FILE", help="questions with two answers, in CAA's JSON format")
+    what.add_argument("--negative", metavar="WORD", nargs="+", help="words that should become less likely")
+    what.add_argument("--questions", metavar="FILE", help="questions with two answers, in CAA's JSON format")
     controls = command.add_argument_group("controls")
     controls.add_argument(
-        "--own", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
+        "--native", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
     )
     controls.add_argument(
         "--shuffled", metavar="FILE", nargs="+", default=[], help="vectors carried by maps of shuffled tokens"
@@ -241,7 +241,7 @@ def _add_vector(command: Any) -> None:
 
 
 def _add_blocks(command: Any, use: str) -> None:
-    command.add_argument("--blocks", metavar="B,...", type=blocks, help=f"blocks to {use}, counted from 0")
+    command.add_argument("--layers", metavar="B,...", type=blocks, help=f"blocks to {use}, counted from 0")
 
 
 def _add_batch(command: Any) -> None:
