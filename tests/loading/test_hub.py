@@ -82,7 +82,7 @@ def test_failures_are_one_clear_error(hub, cache, monkeypatch, status, code, mes
     monkeypatch.setattr("time.sleep", lambda _: None)
     write_folder(hub.root / "owner" / "m", {"wte.weight": X})
     hub.failures["owner/m"] = (status, code)
-    with pytest.raises(LoadError, match=rf"owner/m is no path here.*({message})"):
+    with pytest.raises(LoadError, match=rf"owner/m is not a path on this machine.*({message})"):
         load("owner/m", cache_dir=cache)
 
 
@@ -173,13 +173,13 @@ def test_a_file_of_model2vec_is_fetched_whole(hub, cache):
     ["/dev/zero", "../../x", "a/../b", ".", "x/", "a b", "\x1b[2J", "\0", "\ud800", "", 5, b"main"],
 )
 def test_revisions_that_no_repository_has(cache, revision):
-    with pytest.raises(InputError, match="is no name of a branch, a tag or a commit"):
+    with pytest.raises(InputError, match="is not the name of a branch, a tag or a commit"):
         load("owner/plain", revision=revision, cache_dir=cache, local_files_only=True)
 
 
 def test_revisions_are_looked_for(cache):
     for revision in ("main", "v1.0", "refs/pr/1", "feature/x-1_2", COMMIT):
-        with pytest.raises(LoadError, match=f"at revision {revision} cannot be had"):
+        with pytest.raises(LoadError, match=f"at revision {revision} cannot be read"):
             load("owner/plain", revision=revision, cache_dir=cache, local_files_only=True)
-    with pytest.raises(InputError, match="cache_dir=5 is no name of a folder"):
+    with pytest.raises(InputError, match="cache_dir=5 is not the name of a folder"):
         load("owner/plain", cache_dir=5, local_files_only=True)

@@ -213,7 +213,7 @@ def test_the_final_norm_of_a_single_file_is_fetched_alone(hub, cache):
 def test_a_server_that_names_no_commit_is_no_hub(hub, cache, impatient):
     small(hub)
     hub.commit = ""
-    with pytest.raises(LoadError, match="the server is no Hugging Face Hub; check HF_ENDPOINT"):
+    with pytest.raises(LoadError, match="the server is not a Hugging Face Hub; check HF_ENDPOINT"):
         load("owner/m", cache_dir=cache)
     hub.commit = "../../../x"
     with pytest.raises(LoadError, match="owner/m"):

@@ -9,7 +9,7 @@ from typing import Any
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.torch_file import TorchFile
 from embgeom.loading.folder import Source, TensorFile, is_inside, read_json
-from embgeom.loading.hub.file import HubSafetensors
+from embgeom.loading.hub.tensors import HubSafetensors
 from embgeom.loading.safetensors_file import SafetensorsFile
 
 USUAL_STEMS = ("model", "pytorch_model")

@@ -7,35 +7,38 @@ own serve here, too; that session takes the token off when a server sends it to 
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
-from dataclasses import asdict
-from datetime import datetime, timedelta
-from importlib import import_module
-from typing import Any
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from embgeom.errors import LoadError
-from embgeom.loading.hub.answers import (
-    Answer,
-    Broken,
-    Identity,
-    NoRanges,
-    asked_wait,
-    detail,
-    identity,
-    number,
-    range_of,
-    whole_of,
-)
+from embgeom._common.record import versions
+from embgeom.errors import LoadError, first_line
 
 # How often a request is repeated that brings nothing, and how long a server may let us wait in all.
-_TRIES = 5
+TRIES = 5
 _PATIENCE = 120.0
 # A try that brought so much starts the count anew.
 _WORTH_A_TRY = 1 << 20
 _MAY_PASS = frozenset((408, 425, 429, 500, 502, 503, 504))
+# Elsewhere a refusal is that of a signed address which is too old: the Hub gives a new one.
+_TOO_OLD = frozenset((401, 403, 404, 410))
+_CHUNK = 1 << 16
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
+_NO_MORE = "the Hub is refusing requests for now; load again"
+
+
+class NoRanges(Exception):
+    """A server answered a request for a range with something else; `answer` is the whole file, if it is."""
+
+    def __init__(self, answer: Answer | None = None) -> None:
+        self.answer = answer
 
 
 class Changed(Exception):
@@ -50,8 +53,78 @@ class GaveUp(Exception):
         self.why = why
 
 
+class _Broken(Exception):
+    """A request failed in a way that may pass, after `wait` seconds if the server says so."""
+
+    def __init__(self, detail: str, status: int | None = None, wait: float | None = None) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.wait = wait
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What the Hub says of a file: its commit, the name of its content, and its length in bytes.
+
+    The name of a large file's content is its SHA-256.
+    """
+
+    commit: str | None = None
+    etag: str | None = None
+    size: int | None = None
+
+
+@dataclass
+class Answer:
+    """An answer whose body can be read once: the bytes from `begin` on, to `end` where that is known."""
+
+    response: Any
+    identity: Identity
+    begin: int = 0
+    end: int | None = None
+
+    def close(self) -> None:
+        """Close the connection, whatever is still to come."""
+        self.response.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """Give the body piece by piece; one that breaks off or is too long is an error."""
+        response = self.response
+        raw = hasattr(response, "iter_raw")
+        pieces = iter(response.iter_raw() if raw else response.iter_content(_CHUNK))
+        position = self.begin
+        while True:
+            try:
+                piece = next(pieces, None)
+            except Exception as error:
+                # What a connection that breaks raises depends on the HTTP library of huggingface_hub.
+                raise _Broken(_detail(error)) from error
+            if piece is None:
+                break
+            position += len(piece)
+            if self.end is not None and position > self.end:
+                raise NoRanges
+            yield piece
+        if self.end is not None and position < self.end:
+            raise _Broken(f"the answer ended after {position - self.begin} bytes")
+
+
+class Sink(Protocol):
+    """What takes the pieces of a file, and may be asked to begin anew."""
+
+    def write(self, piece: bytes) -> None:
+        """Add bytes at the end."""
+
+    def restart(self) -> None:
+        """Throw away what is there."""
+
+
 class RangeRequests:
-    """Requests for the bytes of one file."""
+    """Requests for the bytes of one file, of which `identity` says what is known; answers add to it.
+
+    `fail` makes the `LoadError` of what a request failed with. That the repository holds no such file is
+    raised as the EntryNotFoundError of huggingface_hub.
+    """
 
     def __init__(
         self,
@@ -59,7 +132,7 @@ class RangeRequests:
         token: str | bool | None,
         fail: Callable[[Exception], LoadError],
         identity: Identity,
-        tries: int = _TRIES,
+        tries: int = TRIES,
     ) -> None:
         self._url = url
         self._token = token
@@ -67,21 +140,24 @@ class RangeRequests:
         self._tries = tries
         self.identity = identity
 
-    def ask(self) -> Identity:
-        """Return what the Hub says of the file, without any of its bytes."""
+    def commit(self) -> str | None:
+        """Return the commit that the Hub says the file is of."""
+        from huggingface_hub import get_hf_file_metadata
+
         patience = _Patience(self._tries, self._fail)
         while True:
             try:
-                with closing(self._send("HEAD", {}, "HF_HUB_ETAG_TIMEOUT")) as response:
-                    # A server elsewhere may refuse this method, but the Hub has told by then.
-                    if not self._is_elsewhere(response):
-                        self._raise_for_status(response)
-                    return identity(response, number(response.headers.get("Content-Length")))
-            except Broken as failure:
-                patience.wait(failure)
+                found: Any = get_hf_file_metadata(self._url, token=self._token, **_sender())
+                return str(found.commit_hash) if found.commit_hash else None
+            except Exception as error:
+                patience.wait(self._broken(error))
 
     def stream(self, begin: int, end: int) -> Iterator[bytes]:
-        """Give the bytes from `begin` to `end` or the end of the file; go on where an answer broke."""
+        """Give the bytes from `begin` to `end` or the end of the file; go on where an answer broke.
+
+        Raises `NoRanges` if the server gives no ranges that can be relied on, `Changed` if the file is
+        another one than `identity` says.
+        """
         patience = _Patience(self._tries, self._fail)
         while begin < end:
             try:
@@ -89,61 +165,95 @@ class RangeRequests:
                     end = min(end, answer.identity.size or end)
                     for piece in answer.chunks():
                         begin += len(piece)
-                        patience.gained(len(piece))
+                        patience.gained += len(piece)
                         yield piece
-            except Broken as failure:
+            except _Broken as failure:
                 patience.wait(failure)
 
-    def whole(
-        self, answer: Answer | None, write: Callable[[bytes], None], restart: Callable[[], None]
-    ) -> None:
-        """Fetch the whole file; an answer that breaks is begun anew."""
+    def whole(self, answer: Answer | None, sink: Sink) -> None:
+        """Fetch the whole file, from `answer` if there is one; an answer that breaks is begun anew."""
         patience = _Patience(self._tries, self._fail)
         while True:
             try:
                 with closing(answer or self._open(0, None)) as body:
-                    restart()
+                    sink.restart()
                     for piece in body.chunks():
-                        write(piece)
+                        sink.write(piece)
                     return
-            except Broken as failure:
+            except _Broken as failure:
                 answer = None
                 patience.wait(failure)
             except NoRanges as error:
-                failed = GaveUp("the server answers with more than it says", "a body that is too long")
-                raise self._fail(failed) from error
+                raise self._give_up("the server sends more bytes than it announces", "a long body") from error
 
     def _open(self, begin: int, end: int | None) -> Answer:
         """Return the answer for a range, or for the whole file where `end` is None."""
-        headers = {} if end is None else {"Range": f"bytes={begin}-{end - 1}"}
-        response = self._send("GET", headers, "HF_HUB_DOWNLOAD_TIMEOUT")
-        try:
-            answer = self._understand(response, begin, end)
+        with ExitStack() as unless_returned:
+            response = self._get({} if end is None else {"Range": f"bytes={begin}-{end - 1}"})
+            unless_returned.callback(response.close)
+            status, headers = response.status_code, response.headers
+            if status == 416:
+                raise NoRanges
+            if headers.get("Content-Encoding", "identity") != "identity":
+                raise self._give_up("the server compresses what must not be compressed", "Content-Encoding")
+            if status == 206 and end is not None:
+                answer = _range_of(response, begin, end)
+            elif status == 200:
+                size = number(headers.get("Content-Length"))
+                answer = Answer(response, _identity(response, size), 0, size)
+            else:
+                raise self._give_up("the server answers something else than was asked for", f"HTTP {status}")
             self._check_identity(answer.identity)
-        except NoRanges as error:
-            if error.answer is None:
-                response.close()
-            raise
-        except BaseException:
-            response.close()
-            raise
+            unless_returned.pop_all()
+        if status == 200 and end is not None:
+            raise NoRanges(answer)
         return answer
 
-    def _understand(self, response: Any, begin: int, end: int | None) -> Answer:
-        if response.status_code == 416:
-            raise NoRanges
-        self._raise_for_status(response)
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise self._fail(GaveUp("the server packs what must not be packed", "Content-Encoding"))
-        if response.status_code == 206 and end is not None:
-            return range_of(response, begin, end)
-        if response.status_code != 200:
-            raise self._fail(GaveUp("the server answers with what was not asked for", _status(response)))
-        whole = whole_of(response)
-        if end is not None:
-            self._check_identity(whole.identity)
-            raise NoRanges(whole)
-        return whole
+    def _get(self, headers: dict[str, str]) -> Any:
+        """Send one request, and return the answer with its body still to come."""
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        try:
+            session: Any = get_session()
+            options = {
+                "headers": {
+                    **build_hf_headers(token=self._token, **_sender()),
+                    **headers,
+                    "Accept-Encoding": "identity",
+                },
+                "timeout": number(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT")) or 10,
+            }
+            if hasattr(session, "build_request"):
+                # A client of httpx, since huggingface_hub 1.0; before it was a session of requests.
+                request = session.build_request("GET", self._url, **options)
+                response = session.send(request, stream=True, follow_redirects=True)
+            else:
+                response = session.get(self._url, stream=True, **options)
+            if response.status_code != 416:
+                hf_raise_for_status(response)
+        except Exception as error:
+            raise self._broken(error) from error
+        return response
+
+    def _broken(self, error: Exception) -> _Broken:
+        """Return the failure that an error means, if that may pass; else raise its `LoadError`."""
+        from huggingface_hub.errors import EntryNotFoundError, LocalTokenNotFoundError
+
+        response = getattr(error, "response", None)
+        if response is None:
+            if isinstance(error, LocalTokenNotFoundError):
+                raise self._fail(error) from error
+            return _Broken(_detail(error))
+        response.close()
+        status = response.status_code
+        elsewhere = urlsplit(str(response.url)).netloc != urlsplit(self._url).netloc
+        if status in _MAY_PASS or (
+            status in _TOO_OLD and elsewhere and not response.headers.get("X-Error-Code")
+        ):
+            return _Broken(f"HTTP {status}", status, _asked_wait(response.headers))
+        if isinstance(error, EntryNotFoundError):
+            raise error
+        raise self._fail(error) from error
 
     def _check_identity(self, found: Identity) -> None:
         """Refuse the answer for another file than the one that is known, and learn from it what is not."""
@@ -152,46 +262,8 @@ class RangeRequests:
             raise Changed
         self.identity = Identity(**{**asdict(found), **known})
 
-    def _send(self, method: str, headers: dict[str, str], timeout: str) -> Any:
-        """Send one request, and return the answer with its body still to come."""
-        utils: Any = import_module("huggingface_hub.utils")
-        session = utils.get_session()
-        try:
-            headers = {**_own_headers(self._token), **headers, "Accept-Encoding": "identity"}
-        except Exception as error:
-            # token=True needs a token that is logged in.
-            raise self._fail(error) from error
-        seconds = number(os.environ.get(timeout)) or 10
-        try:
-            if hasattr(session, "build_request"):
-                # httpx, since huggingface_hub 1.0.
-                request = session.build_request(method, self._url, headers=headers, timeout=seconds)
-                return session.send(request, stream=True, follow_redirects=True)
-            return session.request(
-                method, self._url, headers=headers, timeout=seconds, stream=True, allow_redirects=True
-            )
-        except Exception as error:
-            raise Broken(detail(error)) from error
-
-    def _raise_for_status(self, response: Any) -> None:
-        """Raise what an answer means that is an error."""
-        status = response.status_code
-        # Elsewhere a refusal is that of a signed address which is too old: the Hub gives a new one.
-        if status in _MAY_PASS or (status in (401, 403, 404, 410) and self._is_elsewhere(response)):
-            raise Broken(_status(response), status, asked_wait(response.headers))
-        utils: Any = import_module("huggingface_hub.utils")
-        try:
-            utils.hf_raise_for_status(response)
-        except utils.EntryNotFoundError:
-            raise
-        except Exception as error:
-            raise self._fail(error) from error
-
-    def _is_elsewhere(self, response: Any) -> bool:
-        """Return whether the Hub sent us to another server, which is no Hub."""
-        if response.headers.get("X-Error-Code"):
-            return False
-        return urlsplit(str(response.url)).netloc != urlsplit(self._url).netloc
+    def _give_up(self, why: str, detail: str) -> LoadError:
+        return self._fail(GaveUp(why, detail))
 
 
 class _Patience:
@@ -201,45 +273,83 @@ class _Patience:
         self._tries = tries
         self._fail = fail
         self._failures = 0
-        self._gained = 0
         self._waited = 0.0
+        self.gained = 0
 
-    def gained(self, count: int) -> None:
-        self._gained += count
-
-    def wait(self, failure: Broken) -> None:
+    def wait(self, failure: _Broken) -> None:
         """Sleep before the next try, or give up."""
-        self._failures = 1 if self._gained >= _WORTH_A_TRY else self._failures + 1
-        self._gained = 0
+        self._failures = 1 if self.gained >= _WORTH_A_TRY else self._failures + 1
+        self.gained = 0
         pause = min(0.5 * 2 ** (self._failures - 1), 8.0) if failure.wait is None else failure.wait
         if failure.wait is not None and self._waited + pause > _PATIENCE:
             when = datetime.now().astimezone() + timedelta(seconds=pause)
-            why = f"the Hub takes no more requests for now; load again after {when:%Y-%m-%d %H:%M:%S %Z}"
+            why = f"{_NO_MORE} after {when:%Y-%m-%d %H:%M:%S %Z}"
             raise self._fail(GaveUp(why, f"{failure}, Retry-After {pause:.0f} s")) from failure
         if self._failures >= self._tries:
-            raise self._fail(GaveUp(_why_it_failed(failure.status), str(failure))) from failure
+            why = "the connection to the Hub failed; check the network and HF_ENDPOINT, then load again"
+            if failure.status is not None:
+                why = "the connection to the Hub failed, which is out of order; load again later"
+            if failure.status == 429:
+                why = f"{_NO_MORE} in a few minutes"
+            raise self._fail(GaveUp(why, str(failure))) from failure
         self._waited += pause
         time.sleep(pause)
 
 
-def _why_it_failed(status: int | None) -> str:
-    if status == 429:
-        return "the Hub takes no more requests for now; load again in some minutes"
-    if status is not None:
-        return "the connection to the Hub failed, which is out of order; load again later"
-    return "the connection to the Hub failed; check the network and HF_ENDPOINT, then load again"
+def number(text: str | None) -> int | None:
+    """Return the count that a header or variable holds; None where it holds none."""
+    return int(text) if text is not None and _NUMBER.fullmatch(text.strip()) else None
 
 
-def _own_headers(token: str | bool | None) -> dict[str, str]:
-    """Return the headers that huggingface_hub sends: who asks, and the token."""
-    from embgeom import __version__
+def _range_of(response: Any, begin: int, end: int) -> Answer:
+    """Return the answer for the bytes from `begin` to `end` or the first of them, if its headers say so."""
+    said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+    if said is None:
+        raise NoRanges
+    first, last, size = map(int, said.groups())
+    length = number(response.headers.get("Content-Length"))
+    linked = number(_first(response, "X-Linked-Size"))
+    if first != begin or not begin <= last < min(end, size):
+        raise NoRanges
+    if length not in (None, last + 1 - first) or linked not in (None, size):
+        raise NoRanges
+    return Answer(response, _identity(response, size), begin, last + 1)
 
-    utils: Any = import_module("huggingface_hub.utils")
-    headers: dict[str, str] = utils.build_hf_headers(
-        token=token, library_name="embgeom", library_version=__version__
+
+def _identity(response: Any, size: int | None) -> Identity:
+    """Return what the answers on the way to a file say of it; the Hub's own word comes first."""
+    etag = _first(response, "X-Linked-ETag") or response.headers.get("ETag") or ""
+    name = etag.strip().removeprefix("W/").strip('"')
+    return Identity(_first(response, "X-Repo-Commit"), name or None, size)
+
+
+def _first(response: Any, name: str) -> str | None:
+    """Return a header of the first answer that has it, on the way from the Hub to the file."""
+    return next(
+        (value for answer in (*response.history, response) if (value := answer.headers.get(name))), None
     )
-    return headers
 
 
-def _status(response: Any) -> str:
-    return f"HTTP {response.status_code}"
+def _asked_wait(headers: Any) -> float | None:
+    """Return how many seconds a server asks to wait: Retry-After in seconds or as a date, or RateLimit."""
+    after = (headers.get("Retry-After") or "").strip()
+    if (seconds := number(after)) is not None:
+        return float(seconds)
+    try:
+        when = parsedate_to_datetime(after)
+        return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    except (TypeError, ValueError):
+        pass
+    limit = re.search(r"\br\s*=\s*0\b.*\bt\s*=\s*([0-9]{1,9})", headers.get("RateLimit") or "")
+    return float(limit[1]) if limit else None
+
+
+def _sender() -> dict[str, Any]:
+    """Return how requests name this library."""
+    return {"library_name": "embgeom", "library_version": versions().get("embgeom")}
+
+
+def _detail(error: Exception) -> str:
+    """Return the kind of an error and the first line of what it says."""
+    kind, first = type(error).__name__, first_line(error)
+    return kind if first == kind else f"{kind}: {first}"
