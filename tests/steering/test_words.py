@@ -44,7 +44,7 @@ def test_a_model_by_name_and_a_tied_one():
     expected = loaded.matrix[loaded.index(" happy")] - loaded.matrix[loaded.index(" sad")]
     np.testing.assert_allclose(by_name.directions[3], expected, atol=1e-6)
     tied = SteeringVector.from_words(embgeom.load("example:small"), [" happy"], [" sad"], layers=1)
-    assert tied.width == 128
+    assert tied.hidden_size == 128
 
 
 @pytest.mark.parametrize(

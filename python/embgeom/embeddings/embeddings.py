@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import as_matrix
 from embgeom._common.foreign import to_strings, type_name
 from embgeom.embeddings.lookup import find_row
-from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.provenance import ModelInfo, Provenance
 from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
 from embgeom.errors import InputError
 from embgeom.geometry.rows import RowScan, scan_rows
@@ -179,6 +179,18 @@ class Embeddings:
     def norms(self) -> npt.NDArray[np.float64]:
         """The Euclidean norm of each row, float64, shape (V,)."""
         return self.rows.norms
+
+    @property
+    def model_info(self) -> ModelInfo:
+        """The model that the matrix is of; without a name where a bare array has none."""
+        known, columns = self.provenance, self.matrix.shape[1]
+        # A file of one array is called by its own name, which is not a model's.
+        if known.tensor is None and (known.file is not None or self.name == known.source):
+            return ModelInfo(hidden_size=columns, num_layers=known.num_layers)
+        aliases = (
+            () if known.tensor is None else (known.source, *([str(known.file.parent)] if known.file else []))
+        )
+        return ModelInfo(self.name, known.revision, columns, known.num_layers, aliases)
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -39,6 +39,47 @@ class FileState:
 
 
 @dataclass(frozen=True)
+class ModelInfo:
+    """Which model a matrix or a steering vector belongs to, to the extent that it is known.
+
+    Attributes
+    ----------
+    name : str or None
+        What it was loaded as: a folder, a Hugging Face id or an example's name.
+    revision : str or None
+        The commit of a Hugging Face repository.
+    hidden_size : int or None
+        The size of its residual stream.
+    num_layers : int or None
+        How many transformer layers it has.
+    aliases : tuple of str
+        Other names of the same model, such as the folder it lies in.
+    """
+
+    name: str | None = None
+    revision: str | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    aliases: tuple[str, ...] = ()
+
+    def differs_from(self, other: ModelInfo) -> bool:
+        """Return whether both are known by name and share none; the last parts of names are compared."""
+        known = [{_last_part(n) for n in (m.name, *m.aliases) if n} - {""} for m in (self, other)]
+        return all(known) and not known[0] & known[1]
+
+
+def _last_part(name: str) -> str:
+    """Return the last part of a path or id: one model is called by its id, folder or short name."""
+    parts = [part for part in re.split(r"[/\\]", name) if part]
+    if not parts or parts[-1] in (".", "..", "~"):
+        return ""
+    # The Hub's cache keeps owner/name at models--owner--name/snapshots/<commit>.
+    if len(parts) > 2 and parts[-2] == "snapshots":
+        return parts[-3].rsplit("--", maxsplit=1)[-1].casefold()
+    return parts[-1].removeprefix("example:").casefold()
+
+
+@dataclass(frozen=True)
 class Provenance:
     """Where an `Embeddings` was read from.
 

@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 
 from embgeom._common.optional import need
 from embgeom._common.record import digest
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError, LoadError, first_line
-from embgeom.lm.layers import need_torch
+from embgeom.lm.layers import config_of, need_torch
 from embgeom.loading.source import find_folder
 
 # In the order in which they are tried: models of text alone come first.
@@ -154,6 +155,17 @@ def model_name(model: Any) -> str:
     """Return what to call a model: what it was loaded as, or its class; of an absolute path the last part."""
     name = str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def model_info(model: Any) -> ModelInfo:
+    """Return which model it is; one made from a configuration has no name."""
+    config = config_of(model)
+    return ModelInfo(
+        str(getattr(getattr(model, "config", None), "name_or_path", "") or "") or None,
+        getattr(config, "_commit_hash", None),
+        getattr(config, "hidden_size", None),
+        getattr(config, "num_hidden_layers", None),
+    )
 
 
 def describe_model(model: Any) -> dict[str, Any]:

@@ -6,15 +6,18 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import whole_number
+from embgeom._common.record import rebuilt
 from embgeom._common.writing import check_file_writable, write_file
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import LocalFile, parse_json
 from embgeom.steering import arrays_file, gguf_file, pt_file, tensors_file
@@ -32,7 +35,7 @@ CONVENTION = "added to the output of layer i, counted from 0"
 _NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
 # What embgeom itself writes, in formats that keep it beside the tensors, or the formats do.
-_OWN = ("format", "format_version", "layers", "model", "provenance", "layer_type")
+_OWN = ("format", "format_version", "layers", "model", "model_info", "provenance", "layer_type")
 
 Header = dict[str, str]
 Tensors = Mapping[Any, npt.NDArray[np.float32]]
@@ -82,7 +85,8 @@ def load_vector(path: str | PathLike[str], *, layer: int | None = None) -> Steer
     provenance = _provenance(header, file)
     check_declared({k: v for k, v in facts.items() if k not in _OWN}, file, gguf_file.OWNED)
     try:
-        return SteeringVector(_by_layer(tensors, file, layer), header.get("model", ""), provenance)
+        directions = _by_layer(tensors, file, layer)
+        return SteeringVector(directions, header.get("model", ""), provenance, _model_info(header, file))
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
 
@@ -107,7 +111,7 @@ def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[Embg
 def _header(vector: SteeringVector) -> Header:
     try:
         vector.model.encode("utf-8")
-        provenance = json.dumps(vector.provenance)
+        provenance, info = json.dumps(vector.provenance), json.dumps(asdict(vector.model_info))
     except (TypeError, ValueError, RecursionError, AttributeError) as error:
         raise InputError(
             f"the model's name and the provenance cannot be written: {error}; a name is a string, and a "
@@ -118,6 +122,7 @@ def _header(vector: SteeringVector) -> Header:
         "format_version": str(VERSION),
         "layers": CONVENTION,
         "model": vector.model,
+        "model_info": info,
         "provenance": provenance,
     }
 
@@ -141,6 +146,15 @@ def _provenance(header: Header, file: Path) -> dict[str, Any]:
     if not isinstance(provenance, dict):
         raise LoadError(f"the provenance in {file} is a JSON {type(provenance).__name__}, not an object")
     return provenance
+
+
+def _model_info(header: Header, file: Path) -> ModelInfo:
+    """Return which model the header names."""
+    text = header.get("model_info", "{}").encode("utf-8", "surrogatepass")
+    try:
+        return cast(ModelInfo, rebuilt(ModelInfo, asdict(ModelInfo()) | parse_json(text, str(file)), {}))
+    except (TypeError, ValueError) as error:
+        raise LoadError(f"the model_info in {file} does not describe a model: {error}") from error
 
 
 def _by_layer(tensors: Tensors, file: Path, layer: int | None) -> dict[int, npt.NDArray[np.float32]]:

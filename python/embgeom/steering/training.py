@@ -12,7 +12,7 @@ from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.lm.language_model import describe_model, model_name
+from embgeom.lm.language_model import describe_model, model_info, model_name
 from embgeom.lm.layers import find
 from embgeom.lm.passes import in_batches, inference, longest_text
 from embgeom.lm.projection import projection
@@ -194,6 +194,7 @@ def train(
             **describe_model(model),
             "versions": model_versions(),
         },
+        model_info(model),
     )
 
 

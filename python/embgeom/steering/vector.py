@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from embgeom._common.checks import real_number
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering import hooks, training, words
@@ -35,6 +36,8 @@ class SteeringVector:
     provenance : dict
         How it came about, ready for JSON: what was trained on, with which options, from which model; what
         changes directions adds to it.
+    model_info : ModelInfo
+        Which model it was made from; without a name where that is not known.
 
     Raises
     ------
@@ -56,6 +59,7 @@ class SteeringVector:
     directions: dict[int, Direction]
     model: str = "model"
     provenance: dict[str, Any] = field(default_factory=dict)
+    model_info: ModelInfo = field(default_factory=ModelInfo)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
@@ -210,7 +214,9 @@ class SteeringVector:
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
-        return SteeringVector(sums, self.model, {"sum_of": [self.provenance, other.provenance]})
+        return SteeringVector(
+            sums, self.model, {"sum_of": [self.provenance, other.provenance]}, self.model_info
+        )
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)
@@ -220,7 +226,9 @@ class SteeringVector:
             return NotImplemented
         # In float64, so that neither the factor nor the product is rounded to nothing on the way.
         scaled: dict[int, Any] = {b: v.astype(np.float64) * float(factor) for b, v in self.directions.items()}
-        return SteeringVector(scaled, self.model, {"times": float(factor), "of": self.provenance})
+        return SteeringVector(
+            scaled, self.model, {"times": float(factor), "of": self.provenance}, self.model_info
+        )
 
     __rmul__ = __mul__
 

@@ -87,7 +87,7 @@ def from_words(
         "tensor": source.tensor,
         "versions": versions(),
     }
-    return SteeringVector(dict.fromkeys(numbers, direction), name or model.name, provenance)
+    return SteeringVector(dict.fromkeys(numbers, direction), name or model.name, provenance, model.model_info)
 
 
 def _listed(words: Sequence[str], side: str) -> list[str]:
