@@ -45,9 +45,9 @@ def matrices(rows: int, source: int, target: int) -> tuple[Array, Array]:
 def by_embgeom(x: Array, y: Array, threads: int) -> Array:
     import embgeom
 
-    carrier = embgeom.Emb2Emb.fit(x, y, method="least_squares", center=False, held_out=0, threads=threads)
-    assert carrier.matrix is not None
-    return carrier.matrix
+    mapping = embgeom.Emb2Emb.fit(x, y, method="least_squares", center=False, held_out=0, threads=threads)
+    assert mapping.matrix is not None
+    return mapping.matrix
 
 
 def by_numpy(x: Array, y: Array, threads: int) -> Array:
@@ -154,7 +154,7 @@ def page(record: dict) -> str:
         "",
         f"{record['rows']:,} x {record['columns']:,} -> {record['target_columns']:,} float32 (synthetic), "
         f"least squares, {record['threads']} threads of {record['cores']} cores of {record['processor']}, "
-        f'{record["date"]}. embgeom also solves the reverse problem, for the transport "logits". *Peak* is '
+        f'{record["date"]}. embgeom also solves the reverse problem, for the mode "logits". *Peak* is '
         f"memory above the two matrices, of which embgeom's bound is {BOUND_MB} MB.",
         "",
         "| | seconds | peak MB | error |",

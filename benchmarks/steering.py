@@ -1,13 +1,13 @@
-"""Does a carried vector steer? Every method, transport and layer, beside the target's own vector.
+"""Does a transferred vector steer? Every method, mode and layer, beside the target's native vector.
 
     python benchmarks/steering.py                        the bundled pair both ways, some minutes
     python benchmarks/steering.py --models DIR           also stories260k <-> tinystories-656k from there
     python benchmarks/steering.py --quick --output DIR   a few prompts, to see that everything works
 
 A happy-minus-sad vector is trained on pairs of texts (`embgeom.examples.moods`) in the source, read at their
-last token or over all of them, carried over, and added to the target at the norm of the target's own vector,
-which is read in the same way. The score is the log-probability of happy words less that of sad ones after
-other beginnings. Writes steering.json and steering.md into the output folder.
+last token or over all of them, transferred, and added to the target at the norm of the target's native
+vector, which is read in the same way. The score is the log-probability of happy words minus that of sad ones
+after other beginnings. Writes steering.json and steering.md into the output folder.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ FOREIGN = ("stories260k", "tinystories-656k")
 # The default of the library.
 METHOD = "low_rank"
 METHODS = ("least_squares", "ridge", "procrustes", "low_rank", "lle")
-TRANSPORTS = ("primal", "dual", "logits")
+MODES = ("primal", "dual", "logits")
 LAYERS = ("relative depth", "strongest source")
 READS = ("last", "mean")
 
 
 def routes() -> Iterator[tuple[str, str]]:
     for method in METHODS:
-        for transport in TRANSPORTS:
+        for mode in MODES:
             # These ask nothing of the method but its logits matrix, which is the same for all.
-            if (transport == "logits" and method != "ridge") or (method, transport) == ("lle", "dual"):
+            if (mode == "logits" and method != "ridge") or (method, mode) == ("lle", "dual"):
                 continue
-            yield method, transport
+            yield method, mode
 
 
 @cache
@@ -59,7 +59,7 @@ def fitted(source: Side, target: Side, method: str, seed: int, shuffle: bool = F
 
 
 def source_layer(layers: str, layer: int, source: Side, target: Side) -> int:
-    """Return the layer of the source whose direction is carried to a layer of the target."""
+    """Return the layer of the source whose direction is transferred to a layer of the target."""
     if layers == "relative depth":
         return embgeom.matching_layer(layer, target.depth, source.depth)
     return source.strongest
@@ -76,19 +76,19 @@ def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
         target,
         fitted(source, target, METHOD, 0).transfer(vector, layers=layer),
         layer,
-        own=target.vector.select_layers([layer]),
+        native=target.vector.select_layers([layer]),
         random=target.extent.random,
         shuffled=shuffled,
     )
 
 
 def along_route(
-    source: Side, target: Side, carrier: Emb2Emb, transport: str, layers: str, layer: int
+    source: Side, target: Side, mapping: Emb2Emb, mode: str, layers: str, layer: int
 ) -> Evaluation:
-    """Evaluate any route at the norm of the own vector."""
+    """Evaluate any route at the norm of the native vector."""
     vector = source.vector.select_layers([source_layer(layers, layer, source, target)])
-    carried = carrier.transfer(vector, transport=transport, layers=layer, norm=target.vector)  # type: ignore[call-overload]
-    return run(target, carried, layer, random=0)
+    transferred = mapping.transfer(vector, mode=mode, layers=layer, norm=target.vector)  # type: ignore[call-overload]
+    return run(target, transferred, layer, random=0)
 
 
 def run(target: Side, vector: SteeringVector, layer: int, **controls: Any) -> Evaluation:
@@ -114,9 +114,9 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
         "token_position": target.token_position,
     }
     entry |= {"layers": [], "routes": []}
-    carrier = fitted(source, target, METHOD, 0)
-    entry["tokens"] = carrier.provenance["tokens"]
-    entry["map"] = {"scores": vars(carrier.scores), "shuffled": vars(carrier.shuffled)}
+    mapping = fitted(source, target, METHOD, 0)
+    entry["tokens"] = mapping.provenance["tokens"]
+    entry["map"] = {"scores": vars(mapping.scores), "shuffled": vars(mapping.shuffled)}
     for layers, layer in ((layers, layer) for layers in LAYERS for layer in target.vector.layers):
         found = in_full(source, target, layers, layer)
         entry["layers"].append(
@@ -125,41 +125,39 @@ def measure(source: Side, target: Side, seeds: int) -> dict[str, Any]:
                 "layer": layer,
                 "source_layer": source_layer(layers, layer, source, target),
                 "scale": target.scale(layer),
-                "facts": vars(found.facts()),
-                "negated": found["carried, negated"].effect.mean,
-                "own_negated": found["own, negated"].effect.mean,
+                "checks": vars(found.checks()),
+                "negated": found["transferred_negated"].effect.mean,
+                "native_negated": found["native_negated"].effect.mean,
                 "shuffled": [outcome.effect.mean for outcome in found.of_kind("shuffled")],
                 "random": [outcome.effect.mean for outcome in found.of_kind("random")],
-                "kl": {name: found[name].price.kl for name in ("carried", "own")},  # type: ignore[union-attr]
+                "kl": {name: found[name].side_effects.kl for name in ("transferred", "native")},  # type: ignore[union-attr]
                 "perplexity_ratio": {
-                    name: found[name].price.perplexity_ratio
-                    for name in ("carried", "own")  # type: ignore[union-attr]
+                    name: found[name].side_effects.perplexity_ratio
+                    for name in ("transferred", "native")  # type: ignore[union-attr]
                 },
-                "wrong_way": {name: found[name].effect.wrong_way for name in ("carried", "own")},
+                "anti_steered": {name: found[name].effect.anti_steered for name in ("transferred", "native")},
                 "samples": found.samples,
             }
         )
-    own = {layer["layer"]: layer["facts"]["own_effect"] for layer in entry["layers"]}
-    for method, transport in routes():
+    native = {layer["layer"]: layer["checks"]["native_effect"] for layer in entry["layers"]}
+    for method, mode in routes():
         for seed in range(seeds):
-            carrier = fitted(source, target, method, seed)
+            mapping = fitted(source, target, method, seed)
             for layers, layer in ((layers, layer) for layers in LAYERS for layer in target.vector.layers):
-                found = along_route(source, target, carrier, transport, layers, layer)
+                found = along_route(source, target, mapping, mode, layers, layer)
                 entry["routes"].append(
                     {
                         "method": method,
-                        "transport": transport,
+                        "mode": mode,
                         "layers": layers,
                         "seed": seed,
                         "layer": layer,
-                        "share_of_own": found.carried.effect.mean / own[layer],
-                        "effect": found.carried.effect.mean,
-                        "kl": found.carried.price.kl,  # type: ignore[union-attr]
+                        "fraction_of_native": found.transferred.effect.mean / native[layer],
+                        "effect": found.transferred.effect.mean,
+                        "kl": found.transferred.side_effects.kl,  # type: ignore[union-attr]
                     }
                 )
-        done = (
-            f"{source.name} -> {target.name}, token position {target.token_position}: {method}, {transport}"
-        )
+        done = f"{source.name} -> {target.name}, token position {target.token_position}: {method}, {mode}"
         print(f"[{time.monotonic() - begin:5.0f} s] {done}", file=sys.stderr, flush=True)
     return entry
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import embgeom
 from embgeom import SteeringVector
 from embgeom.embeddings.spaces import space_side
-from embgeom.evaluation import WordShift, evaluate
+from embgeom.evaluation import WordLogRatio, evaluate
 from embgeom.examples import moods
 
 MOST_KL = 0.5
@@ -85,15 +85,15 @@ class Side:
     def neutral(self) -> list[str]:
         return moods.neutral_texts()[: self.extent.neutral]
 
-    def score(self) -> WordShift:
+    def score(self) -> WordLogRatio:
         words = moods.HAPPY, moods.SAD
         if self.end:
             words = tuple(tuple(word.strip() + " " for word in side) for side in words)  # type: ignore[assignment]
-        return WordShift(*words, whole=True)
+        return WordLogRatio(*words, whole=True)
 
     @cached_property
     def strongest(self) -> int:
-        """The layer at which the model's own vector does most to the model itself, at equal price."""
+        """The layer at which the native vector has the largest effect, at equal side effects."""
         effects = {layer: self.effect(layer, self.scale(layer)) for layer in self.vector.layers}
         return max(effects, key=lambda layer: effects[layer])
 
@@ -102,16 +102,16 @@ class Side:
             self.model, self.tokenizer, self.vector, self.score(), self.prompts,
             scale=scale, layers=layer, random=0, batch_size=64,
         )  # fmt: skip
-        return found.carried.effect.mean
+        return found.transferred.effect.mean
 
     @cache  # noqa: B019
     def scale(self, layer: int) -> float:
-        """Return the strongest scale at which the own vector still costs little; effects are not seen."""
-        prices = {scale: self.price(layer, scale) for scale in self.extent.scales}
-        affordable = [scale for scale, price in prices.items() if price <= MOST_KL]
+        """Return the strongest scale at which the native vector has few side effects, whatever its effect."""
+        divergences = {scale: self.divergence(layer, scale) for scale in self.extent.scales}
+        affordable = [scale for scale, kl in divergences.items() if kl <= MOST_KL]
         return max(affordable, default=self.extent.scales[0])
 
-    def price(self, layer: int, scale: float) -> float:
+    def divergence(self, layer: int, scale: float) -> float:
         found = evaluate(
             self.model,
             self.tokenizer,
@@ -124,4 +124,4 @@ class Side:
             neutral=self.neutral,
             batch_size=64,
         )
-        return found.carried.price.kl  # type: ignore[union-attr]
+        return found.transferred.side_effects.kl  # type: ignore[union-attr]

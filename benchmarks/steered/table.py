@@ -1,4 +1,4 @@
-"""What was measured about carried vectors, as Markdown."""
+"""What was measured about transferred vectors, as Markdown."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ QUICK = "**A quick run: it shows that everything works; its numbers mean nothing
 def markdown(record: Entry) -> str:
     """Return the page: controls at every layer, then every route."""
     lines = [
-        "# Carried steering vectors beside the target's own",
+        "# Transferred steering vectors beside the target's native ones",
         "",
         f"Happy minus sad; {record['date']}, {record['processor']}. The effect is the change of the mean "
         "log-probability of four happy words less that of four sad ones (nats) after held-out prompts, "
-        "steered less unsteered, at the norm of the target's own vector times a scale, the largest of "
+        "steered minus unsteered, at the norm of the target's native vector times a scale, the largest of "
         "0.5, 1, 2, 4, 8 at which that costs a KL of 0.5 at most; *random* is the mean and standard "
-        "deviation of vectors of that norm, *shuffled* the range of vectors carried by maps that were "
+        "deviation of vectors of that norm, *shuffled* the range of vectors transferred by maps that were "
         "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Layers are "
-        "counted from 0. *Layers* says which layer of the source is carried: the one at the same relative "
-        "depth, or the one where the source's own vector does most to the source. Vectors are read at the "
-        "last token of each text, or as the mean over all of its tokens, the own ones as those that are "
-        "carried. There is no share of an own effect that is not told from none or goes the wrong way.",
+        "counted from 0. *Layers* says which layer of the source the vector is transferred from: the one at "
+        "the same relative depth, or the one where the source's native vector does most to the source. "
+        "Vectors are read at the last token of each text, or as the mean over all of its tokens, the native "
+        "ones as those that are transferred. No fraction is given of a native effect that is not significant "
+        "or has the wrong sign.",
         *(["", QUICK] if record["quick"] else []),
     ]
     for entry in record["directions"]:
@@ -53,28 +54,28 @@ def _about(entry: Entry) -> list[str]:
 
 def _controls(entry: Entry) -> list[str]:
     lines = [
-        "| layers | layer (of source) | scale | own | carried | of own | negated | own negated | random | "
-        "shuffled | wrong way | KL, own | KL, carried | holds |",
+        "| layers | layer (of source) | scale | native | transferred | fraction | negated | native negated | "
+        "random | shuffled | anti-steered | KL, native | KL, transferred | holds |",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for layer in entry["layers"]:
-        facts = layer["facts"]
+        checks = layer["checks"]
         shuffled = f"{min(layer['shuffled']):+.2f} to {max(layer['shuffled']):+.2f}"
-        share = "" if facts["share_of_own"] is None else f"{facts['share_of_own']:.2f}"
+        fraction = "" if checks["fraction_of_native"] is None else f"{checks['fraction_of_native']:.2f}"
         cells = [
             layer["layers"],
             f"{layer['layer']} ({layer['source_layer']})",
             f"{layer['scale']:g}",
-            f"{facts['own_effect']:+.2f}",
-            f"{facts['effect']:+.2f}",
-            share,
+            f"{checks['native_effect']:+.2f}",
+            f"{checks['effect']:+.2f}",
+            fraction,
             f"{layer['negated']:+.2f}",
-            f"{layer['own_negated']:+.2f}",
-            f"{facts['random_mean']:+.2f} +- {facts['random_sd']:.2f}",
+            f"{layer['native_negated']:+.2f}",
+            f"{checks['random_mean']:+.2f} +- {checks['random_sd']:.2f}",
             shuffled,
-            f"{layer['wrong_way']['carried']:.2f}",
-            f"{layer['kl']['own']:.2f}",
-            f"{layer['kl']['carried']:.2f}",
+            f"{layer['anti_steered']['transferred']:.2f}",
+            f"{layer['kl']['native']:.2f}",
+            f"{layer['kl']['transferred']:.2f}",
             "yes" if holds(layer) else "no",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -82,73 +83,75 @@ def _controls(entry: Entry) -> list[str]:
 
 
 def holds(layer: Entry) -> bool:
-    """Return whether a carried vector does half of what the own one does, beats chance, and has a sign."""
-    facts = layer["facts"]
+    """Return whether a vector has half of the native effect, beats chance, and reverses when negated."""
+    checks = layer["checks"]
     return bool(
-        facts["share_of_own"] is not None
-        and facts["share_of_own"] >= 0.5
-        and facts["exceeds_random"]
-        and facts["exceeds_shuffled"]
-        and facts["negation_opposes"]
+        checks["fraction_of_native"] is not None
+        and checks["fraction_of_native"] >= 0.5
+        and checks["beats_random"]
+        and checks["beats_shuffled"]
+        and checks["negation_reverses"]
     )
 
 
 def _summary(directions: list[Entry]) -> list[str]:
-    """Return a row for each method and transport, over all layers, seeds and choices of layers."""
+    """Return a row for each method and mode, over all layers, seeds and choices of layers."""
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
-        "Mean share of the own vector's effect over all seeds, choices of layers and layers where it has an "
-        "effect, and median KL as a multiple of the own vector's.",
+        "Mean fraction of the native vector's effect over all seeds, choices of layers and layers where that "
+        "is significant, and median KL as a multiple of the native vector's.",
         "",
-        f"| method | transport | {' | '.join(names)} |",
+        f"| method | mode | {' | '.join(names)} |",
         "|---|---|" + "---|" * len(directions),
     ]
     cells: dict[tuple[str, str], list[str]] = defaultdict(list)
     for entry in directions:
-        own = {layer["layer"]: layer["kl"]["own"] for layer in entry["layers"]}
+        native = {layer["layer"]: layer["kl"]["native"] for layer in entry["layers"]}
         groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for route in _with_shares(entry):
-            groups[route["method"], route["transport"]].append(route)
+        for route in _with_fractions(entry):
+            groups[route["method"], route["mode"]].append(route)
         for key, routes in groups.items():
-            share = statistics.mean(route["share_of_own"] for route in routes)
-            price = statistics.median(route["kl"] / own[route["layer"]] for route in routes)
-            cells[key].append(f"{share:.2f}, KL x {price:.1f}")
+            fraction = statistics.mean(route["fraction_of_native"] for route in routes)
+            ratio = statistics.median(route["kl"] / native[route["layer"]] for route in routes)
+            cells[key].append(f"{fraction:.2f}, KL x {ratio:.1f}")
     return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
 
 
 def _routes(directions: list[Entry]) -> list[str]:
-    """Return the effects relative to the own vector: a row for each route, a column for each direction."""
+    """Return the effects relative to the native vector: a row for each route, a column for each direction."""
     names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
-        "Effect relative to the own vector's, mean over seeds (of the tokens that are held out), as the "
+        "Effect relative to the native vector's, mean over seeds (of the tokens that are held out), as the "
         "mean over the layers where that has an effect, and after the slash at the layer where it does most; "
-        "in brackets the standard deviation over seeds of the latter, and its KL as a multiple of the own "
+        "in brackets the standard deviation over seeds of the latter, and its KL as a multiple of the native "
         "vector's.",
         "",
-        f"| method | transport | layers | {' | '.join(names)} |",
+        f"| method | mode | layers | {' | '.join(names)} |",
         "|---|---|---|" + "---|" * len(names),
     ]
     cells: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for entry in directions:
-        best = max(entry["layers"], key=lambda layer: layer["facts"]["own_effect"])
+        best = max(entry["layers"], key=lambda layer: layer["checks"]["native_effect"])
         groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
-        for route in _with_shares(entry):
-            groups[route["method"], route["transport"], route["layers"]].append(route)
+        for route in _with_fractions(entry):
+            groups[route["method"], route["mode"], route["layers"]].append(route)
         for key, routes in groups.items():
             cells[key].append(_cell(routes, best))
     return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
 
 
-def _with_shares(entry: Entry) -> list[Entry]:
-    """Return the routes to the layers where the own vector has an effect to take a share of."""
-    shared = {layer["layer"] for layer in entry["layers"] if layer["facts"]["share_of_own"] is not None}
+def _with_fractions(entry: Entry) -> list[Entry]:
+    """Return the routes to the layers where the native vector has an effect to take a fraction of."""
+    shared = {
+        layer["layer"] for layer in entry["layers"] if layer["checks"]["fraction_of_native"] is not None
+    }
     return [route for route in entry["routes"] if route["layer"] in shared]
 
 
 def _cell(routes: list[Entry], best: Entry) -> str:
     there = [route for route in routes if route["layer"] == best["layer"]]
-    shares = [route["share_of_own"] for route in there]
-    spread = statistics.stdev(shares) if len(shares) > 1 else 0.0
-    price = statistics.mean(route["kl"] for route in there) / best["kl"]["own"]
-    average = statistics.mean(route["share_of_own"] for route in routes)
-    return f"{average:.2f} / {statistics.mean(shares):.2f} (+- {spread:.2f}, KL x {price:.2f})"
+    fractions = [route["fraction_of_native"] for route in there]
+    spread = statistics.stdev(fractions) if len(fractions) > 1 else 0.0
+    ratio = statistics.mean(route["kl"] for route in there) / best["kl"]["native"]
+    average = statistics.mean(route["fraction_of_native"] for route in routes)
+    return f"{average:.2f} / {statistics.mean(fractions):.2f} (+- {spread:.2f}, KL x {ratio:.2f})"

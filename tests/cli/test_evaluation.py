@@ -23,11 +23,11 @@ def test_evaluate(folder, tmp_path, capsys):
         "--neutral", folder / "neutral.txt", "--native", folder / "large.safetensors",
         "-o", tmp_path / "e.json", "--figure", tmp_path / "e.svg", "--quiet",
     )  # fmt: skip
-    assert "own" in capsys.readouterr().out
+    assert "native" in capsys.readouterr().out
     found = json.loads((tmp_path / "e.json").read_text())
-    facts = found["facts"]["log-ratio"]
-    # The vector in question is the own one.
-    assert facts["share_of_own"] == pytest.approx(1) and facts["effect"] > 0
+    checks = found["checks"]["log-ratio"]
+    # The vector in question is the native one.
+    assert checks["fraction_of_native"] == pytest.approx(1) and checks["effect"] > 0
     assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
 
 

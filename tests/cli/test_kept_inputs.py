@@ -117,9 +117,9 @@ def test_functions_know_what_was_read(here):
         comparison.save("m/out")
     with pytest.raises(OutputError, match="which is read"):
         embgeom.inspect(a, dimension_sample=5, dimension_k=5).save("n/out")
-    carrier = embgeom.Emb2Emb.fit(a, b)
+    mapping = embgeom.Emb2Emb.fit(a, b)
     with pytest.raises(OutputError, match="which is read"):
-        carrier.save("m/model.safetensors")
+        mapping.save("m/model.safetensors")
     assert contents(here) == before
 
 

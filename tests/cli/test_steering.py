@@ -1,4 +1,4 @@
-"""The commands that fit a map, and make, carry and apply vectors, as a user types them one by one."""
+"""The commands that fit a map, and make, transfer and apply vectors, as a user types them one by one."""
 
 import re
 
@@ -33,10 +33,10 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
     )
     out = capsys.readouterr().out
     assert "held-out tokens" in out and "fitted on shuffled pairs" in out and "large" in out
-    carrier = embgeom.Emb2Emb.load(tmp_path / "m.safetensors")
-    assert carrier.provenance["folded"] == [True, True] and carrier.provenance["options"]["normalize"]
+    mapping = embgeom.Emb2Emb.load(tmp_path / "m.safetensors")
+    assert mapping.provenance["folded"] == [True, True] and mapping.provenance["options"]["normalize"]
     # By default both unembeddings are taken.
-    assert carrier.provenance["source"]["which"] == carrier.provenance["target"]["which"] == "output"
+    assert mapping.provenance["source"]["which"] == mapping.provenance["target"]["which"] == "output"
 
 
 @pytest.mark.parametrize(
@@ -79,16 +79,16 @@ def test_vectors_are_those_of_the_library(folder):
 
 def test_transfer(folder, tmp_path, capsys):
     transfer(folder, tmp_path / "v.gguf", "--layers", "1:2,3:5", "--norm-of", folder / "large.safetensors")
-    carried = embgeom.SteeringVector.load(tmp_path / "v.gguf")
-    own = embgeom.SteeringVector.load(folder / "large.safetensors")
-    assert carried.layers == (2, 5) and carried.hidden_size == 192
-    assert carried.norms[5] == pytest.approx(own.norms[5], rel=1e-5)
+    transferred = embgeom.SteeringVector.load(tmp_path / "v.gguf")
+    native = embgeom.SteeringVector.load(folder / "large.safetensors")
+    assert transferred.layers == (2, 5) and transferred.hidden_size == 192
+    assert transferred.norms[5] == pytest.approx(native.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--mode", "logits", "--norm", "3")
     # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
     assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").layers == (1, 2, 4, 5)
     out = capsys.readouterr().out
     assert (
-        "carried by" in out
+        "transferred by" in out
         and "block 1 to 2, 3 to 5; left out: 0, 2\n" in out
         and "block 0 to 1, 1 to 2, 2 to 4," in out
     )

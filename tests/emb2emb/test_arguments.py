@@ -127,8 +127,8 @@ def test_no_norm_is_folded_into_an_input_embedding():
 def test_a_folded_layer_norm_leaves_nothing_to_warn_of():
     source, target = related(400, 12, 20)
     folded = {"source_norm": FinalNorm.of(np.linspace(0.5, 2, 12), "layer_norm"), "method": "least_squares"}
-    carrier = Emb2Emb.fit(source, target, **folded)
-    assert carrier.provenance["fit"]["rank"] == 11
+    mapping = Emb2Emb.fit(source, target, **folded)
+    assert mapping.provenance["fit"]["rank"] == 11
     with pytest.warns(EmbgeomWarning, match="determine 6 of 11 directions"):
         Emb2Emb.fit(source[:7], target[:7], held_out=0, **folded)
     # A direction more that is missing is told, and an RMSNorm takes none away.

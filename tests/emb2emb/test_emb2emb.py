@@ -17,14 +17,14 @@ from tests.helpers.emb2emb import fit, prepared, related
 @pytest.mark.parametrize(("n", "d_s", "d_t"), [(400, 12, 20), (300, 30, 9), (90, 64, 64)])
 def test_least_squares_is_that_of_a_float64_svd(n, d_s, d_t, center):
     source, target = related(n, d_s, d_t)
-    carrier = fit(source, target, "least_squares", center=center)
+    mapping = fit(source, target, "least_squares", center=center)
     a, b = source.astype(float), target.astype(float)
     if center:
         a, b = a - a.mean(0), b - b.mean(0)
     expected = np.linalg.lstsq(a, b, rcond=None)[0]
     # The squares of x'x double the digits that the condition number takes.
     tolerance = 1e-14 * np.linalg.cond(a) ** 2
-    np.testing.assert_allclose(carrier.matrix, expected, atol=tolerance * np.abs(expected).max())
+    np.testing.assert_allclose(mapping.matrix, expected, atol=tolerance * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("why", ["few tokens", "repeated columns", "a zero column"])
@@ -35,10 +35,10 @@ def test_undetermined_maps_are_of_smallest_norm(why):
     if why == "a zero column":
         source[:, 5] = 0
     with pytest.warns(EmbgeomWarning, match=r"determine \d+ of 20 directions.*'ridge'"):
-        carrier = fit(source, target, "least_squares")
+        mapping = fit(source, target, "least_squares")
     a, b = (m.astype(float) - m.astype(float).mean(0) for m in (source, target))
     expected = np.linalg.pinv(a, rcond=1e-6) @ b
-    np.testing.assert_allclose(carrier.matrix, expected, atol=1e-6 * np.abs(expected).max())
+    np.testing.assert_allclose(mapping.matrix, expected, atol=1e-6 * np.abs(expected).max())
 
 
 def test_ridge_solves_its_normal_equations():
@@ -86,8 +86,8 @@ def test_procrustes_finds_a_rotation(d_s, d_t):
     rng = np.random.default_rng(1)
     turn = np.linalg.qr(rng.standard_normal((d_t, d_t)))[0][:d_s]
     source = rng.standard_normal((500, d_s))
-    carrier = fit(source, 3 * source @ turn + 1, "procrustes")
-    np.testing.assert_allclose(carrier.matrix, 3 * turn, atol=1e-5)
+    mapping = fit(source, 3 * source @ turn + 1, "procrustes")
+    np.testing.assert_allclose(mapping.matrix, 3 * turn, atol=1e-5)
 
 
 def orthonormal(rng, d_s, d_t):
@@ -101,7 +101,7 @@ def test_procrustes_agrees_most(d_s, d_t):
     # Columns of unlike length, so that no rotation of the source is like another.
     source, target = related(300, d_s, d_t, noise=2)
     source = source * np.linspace(0.3, 3, d_s, dtype=np.float32)
-    carrier = fit(source, target, "procrustes")
+    mapping = fit(source, target, "procrustes")
     turn = fit(source, target, "procrustes", scaled=False).matrix
     small = turn @ turn.T if d_s <= d_t else turn.T @ turn
     np.testing.assert_allclose(small, np.eye(min(d_s, d_t)), atol=1e-12)
@@ -117,38 +117,38 @@ def test_procrustes_agrees_most(d_s, d_t):
     signs = [other * np.sign(np.trace(other.T @ turn)) for other in others]
     assert max(np.trace(other.T @ products) for other in signs) < best
     # Of all lengths of this map, the one chosen has the least error.
-    scale = carrier.provenance["fit"]["scale"]
-    np.testing.assert_allclose(carrier.matrix, scale * turn, rtol=1e-12)
+    scale = mapping.provenance["fit"]["scale"]
+    np.testing.assert_allclose(mapping.matrix, scale * turn, rtol=1e-12)
     error = [np.square(b - factor * a @ turn).sum() for factor in (0.99 * scale, scale, 1.01 * scale)]
     assert error[1] < min(error[0], error[2])
 
 
 def test_low_rank():
     source, target = related(500, 10, 16)
-    carrier = fit(source, target, "low_rank", rank=3)
-    assert np.linalg.matrix_rank(carrier.matrix, tol=1e-8) == 3
+    mapping = fit(source, target, "low_rank", rank=3)
+    assert np.linalg.matrix_rank(mapping.matrix, tol=1e-8) == 3
     whole = fit(source, target, "low_rank", rank=10)
     np.testing.assert_allclose(whole.matrix, fit(source, target).matrix, atol=1e-10)
     # Of all projections this one loses least of the fitted variance.
     a = source.astype(float) - source.astype(float).mean(0)
     fitted = a @ whole.matrix
     best = np.square(np.linalg.svd(fitted, compute_uv=False)[3:]).sum()
-    np.testing.assert_allclose(np.square(fitted - a @ carrier.matrix).sum(), best, rtol=1e-8)
+    np.testing.assert_allclose(np.square(fitted - a @ mapping.matrix).sum(), best, rtol=1e-8)
 
 
 def test_neighbors_rebuild_a_token_from_its_kin():
     source, target = related(300, 5, 8, noise=0)
-    carrier = fit(source, target, "lle", k=12)
+    mapping = fit(source, target, "lle", k=12)
     expected = target[:20] - target.mean(0)
     np.testing.assert_allclose(
-        carrier.transfer(source[:20] - source.mean(0)), expected, atol=0.1 * np.abs(expected).max()
+        mapping.transfer(source[:20] - source.mean(0)), expected, atol=0.1 * np.abs(expected).max()
     )
-    assert (carrier.transfer(np.zeros(5)) == 0).all()
-    # A vector is carried as its direction is.
-    one, ten = carrier.transfer(np.ones(5)), carrier.transfer(np.full(5, 10.0))
+    assert (mapping.transfer(np.zeros(5)) == 0).all()
+    # A vector is transferred as its direction is.
+    one, ten = mapping.transfer(np.ones(5)), mapping.transfer(np.full(5, 10.0))
     np.testing.assert_allclose(ten, 10 * one, rtol=1e-5)
     with pytest.raises(InputError, match="needs a linear map"):
-        carrier.transfer(np.ones(5), transport="dual")
+        mapping.transfer(np.ones(5), mode="dual")
 
 
 @pytest.mark.parametrize("kind", ["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"])
@@ -186,11 +186,11 @@ def test_weights_count_as_repeated_tokens():
 @pytest.mark.parametrize("side", ["input", "output"])
 def test_the_bundled_pair(side):
     small, large = (embgeom.load(folder, side) for folder in embgeom.examples.pair())
-    carrier = Emb2Emb.fit(small, large)
-    assert carrier.widths == (128, 192) and carrier.scores.r2 > carrier.shuffled.r2 + 0.05
-    assert carrier.scores.retrieval_at_10 > 10 * carrier.shuffled.retrieval_at_10
-    assert carrier.provenance["source"]["provenance"]["sha256"]
-    assert repr(carrier) == "Emb2Emb('small' -> 'large', low_rank, 128 -> 192)"
+    mapping = Emb2Emb.fit(small, large)
+    assert mapping.widths == (128, 192) and mapping.scores.r2 > mapping.shuffled.r2 + 0.05
+    assert mapping.scores.retrieval_at_10 > 10 * mapping.shuffled.retrieval_at_10
+    assert mapping.provenance["source"]["provenance"]["sha256"]
+    assert repr(mapping) == "Emb2Emb('small' -> 'large', low_rank, 128 -> 192)"
     if side == "input":
         return
     folded = Emb2Emb.fit(small, large, target_norm=embgeom.load_final_norm(embgeom.examples.pair().large))

@@ -19,39 +19,37 @@ FORMAT = "embgeom.emb2emb/1"
 
 @pytest.mark.parametrize("method", [*LINEAR, "lle"])
 def test_round_trip(tmp_path, method):
-    carrier = Emb2Emb.fit(*related(), method=method)
-    carrier.save(tmp_path / "map.safetensors")
+    mapping = Emb2Emb.fit(*related(), method=method)
+    mapping.save(tmp_path / "map.safetensors")
     again = Emb2Emb.load(tmp_path / "map.safetensors")
     v = np.random.default_rng(0).standard_normal((3, 12))
-    for transport in ("primal", "logits"):
-        np.testing.assert_array_equal(
-            again.transfer(v, transport=transport), carrier.transfer(v, transport=transport)
-        )
-    assert (again.scores, again.shuffled, again.method) == (carrier.scores, carrier.shuffled, method)
-    assert again.provenance == json.loads(json.dumps(carrier.provenance))
+    for mode in ("primal", "logits"):
+        np.testing.assert_array_equal(again.transfer(v, mode=mode), mapping.transfer(v, mode=mode))
+    assert (again.scores, again.shuffled, again.method) == (mapping.scores, mapping.shuffled, method)
+    assert again.provenance == json.loads(json.dumps(mapping.provenance))
 
 
 def test_equal_maps_are_equal_files(tmp_path):
     path = tmp_path / "map.safetensors"
-    carrier = Emb2Emb.fit(*related(60, 3, 4))
+    mapping = Emb2Emb.fit(*related(60, 3, 4))
     files = set()
     for _ in range(8):
-        carrier.save(path)
+        mapping.save(path)
         files.add(path.read_bytes())
     assert len(files) == 1
 
 
 def test_files_that_are_no_maps(tmp_path):
     path = tmp_path / "map.safetensors"
-    carrier = Emb2Emb.fit(*related(), held_out=0)
+    mapping = Emb2Emb.fit(*related(), held_out=0)
     with pytest.raises(OutputError, match="does not end in"):
-        carrier.save(tmp_path / "map.npz")
+        mapping.save(tmp_path / "map.npz")
     with pytest.raises(LoadError, match="cannot be read"):
         Emb2Emb.load(path)
     save_file({"a": np.zeros(3)}, path)
     with pytest.raises(LoadError, match="no map of this version"):
         Emb2Emb.load(path)
-    carrier.save(path)
+    mapping.save(path)
     with safe_open(path, "numpy") as file:
         metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for spoil, why in (
@@ -279,4 +277,4 @@ def test_vectors_carried_beyond_float32_are_refused():
     made = fit(*related())
     made = replace(made, matrix=made.matrix * 1e300)
     with pytest.raises(InputError, match="beyond float32"):
-        made.transfer(np.full(12, 1e20), transport="primal")
+        made.transfer(np.full(12, 1e20), mode="primal")

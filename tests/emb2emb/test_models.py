@@ -13,7 +13,7 @@ from embgeom.embeddings.provenance import Provenance
 from tests.helpers.emb2emb import related
 
 
-def carrier(source=None, target=None, names=("one", "two")):
+def mapping(source=None, target=None, names=("one", "two")):
     """Return a map between models of which this is known: fields of their provenance."""
     sides = [
         replace(
@@ -31,7 +31,7 @@ def vector(layers, model="one", provenance=None):
 
 
 def of_depths(source, target):
-    return carrier({"num_layers": source}, {"num_layers": target})
+    return mapping({"layers": source}, {"layers": target})
 
 
 def test_loading_tells_the_number_of_layers(tmp_path):
@@ -66,9 +66,9 @@ def test_the_number_of_layers_in_a_config(config, num_layers):
 
 
 def test_layers_go_to_those_that_lie_equally_deep():
-    carried = of_depths(4, 6).transfer(vector(range(4)))
-    assert carried.provenance["layers"] == {str(b): matching_layer(b, 4, 6) for b in range(4)}
-    assert carried.layers == (1, 2, 4, 5)
+    transferred = of_depths(4, 6).transfer(vector(range(4)))
+    assert transferred.provenance["layers"] == {str(b): matching_layer(b, 4, 6) for b in range(4)}
+    assert transferred.layers == (1, 2, 4, 5)
 
 
 def test_of_layers_that_go_to_one_the_nearest_counts():
@@ -121,14 +121,14 @@ def trained(model, **more):
         ("other", trained("other"), {}, "one"),
         ("org/Llama-3-8B", trained("org/Llama-3-8B"), {"source": "org/Llama-2-7b"}, "Llama-2-7b"),
         ("example:small", {"made_by": "from_words", "model": "example:small"}, {}, "example:large"),
-        ("other", {"carried_from": {}}, {}, "one"),
+        ("other", {"transferred_from": {}}, {}, "one"),
         ("other", {"times": 2.0, "of": trained("other")}, {}, "one"),
         ("other", {"sum_of": [{}, {"times": -1.0, "of": trained("other")}]}, {}, "one"),
         ("other", trained("other"), {"source": "array", "tensor": None}, "one"),
     ],
 )
 def test_a_vector_of_another_model_is_told(model, provenance, source, name):
-    made = carrier(source, names=(name, "two"))
+    made = mapping(source, names=(name, "two"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         made.transfer(vector([1], model, provenance))
@@ -164,7 +164,7 @@ def test_a_vector_of_another_model_is_told(model, provenance, source, name):
     ],
 )
 def test_nothing_is_told_of_one_model_or_unknown_ones(model, provenance, source, name):
-    made = carrier({key: value for key, value in source.items() if key != "file"}, names=(name, "two"))
+    made = mapping({key: value for key, value in source.items() if key != "file"}, names=(name, "two"))
     if "file" in source:
         made.provenance["source"]["provenance"]["file"] = source["file"]
     # Warnings are errors here.
@@ -173,7 +173,7 @@ def test_nothing_is_told_of_one_model_or_unknown_ones(model, provenance, source,
 
 def test_nothing_is_told_of_arrays_and_what_was_carried_before():
     Emb2Emb.fit(*related(), held_out=0).transfer(vector([1], "other", trained("other")))
-    first = carrier(names=("zero", "one"))
+    first = mapping(names=("zero", "one"))
     back = Emb2Emb.fit(related()[1], related()[0], held_out=0)
     assert back.transfer(first.transfer(vector([1], "zero", trained("zero")))).hidden_size == 12
     json.dumps(first.provenance)

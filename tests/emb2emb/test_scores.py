@@ -11,13 +11,13 @@ from tests.helpers.emb2emb import LINEAR, fit, related
 @pytest.mark.parametrize("method", [*LINEAR, "lle"])
 def test_scores_tell_a_map_from_noise(method):
     source, target = related(600, noise=0.5)
-    carrier = Emb2Emb.fit(source, target, method=method)
-    assert carrier.scores.tokens == 60 and carrier.scores.candidates == 600
-    assert carrier.scores.r2 > 0.5 and carrier.scores.cosine > 0.7 and carrier.scores.retrieval_at_10 > 0.6
-    assert carrier.shuffled.r2 < 0.1 and carrier.shuffled.retrieval_at_10 < 0.2
+    mapping = Emb2Emb.fit(source, target, method=method)
+    assert mapping.scores.tokens == 60 and mapping.scores.candidates == 600
+    assert mapping.scores.r2 > 0.5 and mapping.scores.cosine > 0.7 and mapping.scores.retrieval_at_10 > 0.6
+    assert mapping.shuffled.r2 < 0.1 and mapping.shuffled.retrieval_at_10 < 0.2
     control = Emb2Emb.fit(source, target, method=method, shuffle=True)
     assert control.scores.r2 < 0.1 and control.shuffled is None
-    assert "retrieval@1" in carrier.summary()
+    assert "retrieval@1" in mapping.summary()
 
 
 def test_unrelated_rows_score_nothing_out_of_sample():
@@ -25,31 +25,31 @@ def test_unrelated_rows_score_nothing_out_of_sample():
     rng = np.random.default_rng(0)
     source, target = rng.standard_normal((90, 256)), rng.standard_normal((90, 300))
     with pytest.warns(EmbgeomWarning):
-        carrier = Emb2Emb.fit(source, target, method="least_squares")
-    assert carrier.scores.r2 < 0.05
+        mapping = Emb2Emb.fit(source, target, method="least_squares")
+    assert mapping.scores.r2 < 0.05
     assert Emb2Emb.fit(source, target).scores.r2 < 0.05
 
 
 def test_scores_by_hand():
     source, target = related(200, noise=1)
-    carrier = Emb2Emb.fit(source, target, method="ridge", held_out=0.25, seed=5)
+    mapping = Emb2Emb.fit(source, target, method="ridge", held_out=0.25, seed=5)
     held = np.sort(np.random.default_rng(5).permutation(200)[:50])
     kept = np.setdiff1d(np.arange(200), held)
     again = fit(source[kept], target[kept])
-    np.testing.assert_allclose(again.matrix, carrier.matrix, rtol=1e-9)
+    np.testing.assert_allclose(again.matrix, mapping.matrix, rtol=1e-9)
     mean = target[kept].astype(float).mean(0)
     predicted = again.predict(source[held])
     expected = 1 - np.square(target[held] - predicted).sum() / np.square(target[held] - mean).sum()
-    assert carrier.scores.r2 == pytest.approx(expected, abs=1e-6)
+    assert mapping.scores.r2 == pytest.approx(expected, abs=1e-6)
     candidates = target - mean
     unit = candidates / np.linalg.norm(candidates, axis=1, keepdims=True)
     order = ((predicted - mean) @ unit.T).argsort(axis=1)[:, ::-1]
     found = order[:, :10] == held[:, None]
-    assert carrier.scores.retrieval_at_1 == pytest.approx(found[:, 0].mean())
-    assert carrier.scores.retrieval_at_10 == pytest.approx(found.any(axis=1).mean())
+    assert mapping.scores.retrieval_at_1 == pytest.approx(found[:, 0].mean())
+    assert mapping.scores.retrieval_at_10 == pytest.approx(found.any(axis=1).mean())
     ahead = predicted - mean
     cosines = ((ahead / np.linalg.norm(ahead, axis=1, keepdims=True)) * unit[held]).sum(axis=1)
-    assert carrier.scores.cosine == pytest.approx(cosines.mean(), abs=1e-6)
+    assert mapping.scores.cosine == pytest.approx(cosines.mean(), abs=1e-6)
 
 
 def test_a_mean_that_all_rows_share_changes_no_score():
@@ -72,9 +72,9 @@ def test_most_tokens_that_are_scored(monkeypatch):
         Emb2Emb, "predict", lambda self, rows, **options: (seen.append(rows), whole(self, rows))[1]
     )
     source, target = related(600)
-    carrier = Emb2Emb.fit(source, target, held_out=0.5)
-    assert (carrier.scores.tokens, carrier.scores.candidates) == (30, 100)
-    assert carrier.provenance["tokens"] == {"shared": 600, "fitted_on": 300, "held_out": 300, "scored": 30}
+    mapping = Emb2Emb.fit(source, target, held_out=0.5)
+    assert (mapping.scores.tokens, mapping.scores.candidates) == (30, 100)
+    assert mapping.provenance["tokens"] == {"shared": 600, "fitted_on": 300, "held_out": 300, "scored": 30}
     # The map and its control see the same tokens, none of which the map was fitted on, and no others.
     assert [len(rows) for rows in seen] == [30, 30] and (seen[0] == seen[1]).all()
     held = np.random.default_rng(0).permutation(600)[:300]
@@ -87,9 +87,9 @@ def test_most_tokens_that_are_scored(monkeypatch):
 def test_no_more_than_4096_tokens_are_scored():
     rng = np.random.default_rng(0)
     source = rng.standard_normal((20_000, 3), dtype=np.float32)
-    carrier = Emb2Emb.fit(source, source[:, ::-1], held_out=0.3)
-    assert carrier.scores.tokens == 4096 and carrier.scores.candidates == 16_384
-    assert carrier.provenance["tokens"]["held_out"] == 6000
+    mapping = Emb2Emb.fit(source, source[:, ::-1], held_out=0.3)
+    assert mapping.scores.tokens == 4096 and mapping.scores.candidates == 16_384
+    assert mapping.provenance["tokens"]["held_out"] == 6000
 
 
 def test_an_undefined_r2_is_none_in_json():

@@ -1,4 +1,4 @@
-"""Carrying vectors over a map: transports against their definitions, layers, norms, and what is refused."""
+"""Transferring vectors over a map: modes against their definitions, layers, norms, and what is refused."""
 
 import json
 import warnings
@@ -12,77 +12,73 @@ from tests.helpers.emb2emb import LINEAR, fit, related
 VECTOR = SteeringVector({1: np.ones(12)}, "toy")
 
 
-def test_transports_by_hand():
+def test_modes_by_hand():
     source, target = related(500, 12, 12, noise=0)
-    carrier = fit(source, target, "least_squares")
+    mapping = fit(source, target, "least_squares")
     v = np.random.default_rng(3).standard_normal(12)
-    np.testing.assert_allclose(carrier.transfer(v, transport="primal"), v @ carrier.matrix, rtol=1e-6)
-    np.testing.assert_array_equal(carrier.transfer(v), carrier.transfer(v, transport="dual"))
-    np.testing.assert_allclose(
-        carrier.transfer(v, transport="dual"), np.linalg.inv(carrier.matrix) @ v, rtol=1e-5
-    )
-    # Where the map is exact, both of the other transports keep the logits, up to a constant.
+    np.testing.assert_allclose(mapping.transfer(v, mode="primal"), v @ mapping.matrix, rtol=1e-6)
+    np.testing.assert_array_equal(mapping.transfer(v), mapping.transfer(v, mode="dual"))
+    np.testing.assert_allclose(mapping.transfer(v, mode="dual"), np.linalg.inv(mapping.matrix) @ v, rtol=1e-5)
+    # Where the map is exact, both of the other modes keep the logits, up to a constant.
     wanted = (source - source.mean(0)).astype(float) @ v
-    for transport in ("dual", "logits"):
-        kept = (target - target.mean(0)).astype(float) @ carrier.transfer(v, transport=transport).astype(
-            float
-        )
+    for mode in ("dual", "logits"):
+        kept = (target - target.mean(0)).astype(float) @ mapping.transfer(v, mode=mode).astype(float)
         np.testing.assert_allclose(kept, wanted, atol=1e-3 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize(("d_s", "d_t"), [(12, 20), (20, 12)])
-def test_transports_of_noisy_maps_between_other_widths(d_s, d_t):
+def test_modes_of_noisy_maps_between_other_widths(d_s, d_t):
     source, target = (rows.astype(float) for rows in related(500, d_s, d_t, noise=0.5))
-    carrier = fit(source, target, "ridge")
+    mapping = fit(source, target, "ridge")
     v = np.random.default_rng(3).standard_normal(d_s)
-    dual = carrier.transfer(v, transport="dual")
-    np.testing.assert_allclose(dual, v @ np.linalg.pinv(carrier.matrix).T, rtol=1e-4, atol=1e-6)
+    dual = mapping.transfer(v, mode="dual")
+    np.testing.assert_allclose(dual, v @ np.linalg.pinv(mapping.matrix).T, rtol=1e-4, atol=1e-6)
     # The normal equations of |Y h - X v|^2 + s |h|^2, for the strength that was chosen.
     x, y = source - source.mean(0), target - target.mean(0)
-    strength = carrier.provenance["logits"]["ridge"] * np.trace(y.T @ y) / d_t
+    strength = mapping.provenance["logits"]["ridge"] * np.trace(y.T @ y) / d_t
     wanted = np.linalg.solve(y.T @ y + strength * np.eye(d_t), y.T @ x @ v)
-    np.testing.assert_allclose(carrier.transfer(v, transport="logits"), wanted, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(mapping.transfer(v, mode="logits"), wanted, rtol=1e-4, atol=1e-6)
 
 
 def test_norms_of_a_vector_of_another_width_are_refused():
-    carrier = fit(*related())
+    mapping = fit(*related())
     with pytest.raises(InputError, match="norm is a vector of hidden size 12"):
-        carrier.transfer(VECTOR, norm=VECTOR)
+        mapping.transfer(VECTOR, norm=VECTOR)
 
 
-@pytest.mark.parametrize("transport", ["primal", "dual", "logits"])
+@pytest.mark.parametrize("mode", ["primal", "dual", "logits"])
 @pytest.mark.parametrize("method", LINEAR)
-def test_transport_is_linear(method, transport):
-    carrier = fit(*related(), method)
+def test_transfer_is_linear(method, mode):
+    mapping = fit(*related(), method)
     a, b = np.random.default_rng(0).standard_normal((2, 12))
-    both = carrier.transfer(np.stack([a, b, 2 * a - b]), transport=transport)
+    both = mapping.transfer(np.stack([a, b, 2 * a - b]), mode=mode)
     np.testing.assert_allclose(2 * both[0] - both[1], both[2], rtol=1e-4, atol=1e-4)
-    assert both.dtype == np.float32 and carrier.transfer(a, transport=transport).shape == (20,)
+    assert both.dtype == np.float32 and mapping.transfer(a, mode=mode).shape == (20,)
 
 
 def test_norms():
-    carrier = fit(*related())
+    mapping = fit(*related())
     stack = np.random.default_rng(0).standard_normal((4, 12))
-    np.testing.assert_allclose(np.linalg.norm(carrier.transfer(stack, norm=7), axis=1), 7, rtol=1e-6)
-    with pytest.raises(InputError, match="carried to zero"):
-        carrier.transfer(np.zeros(12), norm=7)
+    np.testing.assert_allclose(np.linalg.norm(mapping.transfer(stack, norm=7), axis=1), 7, rtol=1e-6)
+    with pytest.raises(InputError, match="transferred to zero"):
+        mapping.transfer(np.zeros(12), norm=7)
     with pytest.raises(InputError, match="norm = -1"):
-        carrier.transfer(stack, norm=-1)
+        mapping.transfer(stack, norm=-1)
 
 
 def test_steering_vectors_are_carried_layer_by_layer():
-    carrier = fit(*related())
+    mapping = fit(*related())
     rng = np.random.default_rng(0)
     vector = SteeringVector({1: rng.standard_normal(12), 3: rng.standard_normal(12)}, "a", {"how": "by hand"})
-    carried = carrier.transfer(vector, layers={1: 2, 3: 5})
-    assert carried.layers == (2, 5) and carried.hidden_size == 20
-    np.testing.assert_array_equal(carried.directions[5], carrier.transfer(vector.directions[3]))
-    assert carried.provenance["carried_from"]["provenance"] == {"how": "by hand"}
-    assert carrier.transfer(vector).layers == (1, 3)
-    assert carrier.transfer(vector.select_layers([3]), layers=0).layers == (0,)
-    own = SteeringVector({0: rng.standard_normal(20)}, "b")
-    assert carrier.transfer(vector.select_layers([3]), layers=0, norm=own).norms[0] == pytest.approx(
-        own.norms[0]
+    transferred = mapping.transfer(vector, layers={1: 2, 3: 5})
+    assert transferred.layers == (2, 5) and transferred.hidden_size == 20
+    np.testing.assert_array_equal(transferred.directions[5], mapping.transfer(vector.directions[3]))
+    assert transferred.provenance["transferred_from"]["provenance"] == {"how": "by hand"}
+    assert mapping.transfer(vector).layers == (1, 3)
+    assert mapping.transfer(vector.select_layers([3]), layers=0).layers == (0,)
+    native = SteeringVector({0: rng.standard_normal(20)}, "b")
+    assert mapping.transfer(vector.select_layers([3]), layers=0, norm=native).norms[0] == pytest.approx(
+        native.norms[0]
     )
     for layers, why in (
         (0, "one layer"),
@@ -91,8 +87,8 @@ def test_steering_vectors_are_carried_layer_by_layer():
         ({}, "nothing"),
     ):
         with pytest.raises(InputError, match=why):
-            carrier.transfer(vector, layers=layers)
-    json.dumps(carried.provenance)
+            mapping.transfer(vector, layers=layers)
+    json.dumps(transferred.provenance)
 
 
 @pytest.mark.parametrize("method", LINEAR)
@@ -106,11 +102,11 @@ def test_the_dual_inverts_no_rounding(method, few):
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbgeomWarning)
-        carrier = fit(source, target, method, **norms)
-    singular = np.linalg.svd(carrier.matrix, compute_uv=False)
+        mapping = fit(source, target, method, **norms)
+    singular = np.linalg.svd(mapping.matrix, compute_uv=False)
     least = singular[singular > 1e-8 * singular[0]].min()
     v = np.random.default_rng(0).standard_normal(24)
-    assert np.linalg.norm(carrier.transfer(v, transport="dual")) <= 1.001 * np.linalg.norm(v) / least
+    assert np.linalg.norm(mapping.transfer(v, mode="dual")) <= 1.001 * np.linalg.norm(v) / least
 
 
 @pytest.mark.parametrize(
@@ -129,10 +125,10 @@ def test_the_dual_inverts_no_rounding(method, few):
         ([[1, 2], [3]], {}, "not an array that NumPy can read"),
         (None, {}, "must hold real numbers"),
         ({1: np.ones(12)}, {}, "must hold real numbers"),
-        (np.ones(12), {"transport": "broom"}, "'broom' is unknown"),
-        (np.ones(12), {"transport": ""}, "transport = '' is unknown"),
-        (np.ones(12), {"transport": ["dual"]}, "is unknown"),
-        (np.ones(12), {"transport": np.array(["dual", "primal"])}, "is unknown"),
+        (np.ones(12), {"mode": "broom"}, "'broom' is unknown"),
+        (np.ones(12), {"mode": ""}, "mode = '' is unknown"),
+        (np.ones(12), {"mode": ["dual"]}, "is unknown"),
+        (np.ones(12), {"mode": np.array(["dual", "primal"])}, "is unknown"),
         (np.ones(12), {"layers": 3}, "for a SteeringVector"),
         (np.ones(12), {"norm": VECTOR}, "for a SteeringVector"),
         (np.ones(12), {"norm": "x"}, "norm must be a number, not 'x'"),
@@ -147,7 +143,7 @@ def test_the_dual_inverts_no_rounding(method, few):
         (VECTOR, {"layers": {1: "3"}}, r"layers\[1\] must be a whole number, not '3'"),
         (VECTOR, {"layers": {"1": 3}}, "a layer of the vector in layers must be a whole number, not '1'"),
         (VECTOR, {"layers": {1: None}}, r"layers\[1\] must be a whole number, not None"),
-        (VECTOR, {"transport": 3}, "transport = 3 is unknown"),
+        (VECTOR, {"mode": 3}, "mode = 3 is unknown"),
         (VECTOR, {"threads": 0}, "threads = 0"),
     ],
 )
@@ -164,15 +160,15 @@ def test_rows_without_variation():
 @pytest.mark.parametrize("method", [*LINEAR, "lle"])
 def test_one_row_is_predicted_as_in_a_stack(method):
     source, target = related()
-    carrier = fit(source, target, method)
-    both = carrier.predict(source[:2])
+    mapping = fit(source, target, method)
+    both = mapping.predict(source[:2])
     assert both.shape == (2, 20) and both.dtype == np.float64
-    one = carrier.predict(source[0])
+    one = mapping.predict(source[0])
     assert one.shape == (20,)
     np.testing.assert_allclose(one, both[0], rtol=1e-6)
-    np.testing.assert_allclose(carrier.predict(source[0].tolist()), one, rtol=1e-6)
+    np.testing.assert_allclose(mapping.predict(source[0].tolist()), one, rtol=1e-6)
     # With the means: of the mean source row it is the mean target row.
-    np.testing.assert_allclose(carrier.predict(source.astype(float).mean(0)), target.mean(0), atol=1e-5)
+    np.testing.assert_allclose(mapping.predict(source.astype(float).mean(0)), target.mean(0), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -193,13 +189,13 @@ def test_rows_that_do_not_fit(rows, why):
 
 
 def test_the_norm_is_kept_in_the_provenance():
-    carrier = fit(*related())
+    mapping = fit(*related())
     own = SteeringVector({1: np.full(20, 2.0), 3: np.ones(20), 5: np.ones(20)}, "toy target")
-    assert carrier.transfer(VECTOR).provenance["norm"] is None
-    assert carrier.transfer(VECTOR, norm=np.float32(7)).provenance["norm"] == 7
-    found = carrier.transfer(VECTOR, norm=own).provenance["norm"]
+    assert mapping.transfer(VECTOR).provenance["norm"] is None
+    assert mapping.transfer(VECTOR, norm=np.float32(7)).provenance["norm"] == 7
+    found = mapping.transfer(VECTOR, norm=own).provenance["norm"]
     assert found["norms_of"] == "toy target" and found["norms"].keys() == {"1"}
     assert found["norms"]["1"] == pytest.approx(80**0.5)
     json.dumps(found)
     with pytest.raises(InputError, match="no direction for layer 2"):
-        carrier.transfer(VECTOR, layers=2, norm=own)
+        mapping.transfer(VECTOR, layers=2, norm=own)

@@ -1,4 +1,4 @@
-"""A vector beside its controls, and the facts about them."""
+"""A vector beside its controls, and the checks about them."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 import embgeom
 from embgeom.evaluation import Effect, Evaluation, Outcome, evaluate
-from embgeom.evaluation.trials import with_controls
+from embgeom.evaluation.conditions import with_controls
 from tests.helpers.evaluation import (
     MOOD,
     NEUTRAL,
@@ -30,7 +30,7 @@ def full():
         MOOD,
         PROMPTS,
         scale=1.5,
-        own=happy_minus_sad(1, 8.0) + happy_minus_sad(3, 16.0),
+        native=happy_minus_sad(1, 8.0) + happy_minus_sad(3, 16.0),
         random=4,
         shuffled=[random_vector(model, [1, 3], seed=7), random_vector(model, [0, 1, 3], seed=8)],
         neutral=NEUTRAL,
@@ -40,38 +40,38 @@ def full():
 
 def test_all_controls_are_there_at_equal_norm(full):
     model, tokenizer = small()
-    own = happy_minus_sad(1, 8.0) + happy_minus_sad(3, 16.0)
+    native = happy_minus_sad(1, 8.0) + happy_minus_sad(3, 16.0)
     assert [outcome.name for outcome in full.outcomes] == [
-        "carried", "carried, negated", "own", "own, negated",
-        "random 0", "random 1", "random 2", "random 3", "shuffled 0", "shuffled 1",
+        "transferred", "transferred_negated", "native", "native_negated",
+        "random_0", "random_1", "random_2", "random_3", "shuffled_0", "shuffled_1",
     ]  # fmt: skip
     vectors = {
-        "carried": random_vector(model, [1, 3]),
-        "own": own,
-        "shuffled 0": random_vector(model, [1, 3], seed=7),
-        "shuffled 1": random_vector(model, [0, 1, 3], seed=8).select_layers([1, 3]),
+        "transferred": random_vector(model, [1, 3]),
+        "native": native,
+        "shuffled_0": random_vector(model, [1, 3], seed=7),
+        "shuffled_1": random_vector(model, [0, 1, 3], seed=8).select_layers([1, 3]),
     }
     generator = np.random.default_rng([5, 2])
-    vectors["random 2"] = embgeom.SteeringVector({layer: generator.standard_normal(128) for layer in (1, 3)})
+    vectors["random_2"] = embgeom.SteeringVector({layer: generator.standard_normal(128) for layer in (1, 3)})
     for name, vector in vectors.items():
-        expected = moods(model, tokenizer, vector.with_norm(own), 1.5)
+        expected = moods(model, tokenizer, vector.with_norm(native), 1.5)
         np.testing.assert_allclose(full[name].values["log-ratio"], expected, atol=1e-4, err_msg=name)
 
 
 def test_facts(full):
-    facts = full.facts()
-    random = [full[f"random {number}"].effect.mean for number in range(4)]
-    assert facts.effect == full["carried"].effect.mean
-    assert facts.own_effect == full["own"].effect.mean
-    assert facts.share_of_own == pytest.approx(facts.effect / facts.own_effect)
-    assert facts.random_mean == pytest.approx(np.mean(random))
-    assert facts.random_sd == pytest.approx(np.sqrt(np.sum((random - np.mean(random)) ** 2) / 3))
-    assert facts.exceeds_random == (facts.effect > facts.random_mean + 2 * facts.random_sd)
-    shuffled = [full[f"shuffled {number}"].effect.mean for number in range(2)]
-    assert facts.exceeds_shuffled == (facts.effect > max(shuffled))
-    assert facts == full.facts("log-ratio")
+    checks = full.checks()
+    random = [full[f"random_{number}"].effect.mean for number in range(4)]
+    assert checks.effect == full["transferred"].effect.mean
+    assert checks.native_effect == full["native"].effect.mean
+    assert checks.fraction_of_native == pytest.approx(checks.effect / checks.native_effect)
+    assert checks.random_mean == pytest.approx(np.mean(random))
+    assert checks.random_sd == pytest.approx(np.sqrt(np.sum((random - np.mean(random)) ** 2) / 3))
+    assert checks.beats_random == (checks.effect > checks.random_mean + 2 * checks.random_sd)
+    shuffled = [full[f"shuffled_{number}"].effect.mean for number in range(2)]
+    assert checks.beats_shuffled == (checks.effect > max(shuffled))
+    assert checks == full.checks("log-ratio")
     with pytest.raises(embgeom.InputError, match="no quantity is named 'mood'; there are log-ratio"):
-        full.facts("mood")
+        full.checks("mood")
 
 
 def evaluation_of(**shifts):
@@ -85,31 +85,36 @@ def evaluation_of(**shifts):
 
 def test_facts_know_what_an_effect_is_uncertain_by():
     up, down, none = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [1e-4, -1e-4, 3e-4, -1e-4]
-    facts = evaluation_of(carried=up, negated=down, own=[2.0, 2.1, 2.0, 2.3]).facts()
-    assert facts.negation_opposes and facts.share_of_own == pytest.approx(1.05 / 2.1)
+    checks = evaluation_of(transferred=up, transferred_negated=down, native=[2.0, 2.1, 2.0, 2.3]).checks()
+    assert checks.negation_reverses and checks.fraction_of_native == pytest.approx(1.05 / 2.1)
     # The means of what is hardly there differ in sign by chance.
-    facts = evaluation_of(carried=none, negated=[-x for x in none], own=none).facts()
-    assert facts.effect > 0 and not facts.negation_opposes and facts.share_of_own is None
-    assert evaluation_of(carried=up, negated=down, own=down).facts().share_of_own is None
-    assert not evaluation_of(carried=up, negated=up).facts().negation_opposes
+    checks = evaluation_of(transferred=none, transferred_negated=[-x for x in none], native=none).checks()
+    assert checks.effect > 0 and not checks.negation_reverses and checks.fraction_of_native is None
+    assert (
+        evaluation_of(transferred=up, transferred_negated=down, native=down).checks().fraction_of_native
+        is None
+    )
+    assert not evaluation_of(transferred=up, transferred_negated=up).checks().negation_reverses
     # One sample has no standard error.
-    assert evaluation_of(carried=[1e-4], negated=[-1e-4]).facts().negation_opposes
+    assert evaluation_of(transferred=[1e-4], transferred_negated=[-1e-4]).checks().negation_reverses
 
 
 def test_a_negative_scale_is_to_lower_the_score():
     model, tokenizer = small()
     found = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS, scale=-1, random=5)
-    assert found.carried.effect.mean < -1 and found.carried.effect.wrong_way == 0
-    assert found["carried, negated"].effect.mean > 1 and found["carried, negated"].effect.wrong_way == 0
-    assert found.facts().exceeds_random and found.facts().negation_opposes
+    assert found.transferred.effect.mean < -1 and found.transferred.effect.anti_steered == 0
+    assert (
+        found["transferred_negated"].effect.mean > 1 and found["transferred_negated"].effect.anti_steered == 0
+    )
+    assert found.checks().beats_random and found.checks().negation_reverses
 
 
 def test_without_random_vectors_there_is_no_word_on_them():
     model, tokenizer = small()
-    facts = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1], random=0).facts()
-    assert facts.random_mean is facts.random_sd is facts.exceeds_random is facts.own_effect is None
-    facts = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1], random=1).facts()
-    assert facts.random_mean is not None and facts.random_sd is facts.exceeds_random is None
+    checks = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1], random=0).checks()
+    assert checks.random_mean is checks.random_sd is checks.beats_random is checks.native_effect is None
+    checks = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1], random=1).checks()
+    assert checks.random_mean is not None and checks.random_sd is checks.beats_random is None
 
 
 def test_a_zero_vector_changes_nothing():
@@ -119,19 +124,22 @@ def test_a_zero_vector_changes_nothing():
     assert len(found.outcomes) == 5
     for outcome in found.outcomes:
         assert outcome.effect == Effect(0.0, 0.0, 0.0)
-        assert (outcome.price.kl, outcome.price.perplexity_ratio) == (0.0, 1.0)
-    assert not found.facts().exceeds_random and not found.facts().negation_opposes
+        assert (outcome.side_effects.kl, outcome.side_effects.perplexity_ratio) == (0.0, 1.0)
+    assert not found.checks().beats_random and not found.checks().negation_reverses
 
 
 def test_a_planted_direction_steers():
     model, tokenizer = small()
     found = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS, random=10, neutral=NEUTRAL)
-    facts = found.facts()
-    assert found.carried.effect.mean > 1 and found.carried.effect.wrong_way == 0
-    assert found["carried, negated"].effect.mean < -1 and found["carried, negated"].effect.wrong_way == 0
-    assert facts.exceeds_random and facts.negation_opposes
-    assert abs(facts.random_mean) < facts.effect / 2
-    assert found.carried.price.kl > 0
+    checks = found.checks()
+    assert found.transferred.effect.mean > 1 and found.transferred.effect.anti_steered == 0
+    assert (
+        found["transferred_negated"].effect.mean < -1
+        and found["transferred_negated"].effect.anti_steered == 0
+    )
+    assert checks.beats_random and checks.negation_reverses
+    assert abs(checks.random_mean) < checks.effect / 2
+    assert found.transferred.side_effects.kl > 0
 
 
 @given(
@@ -143,18 +151,18 @@ def test_controls_have_the_norm_of_the_vector(norms, seed):
     vector, other = (
         embgeom.SteeringVector({layer: generator.standard_normal(16) for layer in norms}) for _ in range(2)
     )
-    own = embgeom.SteeringVector(
+    native = embgeom.SteeringVector(
         {
             layer: direction * norms[layer] / vector.norms[layer]
             for layer, direction in other.directions.items()
         }
     )
-    trials = with_controls(vector, scale=-2.0, own=own, random=3, shuffled=[other], seed=seed)
-    assert len(trials) == 8
-    for trial in trials:
-        for layer, norm in own.norms.items():
-            assert trial.vector.norms[layer] == pytest.approx(norm, rel=1e-5)
-        assert abs(trial.scale) == 2 and trial.sign == (1 if trial.scale > 0 else -1)
+    conditions = with_controls(vector, scale=-2.0, native=native, random=3, shuffled=[other], seed=seed)
+    assert len(conditions) == 8
+    for condition in conditions:
+        for layer, norm in native.norms.items():
+            assert condition.vector.norms[layer] == pytest.approx(norm, rel=1e-5)
+        assert abs(condition.scale) == 2 and condition.sign == (1 if condition.scale > 0 else -1)
 
 
 @given(
@@ -169,4 +177,6 @@ def test_effect(pairs, sign):
     error = (sum((shift - mean) ** 2 for shift in shifts) / (len(shifts) - 1) / len(shifts)) ** 0.5
     assert found.mean == pytest.approx(mean, abs=1e-9)
     assert found.standard_error == pytest.approx(error, abs=1e-9)
-    assert found.wrong_way == sum((shift < 0) if sign == 1 else (shift > 0) for shift in shifts) / len(shifts)
+    assert found.anti_steered == sum((shift < 0) if sign == 1 else (shift > 0) for shift in shifts) / len(
+        shifts
+    )

@@ -1,4 +1,4 @@
-"""Effects and prices against loops over one sample at a time."""
+"""Effects and side effects against loops over one sample at a time."""
 
 import json
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import embgeom
-from embgeom.evaluation import AnswerProbability, Score, TextScore, evaluate
+from embgeom.evaluation import AnswerProbability, GenerationScore, Score, evaluate
 from tests.helpers.evaluation import (
     HAPPY,
     MOOD,
@@ -52,7 +52,7 @@ def test_effects_and_prices(name, batch_size):
     )
     unsteered = moods(model, tokenizer)
     np.testing.assert_allclose(found.unsteered["log-ratio"], unsteered, atol=5e-5)
-    for name, sign in (("carried", 1), ("carried, negated", -1)):
+    for name, sign in (("transferred", 1), ("transferred_negated", -1)):
         values = moods(model, tokenizer, vector, 2.0 * sign)
         np.testing.assert_allclose(found[name].values["log-ratio"], values, atol=5e-5)
         shifts = values - unsteered
@@ -60,20 +60,20 @@ def test_effects_and_prices(name, batch_size):
         assert found[name].effect.standard_error == pytest.approx(
             np.sqrt(np.sum((shifts - shifts.mean()) ** 2) / 5 / 6), abs=1e-4
         )
-        assert found[name].effect.wrong_way == sum(sign * shift < 0 for shift in shifts) / 6
+        assert found[name].effect.anti_steered == sum(sign * shift < 0 for shift in shifts) / 6
         plain, perplexity, kl = neutral_cost(model, tokenizer, vector, 2.0 * sign)
         assert found.unsteered_perplexity == pytest.approx(plain, rel=1e-4)
-        price = found[name].price
-        assert price.perplexity == pytest.approx(perplexity, rel=1e-4)
-        assert price.perplexity_ratio == pytest.approx(perplexity / plain, rel=1e-4)
-        assert price.kl == pytest.approx(kl, rel=1e-4)
+        side_effects = found[name].side_effects
+        assert side_effects.perplexity == pytest.approx(perplexity, rel=1e-4)
+        assert side_effects.perplexity_ratio == pytest.approx(perplexity / plain, rel=1e-4)
+        assert side_effects.kl == pytest.approx(kl, rel=1e-4)
 
 
 def test_a_single_direction_at_another_layer():
     model, tokenizer = small()
     one = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS, layers=2, random=1)
     other = evaluate(model, tokenizer, happy_minus_sad(2), MOOD, PROMPTS, random=1)
-    assert one.carried.layers == (2,)
+    assert one.transferred.layers == (2,)
     assert [o.effect for o in one.outcomes] == [o.effect for o in other.outcomes]
 
 
@@ -93,7 +93,7 @@ def test_generated_positions(batch_size):
 
     hook = model.transformer.h[1].register_forward_hook(at_the_last_token)
     try:
-        for prompt, value in zip(PROMPTS, found.carried.values["log-ratio"], strict=True):
+        for prompt, value in zip(PROMPTS, found.transferred.values["log-ratio"], strict=True):
             ids = tokenizer(prompt)["input_ids"]
             logs = next_logs(model, ids)
             assert value == pytest.approx(logs[words[0]].mean() - logs[words[1]].mean(), abs=5e-5)
@@ -104,9 +104,9 @@ def test_generated_positions(batch_size):
 def test_steered_texts():
     model, tokenizer = small()
     vector, count = happy_minus_sad(2, 30.0), 5
-    score = TextScore(lambda text: text.count("happy") - text.count("sad"), max_new_tokens=count)
+    score = GenerationScore(lambda text: text.count("happy") - text.count("sad"), max_new_tokens=count)
     found = evaluate(model, tokenizer, vector, score, PROMPTS, random=0)
-    for name, scale in (("carried", 1.0), ("carried, negated", -1.0)):
+    for name, scale in (("transferred", 1.0), ("transferred_negated", -1.0)):
         for prompt, value in zip(PROMPTS, found[name].values["score"], strict=True):
             ids = tokenizer(prompt)["input_ids"]
             written = []
@@ -115,17 +115,17 @@ def test_steered_texts():
                     written.append(int(logits_of(model, ids + written)[-1].argmax()))
             text = tokenizer.decode(written)
             assert value == text.count("happy") - text.count("sad"), (prompt, text)
-    assert found.carried.effect.mean > 0 > found["carried, negated"].effect.mean
+    assert found.transferred.effect.mean > 0 > found["transferred_negated"].effect.mean
 
 
 def test_repeated_runs_agree_and_seeds_differ():
     model, tokenizer = small()
-    score = TextScore(len, max_new_tokens=4, temperature=1.0)
+    score = GenerationScore(len, max_new_tokens=4, temperature=1.0)
     vector = happy_minus_sad(2)
     one, again, other = (
         evaluate(model, tokenizer, vector, score, PROMPTS[:3], random=2, seed=seed) for seed in (1, 1, 2)
     )
-    for name in ("carried", "random 1"):
+    for name in ("transferred", "random_1"):
         np.testing.assert_array_equal(one[name].values["score"], again[name].values["score"])
     assert any((one[o.name].values["score"] != o.values["score"]).any() for o in other.outcomes)
 
@@ -141,10 +141,13 @@ def test_half_precision(dtype):
         evaluate(m, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL) for m in (model, reference)
     )
     assert half.provenance["model"]["dtype"] == str(dtype).removeprefix("torch.")
-    assert half.carried.effect.mean == pytest.approx(whole.carried.effect.mean, rel=0.05)
-    assert half.carried.price.kl == pytest.approx(whole.carried.price.kl, rel=0.05)
+    assert half.transferred.effect.mean == pytest.approx(whole.transferred.effect.mean, rel=0.05)
+    assert half.transferred.side_effects.kl == pytest.approx(whole.transferred.side_effects.kl, rel=0.05)
     zero = embgeom.SteeringVector({2: np.zeros(128)})
-    assert evaluate(model, tokenizer, zero, MOOD, PROMPTS, random=0, neutral=NEUTRAL).carried.price.kl == 0
+    assert (
+        evaluate(model, tokenizer, zero, MOOD, PROMPTS, random=0, neutral=NEUTRAL).transferred.side_effects.kl
+        == 0
+    )
 
 
 def test_an_overflow_is_undefined_and_stops_nothing():
@@ -157,16 +160,16 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     spike[0] = 6e4
     vector = embgeom.SteeringVector({1: spike, 2: spike})
     found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL)
-    assert found.to_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
-    assert np.isnan(found.carried.effect.wrong_way) and "nan" not in found.summary()
+    assert found.as_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
+    assert np.isnan(found.transferred.effect.anti_steered) and "nan" not in found.summary()
     assert "by log-ratio: undefined, since the steered model gives NaN" in found.summary()
     # What cannot be compared is neither so nor not so.
-    facts = found.to_dict()["facts"]["log-ratio"]
-    named = ("effect", "share_of_own", "exceeds_random", "exceeds_shuffled", "negation_opposes")
-    assert [facts[name] for name in named] == [None] * 5
-    assert "NaN" not in json.dumps(found.to_dict(), allow_nan=False)
+    checks = found.as_dict()["checks"]["log-ratio"]
+    named = ("effect", "fraction_of_native", "beats_random", "beats_shuffled", "negation_reverses")
+    assert [checks[name] for name in named] == [None] * 5
+    assert "NaN" not in json.dumps(found.as_dict(), allow_nan=False)
     with pytest.raises(embgeom.InputError, match="gives NaN, so there is no likeliest token"):
-        evaluate(model, tokenizer, vector, TextScore(len, max_new_tokens=2), PROMPTS, random=0)
+        evaluate(model, tokenizer, vector, GenerationScore(len, max_new_tokens=2), PROMPTS, random=0)
 
 
 def test_facts_of_some_effects_that_are_not_finite():
@@ -181,26 +184,26 @@ def test_facts_of_some_effects_that_are_not_finite():
         def __call__(self, model, tokenizer, samples, *, batch_size=8, seed=0):
             return {"score": np.full(len(samples), next(self.effects))}
 
-    def facts(*effects):
+    def checks(*effects):
         vector = random_vector(model, [1])
         score = Given(*effects)
-        found = evaluate(model, tokenizer, vector, score, PROMPTS, own=vector, random=2, shuffled=vector)
+        found = evaluate(model, tokenizer, vector, score, PROMPTS, native=vector, random=2, shuffled=vector)
         assert found.summary()
-        return found.facts()
+        return found.checks()
 
-    # The vector and its negation, the own one and its negation, two random ones, one of shuffled tokens.
-    found = facts(4, -4, 8, -8, 1, -1, 0)
-    assert (found.share_of_own, found.exceeds_random, found.exceeds_shuffled) == (0.5, True, True)
-    assert found.negation_opposes is True
+    # The vector and its negation, the native one and its negation, two random ones, one of shuffled tokens.
+    found = checks(4, -4, 8, -8, 1, -1, 0)
+    assert (found.fraction_of_native, found.beats_random, found.beats_shuffled) == (0.5, True, True)
+    assert found.negation_reverses is True
     nan, inf = float("nan"), float("inf")
-    assert facts(4, nan, 8, -8, 1, -1, 0).negation_opposes is None
-    assert facts(4, -4, inf, -8, 1, -1, 0).share_of_own is None
-    assert facts(4, -4, 8, -8, 1, nan, 0).exceeds_random is None
-    assert facts(4, -4, 8, -8, 1, inf, 0).exceeds_random is None
-    assert facts(4, -4, 8, -8, 1, -1, nan).exceeds_shuffled is None
-    found = facts(inf, -inf, 8, -8, 1, -1, 0)
-    assert found.share_of_own is found.exceeds_random is found.exceeds_shuffled is None
-    assert found.negation_opposes is None
+    assert checks(4, nan, 8, -8, 1, -1, 0).negation_reverses is None
+    assert checks(4, -4, inf, -8, 1, -1, 0).fraction_of_native is None
+    assert checks(4, -4, 8, -8, 1, nan, 0).beats_random is None
+    assert checks(4, -4, 8, -8, 1, inf, 0).beats_random is None
+    assert checks(4, -4, 8, -8, 1, -1, nan).beats_shuffled is None
+    found = checks(inf, -inf, 8, -8, 1, -1, 0)
+    assert found.fraction_of_native is found.beats_random is found.beats_shuffled is None
+    assert found.negation_reverses is None
 
 
 def test_a_score_that_fails_leaves_the_model_as_it_was():
@@ -242,7 +245,7 @@ def test_a_score_of_ones_own_with_two_quantities():
         assert model.training
     finally:
         model.eval()
-    assert list(found.carried.effects) == ["letters", "words"]
+    assert list(found.transferred.effects) == ["letters", "words"]
     assert found.unsteered["words"].tolist() == [len(prompt.split()) for prompt in PROMPTS]
 
 
@@ -274,14 +277,14 @@ def test_progress_is_reported():
         ({"neutral": []}, r"neutral is empty"),
         ({"neutral": "Hm."}, r"neutral = 'Hm.' is no list"),
         ({"neutral": ["", "so it is"]}, r"neutral text 0 has 0 tokens, but 2 at least"),
-        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
-        ({"own": embgeom.SteeringVector({0: np.ones(9)})}, r"own has hidden size 9, the vector 32"),
+        ({"native": embgeom.SteeringVector({0: np.ones(32)})}, r"native has no direction for layer 1"),
+        ({"native": embgeom.SteeringVector({0: np.ones(9)})}, r"native has hidden size 9, the vector 32"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
         ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
         ({"vector": 5}, r"vector = 5 is no SteeringVector"),
-        ({"own": "own.safetensors"}, r"own = 'own.safetensors' is no"),
-        ({"score": len}, r"is no score: give a WordShift"),
+        ({"native": "own.safetensors"}, r"native = 'own.safetensors' is no"),
+        ({"score": len}, r"is not a score: give a WordLogRatio"),
         ({"neutral": 5}, r"neutral = 5 is no list"),
         ({"prompts": 5}, r"prompts = 5 is no list"),
         ({"prompts": []}, r"there are no prompts"),

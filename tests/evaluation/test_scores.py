@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import embgeom
-from embgeom.evaluation import AnswerProbability, TextScore, WordShift
+from embgeom.evaluation import AnswerProbability, GenerationScore, WordLogRatio
 from tests.helpers.evaluation import (
     HAPPY,
     PROMPTS,
@@ -77,7 +77,7 @@ def test_whole_words_are_scored_over_all_their_tokens(batch_size):
         np.subtract(*(np.mean([log_probability(prompt, word) for word in side]) for side in words))
         for prompt in PROMPTS
     ]
-    found = WordShift(*words, whole=True)(model, tokenizer, PROMPTS, batch_size=batch_size)
+    found = WordLogRatio(*words, whole=True)(model, tokenizer, PROMPTS, batch_size=batch_size)
     np.testing.assert_allclose(found["log-ratio"], expected, atol=5e-5)
 
 
@@ -87,7 +87,7 @@ def test_word_shift(name, batch_size):
     model, tokenizer = MODELS[name]()
     with plainly_steered(model, random_vector(model, [0, 2])):
         expected = [word_shift(model, tokenizer, prompt) for prompt in PROMPTS]
-        found = WordShift(HAPPY, SAD)(model, tokenizer, PROMPTS, batch_size=batch_size)
+        found = WordLogRatio(HAPPY, SAD)(model, tokenizer, PROMPTS, batch_size=batch_size)
     np.testing.assert_allclose(found["log-ratio"], expected, atol=2e-5)
 
 
@@ -127,7 +127,7 @@ def test_answers_swapped_add_up_to_one():
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_greedy_texts(name, batch_size):
     model, tokenizer = MODELS[name]()
-    score = TextScore(len, max_new_tokens=6)
+    score = GenerationScore(len, max_new_tokens=6)
     with plainly_steered(model, random_vector(model, [1], norm=1.0)):
         texts = score.texts(model, tokenizer, PROMPTS, batch_size=batch_size)
         expected = [greedy_text(model, tokenizer, prompt, 6) for prompt in PROMPTS]
@@ -138,7 +138,7 @@ def test_greedy_texts(name, batch_size):
 
 def test_drawn_texts_depend_on_the_seed_alone():
     model, tokenizer = small()
-    score = TextScore(len, max_new_tokens=8, temperature=1.0)
+    score = GenerationScore(len, max_new_tokens=8, temperature=1.0)
     one, other = (score.texts(model, tokenizer, PROMPTS, batch_size=size, seed=3) for size in (1, 4))
     assert one == other
     assert one != score.texts(model, tokenizer, PROMPTS, seed=4)
@@ -147,7 +147,7 @@ def test_drawn_texts_depend_on_the_seed_alone():
 def test_drawn_tokens_have_the_probabilities_of_the_model():
     model, tokenizer = small()
     prompt, temperature, count = "The", 0.7, 2000
-    score = TextScore(len, max_new_tokens=1, temperature=temperature)
+    score = GenerationScore(len, max_new_tokens=1, temperature=temperature)
     texts = score.texts(model, tokenizer, [prompt] * count, batch_size=500)
     expected = np.exp(next_logs(model, tokenizer(prompt)["input_ids"]) / temperature)
     expected /= expected.sum()
@@ -158,7 +158,7 @@ def test_drawn_tokens_have_the_probabilities_of_the_model():
 
 def test_a_model_that_asks_for_drawing_and_penalties_is_not_heard():
     model, tokenizer = small()
-    score = TextScore(len, max_new_tokens=6)
+    score = GenerationScore(len, max_new_tokens=6)
     expected = score.texts(model, tokenizer, PROMPTS)
     before = model.generation_config
     try:
@@ -173,26 +173,26 @@ def test_a_model_that_asks_for_drawing_and_penalties_is_not_heard():
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_padding_side_of_the_tokenizer_does_not_matter(side, monkeypatch):
     model, tokenizer = small()
-    expected = WordShift(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
+    expected = WordLogRatio(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
     monkeypatch.setattr(tokenizer, "padding_side", side)
-    found = WordShift(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
+    found = WordLogRatio(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
     np.testing.assert_array_equal(found, expected)
 
 
 def test_a_model_that_gives_all_logits_only(monkeypatch):
     model, tokenizer = small()
-    expected = WordShift(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
+    expected = WordLogRatio(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda input_ids, attention_mask, use_cache: forward(
         input_ids=input_ids, attention_mask=attention_mask, use_cache=use_cache))  # fmt: skip
-    found = WordShift(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
+    found = WordLogRatio(HAPPY, SAD)(model, tokenizer, PROMPTS)["log-ratio"]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_modes_gradients_and_random_numbers_are_left_alone():
     model, tokenizer = small()
     frozen = model.transformer.h[1]
-    score, text = WordShift(HAPPY, SAD), TextScore(len, max_new_tokens=2, temperature=1.0)
+    score, text = WordLogRatio(HAPPY, SAD), GenerationScore(len, max_new_tokens=2, temperature=1.0)
     expected = score(model, tokenizer, PROMPTS)["log-ratio"]
     model.train()
     frozen.eval()
@@ -204,7 +204,7 @@ def test_modes_gradients_and_random_numbers_are_left_alone():
         text(model, tokenizer, PROMPTS)
         assert [module.training for module in model.modules()] == modes
         with pytest.raises(ZeroDivisionError):
-            TextScore(lambda text: 1 / 0, max_new_tokens=2)(model, tokenizer, PROMPTS)
+            GenerationScore(lambda text: 1 / 0, max_new_tokens=2)(model, tokenizer, PROMPTS)
         assert [module.training for module in model.modules()] == modes
     finally:
         model.eval()
@@ -216,7 +216,7 @@ def test_chat_templates(monkeypatch):
     model, tokenizer = small()
     template = "{% for m in messages %}User says {{ m['content'] }}{% endfor %} and I say{{ '\\n' }}"
     monkeypatch.setattr(tokenizer, "chat_template", template)
-    found = WordShift(HAPPY, SAD, chat=True)(model, tokenizer, ["hello"])["log-ratio"]
+    found = WordLogRatio(HAPPY, SAD, chat=True)(model, tokenizer, ["hello"])["log-ratio"]
     assert found[0] == pytest.approx(word_shift(model, tokenizer, "User says hello and I say\n"), abs=2e-5)
     item = ITEMS[0]
     found = AnswerProbability(chat=True)(model, tokenizer, [item])["probability"]
@@ -250,27 +250,31 @@ def test_words_of_sentencepiece():
 def test_words_of_several_tokens():
     model, tokenizer = small()
     with pytest.raises(embgeom.InputError, match=r"has 3 tokens .*first_token=True"):
-        WordShift([" happenstance"], SAD)(model, tokenizer, PROMPTS)
+        WordLogRatio([" happenstance"], SAD)(model, tokenizer, PROMPTS)
     with pytest.raises(embgeom.InputError, match=r"with the space before it \(' qqqq'\)"):
-        WordShift(["qqqq"], SAD)(model, tokenizer, PROMPTS)
+        WordLogRatio(["qqqq"], SAD)(model, tokenizer, PROMPTS)
     first = tokenizer.decode(tokenizer(" happenstance")["input_ids"][:1])
-    found = WordShift([" happenstance"], SAD, first_token=True)(model, tokenizer, PROMPTS)
-    expected = WordShift([first], SAD)(model, tokenizer, PROMPTS)
+    found = WordLogRatio([" happenstance"], SAD, first_token=True)(model, tokenizer, PROMPTS)
+    expected = WordLogRatio([first], SAD)(model, tokenizer, PROMPTS)
     np.testing.assert_array_equal(found["log-ratio"], expected["log-ratio"])
 
 
 @pytest.mark.parametrize(
     ("score", "samples", "message"),
     [
-        (WordShift(HAPPY, [" sad", " happy"]), PROMPTS, r"stands for a positive and for a negative word"),
-        (WordShift(HAPPY, SAD), [""], r"prompt 0 has 0 tokens, but 1 at least"),
-        (WordShift(HAPPY, SAD), ["so " * 300], r"more than the 256 that the model takes"),
-        (WordShift(HAPPY, SAD), [3], r"3 is no text"),
-        (WordShift(HAPPY, SAD, chat=True), PROMPTS, r"no chat template"),
-        (TextScore(len, max_new_tokens=255), PROMPTS, r"and 255 new ones, more than the 256"),
-        (TextScore(lambda text: float("nan"), max_new_tokens=1), PROMPTS, r"the scorer returns nan for"),
+        (WordLogRatio(HAPPY, [" sad", " happy"]), PROMPTS, r"stands for a positive and for a negative word"),
+        (WordLogRatio(HAPPY, SAD), [""], r"prompt 0 has 0 tokens, but 1 at least"),
+        (WordLogRatio(HAPPY, SAD), ["so " * 300], r"more than the 256 that the model takes"),
+        (WordLogRatio(HAPPY, SAD), [3], r"3 is no text"),
+        (WordLogRatio(HAPPY, SAD, chat=True), PROMPTS, r"no chat template"),
+        (GenerationScore(len, max_new_tokens=255), PROMPTS, r"and 255 new ones, more than the 256"),
         (
-            TextScore(lambda text: None, max_new_tokens=1),
+            GenerationScore(lambda text: float("nan"), max_new_tokens=1),
+            PROMPTS,
+            r"the scorer returns nan for",
+        ),
+        (
+            GenerationScore(lambda text: None, max_new_tokens=1),
             PROMPTS,
             r"what the scorer returns must be a number",
         ),
@@ -291,13 +295,13 @@ def test_errors(score, samples, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: WordShift([], SAD), r"positive_words = \[\] must be a list of words"),
-        (lambda: WordShift(HAPPY, " sad"), r"negative_words = ' sad' must be a list"),
+        (lambda: WordLogRatio([], SAD), r"positive = \[\] must be a list of words"),
+        (lambda: WordLogRatio(HAPPY, " sad"), r"negative = ' sad' must be a list"),
         (lambda: AnswerProbability(template="Hm"), r"template = 'Hm' has no \{question\}"),
-        (lambda: TextScore(len, max_new_tokens=0), r"max_new_tokens = 0 must be at least 1"),
-        (lambda: TextScore(len, temperature=-1), r"temperature = -1 must be finite and 0 at least"),
-        (lambda: WordShift(HAPPY, SAD).samples([]), r"there are no prompts to score"),
-        (lambda: WordShift(HAPPY, SAD).samples("Hm"), r"prompts = 'Hm' is no list"),
+        (lambda: GenerationScore(len, max_new_tokens=0), r"max_new_tokens = 0 must be at least 1"),
+        (lambda: GenerationScore(len, temperature=-1), r"temperature = -1 must be finite and 0 at least"),
+        (lambda: WordLogRatio(HAPPY, SAD).samples([]), r"there are no prompts to score"),
+        (lambda: WordLogRatio(HAPPY, SAD).samples("Hm"), r"prompts = 'Hm' is no list"),
         (lambda: AnswerProbability().samples(None), r"prompts = None is no list"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 import embgeom
-from embgeom.evaluation import TextScore, evaluate, sweep
+from embgeom.evaluation import GenerationScore, evaluate, sweep
 from tests.helpers.evaluation import HAPPY, MOOD, NEUTRAL, PROMPTS, random_vector, small, tiny
 
 
@@ -35,7 +35,7 @@ def evaluation():
         planted(),
         MOOD,
         PROMPTS,
-        own=planted(),
+        native=planted(),
         random=3,
         shuffled=shuffled,
         neutral=NEUTRAL,
@@ -63,9 +63,9 @@ def test_every_setting_is_tried(found):
             scale=outcome.scale,
             random=0,
             neutral=NEUTRAL,
-        ).carried
+        ).transferred
         assert outcome.effect.mean == pytest.approx(alone.effect.mean, abs=1e-5)
-        assert outcome.price.kl == pytest.approx(alone.price.kl, rel=1e-4)
+        assert outcome.side_effects.kl == pytest.approx(alone.side_effects.kl, rel=1e-4)
 
 
 def test_the_best_is_chosen_and_evaluated_on_other_samples(found):
@@ -77,13 +77,13 @@ def test_the_best_is_chosen_and_evaluated_on_other_samples(found):
     )
     assert (found.chosen.layers, found.chosen.scale) == ((3,), 4.0)
     for one, other in zip(found.held_out.outcomes, alone.outcomes, strict=True):
-        assert (one.name, one.effect, one.price) == (other.name, other.effect, other.price)
-    assert found.held_out.facts().exceeds_random
+        assert (one.name, one.effect, one.side_effects) == (other.name, other.effect, other.side_effects)
+    assert found.held_out.checks().beats_random
 
 
 def test_a_limit_on_the_price(found):
     model, tokenizer = small()
-    limit = sorted(outcome.price.kl for outcome in found.grid)[2]
+    limit = sorted(outcome.side_effects.kl for outcome in found.grid)[2]
     limited = sweep(
         model,
         tokenizer,
@@ -96,7 +96,7 @@ def test_a_limit_on_the_price(found):
         seed=2,
         max_kl=limit * 1.0001,
     )
-    allowed = [outcome for outcome in found.grid if outcome.price.kl <= limit]
+    allowed = [outcome for outcome in found.grid if outcome.side_effects.kl <= limit]
     best = max(allowed, key=lambda outcome: outcome.effect.mean)
     assert len(allowed) == 3 and limited.chosen.name == best.name != found.chosen.name
     nothing = sweep(
@@ -109,7 +109,7 @@ def test_a_limit_on_the_price(found):
 
 def test_several_layers_together_and_the_norm_of_the_own_vector():
     model, tokenizer = tiny()
-    vector, own = random_vector(model, [0, 1, 2]), random_vector(model, [0, 1, 2], norm=0.5, seed=3)
+    vector, native = random_vector(model, [0, 1, 2]), random_vector(model, [0, 1, 2], norm=0.5, seed=3)
     found = sweep(
         model,
         tokenizer,
@@ -118,29 +118,31 @@ def test_several_layers_together_and_the_norm_of_the_own_vector():
         PROMPTS,
         layers=[1, (0, 2)],
         scales=[1],
-        own=own,
+        native=native,
         random=1,
         neutral=NEUTRAL,
     )
     assert [outcome.name for outcome in found.grid] == ["layer 1, scale 1", "layers 0+2, scale 1"]
     alone = evaluate(
-        model, tokenizer, vector.with_norm(own), MOOD, PROMPTS, layers=(0, 2), random=0, neutral=NEUTRAL
+        model, tokenizer, vector.with_norm(native), MOOD, PROMPTS, layers=(0, 2), random=0, neutral=NEUTRAL
     )
-    assert found.grid[1].price == alone.carried.price
-    assert found.held_out["own"].layers == found.chosen.layers
+    assert found.grid[1].side_effects == alone.transferred.side_effects
+    assert found.held_out["native"].layers == found.chosen.layers
 
 
 def test_a_single_direction_is_swept_over_layers():
     model, tokenizer = small()
     one = planted().select_layers([3])
-    found = sweep(model, tokenizer, one, MOOD, PROMPTS, layers=range(4), scales=[4], own=one * 0.5, random=0)
+    found = sweep(
+        model, tokenizer, one, MOOD, PROMPTS, layers=range(4), scales=[4], native=one * 0.5, random=0
+    )
     assert [outcome.layers for outcome in found.grid] == [(0,), (1,), (2,), (3,)]
-    assert found.held_out["carried"].effect == found.held_out["own"].effect
+    assert found.held_out["transferred"].effect == found.held_out["native"].effect
 
 
 def test_drawn_texts_are_swept():
     model, tokenizer = small()
-    score = TextScore(lambda text: text.count("happy"), max_new_tokens=3, temperature=0.5)
+    score = GenerationScore(lambda text: text.count("happy"), max_new_tokens=3, temperature=0.5)
     one, other = (
         sweep(model, tokenizer, planted(), score, PROMPTS[:4], scales=[2], random=0) for _ in range(2)
     )
@@ -152,14 +154,14 @@ def test_drawn_texts_are_swept():
     ("options", "message"),
     [
         ({"prompts": PROMPTS[:3]}, r"a sweep needs 4 samples at least, two for each half, not 3"),
-        ({"max_kl": 1}, r"max_kl = 1 limits the price on neutral text; give some"),
+        ({"max_kl": 1}, r"max_kl = 1 limits the side effects on neutral text; give some"),
         ({"max_kl": -1, "neutral": NEUTRAL}, r"max_kl = -1 must be 0 at least"),
         ({"scales": []}, r"there is nothing to try"),
         ({"layers": []}, r"there is nothing to try"),
         ({"scales": [1, float("nan")]}, r"must be finite"),
         ({"layers": [1, 9]}, r"no direction for layer 9"),
-        ({"own": embgeom.SteeringVector({0: np.ones(32)})}, r"own has no direction for layer 1"),
-        ({"own": 5}, r"own = 5 is no SteeringVector"),
+        ({"native": embgeom.SteeringVector({0: np.ones(32)})}, r"native has no direction for layer 1"),
+        ({"native": 5}, r"native = 5 is no SteeringVector"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
         ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
         ({"random": -1}, r"random = -1 must be at least 0"),
@@ -186,16 +188,19 @@ def test_errors_come_before_the_model_runs(options, message):
 def test_an_evaluation_as_tables(evaluation):
     text = evaluation.summary()
     lines = {line[:16].strip(): line for line in text.splitlines()}
-    carried = evaluation.carried
-    assert f"{carried.effect.mean:+.4f}" in lines["carried"] and f"{carried.price.kl:.4f}" in lines["carried"]
-    random = [evaluation[f"random {number}"].effect.mean for number in range(3)]
+    transferred = evaluation.transferred
+    assert (
+        f"{transferred.effect.mean:+.4f}" in lines["transferred"]
+        and f"{transferred.side_effects.kl:.4f}" in lines["transferred"]
+    )
+    random = [evaluation[f"random_{number}"].effect.mean for number in range(3)]
     assert f"{np.mean(random):+.4f}" in text and f"{np.std(random, ddof=1):.4f}" in text
-    assert "by log-ratio:\nshare of the own vector's effect: 1.00" in text
-    assert "the negated vector has the opposite effect, both beyond 2 ±: yes" in text
-    assert "beyond maps fitted on shuffled tokens: yes" in text
+    assert "by log-ratio:\nfraction of the native vector's effect: 1.00" in text
+    assert "negating the vector reverses its effect, both beyond 2 ±: yes" in text
+    assert "beats maps fitted on shuffled tokens: yes" in text
     assert max(map(len, text.splitlines())) <= 110
-    Console(width=80, file=io.StringIO()).print(*evaluation.tables())
-    with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'carried'"):
+    Console(width=80, file=io.StringIO()).print(*evaluation.table())
+    with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'transferred'"):
         evaluation["best"]
 
 
@@ -204,7 +209,7 @@ def test_a_sweep_as_tables(found):
     for outcome in found.grid:
         assert f"{outcome.effect.mean:+.4f}" in text and outcome.name in text
     assert f"largest effect: {found.chosen.name}; on the other samples:" in text
-    assert f"{found.held_out.carried.effect.mean:+.4f}" in text
+    assert f"{found.held_out.transferred.effect.mean:+.4f}" in text
 
 
 def test_files(evaluation, found, tmp_path):
@@ -215,13 +220,15 @@ def test_files(evaluation, found, tmp_path):
         provenance = written["provenance"]
         assert provenance["versions"]["torch"] and provenance["versions"]["transformers"]
         assert provenance["model"]["class"] == "GPT2LMHeadModel"
-        assert provenance["score"]["positive_words"] == HAPPY
+        assert provenance["score"]["positive"] == HAPPY
         assert provenance["options"]["seed"] in (0, 2)
         assert provenance["vector"]["norms"].keys() == {"0", "2", "3"}
     written = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
-    assert written["facts"]["log-ratio"]["share_of_own"] == pytest.approx(1)
+    assert written["checks"]["log-ratio"]["fraction_of_native"] == pytest.approx(1)
     assert len([outcome for outcome in written["outcomes"] if outcome["kind"] == "random"]) == 3
-    assert written["outcomes"][0]["values"]["log-ratio"] == evaluation.carried.values["log-ratio"].tolist()
+    assert (
+        written["outcomes"][0]["values"]["log-ratio"] == evaluation.transferred.values["log-ratio"].tolist()
+    )
     with pytest.raises(embgeom.OutputError):
         evaluation.save(tmp_path / "nowhere" / "evaluation.json")
 

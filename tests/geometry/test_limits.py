@@ -23,9 +23,9 @@ def answers(threads):
     dimension = embgeom.intrinsic_dimension(y, neighbors.indices[:150], rows=np.arange(150),
                                             variance=1 - 1e-9, threads=threads)
     found = embgeom.knn(y, 20, threads=threads)
-    carry = embgeom.Emb2Emb.fit(x, y, threads=threads)
+    mapping = embgeom.Emb2Emb.fit(x, y, threads=threads)
     arrays = (weights.weights, weights.residuals, dimension.components, dimension.explained, found.indices,
-              found.similarities, carry.matrix)
+              found.similarities, mapping.matrix)
     return [a.tobytes() for a in arrays], embgeom.global_similarity(x, y, center=True, threads=threads)
 """
 

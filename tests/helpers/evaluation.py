@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from embgeom import SteeringVector, examples, load
-from embgeom.evaluation import WordShift
+from embgeom.evaluation import WordLogRatio
 
 PROMPTS = [
     "Once upon a time there was a little girl who was",
@@ -24,7 +24,7 @@ NEUTRAL = [
     "It rained.",
 ]
 HAPPY, SAD = [" happy", " glad"], [" sad", " angry"]
-MOOD = WordShift(HAPPY, SAD)
+MOOD = WordLogRatio(HAPPY, SAD)
 
 
 @cache

@@ -187,7 +187,7 @@ def test_texts_that_are_no_unicode():
     model, tokenizer = load_language_model("example:small")
     with pytest.raises(InputError, match=r"negative text of pair 1 .* no valid Unicode"):
         SteeringVector.train(model, tokenizer, [PAIRS[0], ("a", "\ud800")])
-    vector, mood = SteeringVector({2: np.ones(128)}), embgeom.evaluation.WordShift([" happy"], [" sad"])
+    vector, mood = SteeringVector({2: np.ones(128)}), embgeom.evaluation.WordLogRatio([" happy"], [" sad"])
     for texts in ({"prompts": ["\udcff"]}, {"prompts": ["Tom"], "neutral": ["\udcff so"]}):
         with pytest.raises(InputError, match="no valid Unicode at character 0"):
             embgeom.evaluate(model, tokenizer, vector, mood, random=0, **texts)

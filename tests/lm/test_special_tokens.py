@@ -10,7 +10,7 @@ import pytest
 
 import embgeom
 from embgeom import EmbgeomWarning, InputError, SteeringVector
-from embgeom.evaluation import WordShift, evaluate
+from embgeom.evaluation import WordLogRatio, evaluate
 from embgeom.steering import load_language_model
 from tests.helpers.cli import run, status
 
@@ -124,7 +124,7 @@ def test_a_text_of_nothing_but_special_tokens(model, tokenizers):
 
 def test_prompts_that_hold_the_beginning(model, tokenizers, capsys, tmp_path):
     tokenizer, folder = tokenizers("front")
-    vector, mood = SteeringVector({2: np.ones(128)}, "example:small"), WordShift([" happy"], [" sad"])
+    vector, mood = SteeringVector({2: np.ones(128)}, "example:small"), WordLogRatio([" happy"], [" sad"])
     prompts, twice = ["Tom was"], [END + "Tom was"]
     with pytest.warns(EmbgeomWarning, match=r"1 of 1 texts begin with <\|endoftext\|> twice"):
         evaluate(model, tokenizer, vector, mood, twice, random=0)
@@ -133,7 +133,7 @@ def test_prompts_that_hold_the_beginning(model, tokenizers, capsys, tmp_path):
     evaluate(model, tokenizer, vector, mood, prompts, random=0)
     # A chat template writes the token itself.
     tokenizer.chat_template = "<|endoftext|>{% for m in messages %}{{ m.content }}{% endfor %}"
-    chat = WordShift([" happy"], [" sad"], chat=True)
+    chat = WordLogRatio([" happy"], [" sad"], chat=True)
     by_template = evaluate(model, tokenizer, vector, chat, prompts, random=0)
     tokenizer.chat_template = None
     alone = evaluate(model, tokenizer, vector, mood, prompts, random=0)

@@ -107,7 +107,7 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
     directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
     assert [entry["token_position"] for entry in directions] == ["last", "last", "mean", "mean"]
     assert [(len(entry["layers"]), len(entry["routes"])) for entry in directions] == 2 * [(12, 120), (8, 80)]
-    assert {(route["method"], route["transport"]) for route in directions[0]["routes"]} >= {
+    assert {(route["method"], route["mode"]) for route in directions[0]["routes"]} >= {
         ("least_squares", "primal"),
         ("low_rank", "dual"),
         ("ridge", "logits"),
@@ -126,38 +126,43 @@ def table(monkeypatch):
     return importlib.import_module("steered.table")
 
 
-def facts(**changes):
-    held = {"share_of_own": 0.5, "exceeds_random": True, "exceeds_shuffled": True, "negation_opposes": True}
-    return {"facts": held | {"own_effect": 1.0} | changes}
+def checks(**changes):
+    held = {
+        "fraction_of_native": 0.5,
+        "beats_random": True,
+        "beats_shuffled": True,
+        "negation_reverses": True,
+    }
+    return {"checks": held | {"native_effect": 1.0} | changes}
 
 
 @pytest.mark.parametrize(
     ("changes", "holds"),
     [
         ({}, True),
-        ({"share_of_own": 0.49}, False),
-        ({"share_of_own": None}, False),
-        ({"exceeds_random": False}, False),
-        ({"exceeds_shuffled": False}, False),
-        ({"negation_opposes": False}, False),
+        ({"fraction_of_native": 0.49}, False),
+        ({"fraction_of_native": None}, False),
+        ({"beats_random": False}, False),
+        ({"beats_shuffled": False}, False),
+        ({"negation_reverses": False}, False),
     ],
 )
 def test_what_it_takes_for_a_carried_vector_to_hold(changes, holds, table):
-    assert table.holds(facts(**changes)) is holds
+    assert table.holds(checks(**changes)) is holds
 
 
 def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
     layers = [
-        facts() | {"layer": 0, "kl": {"own": 0.5}},
-        facts(share_of_own=None, own_effect=-1.0) | {"layer": 1, "kl": {"own": 0.1}},
+        checks() | {"layer": 0, "kl": {"native": 0.5}},
+        checks(fraction_of_native=None, native_effect=-1.0) | {"layer": 1, "kl": {"native": 0.1}},
     ]
-    route = {"method": "ridge", "transport": "dual", "layers": "relative depth"}
+    route = {"method": "ridge", "mode": "dual", "layers": "relative depth"}
     routes = [
-        route | {"layer": layer, "share_of_own": share, "kl": kl}
+        route | {"layer": layer, "fraction_of_native": share, "kl": kl}
         for layer, share, kl in ((0, 0.2, 0.5), (0, 0.3, 1.0), (0, 1.0, 4.0), (1, -9.0, 9.0))
     ]
     page = "\n".join(table._summary([{"source": "a", "target": "b", "layers": layers, "routes": routes}]))
-    # A mean of shares, a median of prices.
+    # A mean of shares, a median of KL ratios.
     assert "| ridge | dual | 0.50, KL x 2.0 |" in page
     cells = "\n".join(table._routes([{"source": "a", "target": "b", "layers": layers, "routes": routes}]))
     assert "| ridge | dual | relative depth | 0.50 / 0.50 (+- 0.44, KL x 3.67) |" in cells

@@ -15,7 +15,7 @@ from embgeom import examples
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.progress import Progress
 from embgeom._common.tables import Table, number
-from embgeom.cli.demo_steering import carried_vector
+from embgeom.cli.demo_steering import transferred_vector
 from embgeom.comparison.compare import compare
 from embgeom.comparison.comparison import Comparison, LocalGeometry
 from embgeom.comparison.report import shown
@@ -68,7 +68,7 @@ def demonstrate(*, threads: int | None = None, progress: Progress = False) -> li
         *_neighbors(comparison),
         *_weights(comparison),
         *_dimension(comparison),
-        *carried_vector(small, large, threads),
+        *transferred_vector(small, large, threads),
         *_what_next(),
     ]
 

@@ -1,4 +1,4 @@
-"""The last part of the demonstration: a steering vector carried from one bundled model to the other."""
+"""The last part of the demonstration: a steering vector transferred from one bundled model to the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCALE = 8.0
 PROMPTS, RANDOM = 20, 5
 
 
-def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) -> Iterator[RenderableType]:
+def transferred_vector(small: Embeddings, large: Embeddings, threads: int | None) -> Iterator[RenderableType]:
     """Yield what a happy-minus-sad vector of the small model does in the large one, beside its controls.
 
     Parameters
@@ -49,7 +49,7 @@ def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) ->
         return
     yield Padding(
         Text(
-            "The difference between 60 happy and 60 sad texts inside the small model, carried over by a "
+            "The difference between 60 happy and 60 sad texts inside the small model, transferred by a "
             "linear map that was fitted on the two unembeddings' shared tokens, and added to what the "
             "large model computes. Measured: log-probability of happy words less that of sad ones, after "
             "new prompts."
@@ -59,8 +59,8 @@ def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) ->
     yield _table(small, large, threads)
     yield Padding(
         Text(
-            "Above 0 means happier. Carried should be far from random and from a map that was fitted on "
-            "shuffled tokens, and negated it should go the other way. KL is the price on neutral text."
+            "Above 0 means happier. Transferred should be far from random and from a map that was fitted on "
+            "shuffled tokens, and negating it should reverse the effect. KL measures side effects."
         ),
         (0, 0, 1, 1),
     )
@@ -68,14 +68,14 @@ def carried_vector(small: Embeddings, large: Embeddings, threads: int | None) ->
 
 def _table(small: Embeddings, large: Embeddings, threads: int | None) -> RenderableType:
     from embgeom.emb2emb import Emb2Emb
-    from embgeom.evaluation import WordShift, evaluate
+    from embgeom.evaluation import WordLogRatio, evaluate
     from embgeom.steering import SteeringVector, load_language_model
 
     folders = examples.pair()
     source, target = (load_language_model(folder) for folder in folders)
     vector = SteeringVector.train(*source, moods.pairs(), layers=SOURCE_LAYER, batch_size=30)
-    own = SteeringVector.train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30)
-    carried, shuffled = (
+    native = SteeringVector.train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30)
+    transferred, shuffled = (
         Emb2Emb.fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(
             vector, layers=TARGET_LAYER
         )
@@ -83,29 +83,29 @@ def _table(small: Embeddings, large: Embeddings, threads: int | None) -> Rendera
     )
     found = evaluate(
         *target,
-        carried,
-        WordShift(moods.HAPPY, moods.SAD),
+        transferred,
+        WordLogRatio(moods.HAPPY, moods.SAD),
         moods.prompts()[:: 60 // PROMPTS],
         scale=SCALE,
-        own=own,
+        native=native,
         random=RANDOM,
         shuffled=shuffled,
         neutral=moods.neutral_texts()[:5],
         batch_size=30,
     )
-    facts = found.facts()
+    checks = found.checks()
     rows = [
-        (name, f"{found[key].effect.mean:+.1f}", f"{_price(found[key]):.1f}")
+        (name, f"{found[key].effect.mean:+.1f}", f"{_side_effects(found[key]):.1f}")
         for name, key in (
-            ("carried from the small model", "carried"),
-            ("carried, negated", "carried, negated"),
-            ("the large model's own", "own"),
-            ("carried by a map of shuffled tokens", "shuffled 0"),
+            ("transferred from the small model", "transferred"),
+            ("transferred, negated", "transferred_negated"),
+            ("native to the large model", "native"),
+            ("transferred by a map of shuffled tokens", "shuffled_0"),
         )
     ]
-    rows.append((f"{RANDOM} random ones, mean", f"{facts.random_mean:+.1f}", ""))
+    rows.append((f"{RANDOM} random ones, mean", f"{checks.random_mean:+.1f}", ""))
     return Table(None, ("vector, all of one length", "effect, nats", "KL"), rows)
 
 
-def _price(outcome: Outcome) -> float:
-    return float("nan") if outcome.price is None else outcome.price.kl
+def _side_effects(outcome: Outcome) -> float:
+    return float("nan") if outcome.side_effects is None else outcome.side_effects.kl

@@ -45,7 +45,7 @@ def sweep(options: argparse.Namespace, show: Show, progress: bool) -> None:
     from embgeom.evaluation.sweep import FEWEST_SAMPLES
 
     if options.max_kl is not None and options.neutral is None:
-        raise InputError("--max-kl limits the price on neutral text: name some by --neutral")
+        raise InputError("--max-kl limits the side effects on neutral text: name some by --neutral")
     vector, score, samples, controls = _asked(options)
     if len(samples) < FEWEST_SAMPLES:
         raise InputError(
@@ -78,7 +78,7 @@ def _asked(options: argparse.Namespace) -> tuple[SteeringVector, Score, list[Any
     score, samples = _score(options)
     vector = SteeringVector.load(options.vector)
     controls = {
-        "own": None if options.native is None else _beside(vector, "--native", options.native),
+        "native": None if options.native is None else _beside(vector, "--native", options.native),
         "shuffled": [_beside(vector, "--shuffled", file) for file in options.shuffled],
         "random": options.random,
         "neutral": None if options.neutral is None else files.neutral_texts(options.neutral),
@@ -103,7 +103,7 @@ def _beside(vector: SteeringVector, option: str, file: str) -> SteeringVector:
 
 def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
     """Return what is scored and on what, from one of two sets of options."""
-    from embgeom.evaluation import AnswerProbability, WordShift
+    from embgeom.evaluation import AnswerProbability, WordLogRatio
     from embgeom.examples import moods
 
     words = (options.positive, options.negative)
@@ -115,7 +115,7 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
         words = (moods.HAPPY, moods.SAD)
     if options.prompts is None or None in words:
         raise InputError("give --prompts with --positive and --negative, or --questions")
-    return WordShift(*words, whole=True, chat=options.chat), files.prompts(options.prompts)
+    return WordLogRatio(*words, whole=True, chat=options.chat), files.prompts(options.prompts)
 
 
 def _give(found: Evaluation | Sweep, options: argparse.Namespace, show: Show) -> None:

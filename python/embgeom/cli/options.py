@@ -135,7 +135,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "neighbors": ("What surrounds a token?", _add_neighbors),
     "fit": ("Fit a map from one model to another on the tokens that they share.", _add_fit),
     "train-vector": ("Make a steering vector from pairs of texts.", _add_train_vector),
-    "transfer": ("Carry a steering vector over a map.", steering.add_transfer_options),
+    "transfer": ("Transfer a steering vector over a map.", steering.add_transfer_options),
     "steer": ("What does a model write without and with a steering vector?", _add_steer),
     "evaluate": ("Does a steering vector steer? Beside random and other controls.", _add_evaluate),
     "sweep": ("At which block and scale does a steering vector steer best?", _add_sweep),

@@ -1,4 +1,4 @@
-"""What the commands that fit a map, and make, carry and apply steering vectors do."""
+"""What the commands that fit a map, and make, transfer and apply steering vectors do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
                 (options.model_b, options.subfolder_b, options.revision_b),
             )
         ]
-    carrier = Emb2Emb.fit(
+    mapping = Emb2Emb.fit(
         *models,
         method=options.method,
         center=not options.no_center,
@@ -58,14 +58,14 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
         threads=options.threads,
         progress=progress,
     )
-    carrier.save(options.output)
+    mapping.save(options.output)
     rows = [
         (name, f"{s.r2:.3f}", f"{s.cosine:.3f}", f"{s.retrieval_at_1:.3f}", f"{s.retrieval_at_10:.3f}")
-        for name, s in (("held-out tokens", carrier.scores), ("fitted on shuffled pairs", carrier.shuffled))
+        for name, s in (("held-out tokens", mapping.scores), ("fitted on shuffled pairs", mapping.shuffled))
         if s is not None
     ]
-    tokens = carrier.provenance["tokens"]
-    title = f"{carrier!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
+    tokens = mapping.provenance["tokens"]
+    title = f"{mapping!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
     show([Table(title, ("", "R2", "cosine", "retrieval@1", "@10"), rows)])
 
 
@@ -110,7 +110,7 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
 
 
 def transfer(options: argparse.Namespace, say: Say) -> None:
-    """Carry a vector over a map, and write it."""
+    """Transfer a vector over a map, and write it."""
     from embgeom.emb2emb import Emb2Emb
     from embgeom.steering import SteeringVector
     from embgeom.steering.files import check_vector_path
@@ -119,21 +119,21 @@ def transfer(options: argparse.Namespace, say: Say) -> None:
     check_kept({"-o": options.output}, [options.map, options.vector, options.norm_of])
     if options.norm is not None and options.norm_of is not None:
         raise InputError("give --norm or --norm-of, not both")
-    carrier, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)
-    carried = carrier.transfer(
+    mapping, vector = Emb2Emb.load(options.map), SteeringVector.load(options.vector)
+    transferred = mapping.transfer(
         vector,
-        transport=options.mode,
+        mode=options.mode,
         layers=options.layers,
         norm=options.norm if options.norm_of is None else SteeringVector.load(options.norm_of),
         threads=options.threads,
     )
-    carried.save(options.output)
-    moved = carried.provenance["layers"]
+    transferred.save(options.output)
+    moved = transferred.provenance["layers"]
     places = ", ".join(f"{old} to {new}" for old, new in moved.items())
     left = ", ".join(str(block) for block in vector.layers if str(block) not in moved)
     say(
-        f"{carried!r}, written to {options.output}\n"
-        f"carried by {carrier!r} ({carried.provenance['transport']}); block {places}"
+        f"{transferred!r}, written to {options.output}\n"
+        f"transferred by {mapping!r} ({transferred.provenance['mode']}); block {places}"
         + (f"; left out: {left}" if left else "")
     )
 
@@ -142,13 +142,13 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
     """Show what a model writes without and with a vector, at each of some scales."""
     from embgeom._common.progress import reporter
     from embgeom._common.tables import Table
-    from embgeom.evaluation import TextScore
+    from embgeom.evaluation import GenerationScore
     from embgeom.lm.tokenizing import warn_of_doubled
     from embgeom.lm.tokens import encode
     from embgeom.steering import SteeringVector
 
     vector = SteeringVector.load(options.vector)
-    writer = TextScore(
+    writer = GenerationScore(
         len, max_new_tokens=options.max_new_tokens, temperature=options.temperature, chat=options.chat
     )
     scales = {f"steered, scale {scale:g}": scale for scale in options.scale}

@@ -59,7 +59,7 @@ def add_fit_options(command: Any) -> None:
         help="share of the tokens to score on (default: 0.1)",
     )
     command.add_argument(
-        "--shuffle", action="store_true", help="pair tokens at random: a control that should carry nothing"
+        "--shuffle", action="store_true", help="pair tokens at random: a control that should transfer nothing"
     )
     command.add_argument("--seed", type=whole(0), default=0, help="seed of the tokens held out (default: 0)")
 
@@ -99,7 +99,7 @@ def add_train_options(command: Any) -> None:
 
 def add_transfer_options(command: Any) -> None:
     """Add what `embgeom transfer` takes."""
-    from embgeom.emb2emb.transport import Transport
+    from embgeom.emb2emb.transfer import TransferMode
 
     command.add_argument("vector", metavar="VECTOR", help="a steering vector's file")
     command.add_argument("--map", metavar="FILE", action=Once, required=True, help="what `embgeom fit` wrote")
@@ -108,7 +108,7 @@ def add_transfer_options(command: Any) -> None:
     )
     command.add_argument(
         "--mode",
-        choices=get_args(Transport),
+        choices=get_args(TransferMode),
         help="default: dual, or primal for an lle map",
     )
     command.add_argument(
@@ -214,7 +214,11 @@ def _add_measuring(command: Any) -> None:
         "--native", metavar="FILE", action=Once, help="the model's own vector, whose norm is taken"
     )
     controls.add_argument(
-        "--shuffled", metavar="FILE", nargs="+", default=[], help="vectors carried by maps of shuffled tokens"
+        "--shuffled",
+        metavar="FILE",
+        nargs="+",
+        default=[],
+        help="vectors transferred by maps of shuffled tokens",
     )
     controls.add_argument(
         "--random", type=whole(0), metavar="N", default=20, help="random vectors of equal norm (default: 20)"

@@ -1,4 +1,4 @@
-"""EMB2EMB: a map between two models, fitted on their shared tokens, that carries steering vectors."""
+"""EMB2EMB: a map between two models, fitted on their shared tokens, that transfers steering vectors."""
 
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.score import Scores

@@ -76,7 +76,7 @@ def fit(
     method : {"least_squares", "ridge", "procrustes", "low_rank", "lle"}
         Least squares is the published method; where tokens are few beside the width, its map fits
         noise, and ridge does not. "low_rank" is a ridge map of limited rank, the default because
-        vectors carried by it did most (``docs/steering.md``). "procrustes" turns and, where the widths
+        vectors transferred by it did most (``docs/steering.md``). "procrustes" turns and, where the widths
         differ, projects; "lle" rebuilds each vector from neighbors.
     tokens : pair of array_like of int, optional
         Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
@@ -104,7 +104,7 @@ def fit(
         The share of the tokens that the map is not fitted on, and is scored on, one token at least; 0 for no
         scores. Of more than 4,096 tokens held out so many are scored.
     shuffle : bool
-        Whether to pair source rows with the rows of random other tokens: a control that should carry
+        Whether to pair source rows with the rows of random other tokens: a control that should transfer
         nothing.
     seed : int
         Draws the held-out tokens, those of them that are scored, and the shuffled pairs.
@@ -150,10 +150,10 @@ def fit(
     --------
     >>> import embgeom
     >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
-    >>> carry = embgeom.Emb2Emb.fit(small, large, method="low_rank", rank=20)
-    >>> carry
+    >>> mapping = embgeom.Emb2Emb.fit(small, large, method="low_rank", rank=20)
+    >>> mapping
     Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
-    >>> carry.provenance["tokens"]["shared"], carry.provenance["fit"]["rank"]
+    >>> mapping.provenance["tokens"]["shared"], mapping.provenance["fit"]["rank"]
     (4095, 20)
     """
     options = Options(
@@ -186,10 +186,10 @@ def fit(
     if counts is not None:
         counts = normalized(counts[kept])
     with reporter(progress, "emb2emb") as report:
-        carrier = _fit_pairs(fitted, counts, options, team, report)
-        if doubt := _undetermined(carrier, source_norm):
+        mapping = _fit_pairs(fitted, counts, options, team, report)
+        if doubt := _undetermined(mapping, source_norm):
             warnings.warn(doubt, EmbgeomWarning, stacklevel=2)
-        scores = _score(carrier, scored, fitted, options, team)
+        scores = _score(mapping, scored, fitted, options, team)
         control = None
         if scores is not None and not options.shuffle:
             shuffled = _fit_pairs(fitted.shuffled(options.seed), counts, options, team, report)
@@ -207,9 +207,9 @@ def fit(
         "options": asdict(options) | {"weights": weights is not None},
         "folded": [norm is not None for norm in norms],
         "versions": versions(),
-        **carrier.provenance,
+        **mapping.provenance,
     }
-    return replace(carrier, scores=scores, shuffled=control, provenance=provenance)
+    return replace(mapping, scores=scores, shuffled=control, provenance=provenance)
 
 
 def _fit_pairs(
@@ -238,11 +238,11 @@ def _fit_pairs(
     return Emb2Emb(options.method, matrix, logits.matrix.T, neighbors, *means, provenance=found)
 
 
-def _undetermined(carrier: Emb2Emb, source_norm: FinalNorm | None) -> str | None:
+def _undetermined(mapping: Emb2Emb, source_norm: FinalNorm | None) -> str | None:
     """Say that tokens leave a least-squares map open, more than by what a folded LayerNorm takes away."""
-    if carrier.method != "least_squares":
+    if mapping.method != "least_squares":
         return None
-    rank, width = carrier.provenance["fit"]["rank"], carrier.widths[0]
+    rank, width = mapping.provenance["fit"]["rank"], mapping.widths[0]
     # Rows that lose their mean have nothing in the direction of equal coordinates.
     wanted = width - (source_norm is not None and source_norm.centers)
     if rank >= wanted:
@@ -268,13 +268,13 @@ def _neighbor_map(rows: _Side, moments: Moments, options: Options) -> NeighborMa
     return NeighborMap(sides[0], sides[1], whole_number(options.k, "k", 1), check_reg(options.reg))
 
 
-def _score(carrier: Emb2Emb, scored: _Side, fitted: _Side, options: Options, threads: int) -> Scores | None:
+def _score(mapping: Emb2Emb, scored: _Side, fitted: _Side, options: Options, threads: int) -> Scores | None:
     count = len(scored.target.rows)
     if count == 0:
         return None
     others = _drawn(np.arange(len(fitted.target.rows)), MOST_CANDIDATES - count, [options.seed, 2])
     return score(
-        lambda rows: carrier.predict(rows, threads=threads),
+        lambda rows: mapping.predict(rows, threads=threads),
         scored.source,
         scored.target,
         fitted.target.choose(others),

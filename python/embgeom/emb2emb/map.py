@@ -16,7 +16,7 @@ from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
 from embgeom.emb2emb.solve import Method, dual
-from embgeom.emb2emb.transport import Transport
+from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Emb2Emb:
     matrix : ndarray of float64, shape (d_s, d_t), or None
         A; None for ``method="lle"``, which is not linear.
     logits_matrix : ndarray of float64, shape (d_s, d_t)
-        L of the transport "logits".
+        L of the mode "logits".
     neighbors : NeighborMap or None
         The shared rows, for ``method="lle"``.
     source_mean, target_mean : ndarray of float64, shapes (d_s,) and (d_t,)
@@ -55,10 +55,10 @@ class Emb2Emb:
     >>> rng = np.random.default_rng(0)
     >>> source = rng.standard_normal((300, 8))
     >>> target = source @ rng.standard_normal((8, 12))
-    >>> carry = embgeom.Emb2Emb.fit(source, target, method="least_squares")
-    >>> round(carry.scores.r2, 6), round(carry.scores.retrieval_at_1, 6), carry.shuffled.r2 < 0.1
+    >>> mapping = embgeom.Emb2Emb.fit(source, target, method="least_squares")
+    >>> round(mapping.scores.r2, 6), round(mapping.scores.retrieval_at_1, 6), mapping.shuffled.r2 < 0.1
     (1.0, 1.0, True)
-    >>> carry.transfer(source[0]).shape
+    >>> mapping.transfer(source[0]).shape
     (12,)
     """
 
@@ -90,7 +90,7 @@ class Emb2Emb:
         """
         if self.matrix is None:
             raise InputError(
-                "transport 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
+                "mode 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
                 "'logits', or another method"
             )
         return dual(self.matrix)
@@ -116,7 +116,7 @@ class Emb2Emb:
         InputError
             If the width does not fit, or a value is NaN or infinite.
         """
-        from embgeom.emb2emb.transport import predict_rows
+        from embgeom.emb2emb.transfer import predict_rows
 
         return predict_rows(self, rows, threads)
 
@@ -125,7 +125,7 @@ class Emb2Emb:
         self,
         vectors: SteeringVector,
         *,
-        transport: Transport | None = ...,
+        mode: TransferMode | None = ...,
         layers: Mapping[int, int] | int | None = ...,
         norm: float | SteeringVector | None = ...,
         threads: int | None = ...,
@@ -136,7 +136,7 @@ class Emb2Emb:
         self,
         vectors: npt.NDArray[Any] | Sequence[Any],
         *,
-        transport: Transport | None = ...,
+        mode: TransferMode | None = ...,
         norm: float | None = ...,
         threads: int | None = ...,
     ) -> npt.NDArray[np.float32]: ...
@@ -145,18 +145,18 @@ class Emb2Emb:
         self,
         vectors: SteeringVector | npt.NDArray[Any] | Sequence[Any],
         *,
-        transport: Transport | None = None,
+        mode: TransferMode | None = None,
         layers: Mapping[int, int] | int | None = None,
         norm: float | SteeringVector | None = None,
         threads: int | None = None,
     ) -> SteeringVector | npt.NDArray[np.float32]:
-        """Carry directions of the source's residual stream to the target's.
+        """Transfer directions of the source's residual stream to the target's.
 
         Parameters
         ----------
         vectors : SteeringVector, or array_like of shape (d_s,) or (m, d_s)
             One direction or a stack of them; the means do not count, since directions are differences.
-        transport : {"primal", "dual", "logits"}, optional
+        mode : {"primal", "dual", "logits"}, optional
             "dual" by default, "primal" for a map that is not linear. "primal" takes v A, as published,
             which treats v as an embedding. "dual" takes the pseudo-inverse of A, transposed, which keeps
             logits where A fits exactly and loses no direction of v, as a target that is narrower does.
@@ -180,22 +180,22 @@ class Emb2Emb:
         Raises
         ------
         InputError
-            If a width, a transport or a layer does not fit, or a result to be scaled is zero.
+            If a width, a mode or a layer does not fit, or a result to be scaled is zero.
 
         Warns
         -----
         EmbgeomWarning
             If a steering vector is, by the names kept with both, another model's than the map's source.
         """
-        from embgeom.emb2emb.transport import carry_array
-        from embgeom.emb2emb.vectors import carry_vector
+        from embgeom.emb2emb.transfer import transfer_array
+        from embgeom.emb2emb.vectors import transfer_vector
         from embgeom.steering import SteeringVector
 
         if isinstance(vectors, SteeringVector):
-            return carry_vector(self, vectors, transport, layers, norm, threads)
+            return transfer_vector(self, vectors, mode, layers, norm, threads)
         if layers is not None or isinstance(norm, SteeringVector):
             raise InputError("layers= and the norms of a vector are for a SteeringVector, not for an array")
-        return carry_array(self, vectors, transport, norm, threads)
+        return transfer_array(self, vectors, mode, norm, threads)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the map to a safetensors file, whole or not at all.

@@ -96,7 +96,7 @@ def _origins(provenance: Facts) -> Iterator[Facts]:
         if isinstance(facts, list):
             left += facts
         elif isinstance(facts, dict):
-            if "made_by" in facts or "carried_from" in facts:
+            if "made_by" in facts or "transferred_from" in facts:
                 yield facts
             else:
                 left += [facts.get("of"), facts.get("sum_of")]

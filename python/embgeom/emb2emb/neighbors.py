@@ -1,4 +1,4 @@
-"""Carrying vectors by their neighbors: weights that rebuild a vector in one model, used in the other."""
+"""Transferring vectors by their neighbors: weights that rebuild a vector in one model, used in the other."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def check_reg(reg: object) -> float:
 
 @dataclass(frozen=True, eq=False)
 class NeighborMap:
-    """The shared tokens' rows in both models, by which a vector is carried.
+    """The shared tokens' rows in both models, by which a vector is transferred.
 
     A vector is scaled to the mean length of its k nearest source rows (by cosine), rebuilt from them by LLE
-    weights, and the same combination of target rows, scaled back, is its image. So it is carried as an
+    weights, and the same combination of target rows, scaled back, is its image. So it is transferred as an
     embedding would be; the map is not linear.
 
     Attributes
@@ -62,17 +62,17 @@ class NeighborMap:
         if (alive := int(np.count_nonzero(self.source.any(axis=1)))) < self.k:
             raise InputError(f"k = {self.k}, but only {alive} source rows are not zero; take fewer neighbors")
 
-    def carry(self, vectors: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
-        """Carry vectors (m, d_s) over, to (m, d_t) float64; a vector of zeros stays one."""
+    def transfer(self, vectors: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
+        """Transfer vectors (m, d_s) over, to (m, d_t) float64; a vector of zeros stays one."""
         pieces = range(0, len(vectors), _BATCH)
-        return np.concatenate([self._carry(vectors[b : b + _BATCH], threads) for b in pieces])
+        return np.concatenate([self._transfer(vectors[b : b + _BATCH], threads) for b in pieces])
 
-    def _carry(self, vectors: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
+    def _transfer(self, vectors: npt.NDArray[np.float64], threads: int) -> npt.NDArray[np.float64]:
         lengths = np.linalg.norm(vectors, axis=1)
-        carried = np.zeros((len(vectors), self.target.shape[1]))
+        transferred = np.zeros((len(vectors), self.target.shape[1]))
         alive = np.flatnonzero(lengths > 0)
         if len(alive) == 0:
-            return carried
+            return transferred
         units = (vectors[alive] / lengths[alive, None]).astype(np.float32)
         found = knn(self.source, self.k, queries=units, threads=threads).indices
         # Of the matrix only the rows that are somebody's neighbor are needed; the vectors follow them.
@@ -92,5 +92,5 @@ class NeighborMap:
         images = np.stack(
             [w @ self.target[near].astype(np.float64) for w, near in zip(weights, found, strict=True)]
         )
-        carried[alive] = images * (lengths[alive] / sizes)[:, None]
-        return carried
+        transferred[alive] = images * (lengths[alive] / sizes)[:, None]
+        return transferred

@@ -17,7 +17,7 @@ def places(
     layers: Mapping[int, int] | int | None,
     depths: tuple[int | None, int | None],
 ) -> dict[int, int]:
-    """Return the target's layer for each layer of the vector that is carried.
+    """Return the target's layer for each layer of the vector that is transferred.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def places(
 
 def _by_mapping(vector: SteeringVector, layers: Mapping[int, int]) -> dict[int, int]:
     if not layers:
-        raise InputError("layers = {} carries nothing over; map a layer of the vector to one of the target")
+        raise InputError("layers = {} transfers nothing; map a layer of the vector to one of the target")
     found = {
         whole_number(old, "a layer of the vector in layers", 0): whole_number(new, f"layers[{old!r}]", 0)
         for old, new in layers.items()

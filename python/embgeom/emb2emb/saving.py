@@ -20,7 +20,7 @@ FORMAT = "embgeom.emb2emb/1"
 SUFFIX = ".safetensors"
 
 
-def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
+def save(mapping: Emb2Emb, path: str | PathLike[str]) -> None:
     """Write a map; see `Emb2Emb.save`.
 
     Raises
@@ -35,22 +35,22 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
     path = Path(path).expanduser()
     check_path(path)
     arrays: dict[str, npt.NDArray[Any]] = {
-        "logits_matrix": carrier.logits_matrix,
-        "source_mean": carrier.source_mean,
-        "target_mean": carrier.target_mean,
+        "logits_matrix": mapping.logits_matrix,
+        "source_mean": mapping.source_mean,
+        "target_mean": mapping.target_mean,
     }
-    if carrier.matrix is not None:
-        arrays["matrix"] = carrier.matrix
-    if carrier.neighbors is not None:
-        arrays |= {"source_rows": carrier.neighbors.source, "target_rows": carrier.neighbors.target}
+    if mapping.matrix is not None:
+        arrays["matrix"] = mapping.matrix
+    if mapping.neighbors is not None:
+        arrays |= {"source_rows": mapping.neighbors.source, "target_rows": mapping.neighbors.target}
     about: dict[str, Any] = {
-        "method": carrier.method,
-        "scores": carrier.scores and carrier.scores.as_dict(),
-        "shuffled": carrier.shuffled and carrier.shuffled.as_dict(),
-        "provenance": carrier.provenance,
+        "method": mapping.method,
+        "scores": mapping.scores and mapping.scores.as_dict(),
+        "shuffled": mapping.shuffled and mapping.shuffled.as_dict(),
+        "provenance": mapping.provenance,
     }
-    if carrier.neighbors is not None:
-        about |= {"k": carrier.neighbors.k, "reg": carrier.neighbors.reg}
+    if mapping.neighbors is not None:
+        about |= {"k": mapping.neighbors.k, "reg": mapping.neighbors.reg}
     try:
         # The library writes several entries in an order that differs from run to run, so there is one.
         metadata = {FORMAT: json.dumps(about, allow_nan=False)}
@@ -61,12 +61,12 @@ def save(carrier: Emb2Emb, path: str | PathLike[str]) -> None:
         ) from error
     # The writer takes an array's memory as it lies, so each has to lie in C order.
     packed = {name: np.array(array, order="C") for name, array in arrays.items()}
-    write_file(path, lambda partial: save_tensors(packed, partial, metadata), inputs=_inputs(carrier))
+    write_file(path, lambda partial: save_tensors(packed, partial, metadata), inputs=_inputs(mapping))
 
 
-def _inputs(carrier: Emb2Emb) -> list[str]:
+def _inputs(mapping: Emb2Emb) -> list[str]:
     """Return the files that the map was fitted on, as far as the provenance tells."""
-    sides = [carrier.provenance.get(side) for side in ("source", "target")]
+    sides = [mapping.provenance.get(side) for side in ("source", "target")]
     read = [side.get("provenance") for side in sides if isinstance(side, dict)]
     files = [about.get(name) for about in read if isinstance(about, dict) for name in ("file", "tokenizer")]
     return [file for file in files if isinstance(file, str)]

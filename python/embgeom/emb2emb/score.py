@@ -91,13 +91,13 @@ def score(
         Of these tokens.
     """
     everything = slice(0, len(target.rows))
-    carried = predict(source.take(everything)) - mean
+    transferred = predict(source.take(everything)) - mean
     true = target.take(everything) - mean
-    around, error = np.square(true).sum(), np.square(true - carried).sum()
-    cosine = _mean_cosine(carried, true)
+    around, error = np.square(true).sum(), np.square(true - transferred).sum()
+    cosine = _mean_cosine(transferred, true)
     # From here on float32 does, and together with the candidates float64 would be the largest part of a fit.
-    queries = carried.astype(np.float32)
-    del carried, true
+    queries = transferred.astype(np.float32)
+    del transferred, true
     candidates = _deviations([target, others], mean)
     nearest = knn(candidates, min(NEAREST, len(candidates)), queries=queries, threads=threads).indices
     hits = nearest == np.arange(len(queries))[:, None]

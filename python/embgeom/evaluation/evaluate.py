@@ -11,17 +11,17 @@ from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest
 from embgeom.errors import InputError
-from embgeom.evaluation.describing import describe_run, describe_vector
-from embgeom.evaluation.measuring import Measuring, as_texts
-from embgeom.evaluation.outcomes import Evaluation
-from embgeom.evaluation.scores import Score, check_score
-from embgeom.evaluation.trials import (
+from embgeom.evaluation.conditions import (
     Positions,
     at_layers,
     check_positions,
     check_vectors,
     with_controls,
 )
+from embgeom.evaluation.describing import describe_run, describe_vector
+from embgeom.evaluation.outcomes import Evaluation
+from embgeom.evaluation.run import EvaluationRun, as_texts
+from embgeom.evaluation.scores import Score, check_score
 
 if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
@@ -36,7 +36,7 @@ def evaluate(
     *,
     scale: float = 1.0,
     layers: int | Iterable[int] | None = None,
-    own: SteeringVector | None = None,
+    native: SteeringVector | None = None,
     random: int = 20,
     shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
     neutral: Iterable[str] | None = None,
@@ -48,8 +48,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure what a steering vector does to a model, beside its controls.
 
-    Controls: the model unsteered, the vector negated, the target's own vector and its negation, random
-    vectors, and vectors carried by a map fitted on shuffled tokens. All have the same norm in each layer.
+    Controls: the model unsteered, the vector negated, the target's native vector and its negation, random
+    vectors, and vectors transferred by a map fitted on shuffled tokens. All have the same norm in each layer.
 
     Parameters
     ----------
@@ -58,24 +58,24 @@ def evaluate(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     vector : SteeringVector
-        The vector in question, in tables "carried".
+        The vector in question, in tables "transferred".
     score : Score
-        What it is to raise: `AnswerProbability`, `WordShift`, `TextScore`, or a score of your own.
+        What it is to raise: `AnswerProbability`, `WordLogRatio`, `GenerationScore`, or a score of your own.
     prompts : iterable
         Prompts or items, as the score takes them.
     scale : float
         The factor for all vectors. With a negative one the score is to fall.
     layers : int or iterable of int, optional
         The layers to steer; all that the vector has by default. A single direction may be put at others.
-    own : SteeringVector, optional
-        The model's own vector for the same thing, the ceiling. The carried vector is then scaled to its norm,
-        layer by layer; without it the carried vector keeps its norm.
+    native : SteeringVector, optional
+        The model's native vector for the same thing, the ceiling. The transferred vector is then scaled to
+        its norm, layer by layer; without it the transferred vector keeps its norm.
     random : int
         How many random vectors to try.
     shuffled : SteeringVector or sequence of them, optional
-        The same source vector, carried by maps fitted on shuffled tokens.
+        The same source vector, transferred by maps fitted on shuffled tokens.
     neutral : iterable of str, optional
-        Texts that have nothing to do with the score, on which the price is taken.
+        Texts that have nothing to do with the score, on which the side effects are measured.
     positions : {"all", "generated"}
         Where the vectors act while the score is taken, see `SteeringVector.apply`. Neutral text is steered
         at all positions in any case.
@@ -91,7 +91,7 @@ def evaluate(
     Returns
     -------
     Evaluation
-        Effects, prices and facts; ``summary()``, ``save(path)``, ``figure(path)``.
+        Effects, side effects and checks; ``summary()``, ``save(path)``, ``figure(path)``.
 
     Raises
     ------
@@ -108,24 +108,24 @@ def evaluate(
 
     Notes
     -----
-    A pass over the samples and over the neutral texts for each vector, and one without any: the carried
-    vector and its negation, `own` and its negation, the `random` and the shuffled ones. Memory on neutral
+    A pass over the samples and over the neutral texts for each vector, and one without any: the transferred
+    vector and its negation, `native` and its negation, the `random` and the shuffled ones. Memory on neutral
     text: the logits of two batches in the model's dtype, 2 x batch x length x vocabulary numbers. Batches are
     padded so that no text sees another; a larger batch changes numbers by rounding only.
 
     Examples
     --------
     >>> import embgeom
-    >>> from embgeom.evaluation import WordShift, evaluate
+    >>> from embgeom.evaluation import WordLogRatio, evaluate
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
     >>> unembedding = embgeom.load(folder, "output")
     >>> happy = unembedding.matrix[unembedding.index(" happy")]
     >>> vector = embgeom.SteeringVector({3: 20 * happy}, model="example:small")
-    >>> mood = WordShift([" happy"], [" sad"])
+    >>> mood = WordLogRatio([" happy"], [" sad"])
     >>> found = evaluate(model, tokenizer, vector, mood, ["The girl was", "He felt very"], random=5)
-    >>> found.facts().exceeds_random, found.facts().negation_opposes
+    >>> found.checks().beats_random, found.checks().negation_reverses
     (True, True)
     """
     factor = real_number(scale, "scale")
@@ -139,33 +139,33 @@ def evaluate(
     ]
     (vector,) = check_vectors(vector, "vector")
     vector = at_layers(vector, layers)
-    if own is not None:
-        (own,) = check_vectors(own, "own")
-        own = at_layers(own, layers)
-    trials = with_controls(
+    if native is not None:
+        (native,) = check_vectors(native, "native")
+        native = at_layers(native, layers)
+    conditions = with_controls(
         vector,
         scale=factor,
-        own=own,
+        native=native,
         random=whole_number(random, "random", 0),
         shuffled=others,
         seed=check_seed(seed),
     )
     samples, texts = score.samples(prompts), as_texts(neutral)
     with reporter(progress, "evaluate") as report:
-        measuring = Measuring(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
-        unsteered, perplexity, outcomes = measuring.measure(trials, samples)
+        run = EvaluationRun(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
+        unsteered, perplexity, outcomes = run.measure(conditions, samples)
     provenance = describe_run(
         model,
         {
             "vector": describe_vector(vector),
-            "own": None if own is None else describe_vector(own),
+            "native": None if native is None else describe_vector(native),
             "shuffled": [describe_vector(other) for other in others],
         },
         score,
         {
             "scale": factor,
             "layers": list(vector.layers),
-            "norms": trials[0].vector.norms,
+            "norms": conditions[0].vector.norms,
             "random": random,
             "positions": positions,
             "seed": seed,

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from embgeom.evaluation.sweep import Sweep
 
 _WIDTH = 6.4
-_COLORS = {"carried": "C0", "negated": "C0", "own": "C2", "own, negated": "C2", "shuffled": "C3"}
+_COLORS = {
+    "transferred": "C0",
+    "transferred_negated": "C0",
+    "native": "C2",
+    "native_negated": "C2",
+    "shuffled": "C3",
+}
 
 
 def draw_evaluation(evaluation: Evaluation) -> Any:
@@ -45,9 +51,9 @@ def draw_evaluation(evaluation: Evaluation) -> Any:
 
 def draw_sweep(sweep: Sweep) -> Any:
     """Draw effect and, where it was taken, divergence against the scale, a line for each choice of layers."""
-    priced = sweep.unsteered_perplexity is not None
-    figure = new_figure(_WIDTH, 5.6 if priced else 3.6)
-    panels = figure.subplots(2 if priced else 1, sharex=True, squeeze=False)[:, 0]
+    with_side_effects = sweep.unsteered_perplexity is not None
+    figure = new_figure(_WIDTH, 5.6 if with_side_effects else 3.6)
+    panels = figure.subplots(2 if with_side_effects else 1, sharex=True, squeeze=False)[:, 0]
     for layers in dict.fromkeys(outcome.layers for outcome in sweep.grid):
         line = sorted((o for o in sweep.grid if o.layers == layers), key=lambda outcome: outcome.scale)
         scales = [outcome.scale for outcome in line]
@@ -55,8 +61,8 @@ def draw_sweep(sweep: Sweep) -> Any:
         label = "+".join(map(str, layers))
         means = [outcome.effect.mean for outcome in line]
         panels[0].errorbar(scales, means, yerr=errors, marker="o", markersize=4, capsize=2, label=label)
-        if priced:
-            divergences = [outcome.price.kl if outcome.price else np.nan for outcome in line]
+        if with_side_effects:
+            divergences = [outcome.side_effects.kl if outcome.side_effects else np.nan for outcome in line]
             panels[1].plot(scales, divergences, marker="o", markersize=4)
     panels[0].axhline(0, color="0.7", linewidth=0.8)
     panels[0].set_ylabel(f"effect on {next(iter(sweep.unsteered))}")
@@ -64,7 +70,7 @@ def draw_sweep(sweep: Sweep) -> Any:
     if sweep.chosen is not None:
         best = sweep.chosen
         panels[0].plot(best.scale, best.effect.mean, "o", markersize=11, fillstyle="none", color="black")
-    if priced:
+    if with_side_effects:
         panels[1].set_ylabel("KL on neutral text (nats)")
         if sweep.max_kl is not None:
             panels[1].axhline(sweep.max_kl, color="black", linestyle="--", linewidth=0.8)

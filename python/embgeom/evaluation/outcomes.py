@@ -1,4 +1,4 @@
-"""What an evaluation holds: the effect and the price of a vector beside those of its controls."""
+"""What an evaluation holds: the effect and the side effects of a vector beside those of its controls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embgeom._common.result import Plotted, Result
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
-from embgeom.evaluation.trials import Kind
+from embgeom.evaluation.conditions import Kind
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,17 @@ class Effect:
     Attributes
     ----------
     mean : float
-        Mean difference over samples, steered less unsteered.
+        Mean difference over samples, steered minus unsteered.
     standard_error : float
         Of that mean: the standard deviation of the differences by the root of their number; NaN for one.
-    wrong_way : float
-        Share of samples that move against what is wanted (up; down for a negated vector or a negative
-        scale). One that does not move is not wrong; NaN if a shift is undefined.
+    anti_steered : float
+        Share of samples that move in the undesired direction: down, or up for a negated vector or a negative
+        scale. One that does not move does not count; NaN if a shift is undefined.
     """
 
     mean: float
     standard_error: float
-    wrong_way: float
+    anti_steered: float
 
     @property
     def direction(self) -> int:
@@ -51,7 +51,7 @@ class Effect:
         >>> import numpy as np
         >>> from embgeom.evaluation import Effect
         >>> Effect.of(np.array([1.0, 3.0, 1.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
-        Effect(mean=1.0, standard_error=0.816496580927726, wrong_way=0.25)
+        Effect(mean=1.0, standard_error=0.816496580927726, anti_steered=0.25)
         """
         shifts = steered - unsteered
         error = np.std(shifts, ddof=1) / np.sqrt(len(shifts)) if len(shifts) > 1 else np.nan
@@ -60,7 +60,7 @@ class Effect:
 
 
 @dataclass(frozen=True)
-class Price:
+class SideEffects:
     """What a vector costs on neutral text, where it acts at all positions.
 
     Attributes
@@ -86,8 +86,8 @@ class Outcome:
     Attributes
     ----------
     name, kind : str
-        What it is called, and its part: carried, negated, own, "own, negated", random, shuffled, or setting
-        (of a sweep).
+        What it is called, and its part: transferred, transferred_negated, native, native_negated,
+        random, shuffled, or setting (of a sweep).
     layers : tuple of int
         The layers that were steered.
     scale : float
@@ -96,7 +96,7 @@ class Outcome:
         The steered score of each sample, by quantity.
     effects : dict of str to Effect
         By quantity; the score's first comes first.
-    price : Price or None
+    side_effects : SideEffects or None
         None without neutral texts.
     """
 
@@ -106,7 +106,12 @@ class Outcome:
     scale: float
     values: dict[str, npt.NDArray[np.float64]]
     effects: dict[str, Effect]
-    price: Price | None
+    side_effects: SideEffects | None
+
+    @property
+    def label(self) -> str:
+        """What tables call it."""
+        return self.name.replace("_negated", ", negated").replace("_", " ")
 
     @property
     def effect(self) -> Effect:
@@ -115,41 +120,42 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What the effects say, without a judgement.
+class Checks:
+    """What the effects show, without a judgement.
 
     Attributes
     ----------
     effect : float
-        Mean effect of the carried vector.
-    own_effect, share_of_own : float or None
-        Mean effect of the target's own vector, and the carried vector's as a share of it; no share where the
-        own effect is not told from none, or goes the wrong way.
+        Mean effect of the transferred vector.
+    native_effect, fraction_of_native : float or None
+        Mean effect of the target's native vector, and the transferred vector's as a fraction of it; no
+        fraction where the native effect is not significant or has the wrong sign.
     random_mean, random_sd : float or None
         Mean and standard deviation of the mean effects of the random vectors.
-    exceeds_random : bool or None
+    beats_random : bool or None
         Whether the effect lies above their mean by more than two standard deviations (below it for a negative
         scale); None with fewer than two random vectors.
-    exceeds_shuffled : bool or None
-        Whether it exceeds that of every vector carried by a map fitted on shuffled tokens; None without any.
-    negation_opposes : bool or None
-        Whether the vector's effect and that of its negation have opposite signs, and both are told from none.
+    beats_shuffled : bool or None
+        Whether it exceeds that of every vector transferred by a map fitted on shuffled tokens; None without
+        any.
+    negation_reverses : bool or None
+        Whether the vector's effect and that of its negation have opposite signs, and both are significant.
 
     Notes
     -----
-    An effect is told from none if it exceeds two of its standard errors over samples. One sample has none,
+    An effect is significant if it exceeds two of its standard errors over samples. One sample has none,
     so there its sign decides. What would compare an effect that is not finite is None: too strong a vector
     takes a model to NaN.
     """
 
     effect: float
-    own_effect: float | None
-    share_of_own: float | None
+    native_effect: float | None
+    fraction_of_native: float | None
     random_mean: float | None
     random_sd: float | None
-    exceeds_random: bool | None
-    exceeds_shuffled: bool | None
-    negation_opposes: bool | None
+    beats_random: bool | None
+    beats_shuffled: bool | None
+    negation_reverses: bool | None
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -159,7 +165,7 @@ class Evaluation(Result, Plotted):
     Attributes
     ----------
     outcomes : tuple of Outcome
-        The carried vector, its negation, the own vector and its negation, random and shuffled vectors.
+        The transferred vector, its negation, the native vector and its negation, random and shuffled vectors.
     unsteered : dict of str to ndarray of float64, shape (n,)
         The unsteered score of each sample, by quantity.
     unsteered_perplexity : float or None
@@ -192,15 +198,15 @@ class Evaluation(Result, Plotted):
         return len(next(iter(self.unsteered.values())))
 
     @property
-    def carried(self) -> Outcome:
-        """What the carried vector did."""
-        return self["carried"]
+    def transferred(self) -> Outcome:
+        """What the transferred vector did."""
+        return self["transferred"]
 
     def of_kind(self, kind: Kind) -> tuple[Outcome, ...]:
         """Return the outcomes of one kind, perhaps none."""
         return tuple(outcome for outcome in self.outcomes if outcome.kind == kind)
 
-    def facts(self, quantity: str | None = None) -> Facts:
+    def checks(self, quantity: str | None = None) -> Checks:
         """Return what the effects on a quantity say; on the score's first by default.
 
         Raises
@@ -211,29 +217,32 @@ class Evaluation(Result, Plotted):
         if quantity is not None and quantity not in self.unsteered:
             raise InputError(f"no quantity is named {quantity!r}; there are {', '.join(self.unsteered)}")
         chosen = quantity or next(iter(self.unsteered))
-        (carried,), (negated,) = self._effects("carried", chosen), self._effects("negated", chosen)
-        own = next(iter(self._effects("own", chosen)), None)
+        (transferred,), (negated,) = (
+            self._effects("transferred", chosen),
+            self._effects("transferred_negated", chosen),
+        )
+        native = next(iter(self._effects("native", chosen)), None)
         random, shuffled = (
             [effect.mean for effect in self._effects(kind, chosen)] for kind in ("random", "shuffled")
         )
-        sign = -1 if self.carried.scale < 0 else 1
-        effect = carried.mean
+        sign = -1 if self.transferred.scale < 0 else 1
+        effect = transferred.mean
         mean = float(np.mean(random)) if random else None
         sd = deviation(random) if len(random) > 1 else None
-        against_own = own is not None and own.direction == sign and _finite(effect, own.mean)
-        return Facts(
+        comparable = native is not None and native.direction == sign and _finite(effect, native.mean)
+        return Checks(
             effect=effect,
-            own_effect=None if own is None else own.mean,
-            share_of_own=effect / own.mean if own is not None and against_own else None,
+            native_effect=None if native is None else native.mean,
+            fraction_of_native=effect / native.mean if native is not None and comparable else None,
             random_mean=mean,
             random_sd=sd,
-            exceeds_random=sign * (effect - mean) > 2 * sd
+            beats_random=sign * (effect - mean) > 2 * sd
             if mean is not None and sd is not None and _finite(effect, mean, sd)
             else None,
-            exceeds_shuffled=all(sign * (effect - other) > 0 for other in shuffled)
+            beats_shuffled=all(sign * (effect - other) > 0 for other in shuffled)
             if shuffled and _finite(effect, *shuffled)
             else None,
-            negation_opposes=carried.direction * negated.direction == -1
+            negation_reverses=transferred.direction * negated.direction == -1
             if _finite(effect, negated.mean)
             else None,
         )
@@ -242,7 +251,7 @@ class Evaluation(Result, Plotted):
         return [outcome.effects[quantity] for outcome in self.of_kind(kind)]
 
     def tables(self) -> list[Block]:
-        """Return the effects and prices, and the facts."""
+        """Return the effects and side effects, and the checks."""
         from embgeom.evaluation.tables import evaluation_tables
 
         return evaluation_tables(self)
@@ -254,7 +263,7 @@ class Evaluation(Result, Plotted):
         return draw_evaluation(self)
 
     def _derived(self) -> dict[str, Any]:
-        return {"facts": {quantity: asdict(self.facts(quantity)) for quantity in self.unsteered}}
+        return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in self.unsteered}}
 
 
 def deviation(values: Sequence[float]) -> float:

@@ -17,12 +17,12 @@ Values = dict[str, npt.NDArray[np.float64]]
 class Score(ABC):
     """Numbers that tell, for each sample, how far a model shows what a vector is to bring about.
 
-    A score of your own is a subclass with `__call__`; for a function of generated text there is `TextScore`.
+    A score of your own is a subclass with `__call__`; `GenerationScore` scores generated text by a function.
 
     Attributes
     ----------
     quantities : tuple of str
-        The names of what is measured. The first decides: facts and choices are about it.
+        The names of what is measured. The first decides: checks and choices are about it.
     """
 
     quantities: ClassVar[tuple[str, ...]] = ("score",)
@@ -60,6 +60,6 @@ def check_score(score: object) -> None:
     """Raise InputError for what is no score."""
     if not isinstance(score, Score):
         raise InputError(
-            f"score = {score!r:.60} is no score: give a WordShift, an AnswerProbability, a TextScore around "
-            "a function of your own, or a subclass of Score"
+            f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "
+            "GenerationScore around a function of your own, or a subclass of Score"
         )

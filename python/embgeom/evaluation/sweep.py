@@ -15,19 +15,19 @@ from embgeom._common.record import digest
 from embgeom._common.result import Plotted, Result
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
-from embgeom.evaluation.describing import describe_run, describe_vector
-from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.measuring import Measuring, as_texts
-from embgeom.evaluation.outcomes import Evaluation, Outcome
-from embgeom.evaluation.scores import Score, check_score
-from embgeom.evaluation.trials import (
+from embgeom.evaluation.conditions import (
+    Condition,
     Positions,
-    Trial,
     at_layers,
     check_positions,
     check_vectors,
     fitting,
 )
+from embgeom.evaluation.describing import describe_run, describe_vector
+from embgeom.evaluation.evaluate import evaluate
+from embgeom.evaluation.outcomes import Evaluation, Outcome
+from embgeom.evaluation.run import EvaluationRun, as_texts
+from embgeom.evaluation.scores import Score, check_score
 from embgeom.lm.layers import layer_numbers
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ SCALES = (0.5, 1.0, 2.0, 4.0)
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sweep(Result, Plotted):
-    """Effects and prices over layers and scales, and what the best setting does on other samples.
+    """Effects and side effects over layers and scales, and what the best setting does on other samples.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Sweep(Result, Plotted):
         The chosen setting on the other samples, beside all controls. An effect on the samples that it was
         chosen on is too large; this is the one to report.
     max_kl : float or None
-        The limit on the price.
+        The limit on the side effects.
     choice_samples, held_out_samples : ndarray of int64
         Which samples served for the choice and which for the report.
     unsteered : dict of str to ndarray of float64
@@ -99,7 +99,7 @@ def sweep(
     *,
     layers: Iterable[int | Iterable[int]] | None = None,
     scales: Iterable[float] = SCALES,
-    own: SteeringVector | None = None,
+    native: SteeringVector | None = None,
     random: int = 20,
     shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
     neutral: Iterable[str] | None = None,
@@ -121,12 +121,12 @@ def sweep(
         single direction may be put at others.
     scales : iterable of float
         The factors to try. The best setting is that with the largest mean effect upwards.
-    own, random, shuffled
-        As for `evaluate`: controls of the chosen setting on the held-out samples. With `own` the vector is
+    native, random, shuffled
+        As for `evaluate`: controls of the chosen setting on the held-out samples. With `native` the vector is
         scaled to its norm first, layer by layer.
     neutral : iterable of str, optional
-        Texts on which the price of every setting is taken, and that of the chosen one again: unlike its
-        effect, its price is not measured on texts that had no say in the choice.
+        Texts on which the side effects of every setting are measured, and those of the chosen one again:
+        unlike its effect, they are not measured on texts that had no say in the choice.
     max_kl : float, optional
         Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
         for each token.
@@ -151,7 +151,7 @@ def sweep(
     Examples
     --------
     >>> import embgeom
-    >>> from embgeom.evaluation import WordShift, sweep
+    >>> from embgeom.evaluation import WordLogRatio, sweep
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
@@ -159,7 +159,7 @@ def sweep(
     >>> happy = unembedding.matrix[unembedding.index(" happy")]
     >>> vector = embgeom.SteeringVector({2: 20 * happy, 3: 20 * happy}, model="example:small")
     >>> prompts = ["The girl was", "He felt very", "The dog was so", "They were all"]
-    >>> mood = WordShift([" happy"], [" sad"])
+    >>> mood = WordLogRatio([" happy"], [" sad"])
     >>> found = sweep(model, tokenizer, vector, mood, prompts, scales=(0.1, 1), random=3)
     >>> found.chosen.name, found.held_out.samples
     ('layer 3, scale 1', 2)
@@ -169,19 +169,19 @@ def sweep(
     size = whole_number(batch_size, "batch_size", 1)
     limit, texts = _limit(max_kl, neutral), as_texts(neutral)
     (vector,) = check_vectors(vector, "vector")
-    own = None if own is None else check_vectors(own, "own")[0]
+    native = None if native is None else check_vectors(native, "native")[0]
     others = check_vectors(() if shuffled is None else shuffled, "shuffled")
-    trials = _grid(vector, own, layers, scales)
+    conditions = _grid(vector, native, layers, scales)
     whole_number(random, "random", 0)
     # The controls of the chosen setting come at the end; what does not fit is to be told now.
-    for trial in trials:
+    for condition in conditions:
         for other in others:
-            fitting(at_layers(other, trial.vector.layers), trial.vector, "shuffled")
+            fitting(at_layers(other, condition.vector.layers), condition.vector, "shuffled")
     score_samples = score.samples(prompts)
     choice, rest = _halves(len(score_samples), check_seed(seed))
     with reporter(progress, "sweep") as report:
-        measuring = Measuring(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
-        unsteered, perplexity, grid = measuring.measure(trials, [score_samples[place] for place in choice])
+        run = EvaluationRun(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
+        unsteered, perplexity, grid = run.measure(conditions, [score_samples[place] for place in choice])
     chosen = _best(grid, limit)
     held_out = (
         None
@@ -194,7 +194,7 @@ def sweep(
             [score_samples[place] for place in rest],
             scale=chosen.scale,
             layers=chosen.layers,
-            own=own,
+            native=native,
             random=random,
             shuffled=others,
             neutral=texts,
@@ -209,13 +209,13 @@ def sweep(
         model,
         {
             "vector": describe_vector(vector),
-            "own": None if own is None else describe_vector(own),
+            "native": None if native is None else describe_vector(native),
             "shuffled": [describe_vector(other) for other in others],
         },
         score,
         {
-            "layers": sorted({trial.vector.layers for trial in trials}),
-            "scales": sorted({trial.scale for trial in trials}),
+            "layers": sorted({condition.vector.layers for condition in conditions}),
+            "scales": sorted({condition.scale for condition in conditions}),
             "max_kl": limit,
             "random": random,
             "positions": positions,
@@ -234,7 +234,9 @@ def _limit(max_kl: float | None, neutral: Iterable[str] | None) -> float | None:
     if max_kl is None:
         return None
     if neutral is None:
-        raise InputError(f"max_kl = {max_kl} limits the price on neutral text; give some with neutral=[...]")
+        raise InputError(
+            f"max_kl = {max_kl} limits the side effects on neutral text; give some with neutral=[...]"
+        )
     if not real_number(max_kl, "max_kl") >= 0:
         raise InputError(f"max_kl = {max_kl} must be 0 at least")
     return float(max_kl)
@@ -242,27 +244,29 @@ def _limit(max_kl: float | None, neutral: Iterable[str] | None) -> float | None:
 
 def _grid(
     vector: SteeringVector,
-    own: SteeringVector | None,
+    native: SteeringVector | None,
     layers: Iterable[int | Iterable[int]] | None,
     scales: Iterable[float],
-) -> list[Trial]:
-    """Return a trial for each setting."""
-    if own is not None and layers is None:
-        own = fitting(own, vector, "own")
+) -> list[Condition]:
+    """Return a condition for each setting."""
+    if native is not None and layers is None:
+        native = fitting(native, vector, "native")
     wanted = [layer_numbers(entry) for entry in (vector.layers if layers is None else layers)]
     factors = [real_number(scale, "scale") for scale in scales]
     if not wanted or not factors:
         raise InputError("there is nothing to try: layers and scales need one entry each at least")
     if not np.isfinite(factors).all():
         raise InputError(f"scales = {factors} must be finite")
-    trials = []
+    conditions = []
     for together in wanted:
         part = at_layers(vector, together)
-        if own is not None:
-            part = part.with_norm(fitting(at_layers(own, together), part, "own"))
+        if native is not None:
+            part = part.with_norm(fitting(at_layers(native, together), part, "native"))
         where = f"layer{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.layers))}"
-        trials += [Trial(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors]
-    return trials
+        conditions += [
+            Condition(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors
+        ]
+    return conditions
 
 
 def _halves(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -279,6 +283,6 @@ def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
         outcome
         for outcome in grid
         if np.isfinite(outcome.effect.mean)
-        and (limit is None or (outcome.price is not None and outcome.price.kl <= limit))
+        and (limit is None or (outcome.side_effects is not None and outcome.side_effects.kl <= limit))
     ]
     return max(allowed, key=lambda outcome: outcome.effect.mean, default=None)

@@ -17,7 +17,7 @@ from embgeom.lm.tokens import encode_prompt
 
 
 @dataclass(frozen=True)
-class TextScore(Score):
+class GenerationScore(Score):
     """What your own function says of the texts with which a model goes on from prompts.
 
     Quantity: ``score``.
@@ -44,11 +44,11 @@ class TextScore(Score):
     Examples
     --------
     >>> import embgeom
-    >>> from embgeom.evaluation import TextScore
+    >>> from embgeom.evaluation import GenerationScore
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> length = TextScore(lambda text: len(text.split()), max_new_tokens=5)
+    >>> length = GenerationScore(lambda text: len(text.split()), max_new_tokens=5)
     >>> bool(length(model, tokenizer, ["Once upon a time"])["score"][0] > 0)
     True
     """

@@ -15,7 +15,7 @@ from embgeom.lm.tokens import encode_prompt, word_token, word_tokens
 
 
 @dataclass(frozen=True)
-class WordShift(Score):
+class WordLogRatio(Score):
     """How much likelier some words are to come next than others.
 
     The mean log-probability of the positive words as next token, less that of the negative ones, in nats.
@@ -23,7 +23,7 @@ class WordShift(Score):
 
     Attributes
     ----------
-    positive_words, negative_words : sequence of str
+    positive, negative : sequence of str
         Words as they follow a prompt, so mostly with the space before them: ``" happy"``.
     first_token : bool
         Let the first token of a word stand for it where it has several. It may begin other words, too.
@@ -42,11 +42,11 @@ class WordShift(Score):
     Examples
     --------
     >>> import embgeom
-    >>> from embgeom.evaluation import WordShift
+    >>> from embgeom.evaluation import WordLogRatio
     >>> from transformers import AutoModelForCausalLM, AutoTokenizer
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> mood = WordShift([" happy"], [" sad"])
+    >>> mood = WordLogRatio([" happy"], [" sad"])
     >>> shift = mood(model, tokenizer, ["They laughed and felt", "She cried and felt"])
     >>> bool(shift["log-ratio"][0] > shift["log-ratio"][1])
     True
@@ -54,24 +54,24 @@ class WordShift(Score):
 
     quantities: ClassVar[tuple[str, ...]] = ("log-ratio",)
 
-    positive_words: Sequence[str]
-    negative_words: Sequence[str]
+    positive: Sequence[str]
+    negative: Sequence[str]
     first_token: bool = False
     whole: bool = False
     chat: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("positive_words", "negative_words"):
+        for name in ("positive", "negative"):
             words = getattr(self, name)
             if isinstance(words, str) or not words:
                 raise InputError(f"{name} = {words!r} must be a list of words, one at least")
 
     def describe(self) -> dict[str, Any]:
         """Return what is on record about the score, ready for JSON."""
-        own = {name: list(getattr(self, name)) for name in ("positive_words", "negative_words")}
+        native = {name: list(getattr(self, name)) for name in ("positive", "negative")}
         return {
             **super().describe(),
-            **own,
+            **native,
             "first_token": self.first_token,
             "whole": self.whole,
             "chat": self.chat,
@@ -82,8 +82,7 @@ class WordShift(Score):
     ) -> Values:
         """Return the log-ratio after each prompt."""
         positive, negative = (
-            [self._tokens(tokenizer, word) for word in words]
-            for words in (self.positive_words, self.negative_words)
+            [self._tokens(tokenizer, word) for word in words] for words in (self.positive, self.negative)
         )
         if both := set(positive) & set(negative):
             tokens = tokenizer.convert_ids_to_tokens(list(min(both)))

@@ -1,4 +1,4 @@
-"""Compare two models' hidden states, carried over by a map of their embeddings."""
+"""Compare two models' hidden states, transferred by a map of their embeddings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.emb2emb import Emb2Emb
-from embgeom.emb2emb.transport import Transport, check_transport
+from embgeom.emb2emb.transfer import TransferMode, check_mode
 from embgeom.errors import InputError
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
@@ -27,13 +27,13 @@ from embgeom.lm.tokenizing import warn_of_doubled
 
 Model = str | os.PathLike[str] | tuple[Any, Any]
 
-Carry = Callable[[npt.NDArray[np.float32]], npt.ArrayLike]
+Transfer = Callable[[npt.NDArray[np.float32]], npt.ArrayLike]
 
 _FEWEST_POSITIONS = 3
 
 
 class Map(Protocol):
-    """Whatever carries vectors of one model over to another, such as `embgeom.Emb2Emb`."""
+    """Whatever transfers vectors from one model to another, such as `embgeom.Emb2Emb`."""
 
     def transfer(self, vectors: npt.NDArray[np.float32]) -> npt.ArrayLike:
         """Return (n, d_target) for (n, d_source)."""
@@ -46,17 +46,17 @@ def compare_states(
     prompts: Sequence[str],
     *,
     shuffled: Map | None = None,
-    transport: Transport = "primal",
+    mode: TransferMode = "primal",
     positions: Positions = "all",
     max_positions: int = 2000,
     batch_size: int = 8,
     seed: int = 0,
     progress: Progress = False,
 ) -> StateComparison:
-    """Measure in every pair of layers whether a map of the embeddings carries hidden states over, too.
+    """Measure in every pair of layers whether a map of the embeddings also transfers hidden states.
 
     Both models read the same prompts. Where tokens of both end at the same character, the source model's
-    residual stream is carried over and compared with the target model's, each state of the one with each of
+    residual stream is transferred and compared with the target model's, each state of the one with each of
     the other: what goes into layer 0, and the output of every layer.
 
     Parameters
@@ -71,9 +71,9 @@ def compare_states(
         out.
     shuffled : object with ``transfer``, optional
         The same kind of map, fitted on shuffled tokens: what a map alone brings about.
-    transport : {"primal", "dual", "logits"}
-        How an `embgeom.Emb2Emb` carries states. "primal" takes h A: a state is compared as a row of the
-        unembedding is. Other maps carry in their own way.
+    mode : {"primal", "dual", "logits"}
+        How an `embgeom.Emb2Emb` transfers states. "primal" takes h A: a state is compared as a row of the
+        unembedding is. Other maps transfer in their own way.
     positions : {"all", "last"}
         All places where tokens of both end together, or of each prompt the last one.
     max_positions : int
@@ -88,8 +88,8 @@ def compare_states(
     Returns
     -------
     StateComparison
-        Mean cosine of carried and target states, and linear CKA of the states themselves, which needs no map
-        and says how alike the states lie; each of states as they are and centered, beside the value where
+        Mean cosine of transferred and target states, and linear CKA of the states themselves, which needs no
+        map and says how alike the states lie; each of states as they are and centered, beside the value where
         each position is paired with one of another prompt.
 
     Raises
@@ -103,8 +103,8 @@ def compare_states(
     Notes
     -----
     A forward pass of each model over the prompts; with p positions, B layers and width d, 4 p (B + 1) d bytes
-    for each model, for the carried states and for centered copies, and 2 p^2 B d multiply-adds for each Gram
-    matrix of CKA. The models are left as they were.
+    for each model, for the transferred states and for centered copies, and 2 p^2 B d multiply-adds for each
+    Gram matrix of CKA. The models are left as they were.
     A map of the unembeddings is the one to expect much of: the residual stream is what the unembedding reads.
     Between the two example models, a least-squares map of the unembeddings gives centered cosines above 0.5
     from every layer to every layer; one of the embeddings gives 0.5 before layer 0, and nearly 0 behind it.
@@ -132,9 +132,9 @@ def compare_states(
             raise InputError(
                 f"{type(each).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
             )
-    carriers = [_carrier(each, check_transport(transport)) for each in maps]
+    mappings = [_mapping(each, check_mode(mode)) for each in maps]
     a, b = opened(source), opened(target)
-    _check_maps(carriers, find(a.model), find(b.model))
+    _check_maps(mappings, find(a.model), find(b.model))
     limits = longest_text(a.model), longest_text(b.model)
     shared = shared_positions(prompts, (a.tokenizer, b.tokenizer), limits, positions)
     for tokenizer, texts in zip((a.tokenizer, b.tokenizer), zip(*shared, strict=True), strict=False):
@@ -154,7 +154,7 @@ def compare_states(
         states_a = residual_states(a.model, of_a, batch_size=batch_size, report=report, phase="source")
         states_b = residual_states(b.model, of_b, batch_size=batch_size, report=report, phase="target")
         measures = (
-            *_cosines(carriers, states_a, states_b, partner),
+            *_cosines(mappings, states_a, states_b, partner),
             *_ckas(states_a, states_b, partner, report),
         )
     provenance = {
@@ -163,7 +163,7 @@ def compare_states(
         "map": _describe_map(mapping),
         "shuffled": None if shuffled is None else _describe_map(shuffled),
         "options": {
-            "transport": transport,
+            "mode": mode,
             "positions": positions,
             "max_positions": max_positions,
             "batch_size": batch_size,
@@ -177,9 +177,9 @@ def compare_states(
     return StateComparison(*names, len(pairs), sum(counts), measures, provenance)
 
 
-def _carrier(mapping: Map, transport: Transport) -> Carry:
+def _mapping(mapping: Map, mode: TransferMode) -> Transfer:
     if isinstance(mapping, Emb2Emb):
-        return lambda vectors: mapping.transfer(vectors, transport=transport)
+        return lambda vectors: mapping.transfer(vectors, mode=mode)
     return mapping.transfer
 
 
@@ -187,31 +187,31 @@ def _describe_map(mapping: Map) -> dict[str, Any]:
     return {"map": repr(mapping), "provenance": getattr(mapping, "provenance", None)}
 
 
-def _check_maps(carriers: Sequence[Carry], source: Layout, target: Layout) -> None:
+def _check_maps(mappings: Sequence[Transfer], source: Layout, target: Layout) -> None:
     """Try the maps before the models run, where the models' configs tell their widths."""
     if source.hidden_size is not None and target.hidden_size is not None:
-        for each in carriers:
+        for each in mappings:
             _moved(each, np.ones((2, source.hidden_size), dtype=np.float32), target.hidden_size)
 
 
 def _cosines(
-    carriers: Sequence[Carry],
+    mappings: Sequence[Transfer],
     source: States,
     target: States,
     partner: npt.NDArray[np.int64],
 ) -> list[StateMeasure]:
-    carried, *control = (_carried(carry, source, target.shape[2]) for carry in carriers)
+    transferred, *control = (_transferred(transfer, source, target.shape[2]) for transfer in mappings)
     scrambled = control[0] if control else None
     return [
         StateMeasure(
             name,
             meaning,
-            mean_cosines(prepare(carried), prepare(target)),
-            mean_cosines(prepare(carried), prepare(target)[:, partner]),
+            mean_cosines(prepare(transferred), prepare(target)),
+            mean_cosines(prepare(transferred), prepare(target)[:, partner]),
             None if scrambled is None else mean_cosines(prepare(scrambled), prepare(target)),
         )
         for name, meaning, prepare in (
-            ("cosine", "mean cosine of carried and target states", lambda states: states),
+            ("cosine", "mean cosine of transferred and target states", lambda states: states),
             ("centered cosine", "the same, less the mean state of each layer", centered),
         )
     ]
@@ -230,14 +230,14 @@ def _ckas(source: States, target: States, partner: npt.NDArray[np.int64], report
     return measures
 
 
-def _carried(carry: Carry, states: States, width: int) -> States:
+def _transferred(transfer: Transfer, states: States, width: int) -> States:
     """Return the states in the target's space, layer by layer."""
-    return np.stack([_moved(carry, vectors, width) for vectors in states])
+    return np.stack([_moved(transfer, vectors, width) for vectors in states])
 
 
-def _moved(carry: Carry, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
+def _moved(transfer: Transfer, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
     """Return what a map makes of vectors, checked."""
-    moved = as_real_array(carry(vectors), "what the map returns")
+    moved = as_real_array(transfer(vectors), "what the map returns")
     if moved.shape != (len(vectors), width):
         raise InputError(
             f"the map turns {vectors.shape} into {moved.shape}, and the target needs "

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from embgeom.errors import InputError
-from embgeom.evaluation.outcomes import Effect, Outcome, Price
-from embgeom.evaluation.price import prices
+from embgeom.evaluation.conditions import Condition, Positions, Report
+from embgeom.evaluation.outcomes import Effect, Outcome, SideEffects
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.trials import Positions, Report, Trial
+from embgeom.evaluation.side_effects import side_effects
 from embgeom.lm.passes import inference
 from embgeom.lm.tokenizing import warn_of_doubled
 from embgeom.lm.tokens import encode
@@ -32,7 +32,7 @@ def as_texts(neutral: Iterable[str] | None) -> list[str] | None:
 
 
 @dataclass(frozen=True)
-class Measuring:
+class EvaluationRun:
     """Everything that stays the same from vector to vector.
 
     Attributes
@@ -42,7 +42,7 @@ class Measuring:
     score : Score
         What is measured.
     neutral : sequence of str or None
-        The texts whose price is taken.
+        The texts whose side effects are measured.
     positions, layer_modules
         Where the vectors act while the score is taken, and the model's layers, as `SteeringVector.apply` has
         them.
@@ -63,12 +63,12 @@ class Measuring:
     report: Report | None
 
     def measure(
-        self, trials: Sequence[Trial], samples: Sequence[Any]
+        self, conditions: Sequence[Condition], samples: Sequence[Any]
     ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
-        """Return the unsteered values and perplexity, and the outcome of each trial."""
-        for trial in trials:
+        """Return the unsteered values and perplexity, and the outcome of each condition."""
+        for condition in conditions:
             # A vector that the model has no place for is to be told of before the first pass.
-            trial.check_fits(self.model, self.positions, self.layer_modules)
+            condition.check_fits(self.model, self.positions, self.layer_modules)
         self._check_texts(samples)
         with inference(self.model):
             unsteered = self._values(samples, None)
@@ -79,14 +79,14 @@ class Measuring:
                         "load the model as float32 or bfloat16"
                     )
             steered = []
-            for done, trial in enumerate(trials):
-                steered.append(self._values(samples, trial))
+            for done, condition in enumerate(conditions):
+                steered.append(self._values(samples, condition))
                 if self.report:
-                    self.report("scores", done + 1, len(trials))
-            perplexity, costs = self._prices(trials)
+                    self.report("scores", done + 1, len(conditions))
+            perplexity, costs = self._side_effects(conditions)
         outcomes = (
-            _outcome(trial, values, unsteered, price)
-            for trial, values, price in zip(trials, steered, costs, strict=True)
+            _outcome(condition, values, unsteered, side_effects)
+            for condition, values, side_effects in zip(conditions, steered, costs, strict=True)
         )
         return unsteered, perplexity, tuple(outcomes)
 
@@ -102,8 +102,10 @@ class Measuring:
             stacklevel=4,
         )
 
-    def _values(self, samples: Sequence[Any], trial: Trial | None) -> Values:
-        steering = trial.at_work(self.model, self.positions, self.layer_modules) if trial else nullcontext()
+    def _values(self, samples: Sequence[Any], condition: Condition | None) -> Values:
+        steering = (
+            condition.applied(self.model, self.positions, self.layer_modules) if condition else nullcontext()
+        )
         with steering:
             found = self.score(
                 self.model, self.tokenizer, samples, batch_size=self.batch_size, seed=self.seed
@@ -117,22 +119,34 @@ class Measuring:
                 )
         return values
 
-    def _prices(self, trials: Sequence[Trial]) -> tuple[float | None, Sequence[Price | None]]:
+    def _side_effects(
+        self, conditions: Sequence[Condition]
+    ) -> tuple[float | None, Sequence[SideEffects | None]]:
         if self.neutral is None:
-            return None, [None] * len(trials)
-        return prices(
+            return None, [None] * len(conditions)
+        return side_effects(
             self.model,
             self.tokenizer,
             self.neutral,
-            trials,
+            conditions,
             layer_modules=self.layer_modules,
             batch_size=self.batch_size,
             report=self.report,
         )
 
 
-def _outcome(trial: Trial, values: Values, unsteered: Values, price: Price | None) -> Outcome:
+def _outcome(
+    condition: Condition, values: Values, unsteered: Values, side_effects: SideEffects | None
+) -> Outcome:
     # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
     with np.errstate(invalid="ignore"):
-        effects = {name: Effect.of(values[name], unsteered[name], sign=trial.sign) for name in values}
-    return Outcome(trial.name, trial.kind, trial.vector.layers, trial.scale, values, effects, price)
+        effects = {name: Effect.of(values[name], unsteered[name], sign=condition.sign) for name in values}
+    return Outcome(
+        condition.name,
+        condition.kind,
+        condition.vector.layers,
+        condition.scale,
+        values,
+        effects,
+        side_effects,
+    )

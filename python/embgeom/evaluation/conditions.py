@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from embgeom.steering import SteeringVector
     from embgeom.steering.hooks import Handle
 
-Kind = Literal["carried", "negated", "own", "own, negated", "random", "shuffled", "setting"]
+Kind = Literal[
+    "transferred", "transferred_negated", "native", "native_negated", "random", "shuffled", "setting"
+]
 Positions = Literal["all", "generated"]
 Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
-class Trial:
+class Condition:
     """A vector to try.
 
     Attributes
@@ -50,7 +52,7 @@ class Trial:
         self._applied(model, positions, layer_modules).remove()
 
     @contextmanager
-    def at_work(self, model: Any, positions: Positions, layer_modules: Any) -> Iterator[None]:
+    def applied(self, model: Any, positions: Positions, layer_modules: Any) -> Iterator[None]:
         """Steer the model meanwhile, and raise InputError where it ran past the vector."""
         with self._applied(model, positions, layer_modules) as handle:
             yield
@@ -65,34 +67,36 @@ def with_controls(
     vector: SteeringVector,
     *,
     scale: float,
-    own: SteeringVector | None,
+    native: SteeringVector | None,
     random: int,
     shuffled: Sequence[SteeringVector],
     seed: int,
-) -> list[Trial]:
-    """Return the carried vector and its controls, all of the same norm in every layer.
+) -> list[Condition]:
+    """Return the transferred vector and its controls, all of the same norm in every layer.
 
     Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
     """
     sign = -1 if scale < 0 else 1
-    if own is not None:
-        own = fitting(own, vector, "own")
-        vector = vector.with_norm(own)
-    trials = [
-        Trial("carried", "carried", vector, scale, sign),
-        Trial("carried, negated", "negated", vector, -scale, -sign),
+    if native is not None:
+        native = fitting(native, vector, "native")
+        vector = vector.with_norm(native)
+    conditions = [
+        Condition("transferred", "transferred", vector, scale, sign),
+        Condition("transferred_negated", "transferred_negated", vector, -scale, -sign),
     ]
-    if own is not None:
-        trials += [
-            Trial("own", "own", own, scale, sign),
-            Trial("own, negated", "own, negated", own, -scale, -sign),
+    if native is not None:
+        conditions += [
+            Condition("native", "native", native, scale, sign),
+            Condition("native_negated", "native_negated", native, -scale, -sign),
         ]
     for number in range(random):
-        trials.append(Trial(f"random {number}", "random", _random_like(vector, [seed, number]), scale, sign))
+        conditions.append(
+            Condition(f"random_{number}", "random", _random_like(vector, [seed, number]), scale, sign)
+        )
     for number, other in enumerate(shuffled):
         equal = fitting(other, vector, "shuffled").with_norm(vector)
-        trials.append(Trial(f"shuffled {number}", "shuffled", equal, scale, sign))
-    return trials
+        conditions.append(Condition(f"shuffled_{number}", "shuffled", equal, scale, sign))
+    return conditions
 
 
 def check_vectors(given: object, name: str) -> list[SteeringVector]:

@@ -7,49 +7,51 @@ from typing import Any
 
 import numpy as np
 
-from embgeom.evaluation.outcomes import Price
-from embgeom.evaluation.trials import Report, Trial
+from embgeom.evaluation.conditions import Condition, Report
+from embgeom.evaluation.outcomes import SideEffects
 from embgeom.lm.next_tokens import check_lengths
 from embgeom.lm.passes import forward, in_batches, padded
 from embgeom.lm.tokens import encode
 
 
-def prices(
+def side_effects(
     model: Any,
     tokenizer: Any,
     texts: Sequence[str],
-    trials: Sequence[Trial],
+    conditions: Sequence[Condition],
     *,
     layer_modules: Any,
     batch_size: int,
     report: Report | None,
-) -> tuple[float, list[Price]]:
-    """Return the unsteered perplexity of texts, and the price of each trial.
+) -> tuple[float, list[SideEffects]]:
+    """Return the unsteered perplexity of texts, and the side effects of each condition.
 
     The vectors act at all positions, as they do on each token of a text that is written. Of every batch the
-    unsteered logits are computed once and compared with those of all trials. Gradients are off already.
+    unsteered logits are computed once and compared with those of all conditions. Gradients are off already.
     """
     sequences = [encode(tokenizer, text) for text in texts]
     check_lengths(model, sequences, "neutral text", least=2)
     tokens = sum(len(sequence) - 1 for sequence in sequences)
-    plain, losses, divergences = 0.0, np.zeros(len(trials)), np.zeros(len(trials))
+    plain, losses, divergences = 0.0, np.zeros(len(conditions)), np.zeros(len(conditions))
     batches = list(in_batches(sequences, batch_size))
     for done, places in enumerate(batches):
         chosen = [sequences[place] for place in places]
         batch = padded(model, chosen)
         unsteered = forward(model, batch).logits
         plain += _loss(unsteered, chosen)
-        for number, trial in enumerate(trials):
-            with trial.at_work(model, "all", layer_modules):
+        for number, condition in enumerate(conditions):
+            with condition.applied(model, "all", layer_modules):
                 steered = forward(model, batch).logits
             losses[number] += _loss(steered, chosen)
             divergences[number] += _divergence(unsteered, steered, chosen)
             if report:
-                report("neutral text", done * len(trials) + number + 1, len(batches) * len(trials))
+                report("neutral text", done * len(conditions) + number + 1, len(batches) * len(conditions))
     with np.errstate(over="ignore"):
         perplexity = float(np.exp(plain / tokens))
         return perplexity, [
-            Price(float(np.exp(loss / tokens)), float(np.exp((loss - plain) / tokens)), float(kl / tokens))
+            SideEffects(
+                float(np.exp(loss / tokens)), float(np.exp((loss - plain) / tokens)), float(kl / tokens)
+            )
             for loss, kl in zip(losses, divergences, strict=True)
         ]
 
