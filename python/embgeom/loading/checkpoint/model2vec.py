@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
+from embgeom.loading.safetensors_file import SafetensorsFile
 
 _EMBEDDINGS = ("embeddings", "embedding.weight")
 _MAPPING, _WEIGHTS = "mapping", "weights"
@@ -23,14 +24,8 @@ def embeddings_name(names: Iterable[str]) -> str | None:
 
 def token_rows(path: Path, name: str) -> tuple[npt.NDArray[np.float32], tuple[str, ...]]:
     """Return the row of each token as the running model computes it: mapped, and weighed."""
-    from safetensors import safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            held = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except Exception as error:
-        # The library raises an error of its own, and NumPy's where it lacks a type.
-        raise LoadError(f"{path} cannot be read as a file of model2vec ({error}); fetch it again") from error
+    file = SafetensorsFile(path)
+    held = {key: file.array(key) for key in file.names}
     vectors, mapping, weights = held[name], held.get(_MAPPING), held.get(_WEIGHTS)
     if vectors.ndim != 2 or vectors.dtype.kind != "f":
         raise LoadError(

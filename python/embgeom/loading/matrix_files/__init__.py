@@ -2,8 +2,7 @@
 
 The files:
 
-    load.py            load_array(), load_words(): the steps in order
     array_file.py      .npy and .npz
-    word_vectors.py    word2vec's .txt and .bin, GloVe's .txt, fastText's .vec; packed_file.py: also in gzip
+    word_vectors.py    word2vec's .txt and .bin, GloVe's .txt, fastText's .vec, each also in gzip
     keyed_vectors.py   gensim's .kv
 """

@@ -1,59 +1,70 @@
-"""A matrix saved by NumPy (.npy, .npz), with its tokens beside it or inside."""
+"""Files of NumPy (.npy, .npz): their arrays, and a matrix with its tokens beside it or inside."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from math import prod
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any
 from zipfile import ZipFile
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings.provenance import FileState
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.provenance import FileState, Provenance
+from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import EmbgeomError, InputError, LoadError
+from embgeom.loading.assemble import assemble
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import LocalFile, is_file, unreadable
-from embgeom.loading.tokenizers.given import listed_tokens
+from embgeom.loading.tokenizers.given import listed_tokens, spelled, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 
 ARRAY_SUFFIXES = (".npy", ".npz")
 _STORED = {"float32": "F32", "float16": "F16", "float64": "F64"}
-
+_TOKENS = ("tokens", "vocabulary")
 _PIECE = 1 << 24
+_ALONE = "array"
+
+
+def load_array(
+    path: Path,
+    which: Which,
+    tensor: str | None,
+    given: TokenTable | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    """Load a .npy or .npz; see `embgeom.load`."""
+    matrix, stored, inside, state = read_array(path, tensor, progress=progress)
+    table = spelled(given or inside or token_table(_tokens_beside(path)), spelling)
+    provenance = Provenance(
+        source=str(path), file=path, state=state, tensor=tensor, dtype=stored, tokenizer=table.file
+    )
+    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
 
 
 def read_array(
     path: Path, tensor: str | None = None, *, progress: bool = False
 ) -> tuple[npt.NDArray[np.float32], str, TokenTable | None, FileState]:
-    """Read the matrix of a .npy or .npz file: the matrix, its stored type, and the tokens a .npz holds."""
-    # One descriptor for all of it: a file that is replaced meanwhile cannot mix with its successor.
-    file = LocalFile(path)
-    try:
-        with file.stream() as stream:
-            packed = stream.read(2) == b"PK"
-            stream.seek(0)
-            if packed:
-                with ZipFile(stream) as archive:
-                    matrix = _matrix_inside(archive, tensor, path)
-                    table = _table_inside(archive, path)
-            else:
-                if tensor is not None:
-                    raise InputError(
-                        f"tensor={tensor!r} has no meaning for {path}: a .npy holds one array without a name"
-                    )
-                matrix, table = _mapped(file, stream, progress), None
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except EmbgeomError:
-        raise
-    except Exception as error:
-        # A damaged file makes NumPy and zipfile raise ValueError, EOFError, BadZipFile, zlib.error, ...
-        raise LoadError(
-            f"{path} cannot be read as a NumPy array: {error}; save it again with np.save"
-        ) from error
+    """Read a matrix (V, d): the numbers, the type they are stored in, the tokens a .npz holds, the state.
+
+    A .npz holds ``matrix``, or one array of any name, and may hold ``tokens`` (or ``vocabulary``), V strings,
+    and ``special``, those of them that are special: as strings, or as V booleans.
+    """
+    file = ArrayFile(path)
+    if tensor is not None and not file.packed:
+        raise InputError(
+            f"tensor={tensor!r} has no meaning for {path}: a .npy holds one array without a name"
+        )
+    matrix = file.read(_matrix_name(file, tensor) if file.packed else _ALONE, progress=progress)
+    table = _tokens_inside(file) if file.packed else None
     stored = _STORED.get(str(matrix.dtype.newbyteorder("=")), str(matrix.dtype))
     where = f"{tensor} in {path}" if tensor else str(path)
     check_dtype(stored, where)
@@ -63,34 +74,77 @@ def read_array(
     return result, stored, table, file.state
 
 
+class ArrayFile:
+    """An open .npy or .npz file; the one array of a .npy is named ``"array"``.
+
+    One descriptor serves all of it: a file that is replaced meanwhile cannot mix with its successor.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = LocalFile(path)
+        self.state, self.check_unchanged = self._file.state, self._file.check_unchanged
+        self.packed = self._file.read(0, min(2, self._file.size)) == b"PK"
+        self._members = {_ALONE: ""}
+        self.bytes = self._file.size
+        if self.packed:
+            with self._opened() as stream, ZipFile(stream) as archive:
+                held = archive.infolist()
+            # What a compressed array unpacks to is in the archive's list.
+            self.bytes = sum(member.file_size for member in held)
+            self._members = {member.filename.removesuffix(".npy"): member.filename for member in held}
+            if len(self._members) != len(held):
+                raise LoadError(f"{path} holds two arrays of one name; save it again")
+        self.names = tuple(self._members)
+
+    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[Any]:
+        """Return one array as it is stored: of a .npy a view of the file where it can be mapped."""
+        with self._opened() as stream:
+            if self.packed:
+                with ZipFile(stream) as archive, archive.open(self._members[name]) as member:
+                    return _read(member, archive.getinfo(self._members[name]).file_size)
+            shape, fortran, dtype = _header(stream, self.bytes)
+            if 0 in shape:
+                return np.empty(shape, dtype)
+            shape = shape[::-1] if fortran else shape
+            array = self._file.array(stream.tell(), dtype, shape, progress=progress)
+            return array.T if fortran else array
+
+    @contextmanager
+    def _opened(self) -> Iterator[IO[bytes]]:
+        try:
+            with self._file.stream() as stream:
+                yield stream
+        except OSError as error:
+            raise unreadable(self.path, error) from error
+        except EmbgeomError:
+            raise
+        except Exception as error:
+            # A damaged file makes NumPy and zipfile raise ValueError, EOFError, BadZipFile, zlib.error, ...
+            raise LoadError(
+                f"{self.path} cannot be read as NumPy arrays ({type(error).__name__}: {error!s:.200}); save "
+                "it again with np.save or np.savez"
+            ) from error
+
+
 def _header(stream: IO[bytes], held: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a .npy: the shape, whether in Fortran order, and the type of `held` bytes in all."""
+    """Read the header of a .npy of `held` bytes: the shape, whether in Fortran order, and the type."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version} of the format, which is for records")
     shape, fortran, dtype = readers[version](stream)
-    # Pickled objects may run code, and neither a matrix nor a list of strings needs them.
+    # Pickled objects may run code, and neither numbers nor a list of strings need them.
     if dtype.hasobject or dtype.names or dtype.subdtype:
-        raise ValueError(f"it holds {dtype}, no plain numbers or strings")
+        raise ValueError(f"it holds {dtype}, not plain numbers or strings")
     if min(shape, default=0) < 0 or prod(shape) * dtype.itemsize != held - stream.tell():
         raise ValueError(f"its header says {dtype} {list(shape)}, and {held - stream.tell()} bytes follow it")
     return shape, fortran, dtype
 
 
-def _mapped(file: LocalFile, stream: IO[bytes], progress: bool) -> npt.NDArray[Any]:
-    """Return the array of a .npy as a view of the file, or read where the file cannot be mapped."""
-    shape, fortran, dtype = _header(stream, file.size)
-    if 0 in shape:
-        return np.empty(shape, dtype)
-    array = file.array(stream.tell(), dtype, shape[::-1] if fortran else shape, progress=progress)
-    return array.T if fortran else array
-
-
-def _read(
-    stream: IO[bytes], shape: tuple[int, ...], order: Literal["C", "F"], dtype: np.dtype[Any]
-) -> npt.NDArray[Any]:
-    """Read an array in pieces, straight to where it belongs."""
+def _read(stream: IO[bytes], held: int) -> npt.NDArray[Any]:
+    """Read a .npy of `held` bytes in pieces, straight to where they belong."""
+    shape, fortran, dtype = _header(stream, held)
     flat = np.empty(prod(shape) * dtype.itemsize, dtype=np.uint8)
     done = 0
     while done < len(flat):
@@ -99,75 +153,63 @@ def _read(
             raise EOFError(f"it ends after {done} of {len(flat)} bytes")
         flat[done : done + len(piece)] = np.frombuffer(piece, dtype=np.uint8)
         done += len(piece)
-    return flat.view(dtype).reshape(shape, order=order)
+    return flat.view(dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _names(archive: ZipFile) -> dict[str, str]:
-    """Return the arrays of a .npz: name -> member."""
-    names = {name.removesuffix(".npy"): name for name in archive.namelist()}
-    if len(names) != len(archive.namelist()):
-        raise LoadError(f"{archive.filename or 'the .npz'} holds two arrays of one name; save it again")
-    return names
-
-
-def _member(archive: ZipFile, name: str) -> npt.NDArray[Any]:
-    member = _names(archive)[name]
-    with archive.open(member) as stream:
-        shape, fortran, dtype = _header(stream, archive.getinfo(member).file_size)
-        return _read(stream, shape, "F" if fortran else "C", dtype)
-
-
-def _matrix_inside(archive: ZipFile, tensor: str | None, path: Path) -> npt.NDArray[Any]:
-    names, wanted = _names(archive), "matrix" if tensor is None else tensor
-    others = names.keys() - {"tokens", "vocabulary", "special"}
+def _matrix_name(file: ArrayFile, tensor: str | None) -> str:
+    wanted = "matrix" if tensor is None else tensor
+    others = set(file.names) - {*_TOKENS, "special"}
     if tensor is None and len(others) == 1:
         (wanted,) = others
-    if wanted not in names:
-        way_out = "pick one with tensor=NAME (--tensor NAME), or save it as matrix="
-        raise LoadError(f"{path} holds no array {wanted!r}, but {', '.join(names) or 'nothing'}; {way_out}")
-    return _member(archive, wanted)
+    if wanted not in file.names:
+        raise LoadError(
+            f"{file.path} holds no array {wanted!r}, but {', '.join(file.names) or 'nothing'}; pick one with "
+            "tensor=NAME (--tensor NAME), or save it as matrix="
+        )
+    return wanted
 
 
-def _table_inside(archive: ZipFile, path: Path) -> TokenTable | None:
-    names = [name for name in ("tokens", "vocabulary") if name in _names(archive)]
-    if len(names) != 1:
-        if names:
-            raise LoadError(f"{path} holds tokens and vocabulary, which are the same: keep one of them")
+def _tokens_inside(file: ArrayFile) -> TokenTable | None:
+    names = [name for name in _TOKENS if name in file.names]
+    if not names:
         return None
-    table = listed_tokens(_strings(_member(archive, names[0]), names[0], path), path)
-    if "special" not in _names(archive):
-        return table
-    special = _member(archive, "special")
+    if len(names) > 1:
+        raise LoadError(f"{file.path} holds tokens and vocabulary, which are the same: keep one of them")
+    table = listed_tokens(_strings(file, names[0]), file.path)
+    special = file.read("special") if "special" in file.names else np.empty(0)
     if special.size == 0:
         return table
     if special.dtype == np.bool_ and special.shape == (len(table.tokens),):
         return replace(table, special=frozenset(np.flatnonzero(special).tolist()))
-    marked = set(_strings(special, "special", path))
+    marked = set(_strings(file, "special"))
     if unknown := marked - set(table.tokens.values()):
-        raise LoadError(f"{path}: {min(unknown)!r} is special, but none of the tokens")
+        raise LoadError(f"{file.path}: {min(unknown)!r} is special, but none of the tokens")
     return replace(table, special=frozenset(row for row, token in table.tokens.items() if token in marked))
 
 
-def _strings(array: npt.NDArray[Any], name: str, path: Path) -> list[str]:
+def _strings(file: ArrayFile, name: str) -> list[str]:
+    array = file.read(name)
     if array.ndim != 1 or array.dtype.kind not in "US":
-        raise LoadError(f"{path}: {name} is {array.dtype} {list(array.shape)}, not a list of strings")
+        raise LoadError(f"{file.path}: {name} is {array.dtype} {list(array.shape)}, not a list of strings")
     if array.dtype.kind == "S":
-        return [text.decode("utf-8") for text in array.tolist()]
+        try:
+            return [text.decode("utf-8") for text in array.tolist()]
+        except UnicodeDecodeError as error:
+            raise LoadError(f"{file.path}: {name} is not UTF-8 ({error}); save it again") from error
     # NumPy makes strings of any code points, and whoever prints them fails.
     points = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)) if array.nbytes else array
     if array.nbytes and points.max() > sys.maxunicode:
-        raise LoadError(f"{path}: {name} holds the code point {points.max():#x}, which is no character")
+        raise LoadError(f"{file.path}: {name} holds the code point {points.max():#x}, which is no character")
     return [str(text) for text in array.tolist()]
 
 
-def find_tokens(matrix: Path) -> Path:
+def _tokens_beside(matrix: Path) -> Path:
     """Return the file beside a .npy that holds its tokens; the names are tried in order."""
     names = [f"{matrix.stem}{end}" for end in (".tokens.txt", ".tokens.json", ".txt", ".json")]
     names += ["tokens.txt", "tokens.json", "tokenizer.json"]
-    for name in names:
-        if is_file(path := matrix.with_name(name)):
-            return path
-    raise LoadError(
-        f"{matrix} has no tokens beside it ({', '.join(names)}); pass vocabulary= (--vocabulary), a list or "
-        "a file"
-    )
+    if (found := next((path for name in names if is_file(path := matrix.with_name(name))), None)) is None:
+        raise LoadError(
+            f"{matrix} has no tokens beside it ({', '.join(names)}); pass vocabulary= (--vocabulary), a list "
+            "or a file"
+        )
+    return found

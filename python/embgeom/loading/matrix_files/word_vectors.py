@@ -7,28 +7,36 @@ every number is float32 of what Python's ``float`` makes of it.
 
 from __future__ import annotations
 
+import gzip
 import re
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.progress import byte_bar
-from embgeom.embeddings.provenance import FileState
+from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.provenance import FileState, Provenance
 from embgeom.embeddings.spelling import Spelling
 from embgeom.errors import LoadError
-from embgeom.loading.folder import LocalFile
+from embgeom.loading.assemble import assemble
+from embgeom.loading.folder import LocalFile, unreadable
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
-from embgeom.loading.matrix_files.packed_file import CHUNK, opened, unpacked_size
+from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.table import TokenTable
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
 # Suffixes that files of other kinds have, too.
 _SHARED = frozenset({".bin", ".model"})
 _HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,7})\s*")
+# How many bytes are worth reading at once.
+CHUNK = 1 << 22
 _FASTTEXT = (793_712_314).to_bytes(4, "little")
 _BOM = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 20
@@ -53,13 +61,32 @@ class _Start:
     binary: bool
 
 
+def load_words(
+    path: Path,
+    which: Which,
+    given: TokenTable | None,
+    spelling: Spelling | None,
+    *,
+    threads: int | None,
+    progress: bool,
+) -> Embeddings:
+    """Load a file of word vectors; see `embgeom.load`."""
+    matrix, stored, table, state = read_word_vectors(path, progress=progress)
+    table = spelled(replace(given, spelling=table.spelling) if given else table, spelling)
+    provenance = Provenance(
+        source=str(path), file=path, state=state, dtype=stored, tokenizer=table.file, notes=table.notes
+    )
+    name = Path(path.name.removesuffix(".gz")).stem
+    return assemble(matrix, table, which, name, provenance, threads=threads)
+
+
 def is_word_vectors(path: Path) -> bool:
     """Return whether a file is one of word vectors: by its suffix, or by its content where that is shared."""
     if path.suffix in _SUFFIXES:
         return True
     if path.suffix not in _SHARED:
         return False
-    with opened(LocalFile(path)) as stream:
+    with _opened(LocalFile(path)) as stream:
         start = stream.read(64)
     line = start.split(b"\n", 1)[0]
     return (
@@ -72,7 +99,7 @@ def is_word_vectors(path: Path) -> bool:
 def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable, FileState]:
     """Read word vectors: every word with its row."""
     file = LocalFile(path)
-    with opened(file) as stream:
+    with _opened(file) as stream:
         start = stream.read(_START_BYTES)
     if path.suffix == ".zip" or start[:4] == b"PK\x03\x04":
         raise LoadError(f"{path} is a zip archive; unpack it, and load the .txt or .vec that it holds")
@@ -198,7 +225,7 @@ def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix
 def _lines(file: LocalFile, advance: Advance = lambda _: None) -> Iterator[list[bytes]]:
     """Yield the lines of a file that are not blank, without their ends, in pieces of some megabytes."""
     rest, first = b"", True
-    with opened(file) as stream:
+    with _opened(file) as stream:
         while chunk := stream.read(CHUNK):
             advance(len(chunk))
             if first:
@@ -258,7 +285,7 @@ def _floats(text: bytes, count: int) -> npt.NDArray[np.float64]:
 
 def _check_count(file: LocalFile, start: _Start, count: int) -> None:
     """Refuse a header that promises more than the file can hold, before memory is taken for it."""
-    if count * start.width * (4 if start.binary else 2) > unpacked_size(file):
+    if count * start.width * (4 if start.binary else 2) > _unpacked_size(file):
         raise _miscounted(file.path, start, "fewer")
 
 
@@ -275,7 +302,7 @@ def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matr
     _check_count(file, start, count)
     size = 4 * start.width
     words: list[bytes] = []
-    with opened(file) as stream:
+    with _opened(file) as stream:
         stream.readline(_LONGEST_WORD)
         buffer, at = b"", 0
         matrix = np.empty((count, start.width), dtype=np.float32)
@@ -299,3 +326,29 @@ def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matr
         if (buffer[at:] + stream.read(64)).strip():
             raise _miscounted(file.path, start, "more")
     return matrix, words
+
+
+@contextmanager
+def _opened(file: LocalFile) -> Iterator[IO[bytes]]:
+    """Open a file from its beginning, unpacking it if its content is that of gzip; one reader at a time."""
+    try:
+        with file.stream() as stored:
+            packed = stored.read(2) == b"\x1f\x8b"
+            stored.seek(0)
+            if packed:
+                with gzip.open(stored) as stream:
+                    yield stream  # type: ignore[misc]
+            else:
+                yield stored
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise LoadError(f"{file.path} is cut short or damaged ({error}); fetch it again") from error
+    except OSError as error:
+        raise unreadable(file.path, error) from error
+
+
+def _unpacked_size(file: LocalFile) -> int:
+    """Return how many bytes a file holds; one that is packed is read for it."""
+    with _opened(file) as stream:
+        if not isinstance(stream, gzip.GzipFile):
+            return file.size
+        return sum(len(chunk) for chunk in iter(lambda: stream.read(CHUNK), b""))
