@@ -185,7 +185,7 @@ def kind_gguf(folder: Path) -> Target:
     return _gguf(folder, H)
 
 
-def kind_quantised_gguf(folder: Path) -> Target:
+def kind_quantized_gguf(folder: Path) -> Target:
     import gguf
 
     return _gguf(folder, gguf.quants.quantize(matrix(ROWS, 32), gguf.GGMLQuantizationType.Q8_0), "Q8_0")

@@ -22,7 +22,7 @@ def write_gguf(
     stored: str | dict[str, str] = "F32",
     order: str = "LITTLE",
 ) -> Path:
-    """A GGUF file whose tensors are quantised to the types that `stored` names."""
+    """A GGUF file whose tensors are quantized to the types that `stored` names."""
     writer = gguf.GGUFWriter(path, architecture, endianess=gguf.GGUFEndian[order])
     for key, value in (keys or {}).items():
         add_key(writer, key, value)
@@ -38,7 +38,7 @@ def write_gguf(
 
 
 def oracle(path, name="token_embd.weight"):
-    """A tensor as the package gguf dequantises it."""
+    """A tensor as the package gguf dequantizes it."""
     tensor = next(t for t in gguf.GGUFReader(path).tensors if t.name == name)
     return gguf.quants.dequantize(tensor.data, tensor.tensor_type)
 

@@ -80,7 +80,7 @@ def test_nan_names_row_and_token(tmp_path, bad):
         load(write_folder(tmp_path, {"wte.weight": x}))
 
 
-def test_quantised(tmp_path):
+def test_quantized(tmp_path):
     with pytest.raises(LoadError, match=r"stored as I8.*quantized"):
         load(write_folder(tmp_path, {"wte.weight": X.astype(np.int8)}))
 

@@ -15,7 +15,7 @@ from tests.helpers.gguf import entry, oracle, raw, same_bits, text, vocabulary, 
 
 E, H = matrix(40, 256), matrix(40, 256, 1)
 W = words(40)
-QUANTISED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0", "MXFP4")
+QUANTIZED = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0", "MXFP4")
 # Of these the package reads the format and does not write it, so their blocks are arbitrary.
 ONLY_READ = ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S",
              "IQ1_S", "IQ1_M", "IQ4_NL", "IQ4_XS")  # fmt: skip
@@ -29,13 +29,13 @@ def model(path, tensors=None, architecture="llama", *, stored="F32", order="LITT
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("stored", ["F32", "F16", "BF16", *QUANTISED])
+@pytest.mark.parametrize("stored", ["F32", "F16", "BF16", *QUANTIZED])
 def test_the_matrix_is_that_of_the_gguf_package_to_the_bit(stored, tmp_path):
     path = model(tmp_path / "m.gguf", stored=stored)
     loaded = load(path)
     assert same_bits(loaded.matrix, oracle(path))
     assert loaded.provenance.dtype == stored and loaded.tokens == W and not loaded.matrix.flags.writeable
-    assert any("quantised" in note for note in loaded.provenance.notes) == (stored in QUANTISED)
+    assert any("quantized" in note for note in loaded.provenance.notes) == (stored in QUANTIZED)
 
 
 @pytest.mark.parametrize("stored", ONLY_READ)
@@ -72,7 +72,7 @@ def test_big_endian(stored, tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "m.gguf").matrix, rows.astype(np.float32))
 
 
-def test_quantised_big_endian_is_refused(tmp_path):
+def test_quantized_big_endian_is_refused(tmp_path):
     path = model(tmp_path / "m.gguf", stored="Q8_0", order="BIG")
     with pytest.raises(LoadError, match="big-endian"):
         load(path)
@@ -80,7 +80,7 @@ def test_quantised_big_endian_is_refused(tmp_path):
 
 def test_float32_is_a_view_of_the_file_and_needs_no_gguf_package(tmp_path, monkeypatch):
     path = model(tmp_path / "m.gguf", {"token_embd.weight": matrix(40, 1024)})
-    quantised = model(tmp_path / "q.gguf", stored="Q8_0")
+    quantized = model(tmp_path / "q.gguf", stored="Q8_0")
     half = model(tmp_path / "h.gguf", stored="F16")
     monkeypatch.setitem(sys.modules, "gguf", None)
     base = load(path).matrix
@@ -89,15 +89,15 @@ def test_float32_is_a_view_of_the_file_and_needs_no_gguf_package(tmp_path, monke
     assert isinstance(base.base, mmap.mmap)
     assert load(half).provenance.dtype == "F16"
     with pytest.raises(InputError, match=r'Q8_0, which needs gguf: pip install "embgeom\[gguf\]"'):
-        load(quantised)
+        load(quantized)
 
 
-def test_a_type_that_cannot_be_dequantised_is_named(tmp_path):
+def test_a_type_that_cannot_be_dequantized_is_named(tmp_path):
     block = struct.pack("<f", 1.0) + bytes(36)
     keys = text("general.architecture") + struct.pack("<I", 8) + text("llama")
     head = raw(keys, entry("token_embd.weight", (32, 1), 9), (1, 1))
     (tmp_path / "m.gguf").write_bytes(head + bytes(-len(head) % 32) + block)
-    with pytest.raises(LoadError, match=r"stored as Q8_1.*cannot dequantise"):
+    with pytest.raises(LoadError, match=r"stored as Q8_1.*cannot dequantize"):
         load(tmp_path / "m.gguf", vocabulary=["a"])
     head = raw(keys, entry("token_embd.weight", (32, 1), 77), (1, 1))
     (tmp_path / "m.gguf").write_bytes(head + bytes(-len(head) % 32) + block)
@@ -112,7 +112,7 @@ def test_a_type_that_cannot_be_dequantised_is_named(tmp_path):
 def test_equal_rows_are_counted(tmp_path):
     rows = np.repeat(E[:20], 2, axis=0)
     loaded = load(model(tmp_path / "m.gguf", {"token_embd.weight": rows}, stored="Q4_0"))
-    assert "values are quantised (Q4_0): 20 of 40 rows equal an earlier one" in loaded.provenance.notes
+    assert "values are quantized (Q4_0): 20 of 40 rows equal an earlier one" in loaded.provenance.notes
 
 
 def test_a_scale_that_is_not_finite_names_the_row(tmp_path):

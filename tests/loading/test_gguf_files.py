@@ -33,7 +33,7 @@ HUGE = 1 << 40
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no GGUF file"),
+        (b"", "not a GGUF file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
         (raw(version=1), "version 1"),
         (b"GGUF\3\0", "within its header"),

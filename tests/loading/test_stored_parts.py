@@ -32,12 +32,12 @@ TIED = {"model_type": "llama", "tie_word_embeddings": True}
         ("_weight_qdata", "_weight_scale"),
     ],
 )
-def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
+def test_a_quantized_matrix_is_named(tmp_path, which, config, parts):
     own, other = ("embed_tokens", "lm_head") if which == "input" else ("lm_head", "model.embed_tokens")
     tensors = {f"{other}.weight": EMBED} | {f"{own}.{part}": np.ones((V, 1), np.float32) for part in parts}
     folder = write_folder(tmp_path, tensors, config, TOKENS)
     side = "input embedding" if which == "input" else "output matrix"
-    with pytest.raises(LoadError, match=rf"the {side} is stored quantised, as {own}\..*original checkpoint"):
+    with pytest.raises(LoadError, match=rf"the {side} is stored quantized, as {own}\..*original checkpoint"):
         load(folder, which)
     kept = load(folder, "output" if which == "input" else "input")
     np.testing.assert_array_equal(kept.matrix, EMBED)
@@ -47,7 +47,7 @@ def test_a_quantised_matrix_is_named(tmp_path, which, config, parts):
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (("lm_head_blocks", "lm_head_scales"), "stored quantised, as lm_head_blocks"),
+        (("lm_head_blocks", "lm_head_scales"), "stored quantized, as lm_head_blocks"),
         (("lm_head.weight_orig", "lm_head.weight_mask"), "stored in parts, as lm_head.weight_orig"),
         (("my_head.qweight", "my_head.scales"), r"a name that is not known, my_head\.qweight"),
         (("lm_head.weight", "lm_head.s1"), r"beside the output matrix stands lm_head\.s1"),

@@ -113,5 +113,5 @@ def test_gguf_that_does_not_fit_is_refused(tensors, more, message, tmp_path):
 def test_gguf_counts_that_lie_are_refused_at_once(tmp_path):
     head = struct.pack("<4sIQQ", b"GGUF", 3, 2**62, 2**62)
     (tmp_path / "v.gguf").write_bytes(head + b"\xff" * 64)
-    with pytest.raises(LoadError, match="no complete GGUF file"):
+    with pytest.raises(LoadError, match="not a complete GGUF file"):
         SteeringVector.load(tmp_path / "v.gguf")

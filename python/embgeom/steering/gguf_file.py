@@ -77,12 +77,11 @@ def read(path: Path) -> Content:
             )
 
     file = GGUFFile(path, accept)
-    keys = file.header
-    accept(keys.text("general.architecture") or "")
-    header = {key.removeprefix(_OURS): keys.text(key) or "" for key in keys.keys if key.startswith(_OURS)}
-    header.setdefault("model", keys.text(f"{_ARCHITECTURE}.model_hint") or "")
-    others = [key for key in keys.keys if key not in _KNOWN and not key.startswith(_OURS)]
-    facts = {key: "an array" if (value := keys.scalar(key)) is None else value for key in others}
+    accept(file.text("general.architecture") or "")
+    header = {key.removeprefix(_OURS): file.text(key) or "" for key in file.keys if key.startswith(_OURS)}
+    header.setdefault("model", file.text(f"{_ARCHITECTURE}.model_hint") or "")
+    others = [key for key in file.keys if key not in _KNOWN and not key.startswith(_OURS)]
+    facts = {key: "an array" if (value := file.scalar(key)) is None else value for key in others}
     check_size({name: file.shape(name) for name in file.names}, path)
     return Content(header, {name: _direction(file, name) for name in file.names}, facts)
 

@@ -6,6 +6,6 @@ The files:
     torch_file.py          one tensor of a PyTorch file
     tensor_names.py        which tensor is asked for, by `architectures`
     name_matching.py       tensors by name, whatever stands before and behind it
-    stored_parts.py        matrices that are quantised, adapted or in parts, which are refused by name
+    stored_parts.py        matrices that are quantized, adapted or in parts, which are refused by name
     model2vec.py           the table of a model2vec model, one row for each token
 """

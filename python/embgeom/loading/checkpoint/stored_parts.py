@@ -1,4 +1,4 @@
-"""Matrices that a checkpoint does not hold as plain numbers: quantised, with LoRA factors, in parts."""
+"""Matrices that a checkpoint does not hold as plain numbers: quantized, with LoRA factors, in parts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LORA = re.compile(
 )
 # GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3, SpQR, MLX,
 # optimum-quanto.
-_QUANTISED = re.compile(
+_QUANTIZED = re.compile(
     r"^_?(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|blocks|codes?|codebooks"
     r"|Qidxs\w*|S[UV]|su?[uv]h"
     r"|trellis|q_\w+|W_q|meta|_packed_params\S*|\w*quantizer\S*|\w*bitsandbytes\S*|(input|output|act\w*)_scale\w*"
@@ -44,7 +44,7 @@ def check_plain(
                 "beside an adapter's tensors",
                 "merge the adapter (merge_and_unload)",
             ),
-            (_QUANTISED, "quantised", "take the original checkpoint"),
+            (_QUANTIZED, "quantized", "take the original checkpoint"),
             (_PARTS, "in parts", "take a checkpoint in which they are multiplied out"),
         ):
             if parts := [n for n, rest in found.items() if pattern.match(rest)]:
@@ -62,5 +62,5 @@ def check_plain(
 
 
 def holds_codes(name: str) -> bool:
-    """Return whether a tensor holds the codes of a quantised matrix, whose shape is not the matrix's."""
+    """Return whether a tensor holds the codes of a quantized matrix, whose shape is not the matrix's."""
     return _CODES.search(name) is not None

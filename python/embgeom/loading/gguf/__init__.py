@@ -3,7 +3,6 @@
 The files:
 
     model.py     load_gguf(): the steps in order
-    file.py      one tensor, by memory map or dequantised by the package gguf in pieces
-    header.py    the keys and tensors; cursor.py: the numbers and strings they are written in
+    file.py      the keys, and one tensor, mapped or dequantized by the package gguf in pieces
     tokens.py    tokenizer.ggml.* -> what each token is written as and spells
 """

@@ -1,15 +1,19 @@
-"""One tensor of a GGUF file; nothing else of its data is read.
+"""An open GGUF file: its keys, and one tensor of it at a time; nothing else of its data is read.
 
-A float32 tensor is the file's own pages. Any other is converted a few rows at a time, so that the matrix and
-one piece of it are all that is held.
+A header can lie, so every count is checked against the bytes that are there before anything is made of it,
+and every tensor against the file's end, its alignment and its neighbors. Values are read when asked for; a
+vocabulary that nobody asks for is only stepped over. A float32 tensor is the file's own pages. Any other is
+converted a few rows at a time, so that the matrix and one piece of it are all that is held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -18,67 +22,251 @@ from embgeom._common.optional import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
 from embgeom.loading.folder import LocalFile
-from embgeom.loading.gguf.header import GGUFHeader, TensorInfo
 
+MAGIC = b"GGUF"
+_VERSIONS = (2, 3)
+_ALIGNMENT = 32
+# Limits of the format, or far beyond what any model needs: more is the sign of a damaged file.
+_MAX_NAME = 65_535
+_MAX_TEXT = 1 << 26
+_MAX_DIMENSIONS = 4
+_MAX_NUMBERS = 1 << 60
+# Types are numbered without gaps, some forty by now.
+_MAX_TYPE = 255
+_MAX_ENTRIES = 1 << 20
+_MAX_STRINGS = 1 << 24
 _PIECE_BYTES = 1 << 23
-# A tensor of this size is not worth a mapping, which lasts as long as the array.
-_SMALL_BYTES = 1 << 16
 
-_INTEGERS = ("I8", "I16", "I32", "I64")
+_BOOL, _STRING, _ARRAY = 7, 8, 9
+_SCALARS = dict(enumerate(("u1", "i1", "u2", "i2", "u4", "i4", "f4", "u1"))) | {10: "u8", 11: "i8", 12: "f8"}
+_INTEGERS = frozenset(kind for kind, code in _SCALARS.items() if code[0] != "f" and kind != _BOOL)
+# The number of each type in the file: its name, the values in one block and the bytes of one block.
+# fmt: off
+_TYPES = {
+    0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
+    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 40), 10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
+    28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54),
+    35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
+}
+# fmt: on
+
+# Types of whole numbers, which no model's matrix has.
+_WHOLE = ("I8", "I16", "I32", "I64")
 
 _Convert = Callable[[bytes, int], npt.NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where a tensor lies and how it is stored; a type that is not known has rows of 0 bytes.
+
+    The shape is in NumPy's order, which is the reverse of the file's.
+    """
+
+    dtype: str
+    type_number: int
+    shape: tuple[int, ...]
+    offset: int
+    row_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """The bytes of the whole tensor."""
+        return self.row_bytes * prod(self.shape[:-1]) if prod(self.shape) else 0
+
+
+@dataclass(frozen=True)
+class _Value:
+    """Where the value of a key lies: of an array `item` is the type of what it holds."""
+
+    kind: int
+    offset: int
+    item: int = -1
+    count: int = 1
+
+
+class _Reader:
+    """Reads a header from an offset on, value by value, never beyond the end of the file."""
+
+    def __init__(self, file: LocalFile, order: Literal["little", "big"], offset: int) -> None:
+        self._file, self._order, self._stream = file, order, file.stream()
+        self._stream.seek(offset)
+
+    @property
+    def position(self) -> int:
+        return self._stream.tell()
+
+    def corrupt(self, why: str) -> LoadError:
+        return LoadError(f"{self._file.path} is not a complete GGUF file: {why}; fetch it again")
+
+    def check_count(self, count: int, size: int, most: int, what: str) -> None:
+        """Refuse a count of things of at least `size` bytes for which the rest of the file has no room."""
+        if count > most or count * size > self._file.size - self.position:
+            raise self.corrupt(f"it would hold {count} {what}, more than it has room for")
+
+    def take(self, count: int) -> bytes:
+        if len(taken := self._stream.read(count)) < count:
+            raise self.corrupt("it ends within its header")
+        return taken
+
+    def skip(self, count: int) -> None:
+        if count > self._file.size - self.position:
+            raise self.corrupt("it ends within its header")
+        self._stream.seek(count, 1)
+
+    def uint(self, size: int = 8) -> int:
+        return int.from_bytes(self.take(size), self._order)
+
+    def string(self, most: int, what: str) -> str:
+        length = self.uint()
+        self.check_count(length, 1, most, "bytes in one string")
+        try:
+            return self.take(length).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self.corrupt(f"{what} is not UTF-8 ({error})") from error
+
+    def numbers(self, kind: int, count: int) -> npt.NDArray[Any]:
+        dtype = np.dtype(_SCALARS[kind]).newbyteorder(self._order)
+        return np.frombuffer(self.take(count * dtype.itemsize), dtype)
+
+    def step_over(self, key: str) -> _Value:
+        """Return where the value of a key lies, and go behind it."""
+        kind = self.uint(4)
+        if kind in _SCALARS:
+            value = _Value(kind, self.position)
+            self.skip(np.dtype(_SCALARS[kind]).itemsize)
+            return value
+        if kind == _STRING:
+            value = _Value(kind, self.position)
+            self.skip(self.uint())
+            return value
+        if kind != _ARRAY:
+            raise self.corrupt(f"{key!r} has a value of type {kind}, which does not exist")
+        item, count = self.uint(4), self.uint()
+        value = _Value(kind, self.position, item, count)
+        if item == _STRING:
+            self.check_count(count, 8, _MAX_STRINGS, "strings in one key")
+            for _ in range(count):
+                self.skip(self.uint())
+        elif item in _SCALARS:
+            size = np.dtype(_SCALARS[item]).itemsize
+            self.check_count(count, size, self._file.size, "numbers in one key")
+            self.skip(count * size)
+        else:
+            raise self.corrupt(f"{key!r} has an array of type {item}, which is not read")
+        return value
+
+    def tensor(self, name: str, alignment: int) -> TensorInfo:
+        """Return where a tensor lies, with its offset counted from the start of the data."""
+        what, dimensions = f"the tensor {name!r}", self.uint(4)
+        if dimensions > _MAX_DIMENSIONS:
+            raise self.corrupt(f"{what} has {dimensions} dimensions")
+        lengths = [self.uint() for _ in range(dimensions)]
+        # NumPy multiplies the lengths even where one of them is 0.
+        if prod(filter(None, lengths)) > _MAX_NUMBERS:
+            raise self.corrupt(f"{what} has the lengths {lengths}")
+        number, offset = self.uint(4), self.uint()
+        if number > _MAX_TYPE:
+            raise self.corrupt(f"{what} is of type {number}, which does not exist")
+        if offset % alignment:
+            raise self.corrupt(f"{what} begins at byte {offset}, which is not aligned")
+        dtype, block, size = _TYPES.get(number, (f"type {number}", 1, 0))
+        columns = lengths[0] if lengths else 1
+        if columns % block:
+            raise self.corrupt(f"{what} has rows of {columns} values, in blocks of {block} ({dtype})")
+        return TensorInfo(dtype, number, tuple(reversed(lengths)), offset, columns // block * size)
+
+
 class GGUFFile:
-    """An open GGUF file, used like a `SafetensorsFile`."""
+    """An open GGUF file, used like a `SafetensorsFile`; its keys are read by their type.
+
+    A key that is absent is None, and one of another type a LoadError. `accept` is called with the
+    architecture before the rest of the header is read, to refuse it early.
+    """
 
     def __init__(self, path: Path, accept: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._file = LocalFile(path)
         self.state = self._file.state
-        self.header = GGUFHeader(self._file, accept)
-        self.names: tuple[str, ...] = tuple(self.header.tensors)
+        head = self._file.read(0, min(24, self._file.size))
+        self._order = self._byte_order(head)
+        reader = _Reader(self._file, self._order, 8)
+        if len(head) < 24:
+            raise reader.corrupt("it ends within its header")
+        tensors, keys = reader.uint(), reader.uint()
+        # The shortest key has 13 bytes, the shortest entry of a tensor 24.
+        reader.check_count(keys, 13, _MAX_ENTRIES, "keys")
+        reader.check_count(tensors, 24, _MAX_ENTRIES, "tensors")
+        self._values: dict[str, _Value] = {}
+        for _ in range(keys):
+            key = reader.string(_MAX_NAME, "a key")
+            if key in self._values:
+                raise reader.corrupt(f"the key {key!r} occurs twice")
+            self._values[key] = reader.step_over(key)
+            if accept is not None and key == "general.architecture":
+                position = reader.position
+                accept(self.text(key) or "")
+                # The two read through one descriptor.
+                reader = _Reader(self._file, self._order, position)
+        self.keys = tuple(self._values)
+        self._tensors = self._read_tensors(reader.position, tensors)
+        self.names = tuple(self._tensors)
+
+    def text(self, key: str) -> str | None:
+        """Return a string."""
+        value: str | None = self._value(key, "a string", lambda value: value.kind == _STRING)
+        return value
+
+    def integer(self, key: str) -> int | None:
+        """Return an integer."""
+        value: int | None = self._value(key, "an integer", lambda value: value.kind in _INTEGERS)
+        return value
+
+    def strings(self, key: str) -> list[str] | None:
+        """Return an array of strings."""
+        value: list[str] | None = self._value(key, "an array of strings", lambda value: value.item == _STRING)
+        return value
+
+    def integers(self, key: str) -> npt.NDArray[np.int64] | None:
+        """Return an array of integers."""
+        value = self._value(key, "an array of integers", lambda value: value.item in _INTEGERS)
+        return None if value is None else value.astype(np.int64)
+
+    def scalar(self, key: str) -> str | float | bool | None:
+        """Return a single value of whatever type; None also for an array."""
+        value: str | float | bool | None
+        value = self._value(key, "", lambda _: True) if self._values[key].kind != _ARRAY else None
+        return value
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return the shape of a tensor, rows first."""
-        return self.header.tensors[name].shape
+        return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
         """Return the stored type of a tensor: F32, Q8_0, ..."""
-        return self.header.tensors[name].dtype
+        return self._tensors[name].dtype
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32."""
-        info = self.header.tensors[name]
-        stored = READ_AS[info.dtype].newbyteorder(self.header.order) if info.dtype in READ_AS else None
-        if prod(info.shape) == 0:
+        """Return one tensor as float32: a view of the file where it is stored so, else a converted copy."""
+        info = self._tensors[name]
+        if 0 in info.shape:
             return np.empty(info.shape, dtype=np.float32)
-        if stored is not None and (stored == np.float32 or info.dtype == "F64"):
-            raw = self._whole(info, stored)
+        if info.dtype in ("F32", "F64"):
+            stored = READ_AS[info.dtype].newbyteorder(self._order)
+            raw = self._file.array(info.offset, stored, info.shape)
             result = to_float32(raw, info.dtype, name, progress=progress)
-            self._file.check_unchanged()
-            return result
-
-        def convert(piece: bytes, rows: int) -> npt.NDArray[np.float32]:
-            raw = np.frombuffer(piece, stored).reshape(rows, -1)
-            return to_float32(raw, info.dtype, name)
-
-        result = self._in_pieces(
-            name, info, convert if stored is not None else self._dequantiser(name, info), progress=progress
-        )
+        else:
+            result = self._in_pieces(name, info, progress)
         self._file.check_unchanged()
         return result
 
-    def _whole(self, info: TensorInfo, stored: np.dtype[np.generic]) -> npt.NDArray[np.generic]:
-        if info.bytes > _SMALL_BYTES:
-            return self._file.array(info.offset, stored, info.shape)
-        return np.frombuffer(self._file.read(info.offset, info.offset + info.bytes), stored).reshape(
-            info.shape
-        )
-
     def same_bytes(self, a: str, other: GGUFFile, b: str) -> bool:
         """Return whether two tensors are stored alike, bit for bit; it stops at the first difference."""
-        mine, its = self.header.tensors[a], other.header.tensors[b]
+        mine, its = self._tensors[a], other._tensors[b]
         if (mine.dtype, mine.shape) != (its.dtype, its.shape):
             return False
         return all(
@@ -88,9 +276,64 @@ class GGUFFile:
             if (end := min(at + _PIECE_BYTES, mine.bytes))
         )
 
-    def _in_pieces(
-        self, name: str, info: TensorInfo, convert: _Convert, *, progress: bool
-    ) -> npt.NDArray[np.float32]:
+    def _byte_order(self, head: bytes) -> Literal["little", "big"]:
+        if head[:4] != MAGIC:
+            raise LoadError(
+                f"{self.path} ({self._file.size} bytes) is not a GGUF file, which begins with the letters "
+                "GGUF; fetch it again (a Git LFS pointer looks like this, too)"
+            )
+        version = int.from_bytes(head[4:8], "little")
+        order: Literal["little", "big"] = "little" if version & 0xFFFF else "big"
+        version = int.from_bytes(head[4:8], order)
+        if len(head) == 24 and version not in _VERSIONS:
+            raise LoadError(
+                f"{self.path} is a GGUF file of version {version}; embgeom reads versions 2 and 3; convert "
+                "the model again with a current llama.cpp"
+            )
+        return order
+
+    def _value(self, key: str, wanted: str, fits: Callable[[_Value], bool]) -> Any:
+        if (value := self._values.get(key)) is None:
+            return None
+        reader = _Reader(self._file, self._order, value.offset)
+        if not fits(value):
+            raise reader.corrupt(f"{key} is not {wanted}")
+        if value.kind == _STRING:
+            return reader.string(_MAX_TEXT, key)
+        if value.item == _STRING:
+            return [reader.string(_MAX_TEXT, f"{key}[{row}]") for row in range(value.count)]
+        if value.kind == _ARRAY:
+            return reader.numbers(value.item, value.count)
+        number = reader.numbers(value.kind, 1)[0].item()
+        return bool(number) if value.kind == _BOOL else number
+
+    def _read_tensors(self, position: int, count: int) -> dict[str, TensorInfo]:
+        alignment = self.integer("general.alignment") if "general.alignment" in self._values else _ALIGNMENT
+        reader = _Reader(self._file, self._order, position)
+        if not alignment or alignment % 8 or alignment & (alignment - 1):
+            raise reader.corrupt(f"general.alignment is {alignment}")
+        found: dict[str, TensorInfo] = {}
+        for _ in range(count):
+            name = reader.string(_MAX_NAME, "the name of a tensor")
+            if name in found:
+                raise reader.corrupt(f"the tensor {name!r} occurs twice")
+            found[name] = reader.tensor(name, alignment)
+        start = -(-reader.position // alignment) * alignment
+        found = {name: replace(info, offset=start + info.offset) for name, info in found.items()}
+        filled = sorted((i.offset, i.offset + i.bytes, name) for name, i in found.items())
+        for _, end, name in filled:
+            if end > self._file.size:
+                raise LoadError(
+                    f"{self.path} has {self._file.size} bytes, and its tensor {name!r} would end at byte "
+                    f"{end}: it is cut short; fetch it again"
+                )
+        for (_, end, name), (begin, _, following) in pairwise(f for f in filled if f[1] > f[0]):
+            if begin < end:
+                raise reader.corrupt(f"the tensors {name!r} and {following!r} overlap")
+        return found
+
+    def _in_pieces(self, name: str, info: TensorInfo, progress: bool) -> npt.NDArray[np.float32]:
+        convert = self._converter(name, info)
         columns = info.shape[-1] if info.shape else 1
         rows = prod(info.shape) // columns
         result = np.empty((rows, columns), dtype=np.float32)
@@ -102,13 +345,19 @@ class GGUFFile:
             result[start : start + count] = convert(piece, count)
         return result.reshape(info.shape)
 
-    def _dequantiser(self, name: str, info: TensorInfo) -> _Convert:
+    def _converter(self, name: str, info: TensorInfo) -> _Convert:
+        """Return what makes float32 of rows as they are stored."""
+        if info.dtype in READ_AS:
+            stored = READ_AS[info.dtype].newbyteorder(self._order)
+            return lambda piece, rows: to_float32(
+                np.frombuffer(piece, stored).reshape(rows, -1), info.dtype, name
+            )
         where = f"{name} in {self.path} is stored as {info.dtype}"
-        if not info.row_bytes or info.dtype in _INTEGERS:
-            raise LoadError(f"{where}, which is no type of a model's numbers that embgeom reads")
-        if self.header.order == ">":
+        if not info.row_bytes or info.dtype in _WHOLE:
+            raise LoadError(f"{where}, which embgeom does not read as numbers of a model")
+        if self._order == "big":
             raise LoadError(
-                f"{where} in big-endian order, in which only F32, F16, BF16 and F64 are read; take the "
+                f"{where} in big-endian order, in which only {', '.join(READ_AS)} are read; take the "
                 "little-endian file"
             )
         gguf: Any = need("gguf", where + ", which", extra="gguf", or_else="; or take an F16 or F32 file")
@@ -118,15 +367,16 @@ class GGUFFile:
             quants.dequantize(np.zeros((1, info.row_bytes), dtype=np.uint8), kind)
         except (ValueError, KeyError, NotImplementedError) as error:
             raise LoadError(
-                f"{where}, which the installed gguf package cannot dequantise ({error}); upgrade gguf, or "
+                f"{where}, which the installed gguf package cannot dequantize ({error}); upgrade gguf, or "
                 "take a file of another type"
             ) from error
 
         def convert(piece: bytes, rows: int) -> npt.NDArray[np.float32]:
-            blocks = np.frombuffer(piece, np.uint8).reshape(rows, -1)
             # A damaged scale may be infinite; the scan of the rows names the row then.
             with np.errstate(all="ignore"):
-                values: npt.NDArray[np.float32] = quants.dequantize(blocks, kind)
+                values: npt.NDArray[np.float32] = quants.dequantize(
+                    np.frombuffer(piece, np.uint8).reshape(rows, -1), kind
+                )
             return values
 
         return convert

@@ -21,14 +21,13 @@ from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder, Source
-from embgeom.loading.gguf.file import GGUFFile
+from embgeom.loading.gguf.file import MAGIC, GGUFFile
 from embgeom.loading.gguf.tokens import gguf_tokens
 from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 
 SUFFIX = ".gguf"
-_MAGIC = b"GGUF"
 _INPUT, _OUTPUT = "token_embd.weight", "output.weight"
 # The first is the decoder's of a T5, the last the name that LFM2's norm after its layers has in older files.
 _FINAL_NORMS = ("dec.output_norm", "output_norm", "token_embd_norm")
@@ -46,7 +45,7 @@ _PROJECTOR = (
 )
 _NO_MODEL = {
     "controlvector": "a control vector, not a model; read it with embgeom.SteeringVector.load",
-    "imatrix": "an importance matrix, statistics for quantising a model; name the model's own file",
+    "imatrix": "an importance matrix, statistics for quantizing a model; name the model's own file",
     "clip": _PROJECTOR,
     "mmproj": _PROJECTOR,
     "clip-vision": _PROJECTOR,
@@ -111,7 +110,7 @@ def load_gguf(
     if stored in READ_AS:
         return loaded
     equal = np.count_nonzero(loaded.rows.repeated)
-    rounded = f"values are quantised ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
+    rounded = f"values are quantized ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
     return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
 
 
@@ -121,10 +120,10 @@ class GGUFModel:
     def __init__(self, path: Path) -> None:
         self.path, others, self.missing = _parts(path)
         first = GGUFFile(self.path, self._refuse)
-        self.header = first.header
-        self.architecture = self.header.text("general.architecture") or ""
-        self._refuse(self.header.text("general.type") or "")
-        parts = self.header.integer("split.count") or 1
+        self._first = first
+        self.architecture = first.text("general.architecture") or ""
+        self._refuse(first.text("general.type") or "")
+        parts = first.integer("split.count") or 1
         if not others and not self.missing and parts > 1:
             self.missing = (f"the rest of its {parts} parts, named ...-00001-of-{parts:05}.gguf and so on,",)
         files = (first, *map(GGUFFile, others))
@@ -178,7 +177,7 @@ class GGUFModel:
 
     def tokens(self) -> TokenTable:
         """Return the tokens in the file, or else those of a tokenizer beside it."""
-        if (table := gguf_tokens(self.header, self.path)) is not None:
+        if (table := gguf_tokens(self._first)) is not None:
             return table
         try:
             return read_tokens(Folder(self.path.parent))
@@ -218,7 +217,7 @@ class GGUFModel:
         return None if self.missing else held[1] is None and self.architecture not in _ENCODERS
 
     def _centers(self, name: str) -> bool:
-        epsilons = {key.rpartition(".")[2] for key in self.header.keys if ".attention.layer_norm" in key}
+        epsilons = {key.rpartition(".")[2] for key in self._first.keys if ".attention.layer_norm" in key}
         return (
             f"{name}.bias" in self._files
             or self.architecture in _LAYER_NORMS
@@ -226,7 +225,7 @@ class GGUFModel:
         )
 
     def _integer(self, key: str) -> int | None:
-        return self.header.integer(f"{self.architecture}.{key}")
+        return self._first.integer(f"{self.architecture}.{key}")
 
     def _refuse(self, kind: str) -> None:
         if kind in _NO_MODEL:
@@ -250,6 +249,6 @@ def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
 def _begins_as_gguf(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
-            return stream.read(4) == _MAGIC
+            return stream.read(4) == MAGIC
     except OSError:
         return False

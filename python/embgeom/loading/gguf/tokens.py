@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.embeddings.spelling import METASPACE, Spelling, byte_level_alphabet
 from embgeom.errors import LoadError
-from embgeom.loading.gguf.header import GGUFHeader
+from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.tokenizers.table import TokenTable
 
 _KEY = "tokenizer.ggml."
@@ -35,66 +34,62 @@ _ESCAPE = re.compile(r"\\(x[0-9a-fA-F]{2}|.)", re.DOTALL)
 _ESCAPED = {"n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
 
 
-def gguf_tokens(header: GGUFHeader, path: Path) -> TokenTable | None:
+def gguf_tokens(file: GGUFFile) -> TokenTable | None:
     """Return the tokens of a GGUF file, or None where it holds none."""
-    kind = header.text(f"{_KEY}model")
-    tokens = header.strings(f"{_KEY}tokens")
+    kind = file.text(f"{_KEY}model")
+    tokens = file.strings(f"{_KEY}tokens")
     if kind in (None, "none", "no_vocab") or not tokens:
         return None
-    types = header.integers(f"{_KEY}token_type")
+    types = file.integers(f"{_KEY}token_type")
     if types is not None and len(types) < len(tokens):
         raise LoadError(
-            f"{path} holds {len(tokens)} tokens, but the types of {len(types)}; convert the model again"
+            f"{file.path} holds {len(tokens)} tokens, but the types of {len(types)}; convert the model again"
         )
+
+    def named(name: str) -> int | None:
+        return file.integer(f"{_KEY}{name}_token_id")
+
     types = np.full(len(tokens), _NORMAL) if types is None else types[: len(tokens)]
-    spelling = _spelling(kind, header.text(f"{_KEY}pre"), tokens, types, path)
-    written = {"bert": _word_piece, "rwkv": _bytes}.get(kind, _as_it_is)
+    spelling = _spelling(file, kind, tokens, types)
+    written = {"bert": _word_piece, "rwkv": _bytes}.get(kind, str)
     table = {
         row: token if of_type == _CONTROL else written(token)
         for row, (token, of_type) in enumerate(zip(tokens, types.tolist(), strict=True))
         if not (of_type == _UNUSED and _WITHOUT_TOKEN.fullmatch(token))
     }
     special = set(np.flatnonzero(np.isin(types, (_UNKNOWN, _CONTROL, _UNUSED))).tolist())
-    special |= {row for name in _NAMED_SPECIAL if (row := _named(header, name)) is not None}
-    named = (row for name in _NAMED if (row := _named(header, name)) is not None)
-    special |= {row for row in named if row < len(types) and types[row] != _NORMAL}
+    special |= {row for name in _NAMED_SPECIAL if (row := named(name)) is not None}
+    others = (row for name in _NAMED if (row := named(name)) is not None)
+    special |= {row for row in others if row < len(types) and types[row] != _NORMAL}
     if kind == "bert":
         special |= {row for row, token in table.items() if token in _BERT_SPECIAL}
     as_text = set() if spelling.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())
-    return TokenTable(path, table, spelling, frozenset(as_text), frozenset(special & table.keys()))
+    return TokenTable(file.path, table, spelling, frozenset(as_text), frozenset(special & table.keys()))
 
 
-def _named(header: GGUFHeader, name: str) -> int | None:
-    return header.integer(f"{_KEY}{name}_token_id")
-
-
-def _spelling(
-    kind: str | None, pre: str | None, tokens: list[str], types: npt.NDArray[np.int64], path: Path
-) -> Spelling:
-    """How the tokens write text, by the kind of tokenizer."""
+def _spelling(file: GGUFFile, kind: str | None, tokens: list[str], types: npt.NDArray[np.int64]) -> Spelling:
+    """Return how the tokens write text, by the kind of tokenizer."""
     byte_fallback = bool((types == _BYTE).any()) or Spelling.guess(tokens).byte_fallback
-    if kind == "bert":
-        return Spelling(continuation="##")
-    if kind == "rwkv":
-        return Spelling(byte_level=True)
-    if kind == "plamo2":
-        return Spelling(byte_fallback=byte_fallback)
-    if kind in ("llama", "t5", "gemma4") or pre in _METASPACE_PRE:
-        return Spelling(space=METASPACE, byte_fallback=byte_fallback)
+    metaspace = Spelling(space=METASPACE, byte_fallback=byte_fallback)
+    kinds = {
+        "bert": Spelling(continuation="##"),
+        "rwkv": Spelling(byte_level=True),
+        "gpt2": Spelling(byte_level=True),
+        "plamo2": Spelling(byte_fallback=byte_fallback),
+        **dict.fromkeys(("llama", "t5", "gemma4"), metaspace),
+    }
     if kind == "gpt2":
-        marks = [sum(token.startswith(mark) for token in tokens) for mark in ("Ġ", METASPACE)]
-        # A BPE over SentencePiece's alphabet, written by a converter that took it for one over bytes.
-        if marks[1] > marks[0]:
-            return Spelling(space=METASPACE, byte_fallback=byte_fallback)
-        return Spelling(byte_level=True)
-    raise LoadError(
-        f"{path} has tokens of the kind {kind!r} (tokenizer.ggml.model), and embgeom does not know how they "
-        "write text; pass vocabulary= (--vocabulary), a list or a file with one token for each row"
-    )
-
-
-def _as_it_is(token: str) -> str:
-    return token
+        # Converters take a BPE over SentencePiece's alphabet for one over bytes.
+        bytes_, spaces = (sum(token.startswith(mark) for token in tokens) for mark in ("Ġ", METASPACE))
+        if file.text(f"{_KEY}pre") in _METASPACE_PRE or spaces > bytes_:
+            return metaspace
+    if kind not in kinds:
+        raise LoadError(
+            f"{file.path} has tokens of the kind {kind!r} (tokenizer.ggml.model), and embgeom does not know "
+            "how they write text; pass vocabulary= (--vocabulary), a list or a file with one token for each "
+            "row"
+        )
+    return kinds[kind]
 
 
 def _word_piece(token: str) -> str:

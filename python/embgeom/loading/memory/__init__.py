@@ -3,6 +3,6 @@
 The files:
 
     objects.py    load_object(): what kind of object it is -> Embeddings
-    modules.py    the matrix of a layer, with adapters merged and quantised weights named
+    modules.py    the matrix of a layer, with adapters merged and quantized weights named
     norms.py      the final norm of a model
 """
