@@ -26,8 +26,8 @@ def bench_components(measure, x, threads, k):
         expected = reference.intrinsic_dimension(x[lists[place]], [np.arange(k)])
         found = replace(
             result,
-            components=result.components[[place]],
+            n_components=result.n_components[[place]],
             participation_ratio=result.participation_ratio[[place]],
-            explained=result.explained[[place]],
+            explained_variance_ratio=result.explained_variance_ratio[[place]],
         )
         reference.assert_same_dimension(found, expected, 0.95)

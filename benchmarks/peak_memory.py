@@ -77,7 +77,7 @@ def dimension(sample: int) -> Task:
 
         def call() -> list[Array]:
             result = embgeom.intrinsic_dimension(x, neighbors, rows=rows, threads=threads)
-            return [result.components, result.participation_ratio, result.explained]
+            return [result.n_components, result.participation_ratio, result.explained_variance_ratio]
 
         return [neighbors, rows], call
 

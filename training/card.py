@@ -212,7 +212,7 @@ def _neighbors(matrices: Sequence[tuple[str, embgeom.Embeddings]]) -> str:
 
 
 def _nearest(model: embgeom.Embeddings, word: str) -> str:
-    near = embgeom.knn(model.matrix, NEIGHBORS, rows=[model.index(word)]).indices[0]
+    near = embgeom.knn(model.matrix, NEIGHBORS, rows=[model.row_of(word)]).indices[0]
     return ", ".join(shown(model, int(row)).replace("|", "\\|") for row in near)
 
 

@@ -109,7 +109,7 @@ def kernels(rows: int, columns: int, threads: int) -> tuple[Kernel, ...]:
             dimension_work,
             lambda p, limit: local_problem(size(p), limit, k=p.k),
             dimension.by_embgeom,
-            lambda problem, result: dimension.check(problem, result.components, True),
+            lambda problem, result: dimension.check(problem, result.n_components, True),
             replace(base, k=min(dimension.K, rows // 3)),
             per_token=True,
         ),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import embgeom
 from embgeom import SteeringVector
-from embgeom.embeddings.spaces import space_side
+from embgeom.embeddings.spaces import space_position
 from embgeom.evaluation import WordLogRatio, evaluate
 from embgeom.examples import moods
 
@@ -75,7 +75,7 @@ class Side:
     @cached_property
     def end(self) -> str:
         """The space behind a text where the vocabulary writes it there, not before the next word."""
-        return " " if space_side(self.unembedding) == "behind" else ""
+        return " " if space_position(self.unembedding) == "trailing" else ""
 
     @cached_property
     def prompts(self) -> list[str]:

@@ -11,13 +11,13 @@ from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect, i
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import Provenance
 from embgeom.embeddings.spelling import Spelling
-from embgeom.embeddings.vocabulary import Match, match, match_vocabularies
+from embgeom.embeddings.vocabulary import Match, match
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, LoadError, OutputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
-from embgeom.geometry.dimension import Dimension, intrinsic_dimension
+from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, knn
 from embgeom.geometry.lle import LLE, LLEStatus, lle
-from embgeom.geometry.rows import RowScan, scan_rows
+from embgeom.geometry.rows import RowStats, row_stats
 from embgeom.geometry.similarity import global_similarity
 from embgeom.loading import load
 
@@ -68,7 +68,6 @@ else:
 __all__ = [
     "LLE",
     "Comparison",
-    "Dimension",
     "Emb2Emb",
     "Embeddings",
     "EmbgeomError",
@@ -77,6 +76,7 @@ __all__ = [
     "FinalNorm",
     "InputError",
     "Inspection",
+    "IntrinsicDimension",
     "LLEStatus",
     "LoadError",
     "LocalGeometry",
@@ -84,7 +84,7 @@ __all__ = [
     "Neighbors",
     "OutputError",
     "Provenance",
-    "RowScan",
+    "RowStats",
     "Spelling",
     "StateComparison",
     "SteeringVector",
@@ -104,10 +104,9 @@ __all__ = [
     "load",
     "load_final_norm",
     "match",
-    "match_vocabularies",
     "matching_layer",
     "neighbor_overlap",
-    "scan_rows",
+    "row_stats",
     "sweep",
     "weight_cosine",
 ]

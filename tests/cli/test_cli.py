@@ -90,7 +90,7 @@ def test_neighbors(run):
     status, out, err = run("neighbors", "example:small", " king", " red", "-k", 5)
     assert (status, err) == (0, "")
     model = embgeom.load("example:small")
-    rows = [model.index(word) for word in (" king", " red")]
+    rows = [model.row_of(word) for word in (" king", " red")]
     assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in rows)
     assert run("neighbors", "example:small", "--row", *rows, "-k", 5)[1] == out
     status, euclidean, _ = run("neighbors", "example:small", " king", "--metric", "euclidean")

@@ -33,7 +33,7 @@ TENSORS = {
 def test_tensors_hold_the_same_numbers(torch, kind):
     x = TENSORS[kind](torch)
     assert np.array_equal(embgeom.knn(x, 3).indices, NEAREST.indices)
-    assert np.array_equal(embgeom.scan_rows(x).norms, embgeom.scan_rows(X).norms)
+    assert np.array_equal(embgeom.row_stats(x).norms, embgeom.row_stats(X).norms)
     assert np.array_equal(embgeom.Embeddings.from_array(x, NAMES).matrix, X)
 
 
@@ -68,7 +68,7 @@ def test_index_arguments_take_integer_tensors(torch):
     cosines = embgeom.weight_cosine(indices, torch.tensor(plain.weights), NEAREST, plain)
     assert np.allclose(cosines, 1.0)
     dimension = embgeom.intrinsic_dimension(x, indices, rows=torch.arange(40))
-    assert np.array_equal(dimension.components, embgeom.intrinsic_dimension(X, NEAREST).components)
+    assert np.array_equal(dimension.n_components, embgeom.intrinsic_dimension(X, NEAREST).n_components)
     with pytest.raises(InputError, match="rows must hold integers, not float32"):
         embgeom.knn(x, 3, rows=some.float())
 
@@ -79,7 +79,7 @@ def test_maps_norms_and_vectors_take_tensors(torch):
     plain = embgeom.Emb2Emb.fit(X, X, weights=np.ones(40), seed=0)
     assert np.array_equal(fitted.predict(x), plain.predict(X))
     assert np.array_equal(fitted.transfer(x[0]), plain.transfer(X[0]))
-    assert np.array_equal(embgeom.FinalNorm.of(x[0], "rms_norm").weight, X[0])
+    assert np.array_equal(embgeom.FinalNorm.from_weights(x[0], "rms_norm").weight, X[0])
     vector = embgeom.SteeringVector({1: x[0], 2: x[1].bfloat16().float()})
     assert np.array_equal(vector.directions[1], X[0])
     assert embgeom.global_similarity(x, x.detach()) == pytest.approx(1.0)
@@ -104,7 +104,7 @@ WITHOUT_NUMBERS = {
 @pytest.mark.parametrize("kind", WITHOUT_NUMBERS)
 def test_what_has_no_numbers_says_what_to_pass(torch, kind):
     make, why = WITHOUT_NUMBERS[kind]
-    for call in (lambda x: embgeom.knn(x, 1), lambda x: embgeom.global_similarity(x, X), embgeom.scan_rows):
+    for call in (lambda x: embgeom.knn(x, 1), lambda x: embgeom.global_similarity(x, X), embgeom.row_stats):
         with pytest.raises(InputError, match=why) as told:
             call(make(torch))
         assert "\n" not in str(told.value)
@@ -166,10 +166,10 @@ def test_functions_take_embeddings_without_a_copy():
     neighbors = embgeom.knn(A, 3)
     assert np.array_equal(neighbors.indices, NEAREST.indices)
     assert np.array_equal(embgeom.lle(A, neighbors).weights, embgeom.lle(X, NEAREST).weights)
-    wanted = embgeom.intrinsic_dimension(X, NEAREST).components
-    assert np.array_equal(embgeom.intrinsic_dimension(A, neighbors).components, wanted)
-    assert np.array_equal(embgeom.intrinsic_dimension(A, k=3).components, wanted)
-    assert np.array_equal(embgeom.scan_rows(A).norms, A.norms)
+    wanted = embgeom.intrinsic_dimension(X, NEAREST).n_components
+    assert np.array_equal(embgeom.intrinsic_dimension(A, neighbors).n_components, wanted)
+    assert np.array_equal(embgeom.intrinsic_dimension(A, k=3).n_components, wanted)
+    assert np.array_equal(embgeom.row_stats(A).norms, A.norms)
     assert embgeom.global_similarity(A, A) == pytest.approx(1.0)
     assert embgeom.global_similarity(A, X) == pytest.approx(1.0)
 

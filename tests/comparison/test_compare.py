@@ -104,10 +104,10 @@ def test_shuffled_dimensions_are_those_of_the_sample_in_another_order():
     x = model(gaussian())
     comparison = embgeom.compare(x, x, dimension_sample=60, **QUICK)
     local = comparison.local_b
-    again = _Draws(comparison.options, ROWS).relabel(local).dimension.components
-    before = local.dimension.components
+    again = _Draws(comparison.options, ROWS).relabel(local).dimension.n_components
+    before = local.dimension.n_components
     assert sorted(again) == sorted(before) and (again != before).any()
-    in_a = comparison.local_a.dimension.components
+    in_a = comparison.local_a.dimension.n_components
     assert comparison["dimension_pearson"].shuffled == pearson(in_a, again)
 
 

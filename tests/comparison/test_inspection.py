@@ -34,12 +34,12 @@ def with_zeros(rows=80, width=6):
 def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
     embeddings = model(gaussian(200, 12))
     inspection = embgeom.inspect(embeddings, dimension_k=15, dimension_sample=90, metric=metric, seed=5)
-    components = inspection.dimension.components
+    components = inspection.dimension.n_components
     np.testing.assert_array_equal(
         components,
         embgeom.intrinsic_dimension(
             embeddings.matrix, k=15, rows=inspection.sampled, metric=metric
-        ).components,
+        ).n_components,
     )
     ascending = np.sort(components)
     assert [inspection.dimension_of(row) for row in inspection.lowest.rows] == ascending[:EXTREMES].tolist()
@@ -106,7 +106,7 @@ def test_fewer_rows_are_not(usable):
 
 def test_equal_rows_have_no_dimension():
     inspection = embgeom.inspect(model(np.ones((60, 4))))
-    assert not inspection.dimension.components.any()
+    assert not inspection.dimension.n_components.any()
     assert inspection.summary()
 
 
@@ -144,7 +144,7 @@ def test_a_token_by_name_and_by_number(metric):
             found.lle.weights[0], embgeom.lle(embeddings.matrix, everyone).weights[9]
         )
         dimension = embgeom.intrinsic_dimension(embeddings.matrix, k=25, rows=[9], metric=metric)
-        assert found.dimension.components.tolist() == dimension.components.tolist()
+        assert found.dimension.n_components.tolist() == dimension.n_components.tolist()
     assert by_name.summary() == by_number.summary()
     assert "nearest rows of 'word9' (row 9) in small" in by_name.summary()
 
@@ -194,7 +194,7 @@ def test_letters_need_the_most_dimensions():
     embeddings = embgeom.load(data("models", "stories260k"))
     inspection = embgeom.inspect(embeddings)
     assert inspection.dimension.k == 51 and len(inspection.sampled) == 500
-    assert 0 < inspection.dimension.components.min() < inspection.dimension.components.max() <= 48
+    assert 0 < inspection.dimension.n_components.min() < inspection.dimension.n_components.max() <= 48
     # Letters are met in all kinds of words, and need the most dimensions.
     highest = {embeddings.text(row) for row in inspection.highest.rows}
     assert sum(len(text) == 1 and text.isalpha() for text in highest) >= 6

@@ -72,7 +72,7 @@ def test_a_comparison_is_read_back(comparison, tmp_path):
             held[f"indices_{side}"] = local.neighbors.indices
             held[f"similarities_{side}"] = local.neighbors.similarities
             held[f"weights_{side}"] = local.lle.weights
-            held[f"components_{side}"] = local.dimension.components
+            held[f"n_components_{side}"] = local.dimension.n_components
         assert set(arrays.files) == set(held)
         for name, array in held.items():
             assert arrays[name].dtype == array.dtype
@@ -87,8 +87,8 @@ def test_the_table_of_a_comparison(comparison, tmp_path):
     # Numbers are written so that they are read back to the bit.
     assert [float(line["neighbor_overlap"]) for line in lines] == comparison.overlap.tolist()
     assert [float(line["weight_cosine"]) for line in lines] == comparison.weight_cosine.tolist()
-    sampled = {i: int(line["components_b"]) for i, line in enumerate(lines) if line["components_b"]}
-    components = comparison.local_b.dimension.components.tolist()
+    sampled = {i: int(line["n_components_b"]) for i, line in enumerate(lines) if line["n_components_b"]}
+    components = comparison.local_b.dimension.n_components.tolist()
     expected = dict(zip(comparison.sampled.tolist(), components, strict=True))
     assert sampled == expected
 
@@ -130,9 +130,9 @@ def test_an_inspection_is_read_back(inspection, tmp_path):
     inspection.save(tmp_path / "out")
     assert names(tmp_path / "out") == ["arrays.npz", "inspection.json", "tokens.csv"]
     with np.load(tmp_path / "out" / "arrays.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"norms", "sampled", "components", "participation_ratio"}
+        assert set(arrays.files) == {"norms", "sampled", "n_components", "participation_ratio"}
         np.testing.assert_array_equal(arrays["norms"], inspection.norms)
-        np.testing.assert_array_equal(arrays["components"], inspection.dimension.components)
+        np.testing.assert_array_equal(arrays["n_components"], inspection.dimension.n_components)
     lines = read_csv(tmp_path / "out" / "tokens.csv")
     tokens = tokens_with(HARD)
     assert [(int(line["row"]), line["token"]) for line in lines] == [
@@ -197,12 +197,12 @@ def test_parquet_tables(comparison, inspection, tmp_path):
     table = parquet.read_table(tmp_path / "out" / "tokens.parquet").to_pydict()
     assert table["token_a"] == tokens_with(HARD)
     assert table["weight_cosine"] == comparison.weight_cosine.tolist()
-    assert [i for i, value in enumerate(table["components_a"]) if value is not None] == (
+    assert [i for i, value in enumerate(table["n_components_a"]) if value is not None] == (
         comparison.sampled.tolist()
     )
     inspection.save(tmp_path / "other", table_format="parquet")
     table = parquet.read_table(tmp_path / "other" / "tokens.parquet").to_pydict()
-    assert table["components"] == inspection.dimension.components.tolist()
+    assert table["n_components"] == inspection.dimension.n_components.tolist()
 
 
 @pytest.mark.parametrize("result", ["comparison", "inspection"])

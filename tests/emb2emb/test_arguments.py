@@ -64,7 +64,7 @@ from tests.helpers.emb2emb import fit, related
         ({"weights": np.ones(400) * 1j}, "must hold real numbers"),
         ({"weights": np.ma.ones(400)}, "masked array"),
         ({"progress": "yes"}, "progress = 'yes'"),
-        ({"source_norm": FinalNorm.of(np.ones(3), "rms_norm")}, "3 weights"),
+        ({"source_norm": FinalNorm.from_weights(np.ones(3), "rms_norm")}, "3 weights"),
     ],
 )
 def test_options_that_do_not_fit(change, why):
@@ -113,12 +113,12 @@ def embeddings(matrix, which):
 
 def test_no_norm_is_folded_into_an_input_embedding():
     source, target = related()
-    norms = {"source_norm": FinalNorm.of(np.ones(12), "rms_norm")}
+    norms = {"source_norm": FinalNorm.from_weights(np.ones(12), "rms_norm")}
     sides = embeddings(source, "input"), embeddings(target, "input")
     with pytest.raises(InputError, match=r"toy is the input .*\(model, 'output'\).*source_norm out"):
         Emb2Emb.fit(*sides, **norms)
     with pytest.raises(InputError, match="target_norm is the norm before"):
-        Emb2Emb.fit(*sides, target_norm=FinalNorm.of(np.ones(20), "rms_norm"))
+        Emb2Emb.fit(*sides, target_norm=FinalNorm.from_weights(np.ones(20), "rms_norm"))
     Emb2Emb.fit(embeddings(source, "output"), embeddings(target, "output"), **norms)
     tied = replace(sides[0], provenance=replace(sides[0].provenance, tied=True))
     assert Emb2Emb.fit(tied, sides[1], **norms).provenance["folded"] == [True, False]
@@ -126,7 +126,10 @@ def test_no_norm_is_folded_into_an_input_embedding():
 
 def test_a_folded_layer_norm_leaves_nothing_to_warn_of():
     source, target = related(400, 12, 20)
-    folded = {"source_norm": FinalNorm.of(np.linspace(0.5, 2, 12), "layer_norm"), "method": "least_squares"}
+    folded = {
+        "source_norm": FinalNorm.from_weights(np.linspace(0.5, 2, 12), "layer_norm"),
+        "method": "least_squares",
+    }
     mapping = Emb2Emb.fit(source, target, **folded)
     assert mapping.provenance["fit"]["rank"] == 11
     with pytest.warns(EmbgeomWarning, match="determine 6 of 11 directions"):
@@ -135,10 +138,18 @@ def test_a_folded_layer_norm_leaves_nothing_to_warn_of():
     source[:, 3] = source[:, 4]
     with pytest.warns(EmbgeomWarning, match="determine 10 of 11"):
         Emb2Emb.fit(
-            source, target, method="least_squares", source_norm=FinalNorm.of(np.ones(12), "layer_norm")
+            source,
+            target,
+            method="least_squares",
+            source_norm=FinalNorm.from_weights(np.ones(12), "layer_norm"),
         )
     with pytest.warns(EmbgeomWarning, match="determine 11 of 12"):
-        Emb2Emb.fit(source, target, method="least_squares", source_norm=FinalNorm.of(np.ones(12), "rms_norm"))
+        Emb2Emb.fit(
+            source,
+            target,
+            method="least_squares",
+            source_norm=FinalNorm.from_weights(np.ones(12), "rms_norm"),
+        )
 
 
 def test_the_warning_points_at_the_call():

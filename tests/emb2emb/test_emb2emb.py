@@ -156,7 +156,7 @@ def test_neighbors_rebuild_a_token_from_its_kin():
 def test_folding_is_that_of_the_rows_written_out(kind, normalize):
     source, target = related()
     weight = np.random.default_rng(2).uniform(-0.5, 2, 12)
-    norm = FinalNorm.of(weight, kind)
+    norm = FinalNorm.from_weights(weight, kind)
     written = source.astype(float) * (weight + 1 if kind.endswith("plus_one") else weight)
     if kind.startswith("layer_norm"):
         written -= written.mean(axis=1, keepdims=True)
@@ -169,7 +169,7 @@ def test_a_layer_norm_is_folded_as_the_model_applies_it():
     # For h without a mean over coordinates, u . (g * h) is what the folded row gives, mean or no mean.
     rng = np.random.default_rng(0)
     row, weight, h = rng.standard_normal((3, 6))
-    norm = FinalNorm.of(weight, "layer_norm")
+    norm = FinalNorm.from_weights(weight, "layer_norm")
     assert norm.fold(row) @ h == pytest.approx(row @ (weight * (h - h.mean())))
 
 

@@ -97,7 +97,7 @@ def test_the_dual_inverts_no_rounding(method, few):
     # A folded LayerNorm takes one direction of either side away; few tokens leave more of them open.
     source, target = related(15 if few else 400, 24, 32)
     norms = {
-        f"{side}_norm": FinalNorm.of(np.ones(width), "layer_norm")
+        f"{side}_norm": FinalNorm.from_weights(np.ones(width), "layer_norm")
         for side, width in (("source", 24), ("target", 32))
     }
     with warnings.catch_warnings():

@@ -204,8 +204,8 @@ def pets(tokens, **options):
 
 def test_index_prefers_as_documented():
     prefix = pets(["▁cat", "cat", "▁dog", "og", "42"])
-    assert [prefix.index(t) for t in ("cat", " cat", "▁cat", "Ġcat")] == [1, 0, 0, 0]
-    assert [prefix.index(t) for t in ("dog", " dog", "og", "42", 3, np.int64(2), "<row 4>")] == [
+    assert [prefix.row_of(t) for t in ("cat", " cat", "▁cat", "Ġcat")] == [1, 0, 0, 0]
+    assert [prefix.row_of(t) for t in ("dog", " dog", "og", "42", 3, np.int64(2), "<row 4>")] == [
         2,
         2,
         3,
@@ -215,20 +215,20 @@ def test_index_prefers_as_documented():
         4,
     ]
     suffix = pets(["dog▁", "do", "cat▁"])
-    assert [suffix.index(t) for t in ("dog", " dog", "▁dog", "do")] == [0, 0, 0, 1]
+    assert [suffix.row_of(t) for t in ("dog", " dog", "▁dog", "do")] == [0, 0, 0, 1]
 
 
 def test_index_prefers_text_to_byte_and_the_lower_row():
     tokens = [f"<0x{b:02X}>" for b in range(256)] + ["▁b", "a", "Ġb"]
     both = pets(tokens, spelling=Spelling(space="▁", byte_fallback=True))
-    assert both.index("a") == 257 and both.index("z") == ord("z")
-    assert pets(["▁x", "▁b", "c▁", "▁▁"]).index(" c") == 2
+    assert both.row_of("a") == 257 and both.row_of("z") == ord("z")
+    assert pets(["▁x", "▁b", "c▁", "▁▁"]).row_of(" c") == 2
 
 
 @pytest.mark.parametrize("wrong", ["Dogs", 3, -1, "<row 9>", None, 1.5])
 def test_index_that_is_not_there(wrong):
     with pytest.raises(InputError, match=r"dogs|rows are 0 to 2|neither a token"):
-        pets(["▁dogs", "▁cat", "▁cow"]).index(wrong)
+        pets(["▁dogs", "▁cat", "▁cow"]).row_of(wrong)
 
 
 def test_guessed_spelling():
@@ -265,14 +265,14 @@ def test_from_array_is_zero_copy_and_leaves_the_array_writeable():
 def test_what_is_typed_is_found_as_it_is_spelled():
     model = pets(["the▁", "▁the▁", "the", "\n", "é"])
     for row in range(5):
-        assert model.index(model.text(row)) == row
+        assert model.row_of(model.text(row)) == row
     # Tables show a line break as an escape, and that is what a person copies.
-    assert model.index("\\n") == 3 and model.index("\\u00e9") == 4
-    assert pets(["dog▁", "▁cat"]).index("dog") == 0 and pets(["dog▁", "▁cat"]).index("cat") == 1
+    assert model.row_of("\\n") == 3 and model.row_of("\\u00e9") == 4
+    assert pets(["dog▁", "▁cat"]).row_of("dog") == 0 and pets(["dog▁", "▁cat"]).row_of("cat") == 1
 
 
 def test_a_typed_letter_is_no_byte():
     # GPT-2 writes the byte 0xE9 as "é", and the letter é, two bytes in UTF-8, as "Ã©".
     model = pets(["Ġthe", "é", "Ã©"])
-    assert (model.index("é"), model.index("Ã©")) == (2, 2) and model.token_bytes[1] == b"\xe9"
-    assert pets(["Ġthe", "é"]).index("é") == 1
+    assert (model.row_of("é"), model.row_of("Ã©")) == (2, 2) and model.token_bytes[1] == b"\xe9"
+    assert pets(["Ġthe", "é"]).row_of("é") == 1

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.embeddings.spaces import space_side
+from embgeom.embeddings.spaces import space_position
 from embgeom.embeddings.spelling import Spelling
-from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, match_vocabularies, require_shared
+from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.loading import load
 from tests.helpers.loading import data, matrix
@@ -25,13 +25,12 @@ def vocabulary(tokens, name="a", zero=(), **options):
 
 
 def pairs(a, b):
-    found = match_vocabularies(a, b)
+    found = match(a, b)
     for model, ids, left_out in ((a, found.ids_a, found.left_out_a), (b, found.ids_b, found.left_out_b)):
         assert len(set(ids.tolist())) == len(ids) and ids.dtype == np.int64
         assert len(ids) + sum(left_out.values()) == len(model)
     return [
-        (a.tokens[i], b.tokens[j], c)
-        for i, j, c in zip(found.ids_a, found.ids_b, found.certainty, strict=True)
+        (a.tokens[i], b.tokens[j], c) for i, j, c in zip(found.ids_a, found.ids_b, found.kind, strict=True)
     ]
 
 
@@ -67,7 +66,7 @@ def test_byte_tokens_go_with_byte_tokens():
 def test_words_with_the_space_on_the_other_side():
     a = vocabulary(["▁dog", "▁cat", '▁"', "▁big", "og", "▁é", "▁7"])
     b = vocabulary(["dog▁", "▁cat", "cat▁", '"▁', "big", "é▁", "7▁"])
-    assert (space_side(a), space_side(b)) == ("before", "behind")
+    assert (space_position(a), space_position(b)) == ("leading", "trailing")
     expected = [
         ("▁dog", "dog▁", "word"),
         ("▁cat", "▁cat", "exact"),
@@ -88,14 +87,15 @@ def test_every_reason_is_counted():
         ["<s>", "x", "y", "▁▁", "  ", "q", ""], special=["<s>"], zero=[1], spelling=Spelling(space="▁")
     )
     b = vocabulary(["<s>", "x", "y", "  "])
-    found = match_vocabularies(a, b)
+    found = match(a, b)
     assert list(zip(found.ids_a, found.ids_b, strict=True)) == [(2, 2)]
     assert found.left_out_a == {"special": 1, "no text": 1, "zero row": 1, "ambiguous": 2, "absent": 1}
     assert found.left_out_b == {"special": 0, "no text": 0, "zero row": 0, "ambiguous": 1, "absent": 2}
-    assert found.counts()["shared"] == 1 and found.certainties() == {"exact": 1, "word": 0}
+    assert found.counts()["shared"] == 1 and found.kind_counts() == {"exact": 1, "word": 0}
     assert json.loads(json.dumps(found.counts())) == found.counts()
     assert "share 1 tokens" in found.summary() and "ambiguous 2" in found.summary()
-    np.testing.assert_array_equal(match(a, b), (found.ids_a, found.ids_b))
+    ids_a, ids_b = found
+    assert ids_a is found.ids_a and ids_b is found.ids_b
 
 
 @given(
@@ -113,8 +113,8 @@ def test_one_to_one_and_symmetric(tokens_a, tokens_b):
 def test_too_few():
     a, b = vocabulary(["x"], "alpha"), vocabulary(["x", "y"], "beta")
     with pytest.raises(InputError, match=rf"at least {MIN_SHARED} .*alpha and beta share 1 tokens"):
-        require_shared(match_vocabularies(a, b))
-    require_shared(match_vocabularies(a, b), minimum=1)
+        require_shared(match(a, b))
+    require_shared(match(a, b), minimum=1)
 
 
 def test_match_validates_itself():
@@ -135,9 +135,9 @@ def correlation(a, b):
 
 def test_two_real_models_share_tokens_and_geometry():
     a, b = load(data("models", "stories260k")), load(data("models", "tinystories-656k"))
-    found = match_vocabularies(a, b)
-    assert (space_side(a), space_side(b)) == ("before", "behind")
-    assert len(pairs(a, b)) == 196 and (found.certainty == "word").sum() == 63
+    found = match(a, b)
+    assert (space_position(a), space_position(b)) == ("leading", "trailing")
+    assert len(pairs(a, b)) == 196 and (found.kind == "word").sum() == 63
     rows_a, rows_b = a.matrix[found.ids_a], b.matrix[found.ids_b]
     shuffled = np.random.default_rng(0).permutation(rows_b)
     # Measured: 0.46, and 0.45 without the two pairs of a byte token with a text token; shuffled 0.00 +- 0.02.
@@ -153,12 +153,12 @@ def test_plain_words_against_a_vocabulary_that_marks_spaces():
         with pytest.warns(
             EmbgeomWarning, match=r'0 of 1 matches are at word starts.*load plain with spelling="words"'
         ):
-            assert len(match_vocabularies(a, b)) == 1
+            assert len(match(a, b)) == 1
     as_words = Embeddings.from_array(np.eye(6), names, spelling="words")
     ids, others = match(as_words, marked)
     assert ids.tolist() == others.tolist() == [0, 1, 2, 3, 4]
     behind = Embeddings.from_array(np.eye(3), ["the▁", "of▁", "ing"], name="behind")
-    with pytest.warns(EmbgeomWarning, match="writes the space behind its words"):
+    with pytest.warns(EmbgeomWarning, match="writes words with a trailing space"):
         match(plain, behind)
 
 
@@ -166,7 +166,7 @@ def test_letters_and_plain_lists_are_matched_without_a_warning():
     marked = Embeddings.from_array(np.eye(4), ["Ġa", "Ġb", "a", "b"])
     letters = Embeddings.from_array(np.eye(3), ["a", "b", "c"])
     plain = Embeddings.from_array(np.eye(2), ["the", "of"])
-    assert len(match(letters, marked)[0]) == 2 and len(match(plain, plain)[0]) == 2
+    assert len(match(letters, marked)) == 2 and len(match(plain, plain)) == 2
 
 
 @pytest.mark.parametrize("wrong", ["word", "", 3, True, ["words"]])

@@ -77,7 +77,15 @@ def test_facts(full):
 def evaluation_of(**shifts):
     """An evaluation whose vectors shift a score of zeros as given, by kind."""
     outcomes = tuple(
-        Outcome(kind, kind, (0,), 1.0, {}, {"score": Effect.of(np.array(shift), np.zeros(len(shift)))}, None)
+        Outcome(
+            kind,
+            kind,
+            (0,),
+            1.0,
+            {},
+            {"score": Effect.from_scores(np.array(shift), np.zeros(len(shift)))},
+            None,
+        )
         for kind, shift in shifts.items()
     )
     return Evaluation(outcomes, {"score": np.zeros(4)}, None, {})
@@ -171,7 +179,7 @@ def test_controls_have_the_norm_of_the_vector(norms, seed):
 )
 def test_effect(pairs, sign):
     steered, unsteered = np.array(pairs).T
-    found = Effect.of(steered, unsteered, sign=sign)
+    found = Effect.from_scores(steered, unsteered, sign=sign)
     shifts = [a - b for a, b in pairs]
     mean = sum(shifts) / len(shifts)
     error = (sum((shift - mean) ** 2 for shift in shifts) / (len(shifts) - 1) / len(shifts)) ** 0.5

@@ -15,7 +15,7 @@ from tests.helpers.evaluation import HAPPY, MOOD, NEUTRAL, PROMPTS, random_vecto
 def planted():
     """A vector that is good at layer 3, and worse and worse before it."""
     rows = embgeom.load("example:small", "output")
-    direction = rows.matrix[rows.index(" happy")] - rows.matrix[rows.index(" sad")]
+    direction = rows.matrix[rows.row_of(" happy")] - rows.matrix[rows.row_of(" sad")]
     return embgeom.SteeringVector(dict.fromkeys((0, 2, 3), direction), "example:small").with_norm(4.0)
 
 

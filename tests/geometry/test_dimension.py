@@ -29,14 +29,18 @@ def decaying(n, d, seed):
 
 
 def bits(result):
-    return result.components.tobytes(), result.participation_ratio.tobytes(), result.explained.tobytes()
+    return (
+        result.n_components.tobytes(),
+        result.participation_ratio.tobytes(),
+        result.explained_variance_ratio.tobytes(),
+    )
 
 
 def check(x, neighbors, lists, variance, **options):
     result = intrinsic_dimension(x, neighbors, variance=variance, **options)
-    assert len(result.components) == len(lists)
-    assert result.limit == min(lists.shape[1] - 1, x.shape[1])
-    assert result.components.max(initial=-1) <= result.limit
+    assert len(result.n_components) == len(lists)
+    assert result.max_rank == min(lists.shape[1] - 1, x.shape[1])
+    assert result.n_components.max(initial=-1) <= result.max_rank
     reference.assert_same_dimension(result, reference.intrinsic_dimension(x, lists), variance)
     return result
 
@@ -122,7 +126,7 @@ def test_roundings_that_all_point_one_way(seed):
     x = np.zeros((k, d), np.float32)
     x[0], x[1] = far, other / np.linalg.norm(other) * length
     result = check(x, np.arange(k)[None], np.arange(k)[None], 0.95, rows=[0])
-    assert result.explained[0] <= 1
+    assert result.explained_variance_ratio[0] <= 1
 
 
 def hadamard(n):
@@ -147,7 +151,7 @@ def test_shares_beside_the_threshold(width, count):
     for step in (0, 1e-11, 1e-9, 1e-7, 1e-5):
         for sign in (-1, 1):
             result = intrinsic_dimension(x, np.arange(2 * n)[None], rows=[0], variance=share + sign * step)
-            assert result.components[0] == count + (step > 0 and sign > 0)
+            assert result.n_components[0] == count + (step > 0 and sign > 0)
 
 
 @pytest.mark.parametrize("scale", [1e-42, 1e-37, 1e-30, 1e-18, 1e18, 1e30, 1e38])
@@ -178,23 +182,23 @@ def test_shapes_and_types():
     x = gaussian()
     result = intrinsic_dimension(x, k=20)
     for array, type_ in (
-        (result.components, np.int32),
+        (result.n_components, np.int32),
         (result.participation_ratio, np.float32),
-        (result.explained, np.float32),
+        (result.explained_variance_ratio, np.float32),
     ):
         assert array.shape == (60,) and array.dtype == type_
-    assert result.limit == 8
-    assert intrinsic_dimension(x, k=5).limit == 4
+    assert result.max_rank == 8
+    assert intrinsic_dimension(x, k=5).max_rank == 4
     with pytest.raises(dataclasses.FrozenInstanceError):
-        result.limit = 3
+        result.max_rank = 3
 
 
 def test_a_plane_has_two_dimensions():
     rng = np.random.default_rng(5)
     x = rng.integers(-50, 50, (300, 2)) @ rng.integers(-3, 4, (2, 12))
     result = intrinsic_dimension(x, knn(x, 40, metric="euclidean"), variance=1 - 1e-9)
-    assert (result.components == 2).all()
-    assert (result.explained == 1).all()
+    assert (result.n_components == 2).all()
+    assert (result.explained_variance_ratio == 1).all()
     assert ((result.participation_ratio > 1) & (result.participation_ratio <= 2)).all()
 
 
@@ -202,28 +206,28 @@ def test_the_token_itself_is_not_in_its_neighborhood():
     # The neighbors vary along one axis alone; the token is far off along another.
     x = np.array([[0, 99], [1, 0], [2, 0], [4, 0]], np.float32)
     result = intrinsic_dimension(x, [[1, 2, 3]], rows=[0], variance=0.999)
-    assert result.components.tolist() == [1] and result.participation_ratio.tolist() == [1]
+    assert result.n_components.tolist() == [1] and result.participation_ratio.tolist() == [1]
 
 
 def test_neighbors_that_coincide():
     x = np.ones((30, 4), np.float32) * np.float32(0.1)  # a mean of these in float32 would not be 0.1
     x[0] = [1, 2, 3, 4]
     result = intrinsic_dimension(x, k=20)
-    assert result.components[0] == 0
-    assert result.participation_ratio[0] == 0 and result.explained[0] == 1
+    assert result.n_components[0] == 0
+    assert result.participation_ratio[0] == 0 and result.explained_variance_ratio[0] == 1
     one = intrinsic_dimension(x, k=1)
-    assert one.limit == 0 and (one.components == 0).all() and (one.explained == 1).all()
+    assert one.max_rank == 0 and (one.n_components == 0).all() and (one.explained_variance_ratio == 1).all()
 
 
 def test_rows_without_neighbors():
     x = gaussian(12)
     x[[2, 5]] = 0
     result = intrinsic_dimension(x, k=6)
-    np.testing.assert_array_equal(np.flatnonzero(result.components == -1), [2, 5])
-    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.explained)), [2, 5])
+    np.testing.assert_array_equal(np.flatnonzero(result.n_components == -1), [2, 5])
+    np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.explained_variance_ratio)), [2, 5])
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(result.participation_ratio)), [2, 5])
     # A list with a gap is no list of k neighbors: with k = 10 only nine others have a direction.
-    assert (intrinsic_dimension(x, k=10).components == -1).all()
+    assert (intrinsic_dimension(x, k=10).n_components == -1).all()
 
 
 def test_a_large_common_offset():
@@ -248,7 +252,7 @@ def test_metric_and_rows_choose_the_neighbors():
         whole = intrinsic_dimension(x, k=40, metric=metric)
         assert bits(whole) == bits(intrinsic_dimension(x, knn(x, 40, metric=metric)))
         part = intrinsic_dimension(x, k=40, metric=metric, rows=rows)
-        np.testing.assert_array_equal(part.explained, whole.explained[rows])
+        np.testing.assert_array_equal(part.explained_variance_ratio, whole.explained_variance_ratio[rows])
         lists = knn(x, 40, metric=metric, rows=rows).indices
         assert bits(part) == bits(intrinsic_dimension(x, lists, rows=rows))
 

@@ -14,7 +14,7 @@ def check(x, k, *, exact=False, threads=None, **options):
     """Compare one call with the oracle; equal rows must be in order whatever the arithmetic."""
     found = knn(x, k, threads=threads, **options)
     ranking = reference.rank(x, **options)
-    first_equal = reference.scan_rows(x)[1] if len(x) < 100 else None
+    first_equal = reference.row_stats(x)[1] if len(x) < 100 else None
     reference.assert_same_neighbors(
         found.indices, found.similarities, ranking, exact=exact, first_equal=first_equal
     )

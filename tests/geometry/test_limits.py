@@ -24,8 +24,8 @@ def answers(threads):
                                             variance=1 - 1e-9, threads=threads)
     found = embgeom.knn(y, 20, threads=threads)
     mapping = embgeom.Emb2Emb.fit(x, y, threads=threads)
-    arrays = (weights.weights, weights.residuals, dimension.components, dimension.explained, found.indices,
-              found.similarities, mapping.matrix)
+    arrays = (weights.weights, weights.residuals, dimension.n_components, dimension.explained_variance_ratio,
+              found.indices, found.similarities, mapping.matrix)
     return [a.tobytes() for a in arrays], embgeom.global_similarity(x, y, center=True, threads=threads)
 """
 

@@ -5,15 +5,15 @@ import pytest
 from hypothesis import given
 
 from embgeom.errors import InputError
-from embgeom.geometry.rows import scan_rows
+from embgeom.geometry.rows import row_stats
 from tests.oracles import reference, strategies
 from tests.oracles import tolerances as tol
 
 
 @given(strategies.matrices(), strategies.threads)
 def test_against_oracle(x, threads):
-    norms, first_equal, zero = reference.scan_rows(x)
-    scan = scan_rows(x, threads=threads)
+    norms, first_equal, zero = reference.row_stats(x)
+    scan = row_stats(x, threads=threads)
     assert (scan.norms.dtype, scan.first_equal.dtype, scan.zero.dtype) == (np.float64, np.int64, np.bool_)
     np.testing.assert_allclose(scan.norms, norms, rtol=tol.norm_rtol(x.shape[1]))
     np.testing.assert_array_equal(scan.first_equal, first_equal)
@@ -22,7 +22,7 @@ def test_against_oracle(x, threads):
 
 @given(strategies.matrices(families=("integers",), zeros=False, plain=True), strategies.threads)
 def test_integers_are_exact(x, threads):
-    np.testing.assert_array_equal(scan_rows(x, threads=threads).norms, reference.scan_rows(x)[0])
+    np.testing.assert_array_equal(row_stats(x, threads=threads).norms, reference.row_stats(x)[0])
 
 
 def test_many_equal_rows():
@@ -31,12 +31,12 @@ def test_many_equal_rows():
     kinds = rng.integers(0, 13, 4000)
     x = rng.standard_normal((13, 33)).astype(np.float32)[kinds]
     first = np.array([np.flatnonzero(kinds == kind)[0] for kind in range(13)])
-    np.testing.assert_array_equal(scan_rows(x).first_equal, first[kinds])
+    np.testing.assert_array_equal(row_stats(x).first_equal, first[kinds])
 
 
 def test_zeros_of_both_signs_are_equal():
     x = np.array([[0.0, 1], [-0.0, 1], [0, 0], [-0.0, 0], [1, 0]], dtype=np.float32)
-    scan = scan_rows(x)
+    scan = row_stats(x)
     assert scan.first_equal.tolist() == [0, 0, 2, 2, 4]
     assert scan.zero.tolist() == [False, False, True, True, False]
     assert scan.norms.tolist() == [1, 1, 0, 0, 1]
@@ -46,7 +46,7 @@ def test_rows_that_differ_in_the_last_bit_are_not_equal():
     x = np.ones((3, 5), dtype=np.float32)
     x[1, 4] = np.nextafter(np.float32(1), np.float32(2))
     x[2, 0] = np.nextafter(np.float32(1), np.float32(0))
-    assert scan_rows(x).first_equal.tolist() == [0, 1, 2]
+    assert row_stats(x).first_equal.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 31, 32, 33, 64, 97])
@@ -55,24 +55,24 @@ def test_every_coordinate_counts(d):
     x = np.zeros((2 * d + 1, d), dtype=np.float32)
     x[1 : d + 1] = np.eye(d) * 1e-40
     x[d + 1 :] = x[1 : d + 1]
-    assert scan_rows(x).first_equal.tolist() == [*range(d + 1), *range(1, d + 1)]
+    assert row_stats(x).first_equal.tolist() == [*range(d + 1), *range(1, d + 1)]
 
 
 def test_extreme_rows():
     # The square of either is out of float32's range; the subnormal is not zero.
     x = np.array([[3e38, 3e38], [1e-45, 0], [0, 0]], dtype=np.float32)
-    scan = scan_rows(x)
+    scan = row_stats(x)
     np.testing.assert_allclose(scan.norms, np.linalg.norm(x.astype(np.float64), axis=1), rtol=1e-15)
     assert scan.zero.tolist() == [False, False, True]
 
 
 def test_the_matrix_is_rounded_to_float32_first():
     # So that float64 input gives the equal rows that every other kernel will see.
-    scan = scan_rows(np.array([[0, 0], [1.0, 0], [1.0 + 1e-12, 1e-60]]))
+    scan = row_stats(np.array([[0, 0], [1.0, 0], [1.0 + 1e-12, 1e-60]]))
     assert scan.zero.tolist() == [True, False, False]
     assert scan.first_equal.tolist() == [0, 1, 1]
     with pytest.raises(InputError, match="all of row 1 is too small for float32"):
-        scan_rows(np.array([[1.0, 0], [1e-60, 0]]))
+        row_stats(np.array([[1.0, 0], [1e-60, 0]]))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -82,7 +82,7 @@ def test_what_is_not_finite_is_named(bad, type_, row):
     x = np.zeros((1300, 3), dtype=type_)
     x[row, 2] = bad
     with pytest.raises(InputError, match=rf"\b{row}\b"):
-        scan_rows(x)
+        row_stats(x)
 
 
 def test_the_first_row_that_is_not_finite_is_named():
@@ -90,12 +90,12 @@ def test_the_first_row_that_is_not_finite_is_named():
     x[[17, 400, 2999]] = np.nan
     for threads in (1, 2, 7):
         with pytest.raises(InputError, match=r"\b17\b"):
-            scan_rows(x, threads=threads)
+            row_stats(x, threads=threads)
 
 
 def test_what_float32_cannot_hold_is_not_finite():
     with pytest.raises(InputError, match=r"\b1\b"):
-        scan_rows(np.array([[1.0], [1e39], [1.0]]))
+        row_stats(np.array([[1.0], [1e39], [1.0]]))
 
 
 @pytest.mark.parametrize(
@@ -115,17 +115,17 @@ def test_what_float32_cannot_hold_is_not_finite():
 )
 def test_what_is_no_matrix_is_refused(x):
     with pytest.raises(InputError):
-        scan_rows(x)
+        row_stats(x)
 
 
 @pytest.mark.parametrize(
     "x", [[[3, 4], [0, 0]], np.array([[3, 4], [0, 0]], np.int8), ([3.0, 4.0], [0.0, 0.0])]
 )
 def test_lists_and_integers_are_converted(x):
-    assert scan_rows(x).norms.tolist() == [5, 0]
+    assert row_stats(x).norms.tolist() == [5, 0]
 
 
 @pytest.mark.parametrize("threads", [0, -1])
 def test_no_threads_is_an_error(threads):
     with pytest.raises(InputError, match=str(threads)):
-        scan_rows(np.ones((2, 2), np.float32), threads=threads)
+        row_stats(np.ones((2, 2), np.float32), threads=threads)

@@ -67,7 +67,7 @@ def every_kernel(x):
     weights = lle(x, neighbors, threads=2)
     dimension = intrinsic_dimension(x, neighbors, threads=2)
     similarity = global_similarity(x, x[:, ::2], threads=2)
-    arrays = (neighbors.indices, neighbors.similarities, weights.weights, dimension.components)
+    arrays = (neighbors.indices, neighbors.similarities, weights.weights, dimension.n_components)
     return [a.tobytes() for a in arrays], similarity
 
 
@@ -233,7 +233,7 @@ def test_fork_after_use():
         def work():
             neighbors = knn(x, 30, threads=2)
             return neighbors.indices.tobytes(), lle(x, neighbors, threads=2).weights.tobytes(), \\
-                intrinsic_dimension(x, neighbors, threads=2).components.tobytes(), \\
+                intrinsic_dimension(x, neighbors, threads=2).n_components.tobytes(), \\
                 round(global_similarity(x, x[:, ::2], threads=2), 10)
         expected = work()
         child = os.fork()

@@ -112,5 +112,5 @@ def moods(model, tokenizer, vector=None, scale=1.0):
 
 def happy_minus_sad(layer, norm=20.0):
     rows = load("example:small", "output")
-    direction = rows.matrix[rows.index(" happy")] - rows.matrix[rows.index(" sad")]
+    direction = rows.matrix[rows.row_of(" happy")] - rows.matrix[rows.row_of(" sad")]
     return SteeringVector({layer: direction}, model="example:small").with_norm(norm)

@@ -208,13 +208,13 @@ def test_npy_with_its_tokens(tmp_path):
     named = tmp_path / "names.json"
     named.write_text(json.dumps([f"Ġ{i}" for i in range(20)]))
     assert load(path, vocabulary=named).token_bytes[3] == b" 3"
-    assert load(path, vocabulary=[f"t{i}" for i in range(20)]).index("t4") == 4
+    assert load(path, vocabulary=[f"t{i}" for i in range(20)]).row_of("t4") == 4
 
 
 def test_npz(tmp_path):
     path = tmp_path / "m.npz"
     np.savez(path, matrix=X.astype(np.float16), tokens=words(20))
-    assert load(path).index("w3") == 3 and load(path).provenance.dtype == "F16"
+    assert load(path).row_of("w3") == 3 and load(path).provenance.dtype == "F16"
     np.savez(path, rows=X, others=X)
     with pytest.raises(LoadError, match="no array 'matrix', but rows, others"):
         load(path)

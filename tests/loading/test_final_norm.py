@@ -184,7 +184,7 @@ def test_a_model_without_a_known_name_is_refused(tmp_path):
 )
 def test_weights_that_are_none(weight, kind, why):
     with pytest.raises(embgeom.InputError, match=why):
-        embgeom.FinalNorm.of(weight, kind)
+        embgeom.FinalNorm.from_weights(weight, kind)
 
 
 def test_loading_a_norm_knows_nothing_of_maps():

@@ -177,15 +177,15 @@ def test_stories260k():
     assert loaded.matrix.shape == (512, 64) and not loaded.matrix.flags.owndata
     assert not loaded.matrix.flags.writeable and loaded.provenance.tied
     assert loaded.counts["special tokens"] == 3 and loaded.byte_token.sum() == 256
-    assert loaded.token_bytes[loaded.index("the")] == b" the"
+    assert loaded.token_bytes[loaded.row_of("the")] == b" the"
     np.testing.assert_array_equal(loaded.matrix, load(data("models", "stories260k"), "output").matrix)
 
 
 def test_tinystories_holds_only_the_head_and_writes_the_space_behind():
     loaded = load(data("models", "tinystories-656k"))
     assert loaded.provenance.tensor == "lm_head.weight" and loaded.provenance.tied
-    assert loaded.token_bytes[loaded.index("play")] == b"play"
-    assert loaded.token_bytes[loaded.index("▁play")] == b"play "
+    assert loaded.token_bytes[loaded.row_of("play")] == b"play"
+    assert loaded.token_bytes[loaded.row_of("▁play")] == b"play "
 
 
 def test_real_tensors_equal_those_of_the_safetensors_library():

@@ -120,7 +120,7 @@ def test_words_twice_and_words_that_are_no_text(tmp_path):
     assert made.token_bytes == [b" the", b" the", b" \xff\xfe", None, None]
     assert made.special.tolist() == [False] * 3 + [True] * 2
     assert made.provenance.notes == ("1 words are there already", "1 words are no UTF-8")
-    assert made.index("the") == 0
+    assert made.row_of("the") == 0
 
 
 def test_words_meet_the_words_of_a_tokenizer(tmp_path):

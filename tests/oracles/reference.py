@@ -30,7 +30,7 @@ def squared_distances(a, b):
     return np.array([((b - row) ** 2).sum(axis=1) for row in a]).reshape(len(a), len(b))
 
 
-def scan_rows(x):
+def row_stats(x):
     """Norm, first equal row and zero flag of every row."""
     x = as_float64(x)
     norms = np.sqrt((x * x).sum(axis=1))
@@ -281,8 +281,11 @@ def intrinsic_dimension(x, neighbors):
 def assert_same_dimension(result, expected, variance):
     """Check a Dimension result against a list of LocalDimension."""
     for row, true in enumerate(expected):
-        components = int(result.components[row])
-        participation, explained = float(result.participation_ratio[row]), float(result.explained[row])
+        components = int(result.n_components[row])
+        participation, explained = (
+            float(result.participation_ratio[row]),
+            float(result.explained_variance_ratio[row]),
+        )
         if true is None:
             assert components == -1 and np.isnan([participation, explained]).all(), f"row {row} has no answer"
             continue

@@ -40,7 +40,7 @@ def test_comparison_accepts_what_float64_may_give():
     with pytest.raises(AssertionError):
         check(indices, similarities, ranking, exact=True)
     with pytest.raises(AssertionError, match="equal rows out of order"):
-        check(indices, similarities, ranking, first_equal=reference.scan_rows(LINE)[1])
+        check(indices, similarities, ranking, first_equal=reference.row_stats(LINE)[1])
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,9 @@ def test_rare_tokens_are_left_out(name):
     rare = record(getattr(examples.pair(), name.partition(":")[2]))["data"]["rare_tokens"]
     assert (kept.name, kept.which, len(kept.tokens)) == (name, "output", 4096 - 1 - len(rare))
     assert set(model.tokens) - set(kept.tokens) == {model.tokens[row] for row in [0, *rare]}
-    row = model.index(" king")
-    np.testing.assert_array_equal(kept.matrix[kept.index(" king")], model.matrix[row])
-    assert kept.token_bytes[kept.index(" king")] == b" king"
+    row = model.row_of(" king")
+    np.testing.assert_array_equal(kept.matrix[kept.row_of(" king")], model.matrix[row])
+    assert kept.token_bytes[kept.row_of(" king")] == b" king"
 
 
 def test_rare_tokens_are_known_of_examples_only():
@@ -132,7 +132,7 @@ def test_no_row_is_odd():
 def test_neighbors_of_common_words_are_related_words(word, which):
     for name in EXAMPLES:
         model = load(name, which)
-        near = embgeom.knn(model.matrix, 5, rows=[model.index(f" {word}")]).indices[0]
+        near = embgeom.knn(model.matrix, 5, rows=[model.row_of(f" {word}")]).indices[0]
         assert {model.text(row).strip() for row in near} & RELATED[word], (name, near)
 
 

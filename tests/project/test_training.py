@@ -202,12 +202,12 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
     # The trainer and our own measure mean the same by a loss, and float16 does not move it.
     assert record["measured"]["held_out_loss"] == pytest.approx(of_steps(log, "eval_loss")[-1], rel=1e-3)
     model = embgeom.load(folder)
-    assert model.provenance.tied and model.provenance.dtype == "F16" and model.index(" king") > 0
+    assert model.provenance.tied and model.provenance.dtype == "F16" and model.row_of(" king") > 0
     with_transformers = AutoModelForCausalLM.from_pretrained(folder)
     np.testing.assert_array_equal(
         with_transformers.get_input_embeddings().weight.float().detach().numpy(), model.matrix
     )
-    assert AutoTokenizer.from_pretrained(folder).decode([model.index(" king")]) == " king"
+    assert AutoTokenizer.from_pretrained(folder).decode([model.row_of(" king")]) == " king"
 
 
 @pytest.mark.parametrize("name", RECIPES)

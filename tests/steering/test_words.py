@@ -41,7 +41,7 @@ def test_words_of_several_tokens_are_named(model):
 def test_a_model_by_name_and_a_tied_one():
     by_name = SteeringVector.from_words("example:large", [" happy"], [" sad"], layers=3)
     loaded = embgeom.load("example:large", "output")
-    expected = loaded.matrix[loaded.index(" happy")] - loaded.matrix[loaded.index(" sad")]
+    expected = loaded.matrix[loaded.row_of(" happy")] - loaded.matrix[loaded.row_of(" sad")]
     np.testing.assert_allclose(by_name.directions[3], expected, atol=1e-6)
     tied = SteeringVector.from_words(embgeom.load("example:small"), [" happy"], [" sad"], layers=1)
     assert tied.hidden_size == 128

@@ -126,7 +126,7 @@ def _neighbors(comparison: Comparison) -> Iterator[RenderableType]:
     sides = _sides(comparison)
     lines = []
     for word in WORDS:
-        place = int(np.searchsorted(comparison.match.ids_a, comparison.a.index(word)))
+        place = int(np.searchsorted(comparison.match.ids_a, comparison.a.row_of(word)))
         lines.append((repr(word), *(_nearest(*side, place) for side in sides)))
     yield Table(
         "some words, and the nearest of each",
@@ -160,12 +160,12 @@ def _dimension(comparison: Comparison) -> Iterator[RenderableType]:
         "1 means the same order of tokens in both models; 0, no relation.",
     )
     side = _sides(comparison)[0]
-    lowest = np.argsort(dimension.components, kind="stable")[:CLUSTERS_SHOWN]
+    lowest = np.argsort(dimension.n_components, kind="stable")[:CLUSTERS_SHOWN]
     yield Table(
-        f"tokens of the lowest dimension (of at most {dimension.ceiling}) in {comparison.a.name}",
+        f"tokens of the lowest dimension (of at most {dimension.max_components}) in {comparison.a.name}",
         ("dimension", "token", "its nearest"),
         (
-            (str(dimension.components[i]), _token(*side, place), _nearest(*side, place))
+            (str(dimension.n_components[i]), _token(*side, place), _nearest(*side, place))
             for i, place in zip(lowest, comparison.sampled[lowest], strict=True)
         ),
     )

@@ -136,7 +136,7 @@ def _neighbors(options: argparse.Namespace) -> None:
     tokens = [_row_number(token) for token in options.token] if options.row else options.token
     model = _load(options)
     # A token that is not there is told before anything is shown of the others.
-    for place, token in enumerate([model.index(token) for token in tokens]):
+    for place, token in enumerate([model.row_of(token) for token in tokens]):
         if place > 0:
             say("")
         neighborhood = inspect_token(

@@ -15,7 +15,7 @@ from embgeom._common.progress import Progress
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, Statistic
 from embgeom.embeddings.embeddings import Embeddings, Which
-from embgeom.embeddings.vocabulary import match_vocabularies, require_shared
+from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.geometry.dimension import check_variance, default_dimension_k, intrinsic_dimension
 from embgeom.geometry.knn import Metric, check_k, knn
@@ -105,9 +105,9 @@ def compare(
     """
     team = resolve_threads(threads)
     a, b = (_as_embeddings(model, which, team, progress) for model in (a, b))
-    match = match_vocabularies(a, b)
-    require_shared(match)
-    x_a, x_b = a.matrix[match.ids_a], b.matrix[match.ids_b]
+    matched = match(a, b)
+    require_shared(matched)
+    x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
     n = len(x_a)
     wide = default_dimension_k(n) if dimension_k is None else dimension_k
     # All parameters are checked before the first search, which may take minutes.
@@ -140,7 +140,7 @@ def compare(
     return Comparison(
         a,
         b,
-        match,
+        matched,
         options,
         statistics,
         actual.overlap,
@@ -202,8 +202,8 @@ class _Draws:
             local.lle.status[self.pairing],
             neighbors.indices,
         )
-        components = local.dimension.components[self._sampled_pairing]
-        return LocalGeometry(neighbors, weights, replace(local.dimension, components=components))
+        components = local.dimension.n_components[self._sampled_pairing]
+        return LocalGeometry(neighbors, weights, replace(local.dimension, n_components=components))
 
     def gaussian_like(self, *matrices: FloatMatrix) -> list[FloatMatrix]:
         return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
@@ -248,7 +248,7 @@ def _agree(
     overlap = neighbor_overlap(indices_a, indices_b)
     cosine = weight_cosine(indices_a, local_a.lle.weights, indices_b, local_b.lle.weights)
     defined = cosine[~np.isnan(cosine)]
-    components = local_a.dimension.components, local_b.dimension.components
+    components = local_a.dimension.n_components, local_b.dimension.n_components
     common: dict[str, Any] = {"threads": options.threads, "progress": progress}
     values = {
         "global_similarity": global_similarity(x_a, x_b, **common),

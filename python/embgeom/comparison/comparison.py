@@ -12,7 +12,7 @@ from embgeom._common.arrays import RowNumbers
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import Match
 from embgeom.errors import InputError
-from embgeom.geometry.dimension import Dimension
+from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Metric, Neighbors
 from embgeom.geometry.lle import LLE
 
@@ -91,13 +91,13 @@ class LocalGeometry:
         Of each shared token, numbered among the shared tokens; shape (n, k).
     lle : LLE
         Their reconstruction weights, shape (n, k).
-    dimension : Dimension
+    dimension : IntrinsicDimension
         Of the sampled tokens, shape (m,).
     """
 
     neighbors: Neighbors
     lle: LLE
-    dimension: Dimension
+    dimension: IntrinsicDimension
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -15,7 +15,12 @@ from embgeom._common.progress import Progress
 from embgeom._common.threads import resolve_threads
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
 from embgeom.errors import InputError
-from embgeom.geometry.dimension import Dimension, check_variance, default_dimension_k, intrinsic_dimension
+from embgeom.geometry.dimension import (
+    IntrinsicDimension,
+    check_variance,
+    default_dimension_k,
+    intrinsic_dimension,
+)
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
 from embgeom.geometry.lle import LLE, check_reg, lle
 
@@ -35,7 +40,7 @@ class Inspection:
         Lengths of all rows.
     sampled : ndarray of int64, shape (m,)
         The rows whose intrinsic dimension was measured; zero rows are never among them.
-    dimension : Dimension
+    dimension : IntrinsicDimension
         Of the sampled rows.
     lowest, highest : Neighbors
         The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
@@ -47,7 +52,7 @@ class Inspection:
     embeddings: Embeddings
     norms: npt.NDArray[np.float64]
     sampled: RowNumbers
-    dimension: Dimension
+    dimension: IntrinsicDimension
     lowest: Neighbors
     highest: Neighbors
     parameters: dict[str, Any]
@@ -57,7 +62,7 @@ class Inspection:
 
     def dimension_of(self, row: int) -> int:
         """Return the intrinsic dimension of a sampled row."""
-        return int(self.dimension.components[np.searchsorted(self.sampled, row)])
+        return int(self.dimension.n_components[np.searchsorted(self.sampled, row)])
 
     def summary(self) -> str:
         """Return the inspection as readable tables."""
@@ -96,7 +101,7 @@ class TokenNeighborhood:
         Its k nearest rows, shape (1, k).
     lle : LLE
         Their reconstruction weights, shape (1, k).
-    dimension : Dimension
+    dimension : IntrinsicDimension
         Intrinsic dimension over a wider neighborhood, shape (1,).
     """
 
@@ -104,7 +109,7 @@ class TokenNeighborhood:
     row: int
     neighbors: Neighbors
     lle: LLE
-    dimension: Dimension
+    dimension: IntrinsicDimension
 
     def __repr__(self) -> str:
         token = self.embeddings.tokens[self.row]
@@ -168,7 +173,7 @@ def inspect(
     --------
     >>> import embgeom
     >>> inspection = embgeom.inspect(embgeom.load("example:small"), dimension_sample=100)
-    >>> inspection.norms.shape, inspection.dimension.components.shape
+    >>> inspection.norms.shape, inspection.dimension.n_components.shape
     ((4096,), (100,))
     """
     x, team = check_embeddings(embeddings).matrix, resolve_threads(threads)
@@ -188,7 +193,7 @@ def inspect(
         x, k=k, rows=sampled, variance=variance, metric=metric, threads=team, progress=progress
     )
     # A stable sort lets equal dimensions stand in the order of rows.
-    ascending = sampled[np.argsort(dimension.components, kind="stable")]
+    ascending = sampled[np.argsort(dimension.n_components, kind="stable")]
     shown = min(EXTREMES, max(1, size // 2))
     near = min(NEIGHBORS_OF_EXTREMES, len(candidates) - 1)
     lowest, highest = (
@@ -265,7 +270,7 @@ def inspect_token(
     """
     check_embeddings(embeddings)
     x, team = embeddings.matrix, resolve_threads(threads)
-    row = embeddings.index(token)
+    row = embeddings.row_of(token)
     usable = int(np.count_nonzero(~embeddings.zero))
     if embeddings.zero[row] and metric == "cosine":
         raise InputError(

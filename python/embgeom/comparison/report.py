@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from embgeom.comparison.inspect import Inspection, TokenNeighborhood
     from embgeom.embeddings.embeddings import Embeddings
     from embgeom.embeddings.vocabulary import Match
-    from embgeom.geometry.dimension import Dimension
+    from embgeom.geometry.dimension import IntrinsicDimension
     from embgeom.geometry.knn import Neighbors
 
 # Below this many tokens the scatter of a correlation is worth a word.
@@ -67,11 +67,11 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
         ),
         Text(
             f"intrinsic dimension of {len(comparison.sampled)} sampled tokens: "
-            f"mean {a.components.mean():.1f} in A and {b.components.mean():.1f} in B, "
-            f"of at most {a.ceiling} and {b.ceiling} "
+            f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
+            f"of at most {a.max_components} and {b.max_components} "
             f"({a.variance:.0%} of variance, {a.k} neighbors)"
         ),
-        *_saturation_notes(a, b),
+        *_near_max_notes(a, b),
         *_caution_notes(comparison),
     ]
 
@@ -81,18 +81,19 @@ def inspection_tables(inspection: Inspection) -> list[RenderableType]:
     dimension = inspection.dimension
     quantities = (
         ("norm", inspection.norms),
-        ("intrinsic dimension", dimension.components),
+        ("intrinsic dimension", dimension.n_components),
         ("participation ratio", dimension.participation_ratio),
     )
     return [
         _models_table(inspection.embeddings.name, inspection.embeddings),
         Table(
             f"norms of all rows, and intrinsic dimensions of {len(inspection.sampled)} sampled rows "
-            f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, at most {dimension.ceiling})",
+            f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, "
+            f"at most {dimension.max_components})",
             ("", "lowest", "10%", "median", "90%", "highest"),
             ((name, *(f"{v:.4g}" for v in np.quantile(values, _QUANTILES))) for name, values in quantities),
         ),
-        *_saturation_notes(dimension),
+        *_near_max_notes(dimension),
         _extremes_table("tokens of lowest intrinsic dimension", inspection, inspection.lowest),
         _extremes_table("tokens of highest intrinsic dimension", inspection, inspection.highest),
     ]
@@ -117,7 +118,7 @@ def neighborhood_tables(neighborhood: TokenNeighborhood) -> list[RenderableType]
             f"weights: {status}"
         ),
         Text(
-            f"intrinsic dimension {dimension.components[0]} of at most {dimension.ceiling} "
+            f"intrinsic dimension {dimension.n_components[0]} of at most {dimension.max_components} "
             f"({dimension.variance:.0%} of variance, {dimension.k} neighbors), "
             f"participation ratio {dimension.participation_ratio[0]:.4g}"
         ),
@@ -149,10 +150,10 @@ def _caution_notes(comparison: Comparison) -> list[Text]:
     return [Text(note) for note in notes]
 
 
-def _saturation_notes(*dimensions: Dimension) -> list[Text]:
-    if not any(np.mean(dimension.saturated) > 0.5 for dimension in dimensions):
+def _near_max_notes(*dimensions: IntrinsicDimension) -> list[Text]:
+    if not any(np.mean(dimension.near_max) > 0.5 for dimension in dimensions):
         return []
-    highest = " and ".join(str(dimension.ceiling) for dimension in dimensions)
+    highest = " and ".join(str(dimension.max_components) for dimension in dimensions)
     return [
         Text(
             f"Most dimensions come near the highest possible, {highest}: they tell of the number of "
@@ -186,7 +187,7 @@ def _description(model: Embeddings) -> dict[str, str]:
 
 
 def _match_table(match: Match) -> RenderableType:
-    lines = [[f"matched, {kind}", str(n), str(n)] for kind, n in match.certainties().items()]
+    lines = [[f"matched, {kind}", str(n), str(n)] for kind, n in match.kind_counts().items()]
     for reason in match.left_out_a:
         counts = match.left_out_a[reason], match.left_out_b[reason]
         if any(counts):

@@ -42,7 +42,7 @@ def save_comparison(
                 f"indices_{side}": local.neighbors.indices,
                 f"similarities_{side}": local.neighbors.similarities,
                 f"weights_{side}": local.lle.weights,
-                f"components_{side}": local.dimension.components,
+                f"n_components_{side}": local.dimension.n_components,
             }
         np.savez_compressed(target / "arrays.npz", **arrays)
         write_table(target / f"tokens.{table_format}", _token_columns(comparison))
@@ -71,14 +71,14 @@ def save_inspection(
             target / "arrays.npz",
             norms=inspection.norms,
             sampled=rows,
-            components=inspection.dimension.components,
+            n_components=inspection.dimension.n_components,
             participation_ratio=inspection.dimension.participation_ratio,
         )
         columns: Columns = {
             "row": rows,
             "token": [inspection.embeddings.tokens[row] for row in rows],
             "norm": inspection.norms[rows],
-            "components": inspection.dimension.components,
+            "n_components": inspection.dimension.n_components,
             "participation_ratio": inspection.dimension.participation_ratio,
         }
         write_table(target / f"tokens.{table_format}", columns)
@@ -98,15 +98,15 @@ def _token_columns(comparison: Comparison) -> Columns:
     for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
         # Only sampled tokens have a dimension; the others' cells stay empty.
         column: list[int | None] = [None] * len(match.ids_a)
-        for place, components in zip(comparison.sampled, local.dimension.components, strict=True):
+        for place, components in zip(comparison.sampled, local.dimension.n_components, strict=True):
             column[place] = int(components)
-        dimensions[f"components_{side}"] = column
+        dimensions[f"n_components_{side}"] = column
     return {
         "row_a": match.ids_a,
         "row_b": match.ids_b,
         "token_a": [comparison.a.tokens[row] for row in match.ids_a],
         "token_b": [comparison.b.tokens[row] for row in match.ids_b],
-        "certainty": match.certainty,
+        "kind": match.kind,
         "neighbor_overlap": comparison.overlap,
         "weight_cosine": comparison.weight_cosine,
         **dimensions,

@@ -173,7 +173,7 @@ def fit(
     for name, side, norm in zip(("source", "target"), (source, target), norms, strict=True):
         check_norm(norm, side, name)
     team = resolve_threads(threads)
-    pairs = Pairs.of(source, target, tokens, team)
+    pairs = Pairs.from_tokens(source, target, tokens, team)
     counts = checked_weights(weights, len(pairs), options.method)
     kept, held = pairs.split(options.held_out, options.seed)
     everything = _Side(

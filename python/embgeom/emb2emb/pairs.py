@@ -12,9 +12,9 @@ import numpy.typing as npt
 from embgeom._common.arrays import FloatMatrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._common.checks import check_seed, real_number
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.embeddings.vocabulary import match_vocabularies, require_shared
+from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.errors import InputError
-from embgeom.geometry.rows import scan_rows
+from embgeom.geometry.rows import row_stats
 
 FEWEST_TOKENS = 4
 
@@ -43,7 +43,7 @@ class Pairs:
     names: tuple[str, str]
 
     @classmethod
-    def of(
+    def from_tokens(
         cls,
         source: Embeddings | npt.ArrayLike,
         target: Embeddings | npt.ArrayLike,
@@ -74,7 +74,7 @@ class Pairs:
                 for i, (rows, matrix) in enumerate(zip(_two(tokens), matrices, strict=True))
             ]
         elif isinstance(source, Embeddings) and isinstance(target, Embeddings):
-            found = match_vocabularies(source, target)
+            found = match(source, target)
             require_shared(found)
             ids = [found.ids_a, found.ids_b]
         elif isinstance(source, Embeddings) or isinstance(target, Embeddings):
@@ -131,7 +131,7 @@ def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> FloatM
         raise InputError(f"the {name} is the name {str(side)!r:.80}: load it first, by embgeom.load({name})")
     matrix = as_matrix(side, f"the {name}")
     try:
-        scan_rows(matrix, threads=threads)
+        row_stats(matrix, threads=threads)
     except InputError as error:
         raise InputError(f"the {name}: {error}") from None
     return matrix

@@ -37,7 +37,7 @@ def check_norm(norm: FinalNorm | None, side: object, name: str) -> None:
     if not isinstance(norm, FinalNorm):
         raise InputError(
             f"{name}_norm = {norm!r:.40} is no FinalNorm: make one with embgeom.load_final_norm(model) or "
-            "embgeom.FinalNorm.of(weight, kind)"
+            "embgeom.FinalNorm.from_weights(weight, kind)"
         )
     if isinstance(side, Embeddings) and side.which == "input" and not side.provenance.tied:
         raise InputError(

@@ -16,7 +16,7 @@ from embgeom.embeddings.lookup import find_row
 from embgeom.embeddings.provenance import ModelInfo, Provenance
 from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
 from embgeom.errors import InputError
-from embgeom.geometry.rows import RowScan, scan_rows
+from embgeom.geometry.rows import RowStats, row_stats
 
 Which = Literal["input", "output"]
 
@@ -48,7 +48,7 @@ class Embeddings:
         Embedding or unembedding.
     name : str
         What to call it in tables and messages.
-    rows : RowScan
+    row_stats : RowStats
         The norm of each row, the first row equal to it, and which rows are zero.
     tokens_beyond_rows : int
         How many tokens the tokenizer has for which the matrix has no row.
@@ -65,7 +65,7 @@ class Embeddings:
     >>> import numpy as np
     >>> from embgeom.embeddings.embeddings import Embeddings
     >>> pets = Embeddings.from_array(np.eye(3, dtype=np.float32), ["▁cat", "▁dog", "s"], name="pets")
-    >>> pets.index("dog"), pets.token_bytes[1]
+    >>> pets.row_of("dog"), pets.token_bytes[1]
     (1, b' dog')
     """
 
@@ -77,7 +77,7 @@ class Embeddings:
     has_token: npt.NDArray[np.bool_]
     which: Which
     name: str
-    rows: RowScan
+    row_stats: RowStats
     tokens_beyond_rows: int
     provenance: Provenance
 
@@ -151,7 +151,7 @@ class Embeddings:
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         spelling = as_spelling(spelling) or Spelling.guess(tokens)
-        rows = scan_named_rows(array, tokens, threads=threads)
+        stats = named_row_stats(array, tokens, threads=threads)
         specials = set(to_strings(special, "special"))
         is_special = np.array([t in specials for t in tokens], dtype=bool)
         return cls(
@@ -165,7 +165,7 @@ class Embeddings:
             has_token=np.ones(len(tokens), dtype=bool),
             which=which,
             name=name,
-            rows=rows,
+            row_stats=stats,
             tokens_beyond_rows=0,
             provenance=Provenance(source="array", dtype=type_name(matrix)),
         )
@@ -173,12 +173,12 @@ class Embeddings:
     @property
     def zero(self) -> npt.NDArray[np.bool_]:
         """Which rows are all zero, shape (V,): a cosine with them is undefined."""
-        return self.rows.zero
+        return self.row_stats.zero
 
     @property
     def norms(self) -> npt.NDArray[np.float64]:
         """The Euclidean norm of each row, float64, shape (V,)."""
-        return self.rows.norms
+        return self.row_stats.norms
 
     @property
     def model_info(self) -> ModelInfo:
@@ -195,7 +195,7 @@ class Embeddings:
     @cached_property
     def counts(self) -> dict[str, int]:
         """How many rows or tokens are odd, by what is odd about them."""
-        equal = self.rows.first_equal != np.arange(len(self.tokens))
+        equal = self.row_stats.first_equal != np.arange(len(self.tokens))
         return {
             "rows beyond the tokenizer": int(np.count_nonzero(~self.has_token)),
             "tokens beyond the rows": self.tokens_beyond_rows,
@@ -214,7 +214,7 @@ class Embeddings:
         text_last = np.lexsort((-np.arange(len(self.tokens)), ~self.byte_token))
         return {b: int(row) for row in text_last if (b := self.token_bytes[row]) is not None}
 
-    def index(self, token: str | int) -> int:
+    def row_of(self, token: str | int) -> int:
         """Return the row of a token, from what a person types.
 
         The first of these that exists is taken: a placeholder ``"<row 42>"``; the token exactly as the
@@ -319,10 +319,10 @@ def check_embeddings(model: object) -> Embeddings:
     raise InputError(f"{shown} is not an Embeddings: pass embgeom.load(...) of it")
 
 
-def scan_named_rows(
+def named_row_stats(
     matrix: npt.NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
-) -> RowScan:
-    """Scan the rows by `scan_rows`, with an error that also names the token of the row.
+) -> RowStats:
+    """Scan the rows by `row_stats`, with an error that also names the token of the row.
 
     Parameters
     ----------
@@ -335,7 +335,7 @@ def scan_named_rows(
 
     Returns
     -------
-    RowScan
+    RowStats
         Norms, equal rows and zero rows.
 
     Raises
@@ -344,7 +344,7 @@ def scan_named_rows(
         If a row holds NaN or infinity.
     """
     try:
-        return scan_rows(matrix, threads=threads)
+        return row_stats(matrix, threads=threads)
     except InputError as error:
         for start in range(0, len(matrix), 4096):
             bad = np.flatnonzero(~np.isfinite(matrix[start : start + 4096]).all(axis=1))

@@ -26,7 +26,7 @@ def find_row(
     by_bytes: Mapping[bytes, int],
     name: str,
 ) -> int:
-    """Return the row of `token`; `Embeddings.index` documents the order of preference."""
+    """Return the row of `token`; `Embeddings.row_of` documents the order of preference."""
     if not isinstance(token, str):
         try:
             return _checked(operator.index(token), len(tokens), name)

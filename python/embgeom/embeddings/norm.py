@@ -35,7 +35,7 @@ class FinalNorm:
     --------
     >>> import numpy as np
     >>> from embgeom.embeddings.norm import FinalNorm
-    >>> gemma = FinalNorm.of([0.5, -0.5], "rms_norm_plus_one")
+    >>> gemma = FinalNorm.from_weights([0.5, -0.5], "rms_norm_plus_one")
     >>> gemma.fold(np.array([[2.0, 2.0]])).tolist()
     [[3.0, 1.0]]
     """
@@ -49,7 +49,7 @@ class FinalNorm:
         return f"FinalNorm({kind} of {len(self.weight)} coordinates, weights {low:.3g} to {high:.3g})"
 
     @classmethod
-    def of(cls, weight: npt.ArrayLike, kind: Kind) -> FinalNorm:
+    def from_weights(cls, weight: npt.ArrayLike, kind: Kind) -> FinalNorm:
         """Make one from a weight as the model's file holds it.
 
         Parameters

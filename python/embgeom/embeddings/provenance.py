@@ -33,7 +33,7 @@ class FileState:
     part: bool = False
 
     @classmethod
-    def of(cls, status: os.stat_result) -> FileState:
+    def from_status(cls, status: os.stat_result) -> FileState:
         """Return the state that the system tells of."""
         return cls((status.st_ino, status.st_size, status.st_mtime_ns))
 
@@ -168,7 +168,11 @@ class Provenance:
         return _sha256(self.file, self._check_unchanged)
 
     def _check_unchanged(self, descriptor: int) -> None:
-        if self.state and self.state.stamp and FileState.of(os.fstat(descriptor)).stamp != self.state.stamp:
+        if (
+            self.state
+            and self.state.stamp
+            and FileState.from_status(os.fstat(descriptor)).stamp != self.state.stamp
+        ):
             raise LoadError(f"{self.file} is not the file any more that was loaded; load it again")
 
 

@@ -12,7 +12,7 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning
 
 
-def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
+def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:
     """Return on which side of its words a vocabulary writes the space, by the majority of its tokens.
 
     Parameters
@@ -22,7 +22,7 @@ def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
 
     Returns
     -------
-    {"before", "behind", "none"}
+    {"leading", "trailing", "none"}
         ``"none"`` where neither side has the majority.
     """
     before = sum(
@@ -33,7 +33,7 @@ def space_side(model: Embeddings) -> Literal["before", "behind", "none"]:
     )
     if before == behind:
         return "none"
-    return "before" if before > behind else "behind"
+    return "leading" if before > behind else "trailing"
 
 
 def warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: npt.NDArray[np.int64]) -> None:
@@ -53,17 +53,17 @@ def warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: npt.NDArr
     EmbgeomWarning
         If `plain` holds plain words, `other` marks spaces, and under half of the matches are at word starts.
     """
-    side = space_side(other)
+    side = space_position(other)
     if side == "none" or not _is_plain_words(plain):
         return
     at_words = sum(_at_word(plain.token_bytes[row]) for row in matched.tolist())
     if 2 * at_words < max(1, len(matched)):
         warnings.warn(
-            f"{plain.name} holds plain words, and {other.name} writes the space {side} its words: {at_words} "
-            f"of {len(matched)} matches are at word starts, the others are pieces of words; where they are "
-            f'whole words, load {plain.name} with spelling="words" (--spelling words)',
+            f"{plain.name} holds plain words, and {other.name} writes words with a {side} space: "
+            f"{at_words} of {len(matched)} matches are at word starts, the others are pieces of words; "
+            f'where they are whole words, load {plain.name} with spelling="words" (--spelling words)',
             EmbgeomWarning,
-            stacklevel=3,  # The caller of match_vocabularies.
+            stacklevel=3,  # The caller of match.
         )
 
 

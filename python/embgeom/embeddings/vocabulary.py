@@ -28,14 +28,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
-from embgeom.embeddings.spaces import space_side, warn_of_plain_words, word_in
+from embgeom.embeddings.spaces import space_position, warn_of_plain_words, word_in
 from embgeom.errors import InputError
 
 MIN_SHARED = 10
 """With fewer shared tokens a comparison says nothing, and `require_shared` refuses it."""
 
 REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
-"""Why a row is left out, as `match_vocabularies` explains; the first that holds is counted."""
+"""Why a row is left out, as `match` explains; the first that holds is counted."""
 
 _Rows = Mapping[bytes, list[int]]
 
@@ -48,10 +48,10 @@ class Match:
     ----------
     ids_a, ids_b : ndarray of int64, shape (m,)
         Rows of the two models, in increasing order of ``ids_a``; no row occurs twice.
-    certainty : ndarray of str, shape (m,)
+    kind : ndarray of str, shape (m,)
         ``"exact"`` for the same bytes, ``"word"`` for the same word with its space on the other side.
     left_out_a, left_out_b : dict of str to int
-        How many rows of each model are left out, by the reasons that `match_vocabularies` explains.
+        How many rows of each model are left out, by the reasons that `match` explains.
     name_a, name_b : str
         The names of the models.
 
@@ -63,17 +63,17 @@ class Match:
 
     ids_a: npt.NDArray[np.int64]
     ids_b: npt.NDArray[np.int64]
-    certainty: npt.NDArray[np.str_]
+    kind: npt.NDArray[np.str_]
     left_out_a: dict[str, int]
     left_out_b: dict[str, int]
     name_a: str
     name_b: str
 
     def __post_init__(self) -> None:
-        if not len(self.ids_a) == len(self.ids_b) == len(self.certainty):
+        if not len(self.ids_a) == len(self.ids_b) == len(self.kind):
             raise InputError(
-                f"a Match of {len(self.ids_a)}, {len(self.ids_b)} and {len(self.certainty)} entries; "
-                "ids_a, ids_b and certainty are one entry for each pair"
+                f"a Match of {len(self.ids_a)}, {len(self.ids_b)} and {len(self.kind)} entries; "
+                "ids_a, ids_b and kind are one entry for each pair"
             )
 
     def __repr__(self) -> str:
@@ -82,16 +82,20 @@ class Match:
     def __len__(self) -> int:
         return len(self.ids_a)
 
-    def certainties(self) -> dict[str, int]:
-        """Return how many pairs there are of each certainty, the surest first."""
-        found = Counter(self.certainty.tolist())
+    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+        """Give ``ids_a`` and ``ids_b``, so that a match unpacks into them."""
+        return iter((self.ids_a, self.ids_b))
+
+    def kind_counts(self) -> dict[str, int]:
+        """Return how many pairs there are of each kind, the surest first."""
+        found = Counter(self.kind.tolist())
         return {kind: found[kind] for kind in ("exact", "word")}
 
     def counts(self) -> dict[str, int | dict[str, int]]:
         """Return every count of this match, ready for JSON."""
         return {
             "shared": len(self),
-            "certainties": self.certainties(),
+            "kind_counts": self.kind_counts(),
             "left_out_a": dict(self.left_out_a),
             "left_out_b": dict(self.left_out_b),
         }
@@ -99,46 +103,15 @@ class Match:
     def summary(self) -> str:
         """Return a few lines: how many tokens are shared, how surely, and why the others are not."""
         lines = [f"{self.name_a} and {self.name_b} share {len(self)} tokens"]
-        lines += [f"  {kind}: {count}" for kind, count in self.certainties().items() if count]
+        lines += [f"  {kind}: {count}" for kind, count in self.kind_counts().items() if count]
         for name, left_out in ((self.name_a, self.left_out_a), (self.name_b, self.left_out_b)):
             reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count)
             lines.append(f"  left out of {name}: {reasons or 'nothing'}")
         return "\n".join(lines)
 
 
-def match(a: Embeddings, b: Embeddings) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the rows of the tokens that two models share.
-
-    Parameters
-    ----------
-    a, b : Embeddings
-        The models, of V_a and V_b rows.
-
-    Returns
-    -------
-    ids_a, ids_b : ndarray of int64, shape (m,)
-        ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the same tokens in the same order. m may be 0;
-        `match_vocabularies` also says how sure each pair is and why rows are left out.
-
-    Notes
-    -----
-    O(V_a + V_b) time and memory. The matrices are not read.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from embgeom.embeddings.embeddings import Embeddings
-    >>> a = Embeddings.from_array(np.eye(3), ["▁cat", "▁dog", "s"])
-    >>> b = Embeddings.from_array(np.eye(2), ["Ġdog", "Ġcow"])
-    >>> match(a, b)
-    (array([1]), array([0]))
-    """
-    found = match_vocabularies(a, b)
-    return found.ids_a, found.ids_b
-
-
-def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
-    """Match the tokens of two models, with the certainty of each pair and the count of rows left out.
+def match(a: Embeddings, b: Embeddings) -> Match:
+    """Match the tokens of two models, with the kind of each pair and the count of rows left out.
 
     Every match is one to one, between tokens that spell the same bytes (``"exact"``) or, where one
     vocabulary writes the space before its words and the other behind them, the same word (``"word"``).
@@ -163,7 +136,7 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     Returns
     -------
     Match
-        With ``ids_a`` and ``ids_b`` (m,) int64, ``certainty`` (m,), and the counts by reason
+        With ``ids_a`` and ``ids_b`` (m,) int64, ``kind`` (m,), and the counts by reason
         ``left_out_a`` and ``left_out_b``.
 
     Warns
@@ -183,7 +156,7 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     >>> from embgeom.embeddings.embeddings import Embeddings
     >>> a = Embeddings.from_array(np.eye(2), ["▁cat", "▁dog"], name="prefix")
     >>> b = Embeddings.from_array(np.eye(2), ["dog▁", "cow▁"], name="suffix")
-    >>> print(match_vocabularies(a, b).summary())
+    >>> print(match(a, b).summary())
     prefix and suffix share 1 tokens
       word: 1
       left out of prefix: absent 1
@@ -193,9 +166,9 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     text_b, bytes_b = _spellings(check_embeddings(b))
     exact = dict(_same_bytes(text_a, bytes_a, text_b, bytes_b))
     words: dict[int, int] = {}
-    sides = {space_side(a), space_side(b)}
-    if sides == {"before", "behind"}:
-        words = _same_word(text_a, text_b, exact, a_before=space_side(a) == "before")
+    sides = {space_position(a), space_position(b)}
+    if sides == {"leading", "trailing"}:
+        words = _same_word(text_a, text_b, exact, a_before=space_position(a) == "leading")
     pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
     ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
     ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
@@ -204,7 +177,7 @@ def match_vocabularies(a: Embeddings, b: Embeddings) -> Match:
     return Match(
         ids_a=ids_a,
         ids_b=ids_b,
-        certainty=np.array([kind for _, _, kind in pairs], dtype="<U5"),
+        kind=np.array([kind for _, _, kind in pairs], dtype="<U5"),
         left_out_a=_left_out(a, ids_a, (text_a, bytes_a), (text_b, bytes_b)),
         left_out_b=_left_out(b, ids_b, (text_b, bytes_b), (text_a, bytes_a)),
         name_a=a.name,

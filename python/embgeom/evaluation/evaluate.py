@@ -121,7 +121,7 @@ def evaluate(
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
     >>> unembedding = embgeom.load(folder, "output")
-    >>> happy = unembedding.matrix[unembedding.index(" happy")]
+    >>> happy = unembedding.matrix[unembedding.row_of(" happy")]
     >>> vector = embgeom.SteeringVector({3: 20 * happy}, model="example:small")
     >>> mood = WordLogRatio([" happy"], [" sad"])
     >>> found = evaluate(model, tokenizer, vector, mood, ["The girl was", "He felt very"], random=5)

@@ -41,7 +41,7 @@ class Effect:
         return int(self.mean > reach) - int(self.mean < -reach)
 
     @classmethod
-    def of(
+    def from_scores(
         cls, steered: npt.NDArray[np.float64], unsteered: npt.NDArray[np.float64], *, sign: int = 1
     ) -> Effect:
         """Return the effect for values of shape (n,), of which the larger is wanted if `sign` is 1.
@@ -50,7 +50,7 @@ class Effect:
         --------
         >>> import numpy as np
         >>> from embgeom.evaluation import Effect
-        >>> Effect.of(np.array([1.0, 3.0, 1.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
+        >>> Effect.from_scores(np.array([1.0, 3.0, 1.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
         Effect(mean=1.0, standard_error=0.816496580927726, anti_steered=0.25)
         """
         shifts = steered - unsteered

@@ -140,7 +140,9 @@ def _outcome(
 ) -> Outcome:
     # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
     with np.errstate(invalid="ignore"):
-        effects = {name: Effect.of(values[name], unsteered[name], sign=condition.sign) for name in values}
+        effects = {
+            name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign) for name in values
+        }
     return Outcome(
         condition.name,
         condition.kind,

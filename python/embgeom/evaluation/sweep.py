@@ -156,7 +156,7 @@ def sweep(
     >>> folder = embgeom.examples.pair().small
     >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
     >>> unembedding = embgeom.load(folder, "output")
-    >>> happy = unembedding.matrix[unembedding.index(" happy")]
+    >>> happy = unembedding.matrix[unembedding.row_of(" happy")]
     >>> vector = embgeom.SteeringVector({2: 20 * happy, 3: 20 * happy}, model="example:small")
     >>> prompts = ["The girl was", "He felt very", "The dog was so", "They were all"]
     >>> mood = WordLogRatio([" happy"], [" sad"])

@@ -22,20 +22,20 @@ DEFAULT_K = 1200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Dimension:
+class IntrinsicDimension:
     """Intrinsic dimensions of the neighborhoods of m tokens.
 
     Attributes
     ----------
-    components : ndarray of int32, shape (m,)
+    n_components : ndarray of int32, shape (m,)
         The smallest number of principal components that explain `variance` of the neighbors' variance:
         0 where all neighbors are equal, -1 for a token without neighbors.
     participation_ratio : ndarray of float32, shape (m,)
         ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of
         directions if all had the same variance. It has no threshold. Right to 2e-6 of itself; NaN for a token
         without neighbors.
-    explained : ndarray of float32, shape (m,)
-        The share of variance that `components` components reach. Right to 1e-6 (1 + sqrt(p / r)) with
+    explained_variance_ratio : ndarray of float32, shape (m,)
+        The share of variance that `n_components` components reach. Right to 1e-6 (1 + sqrt(p / r)) with
         p = min(k, d) and participation ratio r; usually to 1e-7.
     variance : float
         The share asked for.
@@ -43,34 +43,35 @@ class Dimension:
         Neighbors of each token, and columns of the matrix.
     """
 
-    components: npt.NDArray[np.int32]
+    n_components: npt.NDArray[np.int32]
     participation_ratio: FloatVector
-    explained: FloatVector
+    explained_variance_ratio: FloatVector
     variance: float
     k: int
     width: int
 
     def __repr__(self) -> str:
         return (
-            f"Dimension({len(self.components)} tokens, {self.components.min()} to {self.components.max()} "
-            f"components of at most {self.ceiling}, k={self.k}, variance={self.variance})"
+            f"IntrinsicDimension({len(self.n_components)} tokens, "
+            f"{self.n_components.min()} to {self.n_components.max()} components "
+            f"of at most {self.max_components}, k={self.k}, variance={self.variance})"
         )
 
     @property
-    def limit(self) -> int:
+    def max_rank(self) -> int:
         """The rank that k points in so many columns can have: min(k - 1, d)."""
         return min(self.k - 1, self.width)
 
     @property
-    def ceiling(self) -> int:
-        """The largest number that `components` can be: that of a variance alike in all `limit` directions."""
-        return math.ceil(self.variance * self.limit - 1e-9)
+    def max_components(self) -> int:
+        """The largest possible `n_components`: for equal variance in all `max_rank` directions."""
+        return math.ceil(self.variance * self.max_rank - 1e-9)
 
     @property
-    def saturated(self) -> npt.NDArray[np.bool_]:
-        """Which tokens come within a tenth of `ceiling`, shape (m,): k or d sets their number."""
-        saturated: npt.NDArray[np.bool_] = self.components > 0.9 * self.ceiling
-        return saturated
+    def near_max(self) -> npt.NDArray[np.bool_]:
+        """Which tokens come within a tenth of `max_components`, shape (m,): k or d sets their number."""
+        near_max: npt.NDArray[np.bool_] = self.n_components > 0.9 * self.max_components
+        return near_max
 
 
 def intrinsic_dimension(
@@ -83,7 +84,7 @@ def intrinsic_dimension(
     metric: Metric = "cosine",
     threads: int | None = None,
     progress: Progress = False,
-) -> Dimension:
+) -> IntrinsicDimension:
     """Count the principal components that explain a share of the variance of each token's neighbors.
 
     A low number says that the token sits in a thin sheet of the space; in language models such tokens
@@ -97,7 +98,7 @@ def intrinsic_dimension(
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
     k : int
         How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1,
-        d), so a small k measures k rather than the data: see ``Dimension.saturated``.
+        d), so a small k measures k rather than the data: see ``IntrinsicDimension.near_max``.
     variance : float
         The share of variance to explain, in (0, 1].
     rows : array_like of int, shape (m,), optional
@@ -111,8 +112,8 @@ def intrinsic_dimension(
 
     Returns
     -------
-    Dimension
-        With ``components`` (m,), ``participation_ratio`` (m,) and ``explained`` (m,).
+    IntrinsicDimension
+        With ``n_components`` (m,), ``participation_ratio`` (m,) and ``explained_variance_ratio`` (m,).
 
     Raises
     ------
@@ -122,7 +123,7 @@ def intrinsic_dimension(
 
     Notes
     -----
-    `components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
+    `n_components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
     comes near `variance`, the token is computed again in float64. With p = min(k, d), p k d / 2 + 2 p^3 / 3
     multiply-adds for each token, after the search for neighbors; memory besides input and output: 12 (p^2 +
     512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is honored between
@@ -139,7 +140,7 @@ def intrinsic_dimension(
     >>> import embgeom
     >>> plane = np.zeros((100, 8), dtype=np.float32)
     >>> plane[:, :2] = np.random.default_rng(0).standard_normal((100, 2))
-    >>> embgeom.intrinsic_dimension(plane, k=20, metric="euclidean").components.max()
+    >>> embgeom.intrinsic_dimension(plane, k=20, metric="euclidean").n_components.max()
     np.int32(2)
     """
     matrix = as_matrix(x)
@@ -152,10 +153,10 @@ def intrinsic_dimension(
         components, participation_ratio, explained = core.intrinsic_dimension(
             matrix, numbers, selection, variance=variance, threads=team, progress=report
         )
-    return Dimension(
-        components=components,
+    return IntrinsicDimension(
+        n_components=components,
         participation_ratio=participation_ratio,
-        explained=explained,
+        explained_variance_ratio=explained,
         variance=variance,
         k=numbers.shape[1],
         width=matrix.shape[1],

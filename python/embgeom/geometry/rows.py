@@ -14,7 +14,7 @@ from embgeom._common.threads import resolve_threads
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RowScan:
+class RowStats:
     """The rows of a matrix of n rows, looked at one by one.
 
     Attributes
@@ -31,7 +31,7 @@ class RowScan:
 
     def __repr__(self) -> str:
         zero, repeated = np.count_nonzero(self.zero), np.count_nonzero(self.repeated)
-        return f"RowScan({len(self.norms)} rows, {zero} zero, {repeated} equal to an earlier one)"
+        return f"RowStats({len(self.norms)} rows, {zero} zero, {repeated} equal to an earlier one)"
 
     @property
     def zero(self) -> npt.NDArray[np.bool_]:
@@ -46,7 +46,7 @@ class RowScan:
         return repeated
 
 
-def scan_rows(x: npt.ArrayLike, *, threads: int | None = None, progress: Progress = False) -> RowScan:
+def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progress = False) -> RowStats:
     """Measure the rows of `x`, find the zero and the repeated ones, and refuse what is not finite.
 
     Parameters
@@ -60,7 +60,7 @@ def scan_rows(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
 
     Returns
     -------
-    RowScan
+    RowStats
 
     Raises
     ------
@@ -74,11 +74,11 @@ def scan_rows(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
     Examples
     --------
     >>> import embgeom
-    >>> scan = embgeom.scan_rows([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]])
+    >>> scan = embgeom.row_stats([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]])
     >>> scan.norms.tolist(), scan.first_equal.tolist()
     ([5.0, 0.0, 5.0], [0, 1, 0])
     """
     matrix = as_matrix(x)
     with reporter(progress, "rows") as report:
         norms, first_equal = core.scan_rows(matrix, threads=resolve_threads(threads), progress=report)
-    return RowScan(norms, first_equal)
+    return RowStats(norms, first_equal)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from embgeom._common.arrays import as_matrix
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
-from embgeom.geometry.rows import scan_rows
+from embgeom.geometry.rows import row_stats
 from embgeom.lm.layers import Layout, find, need_torch
 
 
@@ -87,4 +87,4 @@ def fold_projection(unembedding: Embeddings, model: Any, layer_modules: Any = No
     matrix.flags.writeable = False
     notes = (*unembedding.provenance.notes, f"the rows are multiplied with {found.name}, {weight.shape}")
     provenance = replace(unembedding.provenance, notes=notes)
-    return replace(unembedding, matrix=matrix, rows=scan_rows(matrix), provenance=provenance)
+    return replace(unembedding, matrix=matrix, row_stats=row_stats(matrix), provenance=provenance)

@@ -66,7 +66,7 @@ class Around:
     back: tuple[int, ...]
 
     @classmethod
-    def of(cls, tokenizer: Any) -> Around:
+    def from_tokenizer(cls, tokenizer: Any) -> Around:
         """Find out by a short text."""
         plain, whole = (
             [int(token) for token in encoded(tokenizer, "a", add_special_tokens=special)["input_ids"]]
@@ -90,7 +90,7 @@ def warn_of_doubled(
     tokenizer: Any, sequences: Sequence[Sequence[int]], way_out: str, *, stacklevel: int
 ) -> None:
     """Warn if texts hold the token for their beginning, and the tokenizer adds it once more."""
-    around = Around.of(tokenizer)
+    around = Around.from_tokenizer(tokenizer)
     if count := around.doubled(sequences):
         warnings.warn(
             f"{count} of {len(sequences)} texts begin with {named(tokenizer, around.front)} twice, since "
@@ -102,7 +102,7 @@ def warn_of_doubled(
 
 def warn_of_lacking(tokenizer: Any, sequences: Sequence[Sequence[int]], *, stacklevel: int) -> None:
     """Warn if texts lack the token that the tokenizer would put in front of them."""
-    around = Around.of(tokenizer)
+    around = Around.from_tokenizer(tokenizer)
     if count := around.lacking(sequences):
         warnings.warn(
             f"{count} of {len(sequences)} texts do not begin with {named(tokenizer, around.front)}, which "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings.embeddings import Embeddings, Which, scan_named_rows
+from embgeom.embeddings.embeddings import Embeddings, Which, named_row_stats
 from embgeom.embeddings.provenance import Provenance
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.tokenizers.table import TokenTable
@@ -35,7 +35,7 @@ def assemble(
     matrix = matrix.view()
     matrix.flags.writeable = False
     try:
-        scan = scan_named_rows(matrix, tokens, threads=threads)
+        stats = named_row_stats(matrix, tokens, threads=threads)
     except InputError as error:
         raise LoadError(f"{name}: {error}") from error
     return Embeddings(
@@ -47,7 +47,7 @@ def assemble(
         has_token=has_token,
         which=which,
         name=name,
-        rows=scan,
+        row_stats=stats,
         tokens_beyond_rows=sum(row >= rows for row in table.tokens),
         provenance=provenance,
     )

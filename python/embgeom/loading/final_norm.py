@@ -22,7 +22,7 @@ from embgeom.loading.source import enter, find_local, find_source, refuse_option
 
 _ENDS = (".weight", ".w", ".scale", ".gamma", ".g")
 _BIASES = (".bias", ".b", ".beta")
-_WAY_OUT = "make one with embgeom.FinalNorm.of(weight, kind)"
+_WAY_OUT = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
 
 
 def load_final_norm(
@@ -97,7 +97,7 @@ def load_final_norm(
     name = _weight_name(checkpoint, family)
     if name is None:
         if family and family.weightless and config.hidden:
-            return FinalNorm.of(np.ones(config.hidden), family.kind)
+            return FinalNorm.from_weights(np.ones(config.hidden), family.kind)
         raise LoadError(_no_norm(checkpoint, config))
     weight = checkpoint.file(name).read(name)
     if config.architecture and config.hidden != config.width and weight.shape == (config.hidden,):
@@ -109,7 +109,7 @@ def load_final_norm(
         own = Adapter.read(adapter_source(adapter, **options)).vector(name)
         weight = weight if own is None else own
     has_bias = any(module_of(name) + end in checkpoint.names for end in _BIASES)
-    return FinalNorm.of(weight, _kind(config, weight, name, has_bias))
+    return FinalNorm.from_weights(weight, _kind(config, weight, name, has_bias))
 
 
 def _kind(

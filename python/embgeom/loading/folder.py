@@ -45,7 +45,7 @@ class LocalFile:
         if not stat.S_ISREG(status.st_mode):
             raise LoadError(f"{path} is not a regular file; name one, or save what it gives to one")
         self.size = status.st_size
-        self.state = FileState.of(status)
+        self.state = FileState.from_status(status)
 
     def read(self, begin: int, end: int) -> bytes:
         """Return the bytes from `begin` to `end`."""
@@ -77,7 +77,7 @@ class LocalFile:
 
     def check_unchanged(self) -> None:
         """Refuse what was read if the file was written to since it was opened."""
-        if FileState.of(os.fstat(self._descriptor)) != self.state:
+        if FileState.from_status(os.fstat(self._descriptor)) != self.state:
             raise LoadError(f"{self.path} was written to while it was read; load it again")
 
     def _read_into(self, into: memoryview, begin: int, progress: bool = False) -> None:

@@ -164,7 +164,7 @@ def load(  # type: ignore[misc]
     Embeddings('example:large', output, 4096 x 192)
     >>> model.provenance.tensor, model.provenance.dtype
     ('lm_head.weight', 'F16')
-    >>> embgeom.load([[1.0, 0.0], [0.0, 1.0]], vocabulary=["cat", "dog"]).index("dog")
+    >>> embgeom.load([[1.0, 0.0], [0.0, 1.0]], vocabulary=["cat", "dog"]).row_of("dog")
     1
     """
     threads = resolve_threads(threads)

@@ -64,7 +64,7 @@ def tokenize(
     InputError
         If a text has no token to read or (unless `skip_long`) more than `limit`, or all pairs are left out.
     """
-    around = Around.of(tokenizer)
+    around = Around.from_tokenizer(tokenizer)
     found: dict[int, tuple[Text, Text]] = {}
     for number, pair in enumerate(pairs):
         both = [_tokens(tokenizer, text, add_special_tokens) for text in pair]
@@ -111,7 +111,7 @@ def tell_of_special_tokens(
         )
     else:
         warn_of_lacking(tokenizer, sequences, stacklevel=stacklevel + 1)
-    back = Around.of(tokenizer).back if add_special_tokens else ()
+    back = Around.from_tokenizer(tokenizer).back if add_special_tokens else ()
     if back:
         warnings.warn(
             f"the tokenizer puts {named(tokenizer, back)} behind each text; it is not read: places count "

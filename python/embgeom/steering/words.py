@@ -121,7 +121,7 @@ def _rows(model: Embeddings, words: dict[str, list[str]]) -> dict[str, list[int]
     for side, listed in words.items():
         for word in listed:
             try:
-                rows[side].append(model.index(word))
+                rows[side].append(model.row_of(word))
             except InputError as error:
                 missing.append((word, error))
     if missing:

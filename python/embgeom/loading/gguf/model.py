@@ -109,7 +109,7 @@ def load_gguf(
     loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
     if stored in READ_AS:
         return loaded
-    equal = np.count_nonzero(loaded.rows.repeated)
+    equal = np.count_nonzero(loaded.row_stats.repeated)
     rounded = f"values are quantized ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
     return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
 
@@ -188,17 +188,17 @@ class GGUFModel:
         """Return the norm between the last layer and the output matrix."""
         if self.architecture == "olmo":
             width = self._integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
-            return FinalNorm.of([1.0] * width, "layer_norm")
+            return FinalNorm.from_weights([1.0] * width, "layer_norm")
         names = _FINAL_NORMS if self.architecture in _LFM2 else _FINAL_NORMS[:-1]
         found = [name for name in names if f"{name}.weight" in self._files]
         if not found or self.architecture in _ENCODERS:
             raise LoadError(
                 f"{self.path} ({self.architecture}) holds no final norm ({_FINAL_NORMS[1]}.weight); make one "
-                "with embgeom.FinalNorm.of(weight, kind)"
+                "with embgeom.FinalNorm.from_weights(weight, kind)"
             )
         weight = self.file(f"{found[0]}.weight").read(f"{found[0]}.weight")
         # llama.cpp's converter has added the 1 of those norms that multiply with 1 + weight.
-        return FinalNorm.of(weight, "layer_norm" if self._centers(found[0]) else "rms_norm")
+        return FinalNorm.from_weights(weight, "layer_norm" if self._centers(found[0]) else "rms_norm")
 
     def disagreements(self, shape: tuple[int, ...]) -> tuple[str, ...]:
         """Return in what the shape of a (V, d) matrix differs from the metadata, each a sentence."""

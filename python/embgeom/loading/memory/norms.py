@@ -15,7 +15,7 @@ from embgeom.loading.architectures import USUAL_NORMS
 # Norms of what goes into the first layer, except LFM2's, which is its last and is called so.
 _OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
 _IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
-_MAKE = "make one with embgeom.FinalNorm.of(weight, kind)"
+_MAKE = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
 
 
 def final_norm_of(model: Any) -> FinalNorm:
@@ -43,7 +43,7 @@ def final_norm_of(model: Any) -> FinalNorm:
     weight = np.ones(width) if stored is None else as_real_array(stored, "its weight").astype(np.float64)
     tolerance = 1e-3 if str(like.dtype) in ("torch.float32", "torch.float64") else 3e-2
     for kind in get_args(Kind):
-        norm = FinalNorm.of(weight, kind)
+        norm = FinalNorm.from_weights(weight, kind)
         centered = given - given.mean(axis=1, keepdims=True) if norm.centers else given
         wanted = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True)) * norm.weight
         if got.shape == wanted.shape and np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max():
