@@ -10,7 +10,7 @@ from embgeom.comparison.comparison import Comparison, LocalGeometry
 from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect, inspect_token
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.embeddings.vocabulary import Match, match
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, LoadError, OutputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
@@ -85,10 +85,10 @@ __all__ = [
     "OutputError",
     "Provenance",
     "RowStats",
-    "Spelling",
     "StateComparison",
     "SteeringVector",
     "Sweep",
+    "TokenFormat",
     "TokenNeighborhood",
     "__version__",
     "compare",

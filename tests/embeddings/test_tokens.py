@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.embeddings.spelling import Spelling, byte_level_alphabet
+from embgeom.embeddings.token_format import TokenFormat, byte_level_alphabet
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
@@ -23,20 +23,20 @@ from tests.helpers.loading import added_token, data, matrix, metaspace, tokenize
 def test_byte_level_round_trip(content):
     letters = {byte: letter for letter, byte in byte_level_alphabet().items()}
     assert len(letters) == 256
-    assert Spelling(byte_level=True).spell("".join(letters[b] for b in content)) == content
+    assert TokenFormat(byte_level=True).spell("".join(letters[b] for b in content)) == content
 
 
 @given(st.text(max_size=20))
 def test_text_round_trip(text):
-    assert Spelling(space="▁").spell(text.replace(" ", "▁")) == text.replace("▁", " ").encode()
-    assert Spelling().spell(text) == text.encode()
+    assert TokenFormat(space="▁").spell(text.replace(" ", "▁")) == text.replace("▁", " ").encode()
+    assert TokenFormat().spell(text) == text.encode()
 
 
 @given(st.integers(0, 255))
 def test_byte_tokens(byte):
-    spelling = Spelling(space="▁", byte_fallback=True)
-    assert spelling.spell(f"<0x{byte:02X}>") == bytes([byte]) and spelling.is_byte(f"<0x{byte:02X}>")
-    assert not Spelling(space="▁").is_byte("<0x41>") and Spelling().spell("<0x41>") == b"<0x41>"
+    token_format = TokenFormat(space="▁", byte_fallback=True)
+    assert token_format.spell(f"<0x{byte:02X}>") == bytes([byte]) and token_format.is_byte(f"<0x{byte:02X}>")
+    assert not TokenFormat(space="▁").is_byte("<0x41>") and TokenFormat().spell("<0x41>") == b"<0x41>"
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_byte_tokens(byte):
     ],
 )
 def test_word_piece(token, spelled):
-    assert Spelling(continuation="##").spell(token) == spelled.encode()
+    assert TokenFormat(continuation="##").spell(token) == spelled.encode()
 
 
 def test_end_of_word_suffix():
-    assert Spelling(byte_level=True, word_end="</w>").spell("dog</w>") == b"dog "
-    assert Spelling(word_end="</w>").spell("do") == b"do"
+    assert TokenFormat(byte_level=True, word_end="</w>").spell("dog</w>") == b"dog "
+    assert TokenFormat(word_end="</w>").spell("do") == b"do"
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt-neox-20b"])
@@ -89,7 +89,7 @@ def test_vocab_and_merges_read_as_the_tokenizer_json_does(tmp_path):
         (tmp_path / name).symlink_to(folder / name)
     (tmp_path / "special_tokens_map.json").write_text('{"eos_token": {"content": "<|endoftext|>"}}')
     table, full = read_tokens(Folder(tmp_path)), read_tokenizer_json(folder / "tokenizer.json")
-    assert (table.tokens, table.special, table.spelling) == (full.tokens, full.special, full.spelling)
+    assert (table.tokens, table.special, table.token_format) == (full.tokens, full.special, full.token_format)
 
 
 def test_vocab_txt(tmp_path):
@@ -220,7 +220,7 @@ def test_index_prefers_as_documented():
 
 def test_index_prefers_text_to_byte_and_the_lower_row():
     tokens = [f"<0x{b:02X}>" for b in range(256)] + ["▁b", "a", "Ġb"]
-    both = pets(tokens, spelling=Spelling(space="▁", byte_fallback=True))
+    both = pets(tokens, token_format=TokenFormat(space="▁", byte_fallback=True))
     assert both.row_of("a") == 257 and both.row_of("z") == ord("z")
     assert pets(["▁x", "▁b", "c▁", "▁▁"]).row_of(" c") == 2
 
@@ -231,7 +231,7 @@ def test_index_that_is_not_there(wrong):
         pets(["▁dogs", "▁cat", "▁cow"]).row_of(wrong)
 
 
-def test_guessed_spelling():
+def test_guessed_format():
     assert pets(["the", "##s"]).token_bytes == [b" the", b"s"]
     assert pets(["the</w>", "a"]).token_bytes == [b"the ", b"a"]
     assert pets(["the", " a"]).token_bytes == [b"the", b" a"]

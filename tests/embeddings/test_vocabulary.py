@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.spaces import space_position
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.loading import load
@@ -54,13 +54,18 @@ def test_the_same_text_written_in_three_ways():
 
 
 def test_byte_tokens_go_with_byte_tokens():
-    fallback = Spelling(space="▁", byte_fallback=True)
-    a = vocabulary([*BYTES, "a", "▁x"], spelling=fallback)
-    b = vocabulary(["a", "\n", *BYTES[:5], *BYTES[65:98]], spelling=fallback)
+    fallback = TokenFormat(space="▁", byte_fallback=True)
+    a = vocabulary([*BYTES, "a", "▁x"], token_format=fallback)
+    b = vocabulary(["a", "\n", *BYTES[:5], *BYTES[65:98]], token_format=fallback)
     found = pairs(a, b)
     assert ("a", "a", "exact") in found and ("<0x61>", "<0x61>", "exact") in found
     assert ("<0x0A>", "\n", "exact") in found and len(found) == 1 + 1 + 5 + 33
-    assert pairs(a, vocabulary(["a", "Ġx"], spelling=Spelling(byte_level=True)))[0] == ("a", "a", "exact")
+    byte_level = vocabulary(["a", "Ġx"], token_format=TokenFormat(byte_level=True))
+    assert pairs(a, byte_level)[0] == (
+        "a",
+        "a",
+        "exact",
+    )
 
 
 def test_words_with_the_space_on_the_other_side():
@@ -84,7 +89,7 @@ def test_no_word_step_between_two_vocabularies_of_one_kind():
 
 def test_every_reason_is_counted():
     a = vocabulary(
-        ["<s>", "x", "y", "▁▁", "  ", "q", ""], special=["<s>"], zero=[1], spelling=Spelling(space="▁")
+        ["<s>", "x", "y", "▁▁", "  ", "q", ""], special=["<s>"], zero=[1], token_format=TokenFormat(space="▁")
     )
     b = vocabulary(["<s>", "x", "y", "  "])
     found = match(a, b)
@@ -104,8 +109,8 @@ def test_every_reason_is_counted():
 )
 @pytest.mark.filterwarnings("ignore:.*plain words")
 def test_one_to_one_and_symmetric(tokens_a, tokens_b):
-    a = vocabulary(tokens_a, spelling=Spelling(space="▁"))
-    b = vocabulary(tokens_b, "b", spelling=Spelling(space="▁"))
+    a = vocabulary(tokens_a, token_format=TokenFormat(space="▁"))
+    b = vocabulary(tokens_b, "b", token_format=TokenFormat(space="▁"))
     assert sorted(pairs(a, b)) == sorted((x, y, c) for y, x, c in pairs(b, a))
     assert len(pairs(a, a)) == len([t for t in tokens_a if t])
 
@@ -151,10 +156,10 @@ def test_plain_words_against_a_vocabulary_that_marks_spaces():
     plain = Embeddings.from_array(np.eye(6), names, name="plain")
     for a, b in ((plain, marked), (marked, plain)):
         with pytest.warns(
-            EmbgeomWarning, match=r'0 of 1 matches are at word starts.*load plain with spelling="words"'
+            EmbgeomWarning, match=r'0 of 1 matches are at word starts.*load plain with token_format="words"'
         ):
             assert len(match(a, b)) == 1
-    as_words = Embeddings.from_array(np.eye(6), names, spelling="words")
+    as_words = Embeddings.from_array(np.eye(6), names, token_format="words")
     ids, others = match(as_words, marked)
     assert ids.tolist() == others.tolist() == [0, 1, 2, 3, 4]
     behind = Embeddings.from_array(np.eye(3), ["the▁", "of▁", "ing"], name="behind")
@@ -170,6 +175,6 @@ def test_letters_and_plain_lists_are_matched_without_a_warning():
 
 
 @pytest.mark.parametrize("wrong", ["word", "", 3, True, ["words"]])
-def test_a_spelling_that_is_none_is_refused(wrong):
-    with pytest.raises(InputError, match=r"spelling=.*'words'.*Spelling\(space="):
-        Embeddings.from_array(np.eye(2), ["a", "b"], spelling=wrong)
+def test_a_token_format_that_is_none_is_refused(wrong):
+    with pytest.raises(InputError, match=r"token_format=.*'words'.*TokenFormat\(space="):
+        Embeddings.from_array(np.eye(2), ["a", "b"], token_format=wrong)

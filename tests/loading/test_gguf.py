@@ -210,8 +210,8 @@ def test_subfolders_and_options_of_the_hub(tmp_path):
     np.testing.assert_array_equal(load_final_norm(tmp_path / "both" / "tiny.gguf").weight, E[0])
 
 
-def test_a_spelling_that_the_user_says(tmp_path):
-    found = load(model(tmp_path / "m.gguf"), spelling="words")
+def test_a_token_format_that_the_user_says(tmp_path):
+    found = load(model(tmp_path / "m.gguf"), token_format="words")
     assert found.token_bytes[1] == " ▁w1".encode()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from embgeom import LoadError, examples, load
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from tests.helpers.loading import matrix, words
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
@@ -57,7 +57,7 @@ def test_word_pieces_are_as_in_the_vocabulary(tmp_path):
     ]
     found = read(tmp_path, converted, "bert", types, unknown=1)
     assert found.tokens == original
-    expected = [Spelling(continuation="##").spell(t) for t in original]
+    expected = [TokenFormat(continuation="##").spell(t) for t in original]
     assert found.token_bytes[2:] == expected[2:] and found.token_bytes[:2] == [None, None]
 
 

@@ -201,7 +201,7 @@ def test_real_tensors_equal_those_of_the_safetensors_library():
 
 
 @pytest.mark.parametrize(
-    "module", ["embeddings.embeddings", "embeddings.spelling", "embeddings.vocabulary", "loading.model"]
+    "module", ["embeddings.embeddings", "embeddings.token_format", "embeddings.vocabulary", "loading.model"]
 )
 def test_examples_in_docstrings(module):
     outcome = doctest.testmod(importlib.import_module(f"embgeom.{module}"))

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
 from embgeom.loading.tokenizers.given import token_table
 from tests.helpers.loading import data
@@ -58,7 +58,7 @@ def test_word_ends(tmp_path, name):
     assert [table.spell(BPE[t]) for t in ("a", "c</w>", "é</w>")] == [b"a", b"c ", "é ".encode()]
     by_type = {"OpenAIGPT": "openai-gpt"}.get(name, name.lower())
     again = table_of(tmp_path / "b", vocab__json=BPE, merges__txt="", config__json={"model_type": by_type})
-    assert again.spelling == table.spelling and again.special == table.special
+    assert again.token_format == table.token_format and again.special == table.special
     compare(name, tmp_path, vocab__json=BPE, merges__txt="#version: 0.2\n")
 
 
@@ -162,24 +162,26 @@ UNCLEAR = {"a": 0, "bc": 1, "é": 2}
     ],
 )
 def test_what_nothing_tells_is_refused(tmp_path, files):
-    with pytest.raises(LoadError, match=r"is the vocabulary of .*[Tt]okenizer.*vocabulary= .*spelling="):
+    with pytest.raises(LoadError, match=r"is the vocabulary of .*[Tt]okenizer.*vocabulary= .*token_format="):
         table_of(tmp_path, **files)
 
 
 @pytest.mark.parametrize(
-    ("tokens", "spelling"),
+    ("tokens", "token_format"),
     [
-        (["Ġthe", "a"], Spelling(byte_level=True)),
-        (["Ġa", "b</w>"], Spelling(byte_level=True, word_end="</w>")),
-        (["▁the", "é"], Spelling(space="▁")),
-        (["的</w>", "é"], Spelling(word_end="</w>")),
-        (["th@@", "的"], Spelling(separator="@@")),
+        (["Ġthe", "a"], TokenFormat(byte_level=True)),
+        (["Ġa", "b</w>"], TokenFormat(byte_level=True, word_end="</w>")),
+        (["▁the", "é"], TokenFormat(space="▁")),
+        (["的</w>", "é"], TokenFormat(word_end="</w>")),
+        (["th@@", "的"], TokenFormat(separator="@@")),
     ],
 )
 @pytest.mark.parametrize("config", [{}, {"tokenizer_class": "NewTokenizerFast"}])
-def test_marks_tell_where_no_class_is_known(tmp_path, tokens, spelling, config):
+def test_marks_tell_where_no_class_is_known(tmp_path, tokens, token_format, config):
     vocabulary = {t: i for i, t in enumerate(tokens)}
-    assert table_of(tmp_path, vocab__json=vocabulary, tokenizer_config__json=config).spelling == spelling
+    assert (
+        table_of(tmp_path, vocab__json=vocabulary, tokenizer_config__json=config).token_format == token_format
+    )
 
 
 def sentencepiece_model(**options):

@@ -185,7 +185,7 @@ def test_other_kinds(tmp_path):
     with pytest.raises(InputError, match="tensor='x' has no meaning for"):
         load(path, tensor="x")
     assert load(path, vocabulary=[f"w{i}" for i in range(7)]).token_bytes[3] == b" w3"
-    assert load(path, spelling="words").token_bytes[0] == b" the"
+    assert load(path, token_format="words").token_bytes[0] == b" the"
 
 
 def test_keyed_vectors(tmp_path):

@@ -187,7 +187,7 @@ def _add_model(command: Any, suffix: str = "", which: str = "input") -> None:
         help="a PEFT adapter of the model, to be merged into the matrix",
     )
     group.add_argument(
-        f"--spelling{suffix}",
+        f"--token-format{suffix}",
         choices=("words",),
         help="the tokens are whole words, without a mark (found by itself for word vectors)",
     )

@@ -1,1 +1,1 @@
-"""A model's matrix with its tokens: spelling, matching, provenance, norms."""
+"""A model's matrix with its tokens: token formats, matching, provenance, norms."""

@@ -14,7 +14,7 @@ from embgeom._common.arrays import as_matrix
 from embgeom._common.foreign import to_strings, type_name
 from embgeom.embeddings.lookup import find_row
 from embgeom.embeddings.provenance import ModelInfo, Provenance
-from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
+from embgeom.embeddings.token_format import TokenFormat, TokenFormatOption, as_token_format
 from embgeom.errors import InputError
 from embgeom.geometry.rows import RowStats, row_stats
 
@@ -100,7 +100,7 @@ class Embeddings:
         name: str = "array",
         which: Which = "input",
         special: Sequence[str] = (),
-        spelling: SpellingOption | None = None,
+        token_format: TokenFormatOption | None = None,
         threads: int | None = None,
     ) -> Embeddings:
         """Make an `Embeddings` of a plain array and a list of tokens.
@@ -118,7 +118,7 @@ class Embeddings:
             Whether the rows are an embedding or an unembedding.
         special : sequence of str
             Those of `tokens` which are special and spell nothing.
-        spelling : Spelling or "words", optional
+        token_format : TokenFormat or "words", optional
             How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
             ``"words"``: every token is a whole word, which spells itself after a space.
         threads : int, optional
@@ -135,7 +135,7 @@ class Embeddings:
         InputError
             If `matrix` is not 2-D, is empty, or holds NaN or infinity (the row and its token are named), or
             if `tokens` is not a list of V strings, `which` is neither ``"input"`` nor ``"output"``, or
-            `spelling` is neither a `Spelling` nor ``"words"``.
+            `token_format` is neither a `TokenFormat` nor ``"words"``.
 
         Examples
         --------
@@ -150,7 +150,7 @@ class Embeddings:
             raise InputError(f"which={which!r:.40}; it is 'input' or 'output'")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
-        spelling = as_spelling(spelling) or Spelling.guess(tokens)
+        token_format = as_token_format(token_format) or TokenFormat.guess(tokens)
         stats = named_row_stats(array, tokens, threads=threads)
         specials = set(to_strings(special, "special"))
         is_special = np.array([t in specials for t in tokens], dtype=bool)
@@ -158,10 +158,10 @@ class Embeddings:
             matrix=array,
             tokens=tokens,
             token_bytes=[
-                None if s else spelling.spell(t) or None for t, s in zip(tokens, is_special, strict=True)
+                None if s else token_format.spell(t) or None for t, s in zip(tokens, is_special, strict=True)
             ],
             special=is_special,
-            byte_token=np.array([spelling.is_byte(t) for t in tokens], dtype=bool),
+            byte_token=np.array([token_format.is_byte(t) for t in tokens], dtype=bool),
             has_token=np.ones(len(tokens), dtype=bool),
             which=which,
             name=name,

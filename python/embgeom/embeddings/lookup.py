@@ -9,7 +9,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 
-from embgeom.embeddings.spelling import METASPACE, utf8
+from embgeom.embeddings.token_format import METASPACE, utf8
 from embgeom.errors import InputError
 
 _ROW = re.compile(r"<row ([0-9]{1,18})>")

@@ -61,7 +61,7 @@ def warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: npt.NDArr
         warnings.warn(
             f"{plain.name} holds plain words, and {other.name} writes words with a {side} space: "
             f"{at_words} of {len(matched)} matches are at word starts, the others are pieces of words; "
-            f'where they are whole words, load {plain.name} with spelling="words" (--spelling words)',
+            f'where they are whole words, load {plain.name} with token_format="words" (--token-format words)',
             EmbgeomWarning,
             stacklevel=3,  # The caller of match.
         )

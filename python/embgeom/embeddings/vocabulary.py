@@ -15,7 +15,7 @@ Tokens are matched on what they spell, in two steps.
 Every match is one to one. A spelling that a vocabulary holds twice decides nothing, and is left out.
 
 A vocabulary of plain words (``dog``), which says nothing of spaces, can only meet the inner pieces of one
-that marks them. Such a match is warned of: ``spelling="words"`` spells them as the words that they are.
+that marks them. Such a match is warned of: ``token_format="words"`` spells them as the words that they are.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     -----
     EmbgeomWarning
         If one vocabulary holds plain words, the other marks spaces, and under half of the matches are at word
-        starts: the words are then to be loaded with ``spelling="words"``.
+        starts: the words are then to be loaded with ``token_format="words"``.
 
     Notes
     -----

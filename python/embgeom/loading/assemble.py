@@ -43,7 +43,7 @@ def assemble(
         tokens=tokens,
         token_bytes=[table.spell(row) for row in range(rows)],
         special=np.isin(np.arange(rows), list(table.special)),
-        byte_token=np.array([table.spelling.is_byte(t) for t in tokens], dtype=bool),
+        byte_token=np.array([table.token_format.is_byte(t) for t in tokens], dtype=bool),
         has_token=has_token,
         which=which,
         name=name,

@@ -11,7 +11,7 @@ from embgeom._common.arrays import as_matrix
 from embgeom._common.threads import resolve_threads
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.spelling import Spelling, SpellingOption, as_spelling
+from embgeom.embeddings.token_format import TokenFormat, TokenFormatOption, as_token_format
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
 from embgeom.loading.assemble import assemble
@@ -40,7 +40,7 @@ def load(
     tensor: str | None = None,
     vocabulary: Tokens | None = None,
     adapter: str | os.PathLike[str] | None = None,
-    spelling: SpellingOption | None = None,
+    token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -58,7 +58,7 @@ def load(
     which: Which = "input",
     *,
     vocabulary: Tokens | None = None,
-    spelling: SpellingOption | None = None,
+    token_format: TokenFormatOption | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Embeddings: ...
@@ -73,7 +73,7 @@ def load(  # type: ignore[misc]
     tensor: str | None = None,
     vocabulary: Tokens | None = None,
     adapter: str | os.PathLike[str] | None = None,
-    spelling: SpellingOption | None = None,
+    token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,
     revision: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
@@ -111,7 +111,7 @@ def load(  # type: ignore[misc]
         (.txt with one token a line, .json with a list, a vocab.json or a tokenizer.json).
     adapter : str or path-like, optional
         The folder or id of a PEFT adapter, to be merged into the matrix of the model that it was trained on.
-    spelling : Spelling or "words", optional
+    token_format : TokenFormat or "words", optional
         How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
         ``"words"``: every token is a whole word; found by itself for files of word vectors.
     subfolder : str, optional
@@ -142,7 +142,7 @@ def load(  # type: ignore[misc]
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
         NaN or infinity. The message names the value and the way out.
     InputError
-        If `which` is neither ``"input"`` nor ``"output"``, `spelling` is neither a `Spelling` nor
+        If `which` is neither ``"input"`` nor ``"output"``, `token_format` is neither a `TokenFormat` nor
         ``"words"``, an option has no meaning for what is loaded, as `revision` has none for a model on this
         machine, or an object in memory has no such matrix.
 
@@ -170,7 +170,7 @@ def load(  # type: ignore[misc]
     threads = resolve_threads(threads)
     side_said = which is not None or isinstance(tokenizer, str)
     tokenizer, which = _which(tokenizer, which)
-    spelling = as_spelling(spelling)
+    token_format = as_token_format(token_format)
     if not isinstance(tensor, str | None):
         raise InputError(f"tensor={tensor!r:.60} is no name of a tensor")
     of_models = {"adapter": adapter, "subfolder": subfolder}
@@ -178,18 +178,23 @@ def load(  # type: ignore[misc]
         hub_only = {"revision": revision, "cache_dir": cache_dir, "token": token}
         refuse_options("what is in memory", tensor=tensor, **of_models, **hub_only)
         return load_object(
-            model, which, tokenizer=tokenizer, vocabulary=vocabulary, spelling=spelling, threads=threads
+            model,
+            which,
+            tokenizer=tokenizer,
+            vocabulary=vocabulary,
+            token_format=token_format,
+            threads=threads,
         )
     given = given_tokens(tokenizer, vocabulary)
     path, is_file = find_local(model, revision=revision, token=token)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         refuse_options(f"{path}, an array", **of_models, cache_dir=cache_dir)
-        return load_array(path, which, tensor, given, spelling, threads=threads, progress=progress)
+        return load_array(path, which, tensor, given, token_format, threads=threads, progress=progress)
     if is_file:
         refuse_options(f"{model}, a file", subfolder=subfolder)
     if is_file and is_word_vectors(path):
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
-        return load_words(path, which, given, spelling, threads=threads, progress=progress)
+        return load_words(path, which, given, token_format, threads=threads, progress=progress)
     hub: dict[str, Any] = {
         "cache_dir": cache_dir,
         "token": token,
@@ -207,7 +212,7 @@ def load(  # type: ignore[misc]
             asked=str(model),
             revision=source.revision,
             tensor=tensor,
-            spelling=spelling,
+            token_format=token_format,
             threads=threads,
             progress=progress,
         )
@@ -218,7 +223,7 @@ def load(  # type: ignore[misc]
         which=which if side_said or tensor is None else None,
         tensor=tensor,
         given=given,
-        spelling=spelling,
+        token_format=token_format,
         adapter=None if adapter is None else adapter_source(adapter, **hub),
         threads=threads,
         progress=progress,
@@ -233,7 +238,7 @@ def _load_model(
     which: Which | None,
     tensor: str | None,
     given: TokenTable | None,
-    spelling: Spelling | None,
+    token_format: TokenFormat | None,
     adapter: Source | None,
     threads: int | None,
     progress: bool,
@@ -245,7 +250,7 @@ def _load_model(
     config = ModelConfig.read(source)
     adapter = adapter or adapter_within(source, asked, file, tensor)
     change = None if adapter is None else Adapter.read(adapter)
-    table = spelled(given or read_tokens(tokenizer_source(source, adapter)), spelling)
+    table = spelled(given or read_tokens(tokenizer_source(source, adapter)), token_format)
     checkpoint = checkpoint or open_checkpoint(source)
     choice = _choose(checkpoint, config, which or "input", tensor, table)
     which = which or side_of(checkpoint, config, choice.name, table.size)

@@ -15,7 +15,7 @@ import numpy as np
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.checkpoint.tensor_names import Choice
@@ -82,7 +82,7 @@ def load_gguf(
     asked: str,
     revision: str | None = None,
     tensor: str | None = None,
-    spelling: Spelling | None = None,
+    token_format: TokenFormat | None = None,
     threads: int | None = None,
     progress: bool = False,
 ) -> Embeddings:
@@ -92,7 +92,7 @@ def load_gguf(
     held_in = model.file(choice.name)
     shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    table = spelled(table or model.tokens(), spelling)
+    table = spelled(table or model.tokens(), token_format)
     matrix = held_in.read(choice.name, progress=progress)
     provenance = Provenance(
         source=asked,

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings.spelling import METASPACE, Spelling, byte_level_alphabet
+from embgeom.embeddings.token_format import METASPACE, TokenFormat, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.tokenizers.table import TokenTable
@@ -50,7 +50,7 @@ def gguf_tokens(file: GGUFFile) -> TokenTable | None:
         return file.integer(f"{_KEY}{name}_token_id")
 
     types = np.full(len(tokens), _NORMAL) if types is None else types[: len(tokens)]
-    spelling = _spelling(file, kind, tokens, types)
+    token_format = _token_format(file, kind, tokens, types)
     written = {"bert": _word_piece, "rwkv": _bytes}.get(kind, str)
     table = {
         row: token if of_type == _CONTROL else written(token)
@@ -63,19 +63,21 @@ def gguf_tokens(file: GGUFFile) -> TokenTable | None:
     special |= {row for row in others if row < len(types) and types[row] != _NORMAL}
     if kind == "bert":
         special |= {row for row, token in table.items() if token in _BERT_SPECIAL}
-    as_text = set() if spelling.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())
-    return TokenTable(file.path, table, spelling, frozenset(as_text), frozenset(special & table.keys()))
+    as_text = set() if token_format.space else set(np.flatnonzero(types == _USER_DEFINED).tolist())
+    return TokenTable(file.path, table, token_format, frozenset(as_text), frozenset(special & table.keys()))
 
 
-def _spelling(file: GGUFFile, kind: str | None, tokens: list[str], types: npt.NDArray[np.int64]) -> Spelling:
+def _token_format(
+    file: GGUFFile, kind: str | None, tokens: list[str], types: npt.NDArray[np.int64]
+) -> TokenFormat:
     """Return how the tokens write text, by the kind of tokenizer."""
-    byte_fallback = bool((types == _BYTE).any()) or Spelling.guess(tokens).byte_fallback
-    metaspace = Spelling(space=METASPACE, byte_fallback=byte_fallback)
+    byte_fallback = bool((types == _BYTE).any()) or TokenFormat.guess(tokens).byte_fallback
+    metaspace = TokenFormat(space=METASPACE, byte_fallback=byte_fallback)
     kinds = {
-        "bert": Spelling(continuation="##"),
-        "rwkv": Spelling(byte_level=True),
-        "gpt2": Spelling(byte_level=True),
-        "plamo2": Spelling(byte_fallback=byte_fallback),
+        "bert": TokenFormat(continuation="##"),
+        "rwkv": TokenFormat(byte_level=True),
+        "gpt2": TokenFormat(byte_level=True),
+        "plamo2": TokenFormat(byte_fallback=byte_fallback),
         **dict.fromkeys(("llama", "t5", "gemma4"), metaspace),
     }
     if kind == "gpt2":

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import FileState, Provenance
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
@@ -36,14 +36,14 @@ def load_array(
     which: Which,
     tensor: str | None,
     given: TokenTable | None,
-    spelling: Spelling | None,
+    token_format: TokenFormat | None,
     *,
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
     """Load a .npy or .npz; see `embgeom.load`."""
     matrix, stored, inside, state = read_array(path, tensor, progress=progress)
-    table = spelled(given or inside or token_table(_tokens_beside(path)), spelling)
+    table = spelled(given or inside or token_table(_tokens_beside(path)), token_format)
     provenance = Provenance(
         source=str(path), file=path, state=state, tensor=tensor, dtype=stored, tokenizer=table.file
     )

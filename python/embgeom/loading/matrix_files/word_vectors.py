@@ -23,7 +23,7 @@ import numpy.typing as npt
 from embgeom._common.progress import byte_bar
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import FileState, Provenance
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.folder import LocalFile, unreadable
@@ -65,14 +65,14 @@ def load_words(
     path: Path,
     which: Which,
     given: TokenTable | None,
-    spelling: Spelling | None,
+    token_format: TokenFormat | None,
     *,
     threads: int | None,
     progress: bool,
 ) -> Embeddings:
     """Load a file of word vectors; see `embgeom.load`."""
     matrix, stored, table, state = read_word_vectors(path, progress=progress)
-    table = spelled(replace(given, spelling=table.spelling) if given else table, spelling)
+    table = spelled(replace(given, token_format=table.token_format) if given else table, token_format)
     provenance = Provenance(
         source=str(path), file=path, state=state, dtype=stored, tokenizer=table.file, notes=table.notes
     )
@@ -135,7 +135,7 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
               (numbered, "words hold a space and end with a number"))  # fmt: skip
     notes = [f"{count} {what}" for count, what in counts if count]
     special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
-    return TokenTable(path, tokens, Spelling.words(), special=special, raw=raw, notes=tuple(notes))
+    return TokenTable(path, tokens, TokenFormat.words(), special=special, raw=raw, notes=tuple(notes))
 
 
 def _look(path: Path, start: bytes) -> _Start:

@@ -23,7 +23,7 @@ from embgeom._common.foreign import (
 )
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.spelling import Spelling, as_spelling
+from embgeom.embeddings.token_format import TokenFormat, as_token_format
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import assemble
 from embgeom.loading.config import ModelConfig
@@ -40,7 +40,7 @@ def load_object(
     *,
     tokenizer: Any,
     vocabulary: Any,
-    spelling: Spelling | None,
+    token_format: TokenFormat | None,
     threads: int | None,
 ) -> Embeddings:
     """Load from an object in memory; see `embgeom.load`."""
@@ -62,7 +62,7 @@ def load_object(
         vectors = word_vectors(model)
         matrix, name = as_matrix(model, "the word vectors"), type(model).__name__
         table = given or token_table(list(vectors.index_to_key))
-        spelling = spelling or (None if given else as_spelling("words"))
+        token_format = token_format or (None if given else as_token_format("words"))
         provenance = Provenance(f"{name} in memory", dtype=type_name(model))
     elif is_frame(model):
         numbers, words = _split_frame(model)
@@ -79,7 +79,7 @@ def load_object(
             f"{model!r:.60} is neither a path nor a Hugging Face id, nor a model of transformers; {TAKEN}"
         )
     provenance = replace(provenance, tokenizer=table.file)
-    return assemble(matrix, spelled(table, spelling), which, name, provenance, threads=threads)
+    return assemble(matrix, spelled(table, token_format), which, name, provenance, threads=threads)
 
 
 def unwrapped(model: Any) -> tuple[Any, Any]:

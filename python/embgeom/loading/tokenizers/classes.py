@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from embgeom.embeddings.spelling import METASPACE, Spelling
+from embgeom.embeddings.token_format import METASPACE, TokenFormat
 
 FileKind = Literal["json", "txt", "pieces"]
-_METASPACE = Spelling(space=METASPACE)
+_METASPACE = TokenFormat(space=METASPACE)
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class TokenizerClass:
     file: FileKind  # a vocab.json, a vocab.txt or a SentencePiece model
     names: str  # without "Tokenizer" at the end
     types: str = ""
-    spelling: Spelling = _METASPACE
+    token_format: TokenFormat = _METASPACE
     special: str = ""  # by the class's own defaults
     first: tuple[str, ...] = ()  # tokens that the class puts before the pieces from `skipped` on
     skipped: int = 0
@@ -33,10 +33,10 @@ class TokenizerClass:
     languages: bool = False  # tokens of languages follow in an order that no file says
 
 
-_BYTES = Spelling(byte_level=True)
-_SEPARATOR = Spelling(separator="@@")
-_WORD_END = Spelling(word_end="</w>")
-_WORD_PIECE = Spelling(continuation="##")
+_BYTES = TokenFormat(byte_level=True)
+_SEPARATOR = TokenFormat(separator="@@")
+_WORD_END = TokenFormat(word_end="</w>")
+_WORD_PIECE = TokenFormat(continuation="##")
 _FAIRSEQ = "<s> <pad> </s> <unk>"
 BERT = "[PAD] [UNK] [CLS] [SEP] [MASK]"
 _XLM = " ".join([_FAIRSEQ, "<mask>", *(f"<special{i}>" for i in range(10))])
@@ -51,7 +51,7 @@ _CLASSES = (
                    "roberta bart blenderbot led longformer", _BYTES, f"{_FAIRSEQ} <mask>"),
     TokenizerClass("json", "GPTNeoX", "gpt_neox", _BYTES, "<|endoftext|> <|padding|>"),
     TokenizerClass("json", "Deberta", "deberta", _BYTES, BERT),
-    TokenizerClass("json", "CLIP", "clip clip_text_model", Spelling(byte_level=True, word_end="</w>"),
+    TokenizerClass("json", "CLIP", "clip clip_text_model", TokenFormat(byte_level=True, word_end="</w>"),
                    "<|startoftext|> <|endoftext|>"),
     TokenizerClass("json", "Flaubert XLM", "flaubert xlm", _WORD_END, _XLM),
     TokenizerClass("json", "Herbert", "herbert", _WORD_END, f"{_FAIRSEQ} <mask>"),
@@ -72,7 +72,7 @@ _CLASSES = (
     TokenizerClass("txt", "Tapas", "", _WORD_PIECE, f"{BERT} [EMPTY]"),
     TokenizerClass("txt", "MPNet", "mpnet", _WORD_PIECE, "<s> </s> <pad> <mask> [UNK]"),
     TokenizerClass("txt", "Funnel", "funnel", _WORD_PIECE, f"{_FAIRSEQ} <mask> <sep> <cls>"),
-    TokenizerClass("txt", "Esm", "esm", Spelling(), "<cls> <pad> <eos> <unk> <mask>"),
+    TokenizerClass("txt", "Esm", "esm", TokenFormat(), "<cls> <pad> <eos> <unk> <mask>"),
     TokenizerClass("pieces", "Llama CodeLlama Gemma Albert XLNet BigBird DebertaV2 RemBert FNet GPTSw3 "
                    "BertGeneration Reformer Siglip Barthez SpeechT5",
                    "llama mistral mixtral gemma gemma2 gemma3 gemma3_text albert xlnet big_bird deberta-v2 "

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from embgeom._common.foreign import to_strings
-from embgeom.embeddings.spelling import Spelling
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
 from embgeom.loading.tokenizers.reading import read_file, read_tokens
@@ -59,13 +59,13 @@ def token_table(tokens: Tokens) -> TokenTable:
     # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
     if "model" in content or "vocab" in content:
         return read_file(path) or read_tokenizer_json(path)
-    table = make_table(path, check_vocabulary(content, path), [], Spelling())
-    return replace(table, spelling=Spelling.guess(table.tokens.values()))
+    table = make_table(path, check_vocabulary(content, path), [], TokenFormat())
+    return replace(table, token_format=TokenFormat.guess(table.tokens.values()))
 
 
-def spelled(table: TokenTable, spelling: Spelling | None) -> TokenTable:
-    """Return the table with the spelling that the user says, if he says one."""
-    return replace(table, spelling=spelling) if spelling else table
+def spelled(table: TokenTable, token_format: TokenFormat | None) -> TokenTable:
+    """Return the table with the token format that the user says, if he says one."""
+    return replace(table, token_format=token_format) if token_format else table
 
 
 def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
@@ -76,7 +76,7 @@ def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
         raise LoadError(
             f"{path or 'vocabulary='} is not a list of strings, one for each row: {error}"
         ) from None
-    return TokenTable(path, dict(enumerate(plain)), Spelling.guess(plain), listed=True)
+    return TokenTable(path, dict(enumerate(plain)), TokenFormat.guess(plain), listed=True)
 
 
 def _is_tokenizer(x: object) -> bool:
@@ -121,13 +121,13 @@ def _by_vocabulary(tokenizer: Any, added: Mapping[int, Any]) -> TokenTable:
     """Read a tokenizer that is written in Python: what it is made of tells how it spells."""
     table = _table_of_rows(check_vocabulary(tokenizer.get_vocab(), None))
     if hasattr(tokenizer, "byte_decoder"):
-        table = replace(table, spelling=Spelling(byte_level=True))
+        table = replace(table, token_format=TokenFormat(byte_level=True))
     elif hasattr(tokenizer, "wordpiece_tokenizer"):
-        table = replace(table, spelling=Spelling(continuation="##"))
-    elif table.spelling == Spelling():
+        table = replace(table, token_format=TokenFormat(continuation="##"))
+    elif table.token_format == TokenFormat():
         raise InputError(
             f"how {type(tokenizer).__name__} writes spaces into its tokens is not known: pass "
-            "vocabulary=tokenizer.get_vocab(), and spelling= if the tokens are more than plain text"
+            "vocabulary=tokenizer.get_vocab(), and token_format= if the tokens are more than plain text"
         )
     # What follows the vocabulary itself was added, and is written as text.
     size = getattr(tokenizer, "vocab_size", len(table.tokens))
@@ -136,4 +136,4 @@ def _by_vocabulary(tokenizer: Any, added: Mapping[int, Any]) -> TokenTable:
 
 def _table_of_rows(vocabulary: Mapping[str, int]) -> TokenTable:
     tokens = {row: token for token, row in vocabulary.items()}
-    return TokenTable(None, tokens, Spelling.guess(tokens.values()))
+    return TokenTable(None, tokens, TokenFormat.guess(tokens.values()))

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embgeom.embeddings.spelling import Spelling, byte_level_alphabet
+from embgeom.embeddings.token_format import TokenFormat, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_json
 from embgeom.loading.tokenizers.settings import TokenizerSettings
@@ -59,7 +59,7 @@ def read_tiktoken(data: bytes, path: Path, settings: TokenizerSettings) -> Token
     if settings.model_type not in ("", family):
         special = {}
     added = settings.added or [(count + i, token, True) for i, token in special.items()]
-    table = make_table(path, vocabulary, added, Spelling(byte_level=True), (), settings.special)
+    table = make_table(path, vocabulary, added, TokenFormat(byte_level=True), (), settings.special)
     if settings.added:
         return table
     unsaid = (
@@ -91,7 +91,7 @@ def read_tekken(path: Path) -> TokenTable:
             raise LoadError(f"{where} is not a token with rank {rank}; fetch it again")
         _put(vocabulary, token.encode("utf-8", "replace"), count + rank, where)
     special = [(row, name, True) for row, name in _tekken_special(content, count, path).items()]
-    return make_table(path, vocabulary, special, Spelling(byte_level=True))
+    return make_table(path, vocabulary, special, TokenFormat(byte_level=True))
 
 
 def _tekken_special(content: dict[str, Any], count: int, path: Path) -> dict[int, str]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from embgeom.embeddings.spelling import METASPACE, Spelling
+from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import LoadError
 from embgeom.loading.tokenizers.classes import TokenizerClass
 from embgeom.loading.tokenizers.settings import TokenizerSettings
@@ -43,8 +43,8 @@ def read_sentencepiece(data: bytes, path: Path, settings: TokenizerSettings) -> 
     # The tokens of languages follow the pieces in an order that no file says.
     named = settings.special if known and not layout.languages else ()
     special |= {*settings.special, *layout.first, *last}
-    spelling = Spelling(space=METASPACE, byte_fallback=byte_fallback)
-    table = make_table(path, vocabulary, settings.added, spelling, special, named)
+    token_format = TokenFormat(space=METASPACE, byte_fallback=byte_fallback)
+    table = make_table(path, vocabulary, settings.added, token_format, special, named)
     if not known:
         note = f"the ids are those of {path.name}; how {settings.described} numbers its tokens is not known"
     elif layout.languages and not settings.added:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from embgeom.embeddings.spelling import METASPACE, Spelling, utf8
+from embgeom.embeddings.token_format import METASPACE, TokenFormat, utf8
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import parse_json, read_bytes
 
@@ -28,8 +28,8 @@ class TokenTable:
 
     file: Path | None
     tokens: dict[int, str]
-    spelling: Spelling
-    added: frozenset[int] = frozenset()  # written as plain text, whatever the spelling
+    token_format: TokenFormat
+    added: frozenset[int] = frozenset()  # written as plain text, whatever the token format
     special: frozenset[int] = frozenset()  # spell nothing
     raw: Mapping[int, bytes] = field(default_factory=dict)  # what words spell that are not UTF-8
     notes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class TokenTable:
         if row in self.raw:
             return self.raw[row]
         token = self.tokens[row]
-        return (utf8(token) if row in self.added else self.spelling.spell(token)) or None
+        return (utf8(token) if row in self.added else self.token_format.spell(token)) or None
 
 
 def read_tokenizer_json(path: Path, named: Iterable[str] = (), added: Iterable[Added] = ()) -> TokenTable:
@@ -81,14 +81,14 @@ def parse_tokenizer_json(
     own = [(row, t.content, t.special) for row, t in tokenizer.get_added_tokens_decoder().items()]
     ids, known = {*vocabulary.values(), *(a[0] for a in own)}, {*vocabulary, *(a[1] for a in own)}
     own += [a for a in added if a[0] not in ids and a[1] not in known]
-    return make_table(path, vocabulary, own, _spelling(content, model), special, named)
+    return make_table(path, vocabulary, own, _token_format(content, model), special, named)
 
 
 def make_table(
     path: Path,
     vocabulary: Mapping[str, int],
     added: Iterable[Added],
-    spelling: Spelling,
+    token_format: TokenFormat,
     special: Iterable[str] = (),
     named: Iterable[str] = (),
 ) -> TokenTable:
@@ -119,7 +119,7 @@ def make_table(
         tokens |= dict(enumerate(new, start=len(tokens)))
     ids = {row for row, token in tokens.items() if token in special or token in named}
     ids |= {row for row, _, is_special in added if is_special}
-    return TokenTable(path, tokens, spelling, frozenset(as_text), frozenset(ids), notes=tuple(notes))
+    return TokenTable(path, tokens, token_format, frozenset(as_text), frozenset(ids), notes=tuple(notes))
 
 
 def is_id(value: Any) -> TypeGuard[int]:
@@ -152,7 +152,7 @@ def check_vocabulary(vocabulary: Mapping[Any, Any], path: Path | None) -> Mappin
     return vocabulary
 
 
-def _spelling(content: Mapping[str, Any], model: Mapping[str, Any]) -> Spelling:
+def _token_format(content: Mapping[str, Any], model: Mapping[str, Any]) -> TokenFormat:
     """How a tokenizer.json writes text: by its decoder, else by what splits and normalizes the text."""
     parts = list(_parts(content.get("decoder"))) or [
         *_parts(content.get("pre_tokenizer")),
@@ -162,14 +162,14 @@ def _spelling(content: Mapping[str, Any], model: Mapping[str, Any]) -> Spelling:
     if "WordPiece" in types or model.get("type") == "WordPiece":
         # Text is split with the model's prefix, whatever the decoder strips.
         prefixes = [model.get("continuing_subword_prefix"), *(p.get("prefix") for p in parts)]
-        return Spelling(continuation=next((p for p in prefixes if isinstance(p, str)), "##"))
+        return TokenFormat(continuation=next((p for p in prefixes if isinstance(p, str)), "##"))
     word_ends = (p.get("suffix") for p in parts if p.get("type") == "BPEDecoder")
     word_end = model.get("end_of_word_suffix") or next(word_ends, None)
     if "ByteLevel" in types:
-        return Spelling(byte_level=True, word_end=word_end)
+        return TokenFormat(byte_level=True, word_end=word_end)
     space = next(filter(None, map(_space_mark, parts)), None)
     byte_fallback = "ByteFallback" in types or model.get("byte_fallback") is True
-    return Spelling(space=space, word_end=word_end, byte_fallback=byte_fallback)
+    return TokenFormat(space=space, word_end=word_end, byte_fallback=byte_fallback)
 
 
 def _parts(component: Any) -> Iterator[dict[str, Any]]:

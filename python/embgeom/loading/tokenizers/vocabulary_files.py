@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from embgeom.embeddings.spelling import Spelling, byte_level_alphabet
+from embgeom.embeddings.token_format import TokenFormat, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.folder import Source, read_json, read_lines
 from embgeom.loading.tokenizers.classes import BERT
 from embgeom.loading.tokenizers.settings import TokenizerSettings, token_content
 from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
 
-_WORD_PIECE, _SEPARATOR = Spelling(continuation="##"), Spelling(separator="@@")
+_WORD_PIECE, _SEPARATOR = TokenFormat(continuation="##"), TokenFormat(separator="@@")
 _M2M_LANGUAGES = 100
 _COUNTED = re.compile(r"(.*\S) \d+")
 
@@ -32,23 +32,23 @@ def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> 
             "decoder; pass the one of the matrix with vocabulary= (--vocabulary)"
         )
     if (known := settings.known("json")) is None:
-        spelling = _by_marks(vocabulary, settings)
-        if spelling is None:
+        token_format = _by_marks(vocabulary, settings)
+        if token_format is None:
             raise _unclear(path, settings)
-        return make_table(path, vocabulary, settings.added, spelling, (), settings.special)
+        return make_table(path, vocabulary, settings.added, token_format, (), settings.special)
     # A mark that the class does not use would be spelled as text.
-    odd_mark = known.spelling.word_end is None and Spelling.guess(vocabulary).word_end is not None
-    if known.spelling.byte_level and (odd_mark or not _is_byte_level(vocabulary, settings)):
+    odd_mark = known.token_format.word_end is None and TokenFormat.guess(vocabulary).word_end is not None
+    if known.token_format.byte_level and (odd_mark or not _is_byte_level(vocabulary, settings)):
         raise _unclear(path, settings)
     special = known.special.split()
     if not known.languages:
-        return make_table(path, vocabulary, settings.added, known.spelling, special, settings.special)
+        return make_table(path, vocabulary, settings.added, known.token_format, special, settings.special)
     # M2M100's languages follow the vocabulary in alphabetical order.
     languages = [t for t in settings.special if t.startswith("__") and t.endswith("__")]
     in_order = len(languages) == _M2M_LANGUAGES and languages == sorted(languages)
     special += settings.special
     table = make_table(
-        path, vocabulary, settings.added, known.spelling, special, languages if in_order else ()
+        path, vocabulary, settings.added, known.token_format, special, languages if in_order else ()
     )
     first = max(vocabulary.values()) + 1
     note = (
@@ -68,14 +68,14 @@ def read_vocab_txt(path: Path, source: Source, settings: TokenizerSettings) -> T
     # Transformers leaves out the white space at the end of a token.
     vocabulary = {line.rstrip() or line: row for row, line in enumerate(uncounted(lines, str(path)))}
     if known := settings.known("txt"):
-        spelling, special = known.spelling, known.special
+        token_format, special = known.token_format, known.special
     else:
-        spelling = Spelling.guess(lines)
-        special = BERT if spelling == _WORD_PIECE else ""
+        token_format = TokenFormat.guess(lines)
+        special = BERT if token_format == _WORD_PIECE else ""
         # A class that is not known may number its tokens in any way.
-        if settings.tokenizer_class or spelling == Spelling():
+        if settings.tokenizer_class or token_format == TokenFormat():
             raise _unclear(path, settings)
-    return make_table(path, vocabulary, settings.added, spelling, special.split(), settings.special)
+    return make_table(path, vocabulary, settings.added, token_format, special.split(), settings.special)
 
 
 def is_counted(lines: list[str]) -> bool:
@@ -120,25 +120,25 @@ def _is_byte_level(tokens: Iterable[str], settings: TokenizerSettings) -> bool:
     return 100 * sum(not all(c in known for c in t) for t in ordinary) <= len(ordinary)
 
 
-def _by_marks(tokens: Mapping[str, int], settings: TokenizerSettings) -> Spelling | None:
-    """Return the spelling that the marks in the tokens show, or None where they leave two possible."""
-    marks = Spelling.guess(tokens)
+def _by_marks(tokens: Mapping[str, int], settings: TokenizerSettings) -> TokenFormat | None:
+    """Return the token format that the marks in the tokens show, or None where they leave two possible."""
+    marks = TokenFormat.guess(tokens)
     if marks.space or marks.separator:
         return marks
     word_end = "</w>" if any(t.endswith("</w>") and len(t) > 4 for t in tokens) else None
     if not _is_byte_level(tokens, settings):
-        return Spelling(word_end=word_end) if word_end else None
+        return TokenFormat(word_end=word_end) if word_end else None
     # The space is a byte that GPT-2 writes with a letter of its own, which no other vocabulary has.
     is_bytes = any("Ġ" in t for t in tokens) or byte_level_alphabet().keys() <= {
         t.removesuffix("</w>") for t in tokens
     }
     is_bytes = is_bytes or (word_end is not None and all(t.isascii() for t in tokens))
-    return Spelling(byte_level=True, word_end=word_end) if is_bytes else None
+    return TokenFormat(byte_level=True, word_end=word_end) if is_bytes else None
 
 
 def _unclear(path: Path, settings: TokenizerSettings) -> LoadError:
     return LoadError(
         f"{path} is the vocabulary of {settings.described}, and does not say how its tokens write spaces and "
-        "bytes; pass vocabulary= (--vocabulary) with one token for each row and, if need be, spelling=, or "
-        "save a tokenizer.json with transformers"
+        "bytes; pass vocabulary= (--vocabulary) with one token for each row and, if need be, token_format=, "
+        "or save a tokenizer.json with transformers"
     )

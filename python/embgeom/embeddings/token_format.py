@@ -22,7 +22,7 @@ _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 @dataclass(frozen=True)
-class Spelling:
+class TokenFormat:
     """The way one tokenizer writes text into its tokens.
 
     Attributes
@@ -47,13 +47,13 @@ class Spelling:
 
     Examples
     --------
-    >>> Spelling(byte_level=True).spell("Ġdog")
+    >>> TokenFormat(byte_level=True).spell("Ġdog")
     b' dog'
-    >>> Spelling(space="▁").spell("dog▁")
+    >>> TokenFormat(space="▁").spell("dog▁")
     b'dog '
-    >>> Spelling(continuation="##").spell("dog"), Spelling(continuation="##").spell("##gy")
+    >>> TokenFormat(continuation="##").spell("dog"), TokenFormat(continuation="##").spell("##gy")
     (b' dog', b'gy')
-    >>> Spelling.words().spell("dog")
+    >>> TokenFormat.words().spell("dog")
     b' dog'
     """
 
@@ -66,8 +66,8 @@ class Spelling:
     whole_words: bool = False
 
     @classmethod
-    def words(cls) -> Spelling:
-        """Return the spelling of a vocabulary of whole words, such as that of word vectors."""
+    def words(cls) -> TokenFormat:
+        """Return the format of a vocabulary of whole words, such as that of word vectors."""
         return cls(whole_words=True)
 
     def is_byte(self, token: str) -> bool:
@@ -101,8 +101,8 @@ class Spelling:
         return utf8(" " + token if implied else token)
 
     @classmethod
-    def guess(cls, tokens: Iterable[str]) -> Spelling:
-        """Return the spelling that a bare list of tokens seems to use; plain text if it has no marks."""
+    def guess(cls, tokens: Iterable[str]) -> TokenFormat:
+        """Return the token format that a bare list of tokens seems to use; plain text if it has no marks."""
         tokens = list(tokens)
         few = max(1, len(tokens) // 1000)
         byte_fallback = sum(_BYTE_TOKEN.fullmatch(t) is not None for t in tokens) == 256
@@ -119,22 +119,22 @@ class Spelling:
         return cls(byte_fallback=byte_fallback)
 
 
-SpellingOption = Spelling | Literal["words"]
-"""How a user says how tokens write text: a `Spelling`, or "words" for whole words without a mark."""
+TokenFormatOption = TokenFormat | Literal["words"]
+"""How a user says how tokens write text: a `TokenFormat`, or "words" for whole words without a mark."""
 
 
-def as_spelling(spelling: Any) -> Spelling | None:
-    """Return the spelling that a user passes, a `Spelling` or ``"words"``; None where nothing is passed.
+def as_token_format(token_format: Any) -> TokenFormat | None:
+    """Return the format that a user passes, a `TokenFormat` or ``"words"``; None where nothing is passed.
 
     Parameters
     ----------
-    spelling : Spelling or str or None
-        What is passed as ``spelling=``.
+    token_format : TokenFormat or str or None
+        What is passed as ``token_format=``.
 
     Returns
     -------
-    Spelling or None
-        The spelling; None means that it is to be found from the tokens.
+    TokenFormat or None
+        The format; None means that it is to be found from the tokens.
 
     Raises
     ------
@@ -143,16 +143,17 @@ def as_spelling(spelling: Any) -> Spelling | None:
 
     Examples
     --------
-    >>> as_spelling("words") == Spelling.words()
+    >>> as_token_format("words") == TokenFormat.words()
     True
     """
-    if spelling is None or isinstance(spelling, Spelling):
-        return spelling
-    if isinstance(spelling, str) and spelling == "words":
-        return Spelling.words()
+    if token_format is None or isinstance(token_format, TokenFormat):
+        return token_format
+    if isinstance(token_format, str) and token_format == "words":
+        return TokenFormat.words()
     raise InputError(
-        f"spelling={spelling!r:.60}; it is 'words' (every token a whole word) or an embgeom.Spelling, such "
-        "as Spelling(space='▁'), Spelling(byte_level=True) or Spelling(continuation='##')"
+        f"token_format={token_format!r:.60}; it is 'words' (every token a whole word) or an "
+        "embgeom.TokenFormat, such as TokenFormat(space='▁'), "
+        "TokenFormat(byte_level=True) or TokenFormat(continuation='##')"
     )
 
 
