@@ -64,7 +64,7 @@ def test_final_norms_that_cannot_be_told():
         embgeom.load_final_norm(transformers.BartForConditionalGeneration(bart))
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
     model.model.norm.forward = lambda x: x * 2
-    with pytest.raises(LoadError, match="a norm of no known kind"):
+    with pytest.raises(LoadError, match="a norm of an unknown kind"):
         embgeom.load_final_norm(model)
     with pytest.raises(InputError, match="revision='main' has no meaning"):
         embgeom.load_final_norm(model, revision="main")
@@ -72,5 +72,5 @@ def test_final_norms_that_cannot_be_told():
 
 @pytest.mark.parametrize("what", [None, {}, b"x", transformers.LlamaConfig(), transformers.LlamaForCausalLM])
 def test_what_has_no_norm_says_so(what):
-    with pytest.raises(InputError, match="is no model"):
+    with pytest.raises(InputError, match="is not a model"):
         embgeom.load_final_norm(what)

@@ -3,6 +3,5 @@
 The files:
 
     objects.py    load_object(): what kind of object it is -> Embeddings
-    modules.py    the matrix of a layer, with adapters merged and quantized weights named
-    norms.py      the final norm of a model
+    modules.py    the matrix of a layer, with adapters merged and quantized weights named; the final norm
 """

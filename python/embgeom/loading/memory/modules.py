@@ -1,29 +1,34 @@
-"""The weight that a running torch module computes with, adapters included; torch is not imported."""
+"""What a running torch module computes: the matrix of a layer, adapters included, and the model's final norm.
+
+torch is not imported.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
+
+from embgeom._common.arrays import as_real_array
 from embgeom._common.foreign import is_tensor, quantized_kind
-from embgeom.errors import InputError
+from embgeom.embeddings.norm import FinalNorm, Kind
+from embgeom.errors import InputError, LoadError
+from embgeom.loading.architectures import USUAL_NORMS
 
 # What holds scales beside a weight multiplies with more than the weight; what holds codes has none.
-_SCALED = (
-    "weight_scale",
-    "weight_scale_inv",
-    "scales",
-    "qweight",
-    "W_q",
-    "quant_state",
-    "SCB",
-    "weight_packed",
-)
+_SCALED = ("weight_scale", "weight_scale_inv", "scales", "qweight", "W_q", "quant_state", "SCB",
+           "weight_packed")  # fmt: skip
+# Norms of what goes into the first layer, except LFM2's, which is its last and is called so.
+_OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
+_IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
+_MAKE = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
 
 
 @dataclass(frozen=True)
 class Weight:
-    """The matrix of one side of a running model."""
+    """The matrix of one side of a running model, and the parameter that it was made of."""
 
     tensor: Any
     stored: Any
@@ -31,27 +36,25 @@ class Weight:
 
     def shares(self, other: Weight) -> bool:
         """Return whether both are one matrix: the same numbers of the same memory."""
-        if self.tensor is not self.stored or other.tensor is not other.stored:
-            same = _place(self.stored) == _place(other.stored) and self.tensor.shape == other.tensor.shape
-            if not same:
-                return False
-            # Two adapters that are kept alike are multiplied out in different orders.
-            apart = (self.tensor - other.tensor).abs().max()
-            return bool(apart <= 1e-5 * self.tensor.abs().max())
-        return self.tensor is other.tensor or _place(self.tensor) == _place(other.tensor)
+        if _memory(self.stored) != _memory(other.stored) or self.tensor.shape != other.tensor.shape:
+            return False
+        if self.tensor is self.stored and other.tensor is other.stored:
+            return True
+        # Two adapters that are kept alike are multiplied out in different orders.
+        apart = (self.tensor - other.tensor).abs().max()
+        return bool(apart <= 1e-5 * self.tensor.abs().max())
 
 
 def weight_of(module: Any, what: str) -> Weight:
     """Return the matrix that an embedding or a linear layer computes with."""
     if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
-        return weight_of(_saved_copy(module), what)
+        # An active adapter puts a copy of its own in the layer's place.
+        active = [] if module.disable_adapters else list(module.active_adapters)
+        copies = [module.modules_to_save[name] for name in active if name in module.modules_to_save]
+        return weight_of(copies[0] if copies else module.original_module, what)
     module = getattr(module, "token_adapter", module)
     if hasattr(module, "base_layer"):
         return _adapted(module, what)
-    return _plain(module, what)
-
-
-def _plain(module: Any, what: str) -> Weight:
     weight = getattr(module, "weight", None)
     held = [field for field in _SCALED if hasattr(module, field)]
     quantized = quantized_kind(module) or (quantized_kind(weight) if is_tensor(weight) else None)
@@ -61,40 +64,55 @@ def _plain(module: Any, what: str) -> Weight:
             f"{what} is quantized ({how}): load the model without quantization_config, or in bf16"
         )
     if not is_tensor(weight):
-        raise InputError(
-            f"{what} is a {type(module).__name__} without a weight, so no matrix can be had of it"
-        )
+        raise InputError(f"{what} is a {type(module).__name__} without a weight, so it has no matrix")
     if not weight.is_floating_point():
         raise InputError(f"{what} holds {weight.dtype}, not floating point: it is quantized or packed")
-    if not _is_held(module):
+    # Whether the weight is the layer's own, or computed by torch.nn.utils.parametrize when it is asked for.
+    kept = [getattr(module, name, None) or () for name in ("_parameters", "_buffers", "parametrizations")]
+    if hasattr(module, "_parameters") and not any("weight" in names for names in kept):
         raise InputError(
-            f"{what} computes its weight before each pass (weight_norm, spectral_norm, pruning), and the one "
-            "at hand may be of an earlier pass: make it permanent by torch.nn.utils.remove_weight_norm, "
+            f"{what} computes its weight before each pass (weight_norm, spectral_norm, pruning), and the "
+            "present one may be of an earlier pass: make it permanent by torch.nn.utils.remove_weight_norm, "
             "remove_spectral_norm or prune.remove"
         )
-    # The layer of GPT-2 and its time keeps its weight as (width, rows).
+    # The layer of GPT-2 and its time keeps its weight as (hidden_size, rows).
     return Weight(weight.T if type(module).__name__ == "Conv1D" else weight, weight)
 
 
-def _is_held(module: Any) -> bool:
-    """Return whether the weight is the layer's own, or computed anew whenever it is asked for."""
-    parameters, buffers = getattr(module, "_parameters", None), getattr(module, "_buffers", {})
-    return parameters is None or "weight" in parameters or "weight" in buffers or _is_parametrized(module)
-
-
-def _is_parametrized(module: Any) -> bool:
-    """Return whether torch.nn.utils.parametrize computes the weight from others."""
-    return "weight" in (getattr(module, "parametrizations", None) or ())
-
-
-def _saved_copy(module: Any) -> Any:
-    """Return the copy of a module (modules_to_save) that an active adapter puts in its place."""
-    active = [] if module.disable_adapters else list(module.active_adapters)
-    copies = [module.modules_to_save[name] for name in active if name in module.modules_to_save]
-    return copies[0] if copies else module.original_module
+def final_norm_of(model: Any) -> FinalNorm:
+    """Return the final norm of a model in memory; what kind it is, is measured."""
+    if isinstance(model, type) or not hasattr(model, "named_modules"):
+        raise InputError(
+            f"{type(model).__name__} is not a model: give a folder, a Hugging Face id or a model of "
+            "transformers"
+        )
+    name, module = _find_norm(model)
+    parameter = next(iter(module.parameters()), None)
+    like = next(model.parameters()) if parameter is None else parameter
+    size = len(like) if parameter is not None else model.get_input_embeddings().weight.shape[1]
+    # The mean is far from 0, so that centering shows.
+    probe = like.new_tensor(np.random.default_rng(0).standard_normal((4, size)) + 1.0)
+    try:
+        given, got = _numbers(probe, "the probe"), _numbers(module(probe), name)
+    except Exception as error:
+        # A module takes and raises what it likes.
+        raise LoadError(f"{name} cannot be run as a norm ({error}); {_MAKE}") from error
+    if (bias := getattr(module, "bias", None)) is not None:
+        got = got - _numbers(bias, "its bias")
+    stored = getattr(module, "weight", None)
+    weight = np.ones(size) if stored is None else _numbers(stored, "its weight")
+    tolerance = 1e-3 if str(like.dtype) in ("torch.float32", "torch.float64") else 3e-2
+    for kind in get_args(Kind):
+        norm = FinalNorm.from_weights(weight, kind)
+        centered = given - given.mean(axis=1, keepdims=True) if norm.centers else given
+        wanted = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True)) * norm.weight
+        if got.shape == wanted.shape and np.abs(got - wanted).max() <= tolerance * np.abs(wanted).max():
+            return norm
+    raise LoadError(f"{name} ({type(module).__name__}) is a norm of an unknown kind; {_MAKE}")
 
 
 def _adapted(module: Any, what: str) -> Weight:
+    """Return the matrix of a layer that PEFT has put an adapter around."""
     base = weight_of(module.base_layer, what)
     kind = type(module).__name__
     merged = list(getattr(module, "merged_adapters", ()))
@@ -105,28 +123,78 @@ def _adapted(module: Any, what: str) -> Weight:
             )
         return base
     active = [name for name in module.active_adapters if name not in merged]
+    unknown, changed = "", base.tensor
     if hasattr(module, "get_merged_weights"):
         active = [name for name in active if name in module.trainable_tokens_delta]
-        changed = module.get_merged_weights(active) if active else base.tensor
+        changed = module.get_merged_weights(active) if active else changed
     elif type(module).__module__.startswith("peft.tuners.lora."):
         active = [name for name in active if name in module.lora_A or name in module.lora_embedding_A]
         if variants := [name for name in active if name in getattr(module, "lora_variant", {})]:
-            variant = type(module.lora_variant[variants[0]]).__name__
-            raise _unmerged(f"{what} has an adapter of another kind than LoRA ({variant})")
-        changed = base.tensor
-        for name in active:
-            changed = changed.detach().float() + module.get_delta_weight(name).detach().float()
+            unknown = f"of another kind than LoRA ({type(module.lora_variant[variants[0]]).__name__})"
+        else:
+            for name in active:
+                changed = changed.detach().float() + module.get_delta_weight(name).detach().float()
     else:
-        raise _unmerged(f"{what} has an adapter of the kind {type(module).__module__}.{kind}")
-    if not active:
-        return base
-    return Weight(changed, base.stored, (f"with the adapter {', '.join(active)} added to {what}",))
+        unknown = f"of the kind {type(module).__module__}.{kind}"
+    if unknown:
+        raise InputError(
+            f"{what} has an adapter {unknown}, which is not merged here: load model.merge_and_unload()"
+        )
+    note = f"with the adapter {', '.join(active)} added to {what}"
+    return Weight(changed, base.stored, (note,)) if active else base
 
 
-def _unmerged(what: str) -> InputError:
-    return InputError(f"{what}, which is not merged here: load model.merge_and_unload()")
-
-
-def _place(tensor: Any) -> tuple[Any, ...]:
-    """Where the numbers of a tensor lie, and how."""
+def _memory(tensor: Any) -> tuple[Any, ...]:
+    """Return where the numbers of a tensor lie, and how."""
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
+
+
+def _numbers(tensor: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return as_real_array(tensor, name).astype(np.float64)
+
+
+def _find_norm(model: Any) -> tuple[str, Any]:
+    """Return the norm that stands beside the largest list of layers, and its path."""
+    kind = type(model).__name__
+    if head := _norm_of_head(model):
+        raise LoadError(
+            f"the head of {kind} transforms and normalizes ({head}) before the unembedding, so that no norm "
+            f"can be folded into it; {_MAKE}"
+        )
+    root = model
+    if callable(getattr(model, "get_decoder", None)):
+        root = model.get_decoder() or model
+    beside = [
+        (sum(parameter.numel() for parameter in part.parameters()), path, holder)
+        for path, holder in root.named_modules()
+        for part in holder.children()
+        if type(part).__name__ == "ModuleList"
+    ]
+    if not beside:
+        raise LoadError(f"{kind} has no list of layers, so its final norm is not known; {_MAKE}")
+    _, path, holder = max(beside, key=lambda found: found[0])
+    norms = [
+        (f"{path}.{name}".lstrip("."), child)
+        for name, child in holder.named_children()
+        if (_IS_NORM.search(name) or "norm" in type(child).__name__.lower())
+        and not _OF_EMBEDDINGS.search(name)
+        and type(child).__name__ not in ("ModuleList", "Identity")
+    ]
+    usual = [norm for norm in norms if norm[0].split(".")[-1] in USUAL_NORMS]
+    norms = usual if len(norms) > 1 else norms
+    if len(norms) != 1:
+        found = " and ".join(name for name, _ in norms) or "none"
+        raise LoadError(
+            f"the final norm of {kind} is ambiguous or missing: beside its layers there is {found}; {_MAKE}"
+        )
+    return norms[0]
+
+
+def _norm_of_head(model: Any) -> str | None:
+    """Return the norm within the head of a masked model, as BERT's has one behind a layer of its own."""
+    if not re.search("MaskedLM|PreTraining", type(model).__name__):
+        return None
+    trunk = getattr(model, "base_model", None)
+    inside = set(trunk.modules()) if trunk is not None and trunk is not model else set()
+    outside = ((path, part) for path, part in model.named_modules() if part not in inside)
+    return next((path for path, _ in outside if path and _IS_NORM.search(path.split(".")[-1])), None)
