@@ -153,7 +153,7 @@ def test_the_package_has_few_folders():
     folders = {path.name for path in home.iterdir() if (path / "__init__.py").is_file()}
     files = {path.name for path in home.iterdir() if path.suffix in (".py", ".pyi")}
     assert len(folders) <= MOST_FOLDERS
-    assert files == {"__init__.py", "__main__.py", "_core.pyi", "errors.py"}
+    assert files == {"__init__.py", "__init__.pyi", "__main__.py", "_core.pyi", "errors.py"}
 
 
 def test_imports_run_downward():

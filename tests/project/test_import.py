@@ -1,11 +1,16 @@
 """Importing embgeom is light, starts nothing, and gets on with torch in either order."""
 
+import ast
+import importlib
 import importlib.util
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
+
+import embgeom
 
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="torch is not installed")
 
@@ -92,3 +97,20 @@ def test_beside_torch(order):
             np.testing.assert_array_equal(torch.diag(t @ t.T).numpy(), (x * x).sum(axis=1))
             assert torch.linalg.eigvalsh(t.T @ t).shape == (64,)
     """)
+
+
+def test_the_types_of_the_root_are_those_of_its_names():
+    stub = ast.parse((Path(embgeom.__file__).parent / "__init__.pyi").read_text(encoding="utf-8"))
+    homes = {
+        alias.name: node.module
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    listed = next(ast.literal_eval(node.value) for node in stub.body if isinstance(node, ast.Assign))
+    assert set(embgeom.__all__) <= set(listed) == {*homes, "__version__"}
+    for name, home in homes.items():
+        module = importlib.import_module(home)
+        assert getattr(embgeom, name) is getattr(module, name)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        embgeom.nothing  # noqa: B018
