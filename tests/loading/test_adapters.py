@@ -138,7 +138,7 @@ def test_a_vocabulary_that_has_grown(tmp_path):
         (HEAD_LORA, {"init_lora_weights": "pissa_niter_4"}, "pissa_niter_4"),
         (HEAD_LORA, {"r": 4}, "rank 2, and adapter_config.json says r = 4"),
         (HEAD_LORA, {"lora_alpha": "much"}, "lora_alpha = 'much'"),
-        (HEAD_LORA, {"alpha_pattern": {"(": 2}}, "no pattern"),
+        (HEAD_LORA, {"alpha_pattern": {"(": 2}}, "not a pattern"),
         ({"lm_head.lora_A.weight": A}, {}, "one half of the LoRA"),
         ({"lm_head.lora_A.weight": A, "lm_head.lora_B.weight": B[:-1].copy()}, {}, "does not fit this base"),
         ({"lm_head.ia3_l": E[0]}, {"peft_type": "IA3"}, "of the kind IA3"),
@@ -188,7 +188,7 @@ def test_an_adapter_saved_by_torch(tmp_path):
 
 def test_what_is_no_adapter(tmp_path):
     base = base_folder(tmp_path)
-    with pytest.raises(LoadError, match=r"no PEFT adapter: it holds no adapter_config\.json"):
+    with pytest.raises(LoadError, match=r"not a PEFT adapter: it holds no adapter_config\.json"):
         embgeom.load(base, adapter=base)
     with pytest.raises(LoadError, match="no such file or folder"):
         embgeom.load(base, adapter=tmp_path / "none" / "here")

@@ -201,7 +201,7 @@ def test_names_that_are_no_text_or_fill_the_file_system(tmp_path, capsys):
 
 def test_a_tensor_is_named_by_a_string(npz):
     for name in (5, b"other", ["other"]):
-        with pytest.raises(InputError, match="is no name of a tensor"):
+        with pytest.raises(InputError, match="is not the name of a tensor"):
             embgeom.load(npz, tensor=name)
 
 

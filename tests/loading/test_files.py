@@ -1,8 +1,8 @@
 """Each kind of file: stored types, files that lie, PyTorch and NumPy files."""
 
-import builtins
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from embgeom.errors import EmbgeomError, LoadError
+from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.convert import to_float32
 from embgeom.loading.safetensors_file import SafetensorsFile
@@ -185,15 +185,8 @@ def test_torch_garbage(tmp_path, content):
 
 def test_torch_absent(tmp_path, monkeypatch):
     folder = torch_folder(tmp_path, {"wte.weight": None})
-    real = builtins.__import__
-
-    def without_torch(name, *args, **kwargs):
-        if name == "torch":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", without_torch)
-    with pytest.raises(LoadError, match=r"pip install 'embgeom\[torch\]'"):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(InputError, match=r'pip install "embgeom\[torch\]"; or take safetensors'):
         load(folder)
 
 

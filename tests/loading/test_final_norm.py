@@ -107,7 +107,7 @@ PLUS_ONE = (
 def test_one_plus_weight(tmp_path, model_type):
     config = {"model_type": model_type}
     assert (norm_of(tmp_path / "a", {"model.norm.weight": 0 * ONE}, config).weight == 1).all()
-    with pytest.warns(embgeom.EmbgeomWarning, match="around 1, so that 1 \\+ weight lies around 2"):
+    with pytest.warns(embgeom.EmbgeomWarning, match="around 1, so that 1 \\+ weight is around 2"):
         norm_of(tmp_path / "b", {"model.norm.weight": ONE - 0.03}, config)
 
 
@@ -167,7 +167,7 @@ def test_a_model_without_a_known_name_is_refused(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"weird.weight": np.ones(4, np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(embgeom.LoadError, match=r"FinalNorm\.of"):
+    with pytest.raises(embgeom.LoadError, match=r"FinalNorm\.from_weights"):
         load_final_norm(tmp_path)
 
 
@@ -213,7 +213,7 @@ def test_norms_of_several_usual_names_in_a_type_that_is_not_known(tmp_path, othe
     tensors = {"model.norm.weight": ONE, f"model.{other}.weight": 2 * ONE}
     with pytest.raises(embgeom.LoadError, match="2 norms that may be the final one"):
         norm_of(tmp_path, tensors, {"model_type": "mine"})
-    with pytest.raises(embgeom.LoadError, match="no final norm under a name that is known"):
+    with pytest.raises(embgeom.LoadError, match="no final norm under a known name"):
         norm_of(tmp_path, {"model.embedding_norm.weight": ONE}, {"model_type": "llama"})
 
 

@@ -299,7 +299,7 @@ def test_word_vectors_are_words():
         (lambda: embgeom.load(object()), LoadError, "neither a path nor a Hugging Face id"),
         (lambda: embgeom.load(torch.nn.Dropout()), LoadError, "neither a path nor a Hugging Face id"),
         (lambda: embgeom.load(E, "outputs", vocabulary=words(40)), InputError, "which='outputs'"),
-        (lambda: embgeom.load("example:small", "output", "input"), InputError, "no tokenizer object"),
+        (lambda: embgeom.load("example:small", "output", "input"), InputError, "not a tokenizer object"),
         (lambda: embgeom.load(E, {"a": 1}), InputError, "tokenizer= is a dict"),
         (lambda: embgeom.load(E, SimpleNamespace()), InputError, "tokenizer= is a SimpleNamespace"),
         (lambda: embgeom.load(E, vocabulary={"a": -1}), InputError, "'a'. = -1"),

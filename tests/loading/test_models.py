@@ -90,7 +90,7 @@ def test_factorised_embedding_keeps_its_own_width_and_says_so(tmp_path):
     notes = load(
         write_folder(tmp_path, {"model.decoder.embed_tokens.weight": EMBED}, config)
     ).provenance.notes
-    assert len(notes) == 1 and f"of width {D}, and its residual stream, of width {2 * D}" in notes[0]
+    assert len(notes) == 1 and f"of {D} columns, and its residual stream, of hidden size {2 * D}" in notes[0]
 
 
 def test_disagreement_with_config_is_noted(tmp_path):

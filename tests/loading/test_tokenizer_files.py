@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
 from embgeom.loading.tokenizers.given import token_table
@@ -279,7 +279,7 @@ def test_sentencepiece_of_an_unknown_class(tmp_path):
 def test_sentencepiece_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "sentencepiece", None)
     with pytest.raises(
-        LoadError, match=r"spiece\.model is a SentencePiece model.*'embgeom\[sentencepiece\]'"
+        InputError, match=r'spiece\.model, a SentencePiece model, needs .*"embgeom\[sentencepiece\]"'
     ):
         table_of(tmp_path, spiece__model=b"\n\x0f\n\x05<unk>\x15\0\0\0\0\x18\x02")
 

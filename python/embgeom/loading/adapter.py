@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,159 +18,168 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.adapter_names import ROWS, SAVED_BASE, SIDES, WHOLE, split_name
+from embgeom.loading.architectures import LEAVES, USUAL, WHOLE_NAMES
 from embgeom.loading.checkpoint.checkpoint import open_file
-from embgeom.loading.folder import Source, TensorFile, read_json
+from embgeom.loading.folder import Source, read_json
 from embgeom.loading.source import find_folder, find_source
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-_MODELS = tuple(f"{stem}.{end}" for stem, end in (("model", "safetensors"), ("pytorch_model", "bin")))
-_MODELS += tuple(f"{name}.index.json" for name in _MODELS)
+_MODELS = tuple(f"{name}{end}" for end in ("", ".index.json")
+                for name in ("model.safetensors", "pytorch_model.bin"))  # fmt: skip
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 _OF_LAYERS = re.compile(r"\.\d+\.")
+_PREFIX = "base_model.model."
+_WHOLE, _SAVED_BASE, _ROWS = "whole", "base", "rows"
+# The end of a tensor's name after its module -> what it is to it; "" for what has no effect on its weight. An
+# adapter's own name may stand in it.
+_PARTS = {
+    r"modules_to_save(\.\w+)?\.weight": _WHOLE,
+    r"base_layer\.weight": _SAVED_BASE,
+    r"(token_adapter\.)?trainable_tokens_delta(\.\w+)?": _ROWS,
+    r"lora_embedding_A(\.\w+)?": "embedding A",
+    r"lora_embedding_B(\.\w+)?": "embedding B",
+    r"lora_A(\.\w+)?\.weight": "A",
+    r"lora_B(\.\w+)?\.weight": "B",
+    r"lora_magnitude_vector(\.\w+)*": "DoRA",
+    r"weight": _WHOLE,
+    r"(\w+\.)*bias|original_module\..*|(token_adapter\.)?trainable_tokens_original.*": "",
+}
+_SIDES = {side: {name.rpartition(".")[2] for name in (*USUAL[side], *WHOLE_NAMES[side])} for side in USUAL}
+_SIDES["output"].add("unembed")
 # Adapters that are not base + scaled B A, and those for which the base was changed when they began.
 _OTHER_LORA = ("use_dora", "use_qalora", "alora_invocation_tokens", "arrow_config", "use_bdlora",
                "kasa_config", "monteclora_config", "velora_config")  # fmt: skip
 _PLAIN_INIT = (None, True, False, "gaussian", "eva", "orthogonal")
+_MERGE = "merge it with merge_and_unload and load the merged model"
+
+Matrix = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
 class Adapter:
-    """An adapter that has been opened."""
+    """An adapter that has been opened: its name, its configuration and its tensors."""
 
-    name: str
-    config: dict[str, Any]
-    file: TensorFile
-
-    @classmethod
-    def read(cls, source: Source) -> Adapter:
-        """Open the adapter at `source`."""
+    def __init__(self, source: Source) -> None:
+        self.name = source.name
         path = source.find(CONFIG)
         weights = next((found for name in _WEIGHTS if (found := source.find(name))), None)
         if path is None or weights is None:
             missing = CONFIG if path is None else " or ".join(_WEIGHTS)
-            raise LoadError(f"{source.name} is no PEFT adapter: it holds no {missing}")
-        return cls(source.name, read_json(path), open_file(weights))
+            raise LoadError(f"{self.name} is not a PEFT adapter: it holds no {missing}")
+        self.config, self.file = read_json(path), open_file(weights)
+        # The modules outside of the model's layers that it changes: module -> (tensor, what it is to it).
+        self._modules: dict[str, list[tuple[str, str | None]]] = {}
+        for name in self.file.names:
+            if not _OF_LAYERS.search(name):
+                module, part = _split_name(name)
+                self._modules.setdefault(module, []).append((name, part))
 
     def matrix(
-        self, base: npt.NDArray[np.float32], tensor: str, which: str, tied: bool
-    ) -> tuple[npt.NDArray[np.float32], bool, tuple[str, ...]]:
-        """Return the matrix of one side as the base computes with it under this adapter."""
-        module, other = self._modules(base, tensor, which, tied)
-        done = []
+        self, base: Matrix, tensor: str, which: str, tied: bool
+    ) -> tuple[Matrix, bool, tuple[str, ...]]:
+        """Return a base's matrix of one side under this adapter, whether it is still tied, and what was done.
+
+        An adapter of one side of a tied base leaves the other as it is, unless it replaces rows, or says that
+        it keeps the tie. Where it changes nothing, `base` itself is returned, and no notes.
+        """
+        module, other = self._find(base, tensor, which, tied)
+        done: list[str] = []
         columns = base.shape[1]
-        if tied and other and (name := self._parts(other).get(SAVED_BASE)):
-            # One matrix of the base lies under both sides, and the adapter brings it along.
-            base = self.file.read(name)
+
+        def replace_by(name: str) -> Matrix:
             done.append(f"{name} of {self.name} in place of {tensor}")
+            return self.file.read(name)
+
+        if tied and other and (name := self._parts(other).get(_SAVED_BASE)):
+            # One matrix of the base lies under both sides, and the adapter brings it along.
+            base = replace_by(name)
         tied_base, tied = tied, tied and self._keeps_tie(module, other)
         module = module or (other if tied else None)
         if module is None:
             return base, tied, tuple(done)
         parts = self._parts(module)
-        if tied_base and other and ROWS in self._parts(other) and ROWS not in parts:
+        if tied_base and other and _ROWS in self._parts(other) and _ROWS not in parts:
             raise LoadError(
                 f"{self.name} changes {module}, and replaces rows of the base's tied matrix by {other}: "
                 f"{_MERGE}"
             )
         done.append(f"the adapter {self.name} was trained on {self.config.get('base_model_name_or_path')}")
-        if name := parts.get(WHOLE) or parts.get(SAVED_BASE):
-            base = self.file.read(name)
-            done.append(f"{name} of {self.name} in place of {tensor}")
+        if name := parts.get(_WHOLE) or parts.get(_SAVED_BASE):
+            base = replace_by(name)
         if {"A", "B", "embedding A", "embedding B", "DoRA"} & parts.keys():
             base, how = self._with_lora(base, module, parts)
             done.append(how)
-        if name := parts.get(ROWS):
+        if name := parts.get(_ROWS):
             base = self._with_rows(base, module, name)
             done.append(f"rows of {self.name}, {name}, in place of those of {tensor}")
         if base.ndim != 2 or base.shape[1] != columns:
             raise self._unfit(module, f"a tensor of shape {list(base.shape)}, not of {columns} columns,")
         return base, tied, tuple(done)
 
-    def vector(self, tensor: str) -> npt.NDArray[np.float32] | None:
+    def vector(self, tensor: str) -> Matrix | None:
         """Return the adapter's copy of a norm's weight, by its name in the base's file, or None."""
         norm = tensor.split(".")[-2]
-        for module in self._outside_layers():
-            path = module.split(".")
-            if norm not in path:
-                continue
+        for module in (m for m in self._modules if norm in m.split(".")):
             parts = self._parts(module)
-            if path[-1] != norm or parts.keys() - {WHOLE}:
+            if module.split(".")[-1] != norm or parts.keys() - {_WHOLE}:
                 raise LoadError(
                     f"{self.name} changes {module}, a norm, which embgeom does not merge: {_MERGE}"
                 )
-            if WHOLE in parts:
-                return self.file.read(parts[WHOLE])
+            if _WHOLE in parts:
+                return self.file.read(parts[_WHOLE])
         return None
 
-    def _modules(self, base: Any, tensor: str, which: str, tied: bool) -> tuple[str | None, str | None]:
+    def _find(self, base: Matrix, tensor: str, which: str, tied: bool) -> tuple[str | None, str | None]:
         """Return the modules of the adapter that change the matrix of a side, and that of the other."""
         other_side = "output" if which == "input" else "input"
-        known = {which: set(SIDES[which]), other_side: set(SIDES[other_side])}
-        own_name = tensor.split(".")[-2] if "." in tensor else tensor
-        if not tied or own_name not in known[other_side]:
-            known[which].add(own_name)
-            known[other_side].discard(own_name)
+        known = {which: set(_SIDES[which]), other_side: set(_SIDES[other_side])}
+        stored = tensor.split(".")[-2] if "." in tensor else tensor
+        if not tied or stored not in known[other_side]:
+            known[which].add(stored)
+            known[other_side].discard(stored)
         sides: dict[str, list[str]] = {which: [], other_side: []}
-        for module in self._outside_layers():
+        for module, tensors in self._modules.items():
             side = next((s for s in sides if module.split(".")[-1] in known[s]), None)
             if side:
                 sides[side].append(module)
-            elif odd := [
-                n
-                for n in self._tensors(module)
-                if len(base) in self.file.shape(n) or own_name in n.split(".")
-            ]:
-                raise LoadError(
-                    f"{self.name} ({self.config.get('peft_type')}) holds {odd[0]}, which may "
-                    f"change the {which} matrix in a way that embgeom does not know: {_MERGE}"
-                )
+                continue
+            for name, _ in tensors:
+                if len(base) in self.file.shape(name) or stored in name.split("."):
+                    raise LoadError(
+                        f"{self.name} ({self.config.get('peft_type')}) holds {name}, which may "
+                        f"change the {which} matrix in a way that embgeom does not know: {_MERGE}"
+                    )
         for found in sides.values():
             if len(found) > 1:
                 raise LoadError(
                     f"{self.name} changes {' and '.join(found)}: embgeom cannot tell which counts; {_MERGE}"
                 )
-        own, other = (next(iter(sides[side]), None) for side in (which, other_side))
-        return own, other
+        chosen, other = (next(iter(found), None) for found in sides.values())
+        return chosen, other
 
-    def _keeps_tie(self, own: str | None, other: str | None) -> bool:
+    def _keeps_tie(self, chosen: str | None, other: str | None) -> bool:
         """Return whether both sides of a tied base stay one: rows are replaced in both at once."""
-        changed = [module for module in (own, other) if module is not None]
+        changed = [module for module in (chosen, other) if module is not None]
         kept = self.config.get("ensure_weight_tying") is True
-        return kept or not changed or (len(changed) == 1 and self._parts(changed[0]).keys() == {ROWS})
-
-    def _outside_layers(self) -> list[str]:
-        """Return the modules that the adapter changes outside of the model's layers, in order."""
-        found = {split_name(name)[0]: None for name in self.file.names if not _OF_LAYERS.search(name)}
-        return [module for module in found if module]
-
-    def _tensors(self, module: str) -> list[str]:
-        return [name for name in self.file.names if split_name(name)[0] == module]
+        return kept or not changed or (len(changed) == 1 and self._parts(changed[0]).keys() == {_ROWS})
 
     def _parts(self, module: str) -> dict[str, str]:
         """Return what the adapter holds of a module: part -> the tensor's name; unknown parts are refused."""
-        parts: dict[str, str] = {}
-        for name in self._tensors(module):
-            part = split_name(name)[1]
+        for name, part in self._modules[module]:
             if part is None:
                 raise LoadError(
                     f"{self.name} changes {module} by {name}, of the kind {self.config.get('peft_type')}, "
                     f"and embgeom merges LoRA, modules_to_save and trainable tokens alone: {_MERGE}"
                 )
-            if part:
-                parts[part] = name
-        return parts
+        return {part: name for name, part in self._modules[module] if part}
 
-    def _with_lora(
-        self, base: npt.NDArray[np.float32], module: str, parts: dict[str, str]
-    ) -> tuple[npt.NDArray[np.float32], str]:
+    def _with_lora(self, base: Matrix, module: str, parts: dict[str, str]) -> tuple[Matrix, str]:
         other = [key for key in _OTHER_LORA if self.config.get(key)]
         if "DoRA" in parts or other:
             kind = "DoRA" if "DoRA" in parts or other[0] == "use_dora" else other[0]
             raise LoadError(f"{self.name} changes {module} by {kind}, which embgeom does not merge: {_MERGE}")
         begun = self.config.get("init_lora_weights")
-        if begun not in _PLAIN_INIT and SAVED_BASE not in parts:
+        if begun not in _PLAIN_INIT and _SAVED_BASE not in parts:
             raise LoadError(
                 f"{self.name} began with init_lora_weights={begun!r}, which changes its base: {_MERGE}"
             )
@@ -203,25 +211,22 @@ class Adapter:
                 if re.match(rf"(.*\.)?({key})$", module):
                     return value
             except re.error as error:
-                raise LoadError(f"{self.name}: {key!r} in {pattern} is no pattern: {error}") from error
+                raise LoadError(f"{self.name}: {key!r} in {pattern} is not a pattern: {error}") from error
         return default
 
-    def _with_rows(self, base: npt.NDArray[np.float32], module: str, name: str) -> npt.NDArray[np.float32]:
+    def _with_rows(self, base: Matrix, module: str, name: str) -> Matrix:
         indices = self.config.get("trainable_token_indices") or self.config.get("token_indices")
         if isinstance(indices, dict):
             indices = next((rows for key, rows in indices.items() if module.endswith(key)), None)
         rows = self.file.read(name)
-        fits = (
-            isinstance(indices, list)
-            and all(type(row) is int and 0 <= row < len(base) for row in indices)
-            and rows.shape == (len(indices), base.shape[1])
-        )
-        if not fits:
+        listed: list[Any] = indices if isinstance(indices, list) else [None]
+        valid = all(type(row) is int and 0 <= row < len(base) for row in listed)
+        if not valid or rows.shape != (len(listed), base.shape[1]):
             raise self._unfit(
                 module, f"rows {str(indices)[:60]} with {list(rows.shape)} numbers for {base.shape}"
             )
         changed = np.array(base)
-        changed[indices] = rows
+        changed[listed] = rows
         return changed
 
     def _unfit(self, module: str, what: str) -> LoadError:
@@ -232,32 +237,41 @@ class Adapter:
         )
 
 
-_MERGE = "merge it with merge_and_unload and load the merged model"
+def _split_name(name: str) -> tuple[str, str | None]:
+    """Return the module that a tensor of an adapter changes, and what it is to it; None if not known."""
+    words = name.removeprefix(_PREFIX).split(".")
+    # A layer of the base has no module inside: what follows its name is the adapter's.
+    inside = next((i + 1 for i, word in enumerate(words) if word in LEAVES), None)
+    for pattern, part in _PARTS.items():
+        match = re.fullmatch(rf"(?P<module>.+?)\.(?:{pattern})", ".".join(words))
+        if match and (inside is None or match["module"].count(".") < inside):
+            return match["module"], part
+    return ".".join(words[:inside] if inside else words[:-1] or words), None
 
 
 def adapter_source(adapter: str | PathLike[str], **options: Any) -> Source:
     """Return where an adapter's files are; `revision` among the options is its base's."""
-    options["revision"] = None
-    return find_folder(adapter) or find_source(adapter, **options)
+    return find_folder(adapter) or find_source(adapter, **options | {"revision": None})
 
 
 def adapter_within(source: Source, asked: str, file: Path | None, tensor: str | None) -> Source | None:
-    """Return `source` if it holds an adapter beside the model itself, which transformers then applies."""
-    if (file is not None and file.name not in _WEIGHTS) or (file is not None and tensor is not None):
+    """Return `source` if it holds an adapter beside the model itself, which transformers then applies.
+
+    The model may have been asked for by a `file` of it, and a `tensor`; an adapter alone is an error.
+    """
+    if file is not None and (file.name not in _WEIGHTS or tensor is not None):
         return None
-    path = source.find(CONFIG)
-    if path is None:
+    if (path := source.find(CONFIG)) is None:
         return None
-    has_model = any(source.find(name) for name in _MODELS)
-    if file is not None or not has_model:
+    if file is not None or not any(map(source.find, _MODELS)):
         base = read_json(path).get("base_model_name_or_path") or "BASE"
         raise LoadError(
             f"{asked} is a PEFT adapter of {base}, and its base is not here; merge it (merge_and_unload), or "
             f"name the base: load({str(base)!r}, adapter={asked!r}) (--adapter)"
         )
-    return source if any(source.find(name) for name in _WEIGHTS) else None
+    return source if any(map(source.find, _WEIGHTS)) else None
 
 
 def tokenizer_source(base: Source, adapter: Source | None) -> Source:
     """Return the adapter's files where they hold a tokenizer, which may have tokens that the base has not."""
-    return adapter if adapter and any(adapter.find(name) for name in _TOKENIZERS) else base
+    return adapter if adapter and any(map(adapter.find, _TOKENIZERS)) else base

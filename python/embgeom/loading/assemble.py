@@ -1,12 +1,16 @@
-"""A matrix and a tokenizer's tokens, once both are read, to an `Embeddings`."""
+"""What is asked for, and a matrix and a tokenizer's tokens, once both are read, to an `Embeddings`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom.embeddings.embeddings import Embeddings, Which, named_row_stats
 from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.tokenizers.table import TokenTable
 
@@ -17,14 +21,30 @@ _MOST_BEYOND = 0.01
 _ALWAYS_BEYOND = 16
 
 
+@dataclass(frozen=True)
+class LoadRequest:
+    """What a user asks for: a model by its name, one of its matrices, and perhaps its tokens."""
+
+    asked: str
+    which: Which
+    tensor: str | None
+    vocabulary: TokenTable | None
+    token_format: TokenFormat | None
+    threads: int
+    progress: bool
+
+    def tokens(self, read: Callable[[], TokenTable]) -> TokenTable:
+        """Return the user's tokens, or else those that `read` gives, in the format that the user says."""
+        table = self.vocabulary or read()
+        return replace(table, token_format=self.token_format) if self.token_format else table
+
+
 def assemble(
     matrix: npt.NDArray[np.float32],
     table: TokenTable,
-    which: Which,
     name: str,
     provenance: Provenance,
-    *,
-    threads: int | None,
+    request: LoadRequest,
 ) -> Embeddings:
     """Bring a matrix and its tokens together."""
     rows = len(matrix)
@@ -35,7 +55,7 @@ def assemble(
     matrix = matrix.view()
     matrix.flags.writeable = False
     try:
-        stats = named_row_stats(matrix, tokens, threads=threads)
+        stats = named_row_stats(matrix, tokens, threads=request.threads)
     except InputError as error:
         raise LoadError(f"{name}: {error}") from error
     return Embeddings(
@@ -45,11 +65,11 @@ def assemble(
         special=np.isin(np.arange(rows), list(table.special)),
         byte_token=np.array([table.token_format.is_byte(t) for t in tokens], dtype=bool),
         has_token=has_token,
-        which=which,
+        which=request.which,
         name=name,
         row_stats=stats,
         tokens_beyond_rows=sum(row >= rows for row in table.tokens),
-        provenance=provenance,
+        provenance=replace(provenance, tokenizer=table.file),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a model's config.json says about its family, its vocabulary, its width, its depth and its ties."""
+"""What a model's config.json says about its family, its vocabulary, its sizes, its depth and its ties."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from embgeom.loading.folder import Source, read_json
 
 # Where a model of several parts keeps the configuration of its language model.
 _NESTED = ("text_config", "language_config", "llm_config", "thinker_config", "decoder")
-# The width of the embedding comes first: some models project it to another hidden size.
-_WIDTH = ("word_embed_proj_dim", "embedding_size", "input_embedding_size", "hidden_size", "n_embd", "d_model",
-          "n_embed", "dim")  # fmt: skip
-_HIDDEN = ("hidden_size", "n_embd", "d_model", "n_embed", "dim")
+_HIDDEN_SIZE = ("hidden_size", "n_embd", "d_model", "n_embed", "dim")
+# The size of the embedding comes first: some models project it to another hidden size.
+_COLUMNS = ("word_embed_proj_dim", "embedding_size", "input_embedding_size", *_HIDDEN_SIZE)
 _NUM_LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 _TIED = (
     "tie_word_embeddings",
@@ -26,7 +25,7 @@ _TIED = (
 )
 # "Gemma2ForCausalLM" is of the model type "gemma2".
 _CLASS = re.compile(r"(\w+?)(?:For[A-Z]\w*|LMHeadModel|Model)$")
-# A base model, or one that classifies: what it computes are no logits of tokens.
+# A base model, or one that classifies, computes no logits of tokens.
 _HEADLESS = re.compile(
     r"(?!.*(Head|MTModel))\w+Model$|\w+For(\w+Classification|QuestionAnswering|MultipleChoice)$"
 )
@@ -38,14 +37,14 @@ class ModelConfig:
     """The few values of config.json that loading needs; None where it does not say."""
 
     vocab_size: int | None = None
-    width: int | None = None
+    columns: int | None = None  # of the matrix
+    hidden_size: int | None = None  # of the residual stream
+    num_layers: int | None = None  # None also for an encoder and a decoder, which have a number each
     tied: bool | None = None
-    num_layers: int | None = None
-    hidden: int | None = None
-    model_type: str = ""
-    decoder_only: bool = False
-    architecture: Architecture | None = None
-    headless: str = ""
+    model_type: str = ""  # of the whole model
+    decoder_only: bool = False  # a decoder, of a family that may have an encoder, too
+    architecture: Architecture | None = None  # of the language model, if its family is known
+    headless: str = ""  # the class of a model without an output matrix
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
@@ -58,35 +57,37 @@ class ModelConfig:
         """Return the values of a parsed config.json; a nested language model's come before the outer ones."""
         levels = _levels(config)
         merged = {key: value for level in levels for key, value in level.items()}
-        num_layers = None if merged.get("is_encoder_decoder") is True else _positive(merged, *_NUM_LAYERS)
-        vocab_size, width = _positive(merged, "vocab_size"), _positive(merged, *_WIDTH)
-        rows = _positive(merged, "embedding_size")
-        if vocab_size and rows and rows >= vocab_size:
-            # OLMo and its like call the padded number of rows so, not the width.
-            vocab_size, width = rows, _positive({**merged, "embedding_size": None}, *_WIDTH)
-        hidden = _positive(merged, *_HIDDEN)
-        model_type = str(config.get("model_type", ""))
-        classes = config.get("architectures")
-        classes = [str(name) for name in classes] if isinstance(classes, list) else []
-        causal = any(name.endswith("ForCausalLM") for name in classes)
-        headless = classes[0] if classes and all(map(_HEADLESS.match, classes)) else ""
-        family = _architecture(levels)
-        return cls(vocab_size, width, _tied(levels), num_layers, hidden, model_type, causal, family, headless)
+        rows, padded = _positive(merged, "vocab_size"), _positive(merged, "embedding_size")
+        if rows and padded and padded >= rows:
+            # OLMo and its like call the padded number of rows so, not the number of columns.
+            rows = padded
+            del merged["embedding_size"]
+        classes = _classes(config)
+        encodes = merged.get("is_encoder_decoder") is True
+        return cls(
+            vocab_size=rows,
+            columns=_positive(merged, *_COLUMNS),
+            hidden_size=_positive(merged, *_HIDDEN_SIZE),
+            num_layers=None if encodes else _positive(merged, *_NUM_LAYERS),
+            tied=_tied(levels),
+            model_type=str(config.get("model_type", "")),
+            decoder_only=any(name.endswith("ForCausalLM") for name in classes),
+            architecture=_architecture(levels),
+            headless=classes[0] if classes and all(map(_HEADLESS.match, classes)) else "",
+        )
 
     def notes(self, which: str) -> tuple[str, ...]:
         """Return what the running model does beyond looking rows up and multiplying with them."""
-        said = []
-        if self.width and self.hidden and self.width != self.hidden:
-            said.append(
-                f"the model projects between the rows, of width {self.width}, and its residual stream, of "
-                "width "
-                f"{self.hidden} (project_in and project_out, in OPT's words)"
+        notes = []
+        if self.columns and self.hidden_size and self.columns != self.hidden_size:
+            notes.append(
+                f"the model projects between the rows, of {self.columns} columns, and its residual stream, "
+                f"of hidden size {self.hidden_size} (project_in and project_out, in OPT's words)"
             )
-        # The first Baichuan, of 64,000 tokens, has a head of the usual kind.
         family = self.architecture
-        if family and self.vocab_size != 64000:
-            said.append(family.output_note if which == "output" else family.input_note)
-        return tuple(filter(None, said))
+        if family and self.vocab_size != family.unnoted_vocabulary:
+            notes.append(family.output_note if which == "output" else family.input_note)
+        return tuple(filter(None, notes))
 
 
 def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -97,14 +98,17 @@ def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return levels
 
 
+def _classes(config: Mapping[str, Any]) -> list[str]:
+    classes = config.get("architectures")
+    return [str(name) for name in classes] if isinstance(classes, list) else []
+
+
 def _family(config: Mapping[str, Any]) -> Architecture | None:
     """Return the family by the model type or, where there is none, by the name of the model's class."""
     if config.get("model_type") is not None:
         return FAMILIES.get(str(config["model_type"]))
-    classes = config.get("architectures")
-    named = (_CLASS.match(str(name)) for name in (classes if isinstance(classes, list) else ()))
-    found = (_BY_CLASS.get(match[1].replace("_", "").lower()) for match in named if match)
-    return next(filter(None, found), None)
+    named = filter(None, map(_CLASS.match, _classes(config)))
+    return next(filter(None, (_BY_CLASS.get(m[1].replace("_", "").lower()) for m in named)), None)
 
 
 def _architecture(levels: list[Mapping[str, Any]]) -> Architecture | None:
@@ -121,7 +125,7 @@ def _tied(levels: list[Mapping[str, Any]]) -> bool | None:
     if "thinker_config" in levels[0]:
         # A model that thinks and talks holds a whole model for each.
         levels = levels[1:]
-    outer, text = _said(levels[0]), _said(levels[-1])
+    outer, text = _says(levels[0]), _says(levels[-1])
     family, inner = _family(levels[0]), _family(levels[-1])
     if family is None:
         # Of a model that is not known, a tie is believed wherever it is said: it counts only where one
@@ -130,16 +134,15 @@ def _tied(levels: list[Mapping[str, Any]]) -> bool | None:
         return any(said) if said else inner.tied if inner else None
     if family.ties in ("always", "never"):
         return family.ties == "always"
-    if text is None and inner:
-        text = inner.tied
+    if text is None:
+        text = (inner or family).tied
     if family.ties == "text":
-        return family.tied if text is None else text
-    own = family.tied if outer is None else outer
-    inner_says = len(levels) > 1 and (family.tied if text is None else text)
-    return own or (family.ties == "either" and bool(inner_says))
+        return text
+    outer = family.tied if outer is None else outer
+    return outer or (family.ties == "either" and len(levels) > 1 and text)
 
 
-def _said(config: Mapping[str, Any]) -> bool | None:
+def _says(config: Mapping[str, Any]) -> bool | None:
     return next((value for key in _TIED if isinstance(value := config.get(key), bool)), None)
 
 

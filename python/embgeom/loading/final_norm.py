@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import os
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from embgeom.embeddings.norm import FinalNorm, Kind
+from embgeom.embeddings.norm import FinalNorm
 from embgeom.errors import EmbgeomWarning, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.architectures import USUAL_NORMS, Architecture
 from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from embgeom.loading.checkpoint.name_matching import matches, module_of, pick_one
+from embgeom.loading.checkpoint.names import matches, module_of, pick_one
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.gguf.model import GGUFModel, find_gguf
 from embgeom.loading.memory.modules import final_norm_of
 from embgeom.loading.memory.objects import unwrapped
-from embgeom.loading.source import enter, find_local, find_source, refuse_options
+from embgeom.loading.source import HubOptions, enter, find_local, find_source, refuse_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _ENDS = (".weight", ".w", ".scale", ".gamma", ".g")
 _BIASES = (".bias", ".b", ".beta")
-_WAY_OUT = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
+_MAKE = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
 
 
 def load_final_norm(
@@ -30,9 +33,10 @@ def load_final_norm(
     *,
     adapter: str | os.PathLike[str] | None = None,
     subfolder: str | None = None,
-    **options: Any,
+    progress: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> FinalNorm:
-    """Load the weight of the norm between a model's last layer and its unembedding.
+    """Load the norm between a model's last layer and its unembedding.
 
     Parameters
     ----------
@@ -43,8 +47,10 @@ def load_final_norm(
         The folder or id of a PEFT adapter of the model, which may hold a norm of its own.
     subfolder : str, optional
         The folder within the model that holds its weights, as in `embgeom.load`.
-    **options
-        ``revision``, ``cache_dir``, ``token``, ``local_files_only`` and ``progress``, as in `embgeom.load`.
+    progress : bool
+        Whether to show progress bars.
+    **hub
+        ``revision``, ``cache_dir``, ``token`` and ``local_files_only``, as in `embgeom.load`.
 
     Returns
     -------
@@ -55,24 +61,23 @@ def load_final_norm(
     Raises
     ------
     LoadError
-        If the model cannot be read, or has no final norm, none under a name that is known, or several of
-        which the names do not tell which is meant.
+        If the model cannot be read, has no final norm or none under a known name, or has several and the
+        names do not tell which is meant.
     InputError
         If an option has no meaning for the model, as `subfolder` for a file.
-
-    Notes
-    -----
-    The ``model_type`` in config.json tells what the model's norm is called, whether it multiplies with 1 +
-    weight, as Gemma's does, subtracts the mean, or has no weight (which is 1 then). In a masked language
-    model, and in a model whose layers end with norms of their own, it is the norm that the output matrix is
-    applied to. Of types that are not known, a norm with a bias is a LayerNorm and one without an RMSNorm; a
-    warning says so.
 
     Warns
     -----
     EmbgeomWarning
         If the type is not known and the norm has no bias, or the norm multiplies with 1 + weight and the
-        weights lie around 1, as in conversions that store the sum.
+        weights are around 1, as in conversions that store the sum.
+
+    Notes
+    -----
+    The ``model_type`` in config.json tells the name of the norm, whether it multiplies with 1 + weight, as
+    Gemma's does, subtracts the mean, or has no weight (which is 1 then). In a masked language model, and in a
+    model whose layers end with norms of their own, it is the norm that the output matrix is applied to. For
+    types that are not known, a norm with a bias is taken for a LayerNorm and one without for an RMSNorm.
 
     Examples
     --------
@@ -82,9 +87,9 @@ def load_final_norm(
     ((128,), True, (192,), False)
     """
     if not isinstance(model, str | os.PathLike):
-        refuse_options("what is in memory", adapter=adapter, subfolder=subfolder, **options)
+        refuse_options("what is in memory", adapter=adapter, subfolder=subfolder, **hub)
         return final_norm_of(unwrapped(model)[0])
-    source, (path, is_file) = find_source(model, **options), find_local(model)
+    source, (path, is_file) = find_source(model, progress=progress, **hub), find_local(model)
     if is_file:
         refuse_options(f"{model}, a file", subfolder=subfolder)
     else:
@@ -95,44 +100,36 @@ def load_final_norm(
     config, checkpoint = ModelConfig.read(source), open_checkpoint(source)
     family = config.architecture
     name = _weight_name(checkpoint, family)
+    if name is None and family and family.weightless and config.hidden_size:
+        return FinalNorm.from_weights(np.ones(config.hidden_size), family.kind)
     if name is None:
-        if family and family.weightless and config.hidden:
-            return FinalNorm.from_weights(np.ones(config.hidden), family.kind)
-        raise LoadError(_no_norm(checkpoint, config))
+        raise _no_norm(checkpoint, family)
     weight = checkpoint.file(name).read(name)
-    if config.architecture and config.hidden != config.width and weight.shape == (config.hidden,):
+    if family and config.hidden_size != config.columns and weight.shape == (config.hidden_size,):
         raise LoadError(
-            f"{checkpoint.where}: {name} acts on a residual stream of width {config.hidden}, which the "
-            f"model projects to {config.width} before the output matrix: it cannot be folded into rows"
+            f"{checkpoint.where}: {name} acts on a residual stream of hidden size {config.hidden_size}, "
+            f"which the model projects to {config.columns} before the output matrix: it cannot be folded"
         )
     if adapter is not None:
-        own = Adapter.read(adapter_source(adapter, **options)).vector(name)
-        weight = weight if own is None else own
+        changed = Adapter(adapter_source(adapter, progress=progress, **hub)).vector(name)
+        weight = weight if changed is None else changed
     has_bias = any(module_of(name) + end in checkpoint.names for end in _BIASES)
-    return FinalNorm.from_weights(weight, _kind(config, weight, name, has_bias))
-
-
-def _kind(
-    config: ModelConfig, weight: np.ndarray[Any, np.dtype[np.float32]], name: str, has_bias: bool
-) -> Kind:
-    if config.architecture is None:
-        if not has_bias:
-            warnings.warn(
-                f"model_type {config.model_type!r} is not known; {name}, which has no bias, is taken for an "
-                f"RMSNorm that multiplies with its weight. If it is not, {_WAY_OUT}",
-                EmbgeomWarning,
-                stacklevel=3,
-            )
-        return "layer_norm" if has_bias else "rms_norm"
-    kind = config.architecture.kind
-    if kind.endswith("plus_one") and abs(float(np.median(weight)) - 1.0) < 0.25:
-        warnings.warn(
-            f"this model multiplies with 1 + weight, but the values of {name} lie around 1, so that 1 + "
-            f"weight lies around 2: a conversion (MLX's) may have stored 1 + weight already; then {_WAY_OUT}",
-            EmbgeomWarning,
-            stacklevel=3,
+    kind = family.kind if family else "layer_norm" if has_bias else "rms_norm"
+    if family is None and not has_bias:
+        _warn(
+            f"model_type {config.model_type!r} is not known; {name}, which has no bias, is taken for an "
+            f"RMSNorm that multiplies with its weight. If it is not, {_MAKE}"
         )
-    return kind
+    if kind.endswith("plus_one") and abs(float(np.median(weight)) - 1.0) < 0.25:
+        _warn(
+            f"this model multiplies with 1 + weight, but the values of {name} are around 1, so that 1 + "
+            f"weight is around 2: a conversion (MLX's) may have stored 1 + weight already; then {_MAKE}"
+        )
+    return FinalNorm.from_weights(weight, kind)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, EmbgeomWarning, stacklevel=3)
 
 
 def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | None:
@@ -142,7 +139,7 @@ def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | N
             return _only(checkpoint, found)
     if family and (family.why_no_norm or family.weightless):
         return None
-    # Where a family's own names are not there, that of a norm behind the embedding is no other name for it.
+    # Where a family's own names are not there, that of a norm after the embedding is not another name for it.
     usual = [module for module in USUAL_NORMS if family is None or module != "embedding_norm"]
     found = [n for module in usual for n in matches(checkpoint.names, module, _ENDS) if "encoder" not in n]
     return _only(checkpoint, found) if found else None
@@ -159,14 +156,13 @@ def _only(checkpoint: Checkpoint, found: list[str]) -> str:
     if len(found) > 1:
         raise LoadError(
             f"{checkpoint.where} holds {len(found)} norms that may be the final one: "
-            f"{', '.join(found[:5])}; {_WAY_OUT}"
+            f"{', '.join(found[:5])}; {_MAKE}"
         )
     return found[0]
 
 
-def _no_norm(checkpoint: Checkpoint, config: ModelConfig) -> str:
-    family = config.architecture
+def _no_norm(checkpoint: Checkpoint, family: Architecture | None) -> LoadError:
     if family and family.why_no_norm:
-        return f"{checkpoint.where} has no final norm to fold: {family.why_no_norm}"
+        return LoadError(f"{checkpoint.where} has no final norm to fold: {family.why_no_norm}")
     names = ", ".join(USUAL_NORMS if family is None else family.norm)
-    return f"{checkpoint.where} holds no final norm under a name that is known ({names}); {_WAY_OUT}"
+    return LoadError(f"{checkpoint.where} holds no final norm under a known name ({names}); {_MAKE}")

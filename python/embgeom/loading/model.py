@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from embgeom._common.arrays import as_matrix
 from embgeom._common.threads import resolve_threads
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.token_format import TokenFormat, TokenFormatOption, as_token_format
+from embgeom.embeddings.token_format import TokenFormatOption, as_token_format
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
-from embgeom.loading.assemble import assemble
+from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
 from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
 from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
@@ -25,10 +25,12 @@ from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import is_word_vectors, load_words
 from embgeom.loading.memory.objects import load_object
-from embgeom.loading.source import enter, find_local, find_source, refuse_options
-from embgeom.loading.tokenizers.given import Tokens, given_tokens, spelled
+from embgeom.loading.source import HubOptions, enter, find_local, find_source, refuse_options
+from embgeom.loading.tokenizers.given import Tokens, given_tokens
 from embgeom.loading.tokenizers.reading import read_tokens
-from embgeom.loading.tokenizers.table import TokenTable
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 @overload
@@ -42,12 +44,9 @@ def load(
     adapter: str | os.PathLike[str] | None = None,
     token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     threads: int | None = None,
     progress: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Embeddings: ...
 
 
@@ -75,16 +74,13 @@ def load(  # type: ignore[misc]
     adapter: str | os.PathLike[str] | None = None,
     token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
     threads: int | None = None,
     progress: bool = False,
+    **hub: Unpack[HubOptions],
 ) -> Embeddings:
     """Load the token embeddings of a model, from files or from memory.
 
-    Three forms: ``load(path_or_id, which)``, of which only this one tensor is read; ``load(model, tokenizer,
+    Three forms: ``load(path_or_id, which)``, which reads only this one tensor; ``load(model, tokenizer,
     which)`` for a model in memory; ``load(matrix, vocabulary=tokens)`` for numbers in memory.
 
     Parameters
@@ -112,23 +108,19 @@ def load(  # type: ignore[misc]
     adapter : str or path-like, optional
         The folder or id of a PEFT adapter, to be merged into the matrix of the model that it was trained on.
     token_format : TokenFormat or "words", optional
-        How the tokens write text, where that is not to be told by the tokenizer or the tokens' own marks.
-        ``"words"``: every token is a whole word; found by itself for files of word vectors.
+        How the tokens write text, where neither the tokenizer nor the tokens' own marks tell. ``"words"``:
+        every token is a whole word; the default for files of word vectors.
     subfolder : str, optional
         The folder within the model that holds its weights, such as ``"text_encoder"``. For a sentence
         embedder it is found by its modules.json.
-    revision : str, optional
-        Branch, tag or commit of the repository, as in huggingface_hub; only for an id, as is `token`.
-    cache_dir : str or path-like, optional
-        The folder of the cache, of use for an id alone, as is `local_files_only`.
-    token : str or bool, optional
-        The access token for gated and private models.
-    local_files_only : bool
-        Whether to use what the cache holds and fetch nothing.
     threads : int, optional
         Threads for the scan of the rows; every core available to the process by default.
     progress : bool
         Whether to show progress bars.
+    **hub
+        For a Hugging Face id, as in huggingface_hub: ``revision``, the branch, tag or commit; ``token``, the
+        access token for gated and private models; ``cache_dir``, the folder of the cache;
+        ``local_files_only``, to use what the cache holds and fetch nothing.
 
     Returns
     -------
@@ -140,11 +132,11 @@ def load(  # type: ignore[misc]
     ------
     LoadError
         If the model, its tensor or its tokens cannot be found, read or matched to each other, or a row holds
-        NaN or infinity. The message names the value and the way out.
+        NaN or infinity. The message names the value and how to fix it.
     InputError
         If `which` is neither ``"input"`` nor ``"output"``, `token_format` is neither a `TokenFormat` nor
         ``"words"``, an option has no meaning for what is loaded, as `revision` has none for a model on this
-        machine, or an object in memory has no such matrix.
+        machine, an object in memory has no such matrix, or a package that reads the file is not installed.
 
     Notes
     -----
@@ -168,144 +160,102 @@ def load(  # type: ignore[misc]
     1
     """
     threads = resolve_threads(threads)
-    side_said = which is not None or isinstance(tokenizer, str)
+    known_side = which is not None or isinstance(tokenizer, str) or tensor is None
     tokenizer, which = _which(tokenizer, which)
     token_format = as_token_format(token_format)
     if not isinstance(tensor, str | None):
-        raise InputError(f"tensor={tensor!r:.60} is no name of a tensor")
-    of_models = {"adapter": adapter, "subfolder": subfolder}
-    if not isinstance(model, str | os.PathLike):
-        hub_only = {"revision": revision, "cache_dir": cache_dir, "token": token}
-        refuse_options("what is in memory", tensor=tensor, **of_models, **hub_only)
-        return load_object(
-            model,
-            which,
-            tokenizer=tokenizer,
-            vocabulary=vocabulary,
-            token_format=token_format,
-            threads=threads,
-        )
-    given = given_tokens(tokenizer, vocabulary)
-    path, is_file = find_local(model, revision=revision, token=token)
+        raise InputError(f"tensor={tensor!r:.60} is not the name of a tensor")
+    if unknown := hub.keys() - HubOptions.__annotations__.keys():
+        raise TypeError(f"load() got an unexpected keyword argument {min(unknown)!r}")
+    is_name = isinstance(model, str | os.PathLike)
+    tokens = given_tokens(tokenizer, vocabulary)
+    request = LoadRequest(
+        str(model) if is_name else "", which, tensor, tokens, token_format, threads, progress
+    )
+    of_models = {"adapter": adapter, "subfolder": subfolder, **hub, "local_files_only": None}
+    if not is_name:
+        refuse_options("what is in memory", tensor=tensor, **of_models)
+        return load_object(model, request)
+    path, is_file = find_local(model, revision=hub.get("revision"), token=hub.get("token"))
     if is_file and path.suffix in ARRAY_SUFFIXES:
-        refuse_options(f"{path}, an array", **of_models, cache_dir=cache_dir)
-        return load_array(path, which, tensor, given, token_format, threads=threads, progress=progress)
+        refuse_options(f"{path}, an array", **of_models)
+        return load_array(path, request)
+    if is_file and is_word_vectors(path):
+        refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models)
+        return load_words(path, request)
+    source = find_source(model, progress=progress, **hub)
     if is_file:
         refuse_options(f"{model}, a file", subfolder=subfolder)
-    if is_file and is_word_vectors(path):
-        refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models, cache_dir=cache_dir)
-        return load_words(path, which, given, token_format, threads=threads, progress=progress)
-    hub: dict[str, Any] = {
-        "cache_dir": cache_dir,
-        "token": token,
-        "local_files_only": local_files_only,
-        "progress": progress,
-    }
-    source = find_source(model, revision=revision, **hub)
-    source = source if is_file else enter(source, subfolder)
+    else:
+        source = enter(source, subfolder)
     if (gguf := find_gguf(path if is_file else source)) is not None:
         refuse_options(f"{model}, a GGUF model", adapter=adapter)
-        return load_gguf(
-            gguf,
-            which,
-            given,
-            asked=str(model),
-            revision=source.revision,
-            tensor=tensor,
-            token_format=token_format,
-            threads=threads,
-            progress=progress,
-        )
-    return _load_model(
-        source,
-        path if is_file else None,
-        asked=str(model),
-        which=which if side_said or tensor is None else None,
-        tensor=tensor,
-        given=given,
-        token_format=token_format,
-        adapter=None if adapter is None else adapter_source(adapter, **hub),
-        threads=threads,
-        progress=progress,
-    )
+        return load_gguf(gguf, source.revision, request)
+    change = None if adapter is None else adapter_source(adapter, progress=progress, **hub)
+    return _load_model(source, path if is_file else None, change, request, known_side=known_side)
 
 
 def _load_model(
-    source: Source,
-    file: Path | None,
-    *,
-    asked: str,
-    which: Which | None,
-    tensor: str | None,
-    given: TokenTable | None,
-    token_format: TokenFormat | None,
-    adapter: Source | None,
-    threads: int | None,
-    progress: bool,
+    source: Source, file: Path | None, adapter: Source | None, request: LoadRequest, *, known_side: bool
 ) -> Embeddings:
     """Load from the one `file` of tensors if it is given, else from those that `source` holds."""
-    # A file is opened first, so that a wrong one is told first; of a folder or repository the small files are
-    # read first, so that a missing tokenizer is told before gigabytes are fetched.
+    # A file is opened first, so that a wrong one is reported first; of a folder or repository the small files
+    # are read first, so that a missing tokenizer is reported before gigabytes are fetched.
     checkpoint = Checkpoint.single(open_file(file)) if file else None
     config = ModelConfig.read(source)
-    adapter = adapter or adapter_within(source, asked, file, tensor)
-    change = None if adapter is None else Adapter.read(adapter)
-    table = spelled(given or read_tokens(tokenizer_source(source, adapter)), token_format)
+    adapter = adapter or adapter_within(source, request.asked, file, request.tensor)
+    change = None if adapter is None else Adapter(adapter)
+    table = request.tokens(lambda: read_tokens(tokenizer_source(source, adapter)))
     checkpoint = checkpoint or open_checkpoint(source)
-    choice = _choose(checkpoint, config, which or "input", tensor, table)
-    which = which or side_of(checkpoint, config, choice.name, table.size)
-    held_in = checkpoint.file(choice.name)
-    shape = held_in.shape(choice.name)[:: -1 if choice.transposed else 1]
-    check_matrix(shape, f"{choice.name} in {held_in.path}")
-    notes = (
-        checkpoint.notes + choice.notes + table.notes + _disagreements(shape, config) + config.notes(which)
-    )
-    if embeddings_name(checkpoint.names) == choice.name:
-        matrix, more = token_rows(checkpoint.whole_file(choice.name), choice.name)
-        notes += more
+    choice = _choose(checkpoint, config, request, table.size)
+    tensor, tied = choice.name, choice.tied
+    if not known_side:
+        request = replace(request, which=side_of(checkpoint, config, tensor, table.size))
+    held_in = checkpoint.file(tensor)
+    shape = held_in.shape(tensor)[:: -1 if choice.transposed else 1]
+    check_matrix(shape, f"{tensor} in {held_in.path}")
+    computed: tuple[str, ...] = ()
+    if embeddings_name(checkpoint.names) == tensor:
+        matrix, computed = token_rows(checkpoint.whole_file(tensor), tensor)
     else:
-        matrix = held_in.read(choice.name, progress=progress)
+        matrix = held_in.read(tensor, progress=request.progress)
     if choice.transposed:
         matrix = as_matrix(matrix.T)
-    provenance = Provenance(
-        source=asked,
-        revision=source.revision,
-        **checkpoint.origin(choice.name),
-        tensor=choice.name,
-        dtype=held_in.dtype(choice.name),
-        tied=choice.tied,
-        num_layers=config.num_layers,
-        tokenizer=table.file,
-        notes=notes,
-    )
-    if change is not None:
-        matrix, tied, more = change.matrix(matrix, choice.name, which, choice.tied)
-        provenance = replace(
-            provenance, tied=tied, notes=provenance.notes + more, adapter=change.file.path if more else None
-        )
     name = file.stem if file and file.stem not in USUAL_STEMS else source.name
-    if change is not None and provenance.adapter is not None:
-        name = f"{name} + {change.name}"
-    return assemble(matrix, table, which, name, provenance, threads=threads)
+    merged: tuple[str, ...] = ()
+    if change is not None:
+        matrix, tied, merged = change.matrix(matrix, tensor, request.which, tied)
+        name = f"{name} + {change.name}" if merged else name
+    notes = (*checkpoint.notes, *choice.notes, *table.notes, *_disagreements(shape, config))
+    provenance = Provenance(
+        source=request.asked,
+        revision=source.revision,
+        **checkpoint.origin(tensor),
+        tensor=tensor,
+        dtype=held_in.dtype(tensor),
+        tied=tied,
+        num_layers=config.num_layers,
+        adapter=change.file.path if change and merged else None,
+        notes=(*notes, *config.notes(request.which), *computed, *merged),
+    )
+    return assemble(matrix, table, name, provenance, request)
 
 
-def _choose(
-    checkpoint: Checkpoint, config: ModelConfig, which: Which, tensor: str | None, table: TokenTable
-) -> Choice:
+def _choose(checkpoint: Checkpoint, config: ModelConfig, request: LoadRequest, vocabulary: int) -> Choice:
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
     name = embeddings_name(checkpoint.names)
-    if name is not None and tensor is None:
-        if which == "output":
-            raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
-        return Choice(name, tied=False)
-    return choose_tensor(checkpoint, config, which, tensor, table.size)
+    if name is None or request.tensor is not None:
+        return choose_tensor(checkpoint, config, request.which, request.tensor, vocabulary)
+    if request.which == "output":
+        raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
+    return Choice(name, tied=False)
 
 
 def _which(tokenizer: Any, which: Any) -> tuple[Any, Which]:
     """Tell a tokenizer from the side, which is the second argument where there is no tokenizer."""
     if isinstance(tokenizer, str):
         if which is not None:
-            raise InputError(f"tokenizer={tokenizer!r} is no tokenizer object; a file goes to vocabulary=")
+            raise InputError(f"tokenizer={tokenizer!r} is not a tokenizer object; a file goes to vocabulary=")
         tokenizer, which = None, tokenizer
     which = "input" if which is None else which
     if which not in ("input", "output"):
@@ -316,7 +266,7 @@ def _which(tokenizer: Any, which: Any) -> tuple[Any, Which]:
 
 
 def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:
-    pairs = (("rows", shape[0], config.vocab_size), ("columns", shape[1], config.width))
+    pairs = (("rows", shape[0], config.vocab_size), ("columns", shape[1], config.columns))
     return tuple(
         f"the tensor has {held} {what}, config.json says {said}"
         for what, held, said in pairs

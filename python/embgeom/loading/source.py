@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
@@ -21,6 +21,15 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 # Diffusers keeps the tokenizer of text_encoder in tokenizer, and that of text_encoder_2 in tokenizer_2.
 _ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
+
+
+class HubOptions(TypedDict, total=False):
+    """How a repository of the Hugging Face Hub is found, as in huggingface_hub."""
+
+    revision: str | None
+    cache_dir: str | os.PathLike[str] | None
+    token: str | bool | None
+    local_files_only: bool
 
 
 def find_local(

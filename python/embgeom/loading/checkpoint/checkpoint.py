@@ -17,7 +17,10 @@ TORCH_SUFFIXES = (".bin", ".pt", ".pth")
 
 
 class Checkpoint:
-    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for."""
+    """All tensors of a model by name; a file is opened (and fetched) when a tensor in it is asked for.
+
+    `aliases` are other names of its tensors (alias -> name), which only a single file tells.
+    """
 
     def __init__(self, where: str, files: dict[str, str], open_file: Callable[[str], TensorFile]) -> None:
         self.where = where
@@ -47,17 +50,19 @@ class Checkpoint:
         def open_shard(name: str) -> TensorFile:
             if not is_inside(name):
                 raise LoadError(f"{index} names the shard {name!r}, which lies outside the model")
-            path = source.locate(name)
-            if path is None:
-                raise LoadError(
-                    f"{index} names the shard {name}, which {source.name} does not hold{_others(source)}"
-                )
-            return open_file(path)
+            if path := source.locate(name):
+                return open_file(path)
+            held = [p.name for pattern in ("*.safetensors", "*.bin") for p in source.list_local(pattern)]
+            there = f" (it holds {_first(held)})" if held else ""
+            raise LoadError(
+                f"{index} names the shard {name}, which {source.name} does not hold{there}; fetch it, or the "
+                "index that belongs to the files"
+            )
 
         return cls(str(index), table, open_shard)
 
     def file(self, name: str) -> TensorFile:
-        """Return the open file that holds a tensor."""
+        """Return the open file that holds a tensor, opened (and fetched) by the first call."""
         shard = self._files[name]
         if shard not in self._opened:
             self._opened[shard] = self._open_file(shard)
@@ -103,39 +108,36 @@ def open_checkpoint(source: Source) -> Checkpoint:
         index_name = f"{stem}.{suffix}.index.json"
         if path := source.locate(f"{stem}.{suffix}"):
             checkpoint = Checkpoint.single(open_file(path))
-            checkpoint.notes = _beside_index(source, f"{stem}.{suffix}", index_name)
+            checkpoint.notes = _other_index(source, f"{stem}.{suffix}", index_name)
             return checkpoint
         if index := source.find(index_name):
             return Checkpoint.indexed(source, index)
     others = source.list_local("*.safetensors")
     if len(others) == 1:
         return Checkpoint.single(open_file(others[0]))
-    found = f" (it holds {', '.join(p.name for p in others[:5])}: name one of these files)" if others else ""
+    names = [path.name for path in others]
+    found = f" (it holds {_first(names)}: name one of these files)" if names else ""
     raise LoadError(
         f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
         "; fetch the weights, or name the file that holds them"
     )
 
 
-def _beside_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
-    """Return a note where an index lies beside a single file, which transformers reads, and names others."""
+def _other_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
+    """Return a note if an index beside a single file, which transformers reads, names other files."""
     # Only where looking costs nothing: of a repository, the index would have to be fetched.
-    if not source.list_local(index_name) or (index := source.find(index_name)) is None:
-        return ()
-    table = read_json(index).get("weight_map")
+    indices = source.list_local(index_name)
+    table = read_json(indices[0]).get("weight_map") if indices else None
     shards = sorted({str(v) for v in table.values()} - {file}) if isinstance(table, dict) else []
     if not shards:
         return ()
-    more = f" and {len(shards) - 1} more" if len(shards) > 1 else ""
     return (
         f"{file} was read, as transformers does; {index_name} beside it names other files "
-        f"({shards[0]}{more})",
+        f"({_first(shards, 1)})",
     )
 
 
-def _others(source: Source) -> str:
-    """Return the tensor files that lie where a shard is missing, and the way out."""
-    held = [path.name for pattern in ("*.safetensors", "*.bin") for path in source.list_local(pattern)]
-    more = f" and {len(held) - 5} more" if len(held) > 5 else ""
-    there = f" (it holds {', '.join(held[:5])}{more})" if held else ""
-    return f"{there}; fetch it, or the index that belongs to the files"
+def _first(names: list[str], most: int = 5) -> str:
+    """Return the first of several names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

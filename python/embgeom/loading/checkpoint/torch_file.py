@@ -11,6 +11,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.optional import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.convert import check_dtype, to_float32
 from embgeom.loading.folder import LocalFile
@@ -27,11 +28,11 @@ class TorchFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = file = LocalFile(path)
-        self.state = file.state
-        self._tensors = _tensors(_load(file), path)
+        self._file = LocalFile(path)
+        self.state = self._file.state
+        self._tensors = _tensors(_load(self._file), path)
         # torch opens a path several times; the file at its end must be the one at its beginning.
-        if LocalFile(path).state != file.state:
+        if LocalFile(path).state != self.state:
             raise LoadError(f"{path} was replaced while it was read; load it again")
         self.names: tuple[str, ...] = tuple(self._tensors)
         first: dict[tuple[Any, ...], str] = {}
@@ -53,54 +54,48 @@ class TorchFile:
         """Read one tensor as float32."""
         import torch
 
-        tensor, stored = self._tensors[name].detach(), self.dtype(name)
-        check_dtype(stored, f"{name} in {self.path}")
-        check_sum(tensor, f"{name} in {self.path}", self._file)
+        tensor, stored, where = self._tensors[name].detach(), self.dtype(name), f"{name} in {self.path}"
+        check_dtype(stored, where)
+        check_sum(tensor, where, self._file)
         try:
             raw = tensor.view(torch.int16).numpy().view(np.uint16) if stored == "BF16" else tensor.numpy()
         except (RuntimeError, TypeError) as error:
             # A tensor may have no data (of device "meta") or a layout that NumPy has not.
-            raise LoadError(f"{name} in {self.path} is no plain array: {first_line(error)}") from error
-        # A scalar is converted as an array of one number, for which alone there are pieces to convert.
-        matrix = to_float32(raw.reshape(raw.shape or (1,)), stored, name, progress=progress)
-        return matrix.reshape(self.shape(name))
+            raise LoadError(f"{where} is not a plain array: {first_line(error)}") from error
+        return to_float32(raw, stored, name, progress=progress)
 
 
 def check_sum(tensor: Any, where: str, file: LocalFile) -> None:
     """Compare the bytes of a tensor's storage with the checksums in its file, which torch does not do."""
     import torch
 
-    if tensor.device.type == "meta":
-        # It has no bytes, which whoever takes its numbers finds out.
+    # One without bytes, of the device "meta", is refused where its numbers are taken; files of the format
+    # before torch 1.6 have no checksums.
+    if tensor.device.type == "meta" or not _is_zip(file):
         return
     try:
-        with file.stream() as stream:
-            if stream.read(len(_ZIP)) != _ZIP:
-                return
-            with ZipFile(stream) as archive:
-                records = {(record.file_size, record.CRC) for record in archive.infolist()}
+        with file.stream() as stream, ZipFile(stream) as archive:
+            records = {(record.file_size, record.CRC) for record in archive.infolist()}
     except (BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise LoadError(f"{file.path} is no sound zip file ({error}); fetch it again") from error
+        raise LoadError(f"{file.path} is not a sound zip file ({error}); fetch it again") from error
     data = torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy()
     if (data.nbytes, zlib.crc32(data)) not in records:
         raise LoadError(
-            f"{where}: its bytes do not have the checksum that the file tells of; the file is damaged, fetch "
-            "it again (one saved without checksums, by torch.serialization.set_crc32_options(False), has to "
-            "be saved with them)"
+            f"{where}: its bytes do not have the checksum that the file gives; the file is damaged, fetch it "
+            "again (one saved without checksums, by torch.serialization.set_crc32_options(False), has to be "
+            "saved with them)"
         )
+
+
+def _is_zip(file: LocalFile) -> bool:
+    return file.size >= len(_ZIP) and file.read(0, len(_ZIP)) == _ZIP
 
 
 def _load(file: LocalFile) -> Any:
     path = file.path
-    try:
-        import torch
-    except ImportError as error:
-        raise LoadError(
-            f"{path} is a PyTorch checkpoint, which needs torch: pip install 'embgeom[torch]', "
-            "or take safetensors"
-        ) from error
+    torch = need("torch", f"{path}, a PyTorch checkpoint,", extra="torch", or_else="; or take safetensors")
     # The format since torch 1.6 is a zip file, and it alone can be mapped.
-    mapped = file.size >= 4 and file.read(0, 4) == _ZIP
+    mapped = _is_zip(file)
     try:
         try:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
@@ -117,19 +112,19 @@ def _load(file: LocalFile) -> Any:
         ) from error
 
 
-def _tensors(content: Any, path: Path) -> dict[str, Any]:
+def _tensors(held: Any, path: Path) -> dict[str, Any]:
     import torch
 
-    if isinstance(content, torch.Tensor):
-        return {"tensor": content}
+    if isinstance(held, torch.Tensor):
+        return {"tensor": held}
     for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-    if not isinstance(content, Mapping):
-        raise LoadError(f"{path} holds a {type(content).__name__}, not a table of tensors")
+        if isinstance(held, Mapping) and isinstance(held.get(wrapper), Mapping):
+            held = held[wrapper]
+    if not isinstance(held, Mapping):
+        raise LoadError(f"{path} holds a {type(held).__name__}, not a table of tensors")
     tensors = {
-        str(k): v for k, v in content.items() if isinstance(v, torch.Tensor) and v.layout == torch.strided
+        str(k): v for k, v in held.items() if isinstance(v, torch.Tensor) and v.layout == torch.strided
     }
     if not tensors:
-        raise LoadError(f"{path} holds no tensors, but {', '.join(map(str, list(content)[:5])) or 'nothing'}")
+        raise LoadError(f"{path} holds no tensors, but {', '.join(map(str, list(held)[:5])) or 'nothing'}")
     return tensors

@@ -15,15 +15,13 @@ import numpy as np
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
-from embgeom.loading.assemble import assemble
+from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder, Source
 from embgeom.loading.gguf.file import MAGIC, GGUFFile
 from embgeom.loading.gguf.tokens import gguf_tokens
-from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 
@@ -74,28 +72,17 @@ def find_gguf(place: Path | Source) -> Path | None:
     return next(iter(models or found), None)
 
 
-def load_gguf(
-    path: Path,
-    which: Which,
-    table: TokenTable | None = None,
-    *,
-    asked: str,
-    revision: str | None = None,
-    tensor: str | None = None,
-    token_format: TokenFormat | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-) -> Embeddings:
+def load_gguf(path: Path, revision: str | None, request: LoadRequest) -> Embeddings:
     """Load the token embeddings of a GGUF model; see `embgeom.load`."""
     model = GGUFModel(path)
-    choice = model.choose(which, tensor)
+    choice = model.choose(request.which, request.tensor)
     held_in = model.file(choice.name)
     shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
-    table = spelled(table or model.tokens(), token_format)
-    matrix = held_in.read(choice.name, progress=progress)
+    table = request.tokens(model.tokens)
+    matrix = held_in.read(choice.name, progress=request.progress)
     provenance = Provenance(
-        source=asked,
+        source=request.asked,
         revision=revision,
         file=held_in.path,
         state=held_in.state,
@@ -103,15 +90,14 @@ def load_gguf(
         dtype=stored,
         tied=choice.tied,
         num_layers=model.num_layers,
-        tokenizer=table.file,
         notes=choice.notes + table.notes + model.disagreements(shape),
     )
-    loaded = assemble(matrix, table, which, model.path.stem, provenance, threads=threads)
+    loaded = assemble(matrix, table, model.path.stem, provenance, request)
     if stored in READ_AS:
         return loaded
     equal = np.count_nonzero(loaded.row_stats.repeated)
     rounded = f"values are quantized ({stored}): {equal} of {len(matrix)} rows equal an earlier one"
-    return replace(loaded, provenance=replace(provenance, notes=(*provenance.notes, rounded)))
+    return replace(loaded, provenance=replace(loaded.provenance, notes=(*provenance.notes, rounded)))
 
 
 class GGUFModel:

@@ -14,14 +14,13 @@ from zipfile import ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import FileState, Provenance
-from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import EmbgeomError, InputError, LoadError
-from embgeom.loading.assemble import assemble
+from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import LocalFile, is_file, unreadable
-from embgeom.loading.tokenizers.given import listed_tokens, spelled, token_table
+from embgeom.loading.tokenizers.given import listed_tokens, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 
 ARRAY_SUFFIXES = (".npy", ".npz")
@@ -31,23 +30,12 @@ _PIECE = 1 << 24
 _ALONE = "array"
 
 
-def load_array(
-    path: Path,
-    which: Which,
-    tensor: str | None,
-    given: TokenTable | None,
-    token_format: TokenFormat | None,
-    *,
-    threads: int | None,
-    progress: bool,
-) -> Embeddings:
+def load_array(path: Path, request: LoadRequest) -> Embeddings:
     """Load a .npy or .npz; see `embgeom.load`."""
-    matrix, stored, inside, state = read_array(path, tensor, progress=progress)
-    table = spelled(given or inside or token_table(_tokens_beside(path)), token_format)
-    provenance = Provenance(
-        source=str(path), file=path, state=state, tensor=tensor, dtype=stored, tokenizer=table.file
-    )
-    return assemble(matrix, table, which, path.stem, provenance, threads=threads)
+    matrix, stored, inside, state = read_array(path, request.tensor, progress=request.progress)
+    table = request.tokens(lambda: inside or token_table(_tokens_beside(path)))
+    provenance = Provenance(source=str(path), file=path, state=state, tensor=request.tensor, dtype=stored)
+    return assemble(matrix, table, path.stem, provenance, request)
 
 
 def read_array(

@@ -21,14 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.progress import byte_bar
-from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import FileState, Provenance
 from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
-from embgeom.loading.assemble import assemble
+from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.folder import LocalFile, unreadable
 from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vectors
-from embgeom.loading.tokenizers.given import spelled
 from embgeom.loading.tokenizers.table import TokenTable
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
@@ -61,23 +60,14 @@ class _Start:
     binary: bool
 
 
-def load_words(
-    path: Path,
-    which: Which,
-    given: TokenTable | None,
-    token_format: TokenFormat | None,
-    *,
-    threads: int | None,
-    progress: bool,
-) -> Embeddings:
+def load_words(path: Path, request: LoadRequest) -> Embeddings:
     """Load a file of word vectors; see `embgeom.load`."""
-    matrix, stored, table, state = read_word_vectors(path, progress=progress)
-    table = spelled(replace(given, token_format=table.token_format) if given else table, token_format)
-    provenance = Provenance(
-        source=str(path), file=path, state=state, dtype=stored, tokenizer=table.file, notes=table.notes
-    )
-    name = Path(path.name.removesuffix(".gz")).stem
-    return assemble(matrix, table, which, name, provenance, threads=threads)
+    matrix, stored, found, state = read_word_vectors(path, progress=request.progress)
+    # Words that the user gives are whole words, too, if nothing else is said of them.
+    said = replace(request, token_format=request.token_format or found.token_format)
+    table = said.tokens(lambda: found)
+    provenance = Provenance(source=str(path), file=path, state=state, dtype=stored, notes=table.notes)
+    return assemble(matrix, table, Path(path.name.removesuffix(".gz")).stem, provenance, request)
 
 
 def is_word_vectors(path: Path) -> bool:

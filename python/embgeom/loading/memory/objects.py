@@ -23,63 +23,53 @@ from embgeom._common.foreign import (
 )
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
-from embgeom.embeddings.token_format import TokenFormat, as_token_format
+from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import EmbgeomError, InputError, LoadError
-from embgeom.loading.assemble import assemble
+from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.memory.modules import Weight, weight_of
 from embgeom.loading.source import find_source
-from embgeom.loading.tokenizers.given import given_tokens, spelled, token_table
+from embgeom.loading.tokenizers.given import given_tokens, token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 
 
-def load_object(
-    model: Any,
-    which: Which,
-    *,
-    tokenizer: Any,
-    vocabulary: Any,
-    token_format: TokenFormat | None,
-    threads: int | None,
-) -> Embeddings:
+def load_object(model: Any, request: LoadRequest) -> Embeddings:
     """Load from an object in memory; see `embgeom.load`."""
     if isinstance(model, Embeddings):
         raise InputError(f"{model!r} is loaded already: pass it to the functions as it is")
     outer, (model, own_tokenizer) = type(model).__name__, unwrapped(model)
-    if tokenizer is None and vocabulary is None:
-        tokenizer = own_tokenizer
-    given = given_tokens(tokenizer, vocabulary)
+    if request.vocabulary is None:
+        request = replace(request, vocabulary=given_tokens(own_tokenizer, None))
     if is_model(model):
-        matrix, provenance, name = _of_model(model, which)
-        table = given or _tokens_beside(model)
+        matrix, provenance, name = _of_model(model, request.which)
+        table = request.tokens(lambda: _tokens_beside(model))
     elif _has_weight(model):
         weight = weight_of(model, f"the {type(model).__name__}")
         matrix, name = _own_copy(as_matrix(weight.tensor, "its weight"), weight), type(model).__name__
         provenance = Provenance(f"{name} in memory", dtype=type_name(weight.stored), notes=weight.notes)
-        table = given or _no_tokens(f"a {name}")
+        table = request.tokens(lambda: _no_tokens(f"a {name}"))
     elif is_word_vectors(model):
         vectors = word_vectors(model)
         matrix, name = as_matrix(model, "the word vectors"), type(model).__name__
-        table = given or token_table(list(vectors.index_to_key))
-        token_format = token_format or (None if given else as_token_format("words"))
+        words = replace(token_table(list(vectors.index_to_key)), token_format=TokenFormat.words())
+        table = request.tokens(lambda: words)
         provenance = Provenance(f"{name} in memory", dtype=type_name(model))
     elif is_frame(model):
-        numbers, words = _split_frame(model)
+        numbers, texts = _split_frame(model)
         matrix, name = as_matrix(numbers, "the frame"), "frame"
-        table = given or (token_table(words) if words else _no_tokens("a frame without strings"))
+        table = request.tokens(lambda: token_table(texts) if texts else _no_tokens("a frame without strings"))
         provenance = Provenance("frame", dtype=type_name(numbers))
     elif _may_be_array(model):
         matrix, name = as_matrix(model, "the matrix"), "array" if own_tokenizer is None else outer
-        table = given or _no_tokens("an array")
+        table = request.tokens(lambda: _no_tokens("an array"))
         source = "array" if own_tokenizer is None else f"{outer} in memory"
         provenance = Provenance(source, dtype=type_name(model))
     else:
         raise LoadError(
             f"{model!r:.60} is neither a path nor a Hugging Face id, nor a model of transformers; {TAKEN}"
         )
-    provenance = replace(provenance, tokenizer=table.file)
-    return assemble(matrix, spelled(table, token_format), which, name, provenance, threads=threads)
+    return assemble(matrix, table, name, provenance, request)
 
 
 def unwrapped(model: Any) -> tuple[Any, Any]:

@@ -63,11 +63,6 @@ def token_table(tokens: Tokens) -> TokenTable:
     return replace(table, token_format=TokenFormat.guess(table.tokens.values()))
 
 
-def spelled(table: TokenTable, token_format: TokenFormat | None) -> TokenTable:
-    """Return the table with the token format that the user says, if he says one."""
-    return replace(table, token_format=token_format) if token_format else table
-
-
 def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
     """Return tokens that are listed in the order of the rows; `path` is the file that lists them."""
     try:

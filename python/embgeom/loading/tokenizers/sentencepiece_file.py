@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from embgeom._common.optional import need
 from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import LoadError
 from embgeom.loading.tokenizers.classes import TokenizerClass
@@ -58,15 +59,10 @@ def read_sentencepiece(data: bytes, path: Path, settings: TokenizerSettings) -> 
 
 def _pieces(data: bytes, path: Path) -> tuple[list[str], set[str], bool]:
     """Return the pieces of a model, those that are special, and whether some stand for bytes."""
+    or_else = "; or save a tokenizer.json with transformers"
+    package = need("sentencepiece", f"{path}, a SentencePiece model,", extra="sentencepiece", or_else=or_else)
     try:
-        import sentencepiece
-    except ImportError as error:
-        raise LoadError(
-            f"{path} is a SentencePiece model, which needs the sentencepiece package: pip install "
-            "'embgeom[sentencepiece]', or save a tokenizer.json with transformers"
-        ) from error
-    try:
-        model: Any = sentencepiece.SentencePieceProcessor(model_proto=data)
+        model: Any = package.SentencePieceProcessor(model_proto=data)
         ids = range(model.get_piece_size())
         pieces = [check_token(model.id_to_piece(i), path) for i in ids]
         special = {pieces[i] for i in ids if model.is_control(i) or model.is_unknown(i)}
