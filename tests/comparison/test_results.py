@@ -108,7 +108,7 @@ def test_the_json_of_a_comparison(comparison, tmp_path):
     }
     found = [(m["name"], m["value"], m["shuffled"], m["gaussian"]) for m in content["statistics"]]
     assert found == [(m.name, m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
-    assert content["match"] == comparison.match.counts()
+    assert content["match"] == comparison.match.to_dict()
     assert content["versions"] == versions()
     assert set(versions()) == {"embgeom", "numpy", "tokenizers", "python", "machine"}
     assert versions()["embgeom"] == embgeom.__version__ and versions()["numpy"] == np.__version__

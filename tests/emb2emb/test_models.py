@@ -37,7 +37,7 @@ def of_depths(source, target):
 def test_loading_tells_the_number_of_layers(tmp_path):
     small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
     assert (small.provenance.num_layers, large.provenance.num_layers) == (4, 6)
-    assert large.provenance.as_dict()["num_layers"] == large.describe()["provenance"]["num_layers"] == 6
+    assert large.provenance.to_dict()["num_layers"] == large.to_dict()["provenance"]["num_layers"] == 6
     assert Embeddings.from_array(np.eye(2), ["a", "b"]).provenance.num_layers is None
     np.save(tmp_path / "matrix.npy", np.eye(2, dtype=np.float32))
     assert embgeom.load(tmp_path / "matrix.npy", vocabulary=["a", "b"]).provenance.num_layers is None

@@ -56,7 +56,7 @@ def test_a_mean_that_all_rows_share_changes_no_score():
     source, target = related(300, noise=0.5)
     plain = Emb2Emb.fit(source, target).scores
     shifted = Emb2Emb.fit(source, target.astype(float) + 1000).scores
-    for name, value in plain.as_dict().items():
+    for name, value in plain.to_dict().items():
         assert getattr(shifted, name) == pytest.approx(value, abs=2e-3)
     assert plain.retrieval_at_1 > 0.1
 
@@ -93,4 +93,4 @@ def test_no_more_than_4096_tokens_are_scored():
 
 
 def test_an_undefined_r2_is_none_in_json():
-    assert Scores(3, float("nan"), 0.0, 0.0, 0.0, 5).as_dict()["r2"] is None
+    assert Scores(3, float("nan"), 0.0, 0.0, 0.0, 5).to_dict()["r2"] is None

@@ -165,7 +165,7 @@ def test_rows_beyond_the_tokenizer_are_counted(tmp_path):
     x[7] = x[3]
     loaded = load(write_folder(tmp_path, {"wte.weight": x}, None, tokenizer(words(44), special=2)))
     assert loaded.tokens[44:46] == ["<row 44>", "<row 45>"] and loaded.token_bytes[44] is None
-    assert loaded.counts == {
+    assert loaded.anomalies == {
         "rows beyond the tokenizer": 6,
         "tokens beyond the rows": 0,
         "special tokens": 2,
@@ -173,14 +173,14 @@ def test_rows_beyond_the_tokenizer_are_counted(tmp_path):
         "rows equal to an earlier row": 5,
     }
     assert "zero rows: 5" in loaded.summary() and repr(loaded).endswith("input, 50 x 3)")
-    described = json.loads(json.dumps(loaded.describe()))
+    described = json.loads(json.dumps(loaded.to_dict()))
     expected = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
     assert described["provenance"]["sha256"] == expected and described["shape"] == [50, 3]
 
 
 def test_tokens_beyond_the_rows(tmp_path):
     few = write_folder(tmp_path / "a", {"wte.weight": matrix(50, 3)}, None, tokenizer(words(60)))
-    assert load(few).counts["tokens beyond the rows"] == 10 and len(load(few).tokens) == 50
+    assert load(few).anomalies["tokens beyond the rows"] == 10 and len(load(few).tokens) == 50
     many = write_folder(tmp_path / "b", {"wte.weight": matrix(50, 3)}, None, tokenizer(words(90)))
     with pytest.raises(LoadError, match="holds 90 tokens, the matrix 50 rows"):
         load(many)

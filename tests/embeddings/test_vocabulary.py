@@ -96,8 +96,8 @@ def test_every_reason_is_counted():
     assert list(zip(found.ids_a, found.ids_b, strict=True)) == [(2, 2)]
     assert found.left_out_a == {"special": 1, "no text": 1, "zero row": 1, "ambiguous": 2, "absent": 1}
     assert found.left_out_b == {"special": 0, "no text": 0, "zero row": 0, "ambiguous": 1, "absent": 2}
-    assert found.counts()["shared"] == 1 and found.kind_counts() == {"exact": 1, "word": 0}
-    assert json.loads(json.dumps(found.counts())) == found.counts()
+    assert found.to_dict()["shared"] == 1 and found.kind_counts() == {"exact": 1, "word": 0}
+    assert json.loads(json.dumps(found.to_dict())) == found.to_dict()
     assert "share 1 tokens" in found.summary() and "ambiguous 2" in found.summary()
     ids_a, ids_b = found
     assert ids_a is found.ids_a and ids_b is found.ids_b

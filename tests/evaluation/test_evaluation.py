@@ -160,14 +160,14 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     spike[0] = 6e4
     vector = embgeom.SteeringVector({1: spike, 2: spike})
     found = evaluate(model, tokenizer, vector, MOOD, PROMPTS, random=2, neutral=NEUTRAL)
-    assert found.as_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
+    assert found.to_dict()["outcomes"][0]["effects"]["log-ratio"]["mean"] is None
     assert np.isnan(found.transferred.effect.anti_steered) and "nan" not in found.summary()
     assert "by log-ratio: undefined, since the steered model gives NaN" in found.summary()
     # What cannot be compared is neither so nor not so.
-    checks = found.as_dict()["checks"]["log-ratio"]
+    checks = found.to_dict()["checks"]["log-ratio"]
     named = ("effect", "fraction_of_native", "beats_random", "beats_shuffled", "negation_reverses")
     assert [checks[name] for name in named] == [None] * 5
-    assert "NaN" not in json.dumps(found.as_dict(), allow_nan=False)
+    assert "NaN" not in json.dumps(found.to_dict(), allow_nan=False)
     with pytest.raises(embgeom.InputError, match="gives NaN, so there is no likeliest token"):
         evaluate(model, tokenizer, vector, GenerationScore(len, max_new_tokens=2), PROMPTS, random=0)
 

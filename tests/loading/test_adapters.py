@@ -276,7 +276,7 @@ def test_peft_computes_with_the_same(tmp_path, kind, tied):
 def test_an_adapter_is_named_wherever_its_base_is(tmp_path):
     base, folder = base_folder(tmp_path, False), adapter_folder(tmp_path, HEAD_LORA)
     model = embgeom.load(base, "output", adapter=folder)
-    origin = model.provenance.as_dict()
+    origin = model.provenance.to_dict()
     weights = folder / "adapter_model.safetensors"
     assert model.name == f"{base.name} + {folder.name}" and origin["adapter"] == str(weights)
     assert origin["adapter_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -156,7 +156,7 @@ def test_a_changed_file_has_no_hash_and_loses_no_result(tmp_path):
     (tmp_path / "new").replace(folder / "model.safetensors")
     with pytest.raises(LoadError, match="is not the file any more that was loaded"):
         _ = loaded.provenance.sha256
-    described = loaded.describe()["provenance"]
+    described = loaded.to_dict()["provenance"]
     assert described["sha256"] is None and "not the file any more" in described["notes"][-1]
     (folder / "model.safetensors").unlink()
     assert load(write_folder(tmp_path, {"wte.weight": X})).provenance.sha256

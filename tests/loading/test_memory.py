@@ -52,7 +52,7 @@ def test_a_model_in_memory_is_what_its_folder_is(example, which):
         assert loaded.provenance.num_layers == stored.provenance.num_layers
         assert loaded.provenance.dtype == "float16" and "in memory" in loaded.provenance.source
     assert dict(model.named_parameters()).keys() >= {loaded.provenance.tensor}
-    assert json.dumps(loaded.describe())
+    assert json.dumps(loaded.to_dict())
 
 
 def test_the_matrix_stays_when_the_model_learns():

@@ -176,7 +176,7 @@ def test_stories260k():
     loaded = load(data("models", "stories260k"))
     assert loaded.matrix.shape == (512, 64) and not loaded.matrix.flags.owndata
     assert not loaded.matrix.flags.writeable and loaded.provenance.tied
-    assert loaded.counts["special tokens"] == 3 and loaded.byte_token.sum() == 256
+    assert loaded.anomalies["special tokens"] == 3 and loaded.byte_token.sum() == 256
     assert loaded.token_bytes[loaded.row_of("the")] == b" the"
     np.testing.assert_array_equal(loaded.matrix, load(data("models", "stories260k"), "output").matrix)
 

@@ -53,7 +53,7 @@ def test_of_a_gigabyte_only_header_and_tensor_are_fetched(hub, cache):
     )
     assert origin.bytes_stored == (folder / shard).stat().st_size
     assert origin.sha256 == hub.etag(folder / shard)
-    assert origin.as_dict()["bytes_fetched"] == origin.bytes_fetched
+    assert origin.to_dict()["bytes_fetched"] == origin.bytes_fetched
     assert (
         f"fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes" in loaded.summary()
     )

@@ -327,7 +327,7 @@ def test_a_folder_of_ranks_loads(tmp_path):
     folder = write_folder(tmp_path, {"model.embed_tokens.weight": matrix(265, 8)})
     (folder / "tokenizer.json").unlink()
     made = load(write_files(folder, tokenizer__model=RANKS))
-    assert made.token_bytes[256] == b" the" and made.counts["rows beyond the tokenizer"] == 6
+    assert made.token_bytes[256] == b" the" and made.anomalies["rows beyond the tokenizer"] == 6
     assert "tokenizer.model holds 259 ranks and none of the special tokens" in made.provenance.notes[0]
 
 

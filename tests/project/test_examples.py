@@ -123,8 +123,8 @@ def test_rare_tokens_are_known_of_examples_only():
 def test_no_row_is_odd():
     for name in EXAMPLES:
         model = load(name)
-        assert {value for key, value in model.counts.items() if key != "special tokens"} == {0}
-        assert model.counts["special tokens"] == 1 and model.special.nonzero()[0].tolist() == [0]
+        assert {value for key, value in model.anomalies.items() if key != "special tokens"} == {0}
+        assert model.anomalies["special tokens"] == 1 and model.special.nonzero()[0].tolist() == [0]
 
 
 @pytest.mark.parametrize("which", ["input", "output"])

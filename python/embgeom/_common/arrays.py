@@ -10,15 +10,17 @@ import numpy.typing as npt
 from embgeom._common.foreign import to_numpy
 from embgeom.errors import InputError
 
-FloatMatrix = npt.NDArray[np.float32]
-FloatVector = npt.NDArray[np.float32]
+Float32Matrix = npt.NDArray[np.float32]
+Float32Vector = npt.NDArray[np.float32]
+Float64Matrix = npt.NDArray[np.float64]
+Float64Vector = npt.NDArray[np.float64]
 IndexMatrix = npt.NDArray[np.int32]
 RowNumbers = npt.NDArray[np.int64]
 
 _LARGEST_ROW_COUNT = np.iinfo(np.int32).max
 
 
-def as_matrix(x: npt.ArrayLike, name: str = "x") -> FloatMatrix:
+def as_matrix(x: npt.ArrayLike, name: str = "x") -> Float32Matrix:
     """Return `x` as a C-contiguous float32 matrix, `x` itself where it is one already.
 
     Raises
@@ -98,7 +100,7 @@ def as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def _refuse_lost_rows(array: npt.NDArray[Any], matrix: FloatMatrix, name: str) -> None:
+def _refuse_lost_rows(array: npt.NDArray[Any], matrix: Float32Matrix, name: str) -> None:
     """Name the first number or row that float32 cannot hold; the kernels report what was not finite."""
     for begin in range(0, len(matrix), 4096):
         piece = slice(begin, begin + 4096)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, RowNumbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.threads import resolve_threads
@@ -205,7 +205,7 @@ class _Draws:
         components = local.dimension.n_components[self._sampled_pairing]
         return LocalGeometry(neighbors, weights, replace(local.dimension, n_components=components))
 
-    def gaussian_like(self, *matrices: FloatMatrix) -> list[FloatMatrix]:
+    def gaussian_like(self, *matrices: Float32Matrix) -> list[Float32Matrix]:
         return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
 
 
@@ -220,7 +220,7 @@ def _as_embeddings(
 
 
 def _measure_local(
-    x: FloatMatrix, sampled: RowNumbers, options: CompareOptions, progress: Progress
+    x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, progress: Progress
 ) -> LocalGeometry:
     common: dict[str, Any] = {"threads": options.threads, "progress": progress}
     neighbors = knn(x, options.k, metric=options.metric, **common)
@@ -237,8 +237,8 @@ def _measure_local(
 
 
 def _agree(
-    x_a: FloatMatrix,
-    x_b: FloatMatrix,
+    x_a: Float32Matrix,
+    x_b: Float32Matrix,
     local_a: LocalGeometry,
     local_b: LocalGeometry,
     options: CompareOptions,

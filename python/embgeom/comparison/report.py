@@ -182,7 +182,7 @@ def _description(model: Embeddings) -> dict[str, str]:
     return {
         "matrix": f"{model.which}, {rows} x {width}",
         "tensor": f"{origin.tensor or 'none'}, stored as {origin.dtype}{', tied' if origin.tied else ''}",
-        **{name: str(count) for name, count in model.counts.items()},
+        **{name: str(count) for name, count in model.anomalies.items()},
     }
 
 

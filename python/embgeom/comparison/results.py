@@ -51,9 +51,9 @@ def save_comparison(
             {
                 "statistics": [asdict(statistic) for statistic in comparison.statistics],
                 "weight_cosine_quantiles": comparison.weight_cosine_quantiles(),
-                "match": comparison.match.counts(),
+                "match": comparison.match.to_dict(),
                 "parameters": asdict(comparison.options),
-                "models": {"a": comparison.a.describe(), "b": comparison.b.describe()},
+                "models": {"a": comparison.a.to_dict(), "b": comparison.b.to_dict()},
                 "versions": versions(),
             },
         )
@@ -85,7 +85,7 @@ def save_inspection(
         write_json(
             target / "inspection.json",
             {
-                "model": inspection.embeddings.describe(),
+                "model": inspection.embeddings.to_dict(),
                 "parameters": inspection.parameters,
                 "versions": versions(),
             },

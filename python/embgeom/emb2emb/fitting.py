@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import RowNumbers
+from embgeom._common.arrays import Float64Vector, RowNumbers
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import digest, versions
 from embgeom._common.threads import resolve_threads
-from embgeom.emb2emb.moments import FloatVector, Moments, gather
+from embgeom.emb2emb.moments import Moments, gather
 from embgeom.emb2emb.neighbors import NeighborMap, check_reg
 from embgeom.emb2emb.options import Options
 from embgeom.emb2emb.pairs import Pairs
@@ -213,7 +213,11 @@ def fit(
 
 
 def _fit_pairs(
-    rows: _Side, weights: FloatVector | None, options: Options, threads: int, report: ProgressCallable | None
+    rows: _Side,
+    weights: Float64Vector | None,
+    options: Options,
+    threads: int,
+    report: ProgressCallable | None,
 ) -> Emb2Emb:
     """Fit on these pairs, all of them."""
     # Not at the head: the class takes its method `fit` from this module.
@@ -290,6 +294,6 @@ def _drawn(places: RowNumbers, most: int, seed: list[int]) -> RowNumbers:
     return np.sort(np.random.default_rng(seed).choice(places, most, replace=False))
 
 
-def _mean(rows: PreparedRows) -> FloatVector:
+def _mean(rows: PreparedRows) -> Float64Vector:
     sums: Any = sum(rows.take(piece).sum(axis=0) for piece in rows.pieces())
     return np.asarray(sums / len(rows.rows))

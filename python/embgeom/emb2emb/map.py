@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.arrays import Float64Matrix, Float64Vector
 from embgeom.emb2emb import fitting
-from embgeom.emb2emb.moments import FloatMatrix, FloatVector
 from embgeom.emb2emb.neighbors import NeighborMap
 from embgeom.emb2emb.score import Scores
 from embgeom.emb2emb.solve import Method, dual
@@ -63,11 +63,11 @@ class Emb2Emb:
     """
 
     method: Method
-    matrix: FloatMatrix | None
-    logits_matrix: FloatMatrix
+    matrix: Float64Matrix | None
+    logits_matrix: Float64Matrix
     neighbors: NeighborMap | None
-    source_mean: FloatVector
-    target_mean: FloatVector
+    source_mean: Float64Vector
+    target_mean: Float64Vector
     scores: Scores | None = None
     shuffled: Scores | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
@@ -80,7 +80,7 @@ class Emb2Emb:
         return len(self.source_mean), len(self.target_mean)
 
     @cached_property
-    def dual_matrix(self) -> FloatMatrix:
+    def dual_matrix(self) -> Float64Matrix:
         """The pseudo-inverse of A, transposed: (d_s, d_t).
 
         Raises
@@ -95,7 +95,7 @@ class Emb2Emb:
             )
         return dual(self.matrix)
 
-    def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> FloatMatrix:
+    def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> Float64Matrix:
         """Predict the target rows of tokens from their source rows; the means count.
 
         Parameters

@@ -6,14 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
+from embgeom._common.arrays import Float64Matrix, Float64Vector
 from embgeom._common.native import core
 from embgeom._common.progress import ProgressCallable
 from embgeom.emb2emb.rows import PreparedRows
-
-FloatMatrix = npt.NDArray[np.float64]
-FloatVector = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,16 +29,16 @@ class Moments:
         Whether the means were subtracted, so that a map has an intercept.
     """
 
-    xx: FloatMatrix
-    xy: FloatMatrix
-    yy: FloatMatrix
-    x_mean: FloatVector
-    y_mean: FloatVector
+    xx: Float64Matrix
+    xy: Float64Matrix
+    yy: Float64Matrix
+    x_mean: Float64Vector
+    y_mean: Float64Vector
     count: int
     centered: bool
 
     @cached_property
-    def spectrum(self) -> tuple[FloatVector, FloatMatrix]:
+    def spectrum(self) -> tuple[Float64Vector, Float64Matrix]:
         """Eigenvalues of xx, ascending and none below zero, and its eigenvectors by column."""
         values, vectors = np.linalg.eigh(self.xx)
         return np.maximum(values, 0.0), vectors
@@ -55,7 +52,7 @@ def gather(
     source: PreparedRows,
     target: PreparedRows,
     *,
-    weights: FloatVector | None,
+    weights: Float64Vector | None,
     center: bool,
     threads: int,
     progress: ProgressCallable | None,

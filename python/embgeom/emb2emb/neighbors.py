@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix
+from embgeom._common.arrays import Float32Matrix
 from embgeom._common.checks import real_number, whole_number
 from embgeom.errors import InputError
 from embgeom.geometry.knn import knn
@@ -49,8 +49,8 @@ class NeighborMap:
         If `k` or `reg` is out of its range, or fewer than k source rows are not zero.
     """
 
-    source: FloatMatrix
-    target: FloatMatrix
+    source: Float32Matrix
+    target: Float32Matrix
     k: int
     reg: float
 

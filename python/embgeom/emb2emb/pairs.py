@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._common.checks import check_seed, real_number
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import match, require_shared
@@ -35,8 +35,8 @@ class Pairs:
         What to call the two sides.
     """
 
-    source: FloatMatrix
-    target: FloatMatrix
+    source: Float32Matrix
+    target: Float32Matrix
     source_rows: RowNumbers
     target_rows: RowNumbers
     described: dict[str, Any]
@@ -61,7 +61,7 @@ class Pairs:
         _check_sides(source, target)
         matrices = [_matrix(side, name, threads) for side, name in ((source, "source"), (target, "target"))]
         described = {
-            name: side.describe() if isinstance(side, Embeddings) else {"shape": list(matrix.shape)}
+            name: side.to_dict() if isinstance(side, Embeddings) else {"shape": list(matrix.shape)}
             for name, side, matrix in zip(("source", "target"), (source, target), matrices, strict=True)
         }
         names = tuple(
@@ -124,7 +124,7 @@ def _two(tokens: Any) -> tuple[npt.ArrayLike, npt.ArrayLike]:
     return of_source, of_target
 
 
-def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> FloatMatrix:
+def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> Float32Matrix:
     if isinstance(side, Embeddings):
         return side.matrix
     if isinstance(side, str | PathLike):

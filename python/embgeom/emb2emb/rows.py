@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, RowNumbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.errors import InputError
@@ -63,14 +63,14 @@ class PreparedRows:
         What each folded row is multiplied with: 1 / its length where rows are normalized.
     """
 
-    matrix: FloatMatrix
+    matrix: Float32Matrix
     rows: RowNumbers
     norm: FinalNorm | None
     factors: npt.NDArray[np.float64] | None
 
     @classmethod
     def prepare(
-        cls, matrix: FloatMatrix, rows: RowNumbers, norm: FinalNorm | None, normalize: bool
+        cls, matrix: Float32Matrix, rows: RowNumbers, norm: FinalNorm | None, normalize: bool
     ) -> PreparedRows:
         """Work out the factors.
 

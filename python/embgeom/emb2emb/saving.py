@@ -45,8 +45,8 @@ def save(mapping: Emb2Emb, path: str | PathLike[str]) -> None:
         arrays |= {"source_rows": mapping.neighbors.source, "target_rows": mapping.neighbors.target}
     about: dict[str, Any] = {
         "method": mapping.method,
-        "scores": mapping.scores and mapping.scores.as_dict(),
-        "shuffled": mapping.shuffled and mapping.shuffled.as_dict(),
+        "scores": mapping.scores and mapping.scores.to_dict(),
+        "shuffled": mapping.shuffled and mapping.shuffled.to_dict(),
         "provenance": mapping.provenance,
     }
     if mapping.neighbors is not None:

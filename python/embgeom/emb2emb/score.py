@@ -49,7 +49,7 @@ class Scores:
     retrieval_at_10: float
     candidates: int
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it, ready for JSON; an R2 that is undefined is None."""
         return asdict(self) | {"r2": None if np.isnan(self.r2) else self.r2}
 

@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from embgeom.emb2emb.moments import FloatMatrix, FloatVector, Moments
+from embgeom._common.arrays import Float64Matrix, Float64Vector
+from embgeom.emb2emb.moments import Moments
 from embgeom.errors import InputError
 
 Method = Literal["least_squares", "ridge", "procrustes", "low_rank", "lle"]
@@ -27,7 +28,7 @@ KEPT_VARIANCE = 0.95
 class Solution:
     """A matrix, and what is worth knowing of how it was found."""
 
-    matrix: FloatMatrix
+    matrix: Float64Matrix
     facts: dict[str, Any] = field(default_factory=dict)
 
 
@@ -96,7 +97,7 @@ def ridge_regression(moments: Moments, ridge: float | None) -> Solution:
     return Solution(_filtered(moments, 1.0 / (values + strength)), facts)
 
 
-def gcv(moments: Moments, strengths: npt.NDArray[np.float64]) -> FloatVector:
+def gcv(moments: Moments, strengths: npt.NDArray[np.float64]) -> Float64Vector:
     """Return the generalised cross-validation score of each ridge strength.
 
     n RSS / (n - degrees of freedom)^2, an estimate of the squared error on tokens that were left out; all
@@ -143,7 +144,7 @@ def low_rank(moments: Moments, ridge: float | None, rank: int | None) -> Solutio
     return Solution(full.matrix @ kept @ kept.T, full.facts | {"rank": kept.shape[1]})
 
 
-def dual(matrix: FloatMatrix) -> FloatMatrix:
+def dual(matrix: Float64Matrix) -> Float64Matrix:
     """Return the pseudo-inverse of a map's matrix, transposed: of the same shape.
 
     Directions that a fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) are not
@@ -153,6 +154,6 @@ def dual(matrix: FloatMatrix) -> FloatMatrix:
     return np.asarray(np.linalg.pinv(matrix, rcond=1e-8).T)
 
 
-def _filtered(moments: Moments, filters: FloatVector) -> FloatMatrix:
+def _filtered(moments: Moments, filters: Float64Vector) -> Float64Matrix:
     _, vectors = moments.spectrum
     return np.asarray((vectors * filters) @ (vectors.T @ moments.xy))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.arrays import Float64Vector
 from embgeom.emb2emb.arrays import real_array
-from embgeom.emb2emb.moments import FloatVector
 from embgeom.emb2emb.solve import Method
 from embgeom.errors import InputError
 
 
-def checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) -> FloatVector | None:
+def checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) -> Float64Vector | None:
     """Return the weights of all pairs as float64, None where all count the same.
 
     Raises
@@ -33,7 +33,7 @@ def checked_weights(weights: npt.ArrayLike | None, count: int, method: Method) -
     return values
 
 
-def normalized(weights: FloatVector) -> FloatVector:
+def normalized(weights: Float64Vector) -> Float64Vector:
     """Scale the weights of the pairs that are fitted on to mean 1.
 
     Raises

@@ -193,7 +193,7 @@ class Embeddings:
         return ModelInfo(self.name, known.revision, columns, known.num_layers, aliases)
 
     @cached_property
-    def counts(self) -> dict[str, int]:
+    def anomalies(self) -> dict[str, int]:
         """How many rows or tokens are odd, by what is odd about them."""
         equal = self.row_stats.first_equal != np.arange(len(self.tokens))
         return {
@@ -248,14 +248,14 @@ class Embeddings:
         spelled = self.token_bytes[row]
         return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
 
-    def describe(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return what this is and where it was read from, with the model file's SHA-256, ready for JSON."""
         return {
             "name": self.name,
             "which": self.which,
             "shape": list(self.matrix.shape),
-            "counts": dict(self.counts),
-            "provenance": self.provenance.as_dict(),
+            "counts": dict(self.anomalies),
+            "provenance": self.provenance.to_dict(),
         }
 
     def __len__(self) -> int:
@@ -290,7 +290,7 @@ class Embeddings:
             lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
         if origin.tokenizer:
             lines.append(f"  tokens: {origin.tokenizer}")
-        lines += [f"  {what}: {count}" for what, count in self.counts.items()]
+        lines += [f"  {what}: {count}" for what, count in self.anomalies.items()]
         lines += [f"  note: {note}" for note in origin.notes]
         return "\n".join(lines)
 

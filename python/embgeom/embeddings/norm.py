@@ -11,7 +11,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import as_real_array
 from embgeom.errors import InputError
 
-Kind = Literal["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"]
+NormKind = Literal["layer_norm", "layer_norm_plus_one", "rms_norm", "rms_norm_plus_one"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +49,7 @@ class FinalNorm:
         return f"FinalNorm({kind} of {len(self.weight)} coordinates, weights {low:.3g} to {high:.3g})"
 
     @classmethod
-    def from_weights(cls, weight: npt.ArrayLike, kind: Kind) -> FinalNorm:
+    def from_weights(cls, weight: npt.ArrayLike, kind: NormKind) -> FinalNorm:
         """Make one from a weight as the model's file holds it.
 
         Parameters
@@ -70,8 +70,10 @@ class FinalNorm:
                 f"the weight of a final norm is a vector of finite numbers, not of shape {values.shape} "
                 "or with NaN or infinity"
             )
-        if not isinstance(kind, str) or kind not in get_args(Kind):
-            raise InputError(f"kind = {kind!r} is no kind of norm: use one of {', '.join(get_args(Kind))}")
+        if not isinstance(kind, str) or kind not in get_args(NormKind):
+            raise InputError(
+                f"kind = {kind!r} is no kind of norm: use one of {', '.join(get_args(NormKind))}"
+            )
         return cls(values + 1.0 if kind.endswith("plus_one") else values, kind.startswith("layer_norm"))
 
     def fold(self, rows: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -110,7 +110,7 @@ class Provenance:
         Of a file on the Hugging Face Hub that is read by byte ranges: how many of its bytes were fetched (its
         header and the tensor), by this load or by an earlier one, and how many there are.
     state : FileState or None
-        The state of `file` when it was read; `as_dict` leaves it out.
+        The state of `file` when it was read; `to_dict` leaves it out.
     """
 
     source: str
@@ -127,7 +127,7 @@ class Provenance:
     bytes_stored: int | None = None
     state: FileState | None = field(default=None, repr=False, compare=False)
 
-    def as_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Return all of it, with the SHA-256, ready for JSON; where that cannot be had, a note says why."""
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
         del plain["state"]

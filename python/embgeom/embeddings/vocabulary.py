@@ -91,7 +91,7 @@ class Match:
         found = Counter(self.kind.tolist())
         return {kind: found[kind] for kind in ("exact", "word")}
 
-    def counts(self) -> dict[str, int | dict[str, int]]:
+    def to_dict(self) -> dict[str, int | dict[str, int]]:
         """Return every count of this match, ready for JSON."""
         return {
             "shared": len(self),

@@ -8,7 +8,7 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import IndexMatrix, RowNumbers, as_integers, as_real_array
+from embgeom._common.arrays import Float64Vector, IndexMatrix, RowNumbers, as_integers, as_real_array
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
@@ -17,10 +17,8 @@ from embgeom.geometry.same_tokens import check_same_tokens
 # Rows are compared in pieces, so that the workspace stays small beside the lists themselves.
 _ENTRIES_PER_PIECE = 1 << 21
 
-FloatVector = npt.NDArray[np.float64]
 
-
-def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike) -> FloatVector:
+def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike) -> Float64Vector:
     """Return the share of each token's k neighbors in one model that are its neighbors in the other, too.
 
     Parameters
@@ -60,7 +58,7 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
 
 
 @overload
-def weight_cosine(a: LLE, b: LLE, /) -> FloatVector: ...
+def weight_cosine(a: LLE, b: LLE, /) -> Float64Vector: ...
 
 
 @overload
@@ -70,10 +68,10 @@ def weight_cosine(
     b: Neighbors | npt.ArrayLike,
     weights_b: LLE | npt.ArrayLike,
     /,
-) -> FloatVector: ...
+) -> Float64Vector: ...
 
 
-def weight_cosine(*of_two_models: Any) -> FloatVector:
+def weight_cosine(*of_two_models: Any) -> Float64Vector:
     """Return the cosine similarity of each token's reconstruction weights in two models.
 
     A token's weights are one row of a sparse (n, n) matrix: zero but at its k neighbors. Neighbors that
@@ -229,11 +227,11 @@ def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     return pearson(_mean_ranks(a), _mean_ranks(b))
 
 
-def _mean_ranks(values: npt.ArrayLike) -> FloatVector:
+def _mean_ranks(values: npt.ArrayLike) -> Float64Vector:
     array = as_real_array(values, "a vector").astype(np.float64)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    ranks: FloatVector = (last - (counts - 1) / 2.0)[inverse]
+    ranks: Float64Vector = (last - (counts - 1) / 2.0)[inverse]
     return np.where(np.isnan(array), np.nan, ranks.reshape(array.shape))
 
 

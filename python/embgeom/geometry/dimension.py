@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatVector, as_matrix
+from embgeom._common.arrays import Float32Vector, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -44,8 +44,8 @@ class IntrinsicDimension:
     """
 
     n_components: npt.NDArray[np.int32]
-    participation_ratio: FloatVector
-    explained_variance_ratio: FloatVector
+    participation_ratio: Float32Vector
+    explained_variance_ratio: Float32Vector
     variance: float
     k: int
     width: int

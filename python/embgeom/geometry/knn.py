@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
 from embgeom._common.checks import flag, whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -41,7 +41,7 @@ class Neighbors:
     """
 
     indices: IndexMatrix
-    similarities: FloatMatrix
+    similarities: Float32Matrix
     metric: Metric = "cosine"
     rows: RowNumbers | None = None
     of_queries: bool = False
@@ -56,7 +56,7 @@ class Neighbors:
         return int(self.indices.shape[1])
 
     @property
-    def distances(self) -> FloatMatrix:
+    def distances(self) -> Float32Matrix:
         """Distances, shape (m, k): 1 - cosine, or the Euclidean distance.
 
         Raises
@@ -65,7 +65,7 @@ class Neighbors:
             For inner products, which are no distances.
         """
         if self.metric == "cosine":
-            distances: FloatMatrix = np.float32(1.0) - self.similarities
+            distances: Float32Matrix = np.float32(1.0) - self.similarities
             return distances
         if self.metric == "euclidean":
             return -self.similarities

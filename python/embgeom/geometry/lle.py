@@ -9,7 +9,7 @@ from enum import IntEnum
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, FloatVector, IndexMatrix, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float32Vector, IndexMatrix, RowNumbers, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -67,8 +67,8 @@ class LLE:
         What the rows of the matrix stand for, where that is known.
     """
 
-    weights: FloatMatrix
-    residuals: FloatVector
+    weights: Float32Matrix
+    residuals: Float32Vector
     status: npt.NDArray[np.uint8]
     indices: IndexMatrix | None = None
     rows: RowNumbers | None = None
@@ -76,10 +76,10 @@ class LLE:
 
     def __repr__(self) -> str:
         tokens, k = self.weights.shape
-        counts = ", ".join(f"{count} {status.name}" for status, count in self.counts().items())
+        counts = ", ".join(f"{count} {status.name}" for status, count in self.status_counts().items())
         return f"LLE({tokens} tokens, k={k}: {counts})"
 
-    def counts(self) -> dict[LLEStatus, int]:
+    def status_counts(self) -> dict[LLEStatus, int]:
         """Return how many tokens have each status, for those that occur."""
         return {status: int(count) for status in LLEStatus if (count := np.sum(self.status == status))}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import FloatMatrix, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix
 from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -104,7 +104,9 @@ def global_similarity(
         )
 
 
-def _draw_sample(sample: int | None, first: FloatMatrix, second: FloatMatrix, seed: int) -> RowNumbers | None:
+def _draw_sample(
+    sample: int | None, first: Float32Matrix, second: Float32Matrix, seed: int
+) -> RowNumbers | None:
     if sample is None:
         return None
     size = whole_number(sample, "sample", 3, hint=": a correlation over pairs needs 3 rows")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from embgeom.embeddings.norm import Kind
+from embgeom.embeddings.norm import NormKind
 
 # Whose tie_word_embeddings says that one matrix is both input embedding and output matrix: the config's own
 # (of a model that sees or hears the outer one), that of its text model, either, or nobody's.
@@ -29,7 +29,7 @@ class Architecture:
     input: tuple[str, ...] = ("embed_tokens",)
     output: tuple[str, ...] = ("lm_head",)
     norm: tuple[str, ...] = ("norm",)
-    kind: Kind = "rms_norm"
+    kind: NormKind = "rms_norm"
     ties: Ties = "own"
     tied: bool = False  # where no config says
     tied_to: tuple[str, ...] = ()  # what the output matrix is tied to, if not to the input embedding

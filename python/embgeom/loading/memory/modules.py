@@ -13,7 +13,7 @@ import numpy as np
 
 from embgeom._common.arrays import as_real_array
 from embgeom._common.foreign import is_tensor, quantized_kind
-from embgeom.embeddings.norm import FinalNorm, Kind
+from embgeom.embeddings.norm import FinalNorm, NormKind
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.architectures import USUAL_NORMS
 
@@ -102,7 +102,7 @@ def final_norm_of(model: Any) -> FinalNorm:
     stored = getattr(module, "weight", None)
     weight = np.ones(size) if stored is None else _numbers(stored, "its weight")
     tolerance = 1e-3 if str(like.dtype) in ("torch.float32", "torch.float64") else 3e-2
-    for kind in get_args(Kind):
+    for kind in get_args(NormKind):
         norm = FinalNorm.from_weights(weight, kind)
         centered = given - given.mean(axis=1, keepdims=True) if norm.centers else given
         wanted = centered / np.sqrt((centered**2).mean(axis=1, keepdims=True)) * norm.weight
