@@ -56,11 +56,11 @@ def test_final_norms_that_cannot_be_told():
     bert = transformers.BertConfig(
         vocab_size=40, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2
     )
-    with pytest.raises(LoadError, match=r"transforms and normalizes .cls\.pred.*FinalNorm\.of"):
+    with pytest.raises(LoadError, match=r"transforms and normalizes .cls\.pred.*FinalNorm\.from_weights"):
         embgeom.load_final_norm(transformers.BertForMaskedLM(bert))
     bart = transformers.BartConfig(vocab_size=40, d_model=8, encoder_layers=1, decoder_layers=1)
     bart.encoder_attention_heads = bart.decoder_attention_heads = 2
-    with pytest.raises(LoadError, match=r"beside its layers there is none.*FinalNorm\.of"):
+    with pytest.raises(LoadError, match=r"beside its layers there is none.*FinalNorm\.from_weights"):
         embgeom.load_final_norm(transformers.BartForConditionalGeneration(bart))
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SIZES))
     model.model.norm.forward = lambda x: x * 2
