@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta, timezone
 from email.utils import parsedate_to_datetime
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 from embgeom._common.record import versions
@@ -109,16 +109,6 @@ class Answer:
             raise _Broken(f"the answer ended after {position - self.begin} bytes")
 
 
-class Sink(Protocol):
-    """What takes the pieces of a file, and may be asked to begin anew."""
-
-    def write(self, piece: bytes) -> None:
-        """Add bytes at the end."""
-
-    def restart(self) -> None:
-        """Throw away what is there."""
-
-
 class RangeRequests:
     """Requests for the bytes of one file, of which `identity` says what is known; answers add to it.
 
@@ -170,15 +160,14 @@ class RangeRequests:
             except _Broken as failure:
                 patience.wait(failure)
 
-    def whole(self, answer: Answer | None, sink: Sink) -> None:
-        """Fetch the whole file, from `answer` if there is one; an answer that breaks is begun anew."""
+    def whole(self, answer: Answer | None) -> Iterator[bytes | None]:
+        """Give the whole file, from `answer` if there is one; None says that it begins, or begins anew."""
         patience = _Patience(self._tries, self._fail)
         while True:
             try:
                 with closing(answer or self._open(0, None)) as body:
-                    sink.restart()
-                    for piece in body.chunks():
-                        sink.write(piece)
+                    yield None
+                    yield from body.chunks()
                     return
             except _Broken as failure:
                 answer = None

@@ -142,7 +142,11 @@ class HubSafetensors(SafetensorsHeader):
         try:
             with self._unchanged(), appearing(path, size, what, progress=self._progress) as partial:
                 if partial is not None:
-                    requests.whole(answer, partial)
+                    for piece in requests.whole(answer):
+                        if piece is None:
+                            partial.restart()
+                        else:
+                            partial.write(piece)
         finally:
             if answer is not None:
                 answer.close()

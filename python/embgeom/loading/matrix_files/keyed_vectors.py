@@ -1,15 +1,13 @@
 """The KeyedVectors and Word2Vec files of gensim, which are pickles, read without running any code in them.
 
-A pickle names the classes of its objects, and calls them. Here every name stands for a record of this module
-that only keeps what it is given: gensim's classes keep their attributes, NumPy's arrays their bytes. Any
-other name is refused, so that nothing of what a file asks for is ever imported or called.
+A pickle names the classes of its objects, and calls them. Here every name stands for a class of this module
+that only keeps what it is given, so that nothing of what a file asks for is ever imported or called.
 """
 
 from __future__ import annotations
 
 import pickle
 import re
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,10 @@ from embgeom.errors import LoadError
 from embgeom.loading.folder import LocalFile, is_file, unreadable
 from embgeom.loading.matrix_files.array_file import read_array
 
-_GENSIM = re.compile(r"gensim(\.\w+)*")
 _KEYED_VECTORS = frozenset(
     {"KeyedVectors", "Word2VecKeyedVectors", "WordEmbeddingsKeyedVectors", "EuclideanKeyedVectors"}
 )
-_ITEM = re.compile(r"([<>=|]?)([fiub][1248])")
+_FLOAT = re.compile(r"[<>=|]?f[248]")
 
 
 def is_pickle(start: bytes) -> bool:
@@ -33,20 +30,21 @@ def is_pickle(start: bytes) -> bool:
 
 
 def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[bytes]]:
-    """Read the vectors and the words of a file that gensim saved."""
-    path = file.path
-    held, prefix = _root(file), str(path)
-    if "wv" in held.state:
-        held, prefix = held.state["wv"], f"{path}.wv"
-    name = getattr(held, "name", type(held).__name__)
-    if not isinstance(held, _Record) or name not in _KEYED_VECTORS:
+    """Read the vectors and the words, in UTF-8, of a file that gensim saved."""
+    path, prefix = file.path, str(file.path)
+    held = _root(file)
+    state = _state(held)
+    if "wv" in state:
+        held, prefix = state["wv"], f"{path}.wv"
+        state = _state(held)
+    name = held.name if _is_of(held, "gensim") else type(held).__name__
+    if not _is_of(held, "gensim") or name not in _KEYED_VECTORS:
         raise _refused(path, f"it holds {name}, whose vectors are not simply its rows")
-    words = held.state.get("index_to_key", held.state.get("index2word"))
+    words = state.get("index_to_key", state.get("index2word"))
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise _refused(path, "it holds no list of words")
-    vectors = held.state.get("vectors")
-    if isinstance(vectors, _Array):
-        matrix = vectors.read(path)
+    if isinstance(vectors := state.get("vectors"), _Object):
+        matrix = _matrix(vectors, path)
     else:
         beside = Path(f"{prefix}.vectors.npy")
         if not is_file(beside):
@@ -59,13 +57,45 @@ def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[b
     return matrix, [word.encode("utf-8", "surrogatepass") for word in words]
 
 
-def _root(file: LocalFile) -> _Record:
+class _Object:
+    """What stands for an object of a pickle: it keeps its arguments and its state."""
+
+    library = name = ""
+    given: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __new__(cls, *given: Any, **_: Any) -> _Object:
+        made = super().__new__(cls)
+        made.given = given
+        return made
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def _ignore(self, *_: Any) -> None:
+        pass
+
+    __setitem__ = append = extend = add = _ignore
+
+
+class _Reader(pickle._Unpickler):
+    """Read a pickle of gensim; the unpickler in C would take memory for any length that a file claims."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name: a new one each time, as a file may change it at will."""
+        if (module, name) == ("_codecs", "encode"):
+            # Protocol 2 writes bytes as a string of Latin-1.
+            return lambda text="", *_: text.encode("latin-1") if isinstance(text, str) else b""
+        if module in ("copyreg", "copy_reg") and name == "_reconstructor":
+            return lambda kind, *_: kind()
+        return type(name, (_Object,), {"library": module.partition(".")[0], "name": name})
+
+
+def _root(file: LocalFile) -> Any:
     path = file.path
     try:
         with file.stream() as stream:
             held = _Reader(stream).load()
-    except LoadError:
-        raise
     except OSError as error:
         raise unreadable(path, error) from error
     except Exception as error:
@@ -74,9 +104,41 @@ def _root(file: LocalFile) -> _Record:
             f"{path} cannot be read as a pickle of gensim ({type(error).__name__}: {error!s:.120}); save it "
             "again with save_word2vec_format"
         ) from error
-    if not isinstance(held, _Record):
+    if not _is_of(held, "gensim"):
         raise _refused(path, f"it holds a {type(held).__name__}")
     return held
+
+
+def _is_of(held: Any, library: str) -> bool:
+    return isinstance(held, _Object) and held.library == library
+
+
+def _state(held: Any) -> dict[str, Any]:
+    """Return the attributes of an object; none where it has kept something else."""
+    state = held.state if isinstance(held, _Object) else None
+    return state if isinstance(state, dict) else {}
+
+
+def _matrix(array: _Object, path: Path) -> npt.NDArray[np.float32]:
+    """Return the matrix in an array of NumPy, as protocol 5 writes it or the ones before."""
+    shape = dtype = data = order = None
+    if array.name == "_frombuffer" and len(array.given) >= 4:
+        data, dtype, shape, order = array.given[:4]
+    elif isinstance(array.state, tuple) and len(array.state) == 5:
+        _, shape, dtype, fortran, data = array.state
+        order = "F" if fortran is True else "C"
+    code = ""
+    if isinstance(dtype, _Object) and dtype.given and isinstance(dtype.state, tuple) and dtype.state[1:]:
+        code = f"{dtype.state[1]}{dtype.given[0]}"
+    sizes = shape if isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape) else ()
+    if not _is_of(array, "numpy") or not _FLOAT.fullmatch(code) or len(sizes) != 2:
+        raise _refused(path, "its vectors are not a matrix of floating-point numbers")
+    item = np.dtype(code)
+    if not isinstance(data, bytes | bytearray) or len(data) != sizes[0] * sizes[1] * item.itemsize:
+        raise LoadError(f"{path}: its vectors have not the bytes of a matrix {list(sizes)}; save it again")
+    values = np.frombuffer(data, dtype=item).reshape(sizes, order="F" if order == "F" else "C")
+    with np.errstate(over="ignore", under="ignore"):
+        return np.array(values, dtype=np.float32, order="C")
 
 
 def _refused(path: Path, why: str) -> LoadError:
@@ -84,105 +146,3 @@ def _refused(path: Path, why: str) -> LoadError:
         f"{path} is a pickle, of which embgeom reads only gensim's KeyedVectors, and {why}; load it with "
         "gensim and save it with save_word2vec_format"
     )
-
-
-class _Record:
-    """An object of gensim: its class's name and its attributes."""
-
-    name = ""
-
-    def __new__(cls, *_: Any) -> _Record:
-        return super().__new__(cls)
-
-    def __init__(self, *_: Any) -> None:
-        self.state: dict[str, Any] = {}
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-
-class _Dtype:
-    """The dtype of an array: its code, and its byte order once that is told."""
-
-    def __init__(self, code: Any = "", *_: Any) -> None:
-        self.code = code if isinstance(code, str) else ""
-        self.order = ""
-
-    def __setstate__(self, state: Any) -> None:
-        if isinstance(state, tuple) and len(state) > 1 and state[1] in ("<", ">", "|", "="):
-            self.order = state[1]
-
-
-class _Array:
-    """An array of NumPy: its bytes, and what it takes to read them."""
-
-    def __init__(self, *_: Any) -> None:
-        self.content: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.content = state
-
-    def read(self, path: Path) -> npt.NDArray[np.float32]:
-        """Return the matrix, or raise `LoadError` if it is none of floating point."""
-        content = self.content if isinstance(self.content, tuple) and len(self.content) == 5 else (None,) * 5
-        _, shape, dtype, fortran, data = content
-        matched = _ITEM.fullmatch(dtype.order + dtype.code) if isinstance(dtype, _Dtype) else None
-        sizes = shape if isinstance(shape, tuple) and all(type(n) is int and n > 0 for n in shape) else ()
-        item = np.dtype(matched[0]) if matched and matched[2] in ("f2", "f4", "f8") else None
-        if item is None or len(sizes) != 2 or not isinstance(data, bytes):
-            raise _refused(path, "its vectors are no matrix of floating point")
-        if len(data) != sizes[0] * sizes[1] * item.itemsize:
-            raise LoadError(
-                f"{path}: its vectors have {len(data)} bytes, which is not {sizes}; save it again"
-            )
-        values = np.frombuffer(data, dtype=item).reshape(sizes, order="F" if fortran is True else "C")
-        with np.errstate(over="ignore", under="ignore"):
-            return np.array(values, dtype=np.float32, order="C")
-
-
-class _Ignored:
-    """A value that is not needed, whatever class it asks for."""
-
-    def __init__(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def _take(self, *_: Any) -> None:
-        pass
-
-    __setstate__ = __setitem__ = append = extend = add = _take
-
-
-def _latin1(text: Any = "", *_: Any) -> bytes:
-    """Return the bytes that protocol 2 writes as a string of Latin-1."""
-    return text.encode("latin-1") if isinstance(text, str) else b""
-
-
-class _Reader(pickle._Unpickler):
-    """Read a pickle of gensim; the unpickler in C would take memory for any length that a file claims."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name: a new one each time, as a file may change it at will."""
-        if _GENSIM.fullmatch(module):
-            return type(name, (_Record,), {"name": name})
-        if module in ("copyreg", "copy_reg") and name == "_reconstructor":
-            return lambda record, *_: record()
-        if (module, name) == ("_codecs", "encode"):
-            return partial(_latin1)
-        if module.partition(".")[0] == "numpy" and name == "_frombuffer":
-            return partial(_from_buffer)
-        of_numpy = {"_reconstruct": _Array, "ndarray": _Array, "dtype": _Dtype}
-        stand_in = of_numpy.get(name) if module.partition(".")[0] == "numpy" else None
-        return type(name, (stand_in or _Ignored,), {})
-
-
-def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> _Array:
-    """Return the array that protocol 5 writes as its bytes, type and shape."""
-    array = _Array()
-    array.content = (
-        1,
-        shape,
-        dtype,
-        order == "F",
-        bytes(data) if isinstance(data, (bytes, bytearray)) else None,
-    )
-    return array
