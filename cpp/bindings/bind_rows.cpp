@@ -7,7 +7,7 @@
 namespace embgeom::bindings {
 namespace {
 
-std::tuple<Doubles, LongIntegers> scan_rows(const Rows& x, int threads, const py::object& progress) {
+std::tuple<Doubles, LongIntegers> row_stats(const Rows& x, int threads, const py::object& progress) {
     auto [norms, first_equal] = run_unlocked(progress, [&](Monitor& monitor) {
         std::vector<double> lengths = squared_norms(view(x), "x", threads, monitor);
         for (double& length : lengths) length = std::sqrt(length);
@@ -19,7 +19,7 @@ std::tuple<Doubles, LongIntegers> scan_rows(const Rows& x, int threads, const py
 }  // namespace
 
 void bind_rows(py::module_& module) {
-    module.def("scan_rows", &scan_rows, "Norms of the rows of x, and the first row equal to each.",
+    module.def("row_stats", &row_stats, "Norms of the rows of x, and the first row equal to each.",
                py::arg("x").noconvert(), py::kw_only(), py::arg("threads"), py::arg("progress"));
 }
 

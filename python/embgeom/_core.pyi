@@ -6,7 +6,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'scan_rows']
+__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -81,7 +81,7 @@ def paired_products(x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDAr
     """
     Sums of products of paired rows, from which a linear map is fitted.
     """
-def scan_rows(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
+def row_stats(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     """
     Norms of the rows of x, and the first row equal to each.
     """

@@ -80,5 +80,5 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
     """
     matrix = as_matrix(x)
     with reporter(progress, "rows") as report:
-        norms, first_equal = core.scan_rows(matrix, threads=resolve_threads(threads), progress=report)
+        norms, first_equal = core.row_stats(matrix, threads=resolve_threads(threads), progress=report)
     return RowStats(norms, first_equal)
