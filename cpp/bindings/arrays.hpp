@@ -12,8 +12,8 @@
 #include <optional>
 #include <vector>
 
-#include "embgeom/aligned.hpp"
-#include "embgeom/matrix_view.hpp"
+#include "embgeom/base/aligned.hpp"
+#include "embgeom/base/matrix_view.hpp"
 
 // Every array type that crosses the border to Python, named once. Inputs are taken as they are:
 // python/embgeom/_arrays.py has made them C-contiguous and of these types, and nothing is converted

@@ -1,5 +1,5 @@
 #include "arrays.hpp"
-#include "embgeom/dimension.hpp"
+#include "embgeom/neighborhoods/dimension.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

@@ -1,5 +1,5 @@
 #include "arrays.hpp"
-#include "embgeom/knn.hpp"
+#include "embgeom/knn/knn.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

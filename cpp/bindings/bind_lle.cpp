@@ -1,5 +1,5 @@
 #include "arrays.hpp"
-#include "embgeom/lle.hpp"
+#include "embgeom/neighborhoods/lle.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

@@ -1,5 +1,5 @@
 #include "arrays.hpp"
-#include "embgeom/paired_products.hpp"
+#include "embgeom/linalg/paired_products.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

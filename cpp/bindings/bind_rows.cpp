@@ -1,7 +1,7 @@
 #include <cmath>
 
 #include "arrays.hpp"
-#include "embgeom/rows.hpp"
+#include "embgeom/base/rows.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

@@ -1,5 +1,5 @@
 #include "arrays.hpp"
-#include "embgeom/similarity.hpp"
+#include "embgeom/similarity/similarity.hpp"
 #include "python_monitor.hpp"
 
 namespace embgeom::bindings {

@@ -1,8 +1,8 @@
 #include <pybind11/pybind11.h>
 
-#include "embgeom/blas.hpp"
-#include "embgeom/error.hpp"
-#include "embgeom/parallel.hpp"
+#include "embgeom/base/error.hpp"
+#include "embgeom/base/parallel.hpp"
+#include "embgeom/linalg/blas.hpp"
 
 namespace embgeom::bindings {
 

@@ -5,7 +5,7 @@
 #include <chrono>
 #include <thread>
 
-#include "embgeom/parallel.hpp"
+#include "embgeom/base/parallel.hpp"
 
 namespace embgeom::bindings {
 

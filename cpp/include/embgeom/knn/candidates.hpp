@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "embgeom/base/matrix_view.hpp"
+#include "embgeom/knn/bounds.hpp"
+#include "embgeom/knn/scores.hpp"
+
+namespace embgeom {
+
+// The rows that may be among the k nearest of each query: a buffer for each query, in no order, that is
+// cut back to its best entries when it is full.
+//
+// A query's floor is a score and a row number; only what is better (a larger score, or an equal one and a
+// smaller row) is taken, and whatever was dropped is not. It rises when the buffer is cut to its best k
+// entries, to the k-th; or to fewer, a guess that may prove too high: then fewer than k rows are left at the
+// end, and `finish` says so.
+//
+// The buffers hold similarities rounded to float32. That is enough to tell which is larger unless they
+// are equal; the few that are equal are scored again.
+class Candidates {
+  public:
+    using Key = std::uint64_t;  // similarity and row: the smaller key is the better entry
+
+    struct Scored {
+        double score;
+        std::int32_t row;
+
+        // The order of neighbors: nearer first, then the smaller row number.
+        friend bool operator<(const Scored& a, const Scored& b) {
+            return a.score != b.score ? a.score > b.score : a.row < b.row;
+        }
+    };
+
+    struct Scratch {
+        std::vector<Key> keys, sorted;
+        std::vector<Scored> tied;
+    };
+
+    // The buffers lie in `rows` and `similarities`, (queries, capacity), which belong to the caller.
+    Candidates(const Scores& scores, const Bounds& bounds, MatrixView<std::int32_t> rows,
+               MatrixView<float> similarities, std::size_t k);
+
+    // What has a bound of at most limit(i) is below the floor. Infinite for a query without neighbors.
+    float limit(std::size_t i) const { return limits_[i]; }
+
+    bool takes(std::size_t i, const Scored& entry) const { return entry < floors_[i]; }
+    bool full(std::size_t i) const { return counts_[i] == rows_.cols; }
+
+    void insert(std::size_t i, const Scored& entry);
+
+    // Has the place of the next insertion brought into the cache: buffers are many and far apart.
+    void prefetch(std::size_t i) const {
+        __builtin_prefetch(rows_.row(i) + counts_[i], 1);
+        __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
+    }
+
+    // Keeps the best `keep` entries at most. The floor becomes the last of them, or what lies between it and
+    // the best that goes.
+    void cut(std::size_t i, std::size_t keep, Scratch& scratch);
+
+    // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.
+    void start(std::size_t i, double score);
+
+    // Writes the k nearest in order to the head of the buffer, -1 and NaN behind the last. False if there
+    // are fewer, and rows below the floor may belong to them.
+    bool finish(std::size_t i, Scratch& scratch);
+
+  private:
+    void set_floor(std::size_t i, const Scored& floor);
+    Scored settle_boundary(std::size_t i, std::size_t keep, Scratch& scratch) const;
+    void fill_keys(std::size_t i, std::vector<Key>& keys) const;
+    void order_equal_keys(std::size_t i, std::vector<Key>& keys, std::vector<Scored>& tied) const;
+
+    const Scores& scores_;
+    const Bounds& bounds_;
+    MatrixView<std::int32_t> rows_;
+    MatrixView<float> similarities_;
+    std::size_t k_;
+    std::vector<std::size_t> counts_;
+    std::vector<Scored> floors_;
+    std::vector<float> limits_;
+};
+
+}  // namespace embgeom

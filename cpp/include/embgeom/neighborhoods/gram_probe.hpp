@@ -1,0 +1,42 @@
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "embgeom/base/aligned.hpp"
+
+namespace embgeom {
+
+// Estimates how far a Gram matrix in float32 is from the exact one: with vectors v of random signs, the same
+// for all tokens,
+//
+//     |C - Z'Z|_F^2  is about the mean of |C v - Z'(Z v)|^2
+//
+// where everything but C is float64. No bound on single roundings shows as much: those of a sum of many equal
+// terms, as equal neighbors give, all point one way, while the usual ones cancel. Cost: 4 products of matrix
+// and vector with Z, Z' and C each.
+class GramProbe {
+  public:
+    // Forgets what was added, and makes ready for a C of `order` rows.
+    void begin(std::size_t order);
+
+    // C is a sum of Z'Z over pieces Z (count, order), or of Z Z' over pieces Z (order, width).
+    void add_rows(const float* z, std::size_t count);
+    void add_columns(const float* z, std::size_t width);
+
+    // The estimate of |C - Z'Z|_F, for C (order, order) of which the lower triangle is given.
+    double error(const float* c);
+
+  private:
+    static constexpr std::size_t probes = 4;
+
+    double* signs(std::size_t probe) { return signs_.data() + probe * order_; }
+    double* products(std::size_t probe) { return products_.data() + probe * order_; }
+
+    std::size_t order_ = 0;
+    AlignedVector<double> signs_;     // (probes, order)
+    AlignedVector<double> products_;  // (probes, order): Z'Z v, at the end less C v
+    AlignedVector<double> factors_;   // (probes, width): Z'v of a piece
+};
+
+}  // namespace embgeom

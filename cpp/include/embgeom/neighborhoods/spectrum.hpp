@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "embgeom/base/matrix_view.hpp"
+#include "embgeom/neighborhoods/gram_probe.hpp"
+
+namespace embgeom {
+
+// Scratch of one worker, in one precision.
+template <class Real>
+struct GramScratch {
+    std::vector<Real> centered;  // a piece of Z
+    std::vector<Real> gram;      // (p, p), lower triangle
+    std::vector<Real> work;      // of a factorization
+};
+
+// Scratch of one worker, and what was computed last: T or the eigenvalues.
+struct SpectrumSpace {
+    std::vector<double> mean;         // (d), of the neighbors
+    std::vector<double> squares;      // (p), the diagonal of C
+    std::vector<float> least, most;   // (d), of the neighbors
+    std::vector<double> eigenvalues;  // (p), ascending
+    std::vector<double> diagonal;     // (p), of T
+    std::vector<double> beside;       // (p - 1), beside the diagonal of T
+    GramProbe probe;
+    GramScratch<float> single;
+    GramScratch<double> full;
+};
+
+// Sums over the spectrum that need no eigenvalues.
+struct Moments {
+    double trace;    // sum(l) = |Z|_F^2, added up in float64
+    double squares;  // sum(l^2) = |C|_F^2, from the elements of C
+    double error;    // of C, estimated: its distance from Z'Z in the Frobenius norm
+};
+
+// The spectrum l of the centered neighbors of a token, in two precisions.
+//
+//   Z (k, d)  the neighbors minus their mean, times a power of two that brings the largest |Z_jl| into (1/2,
+//   1] C (p, p)  the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; p = min(k,
+//   d)
+//
+// The mean and the differences are float64 in either precision. Cost for each call: p k d / 2 multiply-adds
+// for C, 2 p^3 / 3 for its reduction to tridiagonal form.
+class Spectrum {
+  public:
+    Spectrum(MatrixView<const float> x, std::size_t k);
+
+    std::size_t order() const { return order_; }
+
+    // Float32 for C and for its reduction to a tridiagonal T. Where `is_sound`, sums of the largest
+    // eigenvalues of T err by at most share_error(.) * trace.
+    Moments compute_single(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
+
+    // Float64 throughout: eigenvalues err by about p 2^-52 times the largest.
+    void compute(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
+
+    // False where roundings in C do not cancel as they usually do: then float32 proves nothing.
+    static bool is_sound(const Moments& moments);
+
+    // Bounds the error of (l_1 + ... + l_c) / sum(l), for any c, that compute_single leaves.
+    double share_error(const Moments& moments) const;
+    static constexpr double least_share_error = 16.0 * 0x1p-24;
+
+  private:
+    double center(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
+
+    template <class Real, class Look>
+    void fill_gram(const std::vector<std::int32_t>& list, double scale, SpectrumSpace& space,
+                   GramScratch<Real>& scratch, Look look) const;
+
+    bool sums_over_neighbors() const { return k_ > x_.cols; }
+
+    const float* neighbor(const std::vector<std::int32_t>& list, std::size_t j) const {
+        return x_.row(static_cast<std::size_t>(list[j]));
+    }
+
+    MatrixView<const float> x_;
+    std::size_t k_;
+    std::size_t order_;
+};
+
+}  // namespace embgeom

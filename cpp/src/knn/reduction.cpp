@@ -1,0 +1,262 @@
+#include "embgeom/knn/reduction.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "embgeom/base/dot.hpp"
+
+namespace embgeom {
+namespace {
+
+constexpr float infinity = std::numeric_limits<float>::infinity();
+
+// Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
+constexpr std::size_t batch = 8192;
+
+// Base rows whose pairs are scored one after another: what a second cache of 512 KiB holds beside the rest.
+constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
+
+// How often a guess may be too high.
+constexpr double risk = 1.0 / 3000.0;
+
+// The smallest number that a Poisson variable exceeds with a probability below `risk`.
+std::size_t poisson_quantile(double mean) {
+    constexpr double nearly_normal = 50.0, normal_quantile = 3.4;
+    if (mean > nearly_normal) return static_cast<std::size_t>(mean + normal_quantile * std::sqrt(mean) + 2.0);
+    double term = std::exp(-mean), above = 1.0 - term;
+    std::size_t number = 0;
+    while (above >= risk) {
+        ++number;
+        term *= mean / static_cast<double>(number);
+        above -= term;
+    }
+    return number;
+}
+
+// Calls visit(item, later) for each item, `later` being one whose turn comes soon.
+template <class Item, class Visit>
+void for_each_with_later(const std::vector<Item>& items, Visit visit) {
+    constexpr std::size_t ahead = 24;
+    for (std::size_t h = 0; h < items.size(); ++h)
+        visit(items[h], items[std::min(h + ahead, items.size() - 1)]);
+}
+
+}  // namespace
+
+// The states of the one or two blocks of queries that a tile concerns, locked in order of their numbers.
+class Reduction::BothBlocks {
+  public:
+    BothBlocks(Reduction& reduction, const Tile& tile) {
+        const auto [low, high] = std::minmax(tile.query_block, tile.base_block);
+        if (!reduction.counts_twice(tile)) {
+            first_ = std::unique_lock(reduction.states_[tile.query_block].mutex);
+            return;
+        }
+        first_ = std::unique_lock(reduction.states_[low].mutex);
+        second_ = std::unique_lock(reduction.states_[high].mutex);
+    }
+
+  private:
+    std::unique_lock<std::mutex> first_, second_;
+};
+
+Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bounds& bounds,
+                     Candidates& candidates, int workers)
+    : setup_(setup),
+      scores_(scores),
+      bounds_(bounds),
+      candidates_(candidates),
+      strip_(std::max<std::size_t>(1, strip_bytes / (sizeof(float) * setup.queries.matrix.cols))),
+      states_(setup.query_blocks.count()),
+      workspaces_(static_cast<std::size_t>(workers)) {
+    for (auto& space : workspaces_) {
+        space.row_limits.resize(setup.query_blocks.width());
+        space.column_limits.assign(setup.base_blocks.width(), infinity);
+        space.bounds.resize(setup.base_blocks.width());
+        space.found.resize(setup.base_blocks.width());
+        space.hits.resize((setup.base_blocks.width() + strip_ - 1) / strip_);
+        space.by_row.reserve(batch + setup.base_blocks.width());
+        space.by_column.reserve(batch + setup.base_blocks.width());
+    }
+}
+
+void Reduction::reduce(const Tile& tile, const Worker& worker) {
+    Workspace& space = workspaces_[static_cast<std::size_t>(worker.id())];
+    begin(tile, space);
+    std::size_t hits = 0;
+    for (std::size_t row = 0; row < tile.products.rows; ++row) {
+        const std::size_t count = bounds_.find_above(
+            tile.products.row(row), tile.query_block, row, tile.base_block, tile.products.cols,
+            space.row_limits[row], space.column_limits.data(), space.found.data());
+        hits += keep_pairs(tile, row, count, space);
+        if (hits >= batch) {
+            worker.checkpoint();
+            hand_over(tile, space);
+            hits = 0;
+        }
+    }
+    if (hits > 0) hand_over(tile, space);
+    end(tile, space);
+}
+
+bool Reduction::is_pair(std::size_t i, std::size_t j) const {
+    const bool self = setup_.exclude_self && setup_.queries.row_number(i) == j;
+    return !self && scores_.base_row_counts(j);
+}
+
+void Reduction::copy_limits(const Tile& tile, Workspace& space) const {
+    for (std::size_t c = 0; c < tile.products.rows; ++c)
+        space.row_limits[c] = candidates_.limit(setup_.query_blocks.item(tile.query_block, c));
+    if (!setup_.self_join) return;
+    for (std::size_t c = 0; c < tile.products.cols; ++c) {
+        space.column_limits[c] =
+            counts_twice(tile) ? candidates_.limit(setup_.base_blocks.item(tile.base_block, c)) : infinity;
+    }
+}
+
+void Reduction::begin(const Tile& tile, Workspace& space) {
+    const BothBlocks lock(*this, tile);
+    ++states_[tile.query_block].begun;
+    if (counts_twice(tile)) ++states_[tile.base_block].begun;
+    copy_limits(tile, space);
+    if (setup_.guess) guess_floors(tile, space);
+}
+
+// The rank within `tiles` blocks of the base, k at most, that a row can hardly miss if it is among the k
+// nearest of all: how many of the k fall into these blocks is nearly a Poisson variable, or less variable.
+std::size_t Reduction::likely_rank(std::size_t tiles) const {
+    const double share =
+        std::min(1.0, static_cast<double>(tiles) / static_cast<double>(setup_.base_blocks.count()));
+    const double mean = share * static_cast<double>(setup_.k);
+    // Where much has been seen, less is left to chance: the variance is that of a binomial variable.
+    const double chance = std::sqrt(1.0 - share);
+    const double rank = mean + chance * (static_cast<double>(poisson_quantile(mean)) - mean);
+    return std::clamp<std::size_t>(static_cast<std::size_t>(std::ceil(rank)), 1, setup_.k);
+}
+
+// Gives queries that have no floor yet one from their first tile.
+void Reduction::guess_floors(const Tile& tile, Workspace& space) {
+    const std::size_t rank = likely_rank(1);
+    const std::size_t columns = tile.products.cols;
+    if (rank + 1 >= columns) return;
+    for (std::size_t row = 0; row < tile.products.rows; ++row) {
+        if (space.row_limits[row] != -infinity) continue;
+        bounds_.fill(tile.products.row(row), tile.query_block, row, tile.base_block, columns,
+                     space.bounds.data());
+        auto& places = space.found;
+        std::iota(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(columns), 0U);
+        // One place further than the rank, since the row itself may be among those before it.
+        const auto chosen = places.begin() + static_cast<std::ptrdiff_t>(rank);
+        std::nth_element(places.begin(), chosen, places.begin() + static_cast<std::ptrdiff_t>(columns),
+                         [&](std::uint32_t a, std::uint32_t b) { return space.bounds[a] > space.bounds[b]; });
+        const std::size_t i = setup_.query_blocks.item(tile.query_block, row);
+        const std::size_t j = setup_.base_blocks.item(tile.base_block, *chosen);
+        if (!is_pair(i, j)) continue;
+        candidates_.start(i, scores_.exact(i, j));
+        space.row_limits[row] = candidates_.limit(i);
+    }
+}
+
+std::size_t Reduction::keep_pairs(const Tile& tile, std::size_t row, std::size_t count,
+                                  Workspace& space) const {
+    const std::size_t i = setup_.query_blocks.item(tile.query_block, row);
+    std::size_t pairs = 0;
+    for (std::size_t c = 0; c < count; ++c) {
+        const std::uint32_t column = space.found[c];
+        if (!is_pair(i, setup_.base_blocks.item(tile.base_block, column))) continue;
+        space.hits[column / strip_].push_back({static_cast<std::uint32_t>(row), column, 0.0});
+        ++pairs;
+    }
+    return pairs;
+}
+
+// The base rows of a strip stay in the second cache while the hits of one query after another are scored.
+void Reduction::score_hits(const Tile& tile, Workspace& space) const {
+    std::int32_t rows[rows_at_a_time];
+    double scores[rows_at_a_time];
+    for (auto& hits : space.hits) {
+        for (std::size_t begin = 0, end = 0; begin < hits.size(); begin = end) {
+            while (end < hits.size() && end < begin + rows_at_a_time && hits[end].row == hits[begin].row) {
+                const std::size_t j = setup_.base_blocks.item(tile.base_block, hits[end].column);
+                rows[end - begin] = static_cast<std::int32_t>(j);
+                ++end;
+            }
+            const std::size_t i = setup_.query_blocks.item(tile.query_block, hits[begin].row);
+            scores_.exact(i, rows, end - begin, scores);
+            for (std::size_t h = begin; h < end; ++h) hits[h].score = scores[h - begin];
+        }
+    }
+}
+
+// Buffers lie far apart in memory, so each is visited once for all its hits.
+void Reduction::hand_over(const Tile& tile, Workspace& space) {
+    score_hits(tile, space);
+    sort_hits(space, tile.products.rows, &Hit::row, space.by_row);
+    if (counts_twice(tile)) sort_hits(space, tile.products.cols, &Hit::column, space.by_column);
+    const BothBlocks lock(*this, tile);
+    const auto query = [&](const Hit& hit) { return setup_.query_blocks.item(tile.query_block, hit.row); };
+    const auto base_row = [&](const Hit& hit) {
+        return setup_.base_blocks.item(tile.base_block, hit.column);
+    };
+    for_each_with_later(space.by_row, [&](const Hit& hit, const Hit& later) {
+        candidates_.prefetch(query(later));
+        offer(tile.query_block, query(hit), base_row(hit), hit.score, space);
+    });
+    if (counts_twice(tile)) {
+        for_each_with_later(space.by_column, [&](const Hit& hit, const Hit& later) {
+            candidates_.prefetch(base_row(later));
+            offer(tile.base_block, base_row(hit), query(hit), hit.score, space);
+        });
+    }
+    for (auto& hits : space.hits) hits.clear();
+    copy_limits(tile, space);
+}
+
+// Sorts the hits of all strips by a place that is below `places`.
+void Reduction::sort_hits(Workspace& space, std::size_t places, std::uint32_t Hit::* place,
+                          std::vector<Hit>& sorted) {
+    auto& starts = space.starts;
+    starts.assign(places + 1, 0);
+    for (const auto& hits : space.hits) {
+        for (const Hit& hit : hits) ++starts[hit.*place + 1];
+    }
+    std::partial_sum(starts.begin(), starts.end(), starts.begin());
+    sorted.resize(starts.back());
+    for (const auto& hits : space.hits) {
+        for (const Hit& hit : hits) sorted[starts[hit.*place]++] = hit;
+    }
+}
+
+void Reduction::offer(std::size_t block, std::size_t i, std::size_t j, double score, Workspace& space) {
+    const Candidates::Scored entry{score, static_cast<std::int32_t>(j)};
+    if (!candidates_.takes(i, entry)) return;
+    if (candidates_.full(i)) {
+        candidates_.cut(i, setup_.guess ? likely_rank(states_[block].begun) : setup_.k, space.scratch);
+        if (!candidates_.takes(i, entry)) return;
+    }
+    candidates_.insert(i, entry);
+}
+
+void Reduction::end(const Tile& tile, Workspace& space) {
+    if (!setup_.guess) return;
+    const BothBlocks lock(*this, tile);
+    ++states_[tile.query_block].done;
+    tighten(tile.query_block, space);
+    if (!counts_twice(tile)) return;
+    ++states_[tile.base_block].done;
+    tighten(tile.base_block, space);
+}
+
+// After 2, 4, 8, ... tiles the floors of a block are guessed anew, from all that it has seen.
+void Reduction::tighten(std::size_t block, Workspace& space) {
+    const BlockState& state = states_[block];
+    if (state.done < 2 || !std::has_single_bit(state.done)) return;
+    const std::size_t rank = likely_rank(state.begun);
+    for (std::size_t c = 0; c < setup_.query_blocks.size(block); ++c)
+        candidates_.cut(setup_.query_blocks.item(block, c), rank, space.scratch);
+}
+
+}  // namespace embgeom

@@ -1,0 +1,19 @@
+#include "embgeom/linalg/product_kernel.hpp"
+
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+
+namespace embgeom {
+namespace {
+
+using Vector [[gnu::vector_size(32)]] = float;
+
+}
+
+void multiply_avx2(std::size_t left_count, std::size_t right_count, std::size_t width, const float* left,
+                   const float* right, float* products, std::size_t stride, bool add) {
+    multiply_all<Vector, avx2_panels>(left_count, right_count, width, left, right, products, stride, add);
+}
+
+}  // namespace embgeom
+
+#endif

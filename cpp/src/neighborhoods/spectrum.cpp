@@ -1,0 +1,172 @@
+#include "embgeom/neighborhoods/spectrum.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "embgeom/base/multiversion.hpp"
+#include "embgeom/linalg/blas.hpp"
+
+namespace embgeom {
+namespace {
+
+constexpr std::size_t coordinates_per_piece = 512;
+constexpr std::size_t neighbors_per_piece = 256;
+
+EMBGEOM_MULTIVERSION
+void add_row(const float* __restrict row, std::size_t d, double* __restrict sum, float* __restrict least,
+             float* __restrict most) {
+    for (std::size_t l = 0; l < d; ++l) {
+        sum[l] += static_cast<double>(row[l]);
+        least[l] = row[l] < least[l] ? row[l] : least[l];
+        most[l] = row[l] > most[l] ? row[l] : most[l];
+    }
+}
+
+EMBGEOM_MULTIVERSION
+void center_row(const float* __restrict row, const double* __restrict mean, double scale, std::size_t width,
+                float* __restrict centered) {
+    for (std::size_t l = 0; l < width; ++l)
+        centered[l] = static_cast<float>((static_cast<double>(row[l]) - mean[l]) * scale);
+}
+
+EMBGEOM_MULTIVERSION
+void center_row(const float* __restrict row, const double* __restrict mean, double scale, std::size_t width,
+                double* __restrict centered) {
+    for (std::size_t l = 0; l < width; ++l) centered[l] = (static_cast<double>(row[l]) - mean[l]) * scale;
+}
+
+EMBGEOM_MULTIVERSION
+void add_squares(const float* __restrict a, std::size_t n, double* __restrict sums) {
+    for (std::size_t l = 0; l < n; ++l) sums[l] += static_cast<double>(a[l]) * static_cast<double>(a[l]);
+}
+
+// sum_l a_l^2 in float64. Sixteen partial sums in a fixed order can be vectorized.
+EMBGEOM_MULTIVERSION
+double sum_of_squares(const float* a, std::size_t n) {
+    constexpr std::size_t lanes = 16;
+    double partial[lanes] = {};
+    std::size_t l = 0;
+    for (; l + lanes <= n; l += lanes) {
+        for (std::size_t lane = 0; lane < lanes; ++lane) {
+            const double value = static_cast<double>(a[l + lane]);
+            partial[lane] += value * value;
+        }
+    }
+    for (; l < n; ++l) partial[0] += static_cast<double>(a[l]) * static_cast<double>(a[l]);
+    return std::accumulate(partial, partial + lanes, 0.0);
+}
+
+// sum_l a_l^2 of what lies below the diagonal of a symmetric matrix (n, n).
+double squares_below(const float* c, std::size_t n) {
+    double sum = 0.0;
+    for (std::size_t i = 1; i < n; ++i) sum += sum_of_squares(c + i * n, i);
+    return sum;
+}
+
+}  // namespace
+
+Spectrum::Spectrum(MatrixView<const float> x, std::size_t k) : x_(x), k_(k), order_(std::min(k, x.cols)) {}
+
+// Fills the mean; returns the power of two that brings the largest difference into (1/2, 1].
+double Spectrum::center(const std::vector<std::int32_t>& list, SpectrumSpace& space) const {
+    const std::size_t d = x_.cols;
+    space.mean.assign(d, 0.0);
+    space.least.assign(neighbor(list, 0), neighbor(list, 0) + d);
+    space.most = space.least;
+    for (std::size_t j = 0; j < k_; ++j)
+        add_row(neighbor(list, j), d, space.mean.data(), space.least.data(), space.most.data());
+    double largest = 0.0;
+    for (std::size_t l = 0; l < d; ++l) {
+        double& mean = space.mean[l];
+        mean /= static_cast<double>(k_);
+        largest = std::max(
+            {largest, static_cast<double>(space.most[l]) - mean, mean - static_cast<double>(space.least[l])});
+    }
+    // A power of two changes no digit. Squares of what is below 1 cannot overflow, and those that underflow
+    // in float32 are far below its rounding of the largest.
+    int exponent = 0;
+    std::frexp(largest, &exponent);
+    return std::ldexp(1.0, -exponent);
+}
+
+// C = Z'Z is a sum over neighbors, C = Z Z' one over coordinates; either is added up in pieces. `look`
+// sees each piece of Z (count, width).
+template <class Real, class Look>
+void Spectrum::fill_gram(const std::vector<std::int32_t>& list, double scale, SpectrumSpace& space,
+                         GramScratch<Real>& scratch, Look look) const {
+    const std::size_t d = x_.cols;
+    const std::size_t rows = sums_over_neighbors() ? std::min(neighbors_per_piece, k_) : k_;
+    const std::size_t cols = sums_over_neighbors() ? d : std::min(coordinates_per_piece, d);
+    scratch.gram.assign(order_ * order_, Real{0});
+    scratch.centered.resize(rows * cols);
+    Real* z = scratch.centered.data();
+    for (std::size_t row = 0; row < k_; row += rows) {
+        const std::size_t count = std::min(rows, k_ - row);
+        for (std::size_t col = 0; col < d; col += cols) {
+            const std::size_t width = std::min(cols, d - col);
+            for (std::size_t j = 0; j < count; ++j)
+                center_row(neighbor(list, row + j) + col, &space.mean[col], scale, width, z + j * width);
+            if (sums_over_neighbors())
+                blas::gram_of_columns(width, count, z, width, Real{1}, scratch.gram.data(), order_);
+            else
+                blas::add_gram(count, width, z, width, scratch.gram.data(), order_);
+            look(z, count, width);
+        }
+    }
+}
+
+Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, SpectrumSpace& space) const {
+    GramScratch<float>& scratch = space.single;
+    std::vector<double>& squares = space.squares;
+    squares.assign(order_, 0.0);
+    space.probe.begin(order_);
+    fill_gram(list, center(list, space), space, scratch,
+              [&](const float* z, std::size_t count, std::size_t width) {
+                  if (sums_over_neighbors())
+                      space.probe.add_rows(z, count);
+                  else
+                      space.probe.add_columns(z, width);
+                  for (std::size_t j = 0; j < count; ++j) {
+                      if (sums_over_neighbors())
+                          add_squares(z + j * width, width, squares.data());
+                      else
+                          squares[j] += sum_of_squares(z + j * width, width);
+                  }
+              });
+    // The diagonal is a sum of squares, in which rounding has the most to lose; in float64 it costs little.
+    for (std::size_t i = 0; i < order_; ++i) scratch.gram[i * (order_ + 1)] = static_cast<float>(squares[i]);
+    const Moments moments{std::accumulate(squares.begin(), squares.end(), 0.0),
+                          2.0 * squares_below(scratch.gram.data(), order_) +
+                              std::inner_product(squares.begin(), squares.end(), squares.begin(), 0.0),
+                          space.probe.error(scratch.gram.data())};
+    scratch.centered.resize(2 * order_);
+    float* diagonal = scratch.centered.data();
+    float* beside = diagonal + order_;
+    blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, beside, scratch.work);
+    space.diagonal.assign(diagonal, diagonal + order_);
+    space.beside.assign(beside, beside + order_ - 1);
+    return moments;
+}
+
+void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& space) const {
+    fill_gram(list, center(list, space), space, space.full, [](const double*, std::size_t, std::size_t) {});
+    space.eigenvalues.resize(order_);
+    blas::eigenvalues(order_, space.full.gram.data(), space.eigenvalues.data(), space.full.work);
+}
+
+// An error E of C moves a sum of eigenvalues by at most sqrt(p) |E|_F, here a quarter of what share_error
+// allows.
+bool Spectrum::is_sound(const Moments& moments) {
+    constexpr double u = 0x1p-24;
+    return moments.error <= 4.0 * u * std::sqrt(moments.squares);
+}
+
+double Spectrum::share_error(const Moments& moments) const {
+    constexpr double u = 0x1p-24;
+    const double concentration = std::sqrt(moments.squares) / moments.trace;  // |C|_F / tr(C), at most 1
+    return 16.0 * u * (std::sqrt(static_cast<double>(order_)) * concentration + 1.0);
+}
+
+}  // namespace embgeom
