@@ -10,14 +10,14 @@
 #include <memory>
 #include <new>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "embgeom/base/aligned.hpp"
 #include "embgeom/base/matrix_view.hpp"
 
 // Every array type that crosses the border to Python, named once. Inputs are taken as they are:
-// python/embgeom/_arrays.py has made them C-contiguous and of these types, and nothing is converted
-// here.
+// python/embgeom/_common/arrays.py has made them C-contiguous and of these types; nothing is converted here.
 namespace embgeom::bindings {
 
 namespace py = pybind11;
@@ -46,10 +46,18 @@ MatrixView<T> mutable_view(py::array_t<T>& array) {
     return {array.mutable_data(), rows, cols, cols};
 }
 
+template <class T, int Flags>
+std::span<const T> span_of(const py::array_t<T, Flags>& array) {
+    return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+template <class T>
+std::span<T> mutable_span(py::array_t<T>& array) {
+    return {array.mutable_data(), static_cast<std::size_t>(array.size())};
+}
+
 inline RowSet row_set(const Rows& x, const std::optional<RowNumbers>& selection) {
-    const MatrixView<const float> matrix = view(x);
-    if (!selection) return RowSet::all(matrix);
-    return {matrix, selection->data(), static_cast<std::size_t>(selection->size())};
+    return selection ? RowSet::selected(view(x), span_of(*selection)) : RowSet::all(view(x));
 }
 
 template <class T>
@@ -57,8 +65,8 @@ py::array_t<T> copy_to_array(const std::vector<T>& values) {
     return py::array_t<T>(static_cast<py::ssize_t>(values.size()), values.data());
 }
 
-// A matrix that a kernel fills wider than the result is, to use the rest as workspace: afterwards the
-// rows move together, the rest goes back to the system, and NumPy owns what is left without a copy.
+// A matrix that a kernel fills wider than the result, using the rest as workspace: afterwards the rows move
+// together, the rest goes back to the system, and NumPy owns the result without a copy.
 template <class T>
 class WideMatrix {
   public:

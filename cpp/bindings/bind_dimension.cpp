@@ -9,23 +9,23 @@ std::tuple<Integers, Floats, Floats> dimension_of_neighborhoods(const Rows& x, c
                                                                 const std::optional<RowNumbers>& rows,
                                                                 double variance, int threads,
                                                                 const py::object& progress) {
-    Integers components(neighbors.shape(0));
+    Integers n_components(neighbors.shape(0));
     Floats participation_ratio(neighbors.shape(0));
-    Floats explained(neighbors.shape(0));
-    const DimensionResult result{.components = components.mutable_data(),
-                                 .participation_ratio = participation_ratio.mutable_data(),
-                                 .explained = explained.mutable_data()};
+    Floats explained_variance_ratio(neighbors.shape(0));
+    const IntrinsicDimensionResult result{.n_components = mutable_span(n_components),
+                                          .participation_ratio = mutable_span(participation_ratio),
+                                          .explained_variance_ratio = mutable_span(explained_variance_ratio)};
     run_unlocked(progress, [&](Monitor& monitor) {
         intrinsic_dimension({row_set(x, rows), view(neighbors)}, variance, threads, monitor, result);
     });
-    return {components, participation_ratio, explained};
+    return {n_components, participation_ratio, explained_variance_ratio};
 }
 
 }  // namespace
 
 void bind_dimension(py::module_& module) {
     module.def("intrinsic_dimension", &dimension_of_neighborhoods,
-               "Principal components that tokens' neighbors need for a share of their variance.",
+               "How many principal components explain a share of the variance of each token's neighbors.",
                py::arg("x").noconvert(), py::arg("neighbors").noconvert(), py::arg("rows").noconvert(),
                py::kw_only(), py::arg("variance"), py::arg("threads"), py::arg("progress"));
 }

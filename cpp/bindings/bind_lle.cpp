@@ -12,8 +12,8 @@ std::tuple<Floats, Floats, Bytes> reconstruction_weights(const Rows& x, const Ne
     Floats residuals(neighbors.shape(0));
     Bytes status(neighbors.shape(0));
     const LleResult result{.weights = mutable_view(weights),
-                           .residuals = residuals.mutable_data(),
-                           .status = reinterpret_cast<LleStatus*>(status.mutable_data())};
+                           .residuals = mutable_span(residuals),
+                           .status = mutable_span(status)};
     run_unlocked(progress, [&](Monitor& monitor) {
         lle({row_set(x, rows), view(neighbors)}, reg, threads, monitor, result);
     });

@@ -7,8 +7,8 @@ namespace {
 
 using Factors = py::array_t<double, py::array::c_style>;  // (n)
 
-const double* data_or_null(const std::optional<Factors>& factors) {
-    return factors ? factors->data() : nullptr;
+std::span<const double> span_or_empty(const std::optional<Factors>& factors) {
+    return factors ? span_of(*factors) : std::span<const double>();
 }
 
 std::tuple<Doubles, Doubles, Doubles, Doubles, Doubles> products_of_pairs(
@@ -20,14 +20,14 @@ std::tuple<Doubles, Doubles, Doubles, Doubles, Doubles> products_of_pairs(
     const PairedProducts result{.xx = mutable_view(xx),
                                 .xy = mutable_view(xy),
                                 .yy = mutable_view(yy),
-                                .x_sum = x_sum.mutable_data(),
-                                .y_sum = y_sum.mutable_data()};
+                                .x_sum = mutable_span(x_sum),
+                                .y_sum = mutable_span(y_sum)};
     run_unlocked(progress, [&](Monitor& monitor) {
         paired_products({.x = row_set(x, x_rows),
                          .y = row_set(y, y_rows),
-                         .x_factors = data_or_null(x_factors),
-                         .y_factors = data_or_null(y_factors),
-                         .roots = data_or_null(roots)},
+                         .x_factors = span_or_empty(x_factors),
+                         .y_factors = span_or_empty(y_factors),
+                         .roots = span_or_empty(roots)},
                         threads, monitor, result);
     });
     return {xx, xy, yy, x_sum, y_sum};

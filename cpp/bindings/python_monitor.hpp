@@ -11,16 +11,16 @@ namespace embgeom::bindings {
 
 namespace py = pybind11;
 
-// Looks after a kernel that runs without the interpreter's lock: at most ten times a second it takes
-// the lock, lets pending signals (Ctrl-C) raise, and tells the progress callable `progress(phase, done,
-// total)`, if there is one.
+// Watches a kernel that runs without the interpreter's lock: at most ten times a second it takes the lock,
+// lets pending signals (Ctrl-C) raise, and calls the progress callable `progress(phase, done, total)`, if
+// there is one.
 class PythonMonitor : public Monitor {
   public:
     explicit PythonMonitor(py::object progress) : progress_(std::move(progress)) {}
 
     void report(const char* phase, std::size_t done, std::size_t total) override {
         const auto now = std::chrono::steady_clock::now();
-        // The end of a phase is always told, so that a display can close it.
+        // The end of a phase is always reported, so that a display can close it.
         if (now - last_ < std::chrono::milliseconds(100) && done < total) return;
         last_ = now;
         wait_if_finalizing();
@@ -29,9 +29,9 @@ class PythonMonitor : public Monitor {
         if (!progress_.is_none()) progress_(phase, done, total);
     }
 
-    // A daemon thread may still compute while the interpreter shuts down. Then the lock is not to be had any
-    // more: taking it would unwind this thread through frames that do not allow it, so the thread waits for
-    // the process to end.
+    // A daemon thread may still compute while the interpreter shuts down, when the lock can no longer be
+    // taken: that would unwind this thread through frames that do not allow it, so the thread waits for the
+    // process to end.
     static void wait_if_finalizing() {
 #if PY_VERSION_HEX >= 0x030D0000
         const auto finalizing = [] { return Py_IsFinalizing() != 0; };

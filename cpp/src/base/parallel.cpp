@@ -9,6 +9,8 @@
 #include <thread>
 #include <vector>
 
+#include "embgeom/base/arithmetic.hpp"
+
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
@@ -25,9 +27,8 @@ namespace {
 // Thrown through a body by Worker::checkpoint once another worker has failed; it never leaves this file.
 struct Stopped {};
 
-// The default rounding and subnormal numbers, whatever a thread that calls or is lent has set: torch, for
-// one, can make its own thread flush subnormal numbers to zero, and results would depend on who computed
-// them.
+// The default rounding mode and subnormal numbers, whatever the thread has set: torch, for one, can make its
+// thread flush subnormal numbers to zero, and results would then depend on which thread computed them.
 class DefaultFloatingPoint {
   public:
     DefaultFloatingPoint() {
@@ -103,7 +104,7 @@ std::thread::id exiting_thread;
     for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
 }
 
-// Registers a loop while it runs. A thread whose loop was abandoned, or begins too late, does not come back.
+// Registers a loop while it runs. A thread whose loop was abandoned, or starts too late, does not return.
 class Running {
   public:
     explicit Running(Region& region) : region_(region) {
@@ -131,8 +132,8 @@ class Running {
     Region& region_;
 };
 
-// A forked child has one thread and none of its parent's loops; the lock must not be held by a thread that it
-// lacks.
+// A forked child has one thread and none of its parent's loops; the lock must not be held by a thread that
+// does not exist there.
 std::atomic<bool> forked{false};
 
 #if __has_include(<pthread.h>)
@@ -170,8 +171,8 @@ bool memory_is_limited() {
 #endif
 }
 
-// The pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads
-// which it does not have. And where it cannot start a thread, as under a limit of memory, it ends the
+// The thread pool of GNU's OpenMP does not survive fork(): a child that enters a region waits for threads
+// that it does not have. And where OpenMP cannot start a thread, as under a memory limit, it ends the
 // process. Plain threads do neither.
 void run_team(Region& region, int threads) {
     if (forked || memory_is_limited()) {
@@ -227,11 +228,11 @@ void abandon_loops() {
 
 void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,
                      const std::function<void(std::size_t, std::size_t, const Worker&)>& body) {
-    const std::size_t tasks = (items + grain - 1) / grain;
-    parallel_for(phase, tasks, threads, monitor, [&](std::size_t task, const Worker& worker) {
-        const std::size_t begin = task * grain;
-        body(begin, std::min(items, begin + grain), worker);
-    });
+    parallel_for(phase, divide_up(items, grain), threads, monitor,
+                 [&](std::size_t task, const Worker& worker) {
+                     const std::size_t begin = task * grain;
+                     body(begin, std::min(items, begin + grain), worker);
+                 });
 }
 
 }  // namespace embgeom

@@ -15,7 +15,7 @@
 namespace embgeom {
 namespace {
 
-constexpr std::size_t rows_per_task = 256;
+constexpr std::size_t rows_per_task = 256;  // tuned by benchmarks/kernels/bench_rows.py
 
 [[noreturn]] void throw_not_finite(MatrixView<const float> x, const char* name, std::size_t row) {
     const float* values = x.row(row);
@@ -34,7 +34,7 @@ void lower(std::atomic<std::size_t>& least, std::size_t value) {
 }
 
 // What a row is recognized by.
-struct Print {
+struct Fingerprint {
     std::uint64_t hash;
     bool finite;
 };
@@ -54,7 +54,7 @@ std::vector<std::uint32_t> random_keys(std::size_t d) {
 // key_m) modulo 2^64, the coordinates' bits and the keys added modulo 2^32. Two different rows meet with a
 // probability of at most 2^-32, and no term waits for another. Adding 0 turns -0.0 into 0.0.
 EMBGEOM_MULTIVERSION
-Print print_of(const float* row, const std::uint32_t* keys, std::size_t d) {
+Fingerprint fingerprint_of(const float* row, const std::uint32_t* keys, std::size_t d) {
     constexpr std::uint32_t exponent = 0x7F800000U;
     const std::size_t half = d / 2;
     std::uint64_t hash = 0;
@@ -140,7 +140,7 @@ std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, const char
     parallel_ranges("find equal rows", x.rows, rows_per_task, threads, monitor,
                     [&](std::size_t begin, std::size_t end, const Worker&) {
                         for (std::size_t i = begin; i < end; ++i) {
-                            const Print print = print_of(x.row(i), keys.data(), x.cols);
+                            const Fingerprint print = fingerprint_of(x.row(i), keys.data(), x.cols);
                             hashes[i] = print.hash;
                             if (!print.finite) lower(bad, i);
                         }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/panels.hpp"
 
@@ -15,15 +16,13 @@
 namespace embgeom {
 namespace {
 
-constexpr double unit_roundoff = 0x1p-24;
-
 // What underflow can take from a bound, factors included, is less than this by far.
 constexpr double underflow_allowance = 1e-37;
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-// Places are looked at in groups: whether any of a group passes is found without a branch, which compilers
-// turn into vector compares.
+// Columns are tested in groups: whether any of a group passes needs no branch, so compilers make vector
+// compares of it. Tuned by benchmarks/kernels/bench_knn.py.
 constexpr std::size_t group = 16;
 
 float upward(double value) {
@@ -124,7 +123,7 @@ std::vector<float> by_place(const Blocks& blocks, Value value) {
 }  // namespace
 
 float product_error_bound(std::size_t d) {
-    const std::size_t pieces = (d + product_depth - 1) / product_depth;
+    const std::size_t pieces = divide_up(d, product_depth);
     const double roundings = static_cast<double>(std::min(d, product_depth) + pieces + 6);
     const double error = roundings * unit_roundoff / (1.0 - roundings * unit_roundoff);
     return upward(error + 20.0 * unit_roundoff);
@@ -167,17 +166,18 @@ float Bounds::limit(std::size_t i, double score) const {
     return std::nextafter(static_cast<float>(below), -infinity);
 }
 
-std::size_t Bounds::find_above(const float* products, std::size_t query_block, std::size_t row,
-                               std::size_t base_block, std::size_t size, float row_limit,
-                               const float* column_limits, std::uint32_t* found) const {
+std::size_t Bounds::find_above(const Tile& tile, std::size_t row, float row_limit, const float* column_limits,
+                               std::uint32_t* found) const {
+    const float* products = tile.products.row(row);
+    const std::size_t size = tile.products.cols;
     if (metric_ == Metric::cosine) {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
         if (have_avx2()) return find_products_above_avx2(products, 0, size, row_limit, column_limits, found);
 #endif
         return find_products_above(products, 0, size, row_limit, column_limits, found);
     }
-    const std::size_t i = query_block * queries_.width() + row;
-    const std::size_t j = base_block * base_.width();
+    const std::size_t i = tile.query_block * queries_.width() + row;
+    const std::size_t j = tile.base_block * base_.width();
     const Factors factors{.error = error_,
                           .row_query_factor = query_factor_[i],
                           .row_base_factor = self_join_ ? base_factor_[i] : 0.0F,
@@ -188,12 +188,13 @@ std::size_t Bounds::find_above(const float* products, std::size_t query_block, s
     return find_bounds_above(products, 0, size, factors, row_limit, column_limits, found);
 }
 
-void Bounds::fill(const float* products, std::size_t query_block, std::size_t row, std::size_t base_block,
-                  std::size_t size, float* bounds) const {
+void Bounds::fill(const Tile& tile, std::size_t row, float* bounds) const {
+    const float* products = tile.products.row(row);
+    const std::size_t size = tile.products.cols;
     std::copy(products, products + size, bounds);
     if (metric_ == Metric::cosine) return;
-    const std::size_t i = query_block * queries_.width() + row;
-    const std::size_t j = base_block * base_.width();
+    const std::size_t i = tile.query_block * queries_.width() + row;
+    const std::size_t j = tile.base_block * base_.width();
     for (std::size_t c = 0; c < size; ++c)
         bounds[c] = bound(query_factor_[i], base_factor_[j + c], base_offset_[j + c], products[c], error_);
 }

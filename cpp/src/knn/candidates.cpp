@@ -39,7 +39,7 @@ Candidates::Key with_row(Candidates::Key key, std::int32_t row) {
 void sort_by_similarity(std::vector<Candidates::Key>& keys, std::vector<Candidates::Key>& spare) {
     constexpr unsigned digit_bits = 11;
     constexpr std::size_t buckets = std::size_t{1} << digit_bits;
-    constexpr std::size_t few = 200;
+    constexpr std::size_t few = 200;  // tuned by benchmarks/kernels/bench_knn.py
     if (keys.size() < few) {
         std::sort(keys.begin(), keys.end());
         return;
@@ -86,7 +86,7 @@ void Candidates::set_floor(std::size_t i, const Scored& floor) {
 }
 
 void Candidates::start(std::size_t i, double score) {
-    // What is in a buffer already may lie below.
+    // Entries that are in the buffer already may lie below.
     if (counts_[i] == 0) set_floor(i, {score, std::numeric_limits<std::int32_t>::max()});
 }
 

@@ -4,21 +4,21 @@
 #include <limits>
 #include <vector>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/rows.hpp"
 #include "embgeom/knn/bounds.hpp"
 #include "embgeom/knn/candidates.hpp"
+#include "embgeom/knn/floors.hpp"
 #include "embgeom/knn/reduction.hpp"
+#include "embgeom/knn/search.hpp"
 #include "embgeom/knn/tiles.hpp"
 
 namespace embgeom {
 namespace {
 
 constexpr std::size_t spare_bytes = std::size_t{128} << 20U;
-constexpr std::size_t again_bytes = std::size_t{32} << 20U;
+constexpr std::size_t second_search_bytes = std::size_t{32} << 20U;
 constexpr std::size_t entry_bytes = sizeof(std::int32_t) + sizeof(float);
-
-// With fewer blocks than this a guess has nothing to go by.
-constexpr std::size_t blocks_to_guess = 8;
 
 struct Norms {
     std::vector<double> queries, base;  // squared; of the query matrix and of the base
@@ -32,18 +32,18 @@ std::vector<double> select(const std::vector<double>& values, const RowSet& rows
 
 class Search {
   public:
-    // What the search tells its monitor, and whether floors may be guessed.
-    struct Manner {
+    // The names of the search's phases for the monitor, and whether floors may be guessed.
+    struct Mode {
         const char *multiply, *order;
         bool guess;
     };
 
-    Search(const KnnQuestion& question, const Norms& norms, const Manner& manner, int threads,
-           Monitor& monitor, MatrixView<std::int32_t> indices, MatrixView<float> similarities)
+    Search(const KnnQuestion& question, const Norms& norms, const Mode& mode, int threads, Monitor& monitor,
+           MatrixView<std::int32_t> indices, MatrixView<float> similarities)
         : question_(question),
           base_(RowSet::all(question.base)),
           norms_(norms),
-          manner_(manner),
+          mode_(mode),
           threads_(threads),
           monitor_(monitor),
           indices_(indices),
@@ -51,25 +51,25 @@ class Search {
           query_norms_(select(norms.queries, question.queries)),
           largest_block_(
               Tiles::largest_block(std::max(question.queries.size, base_.size), base_.matrix.cols, threads)),
-          query_blocks_(question.queries.size, largest_block_),
-          base_blocks_(base_.size, largest_block_),
-          guess_(manner.guess && base_blocks_.count() >= blocks_to_guess),
+          setup_{.queries = question.queries,
+                 .query_blocks = Blocks(question.queries.size, largest_block_),
+                 .base_blocks = Blocks(base_.size, largest_block_),
+                 .k = question.k,
+                 .self_join = question.queries_are_base_rows && !question.queries.selection,
+                 .exclude_self = question.queries_are_base_rows && question.exclude_self},
+          guess_(setup_, mode.guess),
           scores_(question.metric, question.queries, base_, query_norms_, norms.base),
-          bounds_(question.metric, query_blocks_, base_blocks_, is_self_join(), base_.matrix.cols,
-                  query_norms_, norms.base),
+          bounds_(question.metric, setup_.query_blocks, setup_.base_blocks, setup_.self_join,
+                  base_.matrix.cols, query_norms_, norms.base),
           candidates_(scores_, bounds_, indices, similarities, question.k) {}
 
     void run() {
         collect();
         const std::vector<std::int64_t> short_queries = order();
-        if (!short_queries.empty()) ask_again(short_queries);
+        if (!short_queries.empty()) search_again(short_queries);
     }
 
   private:
-    bool is_self_join() const {
-        return question_.queries_are_base_rows && question_.queries.selection == nullptr;
-    }
-
     struct Place {
         std::size_t query_square, base_square;
     };
@@ -78,7 +78,7 @@ class Search {
     // rule, when the others begin; then the first row of squares together with the last makes as many as the
     // second together with the last but one, and so on.
     Place place(std::size_t task, std::size_t squares) const {
-        if (!is_self_join()) return {task / squares, task % squares};
+        if (!setup_.self_join) return {task / squares, task % squares};
         if (task < squares) return {task, task};
         const std::size_t row = (task - squares) / (squares - 1);
         const std::size_t column = (task - squares) % (squares - 1);
@@ -86,11 +86,11 @@ class Search {
         return {squares - 1 - row, column + 1};
     }
 
-    // The side of the squares that tiles are visited in: as large as pays, but so that each worker finds
+    // The side of the squares in which tiles are visited: as large as is useful, but so that each worker has
     // many.
     std::size_t choose_square() const {
-        constexpr std::size_t squares_per_worker = 16;
-        const std::size_t tiles = query_blocks_.count() * base_blocks_.count();
+        constexpr std::size_t squares_per_worker = 16;  // tuned by benchmarks/kernels/bench_knn.py
+        const std::size_t tiles = setup_.query_blocks.count() * setup_.base_blocks.count();
         std::size_t square = Tiles::largest_square(largest_block_, base_.matrix.cols, threads_);
         while (square > 1 &&
                tiles < squares_per_worker * static_cast<std::size_t>(threads_) * square * square)
@@ -104,9 +104,9 @@ class Search {
     template <class Visit>
     void visit_square(const Place& place, std::size_t square, Visit visit) const {
         const std::size_t q_begin = square * place.query_square, b_begin = square * place.base_square;
-        const std::size_t q_end = std::min(q_begin + square, query_blocks_.count());
-        const std::size_t b_end = std::min(b_begin + square, base_blocks_.count());
-        const bool on_diagonal = is_self_join() && q_begin == b_begin;
+        const std::size_t q_end = std::min(q_begin + square, setup_.query_blocks.count());
+        const std::size_t b_end = std::min(b_begin + square, setup_.base_blocks.count());
+        const bool on_diagonal = setup_.self_join && q_begin == b_begin;
         if (on_diagonal) {
             for (std::size_t q = q_begin; q < q_end; ++q) visit(q, q);
         }
@@ -117,26 +117,17 @@ class Search {
 
     void collect() {
         const std::size_t square = choose_square();
-        const std::size_t rows = (query_blocks_.count() + square - 1) / square;
-        const std::size_t squares = (base_blocks_.count() + square - 1) / square;
-        const std::size_t tasks = is_self_join() ? squares * (squares + 1) / 2 : rows * squares;
-        Tiles tiles(question_.queries, base_, query_blocks_, base_blocks_, square, query_norms_, norms_.base,
-                    threads_);
-        Reduction reduction({.queries = question_.queries,
-                             .query_blocks = query_blocks_,
-                             .base_blocks = base_blocks_,
-                             .k = question_.k,
-                             .self_join = is_self_join(),
-                             .exclude_self = question_.queries_are_base_rows && question_.exclude_self,
-                             .guess = guess_},
-                            scores_, bounds_, candidates_, threads_);
-        parallel_for(
-            manner_.multiply, tasks, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
-                visit_square(place(task, squares), square,
-                             [&](std::size_t query_block, std::size_t base_block) {
-                                 reduction.reduce(tiles.compute(query_block, base_block, worker), worker);
-                             });
+        const std::size_t rows = divide_up(setup_.query_blocks.count(), square);
+        const std::size_t squares = divide_up(setup_.base_blocks.count(), square);
+        const std::size_t tasks = setup_.self_join ? squares * (squares + 1) / 2 : rows * squares;
+        Tiles tiles(question_.queries, base_, setup_.query_blocks, setup_.base_blocks, square, query_norms_,
+                    norms_.base, threads_);
+        Reduction reduction(setup_, scores_, bounds_, guess_, candidates_, threads_);
+        parallel_for(mode_.multiply, tasks, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
+            visit_square(place(task, squares), square, [&](std::size_t query_block, std::size_t base_block) {
+                reduction.reduce(tiles.compute(query_block, base_block, worker), worker);
             });
+        });
     }
 
     // Returns the queries whose floor was guessed too high.
@@ -145,7 +136,7 @@ class Search {
         const auto team = static_cast<std::size_t>(threads_);
         std::vector<std::vector<std::int64_t>> short_queries(team);
         std::vector<Candidates::Scratch> scratch(team);
-        parallel_ranges(manner_.order, question_.queries.size, queries_per_task, threads_, monitor_,
+        parallel_ranges(mode_.order, question_.queries.size, queries_per_task, threads_, monitor_,
                         [&](std::size_t begin, std::size_t end, const Worker& worker) {
                             const auto id = static_cast<std::size_t>(worker.id());
                             for (std::size_t i = begin; i < end; ++i) {
@@ -159,34 +150,34 @@ class Search {
         return all;
     }
 
-    // All rows of a matrix that is sorted in an unlucky way may have to be asked again, so it is done in
-    // parts, whose buffers are small beside the workspace that is free by now.
-    void ask_again(const std::vector<std::int64_t>& short_queries) {
+    // In a matrix with an unlucky order all rows may have to be searched again, so it is done in parts, whose
+    // buffers are small beside the workspace that is free by now.
+    void search_again(const std::vector<std::int64_t>& short_queries) {
         const std::size_t row_bytes = entry_bytes * (question_.k + 16 + 24 + question_.k / 3);
-        const std::size_t part = std::max<std::size_t>(1, again_bytes / row_bytes);
+        const std::size_t part = std::max<std::size_t>(1, second_search_bytes / row_bytes);
         for (std::size_t begin = 0; begin < short_queries.size(); begin += part) {
             const auto first = short_queries.begin() + static_cast<std::ptrdiff_t>(begin);
             const std::size_t count = std::min(part, short_queries.size() - begin);
-            ask_part_again({first, first + static_cast<std::ptrdiff_t>(count)});
+            search_part_again({first, first + static_cast<std::ptrdiff_t>(count)});
         }
     }
 
     // The same search for some queries, without guesses, into buffers of its own.
-    void ask_part_again(const std::vector<std::int64_t>& short_queries) {
+    void search_part_again(const std::vector<std::int64_t>& short_queries) {
         std::vector<std::int64_t> rows;
         for (const std::int64_t i : short_queries) {
             rows.push_back(
                 static_cast<std::int64_t>(question_.queries.row_number(static_cast<std::size_t>(i))));
         }
         KnnQuestion question = question_;
-        question.queries = {question_.queries.matrix, rows.data(), rows.size()};
+        question.queries = RowSet::selected(question_.queries.matrix, rows);
         const std::size_t capacity = knn_capacity(question);
         std::vector<std::int32_t> indices(rows.size() * capacity);
         std::vector<float> similarities(rows.size() * capacity);
         const MatrixView<std::int32_t> found{indices.data(), rows.size(), capacity, capacity};
         const MatrixView<float> found_similarities{similarities.data(), rows.size(), capacity, capacity};
-        const Manner manner{.multiply = "multiply again", .order = "order again", .guess = false};
-        Search(question, norms_, manner, threads_, monitor_, found, found_similarities).run();
+        const Mode mode{.multiply = "multiply again", .order = "order again", .guess = false};
+        Search(question, norms_, mode, threads_, monitor_, found, found_similarities).run();
         for (std::size_t r = 0; r < rows.size(); ++r) {
             const auto i = static_cast<std::size_t>(short_queries[r]);
             std::copy_n(found.row(r), question_.k, indices_.row(i));
@@ -197,15 +188,15 @@ class Search {
     const KnnQuestion& question_;
     RowSet base_;
     const Norms& norms_;
-    Manner manner_;
+    Mode mode_;
     int threads_;
     Monitor& monitor_;
     MatrixView<std::int32_t> indices_;
     MatrixView<float> similarities_;
     std::vector<double> query_norms_;
     std::size_t largest_block_;
-    Blocks query_blocks_, base_blocks_;
-    bool guess_;
+    SearchSetup setup_;
+    FloorGuess guess_;
     Scores scores_;
     Bounds bounds_;
     Candidates candidates_;
@@ -227,8 +218,8 @@ void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<
     norms.queries = question.queries_are_base_rows
                         ? norms.base
                         : squared_norms(question.queries.matrix, "queries", threads, monitor);
-    const Search::Manner manner{.multiply = "multiply", .order = "order", .guess = true};
-    Search(question, norms, manner, threads, monitor, indices, similarities).run();
+    const Search::Mode mode{.multiply = "multiply", .order = "order", .guess = true};
+    Search(question, norms, mode, threads, monitor, indices, similarities).run();
 }
 
 }  // namespace embgeom

@@ -1,11 +1,10 @@
 #include "embgeom/knn/reduction.hpp"
 
 #include <algorithm>
-#include <bit>
-#include <cmath>
 #include <limits>
 #include <numeric>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/dot.hpp"
 
 namespace embgeom {
@@ -13,30 +12,15 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
+// The constants here were tuned by benchmarks/kernels/bench_knn.py.
+
 // Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
 constexpr std::size_t batch = 8192;
 
-// Base rows whose pairs are scored one after another: what a second cache of 512 KiB holds beside the rest.
+// The base rows of a strip of columns: what a second-level cache of 512 KiB holds beside everything else.
 constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
 
-// How often a guess may be too high.
-constexpr double risk = 1.0 / 3000.0;
-
-// The smallest number that a Poisson variable exceeds with a probability below `risk`.
-std::size_t poisson_quantile(double mean) {
-    constexpr double nearly_normal = 50.0, normal_quantile = 3.4;
-    if (mean > nearly_normal) return static_cast<std::size_t>(mean + normal_quantile * std::sqrt(mean) + 2.0);
-    double term = std::exp(-mean), above = 1.0 - term;
-    std::size_t number = 0;
-    while (above >= risk) {
-        ++number;
-        term *= mean / static_cast<double>(number);
-        above -= term;
-    }
-    return number;
-}
-
-// Calls visit(item, later) for each item, `later` being one whose turn comes soon.
+// Calls visit(item, later) for each item, `later` being one whose turn comes soon, to be prefetched.
 template <class Item, class Visit>
 void for_each_with_later(const std::vector<Item>& items, Visit visit) {
     constexpr std::size_t ahead = 24;
@@ -46,7 +30,7 @@ void for_each_with_later(const std::vector<Item>& items, Visit visit) {
 
 }  // namespace
 
-// The states of the one or two blocks of queries that a tile concerns, locked in order of their numbers.
+// Locks the one or two blocks of queries that a tile concerns, in order of their numbers.
 class Reduction::BothBlocks {
   public:
     BothBlocks(Reduction& reduction, const Tile& tile) {
@@ -63,11 +47,12 @@ class Reduction::BothBlocks {
     std::unique_lock<std::mutex> first_, second_;
 };
 
-Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bounds& bounds,
-                     Candidates& candidates, int workers)
+Reduction::Reduction(const SearchSetup& setup, const Scores& scores, const Bounds& bounds,
+                     const FloorGuess& guess, Candidates& candidates, int workers)
     : setup_(setup),
       scores_(scores),
       bounds_(bounds),
+      guess_(guess),
       candidates_(candidates),
       strip_(std::max<std::size_t>(1, strip_bytes / (sizeof(float) * setup.queries.matrix.cols))),
       states_(setup.query_blocks.count()),
@@ -75,9 +60,8 @@ Reduction::Reduction(const ReductionSetup& setup, const Scores& scores, const Bo
     for (auto& space : workspaces_) {
         space.row_limits.resize(setup.query_blocks.width());
         space.column_limits.assign(setup.base_blocks.width(), infinity);
-        space.bounds.resize(setup.base_blocks.width());
         space.found.resize(setup.base_blocks.width());
-        space.hits.resize((setup.base_blocks.width() + strip_ - 1) / strip_);
+        space.hits.resize(divide_up(setup.base_blocks.width(), strip_));
         space.by_row.reserve(batch + setup.base_blocks.width());
         space.by_column.reserve(batch + setup.base_blocks.width());
     }
@@ -88,9 +72,8 @@ void Reduction::reduce(const Tile& tile, const Worker& worker) {
     begin(tile, space);
     std::size_t hits = 0;
     for (std::size_t row = 0; row < tile.products.rows; ++row) {
-        const std::size_t count = bounds_.find_above(
-            tile.products.row(row), tile.query_block, row, tile.base_block, tile.products.cols,
-            space.row_limits[row], space.column_limits.data(), space.found.data());
+        const std::size_t count = bounds_.find_above(tile, row, space.row_limits[row],
+                                                     space.column_limits.data(), space.found.data());
         hits += keep_pairs(tile, row, count, space);
         if (hits >= batch) {
             worker.checkpoint();
@@ -100,11 +83,6 @@ void Reduction::reduce(const Tile& tile, const Worker& worker) {
     }
     if (hits > 0) hand_over(tile, space);
     end(tile, space);
-}
-
-bool Reduction::is_pair(std::size_t i, std::size_t j) const {
-    const bool self = setup_.exclude_self && setup_.queries.row_number(i) == j;
-    return !self && scores_.base_row_counts(j);
 }
 
 void Reduction::copy_limits(const Tile& tile, Workspace& space) const {
@@ -122,42 +100,7 @@ void Reduction::begin(const Tile& tile, Workspace& space) {
     ++states_[tile.query_block].begun;
     if (counts_twice(tile)) ++states_[tile.base_block].begun;
     copy_limits(tile, space);
-    if (setup_.guess) guess_floors(tile, space);
-}
-
-// The rank within `tiles` blocks of the base, k at most, that a row can hardly miss if it is among the k
-// nearest of all: how many of the k fall into these blocks is nearly a Poisson variable, or less variable.
-std::size_t Reduction::likely_rank(std::size_t tiles) const {
-    const double share =
-        std::min(1.0, static_cast<double>(tiles) / static_cast<double>(setup_.base_blocks.count()));
-    const double mean = share * static_cast<double>(setup_.k);
-    // Where much has been seen, less is left to chance: the variance is that of a binomial variable.
-    const double chance = std::sqrt(1.0 - share);
-    const double rank = mean + chance * (static_cast<double>(poisson_quantile(mean)) - mean);
-    return std::clamp<std::size_t>(static_cast<std::size_t>(std::ceil(rank)), 1, setup_.k);
-}
-
-// Gives queries that have no floor yet one from their first tile.
-void Reduction::guess_floors(const Tile& tile, Workspace& space) {
-    const std::size_t rank = likely_rank(1);
-    const std::size_t columns = tile.products.cols;
-    if (rank + 1 >= columns) return;
-    for (std::size_t row = 0; row < tile.products.rows; ++row) {
-        if (space.row_limits[row] != -infinity) continue;
-        bounds_.fill(tile.products.row(row), tile.query_block, row, tile.base_block, columns,
-                     space.bounds.data());
-        auto& places = space.found;
-        std::iota(places.begin(), places.begin() + static_cast<std::ptrdiff_t>(columns), 0U);
-        // One place further than the rank, since the row itself may be among those before it.
-        const auto chosen = places.begin() + static_cast<std::ptrdiff_t>(rank);
-        std::nth_element(places.begin(), chosen, places.begin() + static_cast<std::ptrdiff_t>(columns),
-                         [&](std::uint32_t a, std::uint32_t b) { return space.bounds[a] > space.bounds[b]; });
-        const std::size_t i = setup_.query_blocks.item(tile.query_block, row);
-        const std::size_t j = setup_.base_blocks.item(tile.base_block, *chosen);
-        if (!is_pair(i, j)) continue;
-        candidates_.start(i, scores_.exact(i, j));
-        space.row_limits[row] = candidates_.limit(i);
-    }
+    guess_.guess_from(tile, scores_, bounds_, candidates_, space.row_limits, space.guess);
 }
 
 std::size_t Reduction::keep_pairs(const Tile& tile, std::size_t row, std::size_t count,
@@ -166,14 +109,14 @@ std::size_t Reduction::keep_pairs(const Tile& tile, std::size_t row, std::size_t
     std::size_t pairs = 0;
     for (std::size_t c = 0; c < count; ++c) {
         const std::uint32_t column = space.found[c];
-        if (!is_pair(i, setup_.base_blocks.item(tile.base_block, column))) continue;
+        if (!setup_.is_pair(scores_, i, setup_.base_blocks.item(tile.base_block, column))) continue;
         space.hits[column / strip_].push_back({static_cast<std::uint32_t>(row), column, 0.0});
         ++pairs;
     }
     return pairs;
 }
 
-// The base rows of a strip stay in the second cache while the hits of one query after another are scored.
+// The base rows of a strip stay in the second-level cache while the hits of all queries are scored.
 void Reduction::score_hits(const Tile& tile, Workspace& space) const {
     std::int32_t rows[rows_at_a_time];
     double scores[rows_at_a_time];
@@ -234,14 +177,14 @@ void Reduction::offer(std::size_t block, std::size_t i, std::size_t j, double sc
     const Candidates::Scored entry{score, static_cast<std::int32_t>(j)};
     if (!candidates_.takes(i, entry)) return;
     if (candidates_.full(i)) {
-        candidates_.cut(i, setup_.guess ? likely_rank(states_[block].begun) : setup_.k, space.scratch);
+        candidates_.cut(i, guess_.likely_rank(states_[block].begun), space.cut);
         if (!candidates_.takes(i, entry)) return;
     }
     candidates_.insert(i, entry);
 }
 
 void Reduction::end(const Tile& tile, Workspace& space) {
-    if (!setup_.guess) return;
+    if (!guess_.enabled()) return;
     const BothBlocks lock(*this, tile);
     ++states_[tile.query_block].done;
     tighten(tile.query_block, space);
@@ -250,13 +193,12 @@ void Reduction::end(const Tile& tile, Workspace& space) {
     tighten(tile.base_block, space);
 }
 
-// After 2, 4, 8, ... tiles the floors of a block are guessed anew, from all that it has seen.
 void Reduction::tighten(std::size_t block, Workspace& space) {
     const BlockState& state = states_[block];
-    if (state.done < 2 || !std::has_single_bit(state.done)) return;
-    const std::size_t rank = likely_rank(state.begun);
+    if (!FloorGuess::is_due(state.done)) return;
+    const std::size_t rank = guess_.likely_rank(state.begun);
     for (std::size_t c = 0; c < setup_.query_blocks.size(block); ++c)
-        candidates_.cut(setup_.query_blocks.item(block, c), rank, space.scratch);
+        candidates_.cut(setup_.query_blocks.item(block, c), rank, space.cut);
 }
 
 }  // namespace embgeom

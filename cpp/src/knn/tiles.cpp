@@ -8,6 +8,7 @@
 namespace embgeom {
 namespace {
 
+// The constants here were tuned by benchmarks/kernels/bench_knn.py.
 constexpr std::size_t best_block = 384;
 constexpr std::size_t smallest_block = 24;
 constexpr std::size_t block_bytes = std::size_t{3} << 20U;
@@ -23,14 +24,13 @@ void scale_in_float64(const float* row, double factor, std::size_t width, float*
 }
 
 void prefetch(const float* values, std::size_t count) {
-    constexpr std::size_t line = 64 / sizeof(float);
-    for (std::size_t l = 0; l < count; l += line) __builtin_prefetch(values + l);
+    for (std::size_t l = 0; l < count; l += floats_in_line) __builtin_prefetch(values + l);
 }
 
 // The rows of a block scaled to length 1, each coordinate with a relative error of two roundings.
 void pack(const RowSet& rows, const std::vector<double>& squared_norms, const Blocks& blocks,
           std::size_t block, Panels& panels) {
-    // Rows lie far apart, so the processor does not see the ones of the next panel coming.
+    // Rows lie far apart, so the processor cannot predict those of the next panel.
     constexpr std::size_t ahead = 16;
     const std::size_t size = blocks.size(block);
     panels.pack(size, [&](std::size_t place, std::size_t begin, std::size_t width, float* scaled) {

@@ -5,12 +5,13 @@
 
 #include "embgeom/base/aligned.hpp"
 #include "embgeom/base/multiversion.hpp"
-#include "embgeom/base/walk.hpp"
 #include "embgeom/linalg/blas.hpp"
+#include "embgeom/linalg/strips.hpp"
 
 namespace embgeom {
 namespace {
 
+// Tuned by benchmarks/steering/map_fit.py.
 constexpr std::size_t widest_strip = 256;
 constexpr std::size_t rows_per_task = 16;
 constexpr std::size_t bytes_per_slab = std::size_t{32} << 20U;
@@ -26,88 +27,90 @@ void add_scaled(const double* row, double factor, std::size_t width, double* sum
     for (std::size_t l = 0; l < width; ++l) sums[l] += row[l] * factor;
 }
 
-// One side of the pairs, cut into strips of nearly equal width, and the slab of its rows that is worked on:
-// each strip is a matrix of its own, so that a product reads memory in order.
+// One side of the pairs, and the slab of its rows that is being multiplied: each strip of columns is a matrix
+// of its own, so that a product reads memory in order.
 class PackedSide {
   public:
-    PackedSide(const RowSet& rows, const double* factors, const double* roots, std::size_t capacity)
+    PackedSide(const RowSet& rows, std::span<const double> factors, std::span<const double> roots,
+               std::size_t capacity)
         : rows_(rows),
           factors_(factors),
           roots_(roots),
           capacity_(capacity),
-          strips_((width() + widest_strip - 1) / widest_strip),
-          values_(capacity * width()) {}
+          strips_(rows.matrix.cols, widest_strip),
+          values_(capacity * rows.matrix.cols) {}
 
-    std::size_t width() const { return rows_.matrix.cols; }
-    std::size_t strips() const { return strips_; }
-    std::size_t begin(std::size_t strip) const { return strip * width() / strips_; }
-    std::size_t width(std::size_t strip) const { return begin(strip + 1) - begin(strip); }
+    const Strips& strips() const { return strips_; }
 
-    // Of the rows in the slab.
-    const double* values(std::size_t strip) const { return values_.data() + capacity_ * begin(strip); }
+    // The slab's part of a strip, (capacity, width of the strip).
+    const double* values(std::size_t strip) const {
+        return values_.data() + capacity_ * strips_.begin(strip);
+    }
 
     // Puts row i into place `row` of the slab.
     void pack(std::size_t i, std::size_t row) {
-        double factor = factors_ == nullptr ? 1.0 : factors_[i];
-        if (roots_ != nullptr) factor *= roots_[i];
-        for (std::size_t s = 0; s < strips_; ++s) {
-            scale(rows_.row(i) + begin(s), factor, width(s),
-                  values_.data() + capacity_ * begin(s) + row * width(s));
+        double factor = factors_.empty() ? 1.0 : factors_[i];
+        if (!roots_.empty()) factor *= roots_[i];
+        for (std::size_t s = 0; s < strips_.count(); ++s) {
+            const std::size_t begin = strips_.begin(s), width = strips_.width(s);
+            scale(rows_.row(i) + begin, factor, width, values_.data() + capacity_ * begin + row * width);
         }
     }
 
     // Adds up the columns of a strip over the slab, whose first row is row `first` of all.
-    void add_to_sum(std::size_t strip, std::size_t first, std::size_t count, double* sum) const {
+    void add_to_sum(std::size_t strip, std::size_t first, std::size_t count, std::span<double> sum) const {
+        const std::size_t width = strips_.width(strip);
+        double* sums = sum.data() + strips_.begin(strip);
         for (std::size_t row = 0; row < count; ++row) {
-            const double root = roots_ == nullptr ? 1.0 : roots_[first + row];
-            add_scaled(values(strip) + row * width(strip), root, width(strip), sum + begin(strip));
+            const double root = roots_.empty() ? 1.0 : roots_[first + row];
+            add_scaled(values(strip) + row * width, root, width, sums);
         }
     }
 
   private:
     const RowSet& rows_;
-    const double *factors_, *roots_;
-    std::size_t capacity_, strips_;
+    std::span<const double> factors_, roots_;
+    std::size_t capacity_;
+    Strips strips_;
     AlignedVector<double> values_;
 };
 
-// A strip of one side against a strip of the same or the other, or, without a product, its columns' sums.
+// A strip of one side times a strip of the same or the other; or, without a product, its columns' sums.
 struct Task {
     const PackedSide *left, *right;
     std::size_t left_strip, right_strip;
     MatrixView<double> product;
-    double* sum;
+    std::span<double> sum;
 
     void run(std::size_t first, std::size_t count) const {
-        const std::size_t width = left->width(left_strip);
-        const double* a = left->values(left_strip);
-        if (sum != nullptr) {
+        if (product.data == nullptr) {
             left->add_to_sum(left_strip, first, count, sum);
             return;
         }
-        double* c = product.row(left->begin(left_strip)) + right->begin(right_strip);
+        const std::size_t rows = left->strips().width(left_strip), cols = right->strips().width(right_strip);
+        const double *a = left->values(left_strip), *b = right->values(right_strip);
+        double* c = product.row(left->strips().begin(left_strip)) + right->strips().begin(right_strip);
         if (left == right && left_strip == right_strip) {
-            blas::gram_of_columns(width, count, a, width, 1.0, c, product.stride);
+            blas::gram_of_columns(rows, count, a, rows, 1.0, c, product.stride);
         } else {
-            blas::multiply_tn(width, right->width(right_strip), count, a, width, right->values(right_strip),
-                              right->width(right_strip), 1.0, c, product.stride);
+            blas::multiply_tn(rows, cols, count, a, rows, b, cols, 1.0, c, product.stride);
         }
     }
 };
 
 void add_tasks(const PackedSide& left, const PackedSide& right, MatrixView<double> product,
                std::vector<Task>& tasks) {
-    for (std::size_t l = 0; l < left.strips(); ++l) {
-        const std::size_t count = &left == &right ? l + 1 : right.strips();
-        for (std::size_t r = 0; r < count; ++r) tasks.push_back({&left, &right, l, r, product, nullptr});
+    for (std::size_t l = 0; l < left.strips().count(); ++l) {
+        const std::size_t count = &left == &right ? l + 1 : right.strips().count();
+        for (std::size_t r = 0; r < count; ++r) tasks.push_back({&left, &right, l, r, product, {}});
     }
 }
 
-void add_tasks(const PackedSide& side, double* sum, std::vector<Task>& tasks) {
-    for (std::size_t s = 0; s < side.strips(); ++s) tasks.push_back({&side, &side, s, s, {}, sum});
+void add_tasks(const PackedSide& side, std::span<double> sum, std::vector<Task>& tasks) {
+    for (std::size_t s = 0; s < side.strips().count(); ++s) tasks.push_back({&side, &side, s, s, {}, sum});
 }
 
-// Of the tiles that cross the diagonal only the lower triangle is there, of the others the lower ones.
+// Only the lower triangle of a symmetric product was computed.
 void mirror(MatrixView<double> c) {
     for (std::size_t i = 0; i < c.rows; ++i) {
         for (std::size_t j = 0; j < i; ++j) c.row(j)[i] = c.row(i)[j];
@@ -135,22 +138,22 @@ void paired_products(const PairedRows& pairs, int threads, Monitor& monitor, con
     add_tasks(x, result.x_sum, tasks);
     add_tasks(y, result.y_sum, tasks);
     for (const MatrixView<double>& product : {result.xx, result.xy, result.yy}) clear(product);
-    std::fill_n(result.x_sum, x.width(), 0.0);
-    std::fill_n(result.y_sum, y.width(), 0.0);
+    std::fill(result.x_sum.begin(), result.x_sum.end(), 0.0);
+    std::fill(result.y_sum.begin(), result.y_sum.end(), 0.0);
 
-    Walk walk(monitor, n);
+    SlabMonitor slabs(monitor, n);
     for (std::size_t first = 0; first < n; first += capacity) {
         const std::size_t count = std::min(capacity, n - first);
-        parallel_ranges("pack", count, rows_per_task, threads, walk,
+        parallel_ranges("pack", count, rows_per_task, threads, slabs,
                         [&](std::size_t begin, std::size_t end, const Worker&) {
                             for (std::size_t row = begin; row < end; ++row) {
                                 x.pack(first + row, row);
                                 y.pack(first + row, row);
                             }
                         });
-        parallel_for("multiply", tasks.size(), threads, walk,
+        parallel_for("multiply", tasks.size(), threads, slabs,
                      [&](std::size_t task, const Worker&) { tasks[task].run(first, count); });
-        walk.advance(count);
+        slabs.advance(count);
     }
     mirror(result.xx);
     mirror(result.yy);

@@ -1,5 +1,6 @@
 #include "embgeom/linalg/panels.hpp"
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/blas.hpp"
 #include "embgeom/linalg/product_kernel.hpp"
@@ -107,8 +108,7 @@ Panels::Panels(Side side, std::size_t d, float* room)
     : side_(side), d_(d), panel_(panel_of(side)), rows_(panel_ * std::min(d, product_depth)), values_(room) {}
 
 std::size_t Panels::padded(Side side, std::size_t count) {
-    const std::size_t panel = panel_of(side);
-    return (count + panel - 1) / panel * panel;
+    return round_up(count, panel_of(side));
 }
 
 void Panels::interleave(std::size_t width, float* out) const {

@@ -13,19 +13,15 @@
 namespace embgeom {
 namespace {
 
-constexpr std::size_t cache_line = 8;  // float64 in a cache line
-constexpr std::size_t lanes = 4;       // float64 in a vector
+constexpr std::size_t lanes = 4;  // float64 in a vector
 
 // Coordinates in a piece. A sum of lanes costs as much as a dozen coordinates, so short pieces do not pay,
-// although they would fit into the nearest cache.
+// although they would fit into the nearest cache. Tuned by benchmarks/kernels/bench_lle.py.
 constexpr std::size_t piece = 256;
 
-// Up to this many rows, blocks in registers are faster than BLAS, which packs its operands first.
+// Up to this many rows, blocks in registers are faster than BLAS, which packs its operands first. Tuned by
+// benchmarks/kernels/bench_lle.py.
 [[maybe_unused]] constexpr std::size_t block_limit = 200;
-
-constexpr std::size_t round_up(std::size_t value, std::size_t unit) {
-    return (value + unit - 1) / unit * unit;
-}
 
 void fill_plain(const double* x, const float* y, std::size_t width, double* out) {
     for (std::size_t l = 0; l < width; ++l) out[l] = x[l] - static_cast<double>(y[l]);
@@ -214,7 +210,7 @@ constexpr auto square_of_sum = square_plain;
 void Prefetch::ask(std::size_t lines) {
     for (; lines > 0 && row_ < count_; --lines) {
         __builtin_prefetch(rows_[row_] + column_, 0, 2);
-        column_ += line;
+        column_ += floats_in_line;
         if (column_ >= d_) {
             column_ = 0;
             ++row_;
@@ -226,7 +222,7 @@ Differences::Differences(std::size_t k, std::size_t d)
     : k_(k),
       d_(d),
       // An odd number of cache lines: rows that lie a power of two apart would meet in few places of a cache.
-      stride_(round_up(std::min(piece, d), 2 * cache_line) + cache_line),
+      stride_(round_up(std::min(piece, d), 2 * doubles_in_line) + doubles_in_line),
       workspace_((k + 1) * stride_) {}
 
 void Differences::fill_gram(const float* x, const float* const* y, double* gram, Prefetch prefetch) {
@@ -234,7 +230,7 @@ void Differences::fill_gram(const float* x, const float* const* y, double* gram,
     const bool blocks = blocks_pay(k_);
     // A cache has room for a few requests only, so they are spread over the rows and the blocks of all
     // pieces.
-    const std::size_t pieces = (d_ + piece - 1) / piece;
+    const std::size_t pieces = divide_up(d_, piece);
     const std::size_t steps = pieces * (blocks ? k_ + k_ * k_ / 24 + k_ / 4 : k_);
     const std::size_t lines_per_step = prefetch.lines() / steps + 1;
     for (std::size_t begin = 0; begin < d_; begin += piece) {

@@ -19,10 +19,10 @@ struct Workspace {
     std::vector<std::int64_t> equal;
 };
 
-struct Dimension {
-    std::int32_t components;
+struct IntrinsicDimension {
+    std::int32_t n_components;
     double participation_ratio;
-    double explained;
+    double explained_variance_ratio;
 };
 
 Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
@@ -30,34 +30,34 @@ Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
     for (double& value : eigenvalues) value = std::max(value, 0.0);
     const double total = std::accumulate(eigenvalues.begin(), eigenvalues.end(), 0.0);
     double below = 0.0, reached = 0.0;
-    std::int32_t components = 0;
+    std::int32_t n_components = 0;
     for (auto value = eigenvalues.rbegin();
-         value != eigenvalues.rend() && (components == 0 || reached < share * total); ++value) {
+         value != eigenvalues.rend() && (n_components == 0 || reached < share * total); ++value) {
         below = reached;
         reached += *value;
-        ++components;
+        ++n_components;
     }
-    return {components, below / total, reached / total};
+    return {n_components, below / total, reached / total};
 }
 
-// Both ways are float64. Below some 160 rows all eigenvalues are to be had sooner than a few of their sums.
+// Both ways are float64. For a small matrix it is faster to compute all eigenvalues than a few of their sums.
 Crossing find_crossing(SpectrumSpace& tridiagonal, double share) {
-    constexpr std::size_t few = 160;
+    constexpr std::size_t few = 160;  // tuned by benchmarks/kernels/bench_dimension.py
     const std::size_t order = tridiagonal.diagonal.size();
     if (order >= few) return tridiagonal_crossing(tridiagonal.diagonal, tridiagonal.beside, share);
     blas::tridiagonal_eigenvalues(order, tridiagonal.diagonal.data(), tridiagonal.beside.data());
     return find_crossing(tridiagonal.diagonal, share);
 }
 
-// True where shares that are off by `error` give the same number of components.
+// Whether shares with an error of at most `error` give the same number of components.
 bool is_certain(const Crossing& crossing, double wanted, double error) {
     const bool enough = crossing.reached - error > wanted;
-    const bool needed = crossing.components == 1 || crossing.below + error < wanted;
+    const bool needed = crossing.n_components == 1 || crossing.below + error < wanted;
     return enough && needed;
 }
 
 // Float32 finds the number, float64 decides it wherever float32 could be wrong.
-Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
+IntrinsicDimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
     SpectrumSpace& scratch = space.spectrum;
     // Without this allowance a variance of 1 would count eigenvalues that are nothing but rounding.
     const double wanted =
@@ -67,7 +67,7 @@ Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
         const Moments moments = spectrum.compute_single(space.list, scratch);
         const Crossing crossing = find_crossing(scratch, wanted);
         if (Spectrum::is_sound(moments) && is_certain(crossing, wanted, spectrum.share_error(moments))) {
-            return {crossing.components, moments.trace * moments.trace / moments.squares,
+            return {crossing.n_components, moments.trace * moments.trace / moments.squares,
                     std::min(crossing.reached, 1.0)};
         }
     }
@@ -76,13 +76,13 @@ Dimension measure(const Spectrum& spectrum, double variance, Workspace& space) {
     const auto& values = scratch.eigenvalues;
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     const double squares = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
-    return {crossing.components, sum * sum / squares, std::min(crossing.reached, 1.0)};
+    return {crossing.n_components, sum * sum / squares, std::min(crossing.reached, 1.0)};
 }
 
 }  // namespace
 
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
-                         const DimensionResult& result) {
+                         const IntrinsicDimensionResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, "x", threads, monitor);
     const Spectrum spectrum(x, neighborhoods.neighbors.cols);
@@ -92,7 +92,7 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
                  [&](std::size_t i, const Worker& worker) {
                      Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
                      constexpr double nan = std::numeric_limits<double>::quiet_NaN();
-                     Dimension dimension{-1, nan, nan};
+                     IntrinsicDimension dimension{-1, nan, nan};
                      if (take_neighbors(neighborhoods, i, space.list)) {
                          if (distinct_neighbors(space.list, first_equal, space.equal) == 1) {
                              dimension = {0, 0.0, 1.0};
@@ -100,9 +100,10 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
                              dimension = measure(spectrum, variance, space);
                          }
                      }
-                     result.components[i] = dimension.components;
+                     result.n_components[i] = dimension.n_components;
                      result.participation_ratio[i] = static_cast<float>(dimension.participation_ratio);
-                     result.explained[i] = static_cast<float>(dimension.explained);
+                     result.explained_variance_ratio[i] =
+                         static_cast<float>(dimension.explained_variance_ratio);
                  });
 }
 

@@ -98,16 +98,16 @@ class Solver {
             const double* row = space.gram.data() + j * k;
             double sum = 0.0;
             for (std::size_t l = 0; l < j; ++l) sum += row[l] * space.weights[l];
-            const double own = row[j] * space.weights[j] * space.weights[j];
-            value += own + 2.0 * sum * space.weights[j];
-            diagonal += own;
+            const double square = row[j] * space.weights[j] * space.weights[j];
+            value += square + 2.0 * sum * space.weights[j];
+            diagonal += square;
         }
         const double roundings = static_cast<double>(x_.cols + 2 * k);
         return {value, roundings * 0x1p-52 * static_cast<double>(k) * diagonal};
     }
 
-    // |sum_j w_j (x - y_j)|: the root of w' G w, unless terms cancel in it so far that less than float32 is
-    // left.
+    // |sum_j w_j (x - y_j)|: the root of w' G w, unless its terms cancel so far that fewer digits than those
+    // of float32 are left.
     double residual(std::size_t i, const Workspace& space) const {
         const QuadraticForm square = quadratic_form(space);
         if (square.error < square.value * 0x1p-28) return std::sqrt(square.value);
@@ -121,7 +121,7 @@ class Solver {
         return sum;
     }
 
-    // The rank of G as far as its rounding lets it be known.
+    // The numerical rank of G.
     std::size_t rank(Workspace& space) const {
         const std::size_t k = neighbors_.cols;
         double largest = 0.0;
@@ -135,7 +135,7 @@ class Solver {
         return blas::semidefinite_rank(k, space.factor.data(), tolerance, space.work);
     }
 
-    // A deficient G without regularization has no unique solution, whatever rounding makes of its pivots.
+    // A deficient G without regularization has no unique solution, whatever its rounded pivots say.
     bool solve_regularized(Workspace& space, bool deficient) const {
         if (deficient && reg_ == 0.0) return false;
         const std::size_t k = neighbors_.cols;
@@ -182,7 +182,7 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
                         for (std::size_t i = begin; i < end; ++i) {
                             worker.checkpoint();
                             double distance = 0.0;
-                            result.status[i] = solver.solve(i, space, distance);
+                            result.status[i] = static_cast<std::uint8_t>(solver.solve(i, space, distance));
                             result.residuals[i] = static_cast<float>(distance);
                             std::transform(space.weights.begin(), space.weights.end(), result.weights.row(i),
                                            [](double weight) { return static_cast<float>(weight); });

@@ -8,7 +8,8 @@
 namespace embgeom {
 namespace {
 
-// Most lists hold no row twice. For short ones it costs less to see that pair by pair than to sort them.
+// Most lists hold no row twice. For short ones comparing all pairs is faster than sorting. Tuned by
+// benchmarks/kernels/bench_lle.py.
 constexpr std::size_t pairwise_limit = 64;
 
 bool all_different(const std::vector<std::int64_t>& values) {
@@ -29,7 +30,8 @@ bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vect
     const auto bad = std::find_if(list.begin(), list.end(), [n](std::int32_t j) { return j < -1 || j >= n; });
     if (bad != list.end()) {
         throw InvalidInput("neighbors[" + std::to_string(i) + ", " + std::to_string(bad - list.begin()) +
-                           "] = " + std::to_string(*bad) + " is no row of x, which has " + std::to_string(n) +
+                           "] = " + std::to_string(*bad) + " is not a row of x, which has " +
+                           std::to_string(n) +
                            " rows: row numbers lie in [0, n), and -1 stands for no neighbor");
     }
     return std::find(list.begin(), list.end(), -1) == list.end();

@@ -5,12 +5,14 @@
 #include <limits>
 #include <numeric>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/blas.hpp"
 
 namespace embgeom {
 namespace {
 
+// Tuned by benchmarks/kernels/bench_dimension.py.
 constexpr std::size_t coordinates_per_piece = 512;
 constexpr std::size_t neighbors_per_piece = 256;
 
@@ -84,8 +86,8 @@ double Spectrum::center(const std::vector<std::int32_t>& list, SpectrumSpace& sp
         largest = std::max(
             {largest, static_cast<double>(space.most[l]) - mean, mean - static_cast<double>(space.least[l])});
     }
-    // A power of two changes no digit. Squares of what is below 1 cannot overflow, and those that underflow
-    // in float32 are far below its rounding of the largest.
+    // A power of two changes no digit. Squares of numbers below 1 cannot overflow, and those that underflow
+    // in float32 are far below the rounding of the largest.
     int exponent = 0;
     std::frexp(largest, &exponent);
     return std::ldexp(1.0, -exponent);
@@ -159,14 +161,12 @@ void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& spa
 // An error E of C moves a sum of eigenvalues by at most sqrt(p) |E|_F, here a quarter of what share_error
 // allows.
 bool Spectrum::is_sound(const Moments& moments) {
-    constexpr double u = 0x1p-24;
-    return moments.error <= 4.0 * u * std::sqrt(moments.squares);
+    return moments.error <= 4.0 * unit_roundoff * std::sqrt(moments.squares);
 }
 
 double Spectrum::share_error(const Moments& moments) const {
-    constexpr double u = 0x1p-24;
     const double concentration = std::sqrt(moments.squares) / moments.trace;  // |C|_F / tr(C), at most 1
-    return 16.0 * u * (std::sqrt(static_cast<double>(order_)) * concentration + 1.0);
+    return 16.0 * unit_roundoff * (std::sqrt(static_cast<double>(order_)) * concentration + 1.0);
 }
 
 }  // namespace embgeom

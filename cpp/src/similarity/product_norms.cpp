@@ -5,40 +5,35 @@
 #include <vector>
 
 #include "embgeom/base/multiversion.hpp"
-#include "embgeom/base/walk.hpp"
 #include "embgeom/linalg/blas.hpp"
+#include "embgeom/linalg/strips.hpp"
 
 namespace embgeom {
 namespace {
 
+// Tuned by benchmarks/kernels/bench_similarity.py.
 constexpr std::size_t widest_strip = 384;
-constexpr std::size_t strips_per_block = 3;
-// Sums over a piece are what the error of float32 grows with. Four pieces make a group, which is added up in
-// float64; odd groups apart from even ones, so that there are tasks enough.
+constexpr std::size_t strips_per_side = 3;
+// The error of float32 grows with the rows of a piece. Four pieces make a group, which is added up in
+// float64; odd groups apart from even ones, so that there are enough tasks.
 constexpr std::size_t rows_per_piece = 320;
 constexpr std::size_t rows_per_group = 4 * rows_per_piece;
 constexpr std::size_t rows_per_task = 64;
 constexpr std::size_t bytes_per_slab = std::size_t{1} << 24U;
 
-// Some columns of one of the two matrices.
-struct Strip {
+// A strip of one of the two matrices.
+struct UnitStrip {
     const UnitRows* unit;
-    std::size_t begin, end;
-
-    std::size_t width() const { return end - begin; }
+    std::size_t begin, width;
 };
 
-// Strips of nearly equal width, so that none is so narrow that its products are slow.
-void cut(const UnitRows& unit, std::vector<Strip>& strips) {
-    const std::size_t count = (unit.width() + widest_strip - 1) / widest_strip;
-    for (std::size_t t = 0; t < count; ++t) {
-        strips.push_back({&unit, t * unit.width() / count, (t + 1) * unit.width() / count});
-    }
+void cut(const UnitRows& unit, std::vector<UnitStrip>& all) {
+    const Strips strips(unit.width(), widest_strip);
+    for (std::size_t s = 0; s < strips.count(); ++s) all.push_back({&unit, strips.begin(s), strips.width(s)});
 }
 
-// A tile of a product: one strip against another; or against itself, where only the lower triangle is
-// computed.
-struct Tile {
+// The product of one strip with another; or with itself, of which only the lower triangle is computed.
+struct StripProduct {
     std::size_t left, right;
     std::vector<double> even{}, odd{};  // sums over the even and the odd groups of rows
 
@@ -70,50 +65,50 @@ void add(const double* values, std::size_t count, double* sums) {
     for (std::size_t l = 0; l < count; ++l) sums[l] += values[l];
 }
 
-// A square of tiles on or above the diagonal: strips [p, p + 3) against strips [q, q + 3).
-struct Block {
-    std::vector<Strip> strips;
-    std::vector<Tile> tiles{};
+// The products of strips [p, p + 3) with strips [q, q + 3), on or above the diagonal.
+struct StripSquare {
+    std::vector<UnitStrip> strips;
+    std::vector<StripProduct> products{};
 
-    Block(const std::vector<Strip>& all, std::size_t p, std::size_t q) {
-        const std::size_t p_count = std::min(strips_per_block, all.size() - p);
-        const std::size_t q_count = std::min(strips_per_block, all.size() - q);
+    StripSquare(const std::vector<UnitStrip>& all, std::size_t p, std::size_t q) {
+        const std::size_t p_count = std::min(strips_per_side, all.size() - p);
+        const std::size_t q_count = std::min(strips_per_side, all.size() - q);
         for (std::size_t t = 0; t < p_count; ++t) strips.push_back(all[p + t]);
         for (std::size_t t = 0; q != p && t < q_count; ++t) strips.push_back(all[q + t]);
         for (std::size_t left = 0; left < p_count; ++left) {
             for (std::size_t right = q == p ? left : p_count; right < strips.size(); ++right) {
-                const std::vector<double> zeros(strips[left].width() * strips[right].width(), 0.0);
-                tiles.push_back({left, right, zeros, zeros});
+                const std::vector<double> zeros(strips[left].width * strips[right].width, 0.0);
+                products.push_back({left, right, zeros, zeros});
             }
         }
-        // Largest first, so that the workers come to an end together.
-        std::stable_sort(tiles.begin(), tiles.end(),
-                         [](const Tile& one, const Tile& other) { return one.cost() > other.cost(); });
+        // Largest first, so that the workers finish together.
+        std::stable_sort(products.begin(), products.end(),
+                         [](const StripProduct& a, const StripProduct& b) { return a.cost() > b.cost(); });
     }
 
     void add_to(ProductNorms& norms, const UnitPair& pair) const {
-        for (const Tile& tile : tiles) {
-            const UnitRows* left = strips[tile.left].unit;
-            const double norm = tile.squared_norm(strips[tile.right].width());
-            if (left != strips[tile.right].unit) {
+        for (const StripProduct& product : products) {
+            const UnitRows* left = strips[product.left].unit;
+            const double norm = product.squared_norm(strips[product.right].width);
+            if (left != strips[product.right].unit) {
                 norms.ab += norm;
             } else {
-                (left == &pair.a ? norms.aa : norms.bb) += tile.on_diagonal() ? norm : 2.0 * norm;
+                (left == &pair.a ? norms.aa : norms.bb) += product.on_diagonal() ? norm : 2.0 * norm;
             }
         }
     }
 };
 
-// The strips of a block for a slab of rows, each strip a matrix of its own: a product then reads memory in
-// order.
+// The strips of a square for a slab of rows, each strip a matrix of its own, so that a product reads memory
+// in order.
 template <class T>
 class PackedSlab {
   public:
-    PackedSlab(const Block& block, std::size_t n) : block_(block) {
+    PackedSlab(const StripSquare& square, std::size_t n) : square_(square) {
         std::size_t width = 0;
-        for (const Strip& strip : block.strips) {
+        for (const UnitStrip& strip : square.strips) {
             offsets_.push_back(width);
-            width += strip.width();
+            width += strip.width;
         }
         const std::size_t pairs = bytes_per_slab / (2 * rows_per_group * width * sizeof(T));
         capacity_ = std::min(n, std::max(pairs, std::size_t{1}) * 2 * rows_per_group);
@@ -124,82 +119,84 @@ class PackedSlab {
     std::size_t capacity() const { return capacity_; }
 
     void pack(std::size_t first_row, int threads, Monitor& monitor) {
-        rows_ = std::min(capacity_, block_.strips[0].unit->rows.size - first_row);
+        rows_ = std::min(capacity_, square_.strips[0].unit->rows.size - first_row);
         parallel_ranges("pack", rows_, rows_per_task, threads, monitor,
                         [&](std::size_t begin, std::size_t end, const Worker&) {
                             for (std::size_t row = begin; row < end; ++row) {
-                                for (std::size_t s = 0; s < block_.strips.size(); ++s) {
-                                    const Strip& strip = block_.strips[s];
-                                    strip.unit->pack(first_row + row, strip.begin, strip.end, place(s, row));
+                                for (std::size_t s = 0; s < square_.strips.size(); ++s) {
+                                    const UnitStrip& strip = square_.strips[s];
+                                    strip.unit->pack(first_row + row, strip.begin, strip.width,
+                                                     place(s, row));
                                 }
                             }
                         });
     }
 
     // Adds the product over the even or the odd groups of rows.
-    void multiply(Tile& tile, bool odd, std::vector<T>& product) const {
-        const std::size_t left = block_.strips[tile.left].width(), right = block_.strips[tile.right].width();
-        std::vector<double>& sums = odd ? tile.odd : tile.even;
-        product.resize(std::max(product.size(), left * right));
+    void multiply(StripProduct& product, bool odd, std::vector<T>& scratch) const {
+        const std::size_t left = square_.strips[product.left].width;
+        const std::size_t right = square_.strips[product.right].width;
+        std::vector<double>& sums = odd ? product.odd : product.even;
+        scratch.resize(std::max(scratch.size(), left * right));
         for (std::size_t begin = odd ? rows_per_group : 0; begin < rows_; begin += 2 * rows_per_group) {
             const std::size_t end = std::min(begin + rows_per_group, rows_);
             for (std::size_t row = begin; row < end; row += rows_per_piece) {
                 const std::size_t depth = std::min(rows_per_piece, end - row);
-                const T* a = place(tile.left, row);
+                const T* a = place(product.left, row);
                 const T beta = row == begin ? T{0} : T{1};
-                if (tile.on_diagonal()) {
-                    blas::gram_of_columns(left, depth, a, left, beta, product.data(), left);
+                if (product.on_diagonal()) {
+                    blas::gram_of_columns(left, depth, a, left, beta, scratch.data(), left);
                 } else {
-                    blas::multiply_tn(left, right, depth, a, left, place(tile.right, row), right, beta,
-                                      product.data(), right);
+                    blas::multiply_tn(left, right, depth, a, left, place(product.right, row), right, beta,
+                                      scratch.data(), right);
                 }
             }
             for (std::size_t r = 0; r < left; ++r) {
-                add(&product[r * right], tile.on_diagonal() ? r + 1 : right, &sums[r * right]);
+                add(&scratch[r * right], product.on_diagonal() ? r + 1 : right, &sums[r * right]);
             }
         }
     }
 
   private:
     T* place(std::size_t strip, std::size_t row) const {
-        return values_.get() + capacity_ * offsets_[strip] + row * block_.strips[strip].width();
+        return values_.get() + capacity_ * offsets_[strip] + row * square_.strips[strip].width;
     }
 
-    const Block& block_;
+    const StripSquare& square_;
     std::vector<std::size_t> offsets_;  // of the strips, in elements for each row
     std::size_t capacity_, rows_ = 0;
     std::unique_ptr<T[]> values_;
 };
 
 template <class T>
-void multiply(Block& block, std::size_t n, int threads, Walk& walk) {
-    PackedSlab<T> slab(block, n);
-    std::vector<std::vector<T>> products(static_cast<std::size_t>(threads));
+void multiply(StripSquare& square, std::size_t n, int threads, SlabMonitor& slabs) {
+    PackedSlab<T> slab(square, n);
+    std::vector<std::vector<T>> scratch(static_cast<std::size_t>(threads));
     for (std::size_t row = 0; row < n; row += slab.capacity()) {
-        slab.pack(row, threads, walk);
-        parallel_for("multiply", 2 * block.tiles.size(), threads, walk,
+        slab.pack(row, threads, slabs);
+        parallel_for("multiply", 2 * square.products.size(), threads, slabs,
                      [&](std::size_t task, const Worker& worker) {
-                         slab.multiply(block.tiles[task / 2], task % 2 == 1,
-                                       products[static_cast<std::size_t>(worker.id())]);
+                         slab.multiply(square.products[task / 2], task % 2 == 1,
+                                       scratch[static_cast<std::size_t>(worker.id())]);
                      });
-        walk.advance(slab.rows());
+        slabs.advance(slab.rows());
     }
 }
 
 template <class T>
 ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor) {
-    std::vector<Strip> strips;
+    std::vector<UnitStrip> strips;
     cut(pair.a, strips);
     cut(pair.b, strips);
     ProductNorms norms;
     const std::size_t n = pair.a.rows.size;
-    const std::size_t sides = (strips.size() + strips_per_block - 1) / strips_per_block;
-    Walk walk(monitor, sides * (sides + 1) / 2 * n);
-    for (std::size_t p = 0; p < strips.size(); p += strips_per_block) {
-        for (std::size_t q = p; q < strips.size(); q += strips_per_block) {
-            Block block(strips, p, q);
-            multiply<T>(block, n, threads, walk);
-            block.add_to(norms, pair);
+    const std::size_t sides = divide_up(strips.size(), strips_per_side);
+    SlabMonitor slabs(monitor, sides * (sides + 1) / 2 * n);
+    for (std::size_t p = 0; p < strips.size(); p += strips_per_side) {
+        for (std::size_t q = p; q < strips.size(); q += strips_per_side) {
+            StripSquare square(strips, p, q);
+            multiply<T>(square, n, threads, slabs);
+            square.add_to(norms, pair);
         }
     }
     return norms;

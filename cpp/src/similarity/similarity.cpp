@@ -13,12 +13,13 @@ namespace {
 
 constexpr std::size_t fewest_rows_for_float32 = 4096;
 
-// See the header: the products may err by more than leaving the diagonal out can bear.
+// See the header: for few rows the error of float32 products would be too large beside what is left without
+// the diagonal.
 bool float32_suffices(std::size_t used, std::size_t d_a, std::size_t d_b) {
     return used >= fewest_rows_for_float32 && used >= 2 * std::max(d_a, d_b);
 }
 
-// Sums over all pairs of y y', the cosines less the mean of all n^2, from products and deviations.
+// Sums over all pairs of y y', the cosines minus the mean of all n^2, from products and deviations.
 struct PairSums {
     double aa, ab, bb;
 };
@@ -32,16 +33,15 @@ PairSums add_up(const UnitPair& pair, const Deviations& deviations, int threads,
             twice * deviations.along_bb + norms.bb};
 }
 
-// Takes the pairs (i, i) away, for which y = |e_i|^2 + 2 s_i is the same in every row, and puts the mean
-// right.
+// Removes the pairs (i, i), for which y = |e_i|^2 + 2 s_i, and corrects the mean.
 PairSums without_diagonal(const PairSums& all, const Deviations& deviations, std::size_t used) {
     const double divisor = static_cast<double>(used - 1);
     const double a = deviations.square_a, b = deviations.square_b;
     return {all.aa - a * a / divisor, all.ab - a * b / divisor, all.bb - b * b / divisor};
 }
 
-// Whether anything but rounding is left of the variance: the cosines must differ by more than 1e-12 of their
-// size, which float64 gives them, and removing the diagonal must leave more than 1e-12 of the sum.
+// Whether the variance is more than rounding: the cosines must differ by more than 1e-12 of their size, the
+// precision of float64, and removing the diagonal must leave more than 1e-12 of the sum.
 bool varies(double all, double left, double squares, std::size_t used) {
     const auto n = static_cast<double>(used);
     const double mean_cosine = 1.0 - squares / n;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/base/rows.hpp"
 
@@ -118,8 +119,8 @@ void add_rows(const UnitRows& unit, std::size_t begin, std::size_t end, double* 
 template <class Add>
 std::vector<double> sum_rows(const char* phase, std::size_t n, std::size_t width, int threads,
                              Monitor& monitor, Add add) {
-    const std::size_t grain = std::max(rows_per_task, (n + most_partial_sums - 1) / most_partial_sums);
-    std::vector<double> partial((n + grain - 1) / grain * width, 0.0);
+    const std::size_t grain = std::max(rows_per_task, divide_up(n, most_partial_sums));
+    std::vector<double> partial(divide_up(n, grain) * width, 0.0);
     parallel_ranges(phase, n, grain, threads, monitor,
                     [&](std::size_t begin, std::size_t end, const Worker& worker) {
                         double* sums = partial.data() + begin / grain * width;
@@ -134,8 +135,8 @@ std::vector<double> sum_rows(const char* phase, std::size_t n, std::size_t width
 }
 
 UnitRows start(const RowSet& rows, const char* name, int threads, Monitor& monitor) {
-    // Where all rows are used, their norms tell.
-    if (rows.selection != nullptr) check_finite(rows.matrix, name, threads, monitor);
+    // Where all rows are used, their norms show it.
+    if (rows.selection) check_finite(rows.matrix, name, threads, monitor);
     const std::vector<double> zero(rows.matrix.cols, 0.0);
     return {rows, zero, std::vector<double>(rows.size), zero};
 }
@@ -208,20 +209,20 @@ std::vector<double> fill_inverse_norms(UnitPair& pair, int threads, Monitor& mon
 
 }  // namespace
 
-void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t end, float* packed) const {
+void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t count, float* packed) const {
     if (inverse[i] == 0.0) {
-        std::fill_n(packed, end - begin, 0.0F);
+        std::fill_n(packed, count, 0.0F);
         return;
     }
-    deviate_float(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], end - begin, packed);
+    deviate_float(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], count, packed);
 }
 
-void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t end, double* packed) const {
+void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t count, double* packed) const {
     if (inverse[i] == 0.0) {
-        std::fill_n(packed, end - begin, 0.0);
+        std::fill_n(packed, count, 0.0);
         return;
     }
-    deviate_double(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], end - begin, packed);
+    deviate_double(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], count, packed);
 }
 
 UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threads, Monitor& monitor) {

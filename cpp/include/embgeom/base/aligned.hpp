@@ -9,23 +9,27 @@
 #include <sys/mman.h>
 #endif
 
+#include "embgeom/base/arithmetic.hpp"
+
 namespace embgeom {
 
 constexpr std::size_t line_bytes = 64, large_page = std::size_t{2} << 20U;
+constexpr std::size_t floats_in_line = line_bytes / sizeof(float);
+constexpr std::size_t doubles_in_line = line_bytes / sizeof(double);
 
-// Asks the system to back the large pages within `memory` as such: with pages of 4 KiB, kernels that go back
-// and forth over many rows wait for pages to be found. Advice only; nothing changes where it is not taken.
+// Asks the system to back `memory` with large pages: with pages of 4 KiB, kernels that go back and forth over
+// many rows wait for address translation. Advice only; where it is not taken, nothing changes.
 inline void ask_for_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
     const auto address = reinterpret_cast<std::uintptr_t>(memory);
-    const auto begin = (address + large_page - 1) / large_page * large_page;
+    const auto begin = round_up(address, large_page);
     const auto end = (address + bytes) / large_page * large_page;
     if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
 #endif
 }
 
-// Memory that begins at a cache line, so that a vector register need not be loaded across two of them; from
-// the size of a large page on, at such a page.
+// Memory that begins at a cache line, so that no vector register is loaded across two of them; from the size
+// of a large page on, at such a page.
 template <class T>
 struct CacheLineAllocator {
     using value_type = T;

@@ -15,7 +15,23 @@ class Monitor {
     virtual void report(const char* phase, std::size_t done, std::size_t total) = 0;
 };
 
-// What the body of a parallel loop knows of its place: which worker runs it, for its own scratch memory.
+// Reports many parallel loops, each over a slab of rows, as one that counts rows.
+class SlabMonitor : public Monitor {
+  public:
+    SlabMonitor(Monitor& monitor, std::size_t rows) : monitor_(monitor), rows_(rows) {}
+
+    void report(const char*, std::size_t, std::size_t) override { monitor_.report("multiply", done_, rows_); }
+    void advance(std::size_t rows) {
+        done_ += rows;
+        monitor_.report("multiply", done_, rows_);
+    }
+
+  private:
+    Monitor& monitor_;
+    std::size_t rows_, done_ = 0;
+};
+
+// What the body of a parallel loop knows about where it runs: on which worker, whose scratch memory it uses.
 class Worker {
   public:
     Worker(int id, const std::atomic<bool>& stop, std::function<void()> watch)
@@ -35,17 +51,17 @@ class Worker {
 
 // Runs body(task, worker) once for each task in [0, tasks), on at most `threads` workers with ids in
 // [0, threads). Tasks are handed out in order, one at a time. The first exception stops the loop and is
-// thrown again here.
+// rethrown here.
 void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
                   const std::function<void(std::size_t, const Worker&)>& body);
-
-// Stops the loops that other threads are running and waits for them (a few seconds at most), because the
-// process is about to exit: libraries that the loops call are being taken down. Those threads stay where they
-// are until it has exited.
-void abandon_loops();
 
 // The same over ranges [begin, end) of at most `grain` consecutive items.
 void parallel_ranges(const char* phase, std::size_t items, std::size_t grain, int threads, Monitor& monitor,
                      const std::function<void(std::size_t, std::size_t, const Worker&)>& body);
+
+// Stops the loops that other threads are running and waits for them (a few seconds at most), because the
+// process is about to exit and the libraries that the loops call are being unloaded. Those threads block
+// until it has exited.
+void abandon_loops();
 
 }  // namespace embgeom

@@ -2,13 +2,14 @@
 
 #include <cstddef>
 
+#include "embgeom/base/arithmetic.hpp"
+
 namespace embgeom {
 
 // Numbers 0 to items - 1 dealt out to blocks as cards are dealt to players, eight at a time: block b holds
 // the runs b, b + count(), b + 2 count(), ... of eight consecutive numbers. So every block is an even sample
-// of the whole, and what is found in some blocks tells what to expect of the others; and runs of rows share
-// pages of memory. The number of blocks is odd, since rows of a matrix that lie a power of two apart would
-// compete for the same lines of a cache.
+// of the whole, from which the others can be predicted; and the rows of a run share pages of memory. The
+// number of blocks is odd, since rows that lie a power of two apart would compete for the same cache lines.
 class Blocks {
   public:
     static constexpr std::size_t run = 8;
@@ -16,9 +17,9 @@ class Blocks {
     // `largest`, a multiple of eight, is the most that a block may hold.
     Blocks(std::size_t items, std::size_t largest)
         : items_(items),
-          runs_((items + run - 1) / run),
-          count_(((items + largest - 1) / largest) | 1U),
-          width_((runs_ + count_ - 1) / count_ * run) {}
+          runs_(divide_up(items, run)),
+          count_(divide_up(items, largest) | 1U),
+          width_(divide_up(runs_, count_) * run) {}
 
     std::size_t count() const { return count_; }
 

@@ -6,12 +6,13 @@
 
 #include "embgeom/knn/blocks.hpp"
 #include "embgeom/knn/scores.hpp"
+#include "embgeom/knn/tiles.hpp"
 
 namespace embgeom {
 
 // The largest error of a float32 product c_ij of two rows of d coordinates scaled to length 1:
-// (min(d, depth) + ceil(d / depth) + 6) u to first order for any order of summation within a piece, u =
-// 2^-24, and 20 u for the float32 arithmetic that makes a bound of it.
+// (min(d, depth) + ceil(d / depth) + 6) u to first order for any order of summation within a piece, with
+// u = 2^-24, and 20 u for the float32 arithmetic that turns it into a bound.
 float product_error_bound(std::size_t d);
 
 // Upper bounds of exact scores, in float32, from the products c_ij whose error is at most E:
@@ -31,17 +32,14 @@ class Bounds {
     // A limit strictly below the bound of every row whose exact score for query i is at least `score`.
     float limit(std::size_t i, double score) const;
 
-    // Lists in `found` the places of a tile's row where the bound of query (query_block, row) is above
-    // `row_limit`, or the bound of the query at that place for this row as a base row is above its limit in
-    // `column_limits`. The latter has meaning in a self-join; elsewhere the limits are infinite. The row has
-    // `size` places; returns how many were found.
-    std::size_t find_above(const float* products, std::size_t query_block, std::size_t row,
-                           std::size_t base_block, std::size_t size, float row_limit,
-                           const float* column_limits, std::uint32_t* found) const;
+    // Lists in `found` the columns of a tile's row where the bound of the row's query is above `row_limit`,
+    // or the bound of the column's query, for this row as a base row, is above its limit in `column_limits`.
+    // The latter is for self-joins; elsewhere the limits are infinite. Returns how many were found.
+    std::size_t find_above(const Tile& tile, std::size_t row, float row_limit, const float* column_limits,
+                           std::uint32_t* found) const;
 
-    // Bounds of query (query_block, row) for the first `size` rows of a base block, from their products.
-    void fill(const float* products, std::size_t query_block, std::size_t row, std::size_t base_block,
-              std::size_t size, float* bounds) const;
+    // The bounds of the query of a tile's row, one for each column.
+    void fill(const Tile& tile, std::size_t row, float* bounds) const;
 
   private:
     Metric metric_;

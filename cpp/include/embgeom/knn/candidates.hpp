@@ -44,7 +44,7 @@ class Candidates {
     Candidates(const Scores& scores, const Bounds& bounds, MatrixView<std::int32_t> rows,
                MatrixView<float> similarities, std::size_t k);
 
-    // What has a bound of at most limit(i) is below the floor. Infinite for a query without neighbors.
+    // A row whose bound is at most limit(i) is below the floor. Infinite for a query without neighbors.
     float limit(std::size_t i) const { return limits_[i]; }
 
     bool takes(std::size_t i, const Scored& entry) const { return entry < floors_[i]; }
@@ -52,14 +52,14 @@ class Candidates {
 
     void insert(std::size_t i, const Scored& entry);
 
-    // Has the place of the next insertion brought into the cache: buffers are many and far apart.
+    // Brings the place of the next insertion into the cache: buffers are many and far apart.
     void prefetch(std::size_t i) const {
         __builtin_prefetch(rows_.row(i) + counts_[i], 1);
         __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
     }
 
-    // Keeps the best `keep` entries at most. The floor becomes the last of them, or what lies between it and
-    // the best that goes.
+    // Keeps the best `keep` entries at most. The floor becomes the last of them, or a value between it and
+    // the best entry that is dropped.
     void cut(std::size_t i, std::size_t keep, Scratch& scratch);
 
     // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.

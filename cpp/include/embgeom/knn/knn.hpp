@@ -9,7 +9,7 @@
 
 namespace embgeom {
 
-// What is asked: the k nearest rows of `base` (n, d) for each of `queries` (m, d).
+// The k nearest rows of `base` (n, d) are wanted for each of `queries` (m, d).
 struct KnnQuestion {
     RowSet queries;
     MatrixView<const float> base;
@@ -27,10 +27,10 @@ struct KnnQuestion {
 //   indices       (m, k)  base rows, nearest first; -1 where there are no more
 //   similarities  (m, k)  their similarities; NaN where there are no more
 //
-// Visits the tiles of the matrix of float32 products, each pair of rows once in a self-join; scores
-// exactly the pairs whose upper bound reaches a query's floor (see candidates.hpp); orders what is left;
-// and searches again for queries whose floor was guessed too high. Cost: m n d multiply-adds in float32
-// (half of it in a self-join), about m k d in float64.
+// Visits the tiles of the matrix of float32 products, each pair of rows once in a self-join; scores exactly
+// the pairs whose upper bound reaches a query's floor (see candidates.hpp); orders the candidates; and
+// searches again for queries whose floor was guessed too high (see floors.hpp). Cost: m n d multiply-adds in
+// float32 (half of it in a self-join), about m k d in float64.
 //
 // The views passed in are knn_capacity(...) wide, as they hold the candidates too: the result is their
 // first k columns.

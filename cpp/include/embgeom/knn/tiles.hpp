@@ -20,13 +20,12 @@ struct Tile {
 };
 
 // Computes tiles of products of two sets of rows scaled to length 1 (zero rows stay zero). Scaling reads rows
-// from far apart in memory, so each worker keeps the last blocks of either side as it packed them, for
-// callers that visit tiles in squares. Its workspace is 2 `square` blocks of rows, up to 16 MiB together (of
-// all workers up to 128 MiB, but never less than 4 blocks for each, of at most 3 MiB), and a tile of about
-// half a MiB.
+// from far apart in memory, so each worker keeps the last packed blocks of either side, for callers that
+// visit tiles in squares. Its workspace is 2 `square` blocks of rows, up to 16 MiB together (of all workers
+// up to 128 MiB, but never less than 4 blocks for each, of at most 3 MiB), and a tile of about half a MiB.
 class Tiles {
   public:
-    // The largest block that pays, of which a worker can hold one.
+    // The block size that is fastest.
     static std::size_t largest_block(std::size_t rows, std::size_t d, int workers);
 
     // How many blocks of each side each of some workers can hold.
@@ -37,7 +36,7 @@ class Tiles {
           std::size_t square, const std::vector<double>& query_squared_norms,
           const std::vector<double>& base_squared_norms, int workers);
 
-    // The tile stays valid until the worker's next call.
+    // The tile lies in the worker's workspace, and stays valid until the worker's next call.
     Tile compute(std::size_t query_block, std::size_t base_block, const Worker& worker);
 
   private:
@@ -49,7 +48,7 @@ class Tiles {
     };
 
     struct Workspace {
-        AlignedVector<float> memory;        // of all the following together, so that it takes large pages
+        AlignedVector<float> memory;        // of everything below, in one piece, so that it takes large pages
         std::vector<Packed> queries, base;  // (square) each
         float* products;
     };

@@ -35,7 +35,8 @@ template <class Vector, std::size_t Rows, std::size_t Vectors>
 [[gnu::always_inline]] inline void multiply_panels(std::size_t width, const float* left, const float* right,
                                                    float* products, std::size_t stride, bool add) {
     constexpr std::size_t columns = sizeof(Vector) / sizeof(float);
-    // Left panels come from the second cache, twelve floats with each line that is fetched ahead.
+    // Left panels come from the second-level cache, twelve floats with each line that is fetched ahead. Tuned
+    // by benchmarks/kernels/bench_knn.py.
     constexpr std::size_t ahead = 192 / Rows, every = 12 / Rows;
     Vector sums[Rows][Vectors] = {};
     for (std::size_t r = 0; r < Rows; ++r) {
@@ -70,8 +71,8 @@ template <class Vector, std::size_t Rows, std::size_t Vectors>
     }
 }
 
-// A right panel is taken with all left panels while it lies in the first cache. The last one may be half
-// full.
+// A right panel is multiplied with all left panels while it lies in the first-level cache. The last one may
+// be half full.
 template <class Vector, PanelSizes panels>
 [[gnu::always_inline]] inline void multiply_all(std::size_t left_count, std::size_t right_count,
                                                 std::size_t width, const float* left, const float* right,

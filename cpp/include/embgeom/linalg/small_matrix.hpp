@@ -9,7 +9,7 @@
 // which is C = L D L', n^3 / 6 multiply-adds, and take two columns in each pass over C.
 namespace embgeom::small_matrix {
 
-// Beyond this order LAPACK is faster.
+// Beyond this order LAPACK is faster. Tuned by benchmarks/kernels/bench_lle.py.
 constexpr std::size_t limit = 200;
 
 // As blas::semidefinite_rank: the largest C_jj that is left is the next pivot, and the first pivot that is

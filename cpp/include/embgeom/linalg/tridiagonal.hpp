@@ -5,11 +5,11 @@
 
 namespace embgeom {
 
-// Where the cumulative share of the eigenvalues l_1 >= l_2 >= ... passes the one wanted: `components` is the
-// least c with (l_1 + ... + l_c) / sum(l) >= wanted, at least 1; `below` and `reached` are the shares of c -
-// 1 and of c components.
+// Where the cumulative share of the eigenvalues l_1 >= l_2 >= ... reaches the one wanted: `n_components` is
+// the least c with (l_1 + ... + l_c) / sum(l) >= wanted, at least 1; `below` and `reached` are the shares of
+// c - 1 and of c components.
 struct Crossing {
-    std::int32_t components;
+    std::int32_t n_components;
     double below;
     double reached;
 };

@@ -7,21 +7,18 @@
 
 namespace embgeom {
 
-// Walks once through rows that will be needed soon and asks for their cache lines, a few at a time between
-// other work: rows of an embedding matrix lie far apart, and the wait for memory is longer than the
-// arithmetic on them.
+// Prefetches the cache lines of rows that will be needed soon, a few at a time between other work: rows of an
+// embedding matrix lie far apart, and waiting for memory takes longer than the arithmetic on them.
 class Prefetch {
   public:
     Prefetch() = default;
     Prefetch(const std::vector<const float*>& rows, std::size_t d)
         : rows_(rows.data()), count_(rows.size()), d_(d) {}
 
-    std::size_t lines() const { return count_ * ((d_ + line - 1) / line); }
+    std::size_t lines() const { return count_ * divide_up(d_, floats_in_line); }
     void ask(std::size_t lines);
 
   private:
-    static constexpr std::size_t line = 16;  // float32 in a cache line
-
     const float* const* rows_ = nullptr;
     std::size_t count_ = 0;
     std::size_t d_ = 0;
@@ -36,7 +33,7 @@ class Differences {
   public:
     Differences(std::size_t k, std::size_t d);
 
-    // Lower triangle of G (k, k), G_jl = (x - y_j).(x - y_l). Meanwhile `prefetch` is walked to its end.
+    // Lower triangle of G (k, k), G_jl = (x - y_j).(x - y_l). Meanwhile all rows of `prefetch` are fetched.
     // Cost: k^2 d / 2 multiply-adds. On processors with AVX2 a small G comes from blocks that add up in
     // registers, a large one from BLAS.
     void fill_gram(const float* x, const float* const* y, double* gram, Prefetch prefetch);

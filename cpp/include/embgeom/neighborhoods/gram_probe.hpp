@@ -12,12 +12,12 @@ namespace embgeom {
 //
 //     |C - Z'Z|_F^2  is about the mean of |C v - Z'(Z v)|^2
 //
-// where everything but C is float64. No bound on single roundings shows as much: those of a sum of many equal
-// terms, as equal neighbors give, all point one way, while the usual ones cancel. Cost: 4 products of matrix
-// and vector with Z, Z' and C each.
+// where everything but C is float64. Bounds on single roundings cannot show this: those of a sum of many
+// equal terms, as from equal neighbors, all have one sign, while usually they cancel. Cost: 4 products of
+// matrix and vector with each of Z, Z' and C.
 class GramProbe {
   public:
-    // Forgets what was added, and makes ready for a C of `order` rows.
+    // Starts anew, for a C of `order` rows.
     void begin(std::size_t order);
 
     // C is a sum of Z'Z over pieces Z (count, order), or of Z Z' over pieces Z (order, width).
@@ -35,7 +35,7 @@ class GramProbe {
 
     std::size_t order_ = 0;
     AlignedVector<double> signs_;     // (probes, order)
-    AlignedVector<double> products_;  // (probes, order): Z'Z v, at the end less C v
+    AlignedVector<double> products_;  // (probes, order): Z'Z v, at the end minus C v
     AlignedVector<double> factors_;   // (probes, width): Z'v of a piece
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "embgeom/base/matrix_view.hpp"
 #include "embgeom/base/parallel.hpp"
@@ -18,9 +19,9 @@ enum class LleStatus : std::uint8_t {
 };
 
 struct LleResult {
-    MatrixView<float> weights;  // (m, k), each row sums to 1; NaN where there are none
-    float* residuals;           // (m), |x_i - sum_j w_j x_j|
-    LleStatus* status;          // (m)
+    MatrixView<float> weights;       // (m, k), each row sums to 1; NaN where there are none
+    std::span<float> residuals;      // (m), |x_i - sum_j w_j x_j|
+    std::span<std::uint8_t> status;  // (m), of LleStatus
 };
 
 // Reconstruction weights of locally linear embedding: each token as the affine combination of its k

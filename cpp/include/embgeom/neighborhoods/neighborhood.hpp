@@ -16,9 +16,8 @@ struct Neighborhoods {
 };
 
 // Copies the neighbors of token i into `list`. False where one of them is -1, which stands for a neighbor
-// that does not exist (see knn.hpp). Throws InvalidInput that names the place of a row number outside [-1,
-// n): it is the copy that is checked and used, so another thread that writes into the array meanwhile cannot
-// lead the kernel astray.
+// that does not exist (see knn.hpp). Throws InvalidInput that names the position of a row number outside [-1,
+// n). The copy is what is checked and used, so a thread that writes into the array meanwhile can do no harm.
 bool take_neighbors(const Neighborhoods& neighborhoods, std::size_t i, std::vector<std::int32_t>& list);
 
 // The number of different rows (by value) among the listed ones; `first_equal` comes from rows.hpp. `scratch`

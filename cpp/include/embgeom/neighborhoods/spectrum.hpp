@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/matrix_view.hpp"
 #include "embgeom/neighborhoods/gram_probe.hpp"
 
@@ -17,7 +18,7 @@ struct GramScratch {
     std::vector<Real> work;      // of a factorization
 };
 
-// Scratch of one worker, and what was computed last: T or the eigenvalues.
+// Scratch of one worker, and its last result: T or the eigenvalues.
 struct SpectrumSpace {
     std::vector<double> mean;         // (d), of the neighbors
     std::vector<double> squares;      // (p), the diagonal of C
@@ -39,9 +40,10 @@ struct Moments {
 
 // The spectrum l of the centered neighbors of a token, in two precisions.
 //
-//   Z (k, d)  the neighbors minus their mean, times a power of two that brings the largest |Z_jl| into (1/2,
-//   1] C (p, p)  the smaller of Z Z' (k, k) and Z'Z (d, d), which share their nonzero eigenvalues; p = min(k,
-//   d)
+//   Z (k, d)  the neighbors minus their mean, times a power of two
+//             that brings the largest |Z_jl| into (1/2, 1]
+//   C (p, p)  the smaller of Z Z' (k, k) and Z'Z (d, d), which share
+//             their nonzero eigenvalues; p = min(k, d)
 //
 // The mean and the differences are float64 in either precision. Cost for each call: p k d / 2 multiply-adds
 // for C, 2 p^3 / 3 for its reduction to tridiagonal form.
@@ -58,12 +60,12 @@ class Spectrum {
     // Float64 throughout: eigenvalues err by about p 2^-52 times the largest.
     void compute(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
 
-    // False where roundings in C do not cancel as they usually do: then float32 proves nothing.
+    // False where the roundings in C do not cancel as they usually do: then float32 is not to be trusted.
     static bool is_sound(const Moments& moments);
 
     // Bounds the error of (l_1 + ... + l_c) / sum(l), for any c, that compute_single leaves.
     double share_error(const Moments& moments) const;
-    static constexpr double least_share_error = 16.0 * 0x1p-24;
+    static constexpr double least_share_error = 16.0 * unit_roundoff;
 
   private:
     double center(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;

@@ -11,12 +11,12 @@ struct ProductNorms {
     double aa = 0.0, ab = 0.0, bb = 0.0;
 };
 
-// Columns are cut into strips of at most 384; a tile of a product is one strip against another. Rows are
-// packed once for all tiles, a slab of 16 MiB at a time. A tile is multiplied in float32 or float64 over
-// pieces of 320 rows; the sums of four pieces are added up in float64, in one order: no result depends on the
-// number of threads. More than 3 strips are taken in blocks of 3 x 3, each with its own walk over the rows,
-// so that memory stays bounded. Cost: n (d_a^2 / 2 + d_b^2 / 2 + d_a d_b) multiply-adds. Workspace: at most
-// 70 MiB, and 0.6 or 1.2 MiB for each worker.
+// Columns are cut into strips of at most 384. Rows are packed once for all products of two strips, a slab of
+// 16 MiB at a time. Strips are multiplied in float32 or float64 over pieces of 320 rows; the sums of four
+// pieces are added up in float64, in one order, so no result depends on the number of threads. More than 3
+// strips are taken in squares of 3 x 3, each in its own pass over the rows, so that memory stays bounded.
+// Cost: n (d_a^2 / 2 + d_b^2 / 2 + d_a d_b) multiply-adds. Workspace: at most 70 MiB, and 0.6 or 1.2 MiB for
+// each worker.
 ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor);
 ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor);
 

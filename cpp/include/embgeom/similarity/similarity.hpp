@@ -8,7 +8,7 @@
 namespace embgeom {
 
 struct SimilarityOptions {
-    bool center;            // subtract the mean of the rows that are used first
+    bool center;            // first subtract the mean of the rows that are used
     bool include_diagonal;  // count each token's similarity with itself, which is 1 in both
 };
 
@@ -19,8 +19,8 @@ struct SimilarityOptions {
 //   y_ij = u_i.u_j - m.m = s_i + s_j + e_i.e_j,   sum over all i, j of y y' = 2 n sum_i s_i s'_i + |E'F|_F^2
 //
 // where primes and F belong to b, and the transpose of E is E'. The mean of y is 0, and a variance is a sum
-// of squares: a direction that all rows share cancels nowhere. Taking the n pairs (i, i) away leaves that sum
-// less sum_i |e_i|^2 sum_i |e'_i|^2 / (n - 1). Rows without direction in either matrix are left out.
+// of squares: a direction that all rows share cancels nowhere. Removing the n pairs (i, i) leaves that sum
+// minus sum_i |e_i|^2 sum_i |e'_i|^2 / (n - 1). Rows without direction in either matrix are left out.
 //
 // Sums over rows are float64. The products E'E, F'F and E'F are float64, too, unless n >= 4096 and n >= 2 d:
 // then float32 over pieces of r = 320 rows, whose sums are added up in float64. Where roundings (at most u =

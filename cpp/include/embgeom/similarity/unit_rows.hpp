@@ -18,13 +18,13 @@ struct UnitRows {
 
     std::size_t width() const { return rows.matrix.cols; }
 
-    // Coordinates [begin, end) of e_i: worked out in float64 and rounded once.
-    void pack(std::size_t i, std::size_t begin, std::size_t end, float* packed) const;
-    void pack(std::size_t i, std::size_t begin, std::size_t end, double* packed) const;
+    // `count` coordinates of e_i from `begin` on: computed in float64 and rounded once.
+    void pack(std::size_t i, std::size_t begin, std::size_t count, float* packed) const;
+    void pack(std::size_t i, std::size_t begin, std::size_t count, double* packed) const;
 };
 
-// Two matrices over the same rows, of which those are left out that are zero in either, or that centering
-// leaves no direction in either.
+// Two matrices over the same rows. Rows that are zero in either, or that centering leaves without a direction
+// in either, are left out.
 struct UnitPair {
     UnitRows a, b;
     std::size_t used;  // rows that are not left out
@@ -34,7 +34,7 @@ struct UnitPair {
 // most 64 sums of rows.
 UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threads, Monitor& monitor);
 
-// How the rows deviate along the mean, s_i = mean.e_i, and in all.
+// Sums of the rows' deviations along the mean, s_i = mean.e_i, and of their squared lengths.
 struct Deviations {
     double along_aa = 0.0, along_ab = 0.0, along_bb = 0.0;  // sum_i s_i s'_i
     double square_a = 0.0, square_b = 0.0;                  // sum_i |e_i|^2
