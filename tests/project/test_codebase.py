@@ -80,6 +80,23 @@ def test_kernels_do_not_know_python():
     assert with_python == {"bindings"}
 
 
+def test_folders_of_kernels_are_alike_and_include_downward():
+    below = {
+        "base": {"base"},
+        "linalg": {"base", "linalg"},
+        "knn": {"base", "linalg", "knn"},
+        "neighborhoods": {"base", "linalg", "neighborhoods"},
+        "similarity": {"base", "linalg", "similarity"},
+    }
+    kernels = [path for path in CPP if path.parent.name != "bindings"]
+    assert {path.parent.name for path in kernels} == set(below)
+    for path in kernels:
+        folders = re.findall(r'#include "embgeom/(\w+)/\w+\.hpp"', code(path))
+        assert set(folders) <= below[path.parent.name], path
+        header = ROOT / "cpp/include/embgeom" / path.parent.name / f"{path.stem}.hpp"
+        assert header.is_file() or path.stem.startswith("product_avx"), path
+
+
 def test_the_module_file_is_a_table_of_contents():
     text = code(ROOT / "cpp/bindings/module.cpp")
     assert ".def(" not in text and len(text.splitlines()) < 50

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "embgeom/base/multiversion.hpp"
@@ -82,8 +83,10 @@ struct StripSquare {
             }
         }
         // Largest first, so that the workers finish together.
-        std::stable_sort(products.begin(), products.end(),
-                         [](const StripProduct& a, const StripProduct& b) { return a.cost() > b.cost(); });
+        std::sort(products.begin(), products.end(), [](const StripProduct& a, const StripProduct& b) {
+            if (a.cost() != b.cost()) return a.cost() > b.cost();
+            return std::pair(a.left, a.right) < std::pair(b.left, b.right);
+        });
     }
 
     void add_to(ProductNorms& norms, const UnitPair& pair) const {

@@ -1,18 +1,27 @@
 #pragma once
 
-// Marks a loop that is compiled once for each level of the x86-64 instruction set; the loader takes the
-// best one that the processor has. The wheel as a whole is built for the base level. Sanitizers cannot
-// start before the loader chooses, so their builds define EMBGEOM_SINGLE_VERSION.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(EMBGEOM_SINGLE_VERSION)
+// Marks a loop that is compiled once for each level of the x86-64 instruction set; the loader takes the best
+// version that the processor can run. The wheel as a whole is built for the base level. Sanitizers cannot
+// start before the loader chooses, so their builds define EMBGEOM_SINGLE_VERSION. Clang names levels from
+// version 17 on, and single features from version 14 on; fused multiply-adds, which make the difference, are
+// switched off (see CMakeLists.txt).
+#if !defined(__x86_64__) || !defined(__ELF__) || defined(EMBGEOM_SINGLE_VERSION)
+#define EMBGEOM_MULTIVERSION
+#elif defined(__clang__) && __clang_major__ < 14
+#define EMBGEOM_MULTIVERSION
+#elif defined(__clang__) && __clang_major__ < 17
+#define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
+#elif defined(__GNUC__)
 #define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define EMBGEOM_MULTIVERSION
 #endif
 
-// The same where a loop is written out for AVX2 with fused multiply-add, because compilers do badly with
-// it: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called; have_avx512() is for
-// files that are compiled for AVX-512. So that all branches are tested on a processor that has everything, a
-// build for the thread sanitizer defines EMBGEOM_PORTABLE, and one of a single version stays with AVX2.
+// The same where a loop is written out for AVX2 with fused multiply-add, because compilers do not vectorize
+// it well: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called; have_avx512()
+// is for files that are compiled for AVX-512. So that all branches are tested on a processor that has
+// everything, a build for the thread sanitizer defines EMBGEOM_PORTABLE, and one of a single version stays
+// with AVX2.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(EMBGEOM_PORTABLE)
 #define EMBGEOM_HAS_AVX2_CODE
 #define EMBGEOM_AVX2 __attribute__((target("avx2,fma")))
