@@ -9,14 +9,24 @@ from pathlib import Path
 
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "benchmarks/results"
 PEERS = ("faiss", "sklearn", "torch", "scipy")
 
 
 def run(program, folder, *options):
     # One thread: on a busy machine, threads of some libraries wait for each other much longer than they work.
-    command = [sys.executable, str(BENCHMARKS / program), "--output", str(folder), "--threads", "1", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        f"benchmarks.{program}",
+        "--output",
+        str(folder),
+        "--threads",
+        "1",
+        *options,
+    ]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
 
 
 def missing(*modules):
@@ -26,7 +36,7 @@ def missing(*modules):
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
     folder = tmp_path_factory.mktemp("others")
-    done = run("against_others.py", folder, "--quick")
+    done = run("compare", folder, "--quick")
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -55,17 +65,33 @@ def test_the_others_answer_the_same_question(compared):
             )
 
 
-def test_every_goal_is_evaluated(compared):
-    record = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))
-    unmeasured = [goal["goal"] for goal in record["goals"] if goal["measured"] is None]
-    assert record["goals"] and (missing(*PEERS) or not unmeasured)
+def test_every_case_is_in_the_table(compared):
+    cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
     page = (compared / "against_others.md").read_text(encoding="utf-8")
-    assert all(goal["goal"] in page for goal in record["goals"])
+    for name, case in cases.items():
+        assert f"## {name}\n" in page
+        assert all(f"| {contender} | " in page for contender in case["contenders"])
+        unmeasured = [who for who, entry in case["contenders"].items() if "median" not in entry]
+        assert missing(*PEERS) or not unmeasured
+
+
+@pytest.mark.parametrize(
+    ("render", "record"),
+    [
+        ("benchmarks.compare.table", "against_others"),
+        ("benchmarks.compare.table", "avx512/against_others"),
+        ("benchmarks.growth.pages", "growth"),
+    ],
+)
+def test_committed_tables_are_made_of_the_committed_records(render, record):
+    committed = json.loads((RESULTS / f"{record}.json").read_text(encoding="utf-8"))
+    page = (RESULTS / f"{record}.md").read_text(encoding="utf-8")
+    assert importlib.import_module(render).markdown(committed) == page and "goals" not in committed
 
 
 def test_numbers_of_other_settings_are_not_mixed(compared):
     before = (compared / "against_others.json").read_bytes()
-    done = run("against_others.py", compared, "--quick", "--only", "import", "--rows", "601")
+    done = run("compare", compared, "--quick", "--only", "import", "--rows", "601")
     assert done.returncode != 0 and "rows 600, now 601" in done.stderr
     assert (compared / "against_others.json").read_bytes() == before
 
@@ -73,7 +99,7 @@ def test_numbers_of_other_settings_are_not_mixed(compared):
 def test_some_measures_can_be_made_anew(compared):
     file = compared / "against_others.json"
     before = json.loads(file.read_text(encoding="utf-8"))
-    done = run("against_others.py", compared, "--quick", "--only", "import")
+    done = run("compare", compared, "--quick", "--only", "import")
     assert done.returncode == 0, done.stderr
     after = json.loads(file.read_text(encoding="utf-8"))
     assert list(after["cases"]) == list(before["cases"])
@@ -81,14 +107,14 @@ def test_some_measures_can_be_made_anew(compared):
 
 
 def test_an_unknown_measure_is_named(tmp_path):
-    done = run("against_others.py", tmp_path, "--only", "knn,lie")
+    done = run("compare", tmp_path, "--only", "knn,lie")
     assert done.returncode == 2 and "'lie' is none of knn, queries" in done.stderr
 
 
 def test_growth(tmp_path):
     if lacking := missing("matplotlib"):
         pytest.skip(f"{lacking[0]}: not installed")
-    done = run("growth.py", tmp_path, "--quick")
+    done = run("growth", tmp_path, "--quick")
     assert done.returncode == 0, done.stderr
     kernels = json.loads((tmp_path / "growth.json").read_text(encoding="utf-8"))["kernels"]
     assert list(kernels) == ["knn", "lle", "intrinsic_dimension", "global_similarity"]
@@ -102,7 +128,7 @@ def test_growth(tmp_path):
 def test_carried_vectors_are_compared_with_their_controls(tmp_path):
     if lacking := missing("torch", "transformers"):
         pytest.skip(f"{lacking[0]}: not installed")
-    done = run("steering.py", tmp_path, "--quick", "--seeds", "1")
+    done = run("steering", tmp_path, "--quick", "--seeds", "1")
     assert done.returncode == 0, done.stderr
     directions = json.loads((tmp_path / "steering.json").read_text(encoding="utf-8"))["directions"]
     assert [entry["token_position"] for entry in directions] == ["last", "last", "mean", "mean"]
@@ -121,9 +147,8 @@ def test_carried_vectors_are_compared_with_their_controls(tmp_path):
 
 
 @pytest.fixture
-def table(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    return importlib.import_module("steered.table")
+def table():
+    return importlib.import_module("benchmarks.steering.table")
 
 
 def checks(**changes):
@@ -171,7 +196,8 @@ def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
     sizes = ["--rows=500", "--source=12", "--target=17", f"--output={tmp_path}"]
-    subprocess.run([sys.executable, BENCHMARKS / "map_fit.py", *sizes], check=True, capture_output=True)
+    command = [sys.executable, "-m", "benchmarks.steering.map_fit", *sizes]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     found = json.loads((tmp_path / "map_fit.json").read_text())["contenders"]
     # Squares of singular values within a factor of ten of each other cost two digits; float32 has seven.
     assert found["embgeom"]["error"] < 1e-12 < found["torch.linalg.lstsq, float32"]["error"] < 1e-4

@@ -17,11 +17,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from others.contender import Call, Case, Contender, Timed, smaller
-from others.dimension_workers import THREAD_VARIABLES
-from others.problem import Size
+from benchmarks.compare.contender import Call, Case, Contender, Timed, smaller
+from benchmarks.compare.dimension_workers import THREAD_VARIABLES
+from benchmarks.compare.problem import Size
 
-SCRIPT = Path(__file__).resolve().parents[1] / "against_others.py"
+ROOT = Path(__file__).resolve().parents[2]
 WARM_UP_ROWS, WARM_UP_TOKENS = 600, 64
 # Calls shorter than this are repeated, and the median counts.
 SHORT_SECONDS, REPEATS = 0.3, 5
@@ -49,8 +49,9 @@ def run_in_child(jobs: Sequence[Job]) -> list[dict[str, Any]]:
     threads = str(jobs[0].size.threads)
     # Libraries read these when they are loaded, so they must be there before the interpreter starts.
     environment = os.environ | dict.fromkeys(THREAD_VARIABLES, threads)
-    command = [sys.executable, str(SCRIPT), "--child", json.dumps([asdict(job) for job in jobs])]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "benchmarks.compare", "--child"]
+    command.append(json.dumps([asdict(job) for job in jobs]))
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     lines = [line.removeprefix(MARK) for line in done.stdout.splitlines() if line.startswith(MARK)]
     if done.returncode or len(lines) != len(jobs):
         end = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
@@ -60,7 +61,7 @@ def run_in_child(jobs: Sequence[Job]) -> list[dict[str, Any]]:
 
 def be_child(text: str) -> None:
     """Do the jobs that the parent put on the command line."""
-    from others.cases import BY_NAME
+    from benchmarks.compare.cases import BY_NAME
 
     for entry in json.loads(text):
         job = Job(**{**entry, "size": Size(**entry["size"])})
@@ -72,7 +73,7 @@ def be_child(text: str) -> None:
 
 
 def limit_threads(library: str, threads: int) -> None:
-    """Say it again to the libraries that have a switch of their own."""
+    """Tell the libraries that have a switch of their own."""
     if library == "torch":
         import torch
 

@@ -7,9 +7,9 @@ from functools import partial
 
 import numpy as np
 
-from others.blas import closed_form_products
-from others.contender import EMBEDDED_BLAS, Call, Case, Contender
-from others.problem import Array, Problem, pair_problem
+from benchmarks.compare.blas import closed_form_products
+from benchmarks.compare.contender import EMBEDDED_BLAS, Call, Case, Contender
+from benchmarks.compare.problem import Array, Problem, pair_problem
 from tests.oracles import reference
 
 Sums = Array  # of a, b, a a, b b and a b over pairs, in float64

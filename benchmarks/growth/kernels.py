@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from others import dimension, knn, lle, similarity
-from others.problem import Problem, Size, knn_problem, local_problem, pair_problem
+from benchmarks.compare import dimension, knn, lle, similarity
+from benchmarks.compare.problem import Problem, Size, knn_problem, local_problem, pair_problem
 
 # Kernels that work token by token are timed on all tokens, or on as many as make about so many multiply-adds:
 # by then, what a call does once for the whole matrix no longer counts.

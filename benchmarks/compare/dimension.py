@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from others.contender import Call, Case, Contender
-from others.dimension_workers import by_scipy_processes, spectrum_by
-from others.problem import Array, Problem, local_problem
+from benchmarks.compare.contender import Call, Case, Contender
+from benchmarks.compare.dimension_workers import by_scipy_processes, spectrum_by
+from benchmarks.compare.problem import Array, Problem, local_problem
 from tests.oracles import reference
 from tests.oracles import tolerances as tol
 

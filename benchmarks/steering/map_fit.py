@@ -1,7 +1,7 @@
 """Fitting a map over whole vocabularies, beside torch and NumPy: seconds, peak memory, and error.
 
-    python benchmarks/map_fit.py                     128,256 x 2,048 -> 3,072, as two of Llama 3's sizes
-    python benchmarks/map_fit.py --rows 20000 --source 256 --target 384
+    python -m benchmarks.steering.map_fit         128,256 x 2,048 -> 3,072, as two of Llama 3's sizes
+    python -m benchmarks.steering.map_fit --rows 20000 --source 256 --target 384
 
 Each contender is a process of its own and fits the same synthetic matrices by least squares, without a
 split or scores. The error is that of its map from a solution by float64 QR, in the Frobenius norm,
@@ -21,9 +21,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from others.problem import Size
-from others.record import new_record, write_whole
 
+from benchmarks.compare.problem import Size
+from benchmarks.compare.record import new_record, write_whole
+
+ROOT = Path(__file__).resolve().parents[2]
 Array = np.ndarray
 MB = 1e6
 BOUND_MB = 1000
@@ -114,7 +116,7 @@ def main() -> None:
         measure(options.contender, options)
         return
     record = new_record(Size(options.rows, options.source, options.threads))
-    record = {key: entry for key, entry in record.items() if key not in ("cases", "goals")}
+    record = {key: entry for key, entry in record.items() if key != "cases"}
     record |= {"limit": options.limit, "target_columns": options.target, "contenders": compare(options)}
     text = page(record)
     print(text)
@@ -129,10 +131,17 @@ def compare(options: argparse.Namespace) -> dict[str, dict[str, float | None]]:
     found: dict[str, dict[str, float | None]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for place, name in enumerate(CONTENDERS):
-            command = [sys.executable, __file__, *sizes, f"--contender={name}", f"--folder={folder}"]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.steering.map_fit",
+                *sizes,
+                f"--contender={name}",
+                f"--folder={folder}",
+            ]
             try:
                 done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=options.limit, check=True
+                    command, cwd=ROOT, capture_output=True, text=True, timeout=options.limit, check=True
                 )
             except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
                 print(f"{name}: {error}", file=sys.stderr, flush=True)

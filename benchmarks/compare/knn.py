@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from others.blas import all_products
-from others.contender import EMBEDDED_BLAS, Call, Case, Contender
-from others.problem import Array, Problem, knn_problem
+from benchmarks.compare.blas import all_products
+from benchmarks.compare.contender import EMBEDDED_BLAS, Call, Case, Contender
+from benchmarks.compare.problem import Array, Problem, knn_problem
 from tests.oracles import reference
 
 Lists = tuple[Array, Array]

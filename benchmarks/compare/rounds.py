@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from others.child import ChildFailed, Job, run_in_child
-from others.contender import REFERENCE, Case, Contender
-from others.problem import Size
+from benchmarks.compare.child import ChildFailed, Job, run_in_child
+from benchmarks.compare.contender import REFERENCE, Case, Contender
+from benchmarks.compare.problem import Size
 
 Say = Callable[[str], None]
 Entry = dict[str, Any]

@@ -1,10 +1,11 @@
 """How the cost of each kernel grows with the vocabulary, the width, the neighbors and the threads.
 
-    python benchmarks/growth.py                        some minutes on two cores
-    python benchmarks/growth.py --quick --output DIR   shows in seconds that everything works
+    python -m benchmarks.growth                        some minutes on two cores
+    python -m benchmarks.growth --quick --output DIR   shows in seconds that everything works
 
-Writes growth.json, growth.svg and growth.md into the output folder: times, exponents fitted to them, and a
-prediction for the vocabularies of two models of today. The answer at the first point of each axis is checked.
+Run in the repository's root. Writes growth.json, growth.svg and growth.md into the output folder: times,
+exponents fitted to them, and a prediction for the vocabularies of two current models. The answer at the first
+point of each axis is checked.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import os
 import time
 from pathlib import Path
 
-from growing.fits import FORMULA, exponents, predictions
-from growing.kernels import Kernel, kernels, thread_counts, time_point
-from growing.pages import markdown, picture
-from others.problem import Size
-from others.record import Record, new_record, write_whole
+from benchmarks.compare.problem import Size
+from benchmarks.compare.record import Record, new_record, write_whole
+from benchmarks.growth.fits import FORMULA, exponents, predictions
+from benchmarks.growth.kernels import Kernel, kernels, thread_counts, time_point
+from benchmarks.growth.pages import markdown, picture
 
 BASE_ROWS, BASE_COLUMNS = 16384, 256
 VALUES = {
@@ -37,7 +38,7 @@ def arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="all cores by default")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true", help="tiny problems")
     return parser.parse_args()
 
@@ -62,7 +63,7 @@ def measure(kernel: Kernel, values: dict[str, tuple[int, ...]], begin: float) ->
 
 
 def save(folder: Path, record: Record) -> None:
-    """Write what there is, each file whole or not at all."""
+    """Write what was measured so far, each file atomically."""
     write_whole(folder / "growth.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "growth.md", markdown(record))
 
@@ -72,7 +73,7 @@ def main() -> None:
     rows, columns = (QUICK_ROWS, QUICK_COLUMNS) if options.quick else (BASE_ROWS, BASE_COLUMNS)
     values = QUICK_VALUES if options.quick else VALUES
     record = new_record(Size(rows, columns, options.threads, options.quick))
-    record = {key: entry for key, entry in record.items() if key not in ("cases", "goals")}
+    del record["cases"]
     record |= {"prediction": FORMULA, "kernels": {}}
     begin = time.monotonic()
     for kernel in kernels(rows, columns, options.threads):

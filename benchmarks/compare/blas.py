@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from others.contender import Call, Timed
-from others.problem import Problem, unit_rows
+from benchmarks.compare.contender import Call, Timed
+from benchmarks.compare.problem import Problem, unit_rows
 
 ROW_MAJOR, PLAIN, TRANSPOSED = 101, 111, 112
 BLOCK = 4096

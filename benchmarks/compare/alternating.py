@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from others.contender import Call, Case, Contender, Timed, no_check
-from others.knn import by_embgeom, by_torch
-from others.problem import Problem, Size, knn_problem
+from benchmarks.compare.contender import Call, Case, Contender, Timed, no_check
+from benchmarks.compare.knn import by_embgeom, by_torch
+from benchmarks.compare.problem import Problem, Size, knn_problem
 
 K = 10
 TURNS = 5

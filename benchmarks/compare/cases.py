@@ -1,4 +1,4 @@
-"""How long `import embgeom` takes in a fresh interpreter."""
+"""All cases, in the order in which they are measured; here, too, the time of `import embgeom`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from functools import partial
 
 import numpy as np
 
-from others.contender import Call, Case, Contender, Timed, no_check
-from others.problem import Problem, Size
+from benchmarks.compare import alternating, dimension, knn, lle, similarity
+from benchmarks.compare.contender import Call, Case, Contender, Timed, no_check
+from benchmarks.compare.problem import Problem, Size
 
 REPEATS = 10
 
@@ -38,17 +39,25 @@ def statement(name: str, text: str, library: str) -> Contender:
     return Contender(name, library, partial(by_interpreter, statement=text))
 
 
-CASES = (
-    Case(
-        "import",
-        "a fresh interpreter",
-        nothing_to_build,
-        no_check,
-        (
-            statement("embgeom", "import embgeom", "embgeom"),
-            statement("import numpy", "import numpy", "numpy"),
-            statement("no import", "pass", "sys"),
-        ),
-        unit=("ms", 1e3),
+IMPORT = Case(
+    "import",
+    "a fresh interpreter",
+    nothing_to_build,
+    no_check,
+    (
+        statement("embgeom", "import embgeom", "embgeom"),
+        statement("import numpy", "import numpy", "numpy"),
+        statement("no import", "pass", "sys"),
     ),
+    unit=("ms", 1e3),
 )
+CASES = (
+    *knn.CASES,
+    *lle.CASES,
+    *dimension.CASES,
+    *similarity.CASES,
+    IMPORT,
+    *alternating.CASES,
+)
+MEASURES = tuple(dict.fromkeys(case.measure for case in CASES))
+BY_NAME = {case.name: case for case in CASES}

@@ -1,19 +1,16 @@
 """Matrices of the size that the package is for, seeded, one for all kernels; and the grid they make.
 
-Run `pytest benchmarks/`. EMBGEOM_BENCH_ROWS, EMBGEOM_BENCH_COLUMNS and EMBGEOM_BENCH_THREADS are lists such
-as 4096,50257 of which each combination is timed. Each benchmark checks its answer on a sample of rows against
-the oracle; none asserts a time.
+Run `python -m pytest benchmarks/kernels`. EMBGEOM_BENCH_ROWS, EMBGEOM_BENCH_COLUMNS and EMBGEOM_BENCH_THREADS
+are lists such as 4096,50257 of which each combination is timed. Each benchmark checks its answer on a sample
+of rows against the oracle; none asserts a time.
 """
 
 import os
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from matrices import synthetic
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the oracles in tests/
+from benchmarks.compare.problem import synthetic
 
 
 def grid(name: str, default: str) -> list[int]:

@@ -1,7 +1,7 @@
 """Peak memory of each kernel at the size of a real vocabulary, each in a process of its own.
 
-    python benchmarks/peak_memory.py            50,257 x 768, as GPT-2's embedding
-    python benchmarks/peak_memory.py 128256 2048 --task "knn, k = 1200"
+    python -m benchmarks.kernels.peak_memory            50,257 x 768, as GPT-2's embedding
+    python -m benchmarks.kernels.peak_memory 128256 2048 --task "knn, k = 1200"
 
 The peak is that of the whole process, as `/usr/bin/time -v` reports it ("Maximum resident set size"):
 interpreter, NumPy, input, output and workspace. The bound is input + output + 256 MB. Seconds are
@@ -26,7 +26,7 @@ BOUND_MB = 256
 FEWEST_ROWS = 1201
 
 Array = np.ndarray
-# What a task needs beside the matrix, and a call that returns what it found.
+# What a task needs besides the matrix, and a call that returns its results.
 Prepared = tuple[list[Array], Callable[[], list[Array]]]
 Task = Callable[[Array, int], Prepared]
 
@@ -156,7 +156,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|", flush=True)
     for name in TASKS:
         size = [str(options.rows), str(options.columns), "--threads", str(options.threads)]
-        subprocess.run([sys.executable, __file__, *size, "--task", name], check=True)
+        command = [sys.executable, "-m", "benchmarks.kernels.peak_memory", *size, "--task", name]
+        subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from others.contender import Call, Case, Contender
-from others.problem import Array, Problem, local_problem
+from benchmarks.compare.contender import Call, Case, Contender
+from benchmarks.compare.problem import Array, Problem, local_problem
 from tests.oracles import tolerances as tol
 
 REG = 1e-3

@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from growing.fits import FORMULA
-
 Entry = dict[str, Any]
 QUICK = "**A quick run: it shows that everything works; its numbers mean nothing.**"
 LABELS = {"rows": "V, rows", "columns": "d, columns", "k": "k, neighbors", "threads": "threads"}
@@ -32,7 +30,7 @@ def markdown(record: Entry) -> str:
     ]
     for name, kernel in record["kernels"].items():
         lines += [exponent_row(name, kernel["formula"], *item) for item in kernel["axes"].items()]
-    lines += ["", "## What that foretells", "", f"{FORMULA}.", ""]
+    lines += ["", "## Predictions", "", f"{record['prediction']}.", ""]
     lines += [
         "| kernel | model | k | multiply-adds | rate, a second | predicted |",
         "|---|---|---|---|---|---|",

@@ -9,7 +9,7 @@ Entry = dict[str, Any]
 
 def markdown(record: Entry) -> str:
     """Return the whole page."""
-    return "\n".join([*heading(record), *goals(record["goals"]), *cases(record["cases"])]) + "\n"
+    return "\n".join([*heading(record), *cases(record["cases"])]) + "\n"
 
 
 def heading(record: Entry) -> list[str]:
@@ -29,16 +29,6 @@ def heading(record: Entry) -> list[str]:
     ]
     if record["quick"]:
         lines += ["", "**A quick run: it shows that everything works; its times mean nothing.**"]
-    return lines
-
-
-def goals(reports: list[Entry]) -> list[str]:
-    lines = ["", "## Goals", "", "| goal | bound | measured | reached |", "|---|---|---|---|"]
-    for report in reports:
-        measured = "not measured" if report["measured"] is None else f"{report['measured']:.3g}"
-        reached = {None: "", True: "yes", False: "no"}[report["reached"]]
-        bound = f"{report['direction']} {report['bound']:g}"
-        lines.append(f"| {report['goal']} | {bound} | {measured} | {reached} |")
     return lines
 
 

@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from others.blas import library_path
-from others.problem import Size
+from benchmarks.compare.blas import library_path
+from benchmarks.compare.problem import Size
 
 PACKAGES = (
     *("embgeom", "numpy", "faiss-cpu", "torch", "scipy", "scikit-learn", "scikit-dimension"),
@@ -29,7 +29,7 @@ class RecordDiffers(ValueError):
 
 
 def new_record(size: Size) -> Record:
-    """Return an empty record that says where and with what it is made."""
+    """Return an empty record with the machine and the versions it is made with."""
     return {
         "rows": size.rows,
         "columns": size.columns,
@@ -42,7 +42,6 @@ def new_record(size: Size) -> Record:
         "versions": {name: found for name in PACKAGES if (found := installed_version(name))},
         "date": today(),
         "cases": {},
-        "goals": [],
     }
 
 
@@ -65,13 +64,13 @@ def continued(file: Path, fresh: Record) -> Record:
     if other:
         raise RecordDiffers(
             f"{file} was measured with {'; '.join(other)}: "
-            "name another --output, or measure all anew without --only"
+            "name another --output, or measure everything again without --only"
         )
     return fresh | {"cases": earlier["cases"]}
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
+    """Write a file atomically."""
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f".{file.name}.partial-{os.getpid()}")
     try:

@@ -1,8 +1,8 @@
 """Does a transferred vector steer? Every method, mode and layer, beside the target's native vector.
 
-    python benchmarks/steering.py                        the bundled pair both ways, some minutes
-    python benchmarks/steering.py --models DIR           also stories260k <-> tinystories-656k from there
-    python benchmarks/steering.py --quick --output DIR   a few prompts, to see that everything works
+    python -m benchmarks.steering                        the bundled pair both ways, some minutes
+    python -m benchmarks.steering --models DIR           also stories260k <-> tinystories-656k from there
+    python -m benchmarks.steering --quick --output DIR   a few prompts, to see that everything works
 
 A happy-minus-sad vector is trained on pairs of texts (`embgeom.examples.moods`) in the source, read at their
 last token or over all of them, transferred, and added to the target at the norm of the target's native
@@ -23,12 +23,11 @@ from itertools import permutations, product
 from pathlib import Path
 from typing import Any
 
-from others.problem import Size
-from others.record import new_record, write_whole
-from steered.side import QUICK, Extent, Side
-from steered.table import markdown
-
 import embgeom
+from benchmarks.compare.problem import Size
+from benchmarks.compare.record import new_record, write_whole
+from benchmarks.steering.side import QUICK, Extent, Side
+from benchmarks.steering.table import markdown
 from embgeom import Emb2Emb, EmbgeomWarning, SteeringVector
 from embgeom.evaluation import Evaluation, evaluate
 
@@ -170,7 +169,7 @@ def main() -> None:
     parser.add_argument(
         "--seeds", type=int, default=3, help="of the tokens that a map is fitted on; 0 compares no routes"
     )
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=1, help="of torch: the models are small")
     options = parser.parse_args()

@@ -1,11 +1,12 @@
 """embgeom beside other libraries, each at its best setting, with the same threads on the same problem.
 
-    python benchmarks/against_others.py                        50,257 x 768, as GPT-2: about an hour
-    python benchmarks/against_others.py --only knn,lle         measures these anew, keeps the others' numbers
-    python benchmarks/against_others.py --quick --output DIR   shows in seconds that everything works
+    python -m benchmarks.compare                        50,257 x 768, as GPT-2: about an hour
+    python -m benchmarks.compare --only knn,lle         measures these again, keeps the other numbers
+    python -m benchmarks.compare --quick --output DIR   shows in seconds that everything works
 
-Writes against_others.json and against_others.md into the output folder, after each case, so that an
-interruption loses one case at most. Answers are checked against float64 references; no time is asserted.
+Run in the repository's root. Writes against_others.json and against_others.md into the output folder after
+each case, so that an interruption loses one case at most. Answers are checked against float64 references;
+no time is asserted.
 """
 
 from __future__ import annotations
@@ -17,13 +18,12 @@ import sys
 import time
 from pathlib import Path
 
-from others.cases import CASES, MEASURES
-from others.child import ChildFailed, be_child
-from others.goals import evaluated
-from others.problem import Size
-from others.record import Record, RecordDiffers, continued, new_record, today, write_whole
-from others.rounds import measure_case, measure_quickly
-from others.table import markdown
+from benchmarks.compare.cases import CASES, MEASURES
+from benchmarks.compare.child import ChildFailed, be_child
+from benchmarks.compare.problem import Size
+from benchmarks.compare.record import Record, RecordDiffers, continued, new_record, today, write_whole
+from benchmarks.compare.rounds import measure_case, measure_quickly
+from benchmarks.compare.table import markdown
 
 QUICK_ROWS, QUICK_COLUMNS = 600, 32
 
@@ -37,7 +37,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", type=chosen, help=f"some of {','.join(MEASURES)}")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--output", type=Path, default=Path(__file__).parents[1] / "results")
     parser.add_argument("--quick", action="store_true", help="a tiny problem, one round, few processes")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -52,10 +52,9 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def save(folder: Path, record: Record) -> None:
-    """Bring the goals up to date and write both files."""
+    """Write both files, with the cases in their order."""
     order = {case.name: place for place, case in enumerate(CASES)}
     record["cases"] = dict(sorted(record["cases"].items(), key=lambda item: order.get(item[0], len(order))))
-    record["goals"] = evaluated(record["cases"])
     write_whole(folder / "against_others.json", json.dumps(record, indent=1, ensure_ascii=False) + "\n")
     write_whole(folder / "against_others.md", markdown(record))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from others.problem import Problem, Size
+from benchmarks.compare.problem import Problem, Size
 
 # What stands for "the OpenBLAS inside embgeom" among the names of libraries.
 EMBEDDED_BLAS = "embgeom's OpenBLAS"
@@ -72,7 +72,7 @@ class Contender:
     def installed(self) -> bool:
         """Whether its library is there, found without importing it."""
         if self.library == EMBEDDED_BLAS:
-            from others.blas import library_path
+            from benchmarks.compare.blas import library_path
 
             return library_path() is not None
         return importlib.util.find_spec(self.library) is not None

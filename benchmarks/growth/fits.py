@@ -1,4 +1,4 @@
-"""Exponents by least squares, and what the measured rates foretell for models of today."""
+"""Exponents by least squares, and the costs that the measured rates predict for current models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from growing.kernels import Kernel, Point
+from benchmarks.growth.kernels import Kernel, Point
 
 MODELS = {"Llama 3 (128,256 x 4,096)": (128256, 4096), "Gemma 3 (262,144 x 5,376)": (262144, 5376)}
 FORMULA = (
