@@ -69,7 +69,7 @@ def by_skdim(problem: Problem) -> Call:
 
 
 def own_components(_: Problem, result: Any) -> Array:
-    return result.components
+    return result.n_components
 
 
 def components(problem: Problem, spectra: Array) -> Array:
