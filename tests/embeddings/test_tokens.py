@@ -14,8 +14,7 @@ from embgeom.embeddings.token_format import TokenFormat, byte_level_alphabet
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
-from embgeom.loading.tokenizers.reading import read_tokens
-from embgeom.loading.tokenizers.table import read_tokenizer_json
+from embgeom.loading.tokenizers.reading import read_tokenizer_json, read_tokens
 from tests.helpers.loading import added_token, data, matrix, metaspace, tokenizer, words, write_folder
 
 

@@ -11,8 +11,7 @@ from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
 from embgeom.loading.tokenizers.given import token_table
-from embgeom.loading.tokenizers.reading import read_tokens
-from embgeom.loading.tokenizers.table import read_tokenizer_json
+from embgeom.loading.tokenizers.reading import read_tokenizer_json, read_tokens
 from tests.helpers.loading import data, matrix, tokenizer, write_folder, write_safetensors
 
 GPT2 = {token: i for i, token in enumerate(["a", "b", "Ġc", "ab", "d", "e", "f"])}

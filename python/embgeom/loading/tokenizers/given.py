@@ -14,14 +14,13 @@ from embgeom._common.foreign import to_strings
 from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
-from embgeom.loading.tokenizers.reading import read_file, read_tokens
-from embgeom.loading.tokenizers.table import (
-    TokenTable,
-    check_vocabulary,
-    make_table,
+from embgeom.loading.tokenizers.reading import (
     parse_tokenizer_json,
+    read_file,
     read_tokenizer_json,
+    read_tokens,
 )
+from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
 from embgeom.loading.tokenizers.vocabulary_files import uncounted
 
 Tokens = str | PathLike[str] | Iterable[str]
@@ -53,13 +52,13 @@ def token_table(tokens: Tokens) -> TokenTable:
     path = Path(tokens).expanduser()
     if path.suffix != ".json":
         return read_file(path) or listed_tokens(uncounted(read_lines(path), str(path)), path)
-    content = parse_json(read_bytes(path), str(path))
-    if not isinstance(content, dict):
-        return listed_tokens(content, path)
+    held = parse_json(read_bytes(path), str(path))
+    if not isinstance(held, dict):
+        return listed_tokens(held, path)
     # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
-    if "model" in content or "vocab" in content:
+    if "model" in held or "vocab" in held:
         return read_file(path) or read_tokenizer_json(path)
-    table = make_table(path, check_vocabulary(content, path), [], TokenFormat())
+    table = make_table(path, check_vocabulary(held, path), [], TokenFormat())
     return replace(table, token_format=TokenFormat.guess(table.tokens.values()))
 
 

@@ -1,19 +1,14 @@
-"""A table of tokens: how each is written, what it spells, which are special; and a tokenizer.json as one.
-
-The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens spell text (the kind
-of its decoder) is in the JSON alone.
-"""
+"""A table of tokens: how each is written, what it spells, and which are special."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from embgeom.embeddings.token_format import METASPACE, TokenFormat, utf8
+from embgeom.embeddings.token_format import TokenFormat, utf8
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import parse_json, read_bytes
 
 # An id far beyond any vocabulary is a broken file, not a reason to make a list of that length.
 _MAX_ID = 1 << 26
@@ -49,39 +44,9 @@ class TokenTable:
         token = self.tokens[row]
         return (utf8(token) if row in self.added else self.token_format.spell(token)) or None
 
-
-def read_tokenizer_json(path: Path, named: Iterable[str] = (), added: Iterable[Added] = ()) -> TokenTable:
-    """Read a tokenizer.json, with the special and the added tokens that the files beside it name."""
-    return parse_tokenizer_json(read_bytes(path), path, named, added)
-
-
-def parse_tokenizer_json(
-    data: bytes, path: Path, named: Iterable[str] = (), added: Iterable[Added] = ()
-) -> TokenTable:
-    """Read the content of a tokenizer.json; see `read_tokenizer_json`."""
-    from tokenizers import Tokenizer
-
-    content = parse_json(data, str(path))
-    try:
-        tokenizer = Tokenizer.from_buffer(data)
-    except BaseException as error:
-        # The library raises nothing more specific than Exception, and a failed assertion in its Rust is not
-        # even that.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise LoadError(
-            f"{path} is not a tokenizer that the tokenizers library can read ({error}); fetch it again, or "
-            "upgrade tokenizers"
-        ) from error
-    model = content["model"]
-    vocabulary = tokenizer.get_vocab(with_added_tokens=False)
-    unknown = model.get("unk_token")
-    special = {t for t, row in vocabulary.items() if row == model.get("unk_id") or t == unknown}
-    special |= {token for _, token, is_special in added if is_special}
-    own = [(row, t.content, t.special) for row, t in tokenizer.get_added_tokens_decoder().items()]
-    ids, known = {*vocabulary.values(), *(a[0] for a in own)}, {*vocabulary, *(a[1] for a in own)}
-    own += [a for a in added if a[0] not in ids and a[1] not in known]
-    return make_table(path, vocabulary, own, _token_format(content, model), special, named)
+    def noted(self, note: str) -> TokenTable:
+        """Return the table with one more note."""
+        return replace(self, notes=(*self.notes, note))
 
 
 def make_table(
@@ -101,14 +66,14 @@ def make_table(
     added = [a for a in added if vocabulary.get(a[1], a[0]) == a[0]]
     tokens = {row: token for token, row in vocabulary.items()}
     notes = [
-        f"row {row} is {tokens[row]!r:.40} in {path.name}, and {content!r:.40} was added under that id: the "
+        f"row {row} is {tokens[row]!r:.40} in {path.name}, and {token!r:.40} was added under that id: the "
         "latter is taken"
-        for row, content, _ in added
-        if tokens.get(row, content) != content
+        for row, token, _ in added
+        if tokens.get(row, token) != token
     ]
     # A token that is in the vocabulary too is written as the vocabulary writes it.
-    as_text = {row for row, content, _ in added if tokens.get(row) != content}
-    tokens |= {row: content for row, content, _ in added}
+    as_text = {row for row, token, _ in added if tokens.get(row) != token}
+    tokens |= {row: token for row, token, _ in added}
     if not tokens:
         raise LoadError(f"{path} holds no tokens; fetch it again")
     known, special, named = {*tokens.values(), *vocabulary}, set(special), dict.fromkeys(named)
@@ -150,45 +115,3 @@ def check_vocabulary(vocabulary: Mapping[Any, Any], path: Path | None) -> Mappin
     if not vocabulary:
         raise error(f"{where}the vocabulary is empty: it holds no token; {mend}")
     return vocabulary
-
-
-def _token_format(content: Mapping[str, Any], model: Mapping[str, Any]) -> TokenFormat:
-    """How a tokenizer.json writes text: by its decoder, else by what splits and normalizes the text."""
-    parts = list(_parts(content.get("decoder"))) or [
-        *_parts(content.get("pre_tokenizer")),
-        *_parts(content.get("normalizer")),
-    ]
-    types = {part.get("type") for part in parts}
-    if "WordPiece" in types or model.get("type") == "WordPiece":
-        # Text is split with the model's prefix, whatever the decoder strips.
-        prefixes = [model.get("continuing_subword_prefix"), *(p.get("prefix") for p in parts)]
-        return TokenFormat(continuation=next((p for p in prefixes if isinstance(p, str)), "##"))
-    word_ends = (p.get("suffix") for p in parts if p.get("type") == "BPEDecoder")
-    word_end = model.get("end_of_word_suffix") or next(word_ends, None)
-    if "ByteLevel" in types:
-        return TokenFormat(byte_level=True, word_end=word_end)
-    space = next(filter(None, map(_space_mark, parts)), None)
-    byte_fallback = "ByteFallback" in types or model.get("byte_fallback") is True
-    return TokenFormat(space=space, word_end=word_end, byte_fallback=byte_fallback)
-
-
-def _parts(component: Any) -> Iterator[dict[str, Any]]:
-    """Return a component of a tokenizer.json, or the components of a sequence."""
-    if isinstance(component, dict):
-        yield component
-        for key in ("decoders", "pretokenizers", "normalizers"):
-            inner = component.get(key)
-            for part in inner if isinstance(inner, list) else ():
-                yield from _parts(part)
-
-
-def _space_mark(part: Mapping[str, Any]) -> str | None:
-    """Return the character that stands for a space, if `part` converts between the two."""
-    if part.get("type") == "Metaspace":
-        return str(part.get("replacement") or METASPACE)
-    pattern, content = part.get("pattern"), part.get("content")
-    text = pattern.get("String") if isinstance(pattern, dict) else None
-    if part.get("type") == "Replace" and isinstance(text, str) and " " in (text, content):
-        mark = content if text == " " else text
-        return mark if isinstance(mark, str) and mark.strip() else None
-    return None
