@@ -152,7 +152,9 @@ def test_where_no_tokenizer_is_at_hand(tmp_path):
     model.config.name_or_path = str(folder)
     assert embgeom.load(model).tokens == words(40)
     shutil.rmtree(folder)
-    with pytest.raises(InputError, match=r"no tokenizer of .* is at hand .*pass tokenizer=, or vocabulary="):
+    with pytest.raises(
+        InputError, match=r"no tokenizer of .* is available .*pass tokenizer=, or vocabulary="
+    ):
         embgeom.load(model)
 
 

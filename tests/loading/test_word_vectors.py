@@ -119,7 +119,7 @@ def test_words_twice_and_words_that_are_no_text(tmp_path):
     assert made.tokens == ["the", "the", "\\xff\\xfe", "</s>", "<unk>"]
     assert made.token_bytes == [b" the", b" the", b" \xff\xfe", None, None]
     assert made.special.tolist() == [False] * 3 + [True] * 2
-    assert made.provenance.notes == ("1 words are there already", "1 words are no UTF-8")
+    assert made.provenance.notes == ("1 words are duplicates", "1 words are not UTF-8")
     assert made.row_of("the") == 0
 
 
@@ -142,11 +142,11 @@ DAMAGED = {
     "of 6 numbers, but its second line holds 5": text_of().replace("7 5", "7 6", 1),
     "it holds 0 words of 5 numbers": text_of().replace("7 5", "0 5", 1),
     r"line 8 .* holds 4 numbers, not 5": text_of().rstrip().rsplit(" ", 1)[0],
-    r"line 3 \(b'of .* holds what is no number": text_of().replace("of ", "of x", 1),
+    r"line 3 \(b'of .* holds something that is not a number": text_of().replace("of ", "of x", 1),
     "without numbers; a list of tokens is passed as vocabulary=": "the\nof\nand\n",
     "not a word and its numbers": "và 900\ncủa 899\ncó 898\n",
     "Git LFS pointer": "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
-    "is no file of word vectors": "",
+    "is not a file of word vectors": "",
     r"row 1, token 'of', holds NaN or infinity": "the 1 2\nof nan 3\n",
     r"row 0, token 'the', holds NaN or infinity": "the 1 1e39\nof 2 3\n",
 }

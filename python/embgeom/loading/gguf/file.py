@@ -134,7 +134,7 @@ class _Reader:
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
 
     def step_over(self, key: str) -> _Value:
-        """Return where the value of a key lies, and go behind it."""
+        """Return where the value of a key lies, and move past it."""
         kind = self.uint(4)
         if kind in _SCALARS:
             value = _Value(kind, self.position)

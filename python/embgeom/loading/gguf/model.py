@@ -54,7 +54,7 @@ _PART = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.gguf)", re.IGNORECASE)
 
 
 def find_gguf(place: Path | Source) -> Path | None:
-    """Return the GGUF file that is meant by a place, or None where that is another kind of model."""
+    """Return the GGUF file that a name or a folder means, or None for another kind of model."""
     if isinstance(place, Path):
         return place if place.suffix.lower() == SUFFIX or _begins_as_gguf(place) else None
     if not isinstance(place, Folder):
@@ -196,7 +196,7 @@ class GGUFModel:
         )
 
     def _tied(self) -> bool | None:
-        """Whether one matrix is both input and output; None where parts that might tell are not there."""
+        """Whether one matrix is both input and output; None where a missing part might decide."""
         held = self._files.get(_INPUT), self._files.get(_OUTPUT)
         if held[0] is not None and held[1] is not None:
             return held[0].same_bytes(_INPUT, held[1], _OUTPUT)

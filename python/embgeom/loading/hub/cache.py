@@ -96,7 +96,7 @@ class PartialFile:
         self.bar = byte_bar(what, total, progress)
 
     def begin_with(self, head: bytes, total: int) -> None:
-        """Keep what is there if it begins with `head` and is no longer than `total`; else begin anew."""
+        """Keep what is there if it begins with `head` and is no longer than `total`; else start over."""
         if os.pread(self._file.fileno(), len(head), 0) != head or self.size > total:
             self.restart()
             self.write(head)

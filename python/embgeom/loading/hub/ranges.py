@@ -23,7 +23,7 @@ from embgeom.errors import LoadError, first_line
 # How often a request is repeated that brings nothing, and how long a server may let us wait in all.
 TRIES = 5
 _PATIENCE = 120.0
-# A try that brought so much starts the count anew.
+# A try that brought so much restarts the count.
 _WORTH_A_TRY = 1 << 20
 _MAY_PASS = frozenset((408, 425, 429, 500, 502, 503, 504))
 # Elsewhere a refusal is that of a signed address which is too old: the Hub gives a new one.
@@ -161,7 +161,7 @@ class RangeRequests:
                 patience.wait(failure)
 
     def whole(self, answer: Answer | None) -> Iterator[bytes | None]:
-        """Give the whole file, from `answer` if there is one; None says that it begins, or begins anew."""
+        """Give the whole file, from `answer` if there is one; None marks each new start."""
         patience = _Patience(self._tries, self._fail)
         while True:
             try:

@@ -90,7 +90,7 @@ class HubRepo:
         return inner
 
     def find(self, filename: str) -> Path | None:
-        """Return the local path of a file, fetched if need be; None if the repository has none such."""
+        """Return the local path of a file, fetched if need be; None if the repository has no such file."""
         return self._find(self._full(filename))
 
     def list_local(self, pattern: str) -> list[Path]:
@@ -128,7 +128,7 @@ class HubRepo:
         try:
             return HubSafetensors(folder, commit, requests, progress=self._progress)
         except EntryNotFoundError:
-            # This notes the absence in the cache, so that nobody has to ask again.
+            # This notes the absence in the cache, so that it is not asked for again.
             return self._fetch(filename)
 
     def _full(self, filename: str) -> str:

@@ -157,7 +157,7 @@ class HubSafetensors(SafetensorsHeader):
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Throw away the first bytes of a file that changes meanwhile, so that they are fetched anew."""
+        """Throw away the first bytes of a file that changes meanwhile, so that they are fetched again."""
         try:
             yield
         except Changed as error:
@@ -168,7 +168,7 @@ class HubSafetensors(SafetensorsHeader):
 
 
 def _tensor_head(name: str, entry: Entry, identity: Identity) -> bytes:
-    """Return the beginning of a safetensors file that holds this one tensor; it tells which tensor it is."""
+    """Return the beginning of a safetensors file that holds this one tensor; it says which tensor it is."""
     about = {"format": "embgeom", "content": str(identity.etag), "begin": str(entry.begin)}
     tensor = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [0, entry.end - entry.begin]}
     text = json.dumps({"__metadata__": about, name: tensor}).encode()

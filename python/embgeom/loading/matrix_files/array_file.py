@@ -184,10 +184,10 @@ def _strings(file: ArrayFile, name: str) -> list[str]:
             return [text.decode("utf-8") for text in array.tolist()]
         except UnicodeDecodeError as error:
             raise LoadError(f"{file.path}: {name} is not UTF-8 ({error}); save it again") from error
-    # NumPy makes strings of any code points, and whoever prints them fails.
+    # NumPy makes strings of any code points, and printing them fails.
     points = array.view(np.dtype(np.uint32).newbyteorder(array.dtype.byteorder)) if array.nbytes else array
     if array.nbytes and points.max() > sys.maxunicode:
-        raise LoadError(f"{file.path}: {name} holds the code point {points.max():#x}, which is no character")
+        raise LoadError(f"{file.path}: {name} holds the code point {points.max():#x}, not a character")
     return [str(text) for text in array.tolist()]
 
 

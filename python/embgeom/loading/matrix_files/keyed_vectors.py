@@ -1,6 +1,6 @@
 """The KeyedVectors and Word2Vec files of gensim, which are pickles, read without running any code in them.
 
-A pickle names the classes of its objects, and calls them. Here every name stands for a class of this module
+A pickle names the classes of its objects, and calls them. Here each name becomes a class of this module
 that only keeps what it is given, so that nothing of what a file asks for is ever imported or called.
 """
 
@@ -135,7 +135,7 @@ def _matrix(array: _Object, path: Path) -> npt.NDArray[np.float32]:
         raise _refused(path, "its vectors are not a matrix of floating-point numbers")
     item = np.dtype(code)
     if not isinstance(data, bytes | bytearray) or len(data) != sizes[0] * sizes[1] * item.itemsize:
-        raise LoadError(f"{path}: its vectors have not the bytes of a matrix {list(sizes)}; save it again")
+        raise LoadError(f"{path}: its vectors do not have the bytes of a matrix {list(sizes)}; save it again")
     values = np.frombuffer(data, dtype=item).reshape(sizes, order="F" if order == "F" else "C")
     with np.errstate(over="ignore", under="ignore"):
         return np.array(values, dtype=np.float32, order="C")

@@ -1,7 +1,7 @@
 """Word vectors: word2vec's text and binary form, GloVe's and fastText's text, gensim's KeyedVectors.
 
-What a file is, its content tells: ``.bin`` is a suffix of PyTorch, too, and ``.txt`` one of plain lists of
-tokens. A text is read in pieces of some megabytes, so that nothing but the matrix and the words is held, and
+The content of a file tells what it is: ``.bin`` is a suffix of PyTorch, too, and ``.txt`` one of plain lists
+of tokens. A text is read in pieces of some megabytes, so that nothing but the matrix and the words is held, and
 every number is float32 of what Python's ``float`` makes of it.
 """
 
@@ -39,7 +39,7 @@ CHUNK = 1 << 22
 _FASTTEXT = (793_712_314).to_bytes(4, "little")
 _BOM = b"\xef\xbb\xbf"
 _START_BYTES = 1 << 20
-# A line of more than this is no word with its vector.
+# A longer line is not a word with its vector.
 _LONGEST_LINE = 1 << 22
 _LONGEST_WORD = 1 << 12
 # Lines at the beginning of a file from which its width is found, where no header says it.
@@ -47,13 +47,13 @@ _SAMPLE = 64
 _SPECIAL = ("</s>", "<unk>")
 
 Matrix = npt.NDArray[np.float32]
-# What is told of every byte read.
+# Called with the number of bytes that were read.
 Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class _Start:
-    """What the beginning of a file tells: its words, its columns, and whether its numbers are binary."""
+    """What the beginning of a file shows: its words, its columns, and whether its numbers are binary."""
 
     words: int | None
     width: int
@@ -121,7 +121,7 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
             raw[row] = b" " + word
     twice = sum(count - 1 for count in Counter(words).values())
     numbered = sum(b" " in word and _are_numbers(word.split()[-1:]) for word in words)
-    counts = ((twice, "words are there already"), (len(raw), "words are no UTF-8"),
+    counts = ((twice, "words are duplicates"), (len(raw), "words are not UTF-8"),
               (numbered, "words hold a space and end with a number"))  # fmt: skip
     notes = [f"{count} {what}" for count, what in counts if count]
     special = frozenset(row for row, word in tokens.items() if word in _SPECIAL)
@@ -144,11 +144,11 @@ def _look(path: Path, start: bytes) -> _Start:
             return _Start(words, width, binary=True)
         raise LoadError(
             f"{path} says in its first line, {whole[0]!r:.40}, that it holds {words} words of {width} "
-            f"numbers, but its second line holds {len(fields) - 1}; fetch it again, or mend the first line"
+            f"numbers, but its second line holds {len(fields) - 1}; fetch it again, or correct the first line"
         )
     width = min(map(_width, whole))
     if width < 2 or not all(_are_numbers(line.split()[-width:]) for line in whole):
-        raise LoadError(f"{path} is no file of word vectors: {_what(whole, start)}")
+        raise LoadError(f"{path} is not a file of word vectors: {_what(whole, start)}")
     _check_width(path, whole, width)
     return _Start(None, width, binary=False)
 
@@ -165,7 +165,7 @@ def _check_width(path: Path, lines: list[bytes], width: int) -> None:
     if 2 * len(extra) >= len(lines):
         raise LoadError(
             f"{path}: by its first line or its shortest, a line holds {width} numbers, but {extra[0][:40]!r} "
-            f"holds {_width(extra[0])}; fetch it again, or mend the first line"
+            f"holds {_width(extra[0])}; fetch it again, or correct the first line"
         )
 
 
@@ -253,24 +253,18 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
         words.append(word)
         numbers.append(rest)
     try:
+        # What is not a number ends the list.
+        values = np.fromstring(b" ".join(numbers), dtype=np.float64, sep=" ")
         with np.errstate(over="ignore", under="ignore"):
-            rows[...] = _floats(b" ".join(numbers), len(lines) * width).reshape(rows.shape)
+            rows[...] = values.reshape(rows.shape)
     except (ValueError, DeprecationWarning):
         # Only now that something is wrong, look where.
         first = len(words) - len(lines)
         bad = next((i for i, n in enumerate(numbers) if not _are_numbers(n.split())), 0)
         raise LoadError(
-            f"{path}: line {first + bad + 1 + header} ({lines[bad][:40]!r}) holds what is no number; the "
-            "file is damaged, fetch it again"
+            f"{path}: line {first + bad + 1 + header} ({lines[bad][:40]!r}) holds something that is not "
+            "a number; the file is damaged, fetch it again"
         ) from None
-
-
-def _floats(text: bytes, count: int) -> npt.NDArray[np.float64]:
-    """Return `count` numbers; what is no number ends the list."""
-    values = np.fromstring(text, dtype=np.float64, sep=" ")
-    if len(values) != count:
-        raise ValueError(f"{len(values)} numbers, not {count}")
-    return values
 
 
 def _check_count(file: LocalFile, start: _Start, count: int) -> None:
@@ -282,7 +276,7 @@ def _check_count(file: LocalFile, start: _Start, count: int) -> None:
 def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
     return LoadError(
         f"{path} says in its first line that it holds {start.words} words, but it holds {held}; it is cut "
-        "short or damaged, fetch it again, or mend the first line"
+        "short or damaged, fetch it again, or correct the first line"
     )
 
 

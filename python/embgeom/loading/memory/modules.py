@@ -191,7 +191,7 @@ def _find_norm(model: Any) -> tuple[str, Any]:
 
 
 def _norm_of_head(model: Any) -> str | None:
-    """Return the norm within the head of a masked model, as BERT's has one behind a layer of its own."""
+    """Return the norm within the head of a masked model, as BERT's has one after a layer of its own."""
     if not re.search("MaskedLM|PreTraining", type(model).__name__):
         return None
     trunk = getattr(model, "base_model", None)

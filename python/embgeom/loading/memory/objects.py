@@ -115,7 +115,7 @@ def _of_model(model: Any, which: Which) -> tuple[npt.NDArray[np.float32], Proven
             "head, such as AutoModelForCausalLM, or pass the weight itself with vocabulary="
         )
     with suppress(InputError):
-        # The other side only tells whether the two are one; whether it can be had is not asked.
+        # The other side only decides whether the two are one, and may be unreadable.
         other = _side(model, "output" if which == "input" else "input")
     matrix = _own_copy(as_matrix(weight.tensor, f"the {which} matrix of {kind}"), weight)
     config: Any = getattr(model, "config", None)
@@ -178,7 +178,7 @@ def _tokens_beside(model: Any) -> TokenTable:
         return read_tokens(source)
     except EmbgeomError as error:
         raise InputError(
-            f"no tokenizer of {origin} is at hand ({error}); pass tokenizer=, or vocabulary="
+            f"no tokenizer of {origin} is available ({error}); pass tokenizer=, or vocabulary="
         ) from error
 
 
