@@ -49,9 +49,9 @@ class LocalFile:
 
     def read(self, begin: int, end: int) -> bytes:
         """Return the bytes from `begin` to `end`."""
-        content = bytearray(end - begin)
-        self._read_into(memoryview(content), begin)
-        return bytes(content)
+        data = bytearray(end - begin)
+        self._read_into(memoryview(data), begin)
+        return bytes(data)
 
     def stream(self) -> IO[bytes]:
         """Return a reader from the beginning of the file on; closing it leaves the file open."""
@@ -127,20 +127,20 @@ def read_lines(path: Path) -> list[str]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object in a JSON file."""
-    content = parse_json(read_bytes(path), str(path))
-    if not isinstance(content, dict):
-        raise LoadError(f"{path} holds a JSON {type(content).__name__}, not an object; fetch the file again")
-    return content
+    parsed = parse_json(read_bytes(path), str(path))
+    if not isinstance(parsed, dict):
+        raise LoadError(f"{path} holds a JSON {type(parsed).__name__}, not an object; fetch the file again")
+    return parsed
 
 
 def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
     """Return the value of a JSON text; a key that occurs twice counts by its last value, or is refused."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        content = dict(pairs)
-        if len(content) != len(pairs):
+        made = dict(pairs)
+        if len(made) != len(pairs):
             raise ValueError("a key occurs twice")
-        return content
+        return made
 
     try:
         return json.loads(text, object_pairs_hook=once if unique_keys else None)

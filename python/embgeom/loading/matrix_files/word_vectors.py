@@ -1,8 +1,8 @@
 """Word vectors: word2vec's text and binary form, GloVe's and fastText's text, gensim's KeyedVectors.
 
 The content of a file tells what it is: ``.bin`` is a suffix of PyTorch, too, and ``.txt`` one of plain lists
-of tokens. A text is read in pieces of some megabytes, so that nothing but the matrix and the words is held, and
-every number is float32 of what Python's ``float`` makes of it.
+of tokens. A text is read in pieces of a few megabytes, so that nothing but the matrix and the words is held,
+and every number is float32 of what Python's ``float`` makes of it.
 """
 
 from __future__ import annotations
