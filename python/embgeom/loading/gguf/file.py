@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,6 @@ _PIECE_BYTES = 1 << 23
 
 _BOOL, _STRING, _ARRAY = 7, 8, 9
 _SCALARS = dict(enumerate(("u1", "i1", "u2", "i2", "u4", "i4", "f4", "u1"))) | {10: "u8", 11: "i8", 12: "f8"}
-_INTEGERS = frozenset(kind for kind, code in _SCALARS.items() if code[0] != "f" and kind != _BOOL)
 # The number of each type in the file: its name, the values in one block and the bytes of one block.
 # fmt: off
 _TYPES = {
@@ -57,6 +56,7 @@ _TYPES = {
 # Types of whole numbers, which no model's matrix has.
 _WHOLE = ("I8", "I16", "I32", "I64")
 
+_T = TypeVar("_T")
 _Convert = Callable[[bytes, int], npt.NDArray[np.float32]]
 
 
@@ -89,6 +89,10 @@ class _Value:
     count: int = 1
 
 
+def _corrupt(file: LocalFile, why: str) -> LoadError:
+    return LoadError(f"{file.path} is not a complete GGUF file: {why}; fetch it again")
+
+
 class _Reader:
     """Reads a header from an offset on, value by value, never beyond the end of the file."""
 
@@ -100,22 +104,19 @@ class _Reader:
     def position(self) -> int:
         return self._stream.tell()
 
-    def corrupt(self, why: str) -> LoadError:
-        return LoadError(f"{self._file.path} is not a complete GGUF file: {why}; fetch it again")
-
     def check_count(self, count: int, size: int, most: int, what: str) -> None:
         """Refuse a count of things of at least `size` bytes for which the rest of the file has no room."""
         if count > most or count * size > self._file.size - self.position:
-            raise self.corrupt(f"it would hold {count} {what}, more than it has room for")
+            raise _corrupt(self._file, f"it would hold {count} {what}, more than it has room for")
 
     def take(self, count: int) -> bytes:
         if len(taken := self._stream.read(count)) < count:
-            raise self.corrupt("it ends within its header")
+            raise _corrupt(self._file, "it ends within its header")
         return taken
 
     def skip(self, count: int) -> None:
         if count > self._file.size - self.position:
-            raise self.corrupt("it ends within its header")
+            raise _corrupt(self._file, "it ends within its header")
         self._stream.seek(count, 1)
 
     def uint(self, size: int = 8) -> int:
@@ -127,7 +128,7 @@ class _Reader:
         try:
             return self.take(length).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.corrupt(f"{what} is not UTF-8 ({error})") from error
+            raise _corrupt(self._file, f"{what} is not UTF-8 ({error})") from error
 
     def numbers(self, kind: int, count: int) -> npt.NDArray[Any]:
         dtype = np.dtype(_SCALARS[kind]).newbyteorder(self._order)
@@ -145,7 +146,7 @@ class _Reader:
             self.skip(self.uint())
             return value
         if kind != _ARRAY:
-            raise self.corrupt(f"{key!r} has a value of type {kind}, which does not exist")
+            raise _corrupt(self._file, f"{key!r} has a value of type {kind}, which does not exist")
         item, count = self.uint(4), self.uint()
         value = _Value(kind, self.position, item, count)
         if item == _STRING:
@@ -157,27 +158,27 @@ class _Reader:
             self.check_count(count, size, self._file.size, "numbers in one key")
             self.skip(count * size)
         else:
-            raise self.corrupt(f"{key!r} has an array of type {item}, which is not read")
+            raise _corrupt(self._file, f"{key!r} has an array of type {item}, which is not read")
         return value
 
     def tensor(self, name: str, alignment: int) -> TensorInfo:
         """Return where a tensor lies, with its offset counted from the start of the data."""
         what, dimensions = f"the tensor {name!r}", self.uint(4)
         if dimensions > _MAX_DIMENSIONS:
-            raise self.corrupt(f"{what} has {dimensions} dimensions")
+            raise _corrupt(self._file, f"{what} has {dimensions} dimensions")
         lengths = [self.uint() for _ in range(dimensions)]
         # NumPy multiplies the lengths even where one of them is 0.
         if prod(filter(None, lengths)) > _MAX_NUMBERS:
-            raise self.corrupt(f"{what} has the lengths {lengths}")
+            raise _corrupt(self._file, f"{what} has the lengths {lengths}")
         number, offset = self.uint(4), self.uint()
         if number > _MAX_TYPE:
-            raise self.corrupt(f"{what} is of type {number}, which does not exist")
+            raise _corrupt(self._file, f"{what} is of type {number}, which does not exist")
         if offset % alignment:
-            raise self.corrupt(f"{what} begins at byte {offset}, which is not aligned")
+            raise _corrupt(self._file, f"{what} begins at byte {offset}, which is not aligned")
         dtype, block, size = _TYPES.get(number, (f"type {number}", 1, 0))
         columns = lengths[0] if lengths else 1
         if columns % block:
-            raise self.corrupt(f"{what} has rows of {columns} values, in blocks of {block} ({dtype})")
+            raise _corrupt(self._file, f"{what} has rows of {columns} values, in blocks of {block} ({dtype})")
         return TensorInfo(dtype, number, tuple(reversed(lengths)), offset, columns // block * size)
 
 
@@ -196,7 +197,7 @@ class GGUFFile:
         self._order = self._byte_order(head)
         reader = _Reader(self._file, self._order, 8)
         if len(head) < 24:
-            raise reader.corrupt("it ends within its header")
+            raise _corrupt(self._file, "it ends within its header")
         tensors, keys = reader.uint(), reader.uint()
         # The shortest key has 13 bytes, the shortest entry of a tensor 24.
         reader.check_count(keys, 13, _MAX_ENTRIES, "keys")
@@ -205,7 +206,7 @@ class GGUFFile:
         for _ in range(keys):
             key = reader.string(_MAX_NAME, "a key")
             if key in self._values:
-                raise reader.corrupt(f"the key {key!r} occurs twice")
+                raise _corrupt(self._file, f"the key {key!r} occurs twice")
             self._values[key] = reader.step_over(key)
             if accept is not None and key == "general.architecture":
                 position = reader.position
@@ -218,28 +219,26 @@ class GGUFFile:
 
     def text(self, key: str) -> str | None:
         """Return a string."""
-        value: str | None = self._value(key, "a string", lambda value: value.kind == _STRING)
-        return value
+        return self._get(key, str, "a string")
 
     def integer(self, key: str) -> int | None:
         """Return an integer."""
-        value: int | None = self._value(key, "an integer", lambda value: value.kind in _INTEGERS)
-        return value
+        return self._get(key, int, "an integer")
 
     def strings(self, key: str) -> list[str] | None:
         """Return an array of strings."""
-        value: list[str] | None = self._value(key, "an array of strings", lambda value: value.item == _STRING)
-        return value
+        return self._get(key, list, "an array of strings")
 
     def integers(self, key: str) -> npt.NDArray[np.int64] | None:
         """Return an array of integers."""
-        value = self._value(key, "an array of integers", lambda value: value.item in _INTEGERS)
+        value = self._get(key, np.ndarray, "an array of integers")
+        if value is not None and value.dtype.kind == "f":
+            raise _corrupt(self._file, f"{key} is not an array of integers")
         return None if value is None else value.astype(np.int64)
 
     def scalar(self, key: str) -> str | float | bool | None:
-        """Return a single value of whatever type; None also for an array."""
-        value: str | float | bool | None
-        value = self._value(key, "", lambda _: True) if self._values[key].kind != _ARRAY else None
+        """Return a single value of whatever type; None for an array."""
+        value: str | float | bool | None = None if self._values[key].kind == _ARRAY else self._value(key)
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -292,12 +291,17 @@ class GGUFFile:
             )
         return order
 
-    def _value(self, key: str, wanted: str, fits: Callable[[_Value], bool]) -> Any:
-        if (value := self._values.get(key)) is None:
+    def _get(self, key: str, kind: type[_T], wanted: str) -> _T | None:
+        if key not in self._values:
             return None
+        value = self._value(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise _corrupt(self._file, f"{key} is not {wanted}")
+        return value
+
+    def _value(self, key: str) -> Any:
+        value = self._values[key]
         reader = _Reader(self._file, self._order, value.offset)
-        if not fits(value):
-            raise reader.corrupt(f"{key} is not {wanted}")
         if value.kind == _STRING:
             return reader.string(_MAX_TEXT, key)
         if value.item == _STRING:
@@ -311,12 +315,12 @@ class GGUFFile:
         alignment = self.integer("general.alignment") if "general.alignment" in self._values else _ALIGNMENT
         reader = _Reader(self._file, self._order, position)
         if not alignment or alignment % 8 or alignment & (alignment - 1):
-            raise reader.corrupt(f"general.alignment is {alignment}")
+            raise _corrupt(self._file, f"general.alignment is {alignment}")
         found: dict[str, TensorInfo] = {}
         for _ in range(count):
             name = reader.string(_MAX_NAME, "the name of a tensor")
             if name in found:
-                raise reader.corrupt(f"the tensor {name!r} occurs twice")
+                raise _corrupt(self._file, f"the tensor {name!r} occurs twice")
             found[name] = reader.tensor(name, alignment)
         start = -(-reader.position // alignment) * alignment
         found = {name: replace(info, offset=start + info.offset) for name, info in found.items()}
@@ -329,7 +333,7 @@ class GGUFFile:
                 )
         for (_, end, name), (begin, _, following) in pairwise(f for f in filled if f[1] > f[0]):
             if begin < end:
-                raise reader.corrupt(f"the tensors {name!r} and {following!r} overlap")
+                raise _corrupt(self._file, f"the tensors {name!r} and {following!r} overlap")
         return found
 
     def _in_pieces(self, name: str, info: TensorInfo, progress: bool) -> npt.NDArray[np.float32]:

@@ -91,24 +91,24 @@ class Answer:
         """Give the body piece by piece; one that breaks off or is too long is an error."""
         response = self.response
         raw = hasattr(response, "iter_raw")
-        pieces = iter(response.iter_raw() if raw else response.iter_content(_CHUNK))
+        pieces = response.iter_raw() if raw else response.raw.stream(_CHUNK)
         position = self.begin
-        while True:
-            try:
-                piece = next(pieces, None)
-            except Exception as error:
-                # What a connection that breaks raises depends on the HTTP library of huggingface_hub.
-                raise _Broken(_detail(error)) from error
-            if piece is None:
-                break
-            position += len(piece)
-            if self.end is not None and position > self.end:
-                raise NoRanges
-            yield piece
+        try:
+            for piece in pieces:
+                position += len(piece)
+                if self.end is not None and position > self.end:
+                    raise NoRanges
+                yield piece
+        except NoRanges:
+            raise
+        except Exception as error:
+            # What a connection that breaks raises depends on the HTTP library of huggingface_hub.
+            raise _Broken(_detail(error)) from error
         if self.end is not None and position < self.end:
             raise _Broken(f"the answer ended after {position - self.begin} bytes")
 
 
+@dataclass
 class RangeRequests:
     """Requests for the bytes of one file, of which `identity` says what is known; answers add to it.
 
@@ -116,28 +116,20 @@ class RangeRequests:
     raised as the EntryNotFoundError of huggingface_hub.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | bool | None,
-        fail: Callable[[Exception], LoadError],
-        identity: Identity,
-        tries: int = TRIES,
-    ) -> None:
-        self._url = url
-        self._token = token
-        self._fail = fail
-        self._tries = tries
-        self.identity = identity
+    url: str
+    token: str | bool | None
+    fail: Callable[[Exception], LoadError]
+    identity: Identity
+    tries: int = TRIES
 
     def commit(self) -> str | None:
         """Return the commit that the Hub says the file is of."""
         from huggingface_hub import get_hf_file_metadata
 
-        patience = _Patience(self._tries, self._fail)
+        patience = _Patience(self.tries, self.fail)
         while True:
             try:
-                found: Any = get_hf_file_metadata(self._url, token=self._token, **_sender())
+                found: Any = get_hf_file_metadata(self.url, token=self.token, **_sender())
                 return str(found.commit_hash) if found.commit_hash else None
             except Exception as error:
                 patience.wait(self._broken(error))
@@ -148,7 +140,7 @@ class RangeRequests:
         Raises `NoRanges` if the server gives no ranges that can be relied on, `Changed` if the file is
         another one than `identity` says.
         """
-        patience = _Patience(self._tries, self._fail)
+        patience = _Patience(self.tries, self.fail)
         while begin < end:
             try:
                 with closing(self._open(begin, end)) as answer:
@@ -162,7 +154,7 @@ class RangeRequests:
 
     def whole(self, answer: Answer | None) -> Iterator[bytes | None]:
         """Give the whole file, from `answer` if there is one; None marks each new start."""
-        patience = _Patience(self._tries, self._fail)
+        patience = _Patience(self.tries, self.fail)
         while True:
             try:
                 with closing(answer or self._open(0, None)) as body:
@@ -206,7 +198,7 @@ class RangeRequests:
             session: Any = get_session()
             options = {
                 "headers": {
-                    **build_hf_headers(token=self._token, **_sender()),
+                    **build_hf_headers(token=self.token, **_sender()),
                     **headers,
                     "Accept-Encoding": "identity",
                 },
@@ -214,10 +206,10 @@ class RangeRequests:
             }
             if hasattr(session, "build_request"):
                 # A client of httpx, since huggingface_hub 1.0; before it was a session of requests.
-                request = session.build_request("GET", self._url, **options)
+                request = session.build_request("GET", self.url, **options)
                 response = session.send(request, stream=True, follow_redirects=True)
             else:
-                response = session.get(self._url, stream=True, **options)
+                response = session.get(self.url, stream=True, **options)
             if response.status_code != 416:
                 hf_raise_for_status(response)
         except Exception as error:
@@ -231,18 +223,18 @@ class RangeRequests:
         response = getattr(error, "response", None)
         if response is None:
             if isinstance(error, LocalTokenNotFoundError):
-                raise self._fail(error) from error
+                raise self.fail(error) from error
             return _Broken(_detail(error))
         response.close()
         status = response.status_code
-        elsewhere = urlsplit(str(response.url)).netloc != urlsplit(self._url).netloc
+        elsewhere = urlsplit(str(response.url)).netloc != urlsplit(self.url).netloc
         if status in _MAY_PASS or (
             status in _TOO_OLD and elsewhere and not response.headers.get("X-Error-Code")
         ):
             return _Broken(f"HTTP {status}", status, _asked_wait(response.headers))
         if isinstance(error, EntryNotFoundError):
             raise error
-        raise self._fail(error) from error
+        raise self.fail(error) from error
 
     def _check_identity(self, found: Identity) -> None:
         """Refuse the answer for another file than the one that is known, and learn from it what is not."""
@@ -252,36 +244,36 @@ class RangeRequests:
         self.identity = Identity(**{**asdict(found), **known})
 
     def _give_up(self, why: str, detail: str) -> LoadError:
-        return self._fail(GaveUp(why, detail))
+        return self.fail(GaveUp(why, detail))
 
 
+@dataclass
 class _Patience:
     """How often requests may still fail, and how long the server may still let us wait."""
 
-    def __init__(self, tries: int, fail: Callable[[Exception], LoadError]) -> None:
-        self._tries = tries
-        self._fail = fail
-        self._failures = 0
-        self._waited = 0.0
-        self.gained = 0
+    tries: int
+    fail: Callable[[Exception], LoadError]
+    failures: int = 0
+    waited: float = 0.0
+    gained: int = 0
 
     def wait(self, failure: _Broken) -> None:
         """Sleep before the next try, or give up."""
-        self._failures = 1 if self.gained >= _WORTH_A_TRY else self._failures + 1
+        self.failures = 1 if self.gained >= _WORTH_A_TRY else self.failures + 1
         self.gained = 0
-        pause = min(0.5 * 2 ** (self._failures - 1), 8.0) if failure.wait is None else failure.wait
-        if failure.wait is not None and self._waited + pause > _PATIENCE:
+        pause = min(0.5 * 2 ** (self.failures - 1), 8.0) if failure.wait is None else failure.wait
+        if failure.wait is not None and self.waited + pause > _PATIENCE:
             when = datetime.now().astimezone() + timedelta(seconds=pause)
             why = f"{_NO_MORE} after {when:%Y-%m-%d %H:%M:%S %Z}"
-            raise self._fail(GaveUp(why, f"{failure}, Retry-After {pause:.0f} s")) from failure
-        if self._failures >= self._tries:
+            raise self.fail(GaveUp(why, f"{failure}, Retry-After {pause:.0f} s")) from failure
+        if self.failures >= self.tries:
             why = "the connection to the Hub failed; check the network and HF_ENDPOINT, then load again"
             if failure.status is not None:
                 why = "the connection to the Hub failed, which is out of order; load again later"
             if failure.status == 429:
                 why = f"{_NO_MORE} in a few minutes"
-            raise self._fail(GaveUp(why, str(failure))) from failure
-        self._waited += pause
+            raise self.fail(GaveUp(why, str(failure))) from failure
+        self.waited += pause
         time.sleep(pause)
 
 
@@ -298,9 +290,8 @@ def _range_of(response: Any, begin: int, end: int) -> Answer:
     first, last, size = map(int, said.groups())
     length = number(response.headers.get("Content-Length"))
     linked = number(_first(response, "X-Linked-Size"))
-    if first != begin or not begin <= last < min(end, size):
-        raise NoRanges
-    if length not in (None, last + 1 - first) or linked not in (None, size):
+    consistent = length in (None, last + 1 - first) and linked in (None, size)
+    if not consistent or first != begin or not begin <= last < min(end, size):
         raise NoRanges
     return Answer(response, _identity(response, size), begin, last + 1)
 
