@@ -46,8 +46,9 @@ def matrices(rows: int, source: int, target: int) -> tuple[Array, Array]:
 
 def by_embgeom(x: Array, y: Array, threads: int) -> Array:
     import embgeom
+    from embgeom.emb2emb import LeastSquares
 
-    mapping = embgeom.Emb2Emb.fit(x, y, method="least_squares", center=False, held_out=0, threads=threads)
+    mapping = embgeom.Emb2Emb.fit(x, y, method=LeastSquares(center=False), held_out=0, threads=threads)
     assert mapping.matrix is not None
     return mapping.matrix
 

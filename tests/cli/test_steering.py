@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import embgeom
+from embgeom.emb2emb import LowRank, NeighborWeights, Procrustes, Ridge
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.examples import moods
 from tests.helpers.cli import commands, fill, run, status
 
@@ -42,10 +44,11 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "given"),
     [
-        ((), {}),
-        (("--method", "lle", "-k", "5"), {"k": 5}),
-        (("--rank", "7", "--ridge", "0.1"), {"rank": 7, "ridge": 0.1}),
-        (("--method", "procrustes", "--no-scaled"), {"scaled": False}),
+        ((), LowRank()),
+        (("--method", "lle", "-k", "5"), NeighborWeights(k=5)),
+        (("--rank", "7", "--ridge", "0.1"), LowRank(rank=7, strength=0.1)),
+        (("--method", "procrustes", "--no-scaled"), Procrustes(scaled=False)),
+        (("--method", "ridge", "--no-center"), Ridge(center=False)),
     ],
 )
 def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, arguments, given):
@@ -58,7 +61,13 @@ def test_a_method_gets_the_options_that_were_given_alone(tmp_path, monkeypatch, 
 
     monkeypatch.setattr(embgeom.Emb2Emb, "fit", fit)
     assert status("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", *arguments) == 2
-    assert {name: passed[name] for name in passed.keys() & {"k", "rank", "ridge", "scaled", "reg"}} == given
+    assert passed["method"] == given
+
+
+def test_a_method_refuses_options_of_others(tmp_path, capsys):
+    options = ("-o", tmp_path / "m.safetensors", "--method", "lle", "--rank", "7")
+    assert status("fit", "example:small", "example:large", *options) == 2
+    assert "rank = 7 is given, but method 'lle' does not use it" in capsys.readouterr().err
 
 
 def test_a_turning_map_does_not_scale(tmp_path):
@@ -107,7 +116,7 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
 
 
 def test_a_warning_is_a_line(folder, tmp_path, capsys):
-    embgeom.SteeringVector({0: np.ones(128)}, "other/model", {"made_by": "train"}).save(tmp_path / "other.pt")
+    embgeom.SteeringVector({0: np.ones(128)}, model_info=ModelInfo("other/model")).save(tmp_path / "other.pt")
     run("transfer", tmp_path / "other.pt", "--map", folder / "map.safetensors", "-o", tmp_path / "v.pt")
     err = capsys.readouterr().err
     assert err.startswith("embgeom: warning: the vector is of 'other/model'") and err.count("\n") == 1

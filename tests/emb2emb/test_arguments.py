@@ -16,17 +16,20 @@ from tests.helpers.emb2emb import fit, related
     [
         ({"method": "magic"}, "'magic' is unknown"),
         ({"held_out": 1.5}, "held_out = 1.5"),
-        ({"ridge": -1}, "ridge = -1"),
+        ({"method": "ridge", "strength": -1}, "strength = -1"),
         ({"rank": 0, "method": "low_rank"}, "rank = 0"),
         ({"weights": [1, 2]}, "one number for each of the 400 pairs"),
         ({"weights": -np.ones(400)}, "not negative"),
         ({"weights": ["a"] * 400}, "weights must hold real numbers"),
         ({"method": "lle", "reg": 0}, "reg = 0"),
-        ({"method": "lle", "ridge": 0.1}, r"ridge = 0\.1 .* 'lle' does not use it.*'ridge' or 'low_rank'"),
-        ({"method": "least_squares", "ridge": 0.1}, "ridge = 0.1 .* 'least_squares' does not use"),
-        ({"method": "procrustes", "ridge": 0.1}, "ridge = 0.1 .* 'procrustes' does not use"),
+        (
+            {"method": "lle", "strength": 0.1},
+            r"strength = 0\.1 .* 'lle' does not use it.*'ridge' or 'low_rank'",
+        ),
+        ({"method": "least_squares", "strength": 0.1}, "strength = 0.1 .* 'least_squares' does not use"),
+        ({"method": "procrustes", "strength": 0.1}, "strength = 0.1 .* 'procrustes' does not use"),
         ({"method": "ridge", "rank": 3}, "rank = 3 .* 'ridge' does not use it.*'low_rank'"),
-        ({"k": 20}, "k = 20 .* 'low_rank' does not use it.*'lle'"),
+        ({"method": "low_rank", "k": 20}, "k = 20 .* 'low_rank' does not use it.*'lle'"),
         ({"method": "ridge", "reg": 1e-3}, "reg = 0.001 .* 'ridge' does not use it.*'lle'"),
         ({"method": "ridge", "scaled": False}, "scaled = False .* does not use it.*'procrustes'"),
         ({"method": "lle", "weights": np.ones(400)}, "no meaning"),
@@ -34,14 +37,15 @@ from tests.helpers.emb2emb import fit, related
         ({"tokens": ([0, 1, 2, 999], [0, 1, 2, 3])}, "999"),
         ({"tokens": ([0, 1, 2, 3], [0, 1, 2])}, "the same token"),
         ({"tokens": ([0, 1], [0, 1])}, "2 paired tokens"),
-        ({"tokens": 5}, "tokens = 5 are not two lists"),
-        ({"tokens": ([0, 1, 2, 3],)}, "not two lists"),
-        ({"tokens": [[0, 1]] * 3}, "not two lists"),
+        ({"tokens": 5}, "tokens = 5 are not two"),
+        ({"tokens": ([0, 1, 2, 3],)}, "not two"),
+        ({"tokens": [[0, 1]] * 3}, "not two"),
         ({"tokens": "ab"}, r"tokens\[0\] must hold integers|must hold real numbers"),
         ({"tokens": (None, None)}, r"tokens\[0\]"),
         ({"tokens": ([0.5, 1.5, 2, 3], [0, 1, 2, 3])}, r"tokens\[0\] must hold integers"),
-        ({"source_norm": np.ones(12)}, "source_norm = .* is no FinalNorm"),
-        ({"target_norm": "example:large"}, "target_norm = 'example:large' is no FinalNorm"),
+        ({"norms": (np.ones(12), None)}, "source's norm = .* is not a FinalNorm"),
+        ({"norms": (None, "example:large")}, "target's norm = 'example:large' is not a FinalNorm"),
+        ({"norms": 5}, "norms = 5 are not two"),
         ({"held_out": None}, "held_out must be a number, not None"),
         ({"held_out": "some"}, "held_out must be a number, not 'some'"),
         ({"held_out": np.nan}, "held_out = nan"),
@@ -55,37 +59,36 @@ from tests.helpers.emb2emb import fit, related
         ({"normalize": None}, "normalize must be True or False, not None"),
         ({"shuffle": 1}, "shuffle must be True or False, not 1"),
         ({"method": "procrustes", "scaled": "yes"}, "scaled must be True or False"),
-        ({"rank": 2.5}, "rank must be a whole number, not 2.5"),
-        ({"ridge": "much"}, "ridge must be a number, not 'much'"),
-        ({"ridge": np.inf}, "ridge = inf"),
+        ({"method": "low_rank", "rank": 2.5}, "rank must be a whole number, not 2.5"),
+        ({"strength": "much"}, "strength must be a number, not 'much'"),
+        ({"strength": np.inf}, "strength = inf"),
         ({"method": "lle", "k": "20"}, "k must be a whole number, not '20'"),
         ({"method": "lle", "reg": []}, "reg must be a number"),
         ({"weights": 5}, "one number for each"),
         ({"weights": np.ones(400) * 1j}, "must hold real numbers"),
         ({"weights": np.ma.ones(400)}, "masked array"),
         ({"progress": "yes"}, "progress = 'yes'"),
-        ({"source_norm": FinalNorm.from_weights(np.ones(3), "rms_norm")}, "3 weights"),
+        ({"norms": (FinalNorm.from_weights(np.ones(3), "rms_norm"), None)}, "3 weights"),
     ],
 )
 def test_options_that_do_not_fit(change, why):
     with pytest.raises(InputError, match=why):
-        Emb2Emb.fit(*related(), **change)
+        fit(*related(), **{"held_out": 0.1} | change)
 
 
 @pytest.mark.parametrize(
     ("method", "used"),
     [
         ("least_squares", {}),
-        ("ridge", {}),
-        ("low_rank", {}),
+        ("ridge", {"strength": None}),
+        ("low_rank", {"rank": None, "strength": None}),
         ("procrustes", {"scaled": True}),
         ("lle", {"k": 20, "reg": 1e-3}),
     ],
 )
-def test_what_a_method_does_not_use_is_none_in_the_provenance(method, used):
+def test_the_provenance_holds_the_options_of_the_method_alone(method, used):
     options = fit(*related(), method).provenance["options"]
-    assert {name: options[name] for name in ("scaled", "k", "reg") if options[name] is not None} == used
-    assert options["ridge"] is options["rank"] is None
+    assert options["method"] == {"name": method, "center": True, **used}
 
 
 @pytest.mark.parametrize(
@@ -113,12 +116,14 @@ def embeddings(matrix, which):
 
 def test_no_norm_is_folded_into_an_input_embedding():
     source, target = related()
-    norms = {"source_norm": FinalNorm.from_weights(np.ones(12), "rms_norm")}
+    norms = {"norms": (FinalNorm.from_weights(np.ones(12), "rms_norm"), None)}
     sides = embeddings(source, "input"), embeddings(target, "input")
-    with pytest.raises(InputError, match=r"toy is the input .*\(model, 'output'\).*source_norm out"):
+    with pytest.raises(
+        InputError, match=r"the source's norm .* toy is the input .*\(model, 'output'\).*leave that norm out"
+    ):
         Emb2Emb.fit(*sides, **norms)
-    with pytest.raises(InputError, match="target_norm is the norm before"):
-        Emb2Emb.fit(*sides, target_norm=FinalNorm.from_weights(np.ones(20), "rms_norm"))
+    with pytest.raises(InputError, match="the target's norm is the norm before"):
+        Emb2Emb.fit(*sides, norms=(None, FinalNorm.from_weights(np.ones(20), "rms_norm")))
     Emb2Emb.fit(embeddings(source, "output"), embeddings(target, "output"), **norms)
     tied = replace(sides[0], provenance=replace(sides[0].provenance, tied=True))
     assert Emb2Emb.fit(tied, sides[1], **norms).provenance["folded"] == [True, False]
@@ -126,10 +131,9 @@ def test_no_norm_is_folded_into_an_input_embedding():
 
 def test_a_folded_layer_norm_leaves_nothing_to_warn_of():
     source, target = related(400, 12, 20)
-    folded = {
-        "source_norm": FinalNorm.from_weights(np.linspace(0.5, 2, 12), "layer_norm"),
-        "method": "least_squares",
-    }
+    norm = FinalNorm.from_weights(np.linspace(0.5, 2, 12), "layer_norm")
+    plain, rms_norm = (FinalNorm.from_weights(np.ones(12), kind) for kind in ("layer_norm", "rms_norm"))
+    folded = {"norms": (norm, None), "method": "least_squares"}
     mapping = Emb2Emb.fit(source, target, **folded)
     assert mapping.provenance["fit"]["rank"] == 11
     with pytest.warns(EmbgeomWarning, match="determine 6 of 11 directions"):
@@ -137,19 +141,9 @@ def test_a_folded_layer_norm_leaves_nothing_to_warn_of():
     # A direction more that is missing is told, and an RMSNorm takes none away.
     source[:, 3] = source[:, 4]
     with pytest.warns(EmbgeomWarning, match="determine 10 of 11"):
-        Emb2Emb.fit(
-            source,
-            target,
-            method="least_squares",
-            source_norm=FinalNorm.from_weights(np.ones(12), "layer_norm"),
-        )
+        Emb2Emb.fit(source, target, method="least_squares", norms=(plain, None))
     with pytest.warns(EmbgeomWarning, match="determine 11 of 12"):
-        Emb2Emb.fit(
-            source,
-            target,
-            method="least_squares",
-            source_norm=FinalNorm.from_weights(np.ones(12), "rms_norm"),
-        )
+        Emb2Emb.fit(source, target, method="least_squares", norms=(rms_norm, None))
 
 
 def test_the_warning_points_at_the_call():

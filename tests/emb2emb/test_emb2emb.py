@@ -7,8 +7,8 @@ import pytest
 
 import embgeom
 from embgeom import Emb2Emb, EmbgeomWarning, FinalNorm, InputError
+from embgeom.emb2emb.methods import gcv
 from embgeom.emb2emb.moments import gather
-from embgeom.emb2emb.solve import gcv
 from tests.helpers import real_data
 from tests.helpers.emb2emb import fit, prepared, related
 
@@ -46,7 +46,7 @@ def test_ridge_solves_its_normal_equations():
     a, b = (m.astype(float) - m.astype(float).mean(0) for m in (source, target))
     strength = 0.03 * np.trace(a.T @ a) / 12
     expected = np.linalg.solve(a.T @ a + strength * np.eye(12), a.T @ b)
-    np.testing.assert_allclose(fit(source, target, ridge=0.03).matrix, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(fit(source, target, strength=0.03).matrix, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("center", [True, False])
@@ -160,8 +160,8 @@ def test_folding_is_that_of_the_rows_written_out(kind, normalize):
     written = source.astype(float) * (weight + 1 if kind.endswith("plus_one") else weight)
     if kind.startswith("layer_norm"):
         written -= written.mean(axis=1, keepdims=True)
-    options = {"ridge": 0.01, "normalize": normalize}
-    folded = fit(source, target, source_norm=norm, **options)
+    options = {"strength": 0.01, "normalize": normalize}
+    folded = fit(source, target, norms=(norm, None), **options)
     np.testing.assert_allclose(folded.matrix, fit(written, target, **options).matrix, atol=1e-5)
 
 
@@ -176,7 +176,7 @@ def test_a_layer_norm_is_folded_as_the_model_applies_it():
 def test_weights_count_as_repeated_tokens():
     source, target = related(40)
     counts = np.random.default_rng(0).integers(0, 4, 40)
-    options = {"ridge": 0.1}
+    options = {"strength": 0.1}
     repeated = fit(np.repeat(source, counts, axis=0), np.repeat(target, counts, axis=0), **options)
     np.testing.assert_allclose(
         fit(source, target, weights=counts, **options).matrix, repeated.matrix, atol=1e-9
@@ -187,13 +187,16 @@ def test_weights_count_as_repeated_tokens():
 def test_the_bundled_pair(side):
     small, large = (embgeom.load(folder, side) for folder in embgeom.examples.pair())
     mapping = Emb2Emb.fit(small, large)
-    assert mapping.widths == (128, 192) and mapping.scores.r2 > mapping.shuffled.r2 + 0.05
+    assert (mapping.source_size, mapping.target_size) == (
+        128,
+        192,
+    ) and mapping.scores.r2 > mapping.shuffled.r2 + 0.05
     assert mapping.scores.retrieval_at_10 > 10 * mapping.shuffled.retrieval_at_10
     assert mapping.provenance["source"]["provenance"]["sha256"]
     assert repr(mapping) == "Emb2Emb('small' -> 'large', low_rank, 128 -> 192)"
     if side == "input":
         return
-    folded = Emb2Emb.fit(small, large, target_norm=embgeom.load_final_norm(embgeom.examples.pair().large))
+    folded = Emb2Emb.fit(small, large, norms=(None, embgeom.load_final_norm(embgeom.examples.pair().large)))
     assert folded.provenance["folded"] == [False, True]
 
 

@@ -56,20 +56,22 @@ def test_a_mean_that_all_rows_share_changes_no_score():
     source, target = related(300, noise=0.5)
     plain = Emb2Emb.fit(source, target).scores
     shifted = Emb2Emb.fit(source, target.astype(float) + 1000).scores
-    for name, value in plain.to_dict().items():
+    for name, value in vars(plain).items():
         assert getattr(shifted, name) == pytest.approx(value, abs=2e-3)
     assert plain.retrieval_at_1 > 0.1
 
 
 def test_most_tokens_that_are_scored(monkeypatch):
-    from embgeom.emb2emb import fitting
+    from embgeom.emb2emb import fit as fitting
 
     monkeypatch.setattr(fitting, "MOST_SCORED", 30)
     monkeypatch.setattr(fitting, "MOST_CANDIDATES", 100)
     seen = []
-    whole = Emb2Emb.predict
+    predict = fitting.predict
     monkeypatch.setattr(
-        Emb2Emb, "predict", lambda self, rows, **options: (seen.append(rows), whole(self, rows))[1]
+        fitting,
+        "predict",
+        lambda fitted, rows, threads: (seen.append(rows), predict(fitted, rows, threads))[1],
     )
     source, target = related(600)
     mapping = Emb2Emb.fit(source, target, held_out=0.5)

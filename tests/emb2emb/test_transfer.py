@@ -27,7 +27,7 @@ def test_modes_by_hand():
 
 
 @pytest.mark.parametrize(("d_s", "d_t"), [(12, 20), (20, 12)])
-def test_modes_of_noisy_maps_between_other_widths(d_s, d_t):
+def test_modes_of_noisy_maps_between_other_sizes(d_s, d_t):
     source, target = (rows.astype(float) for rows in related(500, d_s, d_t, noise=0.5))
     mapping = fit(source, target, "ridge")
     v = np.random.default_rng(3).standard_normal(d_s)
@@ -35,12 +35,12 @@ def test_modes_of_noisy_maps_between_other_widths(d_s, d_t):
     np.testing.assert_allclose(dual, v @ np.linalg.pinv(mapping.matrix).T, rtol=1e-4, atol=1e-6)
     # The normal equations of |Y h - X v|^2 + s |h|^2, for the strength that was chosen.
     x, y = source - source.mean(0), target - target.mean(0)
-    strength = mapping.provenance["logits"]["ridge"] * np.trace(y.T @ y) / d_t
+    strength = mapping.provenance["logits"]["strength"] * np.trace(y.T @ y) / d_t
     wanted = np.linalg.solve(y.T @ y + strength * np.eye(d_t), y.T @ x @ v)
     np.testing.assert_allclose(mapping.transfer(v, mode="logits"), wanted, rtol=1e-4, atol=1e-6)
 
 
-def test_norms_of_a_vector_of_another_width_are_refused():
+def test_norms_of_a_vector_of_another_size_are_refused():
     mapping = fit(*related())
     with pytest.raises(InputError, match="norm is a vector of hidden size 12"):
         mapping.transfer(VECTOR, norm=VECTOR)
@@ -96,13 +96,10 @@ def test_steering_vectors_are_carried_layer_by_layer():
 def test_the_dual_inverts_no_rounding(method, few):
     # A folded LayerNorm takes one direction of either side away; few tokens leave more of them open.
     source, target = related(15 if few else 400, 24, 32)
-    norms = {
-        f"{side}_norm": FinalNorm.from_weights(np.ones(width), "layer_norm")
-        for side, width in (("source", 24), ("target", 32))
-    }
+    norms = tuple(FinalNorm.from_weights(np.ones(size), "layer_norm") for size in (24, 32))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", EmbgeomWarning)
-        mapping = fit(source, target, method, **norms)
+        mapping = fit(source, target, method, norms=norms)
     singular = np.linalg.svd(mapping.matrix, compute_uv=False)
     least = singular[singular > 1e-8 * singular[0]].min()
     v = np.random.default_rng(0).standard_normal(24)
@@ -112,9 +109,9 @@ def test_the_dual_inverts_no_rounding(method, few):
 @pytest.mark.parametrize(
     ("vectors", "options", "why"),
     [
-        (np.ones(5), {}, "width 12"),
-        (np.ones((2, 2, 12)), {}, "width 12"),
-        (np.float64(3), {}, "width 12"),
+        (np.ones(5), {}, "size 12"),
+        (np.ones((2, 2, 12)), {}, "size 12"),
+        (np.float64(3), {}, "size 12"),
         (np.ones((0, 12)), {}, "there are no vectors"),
         (np.full(12, np.nan), {}, "NaN"),
         (np.full(12, 1e31), {}, "beyond 1e"),
@@ -174,10 +171,10 @@ def test_one_row_is_predicted_as_in_a_stack(method):
 @pytest.mark.parametrize(
     ("rows", "why"),
     [
-        (np.ones(1), "width 12"),
-        (np.ones((2, 1)), "width 12"),
-        (np.ones((12, 2)), "width 12"),
-        (1.0, "width 12"),
+        (np.ones(1), "size 12"),
+        (np.ones((2, 1)), "size 12"),
+        (np.ones((12, 2)), "size 12"),
+        (1.0, "size 12"),
         (np.full((2, 12), np.inf), "NaN, infinity"),
         ("rows", "must hold real numbers"),
         (np.ones((0, 12)), "there are no vectors"),

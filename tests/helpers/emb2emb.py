@@ -3,6 +3,7 @@
 import numpy as np
 
 from embgeom import Emb2Emb
+from embgeom.emb2emb.methods import as_method
 from embgeom.emb2emb.rows import PreparedRows
 
 LINEAR = ["least_squares", "ridge", "procrustes", "low_rank"]
@@ -21,6 +22,8 @@ def prepared(matrix, rows=None, norm=None, normalize=False):
     return PreparedRows.prepare(np.ascontiguousarray(matrix), rows, norm, normalize)
 
 
-def fit(source, target, method="ridge", **options):
-    """Fit a map on all pairs, without scores."""
-    return Emb2Emb.fit(source, target, method=method, held_out=options.pop("held_out", 0), **options)
+def fit(source, target, method="ridge", *, held_out=0, **options):
+    """Fit a map on all pairs, without scores; options of the method are given among the others."""
+    own = ("strength", "rank", "scaled", "k", "reg", "center")
+    chosen = as_method(method, **{name: options.pop(name) for name in own if name in options})
+    return Emb2Emb.fit(source, target, method=chosen, held_out=held_out, **options)

@@ -6,6 +6,7 @@ import torch
 
 import embgeom
 from embgeom import Emb2Emb, InputError, SteeringVector
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.lm.layers import find
 from embgeom.lm.passes import read_layers
 from embgeom.steering import fold_projection, load_language_model
@@ -186,7 +187,7 @@ def test_a_projection_is_named(projected, tokenizer):
     with pytest.raises(InputError, match=r"either it is another model's, or the model projects"):
         there.transfer(SteeringVector({1: np.ones(128)}))
     with pytest.raises(InputError, match=r"it is another model's; fit a map"):
-        there.transfer(SteeringVector({1: np.ones(128)}, "org/other", {"made_by": "train"}))
+        there.transfer(SteeringVector({1: np.ones(128)}, model_info=ModelInfo("org/other")))
     with pytest.raises(InputError, match=r"projects it to 64 before .*project_out.*fold_projection"):
         back.transfer(SteeringVector({1: np.ones(192)})).apply(model)
     with pytest.raises(InputError, match="it is another model's"):
@@ -209,7 +210,7 @@ def test_a_projection_is_folded_in(projected, tokenizer):
     assert np.abs(moved).max() > 0.1
     large = embgeom.load("example:large", "output")
     vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
-    assert Emb2Emb.fit(folded, large, held_out=0).transfer(vector).width == 192
+    assert Emb2Emb.fit(folded, large, held_out=0).transfer(vector).hidden_size == 192
     back = Emb2Emb.fit(large, folded, held_out=0).transfer(SteeringVector({1: np.ones(192)}), layers=1)
     with back.apply(model), torch.no_grad():
         model(torch.tensor(IDS))

@@ -110,6 +110,10 @@ class Result(ABC):
             if not isinstance(content, dict) or content.get("result") != cls.__name__:
                 raise ValueError("it holds something else")
             loaded: _AnyResult = rebuilt(cls, content, arrays)
+            named: Arrays = {}
+            plain(loaded, named)
+            if extra := sorted(arrays.keys() - named.keys()):
+                raise ValueError(f"it also holds {extra[0]!r:.80}")
         except OSError as error:
             raise LoadError(f"{path} cannot be read: {error.strerror or error}") from error
         except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from embgeom._common.writing import check_kept
 from embgeom.cli import steering_files as files
@@ -15,7 +15,7 @@ from embgeom.errors import InputError
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from embgeom.emb2emb import FinalNorm
+    from embgeom.emb2emb.pairs import Norms
     from embgeom.embeddings.embeddings import Embeddings
 
 Load = Callable[[argparse.Namespace, str], "Embeddings"]
@@ -25,17 +25,25 @@ Say = Callable[[str], None]
 
 def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> None:
     """Fit a map, show its scores, and write it."""
-    from embgeom._common.tables import Table
     from embgeom.emb2emb import Emb2Emb
-    from embgeom.emb2emb.saving import check_path
+    from embgeom.emb2emb.map import check_path
+    from embgeom.emb2emb.methods import as_method
     from embgeom.loading.final_norm import load_final_norm
 
     check_path(options.output)
     check_kept({"-o": options.output}, model_inputs(options))
+    method = as_method(
+        options.method,
+        strength=options.ridge,
+        rank=options.rank,
+        k=options.k,
+        scaled=False if options.no_scaled else None,
+        center=False if options.no_center else None,
+    )
     models = load(options, "_a"), load(options, "_b")
-    norms: list[FinalNorm | None] = [None, None]
+    norms: Norms = (None, None)
     if options.fold_norm:
-        norms = [
+        of_a, of_b = (
             load_final_norm(
                 name, subfolder=subfolder, revision=revision, local_files_only=options.local_files_only
             )
@@ -43,15 +51,13 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
                 (options.model_a, options.subfolder_a, options.revision_a),
                 (options.model_b, options.subfolder_b, options.revision_b),
             )
-        ]
+        )
+        norms = of_a, of_b
     mapping = Emb2Emb.fit(
         *models,
-        method=options.method,
-        center=not options.no_center,
+        method=method,
         normalize=options.normalize,
-        source_norm=norms[0],
-        target_norm=norms[1],
-        **_method_options(options),
+        norms=norms,
         held_out=options.held_out,
         shuffle=options.shuffle,
         seed=options.seed,
@@ -59,21 +65,7 @@ def fit(options: argparse.Namespace, load: Load, show: Show, progress: bool) -> 
         progress=progress,
     )
     mapping.save(options.output)
-    rows = [
-        (name, f"{s.r2:.3f}", f"{s.cosine:.3f}", f"{s.retrieval_at_1:.3f}", f"{s.retrieval_at_10:.3f}")
-        for name, s in (("held-out tokens", mapping.scores), ("fitted on shuffled pairs", mapping.shuffled))
-        if s is not None
-    ]
-    tokens = mapping.provenance["tokens"]
-    title = f"{mapping!r}: {tokens['shared']} shared tokens, {tokens['held_out']} held out"
-    show([Table(title, ("", "R2", "cosine", "retrieval@1", "@10"), rows)])
-
-
-def _method_options(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the options that some methods use, where they are given: a method refuses those of others."""
-    given = {"ridge": options.ridge, "rank": options.rank, "k": options.k}
-    found = {name: value for name, value in given.items() if value is not None}
-    return found | ({"scaled": False} if options.no_scaled else {})
+    show(mapping.tables())
 
 
 def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:

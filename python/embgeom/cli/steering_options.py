@@ -20,12 +20,12 @@ from embgeom.cli.option_values import (
 
 def add_fit_options(command: Any) -> None:
     """Add what `embgeom fit` takes beside its two models."""
-    from embgeom.emb2emb.solve import Method
+    from embgeom.emb2emb.methods import METHODS
 
     command.add_argument("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
     command.add_argument(
         "--method",
-        choices=get_args(Method),
+        choices=METHODS,
         default="low_rank",
         help="how the map is fitted (default: low_rank)",
     )

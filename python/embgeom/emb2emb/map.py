@@ -2,30 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+import json
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
-from typing import TYPE_CHECKING, Any, overload
+from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Matrix, Float64Vector
-from embgeom.emb2emb import fitting
-from embgeom.emb2emb.neighbors import NeighborMap
-from embgeom.emb2emb.score import Scores
-from embgeom.emb2emb.solve import Method, dual
-from embgeom.emb2emb.transfer import TransferMode
-from embgeom.errors import InputError
-
-if TYPE_CHECKING:
-    from embgeom.steering import SteeringVector
+from embgeom._common.checks import check_seed, flag
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import digest, versions
+from embgeom._common.result import Result
+from embgeom._common.tables import Block, Table
+from embgeom._common.threads import resolve_threads
+from embgeom._common.writing import check_file_writable
+from embgeom.emb2emb import fit as fitting
+from embgeom.emb2emb import transfer as transferring
+from embgeom.emb2emb.methods import Method, as_method
+from embgeom.emb2emb.pairs import (
+    Norms,
+    Pairs,
+    Side,
+    check_sides,
+    check_weights,
+    mean_one,
+    pair_of,
+    pair_rows,
+    split,
+)
+from embgeom.emb2emb.rows import PreparedRows
+from embgeom.emb2emb.score import COLUMNS, Scores
+from embgeom.emb2emb.transfer import FittedMap, TransferMode
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.errors import EmbgeomWarning, InputError, OutputError
+from embgeom.steering.vector import SteeringVector
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Emb2Emb:
-    """A map from the vectors of a source model to those of a target model of other width.
+class Emb2Emb(FittedMap, Result):
+    """A map from the vectors of a source model to those of a target model with a different hidden size.
 
     Made by `fit` or `load`. It is fitted on rows of the two models' embedding or unembedding matrices,
     weights alone: row u of a shared token in the source goes to ``(u - source_mean) A + target_mean``,
@@ -33,20 +52,24 @@ class Emb2Emb:
 
     Attributes
     ----------
-    method : str
+    method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights
         How A was found.
     matrix : ndarray of float64, shape (d_s, d_t), or None
-        A; None for ``method="lle"``, which is not linear.
+        A; None for `NeighborWeights`, which is not linear.
     logits_matrix : ndarray of float64, shape (d_s, d_t)
         L of the mode "logits".
-    neighbors : NeighborMap or None
-        The shared rows, for ``method="lle"``.
+    source_rows, target_rows : ndarray of float32, shapes (n, d_s) and (n, d_t), or None
+        The shared rows, for `NeighborWeights`.
     source_mean, target_mean : ndarray of float64, shapes (d_s,) and (d_t,)
         What is subtracted and added; zero without ``center``.
+    source, target : ModelInfo
+        The two models; without a name for plain arrays.
+    names : tuple of str
+        What to call the two models.
     scores, shuffled : Scores or None
         On held-out tokens, of this map and of one that was fitted the same way on shuffled pairs.
     provenance : dict
-        Both models with the hashes of their files, the tokens used, options, and facts of the fit.
+        Both models with the hashes of their files, the tokens used, options, and details of the fit.
 
     Examples
     --------
@@ -62,40 +85,154 @@ class Emb2Emb:
     (12,)
     """
 
-    method: Method
-    matrix: Float64Matrix | None
-    logits_matrix: Float64Matrix
-    neighbors: NeighborMap | None
-    source_mean: Float64Vector
-    target_mean: Float64Vector
     scores: Scores | None = None
     shuffled: Scores | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
 
-    fit = staticmethod(fitting.fit)
+    _large = True
 
-    @property
-    def widths(self) -> tuple[int, int]:
-        """d_s and d_t."""
-        return len(self.source_mean), len(self.target_mean)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_provenance()
 
-    @cached_property
-    def dual_matrix(self) -> Float64Matrix:
-        """The pseudo-inverse of A, transposed: (d_s, d_t).
+    @classmethod
+    def fit(
+        cls,
+        source: Embeddings | npt.ArrayLike,
+        target: Embeddings | npt.ArrayLike,
+        *,
+        method: Method | str = "low_rank",
+        tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        weights: npt.ArrayLike | None = None,
+        norms: Norms = (None, None),
+        normalize: bool = False,
+        held_out: float = 0.1,
+        shuffle: bool = False,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress = False,
+    ) -> Emb2Emb:
+        """Fit a map on the tokens that two models share.
+
+        Parameters
+        ----------
+        source, target : Embeddings or array_like
+            The two models, both of the same side (input or output); or two arrays whose rows are paired.
+        method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights, or a name
+            How to fit. The names ``"least_squares"`` (the published method), ``"ridge"``, ``"low_rank"``,
+            ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `LowRank` is the
+            default because vectors transferred by it had the largest effect (``docs/steering.md``).
+        tokens : pair of array_like of int, optional
+            Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
+        weights : array_like, shape (n,), optional
+            How much each pair counts, not negative; equally by default. Not for `NeighborWeights`.
+        norms : pair of (FinalNorm or None)
+            Final norms to fold into the unembeddings of source and target, see `embgeom.load_final_norm`. An
+            input embedding takes none, unless it is tied.
+        normalize : bool
+            Whether to scale all rows to length 1 first.
+        held_out : float
+            The share of the tokens that the map is not fitted on, and is scored on, one token at least; 0 for
+            no scores. Of more than 4,096 tokens held out so many are scored.
+        shuffle : bool
+            Whether to pair source rows with the rows of random other tokens: a control that should transfer
+            nothing.
+        seed : int
+            Draws the held-out tokens, those of them that are scored, and the shuffled pairs.
+        threads : int, optional
+            Threads to use; every core available to the process by default.
+        progress : bool or callable
+            True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+        Returns
+        -------
+        Emb2Emb
+            The map, with its scores.
 
         Raises
         ------
         InputError
-            For ``method="lle"``.
-        """
-        if self.matrix is None:
-            raise InputError(
-                "mode 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
-                "'logits', or another method"
-            )
-        return dual(self.matrix)
+            If there are too few shared tokens, an option is out of its range, a norm is to be folded into an
+            input embedding that is not tied, or a value is not finite.
 
-    def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> Float64Matrix:
+        Warns
+        -----
+        EmbgeomWarning
+            If least squares is asked for and the tokens do not determine a single map, but for the direction
+            that a folded LayerNorm takes away; the one of smallest norm is returned.
+
+        Notes
+        -----
+        One pass over both matrices by the kernel, n (d_s^2 / 2 + d_s d_t + d_t^2 / 2) multiply-adds in
+        float64, and as many for the shuffled control; then an eigendecomposition or singular value
+        decomposition of d x d; and the scores, at most 4,096 x 16,384 d_t multiply-adds in float32. Memory
+        besides the matrices: some 24 bytes for each of d_s^2 + d_s d_t + d_t^2 numbers; for the scores, up to
+        16,384 rows of the target in float32, or before that 4,096 of both models in float64 a few times over,
+        and what `knn` takes; for `NeighborWeights` the shared tokens' rows of both models. Two matrices of
+        50,257 x 768 on two threads take 233 MB so. Through the squares of x'x a least-squares fit sees
+        singular values down to 7e-7 of the largest; float32 rows hold no more than that.
+
+        References
+        ----------
+        Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
+        embeddings. COLM.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> from embgeom.emb2emb import LowRank
+        >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+        >>> mapping = embgeom.Emb2Emb.fit(small, large, method=LowRank(rank=20))
+        >>> mapping
+        Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
+        >>> mapping.provenance["tokens"]["shared"], mapping.provenance["fit"]["rank"]
+        (4095, 20)
+        """
+        method, seed, team = as_method(method), check_seed(seed), resolve_threads(threads)
+        norms = pair_of(norms, "norms", "norm")
+        normalize, shuffle = flag(normalize, "normalize"), flag(shuffle, "shuffle")
+        check_sides(source, target, norms)
+        sides = Side.read(source, "source", team), Side.read(target, "target", team)
+        rows = pair_rows(source, target, sides, tokens)
+        counts = check_weights(weights, len(rows[0]), method.name)
+        kept, held = split(len(rows[0]), held_out, seed)
+        both = (
+            PreparedRows.prepare(side.matrix, ids, norm, normalize)
+            for side, ids, norm in zip(sides, rows, norms, strict=True)
+        )
+        with reporter(progress, "emb2emb") as report:
+            found = fitting.fit(
+                Pairs(*both),
+                kept,
+                held,
+                method,
+                weights=None if counts is None else mean_one(counts[kept]),
+                shuffle=shuffle,
+                seed=seed,
+                threads=team,
+                report=report,
+                about={
+                    "source": sides[0].info,
+                    "target": sides[1].info,
+                    "names": (sides[0].name, sides[1].name),
+                },
+            )
+        if open_directions := fitting.undetermined(found, norms[0] is not None and norms[0].centers):
+            warnings.warn(open_directions, EmbgeomWarning, stacklevel=2)
+        options = {"normalize": normalize, "held_out": float(held_out), "shuffle": shuffle, "seed": seed}
+        provenance = {
+            "source": sides[0].description,
+            "target": sides[1].description,
+            "rows_sha256": [digest(ids.tolist()) for ids in rows],
+            "options": {"method": asdict(method), **options, "weights": weights is not None},
+            "folded": [norm is not None for norm in norms],
+            "versions": versions(),
+            **found.details,
+        }
+        arrays = {each.name: getattr(found.fitted, each.name) for each in fields(FittedMap)}
+        return cls(**arrays, scores=found.scores, shuffled=found.shuffled, provenance=provenance)
+
+    def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Predict the target rows of tokens from their source rows; the means count.
 
         Parameters
@@ -104,7 +241,7 @@ class Emb2Emb:
             Rows of the source, as the map was fitted on them: with the norm folded in, of length 1, where
             the fit did so.
         threads : int, optional
-            Threads for ``method="lle"``; every core available to the process by default.
+            Threads for `NeighborWeights`; every core available to the process by default.
 
         Returns
         -------
@@ -114,11 +251,9 @@ class Emb2Emb:
         Raises
         ------
         InputError
-            If the width does not fit, or a value is NaN or infinite.
+            If the size does not fit, or a value is NaN or infinite.
         """
-        from embgeom.emb2emb.transfer import predict_rows
-
-        return predict_rows(self, rows, threads)
+        return transferring.predict(self, rows, threads)
 
     @overload
     def transfer(
@@ -159,18 +294,18 @@ class Emb2Emb:
         mode : {"primal", "dual", "logits"}, optional
             "dual" by default, "primal" for a map that is not linear. "primal" takes v A, as published,
             which treats v as an embedding. "dual" takes the pseudo-inverse of A, transposed, which keeps
-            logits where A fits exactly and loses no direction of v, as a target that is narrower does.
-            "logits" asks for the direction h of the target whose logits U_t h for the shared tokens are
-            nearest to the source's U_s v, by ridge regression: the same aim, without inverting A, and the
-            same for every method of `fit`.
+            logits where A fits exactly and loses no direction of v, as a narrower target does. "logits"
+            asks for the direction h of the target whose logits U_t h for the shared tokens are nearest to
+            the source's U_s v, by ridge regression: the same aim, without inverting A, and the same for
+            every method of `fit`.
         layers : int or mapping of int to int, optional
             For a `SteeringVector`: the layer of the target for the source's only layer, or for each of its
             layers. By default the same ones; between models that are known to differ in depth, those at the
-            same `embgeom.matching_layer`, and of several that go to one layer the nearest to it.
+            same relative depth (`embgeom.matching_layer`), and of several that go to one layer the nearest.
         norm : float or SteeringVector, optional
             The norm that results are scaled to; or a target's vector, whose norms are taken layer by layer.
         threads : int, optional
-            Threads for ``method="lle"``; every core available to the process by default.
+            Threads for `NeighborWeights`; every core available to the process by default.
 
         Returns
         -------
@@ -180,56 +315,70 @@ class Emb2Emb:
         Raises
         ------
         InputError
-            If a width, a mode or a layer does not fit, or a result to be scaled is zero.
+            If a size, a mode or a layer does not fit, or a result to be scaled is zero.
 
         Warns
         -----
         EmbgeomWarning
             If a steering vector is, by the names kept with both, another model's than the map's source.
         """
-        from embgeom.emb2emb.transfer import transfer_array
-        from embgeom.emb2emb.vectors import transfer_vector
-        from embgeom.steering import SteeringVector
-
-        if isinstance(vectors, SteeringVector):
-            return transfer_vector(self, vectors, mode, layers, norm, threads)
-        if layers is not None or isinstance(norm, SteeringVector):
-            raise InputError("layers= and the norms of a vector are for a SteeringVector, not for an array")
-        return transfer_array(self, vectors, mode, norm, threads)
+        if not isinstance(vectors, SteeringVector):
+            if layers is not None or isinstance(norm, SteeringVector):
+                raise InputError(
+                    "layers= and the norms of a vector are for a SteeringVector, not for an array"
+                )
+            return transferring.transfer_array(self, vectors, mode, norm, threads)
+        result = transferring.transfer_vector(self, vectors, mode, layers, norm, threads)
+        result.provenance["map"] = self.provenance
+        if unlike := transferring.other_model(vectors, self):
+            warnings.warn(unlike, EmbgeomWarning, stacklevel=2)
+        return result
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the map to a safetensors file, whole or not at all.
+        """Write the map to a safetensors file, atomically.
 
         Raises
         ------
         OutputError
-            If the file cannot be written, or its name does not end in ``.safetensors``.
-        InputError
-            If the provenance was changed to what is not ready for JSON.
+            If the file cannot be written, its name does not end in ``.safetensors``, or it is a file that the
+            map was fitted on.
         """
-        from embgeom.emb2emb.saving import save
+        check_path(path)
+        self._check_provenance()
+        super().save(Path(path).expanduser())
 
-        save(self, path)
+    def _check_provenance(self) -> None:
+        try:
+            json.dumps(self.provenance, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"the provenance of the map cannot be written: {error}; it is a dict of strings, finite "
+                "numbers, lists and dicts"
+            ) from error
 
-    @staticmethod
-    def load(path: str | PathLike[str]) -> Emb2Emb:
-        """Read a map that `save` wrote.
+    def _inputs(self) -> Iterable[str]:
+        sides = (self.provenance.get(side) for side in ("source", "target"))
+        read = [side.get("provenance") for side in sides if isinstance(side, dict)]
+        files = (
+            about.get(name) for about in read if isinstance(about, dict) for name in ("file", "tokenizer")
+        )
+        return [file for file in files if isinstance(file, str)]
 
-        Raises
-        ------
-        LoadError
-            If the file cannot be read, is no map, or its parts do not fit each other.
-        """
-        from embgeom.emb2emb.reading import load
+    def tables(self) -> list[Block]:
+        """Return what was fitted on what, and the scores next to those of shuffled pairs."""
+        scored = (("held-out tokens", self.scores), ("fitted on shuffled pairs", self.shuffled))
+        rows = [(name, *scores.cells()) for name, scores in scored if scores is not None]
+        tokens = self.provenance.get("tokens")
+        title = repr(self)
+        if isinstance(tokens, dict):
+            title += f": {tokens.get('shared')} shared tokens, {tokens.get('held_out')} held out"
+        return [Table(title, ("", *COLUMNS), rows)] if rows else [title]
 
-        return load(path)
 
-    def summary(self) -> str:
-        """Return a few lines: what was fitted on what, and the scores beside those of shuffled pairs."""
-        both = (("held out", self.scores), ("shuffled pairs", self.shuffled))
-        return "\n".join([repr(self), *(f"  {name}: {s.line()}" for name, s in both if s is not None)])
-
-    def __repr__(self) -> str:
-        names = self.provenance.get("names", ["source", "target"])
-        widths = " -> ".join(map(str, self.widths))
-        return f"Emb2Emb({names[0]!r} -> {names[1]!r}, {self.method}, {widths})"
+def check_path(path: str | PathLike[str]) -> None:
+    """Check early that a map can be written to a file."""
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"path = {path!r:.60} does not name a file")
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"{path} does not end in .safetensors, the format of maps")
+    check_file_writable(Path(path).expanduser())

@@ -15,18 +15,11 @@ from embgeom.emb2emb.rows import PreparedRows
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Sums over pairs of rows x (d_x) and y (d_y), times their weights.
+    """Weighted sums over pairs of rows x (d_x) and y (d_y).
 
-    Attributes
-    ----------
-    xx, xy, yy : ndarray of float64, shapes (d_x, d_x), (d_x, d_y) and (d_y, d_y)
-        Sums of x x', x y' and y y'; of deviations from the means where `centered`.
-    x_mean, y_mean : ndarray of float64, shapes (d_x,) and (d_y,)
-        The weighted means; zero where not `centered`.
-    count : int
-        The number of pairs that count, those of weight above 0.
-    centered : bool
-        Whether the means were subtracted, so that a map has an intercept.
+    ``xx``, ``xy`` and ``yy`` are the sums of x x', x y' and y y', of deviations from the weighted means
+    where `centered`; otherwise ``x_mean`` and ``y_mean`` are zero. ``count`` is the number of pairs of
+    weight above 0.
     """
 
     xx: Float64Matrix
@@ -57,26 +50,7 @@ def gather(
     threads: int,
     progress: ProgressCallable | None,
 ) -> Moments:
-    """Add up the moments of paired rows.
-
-    Parameters
-    ----------
-    source, target : PreparedRows
-        Row i of both belongs to one token.
-    weights : ndarray of float64, shape (n,), optional
-        How much each pair counts; with mean 1, so that sums compare with those of equal weights.
-    center : bool
-        Whether to subtract the weighted means.
-    threads : int
-        Threads to use.
-    progress : callable, optional
-        Told ``(phase, done, total)``.
-
-    Returns
-    -------
-    Moments
-        Of the rows as the options of `PreparedRows` change them.
-    """
+    """Add up the moments of paired rows; weights have mean 1, so that sums compare with unweighted ones."""
     xx, xy, yy, x_sum, y_sum = core.paired_products(
         source.matrix,
         target.matrix,
@@ -89,7 +63,7 @@ def gather(
         progress=progress,
     )
     xx, xy, yy = source.fold_both(xx, source), source.fold_both(xy, target), target.fold_both(yy, target)
-    total = float(len(source.rows)) if weights is None else float(weights.sum())
+    total = float(len(source)) if weights is None else float(weights.sum())
     x_mean, y_mean = source.fold(x_sum) / total, target.fold(y_sum) / total
     if center:
         xx -= total * np.outer(x_mean, x_mean)
@@ -97,5 +71,5 @@ def gather(
         yy -= total * np.outer(y_mean, y_mean)
     else:
         x_mean, y_mean = np.zeros_like(x_mean), np.zeros_like(y_mean)
-    count = len(source.rows) if weights is None else int(np.count_nonzero(weights))
+    count = len(source) if weights is None else int(np.count_nonzero(weights))
     return Moments(xx, xy, yy, x_mean, y_mean, count, center)

@@ -1,4 +1,4 @@
-"""Which rows of two models belong together, and which of them are held out."""
+"""Which rows of two models belong together, how much each pair counts, and which are held out."""
 
 from __future__ import annotations
 
@@ -9,140 +9,180 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_row_numbers
-from embgeom._common.checks import check_seed, real_number
+from embgeom._common.arrays import (
+    Float32Matrix,
+    Float64Vector,
+    RowNumbers,
+    as_matrix,
+    as_real_array,
+    as_row_numbers,
+)
+from embgeom._common.checks import real_number
+from embgeom.emb2emb.rows import PreparedRows
 from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.norm import FinalNorm
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.errors import InputError
 from embgeom.geometry.rows import row_stats
 
 FEWEST_TOKENS = 4
+Norms = tuple[FinalNorm | None, FinalNorm | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of the two models: its matrix, and what is known of it."""
+
+    matrix: Float32Matrix
+    name: str
+    info: ModelInfo
+    description: dict[str, Any]
+
+    @classmethod
+    def read(cls, given: Embeddings | npt.ArrayLike, name: str, threads: int) -> Side:
+        """Return what the user gave as the source or target, checked."""
+        if isinstance(given, Embeddings):
+            return cls(given.matrix, given.name, given.model_info, given.to_dict())
+        if isinstance(given, str | PathLike):
+            raise InputError(
+                f"the {name} is the name {str(given)!r:.80}: load it first, by embgeom.load({name})"
+            )
+        matrix = as_matrix(given, f"the {name}")
+        try:
+            row_stats(matrix, threads=threads)
+        except InputError as error:
+            raise InputError(f"the {name}: {error}") from None
+        return cls(matrix, name, ModelInfo(hidden_size=matrix.shape[1]), {"shape": list(matrix.shape)})
 
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Paired rows of two matrices.
+    """Prepared rows of both models, of which row i belongs to one token."""
 
-    Attributes
-    ----------
-    source, target : ndarray of float32
-        The matrices.
-    source_rows, target_rows : ndarray of int64, shape (n,)
-        Which rows; entry i of both belongs to one token.
-    described : dict
-        Both sides, for the provenance.
-    names : tuple of str
-        What to call the two sides.
-    """
-
-    source: Float32Matrix
-    target: Float32Matrix
-    source_rows: RowNumbers
-    target_rows: RowNumbers
-    described: dict[str, Any]
-    names: tuple[str, str]
-
-    @classmethod
-    def from_tokens(
-        cls,
-        source: Embeddings | npt.ArrayLike,
-        target: Embeddings | npt.ArrayLike,
-        tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None,
-        threads: int,
-    ) -> Pairs:
-        """Pair the shared tokens of two models, the rows given, or the rows of two arrays one by one.
-
-        Raises
-        ------
-        InputError
-            If there are too few pairs, their numbers differ, only one side is an `Embeddings`, one is an
-            input embedding and the other an unembedding, or a value is not finite.
-        """
-        _check_sides(source, target)
-        matrices = [_matrix(side, name, threads) for side, name in ((source, "source"), (target, "target"))]
-        described = {
-            name: side.to_dict() if isinstance(side, Embeddings) else {"shape": list(matrix.shape)}
-            for name, side, matrix in zip(("source", "target"), (source, target), matrices, strict=True)
-        }
-        names = tuple(
-            side.name if isinstance(side, Embeddings) else name
-            for side, name in ((source, "source"), (target, "target"))
-        )
-        if tokens is not None:
-            ids = [
-                as_row_numbers(rows, len(matrix), f"tokens[{i}]")
-                for i, (rows, matrix) in enumerate(zip(_two(tokens), matrices, strict=True))
-            ]
-        elif isinstance(source, Embeddings) and isinstance(target, Embeddings):
-            found = match(source, target)
-            require_shared(found)
-            ids = [found.ids_a, found.ids_b]
-        elif isinstance(source, Embeddings) or isinstance(target, Embeddings):
-            raise InputError(
-                "an Embeddings and a plain array share no tokens: give two Embeddings, two arrays whose rows "
-                "are paired, or tokens=(rows of the source, rows of the target)"
-            )
-        else:
-            ids = [np.arange(len(matrix), dtype=np.int64) for matrix in matrices]
-        if len(ids[0]) != len(ids[1]):
-            raise InputError(
-                f"the source has {len(ids[0])} rows and the target {len(ids[1])}: row i of both must be the "
-                "same token (embgeom.match pairs the tokens of two models)"
-            )
-        if len(ids[0]) < FEWEST_TOKENS:
-            raise InputError(f"{len(ids[0])} paired tokens; a map needs {FEWEST_TOKENS} at least")
-        return cls(matrices[0], matrices[1], ids[0], ids[1], described, (names[0], names[1]))
+    source: PreparedRows
+    target: PreparedRows
 
     def __len__(self) -> int:
-        return len(self.source_rows)
+        return len(self.target)
 
-    def split(self, held_out: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
-        """Return the places to fit on, and those to hold out, each in ascending order.
+    def choose(self, positions: RowNumbers) -> Pairs:
+        """Return the pairs at some positions."""
+        return Pairs(self.source.choose(positions), self.target.choose(positions))
 
-        Raises
-        ------
-        InputError
-            If `held_out` is no share in [0, 1), or leaves fewer than two tokens to fit on.
-        """
-        share = real_number(held_out, "held_out")
-        if not 0 <= share < 1:
-            raise InputError(f"held_out = {share} is no share of the tokens: it lies in [0, 1)")
-        order = np.random.default_rng(check_seed(seed)).permutation(len(self)).astype(np.int64)
-        count = max(round(share * len(self)), 1 if share > 0 else 0)
-        if len(self) - count < 2:
-            raise InputError(f"held_out = {share} of {len(self)} tokens leaves too few to fit on")
-        return np.sort(order[count:]), np.sort(order[:count])
+    def shuffled(self, seed: int) -> Pairs:
+        """Return the source rows, each paired with the target row of a random token."""
+        order = np.random.default_rng([seed, 1]).permutation(len(self))
+        return Pairs(self.source, self.target.choose(order.astype(np.int64)))
 
 
-def _two(tokens: Any) -> tuple[npt.ArrayLike, npt.ArrayLike]:
-    try:
-        of_source, of_target = tokens
-    except (TypeError, ValueError):
+def pair_rows(
+    source: Embeddings | npt.ArrayLike,
+    target: Embeddings | npt.ArrayLike,
+    sides: tuple[Side, Side],
+    tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+) -> tuple[RowNumbers, RowNumbers]:
+    """Return the rows given, those of the tokens that two models share, or all rows of two arrays."""
+    rows: list[RowNumbers]
+    if tokens is not None:
+        both = zip(pair_of(tokens, "tokens", "rows"), sides, strict=True)
+        rows = [as_row_numbers(ids, len(side.matrix), f"tokens[{i}]") for i, (ids, side) in enumerate(both)]
+    elif isinstance(source, Embeddings) and isinstance(target, Embeddings):
+        found = match(source, target)
+        require_shared(found)
+        rows = [found.ids_a, found.ids_b]
+    elif isinstance(source, Embeddings) or isinstance(target, Embeddings):
         raise InputError(
-            f"tokens = {tokens!r:.40} are not two lists: give (rows of the source, rows of the target)"
-        ) from None
-    return of_source, of_target
+            "an Embeddings and a plain array share no tokens: give two Embeddings, two arrays whose rows "
+            "are paired, or tokens=(rows of the source, rows of the target)"
+        )
+    else:
+        rows = [np.arange(len(side.matrix), dtype=np.int64) for side in sides]
+    if len(rows[0]) != len(rows[1]):
+        raise InputError(
+            f"the source has {len(rows[0])} rows and the target {len(rows[1])}: row i of both must be the "
+            "same token (embgeom.match pairs the tokens of two models)"
+        )
+    if len(rows[0]) < FEWEST_TOKENS:
+        raise InputError(f"{len(rows[0])} paired tokens; a map needs {FEWEST_TOKENS} at least")
+    return rows[0], rows[1]
 
 
-def _matrix(side: Embeddings | npt.ArrayLike, name: str, threads: int) -> Float32Matrix:
-    if isinstance(side, Embeddings):
-        return side.matrix
-    if isinstance(side, str | PathLike):
-        raise InputError(f"the {name} is the name {str(side)!r:.80}: load it first, by embgeom.load({name})")
-    matrix = as_matrix(side, f"the {name}")
-    try:
-        row_stats(matrix, threads=threads)
-    except InputError as error:
-        raise InputError(f"the {name}: {error}") from None
-    return matrix
+def split(count: int, held_out: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
+    """Return the positions to fit on, and those to hold out, each in ascending order."""
+    share = real_number(held_out, "held_out")
+    if not 0 <= share < 1:
+        raise InputError(f"held_out = {share} is not a share of the tokens: it lies in [0, 1)")
+    order = np.random.default_rng(seed).permutation(count).astype(np.int64)
+    held = max(round(share * count), 1 if share > 0 else 0)
+    if count - held < 2:
+        raise InputError(f"held_out = {share} of {count} tokens leaves too few to fit on")
+    return np.sort(order[held:]), np.sort(order[:held])
 
 
-def _check_sides(source: object, target: object) -> None:
+def draw(positions: RowNumbers, most: int, seed: list[int]) -> RowNumbers:
+    """Return the positions, or `most` of them in their order."""
+    if len(positions) <= most:
+        return positions
+    return np.sort(np.random.default_rng(seed).choice(positions, most, replace=False))
+
+
+def check_weights(weights: npt.ArrayLike | None, count: int, method: str) -> Float64Vector | None:
+    """Return the weights of all pairs as float64, None where all count the same."""
+    if weights is None:
+        return None
+    if method == "lle":
+        raise InputError("method 'lle' fits nothing, so weights have no meaning for it")
+    values = as_real_array(weights, "weights").astype(np.float64, copy=False)
+    if values.shape != (count,):
+        raise InputError(
+            f"weights must be one number for each of the {count} pairs, not of shape {values.shape}"
+        )
+    if not np.isfinite(values).all() or (values < 0).any() or not values.any():
+        raise InputError("weights must be finite, not negative, and not all zero")
+    return values
+
+
+def mean_one(weights: Float64Vector) -> Float64Vector:
+    """Scale the weights of the pairs that are fitted on to mean 1."""
+    if not weights.any():
+        raise InputError("weights are zero for all pairs that are not held out; weigh more pairs")
+    # The largest first, so that no sum overflows.
+    weights = weights / weights.max()
+    return np.asarray(weights / weights.mean())
+
+
+def check_sides(source: object, target: object, norms: Norms) -> None:
+    """Raise InputError for two sides that are not comparable, or a norm that does not belong to its side."""
+    for name, side, norm in zip(("source", "target"), (source, target), norms, strict=True):
+        if norm is None:
+            continue
+        if not isinstance(norm, FinalNorm):
+            raise InputError(
+                f"the {name}'s norm = {norm!r:.40} is not a FinalNorm: make one with "
+                "embgeom.load_final_norm(model) or embgeom.FinalNorm.from_weights(weight, kind)"
+            )
+        if isinstance(side, Embeddings) and side.which == "input" and not side.provenance.tied:
+            raise InputError(
+                f"the {name}'s norm is the norm before the unembedding, but {side.name} is the input "
+                "embedding of a model that does not tie the two: give the unembedding (embgeom.load(model, "
+                "'output') or Embeddings.from_array(..., which='output')), or leave that norm out"
+            )
     if not (isinstance(source, Embeddings) and isinstance(target, Embeddings)):
         return
-    tied = source.provenance.tied or target.provenance.tied
-    if source.which != target.which and not tied:
+    if source.which != target.which and not (source.provenance.tied or target.provenance.tied):
         raise InputError(
             f"{source.name} is the {source.which} and {target.name} the {target.which} matrix of its model: "
             "give the same side of both (embgeom.load(model, 'output'))"
         )
+
+
+def pair_of(given: Any, name: str, kind: str) -> tuple[Any, Any]:
+    """Return what was given for the source and for the target."""
+    try:
+        of_source, of_target = given
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{name} = {given!r:.40} are not two: give ({kind} of the source, {kind} of the target)"
+        ) from None
+    return of_source, of_target

@@ -2,113 +2,79 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers
-from embgeom.embeddings.embeddings import Embeddings
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, RowNumbers
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.errors import InputError
 
 _CHUNK = 4096
 
 
-def check_norm(norm: FinalNorm | None, side: object, name: str) -> None:
-    """Find out whether a norm can be folded into the rows of a side.
-
-    Parameters
-    ----------
-    norm : FinalNorm or None
-        The norm; None always can.
-    side : Embeddings or array_like
-        The model.
-    name : str
-        ``"source"`` or ``"target"``, for the message.
-
-    Raises
-    ------
-    InputError
-        If the norm is no `FinalNorm`, or the side is an input embedding that no norm comes before.
-    """
-    if norm is None:
-        return
-    if not isinstance(norm, FinalNorm):
-        raise InputError(
-            f"{name}_norm = {norm!r:.40} is no FinalNorm: make one with embgeom.load_final_norm(model) or "
-            "embgeom.FinalNorm.from_weights(weight, kind)"
-        )
-    if isinstance(side, Embeddings) and side.which == "input" and not side.provenance.tied:
-        raise InputError(
-            f"{name}_norm is the norm before the unembedding, but {side.name} is the input embedding of a "
-            "model that does not tie the two: give the unembedding (embgeom.load(model, 'output') or "
-            f"Embeddings.from_array(..., which='output')), or leave {name}_norm out"
-        )
-
-
 @dataclass(frozen=True, eq=False)
 class PreparedRows:
-    """Some rows of a matrix, and what is done to each before it is used.
-
-    Attributes
-    ----------
-    matrix : ndarray of float32, shape (V, d)
-        The model's matrix.
-    rows : ndarray of int64, shape (n,)
-        Which of its rows.
-    norm : FinalNorm or None
-        The norm that is folded into them.
-    factors : ndarray of float64, shape (n,), or None
-        What each folded row is multiplied with: 1 / its length where rows are normalized.
-    """
+    """Rows `rows` of `matrix` (V, d), with `norm` folded in and each multiplied by its factor."""
 
     matrix: Float32Matrix
     rows: RowNumbers
-    norm: FinalNorm | None
-    factors: npt.NDArray[np.float64] | None
+    norm: FinalNorm | None = None
+    factors: Float64Matrix | None = None
 
     @classmethod
     def prepare(
         cls, matrix: Float32Matrix, rows: RowNumbers, norm: FinalNorm | None, normalize: bool
     ) -> PreparedRows:
-        """Work out the factors.
-
-        Raises
-        ------
-        InputError
-            If the norm is of another width.
-        """
+        """Return the rows with a norm folded in and, if asked, scaled to length 1."""
         if norm is not None and len(norm.weight) != matrix.shape[1]:
             raise InputError(
                 f"the final norm has {len(norm.weight)} weights, but the matrix {matrix.shape[1]} columns"
             )
-        prepared = cls(matrix, rows, norm, None)
+        prepared = cls(matrix, rows, norm)
         if not normalize:
             return prepared
         lengths = np.concatenate(
             [np.linalg.norm(prepared.take(piece), axis=1) for piece in prepared.pieces()]
         )
-        return cls(matrix, rows, norm, np.divide(1.0, lengths, out=np.zeros(len(rows)), where=lengths > 0))
+        return replace(prepared, factors=np.divide(1.0, lengths, out=np.zeros(len(rows)), where=lengths > 0))
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def pieces(self) -> list[slice]:
         """Return slices that cover the rows, each small."""
-        return [slice(begin, begin + _CHUNK) for begin in range(0, len(self.rows), _CHUNK)]
+        return [slice(begin, begin + _CHUNK) for begin in range(0, len(self), _CHUNK)]
 
-    def take(self, places: slice | RowNumbers) -> npt.NDArray[np.float64]:
-        """Return some of the rows, by their places among `rows`, as the map sees them, float64."""
-        taken = self.fold(self.matrix[self.rows[places]].astype(np.float64))
-        return taken if self.factors is None else taken * self.factors[places, None]
+    def take(self, positions: slice | RowNumbers) -> Float64Matrix:
+        """Return the prepared rows at some positions in `rows`, float64."""
+        taken = self.fold(self.matrix[self.rows[positions]].astype(np.float64))
+        return taken if self.factors is None else taken * self.factors[positions, None]
 
-    def choose(self, places: RowNumbers) -> PreparedRows:
-        """Return the rows at some places."""
-        factors = None if self.factors is None else self.factors[places]
-        return PreparedRows(self.matrix, self.rows[places], self.norm, factors)
+    def choose(self, positions: RowNumbers) -> PreparedRows:
+        """Return the rows at some positions, prepared as these are."""
+        factors = None if self.factors is None else self.factors[positions]
+        return replace(self, rows=self.rows[positions], factors=factors)
 
-    def fold(self, vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def mean(self) -> Float64Matrix:
+        """Return the mean of the prepared rows, without weights."""
+        total = np.zeros(self.matrix.shape[1])
+        for piece in self.pieces():
+            total += self.take(piece).sum(axis=0)
+        return total / len(self)
+
+    def deviations(self, mean: Float64Matrix, out: Float32Matrix | None = None) -> Float32Matrix:
+        """Return all prepared rows minus a mean, as float32; in float64 they would take too much memory."""
+        if out is None:
+            out = np.empty((len(self), len(mean)), dtype=np.float32)
+        for piece in self.pieces():
+            out[piece] = self.take(piece) - mean
+        return out
+
+    def fold(self, vectors: Float64Matrix) -> Float64Matrix:
         """Fold the final norm into vectors (d,) or rows (m, d) of the matrix."""
         return vectors if self.norm is None else self.norm.fold(vectors)
 
-    def fold_both(self, sums: npt.NDArray[np.float64], other: PreparedRows) -> npt.NDArray[np.float64]:
+    def fold_both(self, sums: Float64Matrix, other: PreparedRows) -> Float64Matrix:
         """Fold sums of products x y' of rows of this and of another matrix: folding is linear."""
         return np.asarray(self.fold(other.fold(sums).T).T)

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from embgeom._common.arrays import Float64Matrix
+from embgeom._common.result import Result
+from embgeom._common.tables import Block, Table
 from embgeom.emb2emb.rows import PreparedRows
+from embgeom.errors import InputError
 from embgeom.geometry.knn import knn
 
 MOST_SCORED = 4096
 MOST_CANDIDATES = 16384
 NEAREST = 10
+COLUMNS = ("R2", "cosine", "retrieval@1", "@10")
 
-Predict = Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+Predict = Callable[[Float64Matrix], Float64Matrix]
 
 
 @dataclass(frozen=True)
-class Scores:
+class Scores(Result):
     """What a map achieves on held-out tokens.
 
     All of it is measured on deviations from one vector, the mean target row of the tokens fitted on:
@@ -31,8 +34,8 @@ class Scores:
     tokens : int
         How many tokens were scored: those held out, or of more than 4,096 so many, drawn by the seed.
     r2 : float
-        1 - squared error / squared deviation; 0 is what the mean achieves, 1 is perfect, and a map that
-        misleads is below 0. NaN where no true row deviates.
+        1 - squared error / squared deviation: 1 for a perfect fit, 0 for predicting the mean, negative for a
+        map that misleads. NaN where no true row deviates.
     cosine : float
         Mean cosine of predicted and true deviations.
     retrieval_at_1, retrieval_at_10 : float
@@ -49,16 +52,20 @@ class Scores:
     retrieval_at_10: float
     candidates: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it, ready for JSON; an R2 that is undefined is None."""
-        return asdict(self) | {"r2": None if np.isnan(self.r2) else self.r2}
+    def __post_init__(self) -> None:
+        # Beyond this bound nothing is counted, and a number may be too large for a float.
+        if not all(abs(value) <= 2**53 for value in vars(self).values() if value == value):  # noqa: PLR0124
+            raise InputError(f"{self!r:.200} holds a number that is not a score")
 
-    def line(self) -> str:
-        """Return all of it in one line."""
-        return (
-            f"R2 {self.r2:.3f}, cosine {self.cosine:.3f}, retrieval@1 {self.retrieval_at_1:.3f}, "
-            f"@10 {self.retrieval_at_10:.3f} ({self.tokens} tokens among {self.candidates})"
+    def cells(self) -> tuple[str, ...]:
+        """Return what tables show under `COLUMNS`."""
+        return tuple(
+            f"{value:.3f}" for value in (self.r2, self.cosine, self.retrieval_at_1, self.retrieval_at_10)
         )
+
+    def tables(self) -> list[Block]:
+        """Return the scores as one row."""
+        return [Table(f"{self.tokens} tokens among {self.candidates} rows", COLUMNS, [self.cells()])]
 
 
 def score(
@@ -66,39 +73,22 @@ def score(
     source: PreparedRows,
     target: PreparedRows,
     others: PreparedRows,
-    mean: npt.NDArray[np.float64],
+    mean: Float64Matrix,
     *,
     threads: int,
 ) -> Scores:
-    """Score a map on held-out tokens.
-
-    Parameters
-    ----------
-    predict : callable
-        From source rows (m, d_s) to target rows (m, d_t).
-    source, target : PreparedRows
-        The scored tokens' rows in both models.
-    others : PreparedRows
-        Target rows of other tokens, among which the true ones have to be found.
-    mean : ndarray of float64, shape (d_t,)
-        The mean target row of the tokens that the map was fitted on.
-    threads : int
-        Threads to use.
-
-    Returns
-    -------
-    Scores
-        Of these tokens.
-    """
-    everything = slice(0, len(target.rows))
-    transferred = predict(source.take(everything)) - mean
+    """Score predicted target rows, minus a mean, among the true ones and those of other tokens."""
+    everything = slice(0, len(target))
+    predicted = predict(source.take(everything)) - mean
     true = target.take(everything) - mean
-    around, error = np.square(true).sum(), np.square(true - transferred).sum()
-    cosine = _mean_cosine(transferred, true)
+    around, error = np.square(true).sum(), np.square(true - predicted).sum()
+    cosine = _mean_cosine(predicted, true)
     # From here on float32 does, and together with the candidates float64 would be the largest part of a fit.
-    queries = transferred.astype(np.float32)
-    del transferred, true
-    candidates = _deviations([target, others], mean)
+    queries = predicted.astype(np.float32)
+    del predicted, true
+    candidates = np.empty((len(target) + len(others), len(mean)), dtype=np.float32)
+    target.deviations(mean, out=candidates[: len(target)])
+    others.deviations(mean, out=candidates[len(target) :])
     nearest = knn(candidates, min(NEAREST, len(candidates)), queries=queries, threads=threads).indices
     hits = nearest == np.arange(len(queries))[:, None]
     return Scores(
@@ -111,18 +101,6 @@ def score(
     )
 
 
-def _deviations(parts: list[PreparedRows], mean: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    # Taken piece by piece: in float64 all candidates at once would be the largest array of a fit.
-    deviations = np.empty((sum(len(part.rows) for part in parts), len(mean)), dtype=np.float32)
-    end = 0
-    for part in parts:
-        for piece in part.pieces():
-            rows = part.take(piece)
-            begin, end = end, end + len(rows)
-            deviations[begin:end] = rows - mean
-    return deviations
-
-
-def _mean_cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
+def _mean_cosine(a: Float64Matrix, b: Float64Matrix) -> float:
     lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
     return float(np.divide((a * b).sum(axis=1), lengths, out=np.zeros(len(a)), where=lengths > 0).mean())

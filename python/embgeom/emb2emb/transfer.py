@@ -1,102 +1,302 @@
-"""Transferring arrays over a map."""
+"""A fitted map as a record of arrays, and what it does to rows, directions and steering vectors."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.checks import real_number
+from embgeom._common.arrays import as_real_array
+from embgeom._common.checks import real_number, whole_number
 from embgeom._common.threads import resolve_threads
-from embgeom.emb2emb.arrays import vectors_of_width
+from embgeom.emb2emb.methods import Method, NeighborWeights
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
-
-if TYPE_CHECKING:
-    from embgeom.emb2emb.map import Emb2Emb
+from embgeom.lm.depth import matching_layer
+from embgeom.steering.vector import SteeringVector
 
 TransferMode = Literal["primal", "dual", "logits"]
+Layers = Mapping[int, int] | int | None
+# Far above any vector, and far enough below the limit of float32 for what a map makes of it.
+_LARGEST = 1e30
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedMap:
+    """The arrays of a map, the method that gave them, and the two models; see `Emb2Emb`."""
+
+    method: Method
+    logits_matrix: npt.NDArray[np.float64]
+    source_mean: npt.NDArray[np.float64]
+    target_mean: npt.NDArray[np.float64]
+    matrix: npt.NDArray[np.float64] | None = None
+    source_rows: npt.NDArray[np.float32] | None = None
+    target_rows: npt.NDArray[np.float32] | None = None
+    source: ModelInfo = field(default_factory=ModelInfo)
+    target: ModelInfo = field(default_factory=ModelInfo)
+    names: tuple[str, str] = ("source", "target")
+
+    def __post_init__(self) -> None:
+        sizes = (*self.source_mean.shape, *self.target_mean.shape)
+        if len(sizes) != 2 or 0 in sizes:
+            raise InputError(
+                f"source_mean has the shape {self.source_mean.shape} and target_mean "
+                f"{self.target_mean.shape}, not one axis each with something in it"
+            )
+        count = 0 if self.source_rows is None else len(self.source_rows)
+        wanted = {"matrix": sizes, "logits_matrix": sizes, "source_mean": sizes[:1], "target_mean": sizes[1:]}
+        wanted |= {"source_rows": (count, sizes[0]), "target_rows": (count, sizes[1])}
+        by_neighbors = isinstance(self.method, NeighborWeights)
+        for name, shape in wanted.items():
+            array = getattr(self, name)
+            needed = name not in (("matrix",) if by_neighbors else ("source_rows", "target_rows"))
+            if (array is not None) != needed:
+                raise InputError(
+                    f"a map of method {self.method.name!r} {'needs' if needed else 'has no'} {name}"
+                )
+            if array is not None and array.shape != shape:
+                raise InputError(f"{name} has the shape {array.shape}, not {shape} as the other arrays say")
+            if array is not None and not np.isfinite(array).all():
+                raise InputError(f"a number in {name} is NaN or infinite")
+        if isinstance(self.method, NeighborWeights) and self.source_rows is not None:
+            self.method.check_rows(self.source_rows)
+
+    @property
+    def source_size(self) -> int:
+        """d_s, the number of columns of the source."""
+        return len(self.source_mean)
+
+    @property
+    def target_size(self) -> int:
+        """d_t, the number of columns of the target."""
+        return len(self.target_mean)
+
+    @cached_property
+    def dual_matrix(self) -> npt.NDArray[np.float64]:
+        """The pseudo-inverse of A, transposed: shape (d_s, d_t).
+
+        Raises
+        ------
+        InputError
+            For a map that is not linear.
+        """
+        if self.matrix is None:
+            raise InputError(
+                "mode 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
+                "'logits', or another method"
+            )
+        # Directions that a fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) lie far
+        # below this share of the largest, and what it determines from float32 rows far above.
+        return np.asarray(np.linalg.pinv(self.matrix, rcond=1e-8).T)
+
+    def __repr__(self) -> str:
+        names = " -> ".join(map(repr, self.names))
+        return f"Emb2Emb({names}, {self.method.name}, {self.source_size} -> {self.target_size})"
+
+
+def predict(fitted: FittedMap, rows: npt.ArrayLike, threads: int | None) -> npt.NDArray[np.float64]:
+    """Predict target rows from one source row or several; the means count."""
+    array = _vectors(rows, fitted)
+    moved = _transfer(fitted, np.atleast_2d(array) - fitted.source_mean, "primal", threads)
+    return (moved + fitted.target_mean).reshape(*array.shape[:-1], -1)
 
 
 def transfer_array(
-    mapping: Emb2Emb,
+    fitted: FittedMap,
     vectors: npt.ArrayLike,
     mode: TransferMode | None,
     norm: float | None,
     threads: int | None,
 ) -> npt.NDArray[np.float32]:
-    """Transfer one vector or a stack of them; see `Emb2Emb.transfer`.
-
-    Raises
-    ------
-    InputError
-        If the shape or a value does not fit, or a result to be scaled is zero.
-    """
-    array = vectors_of_width(vectors, mapping.widths[0], repr(mapping))
-    transferred = transfer_rows(mapping, np.atleast_2d(array), mode, threads)
+    """Transfer one direction or a stack of them."""
+    array = _vectors(vectors, fitted)
+    moved = _transfer(fitted, np.atleast_2d(array), mode, threads)
     if norm is not None:
-        transferred = _scaled(transferred, norm)
-    if not (np.abs(transferred) <= np.finfo(np.float32).max).all():
-        raise InputError(f"{mapping!r} transfers the vectors to numbers beyond float32; scale them down")
-    return transferred.reshape(*array.shape[:-1], -1).astype(np.float32)
+        moved = _scaled(moved, norm)
+    if not (np.abs(moved) <= np.finfo(np.float32).max).all():
+        raise InputError(f"{fitted!r} transfers the vectors to numbers beyond float32; scale them down")
+    return moved.reshape(*array.shape[:-1], -1).astype(np.float32)
 
 
-def predict_rows(mapping: Emb2Emb, rows: npt.ArrayLike, threads: int | None) -> npt.NDArray[np.float64]:
-    """Predict one row or several; see `Emb2Emb.predict`.
+def transfer_vector(
+    fitted: FittedMap,
+    vector: SteeringVector,
+    mode: TransferMode | None,
+    layers: Layers,
+    norm: float | SteeringVector | None,
+    threads: int | None,
+) -> SteeringVector:
+    """Transfer a steering vector; its provenance says everything but how the map was fitted."""
+    if vector.hidden_size != fitted.source_size:
+        raise InputError(
+            f"the vector has hidden size {vector.hidden_size}, but {fitted!r} takes {fitted.source_size}: "
+            + _other_size(vector, fitted)
+        )
+    moved = target_layers(vector, layers, fitted.source.num_layers, fitted.target.num_layers)
+    if isinstance(norm, SteeringVector) and norm.hidden_size != fitted.target_size:
+        raise InputError(
+            f"norm is a vector of hidden size {norm.hidden_size}, but {fitted!r} transfers to "
+            f"{fitted.target_size}: norms are taken from a vector of the target"
+        )
+    stack = np.stack([vector.directions[layer] for layer in moved])
+    directions = transfer_array(fitted, stack, mode, None, threads)
+    length = norm if norm is None or isinstance(norm, SteeringVector) else real_number(norm, "norm")
+    result = SteeringVector(
+        dict(zip(moved.values(), directions, strict=True)),
+        model=fitted.names[1],
+        provenance={
+            "transferred_from": {"model": vector.model, "provenance": vector.provenance},
+            "mode": _default_mode(fitted) if mode is None else mode,
+            "layers": {str(old): new for old, new in moved.items()},
+            "norm": _described(length, moved.values()),
+        },
+        model_info=fitted.target,
+    )
+    return result if length is None else result.with_norm(length)
 
-    Raises
-    ------
-    InputError
-        If the shape or a value does not fit.
-    """
-    array = vectors_of_width(rows, mapping.widths[0], repr(mapping))
-    transferred = transfer_rows(mapping, np.atleast_2d(array) - mapping.source_mean, "primal", threads)
-    return (transferred + mapping.target_mean).reshape(*array.shape[:-1], -1)
+
+def other_model(vector: SteeringVector, fitted: FittedMap) -> str | None:
+    """Return a warning where the vector is known to be another model's than the source of the map."""
+    if not vector.model_info.differs_from(fitted.source):
+        return None
+    return (
+        f"the vector is of {vector.model_info.name!r}, but the map takes vectors of {fitted.source.name!r}: "
+        "equal hidden sizes do not make them one model; fit a map on the vector's model unless they are"
+    )
+
+
+def target_layers(
+    vector: SteeringVector, layers: Layers, source_count: int | None, target_count: int | None
+) -> dict[int, int]:
+    """Return the target's layer for each layer of the vector that is transferred."""
+    for layer in vector.layers:
+        _check_layer(layer, source_count, f"the vector has a direction for layer {layer}", "source")
+    if layers is None:
+        found = _by_depth(vector.layers, source_count, target_count)
+    elif isinstance(layers, Mapping):
+        found = _by_mapping(vector, layers)
+    else:
+        layer = whole_number(layers, "layers", 0)
+        if len(vector.layers) != 1:
+            raise InputError(
+                f"layers = {layers!r} is one layer, but the vector has {len(vector.layers)}: choose one by "
+                "vector.select_layers([layer]), or give a mapping from its layers to the target's"
+            )
+        found = {vector.layers[0]: layer}
+    for old, new in found.items():
+        _check_layer(new, target_count, f"layer {old} of the vector goes to layer {new}", "target")
+    return found
 
 
 def check_mode(mode: TransferMode) -> TransferMode:
-    """Return `mode`, or say which there are.
-
-    Raises
-    ------
-    InputError
-        If it is none of them.
-    """
+    """Return `mode`, or say which there are."""
     if not isinstance(mode, str) or mode not in get_args(TransferMode):
         raise InputError(f"mode = {mode!r} is unknown: use one of {', '.join(get_args(TransferMode))}")
     return mode
 
 
-def default_mode(mapping: Emb2Emb) -> TransferMode:
-    """Return the mode of a map where none is asked for."""
-    return "primal" if mapping.neighbors is not None else "dual"
+def _default_mode(fitted: FittedMap) -> TransferMode:
+    return "primal" if isinstance(fitted.method, NeighborWeights) else "dual"
 
 
-def transfer_rows(
-    mapping: Emb2Emb, vectors: npt.NDArray[np.float64], mode: TransferMode | None, threads: int | None
+def _transfer(
+    fitted: FittedMap, vectors: npt.NDArray[np.float64], mode: TransferMode | None, threads: int | None
 ) -> npt.NDArray[np.float64]:
-    """Transfer vectors (m, d_s) by one of the modes, to (m, d_t) float64.
-
-    Raises
-    ------
-    InputError
-        If the mode is unknown, or "dual" is asked of a map that is not linear.
-    """
     team = resolve_threads(threads)
-    mode = default_mode(mapping) if mode is None else check_mode(mode)
-    if mode == "primal" and mapping.neighbors is not None:
-        return mapping.neighbors.transfer(vectors, team)
+    mode = _default_mode(fitted) if mode is None else check_mode(mode)
+    if mode == "primal" and isinstance(fitted.method, NeighborWeights):
+        source: Any = fitted.source_rows
+        target: Any = fitted.target_rows
+        return fitted.method.transfer(vectors, source, target, team)
     matrices = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
-    # What is too large is told of by its user, not by NumPy's warnings.
+    # What is too large is reported by the caller, not by NumPy's warnings.
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(vectors @ getattr(mapping, matrices[mode]))
+        return np.asarray(vectors @ getattr(fitted, matrices[mode]))
 
 
-def _scaled(transferred: npt.NDArray[np.float64], norm: float) -> npt.NDArray[np.float64]:
+def _vectors(vectors: npt.ArrayLike, fitted: FittedMap) -> npt.NDArray[np.float64]:
+    """Return one vector (d_s,) or a stack of them (m, d_s) as float64."""
+    size = fitted.source_size
+    array = as_real_array(vectors, "the vectors").astype(np.float64, copy=False)
+    if array.ndim not in (1, 2) or array.shape[-1] != size:
+        raise InputError(
+            f"{fitted!r} takes vectors of size {size}, ({size},) or (m, {size}), not of shape {array.shape}"
+        )
+    if array.size == 0:
+        raise InputError(f"there are no vectors: their shape is {array.shape}")
+    if not (np.abs(array) < _LARGEST).all():
+        raise InputError(f"the vectors hold NaN, infinity, or a number beyond {_LARGEST:g}")
+    return array
+
+
+def _scaled(vectors: npt.NDArray[np.float64], norm: float) -> npt.NDArray[np.float64]:
     length = real_number(norm, "norm")
     if not (np.isfinite(length) and length >= 0):
-        raise InputError(f"norm = {length} is no length; give a number from 0 on")
-    lengths = np.linalg.norm(transferred, axis=1, keepdims=True)
+        raise InputError(f"norm = {length} is not a length; give a number from 0 on")
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if (lengths == 0).any():
         raise InputError("a vector is transferred to zero, which has no norm to change")
-    return np.asarray(transferred * (length / lengths))
+    return np.asarray(vectors * (length / lengths))
+
+
+def _by_mapping(vector: SteeringVector, layers: Mapping[int, int]) -> dict[int, int]:
+    if not layers:
+        raise InputError("layers = {} transfers nothing; map a layer of the vector to one of the target")
+    found = {
+        whole_number(old, "a layer of the vector in layers", 0): whole_number(new, f"layers[{old!r}]", 0)
+        for old, new in layers.items()
+    }
+    vector.select_layers(found)
+    if len(set(found.values())) != len(layers):
+        raise InputError(f"layers = {dict(layers)} sends two layers to one of the target")
+    return found
+
+
+def _by_depth(layers: tuple[int, ...], source: int | None, target: int | None) -> dict[int, int]:
+    """Send layers to the same ones or, between models of unlike depth, to those that lie equally deep."""
+    if source is None or target is None or source == target:
+        return {layer: layer for layer in layers}
+    nearest: dict[int, int] = {}
+    for layer in layers:
+        new = matching_layer(layer, source, target)
+        rival = nearest.get(new, layer)
+        # The deeper of two that are equally near counts, as `matching_layer` decides, too.
+        nearest[new] = min(layer, rival, key=lambda old: (abs((old + 1) * target - (new + 1) * source), -old))
+    return {layer: new for new, layer in nearest.items()}
+
+
+def _check_layer(layer: int, count: int | None, what: str, side: str) -> None:
+    if count is not None and layer >= count:
+        raise InputError(
+            f"{what}, but the {side} of the map has {count} layers, counted from 0: choose layers up to "
+            f"{count - 1}, by {'vector.select_layers' if side == 'source' else 'layers='}"
+        )
+
+
+def _other_size(vector: SteeringVector, fitted: FittedMap) -> str:
+    """Say why a vector does not have the size of the map's source."""
+    projects = vector.provenance.get("projection") or {}
+    if projects.get("size") == fitted.source_size:
+        return (
+            f"the model projects its residual stream to that size before the unembedding "
+            f"({projects['name']}), so fit the map on embgeom.steering.fold_projection(unembedding, model)"
+        )
+    if vector.model_info.differs_from(fitted.source):
+        return "it is another model's; fit a map from that model"
+    return (
+        "either it is another model's, or the model projects its residual stream to another size before "
+        "the unembedding, as OPT-350m does by project_out; then fit the map on "
+        "embgeom.steering.fold_projection(unembedding, model)"
+    )
+
+
+def _described(norm: float | SteeringVector | None, layers: Iterable[int]) -> Any:
+    """Return the norm that was asked for, ready for JSON: of a vector, its model and the norms taken."""
+    if not isinstance(norm, SteeringVector):
+        return norm
+    taken = norm.select_layers(layers).norms
+    return {"norms_of": norm.model, "norms": {str(layer): length for layer, length in taken.items()}}
