@@ -292,7 +292,7 @@ def assert_same_dimension(result, expected, variance):
         fewest, most = true.range(variance, tol.SHARE_MARGIN)
         assert fewest <= components <= most, f"row {row}: {components} components, not {fewest} to {most}"
         share = true.shares[components - 1] if components else 1.0
-        order = min(result.k, result.width)
+        order = min(result.k, result.n_columns)
         room = tol.rounded(share) + (tol.share_atol(order, true.participation) if components else 0)
         assert abs(explained - share) <= room, f"row {row}: share {explained}, not {share}"
         room = tol.rounded(true.participation) + tol.PARTICIPATION_RTOL * true.participation

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -98,3 +99,14 @@ def _cell(value: str | float) -> str:
     if isinstance(value, str):
         return value
     return number(value) if isinstance(value, float | np.floating) else str(value)
+
+
+def distribution(title: str | None, quantities: Mapping[str, npt.NDArray[Any]]) -> Table:
+    """Return a table of the quantiles of some quantities; undefined numbers are left out."""
+    columns = ("", "lowest", "10%", "median", "90%", "highest")
+    rows = []
+    for name, values in quantities.items():
+        defined = values[~np.isnan(values)]
+        cells = np.quantile(defined, (0.0, 0.1, 0.5, 0.9, 1.0)).tolist() if defined.size else [np.nan] * 5
+        rows.append([name, *("undefined" if np.isnan(cell) else f"{cell:.4g}" for cell in cells)])
+    return Table(title, columns, rows)

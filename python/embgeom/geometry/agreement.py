@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
@@ -12,9 +12,9 @@ from embgeom._common.arrays import Float64Vector, IndexMatrix, RowNumbers, as_in
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
-from embgeom.geometry.same_tokens import check_same_tokens
+from embgeom.geometry.rows import check_same_tokens
 
-# Rows are compared in pieces, so that the workspace stays small beside the lists themselves.
+# Rows are compared in pieces, so that the workspace stays small compared with the lists themselves.
 _ENTRIES_PER_PIECE = 1 << 21
 
 
@@ -53,7 +53,7 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
     indices_a, indices_b = first.indices, second.indices
     overlap = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
-        overlap[piece] = (_places(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
+        overlap[piece] = (_positions(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
     return overlap
 
 
@@ -74,7 +74,7 @@ def weight_cosine(
 def weight_cosine(*of_two_models: Any) -> Float64Vector:
     """Return the cosine similarity of each token's reconstruction weights in two models.
 
-    A token's weights are one row of a sparse (n, n) matrix: zero but at its k neighbors. Neighbors that
+    A token's weights are one row of a sparse (n, n) matrix: zero except at its k neighbors. Neighbors that
     only one model has thus count against the similarity.
 
     Parameters
@@ -105,14 +105,14 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     Examples
     --------
     >>> import numpy as np
-    >>> from embgeom.geometry.agreement import weight_cosine
-    >>> indices = np.array([[1, 2]])
-    >>> round(float(weight_cosine(indices, np.array([[0.8, 0.6]]), indices, np.array([[1.0, 0.0]]))[0]), 6)
-    0.8
     >>> import embgeom
+    >>> indices = np.array([[1, 2]])
+    >>> one, other = np.array([[0.8, 0.6]]), np.array([[1.0, 0.0]])
+    >>> round(float(embgeom.weight_cosine(indices, one, indices, other)[0]), 6)
+    0.8
     >>> x = np.random.default_rng(0).standard_normal((50, 4))
     >>> a, b = (embgeom.lle(y, embgeom.knn(y, k=3)) for y in (x, 2 * x))
-    >>> float(weight_cosine(a, b).min().round(6))
+    >>> float(embgeom.weight_cosine(a, b).min().round(6))
     1.0
     """
     (first, weights_a), (second, weights_b) = _two_sides(of_two_models)
@@ -123,47 +123,40 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     cosine = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
         a, b = weights_a[piece].astype(np.float64), weights_b[piece].astype(np.float64)
-        places = _places(indices_a[piece], indices_b[piece])
-        b_at_a = np.where(places >= 0, np.take_along_axis(b, np.maximum(places, 0), axis=1), 0.0)
+        positions = _positions(indices_a[piece], indices_b[piece])
+        b_at_a = np.where(positions >= 0, np.take_along_axis(b, np.maximum(positions, 0), axis=1), 0.0)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         norms[norms == 0.0] = np.nan
         cosine[piece] = (a * b_at_a).sum(axis=1) / norms
-    # Rounding may carry the cosine of equal weights past 1 by a bit.
+    # Rounding may move the cosine of equal weights past 1 by a bit.
     return np.clip(cosine, -1.0, 1.0)
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """Neighbors, and what is known of whose they are."""
+    """Neighbors, and whose they are where that is known."""
 
     indices: npt.NDArray[Any]
     rows: RowNumbers | None = None
-    of_queries: bool = False
     tokens: list[str] | None = None
+    of_queries: bool = False
     says_rows: bool = True
 
 
 def _listed(neighbors: Any) -> _Listed:
-    if isinstance(neighbors, Neighbors):
-        return _Listed(neighbors.indices, neighbors.rows, neighbors.of_queries, neighbors.tokens)
-    if isinstance(neighbors, LLE):
-        if neighbors.indices is None:
-            raise InputError("this LLE does not know its neighbors: pass the Neighbors before each LLE")
-        return _Listed(neighbors.indices, neighbors.rows, tokens=neighbors.tokens)
-    return _Listed(_checked_list(as_integers(neighbors, "the neighbors")), says_rows=False)
-
-
-def _checked_list(indices: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Refuse what is no list of neighbors, since its shares would be numbers all the same."""
+    if isinstance(neighbors, Neighbors | LLE):
+        of_queries = getattr(neighbors, "of_queries", False)
+        return _Listed(neighbors.indices, neighbors.rows, neighbors.tokens, of_queries)
+    indices = as_integers(neighbors, "the neighbors")
     if indices.size and not -1 <= int(indices.min()) <= int(indices.max()) <= np.iinfo(np.int32).max:
         wrong = indices.min() if indices.min() < -1 else indices.max()
-        raise InputError(f"{wrong} among the neighbors is no row number; -1 stands for no neighbor")
+        raise InputError(f"{wrong} among the neighbors is not a row number; -1 stands for no neighbor")
     if indices.ndim == 2:
         ordered = np.sort(indices, axis=1)
         twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
         if twice.any():
             raise InputError(f"row {int(np.argmax(twice))} of the neighbors names a row twice")
-    return indices
+    return _Listed(indices, says_rows=False)
 
 
 def _two_sides(given: tuple[Any, ...]) -> list[tuple[_Listed, npt.NDArray[Any]]]:
@@ -185,7 +178,7 @@ def _side(neighbors: Any, weights: Any) -> tuple[_Listed, npt.NDArray[Any]]:
     listed = _listed(neighbors)
     if not isinstance(weights, LLE):
         return listed, as_real_array(weights, "the weights")
-    own = _listed(replace(weights, indices=listed.indices) if weights.indices is None else weights)
+    own = _listed(weights)
     if not np.array_equal(own.indices, listed.indices):
         raise InputError("the weights of an LLE belong to other neighbors than those given with it")
     _check_rows(own, listed)
@@ -199,7 +192,7 @@ def _check_correspondence(a: _Listed, b: _Listed) -> None:
 
 
 def _check_rows(a: _Listed, b: _Listed) -> None:
-    """Refuse two results that are known to be of different rows; a plain array says nothing of that."""
+    """Refuse two results that are known to be of different rows; a plain array says nothing about that."""
     if not (a.says_rows and b.says_rows):
         return
     if a.of_queries != b.of_queries:
@@ -209,12 +202,35 @@ def _check_rows(a: _Listed, b: _Listed) -> None:
         raise InputError("the results are of different rows: ask knn for the same rows= of both models")
 
 
+def _check_shapes(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:
+    if first.ndim != 2 or first.shape[1] == 0 or first.shape != other.shape:
+        raise InputError(f"the arrays must be (tokens, k) of one shape, not {first.shape} and {other.shape}")
+
+
+def _pieces(indices: IndexMatrix) -> list[slice]:
+    step = max(1, _ENTRIES_PER_PIECE // indices.shape[1])
+    return [slice(begin, begin + step) for begin in range(0, len(indices), step)]
+
+
+def _positions(indices_a: IndexMatrix, indices_b: IndexMatrix) -> npt.NDArray[np.int64]:
+    """Return the position of each neighbor of A in its row of B; -1 where it is missing."""
+    order = np.argsort(indices_b, axis=1)
+    # With a number of its own for each (token, neighbor), one search in one sorted list serves all tokens.
+    span = int(max(indices_a.max(), indices_b.max())) + 2
+    token = np.arange(len(indices_a), dtype=np.int64)[:, None] * span
+    keys_b = (token + 1 + np.take_along_axis(indices_b, order, axis=1)).ravel()
+    keys_a = (token + 1 + indices_a).ravel()
+    found = np.minimum(np.searchsorted(keys_b, keys_a), len(keys_b) - 1)
+    missing = (keys_b[found] != keys_a) | (indices_a.ravel() < 0)
+    return np.where(missing, -1, order.ravel()[found]).reshape(indices_a.shape)
+
+
 def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Return the Pearson correlation of two vectors; NaN where one is constant or shorter than 2."""
     x, y = (as_real_array(values, "a vector").astype(np.float64) for values in (a, b))
     if x.ndim != 1 or x.shape != y.shape:
         raise InputError(f"only vectors of one length can be correlated, not {x.shape} and {y.shape}")
-    # What rounding leaves of a constant vector less its mean must not count as variance.
+    # The rounding error of a constant vector minus its mean must not count as variance.
     if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
         return float("nan")
     x, y = x - x.mean(), y - y.mean()
@@ -233,27 +249,3 @@ def _mean_ranks(values: npt.ArrayLike) -> Float64Vector:
     last = np.cumsum(counts)
     ranks: Float64Vector = (last - (counts - 1) / 2.0)[inverse]
     return np.where(np.isnan(array), np.nan, ranks.reshape(array.shape))
-
-
-def _check_shapes(first: npt.NDArray[np.generic], other: npt.NDArray[np.generic]) -> None:
-    if first.ndim != 2 or first.shape[1] == 0 or first.shape != other.shape:
-        raise InputError(f"the arrays must be (tokens, k) of one shape, not {first.shape} and {other.shape}")
-
-
-def _pieces(indices: IndexMatrix) -> list[slice]:
-    step = max(1, _ENTRIES_PER_PIECE // indices.shape[1])
-    return [slice(begin, begin + step) for begin in range(0, len(indices), step)]
-
-
-def _places(indices_a: IndexMatrix, indices_b: IndexMatrix) -> npt.NDArray[np.int64]:
-    """Return where in its row of B each neighbor in A stands; -1 where it is missing."""
-    order = np.argsort(indices_b, axis=1)
-    # With a number of its own for each (token, neighbor), one search in one sorted list serves all tokens.
-    span = int(max(indices_a.max(), indices_b.max())) + 2
-    token = np.arange(len(indices_a), dtype=np.int64)[:, None] * span
-    keys_b = (token + 1 + np.take_along_axis(indices_b, order, axis=1)).ravel()
-    keys_a = (token + 1 + indices_a).ravel()
-    found = np.minimum(np.searchsorted(keys_b, keys_a), len(keys_b) - 1)
-    places = order.ravel()[found]
-    missing = (keys_b[found] != keys_a) | (indices_a.ravel() < 0)
-    return np.where(missing, -1, places).reshape(indices_a.shape)

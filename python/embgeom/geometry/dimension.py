@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,18 +13,19 @@ from embgeom._common.arrays import Float32Vector, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
-from embgeom.geometry.knn import Metric, Neighbors, knn
-from embgeom.geometry.neighborhoods import resolve_neighborhoods
-from embgeom.geometry.same_tokens import tokens_of
+from embgeom.geometry.knn import Metric, Neighbors, knn, resolve_neighborhoods
+from embgeom.geometry.rows import tokens_of
 
 DEFAULT_K = 1200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class IntrinsicDimension:
-    """Intrinsic dimensions of the neighborhoods of m tokens.
+class IntrinsicDimension(Result, Tabular):
+    """Intrinsic dimensions of the neighborhoods of m tokens; returned by `intrinsic_dimension`.
 
     Attributes
     ----------
@@ -32,23 +34,30 @@ class IntrinsicDimension:
         0 where all neighbors are equal, -1 for a token without neighbors.
     participation_ratio : ndarray of float32, shape (m,)
         ``sum(l)^2 / sum(l^2)`` over the eigenvalues l of the neighbors' covariance: the number of
-        directions if all had the same variance. It has no threshold. Right to 2e-6 of itself; NaN for a token
-        without neighbors.
+        directions if all had the same variance. It has no threshold. Accurate to a relative 2e-6; NaN for a
+        token without neighbors.
     explained_variance_ratio : ndarray of float32, shape (m,)
-        The share of variance that `n_components` components reach. Right to 1e-6 (1 + sqrt(p / r)) with
+        The share of variance that `n_components` components explain. Accurate to 1e-6 (1 + sqrt(p / r)) with
         p = min(k, d) and participation ratio r; usually to 1e-7.
     variance : float
         The share asked for.
-    k, width : int
+    k, n_columns : int
         Neighbors of each token, and columns of the matrix.
     """
+
+    _large: ClassVar[bool] = True
 
     n_components: npt.NDArray[np.int32]
     participation_ratio: Float32Vector
     explained_variance_ratio: Float32Vector
     variance: float
     k: int
-    width: int
+    n_columns: int
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.n_components), len(self.participation_ratio), len(self.explained_variance_ratio)}
+        if len(lengths) != 1:
+            raise InputError(f"the fields of IntrinsicDimension have different lengths: {sorted(lengths)}")
 
     def __repr__(self) -> str:
         return (
@@ -59,8 +68,8 @@ class IntrinsicDimension:
 
     @property
     def max_rank(self) -> int:
-        """The rank that k points in so many columns can have: min(k - 1, d)."""
-        return min(self.k - 1, self.width)
+        """The largest possible rank of k points in so many columns: min(k - 1, d)."""
+        return min(self.k - 1, self.n_columns)
 
     @property
     def max_components(self) -> int:
@@ -72,6 +81,23 @@ class IntrinsicDimension:
         """Which tokens come within a tenth of `max_components`, shape (m,): k or d sets their number."""
         near_max: npt.NDArray[np.bool_] = self.n_components > 0.9 * self.max_components
         return near_max
+
+    def tables(self) -> list[Block]:
+        """Return the quantiles of the number of components and of the participation ratio."""
+        quantities = {"components": self.n_components, "participation ratio": self.participation_ratio}
+        return [repr(self), distribution(None, quantities)]
+
+    def columns(self) -> Columns:
+        """Return a row for each token, in the order of the tokens that were measured."""
+        return {
+            "n_components": self.n_components,
+            "participation_ratio": self.participation_ratio,
+            "explained_variance_ratio": self.explained_variance_ratio,
+            "near_max": self.near_max,
+        }
+
+    def _derived(self) -> dict[str, Any]:
+        return {"max_rank": self.max_rank, "max_components": self.max_components}
 
 
 def intrinsic_dimension(
@@ -87,33 +113,32 @@ def intrinsic_dimension(
 ) -> IntrinsicDimension:
     """Count the principal components that explain a share of the variance of each token's neighbors.
 
-    A low number says that the token sits in a thin sheet of the space; in language models such tokens
-    sit in semantically coherent clusters.
+    The number is low in tight semantic clusters and high in diffuse regions.
 
     Parameters
     ----------
     x : array_like, shape (n, d), or Embeddings
         One row for each token.
     neighbors : Neighbors or array_like of int, shape (m, k), optional
-        What `knn` returned for `x`, or row numbers. By default the `k` nearest are looked for first.
+        What `knn` returned for `x`, or row numbers. By default the `k` nearest are found first.
     k : int
-        How many neighbors to look for, where none are given. The number found cannot exceed min(k - 1,
-        d), so a small k measures k rather than the data: see ``IntrinsicDimension.near_max``.
+        How many neighbors to find, if none are given. The result cannot exceed min(k - 1, d), so a small k
+        measures k rather than the data: see ``IntrinsicDimension.near_max``.
     variance : float
         The share of variance to explain, in (0, 1].
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     metric : {"cosine", "inner_product", "euclidean"}
-        How neighbors are looked for, where none are given.
+        How neighbors are found, if none are given.
     threads : int, optional
-        Threads to use; every core available to the process by default.
+        All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a callable ``(phase, done, total)``.
 
     Returns
     -------
     IntrinsicDimension
-        With ``n_components`` (m,), ``participation_ratio`` (m,) and ``explained_variance_ratio`` (m,).
+        With ``n_components``, ``participation_ratio`` and ``explained_variance_ratio``, each (m,).
 
     Raises
     ------
@@ -150,17 +175,10 @@ def intrinsic_dimension(
         neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
     numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens_of(x))
     with reporter(progress, "dimension") as report:
-        components, participation_ratio, explained = core.intrinsic_dimension(
+        arrays = core.intrinsic_dimension(
             matrix, numbers, selection, variance=variance, threads=team, progress=report
         )
-    return IntrinsicDimension(
-        n_components=components,
-        participation_ratio=participation_ratio,
-        explained_variance_ratio=explained,
-        variance=variance,
-        k=numbers.shape[1],
-        width=matrix.shape[1],
-    )
+    return IntrinsicDimension(*arrays, variance=variance, k=numbers.shape[1], n_columns=matrix.shape[1])
 
 
 def check_variance(variance: float) -> float:

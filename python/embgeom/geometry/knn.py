@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.arrays import (
+    Float32Matrix,
+    IndexMatrix,
+    RowNumbers,
+    as_matrix,
+    as_neighbor_list,
+    as_row_numbers,
+)
 from embgeom._common.checks import flag, whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
-from embgeom.geometry.same_tokens import tokens_of
+from embgeom.geometry.rows import check_same_tokens, token_columns, tokens_of
 
 Metric = Literal["cosine", "inner_product", "euclidean"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Neighbors:
-    """The k nearest rows of a matrix for each of m tokens.
+class Neighbors(Result, Tabular):
+    """The k nearest rows of a matrix for each of m tokens; returned by `knn`.
 
     Attributes
     ----------
@@ -33,12 +42,14 @@ class Neighbors:
     metric : {"cosine", "inner_product", "euclidean"}
         What "near" means.
     rows : ndarray of int64, shape (m,), or None
-        The rows of the matrix whose neighbors these are, where only some were asked for.
+        The rows of the matrix whose neighbors these are, if only some were asked for.
     of_queries : bool
-        Whether these are neighbors of other vectors, so that the tokens are no rows of the matrix.
+        Whether these are neighbors of other vectors, so that the tokens are not rows of the matrix.
     tokens : list of str, length n, or None
-        What the rows of the matrix stand for, where it was an `Embeddings`.
+        The tokens of the matrix's rows, if it was an `Embeddings`.
     """
+
+    _large: ClassVar[bool] = True
 
     indices: IndexMatrix
     similarities: Float32Matrix
@@ -46,6 +57,11 @@ class Neighbors:
     rows: RowNumbers | None = None
     of_queries: bool = False
     tokens: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.indices.ndim != 2 or self.indices.shape != self.similarities.shape:
+            shapes = f"{self.indices.shape} and {self.similarities.shape}"
+            raise InputError(f"indices and similarities of Neighbors must be (m, k), not {shapes}")
 
     def __repr__(self) -> str:
         return f"Neighbors({len(self.indices)} tokens, k={self.k}, {self.metric})"
@@ -62,7 +78,7 @@ class Neighbors:
         Raises
         ------
         InputError
-            For inner products, which are no distances.
+            For inner products, which are not distances.
         """
         if self.metric == "cosine":
             distances: Float32Matrix = np.float32(1.0) - self.similarities
@@ -70,6 +86,23 @@ class Neighbors:
         if self.metric == "euclidean":
             return -self.similarities
         raise InputError("metric 'inner_product' defines no distance; use .similarities")
+
+    def tables(self) -> list[Block]:
+        """Return the quantiles of the similarity to the first and to the last neighbor."""
+        nearest, farthest = self.similarities[:, 0], self.similarities[:, -1]
+        quantities = {"similarity to the nearest": nearest, f"to neighbor {self.k}": farthest}
+        return [repr(self), distribution(None, quantities)]
+
+    def columns(self) -> Columns:
+        """Return a row for each token and neighbor."""
+        m, k = self.indices.shape
+        tokens = np.arange(m) if self.rows is None else self.rows
+        return {
+            **token_columns(np.repeat(tokens, k), None if self.of_queries else self.tokens),
+            "rank": np.tile(np.arange(1, k + 1), m),
+            **token_columns(self.indices.ravel(), self.tokens, "neighbor"),
+            "similarity": self.similarities.ravel(),
+        }
 
 
 def knn(
@@ -98,18 +131,18 @@ def knn(
         Neighbors to find: at most n - 1 for rows of `x` (n with ``exclude_self=False``), at most n for
         `queries`.
     queries : array_like, shape (m, d), optional
-        Other vectors whose nearest rows of `x` are wanted.
+        Other vectors, whose nearest rows of `x` are wanted.
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     metric : {"cosine", "inner_product", "euclidean"}
         By cosine, zero rows have no neighbors and are nobody's.
     exclude_self : bool
-        Whether a row of `x` is left out of its own neighbors. It is told by its number: rows equal to
-        it stay in.
+        Whether a row of `x` is excluded from its own neighbors. It is identified by its number: rows equal
+        to it stay in.
     threads : int, optional
-        Threads to use; every core available to the process by default.
+        All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a callable ``(phase, done, total)``.
 
     Returns
     -------
@@ -126,9 +159,8 @@ def knn(
     -----
     m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
     about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 17 MiB a
-    thread for tiles (for more than 8 threads, 128 MiB in all or 13 MiB a thread, whichever is more), and some
-    64 bytes a row. How float32 products lead to an exact answer is told in
-    ``docs/numerics.md``.
+    thread for tiles (for more than 8 threads, 128 MiB in all or 13 MiB a thread, whichever is more), and
+    some 64 bytes a row. ``docs/numerics.md`` explains how float32 products lead to an exact answer.
 
     Examples
     --------
@@ -143,31 +175,28 @@ def knn(
     if queries is not None and rows is not None:
         raise InputError("give queries (other vectors) or rows (numbers of rows of x), not both")
     exclude_self = flag(exclude_self, "exclude_self")
-    measure = getattr(core.Metric, metric)
-    limit = len(matrix) - (1 if queries is None and exclude_self else 0)
-    k = check_k(k, limit)
-    team = resolve_threads(threads)
-    if queries is not None:
-        others = as_matrix(queries, "queries")
-        if others.shape[1] != matrix.shape[1]:
-            raise InputError(f"queries have {others.shape[1]} columns, but x has {matrix.shape[1]}")
-        with reporter(progress, "knn") as report:
+    k = check_k(k, len(matrix) - (1 if queries is None and exclude_self else 0))
+    measure, team = getattr(core.Metric, metric), resolve_threads(threads)
+    others = None if queries is None else as_matrix(queries, "queries")
+    if others is not None and others.shape[1] != matrix.shape[1]:
+        raise InputError(f"queries have {others.shape[1]} columns, but x has {matrix.shape[1]}")
+    selection = None if rows is None else as_row_numbers(rows, len(matrix))
+    with reporter(progress, "knn") as report:
+        if others is not None:
             indices, similarities = core.knn_of_queries(
                 matrix, others, k=k, metric=measure, threads=team, progress=report
             )
-        return Neighbors(indices, similarities, metric, of_queries=True, tokens=tokens_of(x))
-    selection = None if rows is None else as_row_numbers(rows, len(matrix))
-    with reporter(progress, "knn") as report:
-        indices, similarities = core.knn_of_rows(
-            matrix,
-            selection,
-            k=k,
-            metric=measure,
-            exclude_self=exclude_self,
-            threads=team,
-            progress=report,
-        )
-    return Neighbors(indices, similarities, metric, selection, tokens=tokens_of(x))
+        else:
+            indices, similarities = core.knn_of_rows(
+                matrix,
+                selection,
+                k=k,
+                metric=measure,
+                exclude_self=exclude_self,
+                threads=team,
+                progress=report,
+            )
+    return Neighbors(indices, similarities, metric, selection, others is not None, tokens_of(x))
 
 
 def check_k(k: int, limit: int, name: str = "k") -> int:
@@ -175,3 +204,30 @@ def check_k(k: int, limit: int, name: str = "k") -> int:
     if limit < 1:
         raise InputError(f"{name} = {k}, but x has a single row, which has no neighbors but itself")
     return whole_number(k, name, 1, limit, f": there are {limit} rows to choose neighbors from")
+
+
+def resolve_neighborhoods(
+    neighbors: Neighbors | npt.ArrayLike,
+    rows: npt.ArrayLike | None,
+    row_count: int,
+    tokens: list[str] | None,
+) -> tuple[IndexMatrix, RowNumbers | None]:
+    """Return a list of neighbors (m, k), and the rows (m,) that it belongs to; None for all in order."""
+    if isinstance(neighbors, Neighbors):
+        check_same_tokens(tokens, neighbors.tokens)
+        if neighbors.of_queries:
+            raise InputError("neighbors of queries do not belong to rows of x: look for those of its rows")
+        if rows is not None:
+            raise InputError("rows goes with an array of neighbors; a Neighbors object knows its rows")
+        numbers, rows = as_neighbor_list(neighbors.indices, row_count), neighbors.rows
+    else:
+        numbers = as_neighbor_list(neighbors, row_count)
+    selection = None if rows is None else as_row_numbers(rows, row_count)
+    token_count = row_count if selection is None else len(selection)
+    if len(numbers) != token_count:
+        whose = "x has" if selection is None else "rows names"
+        raise InputError(
+            f"neighbors lists {len(numbers)} tokens, but {whose} {token_count}; "
+            "rows= says which rows of x a list is for"
+        )
+    return numbers, selection

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,12 @@ from embgeom._common.arrays import Float32Matrix, Float32Vector, IndexMatrix, Ro
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
-from embgeom.geometry.knn import Neighbors
-from embgeom.geometry.neighborhoods import resolve_neighborhoods
-from embgeom.geometry.same_tokens import tokens_of
+from embgeom.geometry.knn import Neighbors, resolve_neighborhoods
+from embgeom.geometry.rows import token_columns, tokens_of
 
 
 class LLEStatus(IntEnum):
@@ -48,8 +50,8 @@ class LLEStatus(IntEnum):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LLE:
-    """Reconstruction weights of m tokens over their k neighbors.
+class LLE(Result, Tabular):
+    """Reconstruction weights of m tokens over their k neighbors; returned by `lle`.
 
     Attributes
     ----------
@@ -59,20 +61,27 @@ class LLE:
         Euclidean distance between the token and its reconstruction, in the units of the rows.
     status : ndarray of uint8, shape (m,)
         See `LLEStatus`.
-    indices : ndarray of int32, shape (m, k), or None
-        The neighbors that the weights belong to, as `lle` was given them.
+    indices : ndarray of int32, shape (m, k)
+        The neighbors that the weights belong to.
     rows : ndarray of int64, shape (m,), or None
-        The rows of the matrix that are reconstructed, where only some were asked for.
+        The rows of the matrix that are reconstructed, if only some were asked for.
     tokens : list of str, length n, or None
-        What the rows of the matrix stand for, where that is known.
+        The tokens of the matrix's rows, if known.
     """
+
+    _large: ClassVar[bool] = True
 
     weights: Float32Matrix
     residuals: Float32Vector
     status: npt.NDArray[np.uint8]
-    indices: IndexMatrix | None = None
+    indices: IndexMatrix
     rows: RowNumbers | None = None
     tokens: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 2 or self.weights.shape != self.indices.shape:
+            shapes = f"{self.weights.shape} and {self.indices.shape}"
+            raise InputError(f"weights and indices of an LLE must be (m, k), not {shapes}")
 
     def __repr__(self) -> str:
         tokens, k = self.weights.shape
@@ -82,6 +91,27 @@ class LLE:
     def status_counts(self) -> dict[LLEStatus, int]:
         """Return how many tokens have each status, for those that occur."""
         return {status: int(count) for status in LLEStatus if (count := np.sum(self.status == status))}
+
+    def tables(self) -> list[Block]:
+        """Return the quantiles of the residuals and of the largest weights."""
+        quantities = {"residual": self.residuals, "largest weight": self.weights.max(axis=1, initial=-np.inf)}
+        return [repr(self), distribution(None, quantities)]
+
+    def columns(self) -> Columns:
+        """Return a row for each token and neighbor."""
+        m, k = self.weights.shape
+        tokens = np.arange(m) if self.rows is None else self.rows
+        names = np.array([status.name for status in LLEStatus])
+        return {
+            **token_columns(np.repeat(tokens, k), self.tokens),
+            **token_columns(self.indices.ravel(), self.tokens, "neighbor"),
+            "weight": self.weights.ravel(),
+            "residual": np.repeat(self.residuals, k),
+            "status": np.repeat(names[self.status], k),
+        }
+
+    def _derived(self) -> dict[str, Any]:
+        return {"status_counts": {status.name: count for status, count in self.status_counts().items()}}
 
 
 def lle(
@@ -97,7 +127,7 @@ def lle(
 
     The weights of a token x over its neighbors y_1 ... y_k minimize ``|x - sum_j w_j y_j|`` under
     ``sum_j w_j = 1``. They do not change when the space is rotated, scaled or shifted, so the same
-    token's weights can be compared between models of different width.
+    token's weights can be compared between models with different hidden sizes.
 
     Parameters
     ----------
@@ -111,9 +141,9 @@ def lle(
     rows : array_like of int, shape (m,), optional
         The rows of `x` whose neighbors an array lists; all rows in order by default.
     threads : int, optional
-        Threads to use; every core available to the process by default.
+        All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a callable ``(phase, done, total)``.
 
     Returns
     -------
@@ -161,7 +191,7 @@ def lle(
     return LLE(weights, residuals, status, numbers, selection, tokens)
 
 
-def check_reg(reg: float) -> float:
+def check_reg(reg: object) -> float:
     """Return `reg` as a float, or say what it may be."""
     number = real_number(reg, "reg")
     if not (math.isfinite(number) and number >= 0.0):

@@ -1,33 +1,39 @@
-"""What there is to know of a matrix's rows before measuring anything: lengths, zero rows, equal rows."""
+"""A matrix's rows: norms, zero rows, equal rows, and the tokens that they stand for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import as_matrix
+from embgeom._common.arrays import Float64Vector, RowNumbers, as_matrix
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
+from embgeom.errors import InputError
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class RowStats:
-    """The rows of a matrix of n rows, looked at one by one.
+class RowStats(Result, Tabular):
+    """Facts on each row of a matrix of n rows; returned by `row_stats`.
 
     Attributes
     ----------
     norms : ndarray of float64, shape (n,)
-        Euclidean length of each row.
+        Euclidean norm of each row.
     first_equal : ndarray of int64, shape (n,)
-        The first row that holds the same numbers (0.0 and -0.0 are the same): the row's own number for
-        all but repeated rows.
+        The first row that holds the same numbers (0.0 and -0.0 are the same): the row's own number unless
+        an earlier row equals it.
     """
 
-    norms: npt.NDArray[np.float64]
-    first_equal: npt.NDArray[np.int64]
+    _large: ClassVar[bool] = True
+
+    norms: Float64Vector
+    first_equal: RowNumbers
 
     def __repr__(self) -> str:
         zero, repeated = np.count_nonzero(self.zero), np.count_nonzero(self.repeated)
@@ -45,18 +51,31 @@ class RowStats:
         repeated: npt.NDArray[np.bool_] = self.first_equal != np.arange(len(self.first_equal))
         return repeated
 
+    def tables(self) -> list[Block]:
+        """Return the counts and the quantiles of the norms."""
+        return [repr(self), distribution(None, {"norm": self.norms})]
+
+    def columns(self) -> Columns:
+        """Return a row for each row of the matrix."""
+        return {
+            "norm": self.norms,
+            "zero": self.zero,
+            "first_equal": self.first_equal,
+            "repeated": self.repeated,
+        }
+
 
 def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progress = False) -> RowStats:
-    """Measure the rows of `x`, find the zero and the repeated ones, and refuse what is not finite.
+    """Measure the rows of `x`, find zero and repeated ones, and refuse numbers that are not finite.
 
     Parameters
     ----------
     x : array_like, shape (n, d), or Embeddings
         Real numbers; anything but float32 is converted to it once.
     threads : int, optional
-        Threads to use; every core available to the process by default.
+        All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a callable ``(phase, done, total)``.
 
     Returns
     -------
@@ -74,11 +93,39 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
     Examples
     --------
     >>> import embgeom
-    >>> scan = embgeom.row_stats([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]])
-    >>> scan.norms.tolist(), scan.first_equal.tolist()
+    >>> stats = embgeom.row_stats([[3.0, 4.0], [0.0, 0.0], [3.0, 4.0]])
+    >>> stats.norms.tolist(), stats.first_equal.tolist()
     ([5.0, 0.0, 5.0], [0, 1, 0])
     """
     matrix = as_matrix(x)
     with reporter(progress, "rows") as report:
         norms, first_equal = core.row_stats(matrix, threads=resolve_threads(threads), progress=report)
     return RowStats(norms, first_equal)
+
+
+def tokens_of(x: object) -> list[str] | None:
+    """Return the tokens that the rows stand for where `x` knows them, as an `Embeddings` does."""
+    return x.tokens if hasattr(x, "tokens") and hasattr(x, "token_bytes") else None
+
+
+def check_same_tokens(a: list[str] | None, b: list[str] | None) -> None:
+    """Refuse rows that are known to stand for different tokens: comparing them means nothing."""
+    if a is None or b is None or a is b or a == b:
+        return
+    if len(a) != len(b):
+        differ = f"{len(a)} rows and {len(b)}"
+    else:
+        row = next(i for i, (one, other) in enumerate(zip(a, b, strict=True)) if one != other)
+        differ = f"row {row} is {a[row]!r} and {b[row]!r}"
+    raise InputError(
+        f"the rows are different tokens ({differ}): take the same tokens of both by "
+        "ids_a, ids_b = embgeom.match(a, b), then a.matrix[ids_a] and b.matrix[ids_b]"
+    )
+
+
+def token_columns(rows: npt.NDArray[np.integer[Any]], tokens: list[str] | None, name: str = "") -> Columns:
+    """Return a column of row numbers, and one of their tokens where those are known; -1 is no row."""
+    row, token = (f"{name}_row", f"{name}_token") if name else ("row", "token")
+    if tokens is None:
+        return {row: rows}
+    return {row: rows, token: [tokens[number] if number >= 0 else None for number in rows.tolist()]}

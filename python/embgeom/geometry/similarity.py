@@ -11,7 +11,7 @@ from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
-from embgeom.geometry.same_tokens import check_same_tokens, tokens_of
+from embgeom.geometry.rows import check_same_tokens, tokens_of
 
 
 def global_similarity(
@@ -27,17 +27,16 @@ def global_similarity(
 ) -> float:
     """Correlate the pairwise cosine similarities of the rows of `a` with those of the same rows of `b`.
 
-    1 says that the two matrices hold the same angles between their rows (one is the other rotated); 0
-    that knowing the angle of two tokens in one model tells nothing of it in the other. The widths may
-    differ.
+    1: the same angles between rows in both (one matrix is the other rotated); 0: unrelated. The matrices may
+    have different numbers of columns.
 
     Parameters
     ----------
     a, b : array_like, shapes (n, d_a) and (n, d_b), or Embeddings
-        Row i of both belongs to the same token. Rows that are zero in either are left out.
+        Row i of both is the same token. Rows that are zero in either are left out.
     center : bool
-        Subtract the mean of the rows that are used first. Embeddings often share a direction, which makes
-        all cosines alike; without it the angles tell tokens apart.
+        First subtract the mean of the rows that are used. Embeddings often share a direction, which makes
+        all cosines alike; without it, angles tell tokens apart.
     sample : int, optional
         Use this many rows only, drawn without replacement from those that are not zero in either matrix, as
         published figures do; all rows by default.
@@ -46,9 +45,9 @@ def global_similarity(
     seed : int
         Seed of ``numpy.random.default_rng``, which draws the sample.
     threads : int, optional
-        Threads to use; every core available to the process by default.
+        All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a callable ``(phase, done, total)``.
 
     Returns
     -------
