@@ -63,7 +63,7 @@ def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.ND
     """
 def intrinsic_dimension(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, variance: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     """
-    Principal components that tokens' neighbors need for a share of their variance.
+    How many principal components explain a share of the variance of each token's neighbors.
     """
 def knn_of_queries(x: numpy.typing.NDArray[numpy.float32], queries: numpy.typing.NDArray[numpy.float32], *, k: typing.SupportsInt | typing.SupportsIndex, metric: Metric, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]:
     """
