@@ -1,6 +1,6 @@
 """How the cost of each kernel grows with the vocabulary, the width, the neighbors and the threads.
 
-    python -m benchmarks.growth                        some minutes on two cores
+    python -m benchmarks.growth                        a few minutes on two cores
     python -m benchmarks.growth --quick --output DIR   shows in seconds that everything works
 
 Run in the repository's root. Writes growth.json, growth.svg and growth.md into the output folder: times,
@@ -15,11 +15,13 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from benchmarks.compare.problem import Size
 from benchmarks.compare.record import Record, new_record, write_whole
-from benchmarks.growth.fits import FORMULA, exponents, predictions
-from benchmarks.growth.kernels import Kernel, kernels, thread_counts, time_point
+from benchmarks.growth.kernels import Kernel, Point, kernels, thread_counts, time_point
 from benchmarks.growth.pages import markdown, picture
 
 BASE_ROWS, BASE_COLUMNS = 16384, 256
@@ -31,6 +33,12 @@ VALUES = {
 }
 QUICK_ROWS, QUICK_COLUMNS = 400, 16
 QUICK_VALUES = {"rows": (300, 600), "columns": (16, 32), "k": (5, 10), "threads": (1, 2)}
+
+MODELS = {"Llama 3 (128,256 x 4,096)": (128256, 4096), "Gemma 3 (262,144 x 5,376)": (262144, 5376)}
+FORMULA = (
+    "seconds = work(V, d, k) / rate, for kernels that go token by token times V tokens; "
+    "rate = work / seconds at the measured point of most columns, with all threads"
+)
 
 
 def arguments() -> argparse.Namespace:
@@ -60,6 +68,32 @@ def measure(kernel: Kernel, values: dict[str, tuple[int, ...]], begin: float) ->
         "axes": axes,
         "predictions": predictions(kernel, axes),
     }
+
+
+def exponent(values: list[int], seconds: list[float]) -> float | None:
+    """Return b of the best fit seconds = a values^b in logarithms; None for a single point."""
+    if len(values) < 2:
+        return None
+    return float(np.polyfit(np.log(values), np.log(seconds), 1)[0])
+
+
+def exponents(axis: str, points: list[dict[str, Any]]) -> dict[str, float | None]:
+    """Fit over all points, and over the upper half of the range, where fixed costs no longer count."""
+    values, seconds = [point[axis] for point in points], [point["seconds"] for point in points]
+    half = len(values) // 2 if len(values) > 2 else 0
+    return {"all": exponent(values, seconds), "upper_half": exponent(values[half:], seconds[half:])}
+
+
+def predictions(kernel: Kernel, axes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the seconds that a whole vocabulary of each model should take, by FORMULA."""
+    widest = axes["columns"]["points"][-1]
+    found = []
+    for model, (rows, columns) in MODELS.items():
+        point = Point(rows, columns, widest["k"], widest["threads"])
+        work = kernel.work(point) * (rows if kernel.per_token else 1)
+        seconds = work / widest["rate"]
+        found.append({"model": model, "k": point.k, "work": work, "rate": widest["rate"], "seconds": seconds})
+    return found
 
 
 def save(folder: Path, record: Record) -> None:

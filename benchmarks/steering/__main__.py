@@ -1,6 +1,6 @@
 """Does a transferred vector steer? Every method, mode and layer, beside the target's native vector.
 
-    python -m benchmarks.steering                        the bundled pair both ways, some minutes
+    python -m benchmarks.steering                        the bundled pair both ways, a few minutes
     python -m benchmarks.steering --models DIR           also stories260k <-> tinystories-656k from there
     python -m benchmarks.steering --quick --output DIR   a few prompts, to see that everything works
 

@@ -85,14 +85,14 @@ bool equal_rows(const float* a, const float* b, std::size_t d) {
     return std::equal(a + l, a + d, b + l);
 }
 
-// The distinct rows met so far, in an open table at most half full; rows of one hash are told apart by their
-// values.
+// The distinct rows seen so far, in an open-addressing table at most half full; rows of one hash are compared
+// by value.
 class DistinctRows {
   public:
     DistinctRows(MatrixView<const float> x, const std::vector<std::uint64_t>& hashes)
         : x_(x), hashes_(hashes), places_(std::bit_ceil(2 * x.rows + 1), -1) {}
 
-    // The first row equal to row i, which is i itself where none was met.
+    // The first row equal to row i, which is i itself where none was seen.
     std::int64_t first_equal(std::size_t i) {
         const std::size_t mask = places_.size() - 1;
         for (std::size_t place = spread(hashes_[i]) & mask;; place = (place + 1) & mask) {

@@ -151,7 +151,7 @@ class Search {
     }
 
     // In a matrix with an unlucky order all rows may have to be searched again, so it is done in parts, whose
-    // buffers are small beside the workspace that is free by now.
+    // buffers are small compared with the workspace that is free by now.
     void search_again(const std::vector<std::int64_t>& short_queries) {
         const std::size_t row_bytes = entry_bytes * (question_.k + 16 + 24 + question_.k / 3);
         const std::size_t part = std::max<std::size_t>(1, second_search_bytes / row_bytes);

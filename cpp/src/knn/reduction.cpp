@@ -17,7 +17,7 @@ constexpr float infinity = std::numeric_limits<float>::infinity();
 // Hits are handed over in batches, so that limits rise while a tile full of hits is reduced.
 constexpr std::size_t batch = 8192;
 
-// The base rows of a strip of columns: what a second-level cache of 512 KiB holds beside everything else.
+// The base rows of a strip of columns: what a second-level cache of 512 KiB holds besides everything else.
 constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
 
 // Calls visit(item, later) for each item, `later` being one whose turn comes soon, to be prefetched.

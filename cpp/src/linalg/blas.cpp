@@ -23,7 +23,7 @@
 #define EMBGEOM_BLAS_NAME(name) name
 #endif
 
-// Fortran passes the length of each character argument behind the others.
+// Fortran passes the length of each character argument after all arguments.
 extern "C" {
 using blas_int = int;
 using blas_length = std::size_t;
@@ -271,7 +271,8 @@ void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& 
     if (info != 0) throw_lapack("dsyevd", info);
 }
 
-void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, std::vector<float>& work) {
+void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* off_diagonal,
+                      std::vector<float>& work) {
     const Stay stay;
     const blas_int order = to_int(n);
     blas_int info = 0;
@@ -280,15 +281,15 @@ void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, s
     if (work.size() < (block + 1) * n) work.resize((block + 1) * n);
     const blas_int length = to_int(block * n);
     EMBGEOM_BLAS_NAME(ssytrd_)
-    ("U", &order, c, &order, diagonal, beside, work.data(), work.data() + n, &length, &info, 1);
+    ("U", &order, c, &order, diagonal, off_diagonal, work.data(), work.data() + n, &length, &info, 1);
     if (info != 0) throw_lapack("ssytrd", info);
 }
 
-void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* beside) {
+void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* off_diagonal) {
     const Stay stay;
     const blas_int order = to_int(n);
     blas_int info = 0;
-    EMBGEOM_BLAS_NAME(dsterf_)(&order, diagonal, beside, &info);
+    EMBGEOM_BLAS_NAME(dsterf_)(&order, diagonal, off_diagonal, &info);
     if (info != 0) throw_lapack("dsterf", info);
 }
 

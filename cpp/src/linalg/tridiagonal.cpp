@@ -46,7 +46,7 @@ void resolvent_traces(const double* a, const double* b2, std::size_t p, double t
     }
 }
 
-// T with b2[i] the square of what lies beside the diagonal in row i, b2[0] = 0.
+// T with b2[i] the square of the element left of the diagonal in row i, b2[0] = 0.
 class Tridiagonal {
   public:
     Tridiagonal(const std::vector<double>& a, const std::vector<double>& b2)
@@ -115,13 +115,13 @@ struct Bound {
 
 }  // namespace
 
-Crossing tridiagonal_crossing(const std::vector<double>& diagonal, std::vector<double>& beside,
+Crossing tridiagonal_crossing(const std::vector<double>& diagonal, std::vector<double>& off_diagonal,
                               double wanted) {
-    beside.resize(diagonal.size());
-    std::rotate(beside.begin(), beside.end() - 1, beside.end());
-    beside[0] = 0.0;
-    for (double& value : beside) value *= value;
-    const Tridiagonal matrix(diagonal, beside);
+    off_diagonal.resize(diagonal.size());
+    std::rotate(off_diagonal.begin(), off_diagonal.end() - 1, off_diagonal.end());
+    off_diagonal[0] = 0.0;
+    for (double& value : off_diagonal) value *= value;
+    const Tridiagonal matrix(diagonal, off_diagonal);
     const double enough = wanted * matrix.trace();
     // What lies above `low` is enough, what lies above `high` is not.
     Bound low{0.0, matrix.count_above(0.0), matrix.trace()};

@@ -44,8 +44,8 @@ Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
 Crossing find_crossing(SpectrumSpace& tridiagonal, double share) {
     constexpr std::size_t few = 160;  // tuned by benchmarks/kernels/bench_dimension.py
     const std::size_t order = tridiagonal.diagonal.size();
-    if (order >= few) return tridiagonal_crossing(tridiagonal.diagonal, tridiagonal.beside, share);
-    blas::tridiagonal_eigenvalues(order, tridiagonal.diagonal.data(), tridiagonal.beside.data());
+    if (order >= few) return tridiagonal_crossing(tridiagonal.diagonal, tridiagonal.off_diagonal, share);
+    blas::tridiagonal_eigenvalues(order, tridiagonal.diagonal.data(), tridiagonal.off_diagonal.data());
     return find_crossing(tridiagonal.diagonal, share);
 }
 

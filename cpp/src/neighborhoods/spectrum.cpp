@@ -145,10 +145,10 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
                           space.probe.error(scratch.gram.data())};
     scratch.centered.resize(2 * order_);
     float* diagonal = scratch.centered.data();
-    float* beside = diagonal + order_;
-    blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, beside, scratch.work);
+    float* off_diagonal = diagonal + order_;
+    blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, off_diagonal, scratch.work);
     space.diagonal.assign(diagonal, diagonal + order_);
-    space.beside.assign(beside, beside + order_ - 1);
+    space.off_diagonal.assign(off_diagonal, off_diagonal + order_ - 1);
     return moments;
 }
 

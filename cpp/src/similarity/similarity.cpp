@@ -13,8 +13,8 @@ namespace {
 
 constexpr std::size_t fewest_rows_for_float32 = 4096;
 
-// See the header: for few rows the error of float32 products would be too large beside what is left without
-// the diagonal.
+// See the header: for few rows the error of float32 products would be too large compared with the sums
+// without the diagonal.
 bool float32_suffices(std::size_t used, std::size_t d_a, std::size_t d_b) {
     return used >= fewest_rows_for_float32 && used >= 2 * std::max(d_a, d_b);
 }

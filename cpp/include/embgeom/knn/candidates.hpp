@@ -65,7 +65,7 @@ class Candidates {
     // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.
     void start(std::size_t i, double score);
 
-    // Writes the k nearest in order to the head of the buffer, -1 and NaN behind the last. False if there
+    // Writes the k nearest in order to the head of the buffer, -1 and NaN after the last. False if there
     // are fewer, and rows below the floor may belong to them.
     bool finish(std::size_t i, Scratch& scratch);
 

@@ -41,7 +41,8 @@ class Reduction {
         Candidates::Scratch cut;
     };
 
-    // How many tiles the queries of a block have met. One worker at a time may change their candidates.
+    // How many tiles of a block of queries were begun and done. One worker at a time may change their
+    // candidates.
     struct BlockState {
         std::mutex mutex;
         std::size_t begun = 0, done = 0;

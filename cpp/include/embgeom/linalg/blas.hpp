@@ -44,12 +44,13 @@ std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, std::v
 // overwritten.
 void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& work);
 
-// A tridiagonal matrix similar to a symmetric C (n, n), lower triangle given: its diagonal (n) and the
-// elements beside it (n - 1). C and `work` are overwritten.
-void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* beside, std::vector<float>& work);
+// A tridiagonal matrix similar to a symmetric C (n, n), lower triangle given: its diagonal (n) and its
+// off-diagonal elements (n - 1). C and `work` are overwritten.
+void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* off_diagonal,
+                      std::vector<float>& work);
 
 // Turns the diagonal (n) of a symmetric tridiagonal matrix into its eigenvalues, in ascending order. The
-// elements beside the diagonal (n - 1) are overwritten.
-void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* beside);
+// off-diagonal elements (n - 1) are overwritten.
+void tridiagonal_eigenvalues(std::size_t n, double* diagonal, double* off_diagonal);
 
 }  // namespace embgeom::blas

@@ -19,7 +19,7 @@ enum class Side { left, right };
 // right, or twice that, as many as vector registers hold sums for); within a panel coordinate by coordinate,
 // the panel's rows side by side. The last panel is filled up with rows of zeros.
 //
-// BLAS packs the rows of each call anew; here a block is packed once for all the products that it takes part
+// BLAS packs the rows again in each call; here a block is packed once for all the products that it takes part
 // in. On a processor without AVX2, BLAS multiplies, and panels are single rows.
 class Panels {
   public:

@@ -23,9 +23,9 @@ struct Crossing {
 // The trapezoidal rule in log y takes about 80 values of y for errors of 1e-10 sum|l - t| whatever the
 // spectrum, each a recurrence over the p rows of T. Bisection finds t; some 15 times 80 p steps that fill
 // vector registers take an eighth of the time of the p^2 steps, one after another, of the QL iteration.
-// Shares err by 1e-7 at most. `diagonal` has p elements, `beside` p - 1 (more are ignored); both are
+// Shares err by 1e-7 at most. `diagonal` has p elements, `off_diagonal` p - 1 (more are ignored); both are
 // overwritten.
-Crossing tridiagonal_crossing(const std::vector<double>& diagonal, std::vector<double>& beside,
+Crossing tridiagonal_crossing(const std::vector<double>& diagonal, std::vector<double>& off_diagonal,
                               double wanted);
 
 }  // namespace embgeom

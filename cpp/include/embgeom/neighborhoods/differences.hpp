@@ -45,7 +45,7 @@ class Differences {
   private:
     double* workspace() { return workspace_.data(); }
 
-    // A piece of x in float64, behind the rows.
+    // A piece of x in float64, after the rows.
     double* origin() { return workspace() + k_ * stride_; }
 
     std::size_t k_, d_;

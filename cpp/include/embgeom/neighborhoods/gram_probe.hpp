@@ -17,7 +17,7 @@ namespace embgeom {
 // matrix and vector with each of Z, Z' and C.
 class GramProbe {
   public:
-    // Starts anew, for a C of `order` rows.
+    // Resets the estimate, for a C of `order` rows.
     void begin(std::size_t order);
 
     // C is a sum of Z'Z over pieces Z (count, order), or of Z Z' over pieces Z (order, width).

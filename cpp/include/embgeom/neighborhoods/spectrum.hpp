@@ -20,12 +20,12 @@ struct GramScratch {
 
 // Scratch of one worker, and its last result: T or the eigenvalues.
 struct SpectrumSpace {
-    std::vector<double> mean;         // (d), of the neighbors
-    std::vector<double> squares;      // (p), the diagonal of C
-    std::vector<float> least, most;   // (d), of the neighbors
-    std::vector<double> eigenvalues;  // (p), ascending
-    std::vector<double> diagonal;     // (p), of T
-    std::vector<double> beside;       // (p - 1), beside the diagonal of T
+    std::vector<double> mean;          // (d), of the neighbors
+    std::vector<double> squares;       // (p), the diagonal of C
+    std::vector<float> least, most;    // (d), of the neighbors
+    std::vector<double> eigenvalues;   // (p), ascending
+    std::vector<double> diagonal;      // (p), of T
+    std::vector<double> off_diagonal;  // (p - 1), of T
     GramProbe probe;
     GramScratch<float> single;
     GramScratch<double> full;
