@@ -227,7 +227,7 @@ def test_chat_templates(monkeypatch):
 
 
 def test_what_a_tokenizer_puts_around_a_text():
-    from embgeom.lm.tokens import encode
+    from embgeom.lm.tokenizing import encode
 
     def tokenizer(text, add_special_tokens=True):
         plain = [ord(letter) for letter in text]
@@ -240,7 +240,7 @@ def test_what_a_tokenizer_puts_around_a_text():
 def test_words_of_sentencepiece():
     from transformers import AutoTokenizer
 
-    from embgeom.lm.tokens import word_token
+    from embgeom.lm.tokenizing import word_token
 
     tokenizer = AutoTokenizer.from_pretrained(find("models/stories260k"))
     expected = tokenizer.convert_tokens_to_ids("\u2581the")
@@ -265,7 +265,7 @@ def test_words_of_several_tokens():
         (WordLogRatio(HAPPY, [" sad", " happy"]), PROMPTS, r"stands for a positive and for a negative word"),
         (WordLogRatio(HAPPY, SAD), [""], r"prompt 0 has 0 tokens, but 1 at least"),
         (WordLogRatio(HAPPY, SAD), ["so " * 300], r"more than the 256 that the model takes"),
-        (WordLogRatio(HAPPY, SAD), [3], r"3 is no text"),
+        (WordLogRatio(HAPPY, SAD), [3], r"3 is not a text"),
         (WordLogRatio(HAPPY, SAD, chat=True), PROMPTS, r"no chat template"),
         (GenerationScore(len, max_new_tokens=255), PROMPTS, r"and 255 new ones, more than the 256"),
         (

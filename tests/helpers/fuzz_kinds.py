@@ -297,7 +297,7 @@ def kind_map(folder: Path) -> Target:
 
 
 def kind_pairs(folder: Path) -> Target:
-    from embgeom.steering.pairs import read_pairs
+    from embgeom.steering import read_pairs
 
     file = folder / "pairs.json"
     file.write_text(json.dumps([{"positive": "I am glad.", "negative": "I am sad."}] * 4))

@@ -95,7 +95,7 @@ def kind_lines(folder: Path) -> Target:
 
 
 def kind_table_of_pairs(folder: Path) -> Target:
-    from embgeom.steering.pairs import read_pairs
+    from embgeom.steering import read_pairs
 
     file = folder / "pairs.csv"
     file.write_text("positive,negative\n" + '"I am, glad.",I am sad.\n' * 4)

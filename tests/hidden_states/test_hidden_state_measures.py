@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from embgeom import InputError
 from embgeom.hidden_states import matching_layer
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
-from embgeom.hidden_states.positions import elsewhere
+from embgeom.hidden_states.states import elsewhere
 
 
 @given(st.integers(1, 90), st.integers(1, 90))

@@ -9,8 +9,7 @@ import pytest
 import embgeom
 from embgeom import InputError, LoadError, OutputError
 from embgeom.hidden_states import compare_states
-from embgeom.hidden_states.positions import Tokenized, shared_positions
-from embgeom.hidden_states.states import opened, residual_states
+from embgeom.hidden_states.states import Tokenized, opened, residual_states, shared_positions
 from embgeom.steering import LanguageModel
 from tests.helpers.real_data import find
 
@@ -141,8 +140,8 @@ def test_shared_positions_have_read_the_same_text(small):
     pairs = shared_positions(PROMPTS[:4], (mine, other), (1000, 1000), "all")
     assert len(pairs) == 4
     for prompt, (a, b) in zip(PROMPTS, pairs, strict=False):
-        assert len(a.places) == len(b.places) > len(prompt.split()) - 3
-        for place_a, place_b in zip(a.places, b.places, strict=True):
+        assert len(a.positions) == len(b.positions) > len(prompt.split()) - 3
+        for place_a, place_b in zip(a.positions, b.positions, strict=True):
             read = [
                 tokenizer.decode(ids[: place + 1], skip_special_tokens=True).strip()
                 for tokenizer, ids, place in ((mine, a.ids, place_a), (other, b.ids, place_b))
@@ -158,17 +157,17 @@ def test_a_character_of_many_tokens_ends_with_its_last(small):
     )
     [(a, _)] = shared_positions([text], (tokenizer, tokenizer), (99, 99), "all")
     pieces = [place for place, span in enumerate(spans) if tuple(span) == (2, 3)]
-    assert len(pieces) > 1 and pieces[-1] in a.places.tolist()
-    assert not set(pieces[:-1]) & set(a.places.tolist())
+    assert len(pieces) > 1 and pieces[-1] in a.positions.tolist()
+    assert not set(pieces[:-1]) & set(a.positions.tolist())
     # Cut off in its middle, the character has not been read.
     [(a, b)] = shared_positions([text], (tokenizer, tokenizer), (pieces[-1], 99), "all")
     assert a.ids == ids[: pieces[-1]] and len(b.ids) == len(ids)
-    assert not set(pieces) & set(a.places.tolist())
+    assert not set(pieces) & set(a.positions.tolist())
 
 
 def test_last_positions_are_the_ends_of_the_prompts(small, large):
     pairs = shared_positions([*PROMPTS, ""], (small.tokenizer, large.tokenizer), (256, 256), "last")
-    assert [a.places.tolist() for a, _ in pairs] == [[len(a.ids) - 1] for a, _ in pairs]
+    assert [a.positions.tolist() for a, _ in pairs] == [[len(a.ids) - 1] for a, _ in pairs]
     assert len(pairs) == len(PROMPTS)
 
 
@@ -181,7 +180,7 @@ def test_a_model_and_itself_match_layer_by_layer(small):
 
 def test_a_map_of_unembeddings_carries_states(compared):
     assert (compared.source_layers, compared.target_layers, compared.prompts) == (4, 6, 5)
-    cosine, cka = compared["centered cosine"], compared["CKA"]
+    cosine, cka = compared["centered_cosine"], compared["cka"]
     for table in (cosine.value, cosine.shuffled, cosine.shuffled_map, cka.value, cka.shuffled):
         assert table.shape == (5, 7) and np.isfinite(table).all()
     assert cka.shuffled_map is None
@@ -195,7 +194,7 @@ def test_a_map_of_unembeddings_carries_states(compared):
 
 def test_a_map_of_embeddings_carries_embeddings_only(small, large):
     result = compare_states(small, large, least_squares("input"), PROMPTS)
-    cosine = result["centered cosine"].value
+    cosine = result["centered_cosine"].value
     assert cosine[0, 0] > 0.35 and (np.abs(cosine[1:, 1:]) < 0.1).all()
 
 
@@ -220,7 +219,7 @@ def test_progress_ends_where_it_should(small, large):
         PROMPTS,
         progress=lambda phase, done, total: told.__setitem__(phase, (done, total)),
     )
-    assert {"source", "target", "CKA"} <= set(told)
+    assert {"source", "target", "cka"} <= set(told)
     assert all(done == total for done, total in told.values())
 
 
@@ -242,7 +241,7 @@ def test_a_map_that_does_not_fit_is_told_before_the_models_run(small, large, mon
 def test_the_summary_names_layers_and_nulls(compared):
     text = compared.summary()
     assert "4 layers" in text and "layer 5" in text and "shuffled map" in text
-    assert f"{compared['centered cosine'].value[4, 6]:.4f}" in text
+    assert f"{compared['centered_cosine'].value[4, 6]:.4f}" in text
     assert max(map(len, text.splitlines())) <= 110
 
 

@@ -166,7 +166,7 @@ def edited(tmp_path, file, **changes):
         ("config.json", {"attn_pdrop": float("nan")}, "attn_pdrop is NaN"),
         ("config.json", {"embd_pdrop": 7}, "cannot be loaded"),
         ("config.json", {"n_layer": 5}, r"lacks the weights transformer\.h\.4\.attn"),
-        ("config.json", {"model_type": "t5"}, "no causal language model that this version"),
+        ("config.json", {"model_type": "t5"}, "not a causal language model that this version"),
         ("config.json", {"model_type": "no_such_type"}, "cannot be loaded"),
     ],
 )
@@ -179,17 +179,17 @@ def test_names_that_no_model_has():
     for name in ("a\0b", "example:huge"):
         with pytest.raises(LoadError):
             load_language_model(name)
-    with pytest.raises(InputError, match="None is no name of a model"):
+    with pytest.raises(InputError, match="None is not the name of a model"):
         load_language_model(None)
 
 
 def test_texts_that_are_no_unicode():
     model, tokenizer = load_language_model("example:small")
-    with pytest.raises(InputError, match=r"negative text of pair 1 .* no valid Unicode"):
+    with pytest.raises(InputError, match=r"negative text of pair 1 .* not valid Unicode"):
         SteeringVector.train(model, tokenizer, [PAIRS[0], ("a", "\ud800")])
     vector, mood = SteeringVector({2: np.ones(128)}), embgeom.evaluation.WordLogRatio([" happy"], [" sad"])
     for texts in ({"prompts": ["\udcff"]}, {"prompts": ["Tom"], "neutral": ["\udcff so"]}):
-        with pytest.raises(InputError, match="no valid Unicode at character 0"):
+        with pytest.raises(InputError, match="not valid Unicode at character 0"):
             embgeom.evaluate(model, tokenizer, vector, mood, random=0, **texts)
 
 
@@ -199,7 +199,7 @@ def test_prompts_of_a_terminal_that_are_no_utf8(tmp_path, capsys):
     asked = ("steer", "example:small", "--vector", tmp_path / "v.safetensors", "--prompt", "Tom \udcff")
     assert status(*asked) == 2
     error = capsys.readouterr().err
-    assert "no valid Unicode at character 4" in error and error.count("\n") == 1
+    assert "not valid Unicode at character 4" in error and error.count("\n") == 1
     (tmp_path / "items.json").write_text("[" * 200_000)
     for texts in (
         ("--questions", tmp_path / "items.json"),

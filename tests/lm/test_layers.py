@@ -77,9 +77,11 @@ def test_a_list_that_is_not_found_can_be_named():
         find(model)
     assert find(model, "two.list").path == "two.list"
     assert find(model, model.one.list).path == "one.list"
-    with pytest.raises(InputError, match=r"'three' is no ModuleList in the model; its lists are: one.list"):
+    with pytest.raises(
+        InputError, match=r"'three' is not a ModuleList in the model; its lists are: one.list"
+    ):
         find(model, "three")
-    with pytest.raises(InputError, match="the ModuleList given is no ModuleList in the model"):
+    with pytest.raises(InputError, match="the ModuleList given is not a ModuleList in the model"):
         find(model, torch.nn.ModuleList())
     with pytest.raises(InputError, match="which are: none"):
         find(torch.nn.Linear(2, 2))

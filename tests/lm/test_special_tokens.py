@@ -104,7 +104,7 @@ def test_an_end_that_the_tokenizer_adds_is_not_read(model, tokenizers, place, re
     else:
         expected, _ = directions(model, tokenizer, front, token_position=read, add_special_tokens=False)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
-    assert "puts <|endoftext|> behind each text" in told
+    assert "puts <|endoftext|> at the end of each text" in told
 
 
 def test_an_end_that_is_read(model):
@@ -118,7 +118,7 @@ def test_an_end_that_is_read(model):
 
 def test_a_text_of_nothing_but_special_tokens(model, tokenizers):
     for place in ("behind", "both"):
-        with pytest.raises(InputError, match=r"none to read|no pair is read"):
+        with pytest.raises(InputError, match=r"none at token_position|no pair is read"):
             directions(model, tokenizers(place)[0], [("", "")])
 
 

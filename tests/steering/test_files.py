@@ -215,8 +215,8 @@ def test_code_in_a_pickle_is_not_run(write, tmp_path):
         ({"hidden_states.3": torch.ones(4), "hidden_states.4": torch.ones(4)}, "names no layer"),
         ({3: torch.ones(2, 4)}, r"shape \(2, 4\)"),
         ({3: torch.tensor(1.0)}, r"shape \(\)"),
-        ({3: torch.ones(4).to_sparse()}, "no plain tensor"),
-        ({3: torch.ones(4, device="meta")}, "no plain tensor"),
+        ({3: torch.ones(4).to_sparse()}, "not a plain tensor"),
+        ({3: torch.ones(4, device="meta")}, "not a plain tensor"),
         ({-1: torch.ones(4)}, "counted from 0"),
         ({3: torch.ones(4), "3": torch.ones(4)}, "two directions for layer 3"),
         ({3: torch.tensor([1e300], dtype=torch.float64)}, "infinity"),
@@ -299,9 +299,9 @@ def test_paths_that_do_not_work_say_so(tmp_path):
     with pytest.raises(LoadError, match="directory"):
         SteeringVector.load(tmp_path / "folder.pt")
     for wrong in ("v.txt", "v", "", None, "v\0.pt", "\ud800.pt"):
-        with pytest.raises(LoadError, match=r"suffix|no path"):
+        with pytest.raises(LoadError, match=r"suffix|not the path"):
             SteeringVector.load(wrong)
-        with pytest.raises(OutputError, match=r"suffix|no path"):
+        with pytest.raises(OutputError, match=r"suffix|not the path"):
             vector().save(wrong)
     with pytest.raises(OutputError, match=r"name a file in \.safetensors, \.pt, \.gguf"):
         vector().save("v.npz")
@@ -331,7 +331,7 @@ def test_a_provenance_that_is_no_json_is_refused(suffix, tmp_path):
     for wrong in ({"model": object()}, {"rows": np.arange(3)}, {(1, 2): "key"}):
         with pytest.raises(InputError, match="cannot be written"):
             vector(provenance=wrong).save(tmp_path / f"v{suffix}")
-    with pytest.raises(InputError, match="model = 7 is no str"):
+    with pytest.raises(InputError, match="model = 7 is not a str"):
         vector(model=7).save(tmp_path / f"v{suffix}")
     assert list(tmp_path.iterdir()) == []
 

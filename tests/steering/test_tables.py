@@ -57,12 +57,12 @@ def test_tables_of_every_make(tmp_path, name, content, expected):
         ("a.csv", 'positive,negative\na,b\n"c,d\ne,f\n', "line 3: .*quotes"),
         ("a.csv", 'positive,negative\n"a"b,c\n', "line 2: .*quotes"),
         ("a.csv", 'positive,negative\n"a", "b"\n', "line 2: a space stands before the quotes"),
-        ("a.jsonl", '["a", "b"]\n["a", "\\ud800"]\n', "line 2: .* no valid Unicode"),
+        ("a.jsonl", '["a", "b"]\n["a", "\\ud800"]\n', "line 2: .* not valid Unicode"),
         ("a.jsonl", '["a", "b"]\n\n["a",\n', "line 3, is not JSONL"),
         ("a.jsonl", '["a", "b"]\n' + "[" * 200_000, "line 2, .*nested too deep"),
         ("a.json", "[" * 200_000, "nested too deep"),
         ("a.json", '[["a", ' + "1" * 5_000 + "]]", "is not JSON: Exceeds the limit"),
-        ("a.json", '[["a", "b"], ["\\ud800", "b"]]', "item 2: .* no valid Unicode at character 0"),
+        ("a.json", '[["a", "b"], ["\\ud800", "b"]]', "item 2: .* not valid Unicode at character 0"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path, name, content, message):
@@ -88,7 +88,7 @@ def test_what_is_no_file_of_pairs(tmp_path):
     (tmp_path / "a.json").write_text(item)
     with pytest.raises(InputError, match="template = 5"):
         read_pairs(tmp_path / "a.json", template=5)
-    with pytest.raises(LoadError, match="item 1: 3 is no text"):
+    with pytest.raises(LoadError, match="item 1: 3 is not a text"):
         read_pairs(tmp_path / "a.json", template=lambda question, answer: 3)
 
 

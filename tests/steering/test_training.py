@@ -160,7 +160,7 @@ def test_half_precision_is_read_as_it_is():
 
 
 def test_normalized_directions_have_norm_one():
-    vector = SteeringVector.train(tiny("gpt2"), Letters(), PAIRS, normalize=True)
+    vector = SteeringVector.train(tiny("gpt2"), Letters(), PAIRS).with_norm(1.0)
     assert list(vector.norms.values()) == pytest.approx([1] * LAYERS, abs=1e-6)
 
 
@@ -203,7 +203,7 @@ def test_progress_and_provenance():
         ({"pairs": [("a", 1)]}, "not two texts"),
         ({"method": "median"}, '"mean" or "pca"'),
         ({"token_position": "first"}, "token_position = 'first' must be \"last\""),
-        ({"token_position": 0}, "negative place"),
+        ({"token_position": 0}, "negative index"),
         ({"token_position": -4}, "positive text of pair 1, 'f g', has 3 tokens and none at"),
         ({"token_position": "answer", "pairs": [("a b", "a b c")]}, "positive text of pair 0"),
         ({"batch_size": 0}, "batch_size"),

@@ -122,7 +122,7 @@ def test_directions_too_small_for_float32_are_not_zero(tmp_path):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     for name, tensor, why in (
         ("small", torch.full((8,), 1e-60, dtype=torch.float64), "too small for float32"),
-        ("meta", torch.ones(8, device="meta"), "no plain tensor"),
+        ("meta", torch.ones(8, device="meta"), "not a plain tensor"),
     ):
         torch.save({1: tensor}, tmp_path / f"{name}.pt")
         with pytest.raises(LoadError, match=why):
@@ -131,5 +131,5 @@ def test_directions_too_small_for_float32_are_not_zero(tmp_path):
 
 @pytest.mark.parametrize("field", [{"model": 5}, {"model": None}, {"provenance": 5}, {"provenance": []}])
 def test_what_could_not_be_saved_and_read_again_is_refused(field):
-    with pytest.raises(InputError, match=r"is no (str|mapping)"):
+    with pytest.raises(InputError, match=r"is not a (str|mapping)"):
         SteeringVector({1: np.ones(8)}, **field)

@@ -87,11 +87,12 @@ def train_vector(options: argparse.Namespace, say: Say, progress: bool) -> None:
             method=options.method,
             token_position=options.token_position,
             batch_size=options.batch_size,
-            normalize=options.normalize,
             add_special_tokens=not options.no_special_tokens,
             skip_long=options.skip_long,
             progress=progress,
         )
+    if options.normalize:
+        vector = vector.with_norm(1.0)
     vector.save(options.output)
     norms = ", ".join(f"{block}: {norm:.3g}" for block, norm in vector.norms.items())
     used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
@@ -135,8 +136,7 @@ def steer(options: argparse.Namespace, show: Show, progress: bool) -> None:
     from embgeom._common.progress import reporter
     from embgeom._common.tables import Table
     from embgeom.evaluation import GenerationScore
-    from embgeom.lm.tokenizing import warn_of_doubled
-    from embgeom.lm.tokens import encode
+    from embgeom.lm.tokenizing import encode, warn_of_doubled
     from embgeom.steering import SteeringVector
 
     vector = SteeringVector.load(options.vector)

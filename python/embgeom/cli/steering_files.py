@@ -16,7 +16,7 @@ RESULT_SUFFIX = ".json"
 
 def pairs(name: str) -> list[tuple[str, str]]:
     """Return the contrastive pairs of a file or of the example."""
-    from embgeom.steering.pairs import read_pairs
+    from embgeom.steering import read_pairs
 
     return moods.pairs() if is_moods(name) else read_pairs(name)
 

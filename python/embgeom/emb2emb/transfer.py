@@ -16,7 +16,7 @@ from embgeom._common.threads import resolve_threads
 from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
-from embgeom.lm.depth import matching_layer
+from embgeom.lm.layers import matching_layer
 from embgeom.steering.vector import SteeringVector
 
 TransferMode = Literal["primal", "dual", "logits"]

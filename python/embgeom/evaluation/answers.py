@@ -10,8 +10,8 @@ import numpy as np
 
 from embgeom.errors import InputError
 from embgeom.evaluation.scores import Score, Values
-from embgeom.lm.next_tokens import check_lengths, next_log_probabilities
-from embgeom.lm.tokens import where_answers_part
+from embgeom.lm.passes import check_lengths, next_log_probabilities
+from embgeom.lm.tokenizing import where_answers_part
 
 _ITEM_KEYS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
 

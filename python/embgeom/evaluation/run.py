@@ -15,8 +15,7 @@ from embgeom.evaluation.outcomes import Effect, Outcome, SideEffects
 from embgeom.evaluation.scores import Score, Values
 from embgeom.evaluation.side_effects import side_effects
 from embgeom.lm.passes import inference
-from embgeom.lm.tokenizing import warn_of_doubled
-from embgeom.lm.tokens import encode
+from embgeom.lm.tokenizing import encode, warn_of_doubled
 
 
 def as_texts(neutral: Iterable[str] | None) -> list[str] | None:

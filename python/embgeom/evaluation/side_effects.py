@@ -9,9 +9,8 @@ import numpy as np
 
 from embgeom.evaluation.conditions import Condition, Report
 from embgeom.evaluation.outcomes import SideEffects
-from embgeom.lm.next_tokens import check_lengths
-from embgeom.lm.passes import forward, in_batches, padded
-from embgeom.lm.tokens import encode
+from embgeom.lm.passes import check_lengths, forward, in_batches, padded
+from embgeom.lm.tokenizing import encode
 
 
 def side_effects(

@@ -12,8 +12,8 @@ from embgeom._common.checks import real_number, whole_number
 from embgeom.errors import InputError
 from embgeom.evaluation.scores import Score, Values
 from embgeom.lm.continuations import continuations
-from embgeom.lm.next_tokens import check_lengths
-from embgeom.lm.tokens import encode_prompt
+from embgeom.lm.passes import check_lengths
+from embgeom.lm.tokenizing import encode_prompt
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 
 from embgeom.errors import InputError
 from embgeom.evaluation.scores import Score, Values
-from embgeom.lm.next_tokens import check_lengths, word_log_probabilities
-from embgeom.lm.tokens import encode_prompt, word_token, word_tokens
+from embgeom.lm.passes import check_lengths, word_log_probabilities
+from embgeom.lm.tokenizing import encode_prompt, word_token, word_tokens
 
 
 @dataclass(frozen=True)

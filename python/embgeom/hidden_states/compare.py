@@ -16,12 +16,20 @@ from embgeom._common.record import digest, model_versions
 from embgeom.emb2emb import Emb2Emb
 from embgeom.emb2emb.transfer import TransferMode, check_mode
 from embgeom.errors import InputError
+from embgeom.hidden_states.comparison import MEASURES, StateComparison, StateMeasure
 from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
-from embgeom.hidden_states.positions import Positions, elsewhere, sampled, shared_positions
-from embgeom.hidden_states.result import StateComparison, StateMeasure
-from embgeom.hidden_states.states import States, opened, residual_states
+from embgeom.hidden_states.states import (
+    PromptPositions,
+    States,
+    Tokenized,
+    elsewhere,
+    opened,
+    residual_states,
+    sampled,
+    shared_positions,
+)
 from embgeom.lm.language_model import describe_model, model_name
-from embgeom.lm.layers import Layout, find
+from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
 from embgeom.lm.tokenizing import warn_of_doubled
 
@@ -47,7 +55,7 @@ def compare_states(
     *,
     shuffled: Map | None = None,
     mode: TransferMode = "primal",
-    positions: Positions = "all",
+    positions: PromptPositions = "all",
     max_positions: int = 2000,
     batch_size: int = 8,
     seed: int = 0,
@@ -89,7 +97,7 @@ def compare_states(
     -------
     StateComparison
         Mean cosine of transferred and target states, and linear CKA of the states themselves, which needs no
-        map and says how alike the states lie; each of states as they are and centered, beside the value where
+        map and says how alike the states lie; each of states as they are and centered, with the value where
         each position is paired with one of another prompt.
 
     Raises
@@ -102,12 +110,12 @@ def compare_states(
 
     Notes
     -----
-    A forward pass of each model over the prompts; with p positions, B layers and width d, 4 p (B + 1) d bytes
-    for each model, for the transferred states and for centered copies, and 2 p^2 B d multiply-adds for each
-    Gram matrix of CKA. The models are left as they were.
+    A forward pass of each model over the prompts; with p positions, L layers and hidden size d, 4 p (L + 1) d
+    bytes for each model, for the transferred states and for centered copies, and 2 p^2 L d multiply-adds for
+    each Gram matrix of CKA. The models are left as they were.
     A map of the unembeddings is the one to expect much of: the residual stream is what the unembedding reads.
     Between the two example models, a least-squares map of the unembeddings gives centered cosines above 0.5
-    from every layer to every layer; one of the embeddings gives 0.5 before layer 0, and nearly 0 behind it.
+    from every layer to every layer; one of the embeddings gives 0.5 before layer 0, and nearly 0 after it.
     The first token of a text often has states of enormous norm, which dominate CKA that is not centered.
 
     Examples
@@ -126,37 +134,28 @@ def compare_states(
     batch_size = whole_number(batch_size, "batch_size", 1)
     max_positions = whole_number(max_positions, "max_positions", _FEWEST_POSITIONS)
     generator = np.random.default_rng(check_seed(seed))
-    maps = [mapping] if shuffled is None else [mapping, shuffled]
-    for each in maps:
-        if not callable(getattr(each, "transfer", None)):
-            raise InputError(
-                f"{type(each).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
-            )
-    mappings = [_mapping(each, check_mode(mode)) for each in maps]
+    maps = [_transfer(each, check_mode(mode)) for each in (mapping, shuffled) if each is not None]
     a, b = opened(source), opened(target)
-    _check_maps(mappings, find(a.model), find(b.model))
-    limits = longest_text(a.model), longest_text(b.model)
-    shared = shared_positions(prompts, (a.tokenizer, b.tokenizer), limits, positions)
+    sizes = find(a.model).hidden_size, find(b.model).hidden_size
+    if None not in sizes:
+        # Before the models run.
+        for each in maps:
+            _transferred(each, np.ones((1, 2, sizes[0] or 0), dtype=np.float32), sizes[1] or 0)
+    shared = shared_positions(
+        prompts, (a.tokenizer, b.tokenizer), (longest_text(a.model), longest_text(b.model)), positions
+    )
     for tokenizer, texts in zip((a.tokenizer, b.tokenizer), zip(*shared, strict=True), strict=False):
         warn_of_doubled(
             tokenizer, [text.ids for text in texts], "take it away from the prompts", stacklevel=2
         )
     pairs = sampled(shared, max_positions, generator)
-    counts = [len(tokenized.places) for tokenized, _ in pairs]
+    counts = [len(tokenized.positions) for tokenized, _ in pairs]
     if sum(counts) < _FEWEST_POSITIONS:
         raise InputError(
             f"in {len(prompts)} prompts there are {sum(counts)} places where tokens of both models end "
             f"together; {_FEWEST_POSITIONS} are needed, so give more or longer prompts"
         )
-    partner = elsewhere(counts, generator)
-    of_a, of_b = zip(*pairs, strict=True)
-    with reporter(progress, "hidden states") as report:
-        states_a = residual_states(a.model, of_a, batch_size=batch_size, report=report, phase="source")
-        states_b = residual_states(b.model, of_b, batch_size=batch_size, report=report, phase="target")
-        measures = (
-            *_cosines(mappings, states_a, states_b, partner),
-            *_ckas(states_a, states_b, partner, report),
-        )
+    measures = _measured(a.model, b.model, maps, pairs, elsewhere(counts, generator), batch_size, progress)
     provenance = {
         "source": describe_model(a.model),
         "target": describe_model(b.model),
@@ -177,9 +176,43 @@ def compare_states(
     return StateComparison(*names, len(pairs), sum(counts), measures, provenance)
 
 
-def _mapping(mapping: Map, mode: TransferMode) -> Transfer:
+def _measured(
+    source: Any,
+    target: Any,
+    maps: Sequence[Transfer],
+    prompts: Sequence[tuple[Tokenized, Tokenized]],
+    partner: npt.NDArray[np.int64],
+    batch_size: int,
+    progress: Progress,
+) -> tuple[StateMeasure, ...]:
+    """Run both models, and compare states as they are and centered; `partner` pairs positions by chance."""
+    of_a, of_b = zip(*prompts, strict=True)
+    with reporter(progress, "hidden states") as report:
+        a = residual_states(source, of_a, batch_size=batch_size, report=report, phase="source")
+        b = residual_states(target, of_b, batch_size=batch_size, report=report, phase="target")
+        moved = [_transferred(each, a, b.shape[2]) for each in maps]
+        measures: dict[str, Any] = {}
+        for name, prepare in (("", lambda states: states), ("centered", centered)):
+            x, *control = map(prepare, moved)
+            y, source_states = prepare(b), prepare(a)
+            by_map = mean_cosines(control[0], y) if control else None
+            cosine, cka = ("centered_cosine", "cka") if name else ("cosine", "uncentered_cka")
+            measures[cosine] = (mean_cosines(x, y), mean_cosines(x, y[:, partner]), by_map)
+            ckas = (
+                linear_cka(source_states, other, report=report, phase=phase)
+                for other, phase in ((y, cka), (y[:, partner], f"{cka}, shuffled"))
+            )
+            measures[cka] = (*ckas, None)
+    return tuple(StateMeasure(name, *measures[name]) for name in MEASURES)
+
+
+def _transfer(mapping: Map, mode: TransferMode) -> Transfer:
     if isinstance(mapping, Emb2Emb):
         return lambda vectors: mapping.transfer(vectors, mode=mode)
+    if not callable(getattr(mapping, "transfer", None)):
+        raise InputError(
+            f"{type(mapping).__name__} has no method transfer(vectors); pass a map such as embgeom.Emb2Emb"
+        )
     return mapping.transfer
 
 
@@ -187,62 +220,17 @@ def _describe_map(mapping: Map) -> dict[str, Any]:
     return {"map": repr(mapping), "provenance": getattr(mapping, "provenance", None)}
 
 
-def _check_maps(mappings: Sequence[Transfer], source: Layout, target: Layout) -> None:
-    """Try the maps before the models run, where the models' configs tell their widths."""
-    if source.hidden_size is not None and target.hidden_size is not None:
-        for each in mappings:
-            _moved(each, np.ones((2, source.hidden_size), dtype=np.float32), target.hidden_size)
-
-
-def _cosines(
-    mappings: Sequence[Transfer],
-    source: States,
-    target: States,
-    partner: npt.NDArray[np.int64],
-) -> list[StateMeasure]:
-    transferred, *control = (_transferred(transfer, source, target.shape[2]) for transfer in mappings)
-    scrambled = control[0] if control else None
-    return [
-        StateMeasure(
-            name,
-            meaning,
-            mean_cosines(prepare(transferred), prepare(target)),
-            mean_cosines(prepare(transferred), prepare(target)[:, partner]),
-            None if scrambled is None else mean_cosines(prepare(scrambled), prepare(target)),
-        )
-        for name, meaning, prepare in (
-            ("cosine", "mean cosine of transferred and target states", lambda states: states),
-            ("centered cosine", "the same, less the mean state of each layer", centered),
-        )
-    ]
-
-
-def _ckas(source: States, target: States, partner: npt.NDArray[np.int64], report: Any) -> list[StateMeasure]:
-    measures = []
-    for name, meaning, prepare in (
-        ("CKA", "similarity of the Gram matrices of centered states; needs no map", centered),
-        ("uncentered CKA", "the same of states as they are", lambda states: states),
-    ):
-        a, b = prepare(source), prepare(target)
-        value = linear_cka(a, b, report=report, phase=name)
-        null = linear_cka(a, b[:, partner], report=report, phase=f"{name}, shuffled")
-        measures.append(StateMeasure(name, meaning, value, null, None))
-    return measures
-
-
-def _transferred(transfer: Transfer, states: States, width: int) -> States:
-    """Return the states in the target's space, layer by layer."""
-    return np.stack([_moved(transfer, vectors, width) for vectors in states])
-
-
-def _moved(transfer: Transfer, vectors: npt.NDArray[np.float32], width: int) -> npt.NDArray[np.float32]:
-    """Return what a map makes of vectors, checked."""
-    moved = as_real_array(transfer(vectors), "what the map returns")
-    if moved.shape != (len(vectors), width):
-        raise InputError(
-            f"the map turns {vectors.shape} into {moved.shape}, and the target needs "
-            f"{(len(vectors), width)}; was it fitted for these two models, in this direction?"
-        )
-    if not np.isfinite(moved).all():
-        raise InputError("the map returns NaN or infinity")
-    return np.asarray(moved, dtype=np.float32)
+def _transferred(transfer: Transfer, states: States, size: int) -> States:
+    """Return the states in the target's space, layer by layer, checked."""
+    layers = []
+    for vectors in states:
+        moved = as_real_array(transfer(vectors), "what the map returns")
+        if moved.shape != (len(vectors), size):
+            raise InputError(
+                f"the map turns {vectors.shape} into {moved.shape}, and the target needs "
+                f"{(len(vectors), size)}; was it fitted for these two models, in this direction?"
+            )
+        if not np.isfinite(moved).all():
+            raise InputError("the map returns NaN or infinity")
+        layers.append(np.asarray(moved, dtype=np.float32))
+    return np.stack(layers)

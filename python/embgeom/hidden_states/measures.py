@@ -22,16 +22,9 @@ def centered(states: States) -> States:
 
 
 def mean_cosines(a: States, b: States) -> Table:
-    """Return the mean cosine similarity over positions, of each layer in `a` with each in `b`.
+    """Return the mean cosine over positions, of each layer in `a` (s, p, d) with each in `b` (t, p, d).
 
-    Parameters
-    ----------
-    a, b : ndarray of float32, shapes (s, p, d) and (t, p, d)
-        States of the same p positions. The cosine of a zero state counts as 0.
-
-    Returns
-    -------
-    ndarray of float64, shape (s, t)
+    The cosine of a zero state counts as 0.
     """
     total = np.zeros((len(a), len(b)))
     step = max(1, _PIECE // a.shape[2])
@@ -43,23 +36,10 @@ def mean_cosines(a: States, b: States) -> Table:
 
 
 def linear_cka(a: States, b: States, *, report: ProgressCallable | None = None, phase: str = "CKA") -> Table:
-    """Return the cosine of the Gram matrices of each layer in `a` with those of each layer in `b`.
+    """Return the cosine of the Gram matrices of each layer in `a` (s, p, d) with those in `b` (t, p, e).
 
-    For states that are centered over positions this is linear CKA.
-
-    Parameters
-    ----------
-    a, b : ndarray of float32, shapes (s, p, d) and (t, p, e)
-        States of the same p positions.
-    report : callable, optional
-        Told how far it is.
-    phase : str
-        The name of this, for `report`.
-
-    Returns
-    -------
-    ndarray of float64, shape (s, t)
-        Between 0 and 1; NaN for a layer whose states are all zero.
+    For states that are centered over positions this is linear CKA, between 0 and 1; NaN for a layer whose
+    states are all zero.
     """
     positions = a.shape[1]
     cross, own_a, own_b = np.zeros((len(a), len(b))), np.zeros(len(a)), np.zeros(len(b))

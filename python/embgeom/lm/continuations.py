@@ -22,7 +22,7 @@ def continuations(
     batch_size: int,
     seed: int,
 ) -> list[str]:
-    """Return the text with which the model goes on from each prompt, given as tokens."""
+    """Return the model's continuation of each prompt, given as tokens."""
     from transformers import LogitsProcessorList
 
     ends = _ends(model, tokenizer)
@@ -30,21 +30,20 @@ def continuations(
     config = _plain_config(max_new_tokens, ends, pad)
     texts = [""] * len(prompts)
     with inference(model):
-        for places in in_batches(prompts, batch_size):
-            # What is written goes on at the right, so here padding stands to the left.
-            batch = padded(model, [prompts[place] for place in places], left=True, pad=pad)
-            processors = [_defined, *([Luck(seed, places, temperature)] if temperature > 0 else [])]
-            written = model.generate(
-                **batch, generation_config=config, logits_processor=LogitsProcessorList(processors)
-            )
-            for place, row in zip(places, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
+        for indices in in_batches(prompts, batch_size):
+            # What is written continues at the right, so here padding stands on the left.
+            batch = padded(model, [prompts[index] for index in indices], left=True, pad=pad)
+            sampling = [GumbelSampling(seed, indices, temperature)] if temperature > 0 else []
+            processors = LogitsProcessorList([_check_numbers, *sampling])
+            written = model.generate(**batch, generation_config=config, logits_processor=processors)
+            for index, row in zip(indices, written[:, batch["input_ids"].shape[1] :].tolist(), strict=True):
                 end = next((at for at, token in enumerate(row) if token in ends), len(row))
-                texts[place] = tokenizer.decode(row[:end], skip_special_tokens=True)
+                texts[index] = tokenizer.decode(row[:end], skip_special_tokens=True)
     return texts
 
 
-def _defined(_input_ids: Any, scores: Any) -> Any:
-    """Return the scores, or say that they are none: the largest of NaN would be a text, too."""
+def _check_numbers(_input_ids: Any, scores: Any) -> Any:
+    # The largest of NaN would be a text, too.
     if bool(scores.isnan().any()):
         raise InputError(
             "the model gives NaN, so there is no likeliest token: use a smaller scale, or float32 or bfloat16"
@@ -52,25 +51,25 @@ def _defined(_input_ids: Any, scores: Any) -> Any:
     return scores
 
 
-class Luck:
-    """Makes the likeliest token a drawn one, by Gumbel noise from each prompt's own random numbers.
+class GumbelSampling:
+    """Makes the likeliest token a sampled one, by Gumbel noise from each prompt's own random numbers.
 
     The largest of ``logit / temperature + noise`` is distributed as the softmax of ``logit / temperature``.
     """
 
-    def __init__(self, seed: int, places: Sequence[int], temperature: float) -> None:
+    def __init__(self, seed: int, indices: Sequence[int], temperature: float) -> None:
         import torch
 
         self._temperature = temperature
-        states = [np.random.SeedSequence([check_seed(seed), place]).generate_state(1)[0] for place in places]
+        states = [np.random.SeedSequence([check_seed(seed), index]).generate_state(1)[0] for index in indices]
         self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
         """Return the scores to take the largest of."""
         import torch
 
-        width = scores.shape[-1]
-        waits = [torch.empty(width).exponential_(generator=generator) for generator in self._generators]
+        size = scores.shape[-1]
+        waits = [torch.empty(size).exponential_(generator=generator) for generator in self._generators]
         return scores / self._temperature - torch.stack(waits).log().to(scores.device)
 
 
@@ -84,13 +83,11 @@ def _ends(model: Any, tokenizer: Any) -> list[int]:
 
 
 def _plain_config(max_new_tokens: int, ends: list[int], pad: int) -> Any:
-    """Return a config by which the likeliest token is taken each time, without beams and penalties.
-
-    Values that are left out come from the model's own config, which may ask for drawing and penalties; tokens
-    that it never lets a model write stay forbidden.
-    """
+    """Return a config by which the likeliest token is taken each time, without beams and penalties."""
     from transformers import GenerationConfig
 
+    # Values that are left out come from the model's own config, which may ask for sampling and penalties;
+    # tokens that it never lets a model write stay forbidden.
     return GenerationConfig(
         max_new_tokens=max_new_tokens,
         min_new_tokens=0,

@@ -37,7 +37,7 @@ def load_language_model(
 ) -> LanguageModel:
     """Load a whole causal language model, ready to be steered.
 
-    A model that sees or hears, too, is loaded whole; its language model is what is steered.
+    A multimodal model is loaded whole; its language model is what is steered.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def load_language_model(
     Raises
     ------
     InputError
-        If torch or transformers is not installed, or `name` is no name.
+        If torch or transformers is not installed, or `name` is not a name.
     LoadError
         If the model cannot be found or read, lacks weights, or would run code of its own without
         `trust_remote_code`.
@@ -75,7 +75,7 @@ def load_language_model(
     """
     torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
     if not isinstance(name, str | os.PathLike):
-        raise InputError(f"{name!r:.60} is no name of a model: give a folder or an id")
+        raise InputError(f"{name!r:.60} is not the name of a model: give a folder or an id")
     folder = find_folder(name, revision=revision)
     where = str(name) if folder is None or Path(name).is_file() else str(folder.path)
     # Left out, transformers would ask on standard output whether to run a model's own code.
@@ -107,21 +107,11 @@ def load_language_model(
 
 
 def _loaded(transformers: Any, where: str, options: dict[str, Any]) -> Any:
-    """Return a model of the first class that knows it and finds all of its weights.
-
-    Raises
-    ------
-    LoadError
-        If there is none; without the model's name.
-    """
+    """Return a model of the first class that knows it and finds all of its weights."""
     missing: list[str] = []
-    for auto in _AUTO_CLASSES:
-        if not hasattr(transformers, auto):
-            continue
+    for auto in filter(None, (getattr(transformers, name, None) for name in _AUTO_CLASSES)):
         try:
-            model, info = getattr(transformers, auto).from_pretrained(
-                where, output_loading_info=True, **options
-            )
+            model, info = auto.from_pretrained(where, output_loading_info=True, **options)
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
@@ -136,50 +126,41 @@ def _loaded(transformers: Any, where: str, options: dict[str, Any]) -> Any:
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise LoadError(f"lacks the weights {missing[0]}{more}, so the model cannot run; fetch it whole")
-    raise LoadError("is no causal language model that this version of transformers knows")
+    raise LoadError("is not a causal language model that this version of transformers knows")
 
 
 def _not_a_number(value: Any, name: str) -> str | None:
     """Return what in a config is NaN, which no setting is meant to be; None if nothing is."""
-    if isinstance(value, dict):
-        value = list(value.items())
-    elif isinstance(value, list | tuple):
-        value = list(enumerate(value))
-    else:
+    if not isinstance(value, dict | list | tuple):
         return name if isinstance(value, float) and math.isnan(value) else None
-    found = (_not_a_number(item, f"{name}.{key}") for key, item in value)
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    found = (_not_a_number(item, f"{name}.{key}") for key, item in items)
     return next((odd for odd in found if odd), None)
+
+
+def model_info(model: Any) -> ModelInfo:
+    """Return which model it is; one that was made from a configuration has no name."""
+    config, whole = config_of(model), getattr(model, "config", None)
+    name = str(getattr(whole, "name_or_path", "") or "") or None
+    size, depth = (getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers"))
+    return ModelInfo(name, getattr(whole, "_commit_hash", None), size, depth)
 
 
 def model_name(model: Any) -> str:
     """Return what to call a model: what it was loaded as, or its class; of an absolute path the last part."""
-    name = str(getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__)
+    name = model_info(model).name or type(model).__name__
     return Path(name).name if Path(name).is_absolute() else name
 
 
-def model_info(model: Any) -> ModelInfo:
-    """Return which model it is; one made from a configuration has no name."""
-    config = config_of(model)
-    return ModelInfo(
-        str(getattr(getattr(model, "config", None), "name_or_path", "") or "") or None,
-        getattr(config, "_commit_hash", None),
-        getattr(config, "hidden_size", None),
-        getattr(config, "num_hidden_layers", None),
-    )
-
-
 def describe_model(model: Any) -> dict[str, Any]:
-    """Return what tells which model it is, ready for JSON: name, commit, the SHA-256 of its config."""
-    config = getattr(model, "config", None)
+    """Return what identifies a model, ready for JSON: name, commit, the SHA-256 of its config."""
+    config, dtype = getattr(model, "config", None), getattr(model, "dtype", None)
     known: dict[str, Any] = {"model": model_name(model), "class": type(model).__name__}
     if config is not None and hasattr(config, "to_dict"):
         # These two differ between two copies of one model.
-        own = {
-            k: v for k, v in config.to_dict().items() if k not in ("transformers_version", "_name_or_path")
-        }
-        known["config_sha256"] = digest(own)
+        copied = ("transformers_version", "_name_or_path")
+        known["config_sha256"] = digest({k: v for k, v in config.to_dict().items() if k not in copied})
         known["commit"] = getattr(config, "_commit_hash", None)
-    dtype = getattr(model, "dtype", None)
     return {**known, "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None}
 
 

@@ -12,11 +12,12 @@ import numpy.typing as npt
 
 from embgeom._common.checks import whole_number
 from embgeom.errors import InputError
-from embgeom.lm.layers import Layout, config_of, need_torch
-from embgeom.lm.stream import in_input, in_output
+from embgeom.lm.layers import Layout, config_of, need_torch, stream_in_input, stream_in_output
 
 # The number under which `read_layers` gives what goes into layer 0.
 EMBEDDING = -1
+
+Tokens = Sequence[int]
 
 
 @contextmanager
@@ -38,46 +39,51 @@ def longest_text(model: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-def in_batches(sequences: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Give the places of sequences batch by batch, those of like length together.
+def check_lengths(model: Any, sequences: Sequence[Tokens], what: str, *, least: int, room: int = 0) -> None:
+    """Refuse a sequence that is too short, or too long for the model with `room` more tokens."""
+    most = longest_text(model)
+    for number, sequence in enumerate(sequences):
+        if len(sequence) < least:
+            raise InputError(
+                f"{what} {number} has {len(sequence)} tokens, but {least} at least are needed; leave it out"
+            )
+        if most is not None and len(sequence) + room > most:
+            more, fewer = (f" and {room} new ones", ", take fewer new ones") if room else ("", "")
+            raise InputError(
+                f"{what} {number} has {len(sequence)} tokens{more}, more than the {most} that the model "
+                f"takes; shorten it{fewer}, or leave it out"
+            )
+
+
+def in_batches(sequences: Sequence[Tokens], batch_size: int) -> Iterator[list[int]]:
+    """Give the indices of sequences batch by batch, those of like length together.
 
     The longest come first: a batch too large for the memory fails at once.
     """
     batch_size = whole_number(batch_size, "batch_size", 1)
-    order = sorted(range(len(sequences)), key=lambda place: -len(sequences[place]))
+    order = sorted(range(len(sequences)), key=lambda index: -len(sequences[index]))
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]
 
 
-def padded(
-    model: Any, sequences: Sequence[Sequence[int]], *, left: bool = False, pad: int = 0
-) -> dict[str, Any]:
+def padded(model: Any, sequences: Sequence[Tokens], *, left: bool = False, pad: int = 0) -> dict[str, Any]:
     """Return ``input_ids`` and ``attention_mask`` where the model takes them.
 
-    Padding stands to the right unless `left`: a causal model's tokens never see it there, so any token will
+    Padding stands on the right unless `left`: a causal model's tokens never see it there, so any token will
     do, and the first token of each text stands at position 0, as when it is alone.
     """
     torch, device = need_torch(), _input_device(model)
     length = max(map(len, sequences))
-    rows, masks = [], []
-    for sequence in sequences:
-        tokens, fill = list(sequence), [pad] * (length - len(sequence))
-        rows.append(fill + tokens if left else tokens + fill)
-        masks.append([0] * len(fill) + [1] * len(tokens) if left else [1] * len(tokens) + [0] * len(fill))
-    return {
-        "input_ids": torch.tensor(rows, device=device),
-        "attention_mask": torch.tensor(masks, device=device),
-    }
+    ids = torch.full((len(sequences), length), pad)
+    mask = torch.zeros_like(ids)
+    for row, sequence in enumerate(sequences):
+        columns = slice(length - len(sequence), None) if left else slice(len(sequence))
+        ids[row, columns], mask[row, columns] = torch.tensor(sequence), 1
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
-    """Run a model on what `padded` returns, without a cache.
-
-    Raises
-    ------
-    InputError
-        If it does not take tokens as models of transformers do.
-    """
+    """Run a model on what `padded` returns, without a cache."""
     taken = inspect.signature(model.forward).parameters
     named = {"use_cache": False, **batch, **more}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
@@ -94,42 +100,20 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
 def read_layers(
     model: Any,
     layout: Layout,
-    sequences: Sequence[Sequence[int]],
-    places: Sequence[Iterable[int]],
+    sequences: Sequence[Tokens],
+    positions: Sequence[Iterable[int]],
     layers: Sequence[int],
 ) -> npt.NDArray[np.float32]:
-    """Return the residual stream at some places of each text, behind some layers.
+    """Return the residual stream after some layers, at some positions of each text of a batch.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model, in the mode in which it is to run.
-    layout : Layout
-        Its layers.
-    sequences : sequence of sequence of int
-        The texts' tokens, one batch.
-    places : sequence of iterable of int
-        Which of each text's tokens are read, p in all.
-    layers : sequence of int
-        The layers whose output is read, in ascending order; `EMBEDDING` is what goes into layer 0.
-
-    Returns
-    -------
-    ndarray of float32, shape (layers, p, d)
-        Text by text. The pass ends behind the last layer that is read: neither later layers nor the
-        unembedding are computed.
-
-    Raises
-    ------
-    InputError
-        If a layer keeps no single residual stream, or does not run as a module.
+    The result is float32 of shape (layers, all positions, hidden_size), text by text. `layers` ascend, and
+    `EMBEDDING` is what goes into layer 0. The pass ends after the last of them: neither later layers nor the
+    unembedding are computed.
     """
-    torch = need_torch()
-    rows = torch.tensor([row for row, chosen in enumerate(places) for _ in chosen])
-    columns = torch.tensor([int(place) for chosen in places for place in chosen])
+    torch, batch = need_torch(), padded(model, sequences)
+    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen])
+    columns = torch.tensor([int(position) for chosen in positions for position in chosen])
     read: dict[int, npt.NDArray[np.float32]] = {}
-
-    batch = padded(model, sequences)
 
     def keep(layer: int, hidden: Any) -> None:
         if hidden.shape[:2] != batch["input_ids"].shape:
@@ -142,18 +126,18 @@ def read_layers(
         if layer == layers[-1]:
             raise _LastLayerRead
 
-    def behind(layer: int) -> Callable[..., None]:
-        return lambda _layer, _args, output: keep(layer, in_output(output, layer, layout.hidden_size))
+    def after(layer: int) -> Callable[..., None]:
+        return lambda _layer, _args, out: keep(layer, stream_in_output(out, layer, layout.hidden_size))
 
     def before(_layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(EMBEDDING, in_input(args, named))
+        keep(EMBEDDING, stream_in_input(args, named))
 
     with ExitStack() as hooks:
         for layer in layers:
             if layer == EMBEDDING:
                 handle = layout.layers[0].register_forward_pre_hook(before, with_kwargs=True)
             else:
-                handle = layout.layers[layer].register_forward_hook(behind(layer))
+                handle = layout.layers[layer].register_forward_hook(after(layer))
             hooks.callback(handle.remove)
         with suppress(_LastLayerRead):
             forward(model, batch)
@@ -170,10 +154,54 @@ class _LastLayerRead(Exception):
     """Ends a forward pass once the last layer of interest has run."""
 
 
+def next_log_probabilities(
+    model: Any, sequences: Sequence[Tokens], batch_size: int
+) -> Iterator[tuple[int, Any]]:
+    """Give the index of each sequence and the float32 log-probabilities (vocabulary,) of what follows.
+
+    Padding stands on the right: a causal model's tokens never see it, so neither positions nor the rest of
+    the batch change a number, whatever the architecture.
+    """
+    import torch
+
+    with inference(model):
+        for indices in in_batches(sequences, batch_size):
+            batch = padded(model, [sequences[index] for index in indices])
+            lasts = [len(sequences[index]) - 1 for index in indices]
+            logits, columns = _logits_at(model, batch, sorted(set(lasts)))
+            rows = torch.stack([logits[row, columns[last]] for row, last in enumerate(lasts)])
+            yield from zip(indices, torch.log_softmax(rows.float(), dim=-1), strict=True)
+
+
+def word_log_probabilities(
+    model: Any, prompts: Sequence[Tokens], words: Sequence[tuple[int, ...]], batch_size: int
+) -> list[dict[tuple[int, ...], float]]:
+    """Return, for each prompt, the log-probability that each word follows it: the sum over its tokens."""
+    begun = sorted({word[:at] for word in words for at in range(len(word))})
+    asked = [(number, start) for number in range(len(prompts)) for start in begun]
+    sequences = [[*prompts[number], *start] for number, start in asked]
+    found = [dict.fromkeys(words, 0.0) for _ in prompts]
+    for index, logs in next_log_probabilities(model, sequences, batch_size):
+        number, start = asked[index]
+        for word in words:
+            if len(word) > len(start) and word[: len(start)] == start:
+                found[number][word] += float(logs[word[len(start)]])
+    return found
+
+
+def _logits_at(model: Any, batch: dict[str, Any], positions: list[int]) -> tuple[Any, dict[int, int]]:
+    """Return logits for some positions at least, and the column of each."""
+    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
+        return forward(model, batch).logits, {position: position for position in positions}
+    # The logits of all positions of long prompts would take more memory than all the rest.
+    kept = need_torch().tensor(positions, device=batch["input_ids"].device)
+    logits = forward(model, batch, logits_to_keep=kept).logits
+    return logits, {position: column for column, position in enumerate(positions)}
+
+
 def _input_device(model: Any) -> Any:
-    """Return the device to which a model's input goes."""
     weights = model.get_input_embeddings().weight if hasattr(model, "get_input_embeddings") else None
     if weights is None:
         weights = next(model.parameters())
-    # Offloaded weights have no place; whoever offloaded them moves the input, too.
+    # Offloaded weights have no device; whoever offloaded them moves the input, too.
     return "cpu" if weights.device.type == "meta" else weights.device

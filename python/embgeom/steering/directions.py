@@ -12,16 +12,11 @@ from embgeom.errors import InputError
 from embgeom.lm.layers import layer_numbers
 
 Direction = npt.NDArray[np.float32]
+Directions = Mapping[int, Direction]
 
 
 def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
-    """Return the directions in ascending order of layers, as read-only float32.
-
-    Raises
-    ------
-    InputError
-        If there is none, a layer is not a layer number, or a direction does not fit.
-    """
+    """Return the directions in ascending order of layers, as read-only float32."""
     if not isinstance(directions, Mapping):
         raise InputError(f"directions are a mapping from layers to arrays, not a {type(directions).__name__}")
     if not directions:
@@ -30,20 +25,14 @@ def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
         if not isinstance(layer, int | np.integer) or isinstance(layer, bool) or layer < 0:
             raise InputError(f"layer {layer!r} is not a layer number; layers are counted from 0")
     found = {int(layer): _direction(directions[layer], layer) for layer in sorted(directions)}
-    if len({len(direction) for direction in found.values()}) != 1:
-        sizes = {layer: len(direction) for layer, direction in found.items()}
+    sizes = {layer: len(direction) for layer, direction in found.items()}
+    if len(set(sizes.values())) != 1:
         raise InputError(f"the directions differ in length: {sizes}")
     return found
 
 
-def placed(directions: Mapping[int, Direction], layers: int | Iterable[int] | None) -> dict[int, Direction]:
-    """Return the direction for each layer that is to be steered: a single one may be put at any layers.
-
-    Raises
-    ------
-    InputError
-        If a layer is not a layer number, or has none of several directions.
-    """
+def placed(directions: Directions, layers: int | Iterable[int] | None) -> dict[int, Direction]:
+    """Return the direction for each layer that is to be steered: a single one may be put at any layers."""
     if layers is None:
         return dict(directions)
     wanted = sorted(set(layer_numbers(layers)))
@@ -53,15 +42,9 @@ def placed(directions: Mapping[int, Direction], layers: int | Iterable[int] | No
     return chosen(directions, wanted)
 
 
-def chosen(directions: Mapping[int, Direction], layers: Iterable[int]) -> dict[int, Direction]:
-    """Return the directions of some layers.
-
-    Raises
-    ------
-    InputError
-        If a layer has none.
-    """
-    wanted = list(layers)
+def chosen(directions: Directions, layers: int | Iterable[int]) -> dict[int, Direction]:
+    """Return the directions of some layers, each of which must have one."""
+    wanted = layer_numbers(layers)
     if missing := [layer for layer in wanted if layer not in directions]:
         raise InputError(
             f"the vector has no direction for layer {missing[0]}; it has some for "

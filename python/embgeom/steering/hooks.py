@@ -1,4 +1,4 @@
-"""Adding a steering vector to the residual stream while a model runs."""
+"""Adding directions to the residual stream while a model runs."""
 
 from __future__ import annotations
 
@@ -6,113 +6,44 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from embgeom._common.checks import real_number
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.layers import Layout, find, need_torch
-from embgeom.lm.projection import projection
-from embgeom.lm.stream import in_output, with_stream
-from embgeom.lm.watching import View, Watch
-from embgeom.steering.directions import Direction, placed
-from embgeom.steering.positions import Chosen, chooser
-
-if TYPE_CHECKING:
-    from embgeom.steering.vector import SteeringVector
+from embgeom.lm.layers import Layout, find, need_torch, projection, stream_in_output, with_stream
+from embgeom.lm.tracker import ForwardContext, PassTracker
+from embgeom.steering.directions import Direction, Directions, placed
+from embgeom.steering.positions import Chooser, Positions, chooser
 
 
 def apply(
-    vector: SteeringVector,
+    directions: Directions,
     model: Any,
-    scale: float | Mapping[int, float] = 1.0,
-    *,
-    layers: int | Iterable[int] | None = None,
-    positions: Any = "all",
-    generated: bool = True,
-    layer_modules: Any = None,
+    scale: float | Mapping[int, float],
+    layers: int | Iterable[int] | None,
+    positions: Positions,
+    generated: bool,
+    layer_modules: Any,
 ) -> Handle:
-    """Add the vector to a model's residual stream, until the handle is removed.
-
-    Parameters
-    ----------
-    vector : SteeringVector
-        What is added. As a method, `SteeringVector.apply`, the vector is `self`.
-    model : torch.nn.Module
-        A causal language model of transformers, or a wrapper around it, on any devices. Steer it before it
-        is compiled.
-    scale : float, or mapping of int to float
-        The factor of every direction, or of each layer's.
-    layers : int or iterable of int, optional
-        Only these layers of the vector. A vector with a single direction may be put at others.
-    positions : {"all", "generated"} or bool array_like, shape (batch, prompt length) or (prompt length,)
-        ``"all"``: each token of the prompt and each generated one. ``"generated"``: from the prompt's last
-        token on, since that one makes the first new token. Or a mask over the columns of the prompt,
-        padding included. Padding is never steered.
-    generated : bool
-        With a mask: whether the tokens after the prompt are steered, too.
-    layer_modules : str or torch.nn.ModuleList, optional
-        The layers, or their path in the model, where they are not found by themselves.
-
-    Returns
-    -------
-    Handle
-        At work already. ``with vector.apply(model): ...`` removes it in the end whatever happens;
-        ``handle.remove()`` does otherwise.
-
-    Raises
-    ------
-    InputError
-        If the hidden sizes differ, the model has no such layer, its layers are not found, or an option is
-        unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
-        what the model's dtype holds.
-
-    Warns
-    -----
-    EmbgeomWarning
-        When the handle is removed, if the model has run meanwhile and left out a steered layer, or ran it
-        past its hooks (``layer.forward(x)`` instead of ``layer(x)``, as some fast paths do).
-
-    Notes
-    -----
-    The attention mask that the model receives tells padding; without one every position counts, as it
-    does for the model. ``inputs_embeds`` are positions like tokens. Inside ``generate`` all holds with and
-    without a cache, in beams, samples and chunks. Where the model is called by other means, a call with an
-    empty cache is a prompt and a call with a filled one goes on from it; so in a loop of one's own without
-    a cache ``"generated"`` would start at each call's last token: a mask with `generated` says it instead.
-
-    Several vectors in one model add up. The hidden states that a model returns are the steered ones.
-    Gradients pass. While a vector is at work, ``generate`` compiles nothing.
-
-    Examples
-    --------
-    >>> import embgeom
-    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
-    >>> folder = embgeom.examples.pair().small
-    >>> model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    >>> joy = embgeom.SteeringVector.from_words(folder, [" happy"], [" sad"], layers=2)
-    >>> prompt = tokenizer("Once upon a time", return_tensors="pt")
-    >>> with joy.apply(model, 2.0) as handle:
-    ...     steered = model.generate(**prompt, max_new_tokens=3, do_sample=False)
-    >>> handle.active
-    False
-    """
+    """Add directions to a model's residual stream until the handle is removed; see `SteeringVector.apply`."""
     layout = find(model, layer_modules)
-    if layout.hidden_size is not None and layout.hidden_size != vector.hidden_size:
+    size = len(next(iter(directions.values())))
+    if layout.hidden_size is not None and layout.hidden_size != size:
         raise InputError(
-            f"the vector has hidden size {vector.hidden_size}, the residual stream of {type(model).__name__} "
-            f"{layout.hidden_size}: {_unlike(layout, vector.hidden_size)}"
+            f"the vector has hidden size {size}, the residual stream of {type(model).__name__} "
+            f"{layout.hidden_size}: {_unlike(layout, size)}"
         )
-    directions = placed(vector.directions, layers)
-    layout.numbers(directions)
-    factors = _factors(scale, list(directions))
-    scaled = {layer: _scaled(direction, layer, factors[layer]) for layer, direction in directions.items()}
+    steered = placed(directions, layers)
+    layout.numbers(steered)
+    factors = _factors(scale, list(steered))
+    scaled = {layer: _scaled(direction, layer, factors[layer]) for layer, direction in steered.items()}
     return Handle(layout, scaled, chooser(positions, generated))
 
 
 def remove_all(model: Any, layer_modules: Any = None) -> None:
-    """Remove every vector that is at work in a model, those whose handles are lost included.
+    """Remove every vector that is applied to a model, those whose handles are lost included.
 
     Parameters
     ----------
@@ -120,38 +51,33 @@ def remove_all(model: Any, layer_modules: Any = None) -> None:
         The model.
     layer_modules : str or torch.nn.ModuleList, optional
         Where its layers are, as it was given to `SteeringVector.apply`.
-
-    Raises
-    ------
-    InputError
-        If the model's layers are not found.
     """
-    for handle in Watch.of(find(model, layer_modules)).subscribers:
+    for handle in PassTracker.for_model(find(model, layer_modules)).subscribers:
         handle.remove()
 
 
 class Handle:
-    """A vector at work in a model, until `remove` or the end of a ``with`` block.
+    """A vector that is applied to a model, until `remove` or the end of a ``with`` block.
 
     Attributes
     ----------
     layers : tuple of int
         The layers whose output it changes.
     active : bool
-        Whether it is still at work.
+        Whether it is still applied.
     """
 
-    def __init__(self, layout: Layout, directions: dict[int, Direction], chosen: Chosen) -> None:
+    def __init__(self, layout: Layout, directions: dict[int, Direction], choose: Chooser) -> None:
         self.layers = tuple(directions)
         self.active = True
         self._model_passes = self._stack_passes = 0
         self._skipped: Counter[int] = Counter()
-        self._choose = chosen
-        self._chosen: tuple[View | None, Any] = (None, None)
-        self._watch = Watch.of(layout)
+        self._choose = choose
+        self._chosen: tuple[ForwardContext | None, Any] = (None, None)
+        self._tracker = PassTracker.for_model(layout)
         self._undo: list[Callable[[], None]] = []
         try:
-            self._watch.subscribe(self)
+            self._tracker.subscribe(self)
             for layer, direction in directions.items():
                 hook = self._adder(layer, direction)
                 # Before other hooks, so that whoever records the layer's output records what goes on from it.
@@ -168,7 +94,7 @@ class Handle:
         EmbgeomWarning
             If the model ran meanwhile, and a layer not with it.
         """
-        self._end(told=True)
+        self._end(warn=True)
 
     def check(self) -> None:
         """Make sure that the vector was added wherever the model ran.
@@ -194,15 +120,15 @@ class Handle:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._end(told=error is None)
+        self._end(warn=error is None)
 
-    def _end(self, *, told: bool) -> None:
+    def _end(self, *, warn: bool) -> None:
         was_active, self.active = self.active, False
         while self._undo:
             self._undo.pop()()
-        self._watch.unsubscribe(self)
-        if told and was_active and (missed := self._missed()):
-            # Of the user's call of `remove`, or the end of a `with` block.
+        self._tracker.unsubscribe(self)
+        if warn and was_active and (missed := self._missed()):
+            # At the user's call of `remove`, or the end of a `with` block.
             warnings.warn(_left_out(*missed), EmbgeomWarning, stacklevel=3)
 
     def _missed(self) -> tuple[int, int, int] | None:
@@ -222,34 +148,36 @@ class Handle:
 
         def add(_layer: Any, _args: Any, output: Any) -> Any:
             nonlocal ready
-            hidden = in_output(output, layer, len(direction))
+            hidden = stream_in_output(output, layer, len(direction))
             if ready.device != hidden.device or ready.dtype != hidden.dtype:
                 ready = _converted(direction, layer, hidden)
             steered = self._where_chosen(hidden, hidden + ready)
-            self._watch.layer_ran(self, layer)
+            self._tracker.layer_ran(self, layer)
             return with_stream(output, steered)
 
         return add
 
     def _where_chosen(self, hidden: Any, steered: Any) -> Any:
         """Return `steered` at the positions that are steered, `hidden` elsewhere."""
-        view = self._watch.view
-        if view is None:
+        context = self._tracker.context
+        if context is None:
             raise InputError(
-                "the layers ran outside the model's forward pass, so nothing tells their positions"
+                "the layers ran outside the model's forward pass, so their positions are not known"
             )
         seen, chosen = self._chosen
-        if seen is not view:
-            chosen = self._choose(view)
-            self._chosen = (view, chosen)
-        if (view.batch, view.length) != tuple(hidden.shape[:2]):
+        if seen is not context:
+            chosen = self._choose(context)
+            self._chosen = (context, chosen)
+        if (context.batch, context.length) != tuple(hidden.shape[:2]):
             raise InputError(
-                f"a layer gives {tuple(hidden.shape[:2])} positions, but the model got {view.batch} "
-                f"sequences of {view.length}; such a model cannot be steered"
+                f"a layer gives {tuple(hidden.shape[:2])} positions, but the model got {context.batch} "
+                f"sequences of {context.length}; such a model cannot be steered"
             )
-        if chosen is None:
-            return steered
-        return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
+        return (
+            steered
+            if chosen is None
+            else need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
+        )
 
 
 def _unlike(layout: Layout, size: int) -> str:
@@ -261,7 +189,7 @@ def _unlike(layout: Layout, size: int) -> str:
             "that size; make vectors of words and maps with embgeom.steering.fold_projection(unembedding, "
             "model)"
         )
-    return "it is another model's; embgeom.Emb2Emb.transfer carries a vector over"
+    return "it is another model's; embgeom.Emb2Emb.transfer transfers a vector to this one"
 
 
 def _left_out(layer: int, steered: int, passes: int) -> str:
@@ -299,8 +227,7 @@ def _scaled(direction: Direction, layer: int, factor: float) -> Direction:
 
 def _converted(direction: Direction, layer: int, hidden: Any) -> Any:
     """Return a direction as a tensor of the device and dtype of a layer's output."""
-    torch = need_torch()
-    largest = float(np.abs(direction).max())
+    torch, largest = need_torch(), float(np.abs(direction).max())
     if largest > torch.finfo(hidden.dtype).max:
         raise InputError(
             f"the scaled direction of layer {layer} reaches {largest:.3g}, more than {hidden.dtype} holds; "

@@ -1,9 +1,14 @@
-"""Contrastive pairs of texts, and the files that hold them."""
+"""Contrastive pairs of texts, and the JSON, JSON Lines, CSV and TSV files that hold them."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
+import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,12 +16,17 @@ from typing import Any
 from embgeom.errors import InputError, LoadError
 from embgeom.lm.tokenizing import check_text
 from embgeom.loading.folder import read_bytes
-from embgeom.steering.table import read_table
 
 Pair = tuple[str, str]
 Template = str | Callable[[str, str], str]
 
 _TEMPLATE = "{question}\n\nAnswer: {answer}"
+_QUESTIONS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
+_COLUMNS = ({"positive", "negative"}, set(_QUESTIONS))
+_DELIMITERS = (",", ";", "\t", "|")
+# The most that the C type of the limit holds on every platform.
+_NO_LIMIT = 2**31 - 1
+_one_at_a_time = threading.Lock()
 
 
 def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> list[Pair]:
@@ -43,9 +53,9 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     Raises
     ------
     LoadError
-        If the file cannot be read, or an item is no pair; its number or line and what it holds are named.
+        If the file cannot be read, or an item is not a pair; its number or line and what it holds are named.
     InputError
-        If `path` is no path, or `template` lacks ``{question}`` or ``{answer}``.
+        If `path` is not a path, or `template` lacks ``{question}`` or ``{answer}``.
 
     References
     ----------
@@ -55,7 +65,7 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     --------
     >>> import tempfile
     >>> from pathlib import Path
-    >>> from embgeom.steering.pairs import read_pairs
+    >>> from embgeom.steering import read_pairs
     >>> folder = tempfile.TemporaryDirectory()
     >>> file = Path(folder.name, "pairs.jsonl")
     >>> _ = file.write_text('["I am glad.", "I am sad."]\n{"positive": "Hurray!", "negative": "Alas!"}\n')
@@ -68,37 +78,25 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
         file = Path(path)
     except TypeError:
         raise InputError(f"path = {path!r:.60} names no file; give one of pairs of texts") from None
-    items = list(_items(file))
-    if not items:
+    pairs = [_pair(item, write, f"{file}, {where}") for where, item in _items(file)]
+    if not pairs:
         raise LoadError(f"{file} holds no pair")
-    return [_pair(item, write, f"{file}, {where}") for where, item in items]
+    return pairs
 
 
 def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
-    """Return pairs as a list of tuples of two texts.
-
-    Raises
-    ------
-    InputError
-        If there is none, or one is not two texts.
-    """
-    checked: list[Pair] = []
+    """Return pairs as a list of tuples of two texts."""
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
-        raise InputError(f"pairs = {pairs!r:.80} are no list of pairs (positive, negative)")
+        raise InputError(f"pairs = {pairs!r:.80} are not a list of pairs (positive, negative)")
+    checked = []
     for number, pair in enumerate(pairs):
-        try:
-            texts = [] if isinstance(pair, str) else list(pair)
-        except TypeError:
-            texts = []
+        texts = list(pair) if isinstance(pair, Iterable) and not isinstance(pair, str) else []
         if len(texts) != 2 or not all(isinstance(text, str) for text in texts):
             raise InputError(f"pair {number} is {pair!r:.80}, not two texts (positive, negative)")
         positive, negative = texts
-        checked.append(
-            (
-                check_text(positive, f"positive text of pair {number}"),
-                check_text(negative, f"negative text of pair {number}"),
-            )
-        )
+        check_text(positive, f"positive text of pair {number}")
+        check_text(negative, f"negative text of pair {number}")
+        checked.append((positive, negative))
     if not checked:
         raise InputError("there are no pairs; one (positive, negative) is needed at least")
     return checked
@@ -121,15 +119,20 @@ def _writer(template: Template) -> Callable[[str, str], str]:
 
 
 def _items(file: Path) -> Iterator[tuple[str, Any]]:
-    """Give the items of a file as they stand there, each with its place."""
+    """Give the items of a file as they stand there, each with its number or line."""
     kind = file.suffix.lower()
     if kind not in (".json", ".jsonl", ".csv", ".tsv"):
         raise LoadError(
             f"{file}: pairs are read from .json, .jsonl, .csv and .tsv files, not from {kind or file.name!r}"
         )
-    text = _text(file)
+    content = read_bytes(file)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        other = "; save it as UTF-8, not as UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}{other}") from error
     if kind in (".csv", ".tsv"):
-        yield from read_table(text, str(file), "\t" if kind == ".tsv" else None)
+        yield from _table(text, str(file), "\t" if kind == ".tsv" else None)
     elif kind == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
@@ -138,17 +141,7 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
         found = _parsed(text, str(file), "JSON")
         if not isinstance(found, list):
             raise LoadError(f"{file} holds a {type(found).__name__}, not a list of pairs")
-        for number, item in enumerate(found, start=1):
-            yield f"item {number}", item
-
-
-def _text(file: Path) -> str:
-    content = read_bytes(file)
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        other = "; save it as UTF-8, not as UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
-        raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}{other}") from error
+        yield from ((f"item {number}", item) for number, item in enumerate(found, start=1))
 
 
 def _parsed(text: str, where: str, kind: str) -> Any:
@@ -157,34 +150,107 @@ def _parsed(text: str, where: str, kind: str) -> Any:
     except RecursionError as error:
         raise LoadError(f"{where} is not {kind} of pairs: it is nested too deep") from error
     except ValueError as error:
-        # Of a number with thousands of digits as well as of what is no JSON.
+        # Of a number with thousands of digits as well as of what is not JSON.
         raise LoadError(f"{where} is not {kind}: {error}") from error
 
 
 def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
     """Return the pair that an item holds."""
-    try:
-        positive, negative = _texts(item, write, where)
-        return check_text(positive), check_text(negative)
-    except InputError as error:
-        raise LoadError(f"{where}: {error}") from error
-
-
-def _texts(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
+    texts: Any = None
     match item:
         case [str(positive), str(negative)]:
-            return (positive, negative)
+            texts = positive, negative
         case {"positive": str(positive), "negative": str(negative), **rest}:
             prompt = rest.get("prompt") or ""
-            if isinstance(prompt, str):
-                return (prompt + positive, prompt + negative)
+            texts = (prompt + positive, prompt + negative) if isinstance(prompt, str) else None
         case {
             "question": str(question),
             "answer_matching_behavior": str(matching),
             "answer_not_matching_behavior": str(other),
         }:
-            return (write(question, matching), write(question, other))
-    raise LoadError(
-        f"{where} is {item!r:.80}: neither two texts, nor has it positive and negative, "
-        "nor question, answer_matching_behavior and answer_not_matching_behavior"
-    )
+            texts = write(question, matching), write(question, other)
+    if texts is None:
+        raise LoadError(
+            f"{where} is {item!r:.80}: neither two texts, nor has it positive and negative, nor "
+            f"{', '.join(_QUESTIONS)}"
+        )
+    try:
+        return check_text(texts[0]), check_text(texts[1])
+    except InputError as error:
+        raise LoadError(f"{where}: {error}") from error
+
+
+def _table(text: str, name: str, delimiter: str | None) -> Iterator[tuple[str, dict[str, str]]]:
+    """Give the rows of a table as dicts by column in lower case, each with the line on which it begins."""
+    # Spreadsheets may say on a line before the header what divides the columns.
+    said = re.match(r"sep=(.)\r?\n", text)
+    if said is not None:
+        text, delimiter = "\n" + text[said.end() :], said[1]
+    delimiter = delimiter or _found_delimiter(text)
+    with _long_fields():
+        rows = list(_rows(text, name, delimiter, spaced=False))
+        if rows and all(field[:1] == " " for field in rows[0][1][1:]):
+            # Whoever writes a space after each comma of the header does so in the rows, too.
+            rows = list(_rows(text, name, delimiter, spaced=True))
+    if not rows:
+        return
+    line, header = rows.pop(0)
+    columns = [column.strip().lower() for column in header]
+    if not any(known <= set(columns) for known in _COLUMNS):
+        raise LoadError(
+            f"{name}, line {line} names the columns {', '.join(map(repr, header))!s:.80}: positive and "
+            f"negative are needed, or {', '.join(_QUESTIONS)}, divided by , ; | or a tab"
+        )
+    if double := [column for column in columns if column and columns.count(column) > 1]:
+        raise LoadError(f"{name}, line {line} names the column {double[0]!r} twice")
+    for line, row in rows:
+        if len(row) != len(columns):
+            raise LoadError(
+                f"{name}, line {line} has {len(row)} fields, the header {len(columns)}: put texts that hold "
+                f"{delimiter!r} into quotes"
+            )
+        if odd := [field for field in row if re.match(r' +".*"\s*$', field, re.DOTALL)]:
+            raise LoadError(
+                f"{name}, line {line}: a space stands before the quotes of {odd[0]!r:.60}; remove it"
+            )
+        yield f"line {line}", dict(zip(columns, row, strict=True))
+
+
+def _rows(text: str, name: str, delimiter: str, *, spaced: bool) -> Iterator[tuple[int, list[str]]]:
+    """Give the rows that are not empty, each with the line on which it begins."""
+    stream = io.StringIO(text, newline="")
+    reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=spaced, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise LoadError(
+                f"{name}, line {line}: {error}; put a text that holds quotes into quotes, with each of its "
+                "own written twice"
+            ) from error
+        if row:
+            yield line, row
+
+
+def _found_delimiter(text: str) -> str:
+    """Return the delimiter that makes known columns of the header; a comma if none does."""
+    header = next((line for line in re.split(r"[\r\n]", text) if line), "")
+    for delimiter in _DELIMITERS:
+        columns = {part.strip(' "').lower() for part in header.split(delimiter)}
+        if any(known <= columns for known in _COLUMNS):
+            return delimiter
+    return ","
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Lift the limit on the length of a field, which holds for all of Python, meanwhile."""
+    with _one_at_a_time:
+        before = csv.field_size_limit(_NO_LIMIT)
+        try:
+            yield
+        finally:
+            csv.field_size_limit(before)

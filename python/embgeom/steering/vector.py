@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import Any
@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 
 from embgeom._common.checks import real_number
+from embgeom._common.progress import Progress
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
+from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
-from embgeom.steering import hooks, training, words
+from embgeom.steering import files, hooks, training, words
 from embgeom.steering.directions import Direction, checked, chosen
+from embgeom.steering.positions import Positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,7 +36,7 @@ class SteeringVector:
         and RWKV; and nearly every model's ``hidden_states[-1]`` has passed the final norm, so that the last
         layer's output is not among them. Layers come in ascending order; arrays are read-only.
     model : str
-        The model that it is for.
+        What to call the model that it is for.
     provenance : dict
         How it came about, ready for JSON: what was trained on, with which options, from which model; what
         changes directions adds to it.
@@ -63,9 +67,9 @@ class SteeringVector:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
-        for name, kind in (("model", str), ("provenance", Mapping)):
+        for name, kind in (("model", str), ("provenance", Mapping), ("model_info", ModelInfo)):
             if not isinstance(value := getattr(self, name), kind):
-                raise InputError(f"{name} = {value!r:.60} is no {kind.__name__.lower()}")
+                raise InputError(f"{name} = {value!r:.60} is not a {kind.__name__.lower()}")
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -74,13 +78,237 @@ class SteeringVector:
 
     @property
     def hidden_size(self) -> int:
-        """The length of each direction: the hidden size of the model."""
+        """The length of each direction: the size of the model's residual stream."""
         return len(next(iter(self.directions.values())))
 
     @property
     def norms(self) -> dict[int, float]:
         """The Euclidean norm of each direction."""
         return {layer: float(np.linalg.norm(v.astype(np.float64))) for layer, v in self.directions.items()}
+
+    @classmethod
+    def train(
+        cls,
+        model: Any,
+        tokenizer: Any,
+        pairs: Iterable[Sequence[str]],
+        *,
+        layers: int | Iterable[int] | None = None,
+        method: training.Method = "mean",
+        token_position: training.TokenPosition = "last",
+        batch_size: int = 8,
+        add_special_tokens: bool = True,
+        skip_long: bool = False,
+        name: str | None = None,
+        layer_modules: Any = None,
+        progress: Progress = False,
+    ) -> SteeringVector:
+        """Make a vector from pairs of texts that differ in what is to be steered.
+
+        Parameters
+        ----------
+        model : transformers.PreTrainedModel
+            A causal language model, on any device and of any floating dtype.
+        tokenizer : transformers.PreTrainedTokenizerBase
+            Its tokenizer. It need not have a padding token, and is not changed.
+        pairs : iterable of (str, str)
+            A positive and a negative text each, such as `embgeom.steering.read_pairs` reads.
+        layers : int or iterable of int, optional
+            The layers to read and give directions for, counted from 0; all by default.
+        method : {"mean", "pca"}
+            ``"mean"``: the mean of positive minus negative. ``"pca"``: the first principal component of these
+            differences, not centered (centering would take away the mean, which is what is wanted). Its sign
+            is such that positive texts lie higher on the average, its length the root mean square of the
+            differences' projections on it; so scale 1 means much the same for both methods.
+        token_position : {"last", "mean", "answer"} or negative int
+            Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
+            over those after the beginning that the two texts of the pair share; or at the token at that index
+            from the end. Tokens that the tokenizer adds by itself have no part in the means, and at the end
+            of a text they are not its end.
+        batch_size : int
+            Texts in one forward pass. It has no effect on the result but by rounding.
+        add_special_tokens : bool
+            Let the tokenizer add its special tokens; False for texts that hold them, as chat templates do.
+        skip_long : bool
+            Leave out pairs of which a text is longer than the model reads, instead of raising an error.
+        name : str, optional
+            What to call the model; by default what it was loaded as.
+        layer_modules : str or torch.nn.ModuleList, optional
+            The layers, or their path in the model, where they are not found by themselves.
+        progress : bool or callable
+            True for a bar on standard error; or a callable ``(phase, done, total)``.
+
+        Returns
+        -------
+        SteeringVector
+            With a direction for each of `layers`. Its provenance holds the options, the number of pairs that
+            were read and their SHA-256, how many were left out, the model's name, commit and the SHA-256 of
+            its config, and versions; for ``"pca"`` also the share of the differences' squares that each
+            direction explains.
+
+        Raises
+        ------
+        InputError
+            If an option is unknown, a pair is not two texts, a text is too short to be read there or (unless
+            `skip_long`) longer than the model reads, the texts of no pair differ up to where they are read, a
+            direction is zero, the model gives NaN or infinity, a layer keeps no single residual stream or
+            does not run as a module, or the layers are not found.
+
+        Warns
+        -----
+        EmbgeomWarning
+            If texts begin for the model otherwise than its tokenizer lets them begin (with the
+            beginning-of-text token twice or not at all), or are read at the token that ends a text.
+
+        Notes
+        -----
+        Two forward passes for each `batch_size` pairs, up to the last of `layers`. Differences are summed in
+        float64; ``"pca"`` keeps them, 4 bytes for each pair, layer and column, and solves an eigenproblem of
+        the smaller of pairs and hidden size for each layer. The model is in eval mode meanwhile. Vectors that
+        are applied to the model act while it is read.
+
+        References
+        ----------
+        Rimsky et al. (2024). Steering Llama 2 via contrastive activation addition. ACL.
+        Zou et al. (2023). Representation engineering. arXiv:2310.01405.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> small = embgeom.steering.load_language_model("example:small")
+        >>> pairs = [("Tom was happy.", "Tom was sad."), ("They laughed.", "They cried.")]
+        >>> embgeom.SteeringVector.train(*small, pairs, layers=[1, 2])
+        SteeringVector('example:small', layers 1, 2, hidden_size 128)
+        """
+        options = training.TrainOptions(method, token_position, batch_size, add_special_tokens, skip_long)
+        directions, provenance = training.train(
+            model, tokenizer, pairs, layers, options, layer_modules, progress
+        )
+        return cls(checked(directions), name or model_name(model), provenance, model_info(model))
+
+    @classmethod
+    def from_words(
+        cls,
+        unembedding: Embeddings | str | PathLike[str],
+        positive: Sequence[str],
+        negative: Sequence[str] = (),
+        *,
+        layers: int | Iterable[int],
+        name: str | None = None,
+    ) -> SteeringVector:
+        """Make a vector from single words: the mean of their rows in the unembedding, without a forward pass.
+
+        Parameters
+        ----------
+        unembedding : Embeddings, str or path
+            The model's unembedding as ``embgeom.load(model, "output")`` returns it, or what to load.
+        positive : sequence of str
+            Words to make likelier, each a single token, found as `Embeddings.row_of` finds it. Words inside a
+            text are best written with the space before them: ``" joy"``.
+        negative : sequence of str
+            Words to make less likely. Without any, the mean over all tokens but special ones is subtracted:
+            raising every token's logit alike changes nothing.
+        layers : int or iterable of int
+            The layers that get the direction, each the same.
+        name : str, optional
+            What to call the model; the name of `unembedding` by default.
+
+        Returns
+        -------
+        SteeringVector
+            The mean row of the positive words minus that of the negative ones. Its length is that of rows of
+            an unembedding, far below that of a residual stream: `with_norm` sets it.
+
+        Raises
+        ------
+        InputError
+            If words are not single tokens (all of them are named), there is no positive one, or `unembedding`
+            is an input embedding that is not an unembedding, too.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> model = embgeom.load("example:large", "output")
+        >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], layers=3)
+        SteeringVector('example:large', layers 3, hidden_size 192)
+        """
+        numbers, model = layer_numbers(layers), words.unembedding_of(unembedding)
+        direction, provenance = words.from_words(model, positive, negative)
+        return cls(dict.fromkeys(numbers, direction), name or model.name, provenance, model.model_info)
+
+    def apply(
+        self,
+        model: Any,
+        scale: float | Mapping[int, float] = 1.0,
+        *,
+        layers: int | Iterable[int] | None = None,
+        positions: Positions = "all",
+        generated: bool = True,
+        layer_modules: Any = None,
+    ) -> hooks.Handle:
+        """Add the vector to a model's residual stream, until the handle is removed.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            A causal language model of transformers, or a wrapper around it, on any devices. Steer it before
+            it is compiled.
+        scale : float, or mapping of int to float
+            The factor of every direction, or of each layer's.
+        layers : int or iterable of int, optional
+            Only these layers of the vector. A vector with a single direction may be put at others.
+        positions : {"all", "generated"} or bool array_like, shape (batch, prompt length) or (prompt length,)
+            ``"all"``: each token of the prompt and each generated one. ``"generated"``: from the prompt's
+            last token on, since that one makes the first new token. Or a mask over the columns of the prompt,
+            padding included. Padding is never steered.
+        generated : bool
+            With a mask: whether the tokens after the prompt are steered, too.
+        layer_modules : str or torch.nn.ModuleList, optional
+            The layers, or their path in the model, where they are not found by themselves.
+
+        Returns
+        -------
+        Handle
+            Active already. ``with vector.apply(model): ...`` removes it in the end whatever happens;
+            ``handle.remove()`` does otherwise.
+
+        Raises
+        ------
+        InputError
+            If the hidden sizes differ, the model has no such layer, its layers are not found, or an option is
+            unknown; while the model runs, if a mask does not fit the prompt or the scaled direction exceeds
+            what the model's dtype holds.
+
+        Warns
+        -----
+        EmbgeomWarning
+            When the handle is removed, if the model has run meanwhile and left out a steered layer, or ran it
+            past its hooks (``layer.forward(x)`` instead of ``layer(x)``, as some fast paths do).
+
+        Notes
+        -----
+        The attention mask that the model receives tells padding; without one every position counts, as it
+        does for the model. ``inputs_embeds`` are positions like tokens. Inside ``generate`` all holds with
+        and without a cache, in beams, samples and chunks. Where the model is called by other means, a call
+        with an empty cache is a prompt and a call with a filled one continues it; so in a loop of one's own
+        without a cache ``"generated"`` would start at each call's last token: a mask with `generated` says it
+        instead.
+
+        Several vectors in one model add up. The hidden states that a model returns are the steered ones.
+        Gradients pass. While a vector is applied, ``generate`` compiles nothing.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> model, tokenizer = embgeom.steering.load_language_model("example:small")
+        >>> joy = embgeom.SteeringVector.from_words("example:small", [" happy"], [" sad"], layers=2)
+        >>> prompt = tokenizer("Once upon a time", return_tensors="pt").to(model.device)
+        >>> with joy.apply(model, 2.0) as handle:
+        ...     steered = model.generate(**prompt, max_new_tokens=3, do_sample=False)
+        >>> handle.active
+        False
+        """
+        return hooks.apply(self.directions, model, scale, layers, positions, generated, layer_modules)
 
     def select_layers(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with the directions of some of its layers only.
@@ -90,7 +318,7 @@ class SteeringVector:
         InputError
             If a layer has no direction.
         """
-        return replace(self, directions=chosen(self.directions, layer_numbers(layers)))
+        return replace(self, directions=chosen(self.directions, layers))
 
     def with_norm(self, norm: float | SteeringVector) -> SteeringVector:
         """Return the vector scaled to a norm in every layer, or to another vector's norms, layer by layer.
@@ -105,23 +333,16 @@ class SteeringVector:
         else:
             length = real_number(norm, "norm")
             if not 0 <= length < np.inf:
-                raise InputError(f"norm = {length} is no length; give a finite number from 0 on")
+                raise InputError(f"norm = {length} is not a length; give a finite number from 0 on")
             wanted = dict.fromkeys(self.layers, length)
         if zeros := [layer for layer, length in self.norms.items() if length == 0]:
             raise InputError(f"the direction of layer {zeros[0]} is zero, so it has no norm to change")
-        scaled: dict[int, Any] = {
-            layer: self.directions[layer].astype(np.float64) * (wanted[layer] / length)
-            for layer, length in self.norms.items()
-        }
+        factors = {layer: wanted[layer] / length for layer, length in self.norms.items()}
         norms = {str(layer): length for layer, length in wanted.items()}
-        return replace(self, directions=scaled, provenance={**self.provenance, "scaled_to_norms": norms})
-
-    train = staticmethod(training.train)
-    from_words = staticmethod(words.from_words)
-    apply = hooks.apply
+        return self._scaled(factors, {**self.provenance, "scaled_to_norms": norms})
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write the vector as one file, whole or not at all; a file that exists is replaced.
+        """Write the vector as one file, atomically; a file that exists is replaced.
 
         Parameters
         ----------
@@ -141,9 +362,7 @@ class SteeringVector:
         --------
         load : Read it again; what the formats mean by a layer is said there.
         """
-        from embgeom.steering.files import save_vector
-
-        save_vector(self, path)
+        files.save(path, files.Saved(self.directions, self.model, self.provenance, self.model_info))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:
@@ -170,21 +389,21 @@ class SteeringVector:
         LoadError
             If the file cannot be read, holds no steering vector, or says that its directions are meant for
             another operation than addition.
+        InputError
+            If `layer` is not a layer, or the package that reads the format is missing.
 
         Warns
         -----
         EmbgeomWarning
             If the file names a factor, which is not applied, or a place that embgeom does not know.
-        InputError
-            If `layer` is no layer, or the package that reads the format is missing.
 
         Notes
         -----
-        A file of another tool is taken to mean by layer i what `directions` means by layer i: added to the
-        output of layer i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which
-        adds ``direction.i`` to the output of its layer i, counted from 0, and so never steers layer 0.
-        llama.cpp's own cvector-generator, though, stores as ``direction.<i + 1>`` what it measured behind
-        layer i; it is read as llama.cpp applies it.
+        A file of another tool is taken to mean by layer i what `directions` means: added to the output of
+        layer i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which adds
+        ``direction.i`` to the output of its layer i, counted from 0, and so never steers layer 0. llama.cpp's
+        own cvector-generator, though, stores as ``direction.<i + 1>`` what it measured after layer i; it is
+        read as llama.cpp applies it.
 
         Examples
         --------
@@ -198,9 +417,7 @@ class SteeringVector:
         ...     SteeringVector.load(Path(folder) / "joy.safetensors")
         SteeringVector('toy', layers 2, hidden_size 2)
         """
-        from embgeom.steering.files import load_vector
-
-        return load_vector(path, layer=layer)
+        return cls(*files.load(path, layer))
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
         """Add another vector of the same hidden size; a layer that one of them lacks counts as zero."""
@@ -209,14 +426,12 @@ class SteeringVector:
         if self.hidden_size != other.hidden_size:
             raise InputError(
                 f"vectors of hidden size {self.hidden_size} and {other.hidden_size} do not add up; "
-                "carry one of them over with embgeom.Emb2Emb.transfer first"
+                "transfer one of them with embgeom.Emb2Emb.transfer first"
             )
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
-        return SteeringVector(
-            sums, self.model, {"sum_of": [self.provenance, other.provenance]}, self.model_info
-        )
+        return replace(self, directions=sums, provenance={"sum_of": [self.provenance, other.provenance]})
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)
@@ -224,11 +439,8 @@ class SteeringVector:
     def __mul__(self, factor: float) -> SteeringVector:
         if not isinstance(factor, int | float | np.number):
             return NotImplemented
-        # In float64, so that neither the factor nor the product is rounded to nothing on the way.
-        scaled: dict[int, Any] = {b: v.astype(np.float64) * float(factor) for b, v in self.directions.items()}
-        return SteeringVector(
-            scaled, self.model, {"times": float(factor), "of": self.provenance}, self.model_info
-        )
+        factors = dict.fromkeys(self.layers, float(factor))
+        return self._scaled(factors, {"times": float(factor), "of": self.provenance})
 
     __rmul__ = __mul__
 
@@ -245,3 +457,8 @@ class SteeringVector:
     def __repr__(self) -> str:
         layers = ", ".join(map(str, self.layers))
         return f"SteeringVector({self.model!r}, layers {layers}, hidden_size {self.hidden_size})"
+
+    def _scaled(self, factors: dict[int, float], provenance: dict[str, Any]) -> SteeringVector:
+        # In float64, so that neither a factor nor a product is rounded to nothing on the way.
+        scaled: dict[int, Any] = {b: v.astype(np.float64) * factors[b] for b, v in self.directions.items()}
+        return replace(self, directions=scaled, provenance=provenance)

@@ -1,4 +1,4 @@
-"""What each forward pass of a model looks at: which columns of the sequence, which of them padding."""
+"""What each forward pass of a model is about: which columns of the sequence, which of them padding."""
 
 from __future__ import annotations
 
@@ -16,60 +16,44 @@ from embgeom.lm.layers import Layout, need_torch
 
 _CACHES = ("cache", "past_key_values", "cache_params")
 _INPUTS = ("inputs_embeds", "input_ids")
-_MARK = "_embgeom_watch"
+_MARK = "_embgeom_pass_tracker"
 
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """The prompt of a call of ``generate``.
-
-    Attributes
-    ----------
-    sequences, columns : int
-        How many texts it is, before they are repeated for beams and samples, and how many columns each of
-        them takes, padding included.
-    valid : torch.Tensor of bool, shape (batch, columns), or None
-        Which of them are tokens, as the caller's attention mask has it; None if it was not passed.
-    """
+    """The prompt of a call of ``generate``, before it is repeated for beams and samples."""
 
     sequences: int
+    # Padding included.
     columns: int
+    # Which are tokens by the caller's attention mask, bool (sequences, columns); None if none was passed.
     valid: Any
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What one forward pass looks at.
-
-    Attributes
-    ----------
-    batch, length : int
-        How many sequences, and how many columns of them.
-    start : int
-        The column of the sequence at which they begin: how much the cache holds already.
-    valid : torch.Tensor of bool, shape (batch, length), or None
-        Which positions are tokens, not padding; None means all.
-    prompt : Prompt or None
-        The prompt, inside ``generate``; None where the model is called by other means.
-    device : torch.device
-        Where the model receives its inputs.
-    """
+class ForwardContext:
+    """What one forward pass is about: `length` columns of `batch` sequences, from column `start` on."""
 
     batch: int
     length: int
+    # How much the cache holds already.
     start: int
+    # Which positions are tokens, not padding, bool (batch, length); None means all.
     valid: Any
+    # None where the model is called by other means than ``generate``.
     prompt: Prompt | None
+    # Where the model receives its inputs.
     device: Any
 
 
-class Watch:
-    """Notes what each forward pass of a stack of layers looks at, for as long as someone subscribes.
+class PassTracker:
+    """Notes the context of each forward pass of a stack of layers, for as long as someone subscribes.
 
     The attention mask and the cache are read where the stack receives them: everything that runs a model
     passes there, wrappers included. ``generate`` alone knows where a prompt ends, so that method of the
-    modules above is wrapped on the instance. Subscribers are told which of their layers ran in each pass of
-    the stack, and of each pass of the model: one that calls ``layer.forward(x)`` runs no hook.
+    modules above is wrapped on the instance. After each pass of the stack subscribers hear by `stack_ran`
+    which of their layers ran, and by `model_ran` of each pass of the model: one that calls
+    ``layer.forward(x)`` runs no hook.
     """
 
     def __init__(self, layout: Layout) -> None:
@@ -78,22 +62,22 @@ class Watch:
         self._parameters = tuple(inspect.signature(layout.stack.forward).parameters)
         self._subscribers: list[Any] = []
         self._undo: list[Callable[[], None]] = []
-        # Two threads may generate with one model, each at its own place.
+        # Two threads may generate with one model, each with a context of its own.
         self._local = threading.local()
-        self._latest: View | None = None
+        self._latest: ForwardContext | None = None
         # A cache of recurrent states does not tell how much it holds.
         self._passed: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
     @staticmethod
-    def of(layout: Layout) -> Watch:
-        """Return the one watch of a model."""
-        return layout.stack.__dict__.get(_MARK) or Watch(layout)
+    def for_model(layout: Layout) -> PassTracker:
+        """Return the one tracker of a model."""
+        return layout.stack.__dict__.get(_MARK) or PassTracker(layout)
 
     @property
-    def view(self) -> View | None:
-        """What the forward pass under way in this thread looks at."""
+    def context(self) -> ForwardContext | None:
+        """The context of the forward pass under way in this thread."""
         # Backward recomputes checkpointed layers, on a GPU in a thread that saw no forward pass.
-        return getattr(self._local, "view", self._latest)
+        return getattr(self._local, "context", self._latest)
 
     @property
     def subscribers(self) -> tuple[Any, ...]:
@@ -101,7 +85,7 @@ class Watch:
         return tuple(self._subscribers)
 
     def subscribe(self, who: Any) -> None:
-        """Watch from now on, at least until `who` unsubscribes."""
+        """Track from now on, at least until `who` unsubscribes."""
         self._subscribers.append(who)
         if len(self._subscribers) == 1:
             self._stack.__dict__[_MARK] = self
@@ -109,10 +93,10 @@ class Watch:
             self._undo.append(self._stack.register_forward_hook(self._stack_ran).remove)
             self._undo.append(self._model.register_forward_hook(self._model_ran).remove)
             for module in self._generators:
-                self._undo.append(_replace_method(module, "generate", self._told_of_prompt(module.generate)))
+                self._undo.append(_replace_method(module, "generate", self._noting_prompt(module.generate)))
 
     def unsubscribe(self, who: Any) -> None:
-        """Forget `who`, and watch no more if nobody is left."""
+        """Forget `who`, and track no more if nobody is left."""
         if who in self._subscribers:
             self._subscribers.remove(who)
         if not self._subscribers:
@@ -123,19 +107,21 @@ class Watch:
 
     def layer_ran(self, who: Any, layer: int) -> None:
         """Note that the hook of `who` on a layer has run."""
-        ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
-        ran.add((who, layer))
+        self._ran().add((who, layer))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(
-            "a model cannot be copied or pickled while a vector is at work in it, since the copy would go on "
+            "a model cannot be copied or pickled while a vector is applied to it, since the copy would go on "
             "being steered by this one's handle: remove the handle first, or leave its `with` block"
         )
 
+    def _ran(self) -> set[tuple[Any, int]]:
+        ran: set[tuple[Any, int]] = self._local.__dict__.setdefault("ran", set())
+        return ran
+
     def _stack_ran(self, *_: Any) -> None:
         # An error that ends a pass ends it here, too, so that only whole passes count.
-        ran: set[tuple[Any, int]] = getattr(self._local, "ran", set())
-        self._local.ran = set()
+        ran, self._local.ran = self._ran(), set()
         for who in self.subscribers:
             who.stack_ran({layer for other, layer in ran if other is who})
 
@@ -143,7 +129,7 @@ class Watch:
         for who in self.subscribers:
             who.model_ran()
 
-    def _told_of_prompt(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+    def _noting_prompt(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """Return `generate` with the prompt known while it runs."""
 
         @functools.wraps(generate)
@@ -162,7 +148,7 @@ class Watch:
         given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         inputs = next((given[name] for name in _INPUTS if given.get(name) is not None), None)
         if inputs is None:
-            self._local.view = self._latest = None
+            self._local.context = self._latest = None
             return
         batch, length = inputs.shape[:2] if inputs.ndim > 1 else (1, inputs.shape[0])
         mask = given.get("attention_mask")
@@ -170,19 +156,23 @@ class Watch:
         start = self._start(cache, mask, length)
         prompt = getattr(self._local, "prompt", None)
         valid = _valid(mask, start, length)
-        self._local.view = self._latest = View(batch, length, start, valid, prompt, inputs.device)
+        context = ForwardContext(batch, length, start, valid, prompt, inputs.device)
+        self._local.context = self._latest = context
 
     def _start(self, cache: Any, mask: Any, length: int) -> int:
         """Return how many columns came before those of this forward pass."""
         if cache is None:
             return 0
-        if (held := _held(cache)) is not None:
-            return held
-        # The mask over columns, if there is one, is as long as the sequence so far.
-        so_far = mask.shape[1] - length if getattr(mask, "ndim", None) == 2 else 0
-        start = max(so_far, self._passed.get(cache, 0))
-        self._passed[cache] = start + length
-        return start
+        if isinstance(cache, tuple):
+            return int(cache[0][0].shape[-2]) if cache else 0
+        try:
+            return int(cache.get_seq_length())
+        except (AttributeError, ValueError):
+            # The mask over columns, if there is one, is as long as the sequence so far.
+            so_far = mask.shape[1] - length if getattr(mask, "ndim", None) == 2 else 0
+            start = max(so_far, self._passed.get(cache, 0))
+            self._passed[cache] = start + length
+            return start
 
 
 def _replace_method(module: Any, name: str, method: Callable[..., Any]) -> Callable[[], None]:
@@ -191,12 +181,10 @@ def _replace_method(module: Any, name: str, method: Callable[..., Any]) -> Calla
     module.__dict__[name] = method
 
     def undo() -> None:
-        if module.__dict__.get(name) is not method:
-            return
-        if before is None:
+        if module.__dict__.get(name) is method:
             del module.__dict__[name]
-        else:
-            module.__dict__[name] = before
+            if before is not None:
+                module.__dict__[name] = before
 
     return undo
 
@@ -208,7 +196,7 @@ def _uncompiled(owner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     """
     given: Any = kwargs.get("generation_config")
     if hasattr(given, "disable_compile"):
-        # Beside a config of the caller's own, options are not to be given one by one.
+        # With a config of the caller's own, options are not to be given one by one.
         config = copy.copy(given)
         config.disable_compile = True
         return {**kwargs, "generation_config": config}
@@ -219,24 +207,13 @@ def _uncompiled(owner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 def _prompt(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Prompt | None:
     """Return the prompt in the arguments of ``generate``, None where it is not to be seen there."""
-    torch = need_torch()
-    mask = kwargs.get("attention_mask")
+    torch, mask = need_torch(), kwargs.get("attention_mask")
     if isinstance(mask, torch.Tensor) and mask.ndim == 2:
-        # Beside a filled cache the inputs may be the new tokens alone; the mask is always whole.
+        # With a filled cache the inputs may be the new tokens alone; the mask is always whole.
         return Prompt(mask.shape[0], mask.shape[1], mask.bool())
     given = (kwargs.get("inputs_embeds"), *args[:1], kwargs.get("inputs"), kwargs.get("input_ids"))
     inputs = next((value for value in given if isinstance(value, torch.Tensor)), None)
     return None if inputs is None or inputs.ndim < 2 else Prompt(inputs.shape[0], inputs.shape[1], None)
-
-
-def _held(cache: Any) -> int | None:
-    """Return how many columns a cache holds, None if it does not tell."""
-    if isinstance(cache, tuple):
-        return int(cache[0][0].shape[-2]) if cache else 0
-    try:
-        return int(cache.get_seq_length())
-    except (AttributeError, ValueError):
-        return None
 
 
 def _valid(mask: Any, start: int, length: int) -> Any:
@@ -248,26 +225,17 @@ def _valid(mask: Any, start: int, length: int) -> Any:
     if not isinstance(mask, torch.Tensor):
         return None
     if mask.ndim == 2:
-        return _two_dimensional(mask, start, length)
-    if mask.ndim == 4:
-        return _diagonal(mask, start, length)
-    return None
-
-
-def _two_dimensional(mask: Any, start: int, length: int) -> Any:
-    """Return the part of a mask over columns that belongs to this forward pass."""
-    if mask.shape[1] < start + length:
         # Some callers pass the mask of the new columns alone.
-        start = max(mask.shape[1] - length, 0)
-    valid = mask[:, start : start + length].bool()
-    return valid if valid.shape[1] == length else None
+        start = start if mask.shape[1] >= start + length else max(mask.shape[1] - length, 0)
+        valid = mask[:, start : start + length].bool()
+        return valid if valid.shape[1] == length else None
+    return _diagonal(mask, start, length) if mask.ndim == 4 else None
 
 
 def _diagonal(mask: Any, start: int, length: int) -> Any:
     """Return which queries of a mask (batch, 1, query, key) may look at themselves: padding may not."""
-    keys = mask.shape[-1]
     # A cache with a window holds the latest keys only, so they end where the queries do.
-    first = start - max(start + length - keys, 0)
+    first = start - max(start + length - mask.shape[-1], 0)
     if first < 0 or mask.shape[-2] != length:
         return None
     diagonal = mask[:, 0].diagonal(offset=first, dim1=-2, dim2=-1)
