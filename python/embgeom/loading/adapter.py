@@ -20,8 +20,8 @@ import numpy.typing as npt
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import LEAVES, USUAL, WHOLE_NAMES
 from embgeom.loading.checkpoint.checkpoint import open_file
-from embgeom.loading.folder import Source, read_json
-from embgeom.loading.source import find_folder, find_source
+from embgeom.loading.folder import read_json
+from embgeom.loading.source import Source, find_folder, find_source
 
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from embgeom.loading.architectures import FAMILIES, Architecture
-from embgeom.loading.folder import Source, read_json
+from embgeom.loading.folder import read_json
+from embgeom.loading.source import Source
 
 # Where a model of several parts keeps the configuration of its language model.
 _NESTED = ("text_config", "language_config", "llm_config", "thinker_config", "decoder")

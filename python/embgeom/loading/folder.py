@@ -9,7 +9,7 @@ import stat
 import weakref
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -146,44 +146,6 @@ def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
         return json.loads(text, object_pairs_hook=once if unique_keys else None)
     except (ValueError, RecursionError) as error:
         raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
-
-
-class TensorFile(Protocol):
-    """An open file of tensors; `aliases` are other names of tensors that it holds."""
-
-    path: Path
-    names: tuple[str, ...]
-    aliases: dict[str, str]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
-
-    def dtype(self, name: str) -> str:
-        """Return the stored type of a tensor: F32, BF16, ..."""
-
-    def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Return one tensor as float32, of the shape that `shape` says."""
-
-
-class Source(Protocol):
-    """A place that holds a model's files: a local folder or a Hugging Face repository."""
-
-    @property
-    def name(self) -> str:
-        """What a person calls the model."""
-
-    @property
-    def revision(self) -> str | None:
-        """The commit of the files, where there is one."""
-
-    def find(self, filename: str) -> Path | None:
-        """Return the local path of a file of the model, fetched if need be; None if there is none."""
-
-    def locate(self, filename: str) -> Path | TensorFile | None:
-        """Return a file of tensors: its path, or an open file on the Hub of which only the header is here."""
-
-    def list_local(self, pattern: str) -> list[Path]:
-        """Return the files that match a glob pattern, where listing costs nothing; else none."""
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,11 @@ from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
 from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
-from embgeom.loading.folder import Source
 from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import is_word_vectors, load_words
 from embgeom.loading.memory.objects import load_object
-from embgeom.loading.source import HubOptions, enter, find_local, find_source, refuse_options
+from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
 from embgeom.loading.tokenizers.given import Tokens, given_tokens
 from embgeom.loading.tokenizers.reading import read_tokens
 

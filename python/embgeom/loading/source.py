@@ -12,8 +12,11 @@ from typing import Any, TypedDict
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
-from embgeom.loading.folder import Folder, Source, is_inside, parse_json, read_bytes, unreadable
+from embgeom.loading.folder import Folder, is_inside, parse_json, read_bytes, unreadable
 from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
+
+Source = Folder | HubRepo
+"""A place that holds a model's files."""
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")
@@ -135,8 +138,8 @@ def beside(source: Source) -> Source | None:
         path = source.path
         other = path.with_name(path.name.replace(_ENCODER, _TOKENIZER)) if path.name else path
         return Folder(other) if path.name.startswith(_ENCODER) and other.is_dir() else None
-    inner = PurePosixPath(source.folder) if isinstance(source, HubRepo) else PurePosixPath()
-    if not isinstance(source, HubRepo) or not inner.name.startswith(_ENCODER):
+    inner = PurePosixPath(source.folder)
+    if not inner.name.startswith(_ENCODER):
         return None
     return source.within(str(inner.with_name(inner.name.replace(_ENCODER, _TOKENIZER))))
 
@@ -182,8 +185,6 @@ def _snapshot(folder: Path) -> Folder | None:
 def _within(source: Source, path: PurePosixPath, label: str | None = None) -> Source:
     if isinstance(source, HubRepo):
         return source.within(str(path), label)
-    if not isinstance(source, Folder):
-        raise LoadError(f"{source.name} has no subfolders")
     folder = source.path / path
     try:
         is_folder = folder.is_dir()

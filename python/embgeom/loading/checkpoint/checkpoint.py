@@ -8,12 +8,14 @@ from typing import Any
 
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.torch_file import TorchFile
-from embgeom.loading.folder import Source, TensorFile, is_inside, read_json
+from embgeom.loading.folder import is_inside, read_json
 from embgeom.loading.hub.tensors import HubSafetensors
 from embgeom.loading.safetensors_file import SafetensorsFile
+from embgeom.loading.source import Source
 
 USUAL_STEMS = ("model", "pytorch_model")
 TORCH_SUFFIXES = (".bin", ".pt", ".pth")
+TensorFile = SafetensorsFile | HubSafetensors | TorchFile
 
 
 class Checkpoint:
@@ -80,7 +82,7 @@ class Checkpoint:
         file = self.file(name)
         if isinstance(file, HubSafetensors):
             return file.origin(name)
-        return {"file": file.path, "state": getattr(file, "state", None)}
+        return {"file": file.path, "state": file.state}
 
     def whole_file(self, name: str) -> Path:
         """Return the local path of the file that holds a tensor, fetched whole if need be."""
@@ -88,7 +90,7 @@ class Checkpoint:
         return file.whole_file() if isinstance(file, HubSafetensors) else file.path
 
 
-def open_file(path: Path | TensorFile) -> TensorFile:
+def open_file(path: Path | HubSafetensors) -> TensorFile:
     """Open one file of tensors by its suffix; one that is open already is returned."""
     if not isinstance(path, Path):
         return path

@@ -19,9 +19,10 @@ from embgeom.errors import LoadError
 from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
-from embgeom.loading.folder import Folder, Source
+from embgeom.loading.folder import Folder
 from embgeom.loading.gguf.file import MAGIC, GGUFFile
 from embgeom.loading.gguf.tokens import gguf_tokens
+from embgeom.loading.source import Source
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
+import numpy.typing as npt
 
-from embgeom._common.arrays import as_real_array
+from embgeom._common.arrays import as_matrix, as_real_array
 from embgeom._common.foreign import is_tensor, quantized_kind
 from embgeom.embeddings.norm import FinalNorm, NormKind
 from embgeom.errors import InputError, LoadError
@@ -33,6 +34,12 @@ class Weight:
     tensor: Any
     stored: Any
     notes: tuple[str, ...] = ()
+
+    def matrix(self, name: str) -> npt.NDArray[np.float32]:
+        """Return the matrix in memory of its own: the model may go on learning, and would change it."""
+        matrix = as_matrix(self.tensor, name)
+        shared = self.stored.device.type == "cpu" and matrix.ctypes.data == self.stored.data_ptr()
+        return matrix.copy() if shared else matrix
 
     def shares(self, other: Weight) -> bool:
         """Return whether both are one matrix: the same numbers of the same memory."""
@@ -149,7 +156,7 @@ def _memory(tensor: Any) -> tuple[Any, ...]:
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
 
-def _numbers(tensor: Any, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _numbers(tensor: Any, name: str) -> npt.NDArray[np.float64]:
     return as_real_array(tensor, name).astype(np.float64)
 
 

@@ -28,7 +28,7 @@ from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.memory.modules import Weight, weight_of
-from embgeom.loading.source import find_source
+from embgeom.loading.source import find_folder, find_source
 from embgeom.loading.tokenizers.given import given_tokens, token_table
 from embgeom.loading.tokenizers.reading import read_tokens
 from embgeom.loading.tokenizers.table import TokenTable
@@ -44,9 +44,10 @@ def load_object(model: Any, request: LoadRequest) -> Embeddings:
     if is_model(model):
         matrix, provenance, name = _of_model(model, request.which)
         table = request.tokens(lambda: _tokens_beside(model))
-    elif _has_weight(model):
+    elif hasattr(model, "named_parameters") and hasattr(model, "weight"):
+        # A layer such as nn.Embedding or nn.Linear.
         weight = weight_of(model, f"the {type(model).__name__}")
-        matrix, name = _own_copy(as_matrix(weight.tensor, "its weight"), weight), type(model).__name__
+        matrix, name = weight.matrix("its weight"), type(model).__name__
         provenance = Provenance(f"{name} in memory", dtype=type_name(weight.stored), notes=weight.notes)
         table = request.tokens(lambda: _no_tokens(f"a {name}"))
     elif is_word_vectors(model):
@@ -117,26 +118,19 @@ def _of_model(model: Any, which: Which) -> tuple[npt.NDArray[np.float32], Proven
     with suppress(InputError):
         # The other side only decides whether the two are one, and may be unreadable.
         other = _side(model, "output" if which == "input" else "input")
-    matrix = _own_copy(as_matrix(weight.tensor, f"the {which} matrix of {kind}"), weight)
     config: Any = getattr(model, "config", None)
-    said = ModelConfig.parse(config.to_dict() if hasattr(config, "to_dict") else {})
     origin = str(getattr(config, "name_or_path", "") or "")
+    named = model.named_parameters(remove_duplicate=False)
     provenance = Provenance(
         source=f"{kind} in memory" + (f", made from {origin}" if origin else ""),
         revision=getattr(config, "_commit_hash", None),
-        tensor=_parameter_name(model, weight.stored),
+        tensor=next((name for name, parameter in named if parameter is weight.stored), None),
         dtype=type_name(weight.stored),
         tied=other is not None and weight.shares(other),
-        num_layers=said.num_layers,
+        num_layers=ModelConfig.parse(config.to_dict() if hasattr(config, "to_dict") else {}).num_layers,
         notes=weight.notes,
     )
-    return matrix, provenance, Path(origin).name or kind
-
-
-def _own_copy(matrix: npt.NDArray[np.float32], weight: Weight) -> npt.NDArray[np.float32]:
-    """Return the matrix in memory of its own: the model may go on learning, and would change it."""
-    shared = weight.stored.device.type == "cpu" and matrix.ctypes.data == weight.stored.data_ptr()
-    return matrix.copy() if shared else matrix
+    return weight.matrix(f"the {which} matrix of {kind}"), provenance, Path(origin).name or kind
 
 
 def _side(model: Any, side: str) -> Weight | None:
@@ -147,20 +141,10 @@ def _side(model: Any, side: str) -> Weight | None:
     return None if module is None else weight_of(module, f"the {side} layer")
 
 
-def _parameter_name(model: Any, weight: Any) -> str | None:
-    named = model.named_parameters(remove_duplicate=False)
-    return next((name for name, parameter in named if parameter is weight), None)
-
-
 def _may_be_array(x: object) -> bool:
-    """Return whether `x` is worth a try, so that the error says what is amiss with an array of its kind."""
+    """Return whether `x` is worth a try, so that the error says what is wrong with an array of its kind."""
     kinds = is_tensor(x) or isinstance(x, list | tuple | np.ndarray) or hasattr(x, "__array__")
     return kinds or is_lazy_frame(x) or hasattr(x, "tocsr") or hasattr(x, "__dlpack__")
-
-
-def _has_weight(x: object) -> bool:
-    """Return whether `x` is a layer such as nn.Embedding or nn.Linear."""
-    return hasattr(x, "named_parameters") and hasattr(x, "weight")
 
 
 def _tokens_beside(model: Any) -> TokenTable:
@@ -170,12 +154,8 @@ def _tokens_beside(model: Any) -> TokenTable:
     if not origin:
         return _no_tokens(f"a {type(model).__name__}")
     try:
-        here = Path(origin).exists()
-    except OSError:
-        here = False
-    try:
-        source = find_source(origin, revision=None if here else revision, local_files_only=True)
-        return read_tokens(source)
+        folder = find_folder(origin)
+        return read_tokens(folder or find_source(origin, revision=revision, local_files_only=True))
     except EmbgeomError as error:
         raise InputError(
             f"no tokenizer of {origin} is available ({error}); pass tokenizer=, or vocabulary="
@@ -191,27 +171,21 @@ def _no_tokens(what: str) -> TokenTable:
 
 def _split_frame(frame: Any) -> tuple[Any, list[str] | None]:
     """Return the columns of numbers of a frame, and its strings: its one column of them, or its index."""
-    held = {
-        place: list(column)
-        for place in range(len(frame.columns))
-        if _may_be_text(column := column_of(frame, place))
-    }
-    texts = {place: values for place, values in held.items() if values and _all_text(values)}
-    index = list(frame.index) if hasattr(frame, "index") and not callable(frame.index) else []
-    words = [*texts.values(), *([index] if index and _all_text(index) else [])]
-    if len(words) > 1:
+    columns = range(len(frame.columns))
+    texts = {column: words for column in columns if (words := _words(column_of(frame, column)))}
+    found = list(texts.values())
+    if hasattr(frame, "index") and not callable(frame.index) and (words := _words(frame.index)):
+        found.append(words)
+    if len(found) > 1:
         raise InputError(
-            f"the frame has {len(words)} columns or indices of strings: keep the one that holds the tokens"
+            f"the frame has {len(found)} columns or indices of strings: keep the one that holds the tokens"
         )
-    numbers = [place for place in range(len(frame.columns)) if place not in texts]
-    if not numbers:
+    if not (numbers := [column for column in columns if column not in texts]):
         raise InputError("the frame has no columns of numbers: each column is one dimension")
-    return column_of(frame, numbers), next(iter(words), None)
+    return column_of(frame, numbers), next(iter(found), None)
 
 
-def _all_text(values: list[Any]) -> bool:
-    return all(isinstance(value, str) for value in values)
-
-
-def _may_be_text(column: Any) -> bool:
-    return np.asarray(column).dtype.kind not in "biuf"
+def _words(column: Any) -> list[str] | None:
+    """Return the values of a column of strings; None for any other."""
+    values = [] if np.asarray(column).dtype.kind in "biuf" else list(column)
+    return values if all(isinstance(value, str) for value in values) else None

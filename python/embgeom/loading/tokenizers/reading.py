@@ -12,8 +12,8 @@ from typing import Any
 
 from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Folder, Source, parse_json, read_bytes, read_json
-from embgeom.loading.source import beside
+from embgeom.loading.folder import Folder, parse_json, read_bytes, read_json
+from embgeom.loading.source import Source, beside
 from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
 from embgeom.loading.tokenizers.table import TokenTable, make_table
 from embgeom.loading.tokenizers.vocabulary_files import (

@@ -20,7 +20,8 @@ from typing import Any, Literal
 
 from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Source, read_json
+from embgeom.loading.folder import read_json
+from embgeom.loading.source import Source
 from embgeom.loading.tokenizers.table import Added, TokenTable, check_token, is_id, make_table
 
 FileKind = Literal["json", "txt", "pieces"]

@@ -17,7 +17,8 @@ from typing import Any
 from embgeom._common.optional import need
 from embgeom.embeddings.token_format import METASPACE, TokenFormat, byte_level_alphabet
 from embgeom.errors import LoadError
-from embgeom.loading.folder import Source, read_json, read_lines
+from embgeom.loading.folder import read_json, read_lines
+from embgeom.loading.source import Source
 from embgeom.loading.tokenizers.settings import BERT, TokenizerClass, TokenizerSettings, token_of
 from embgeom.loading.tokenizers.table import TokenTable, check_token, check_vocabulary, is_id, make_table
 
