@@ -251,7 +251,7 @@ def test_words_of_several_tokens():
     model, tokenizer = small()
     with pytest.raises(embgeom.InputError, match=r"has 3 tokens .*first_token=True"):
         WordLogRatio([" happenstance"], SAD)(model, tokenizer, PROMPTS)
-    with pytest.raises(embgeom.InputError, match=r"with the space before it \(' qqqq'\)"):
+    with pytest.raises(embgeom.InputError, match=r"with a leading space \(' qqqq'\)"):
         WordLogRatio(["qqqq"], SAD)(model, tokenizer, PROMPTS)
     first = tokenizer.decode(tokenizer(" happenstance")["input_ids"][:1])
     found = WordLogRatio([" happenstance"], SAD, first_token=True)(model, tokenizer, PROMPTS)

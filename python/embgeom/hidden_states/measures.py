@@ -42,16 +42,16 @@ def linear_cka(a: States, b: States, *, report: ProgressCallable | None = None, 
     states are all zero.
     """
     positions = a.shape[1]
-    cross, own_a, own_b = np.zeros((len(a), len(b))), np.zeros(len(a)), np.zeros(len(b))
+    cross, squares_a, squares_b = np.zeros((len(a), len(b))), np.zeros(len(a)), np.zeros(len(b))
     step = max(1, _PIECE // positions)
     for start in range(0, positions, step):
         grams_a, grams_b = _grams(a, start, step), _grams(b, start, step)
         cross += grams_a @ grams_b.T
-        own_a += np.einsum("ij,ij->i", grams_a, grams_a)
-        own_b += np.einsum("ij,ij->i", grams_b, grams_b)
+        squares_a += np.einsum("ij,ij->i", grams_a, grams_a)
+        squares_b += np.einsum("ij,ij->i", grams_b, grams_b)
         if report:
             report(phase, min(start + step, positions), positions)
-    norms = np.sqrt(np.outer(own_a, own_b))
+    norms = np.sqrt(np.outer(squares_a, squares_b))
     return np.divide(cross, norms, out=np.full_like(cross, np.nan), where=norms > 0)
 
 

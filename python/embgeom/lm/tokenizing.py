@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from embgeom.errors import EmbgeomWarning, InputError
 
-# What stands for the space before a word in the vocabularies of SentencePiece.
+# What stands for a leading space in the vocabularies of SentencePiece.
 _SENTENCEPIECE_SPACE = "\u2581"
 
 
@@ -123,7 +123,7 @@ def word_token(tokenizer: Any, word: str, *, first: bool) -> int:
     if len(tokens) == 1 or first:
         return tokens[0]
     pieces = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(tokens)))
-    hint = "" if word[:1].isspace() else f", with the space before it ({' ' + word!r})"
+    hint = "" if word[:1].isspace() else f", with a leading space ({' ' + word!r})"
     raise InputError(
         f"{word!r} has {len(tokens)} tokens ({pieces}), not one: write it as it follows a prompt{hint}, "
         "choose another word, or score it whole (whole=True) or by its first token (first_token=True)"

@@ -72,7 +72,7 @@ def load(path: str | PathLike[str], layer: int | None) -> Saved:
         layer = whole_number(layer, "layer", 0)
     file = _path(path, READERS, LoadError)
     header, tensors, facts = READERS[file.suffix](file)
-    provenance, info = _own_header(header, file)
+    provenance, info = _checked_header(header, file)
     ours = ("format", "format_version", "layers", "model", "model_info", "provenance", "layer_type")
     check_declared({k: v for k, v in facts.items() if k not in ours}, file, f"{CONTROL_VECTOR}.")
     try:
@@ -99,7 +99,7 @@ def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[Embg
     return file
 
 
-def _own_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, Any], ModelInfo]:
+def _checked_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, Any], ModelInfo]:
     """Return the provenance and the model, and refuse what a later version may have changed."""
     if header.get("format") != FORMAT:
         return {"imported_from": file.name}, ModelInfo()

@@ -131,12 +131,12 @@ def _layer_in(metadata: Path) -> tuple[int | None, bool]:
     try:
         if not metadata.is_file() or metadata.stat().st_size > _MOST_BYTES:
             return None, False
-        content = parse_json(read_bytes(metadata), str(metadata))
+        found = parse_json(read_bytes(metadata), str(metadata))
     except (OSError, LoadError):
         return None, False
-    layer = content.get("layer") if isinstance(content, dict) else None
+    layer = found.get("layer") if isinstance(found, dict) else None
     # With the position of the token beside it, it is written by the code for refusal directions.
-    return (layer, "pos" in content) if type(layer) is int and layer >= 0 else (None, False)
+    return (layer, "pos" in found) if type(layer) is int and layer >= 0 else (None, False)
 
 
 def _input_of(layer: int, sure: bool) -> str:

@@ -161,21 +161,21 @@ def write_pt(path: Path, header: dict[str, str], directions: Directions) -> None
 def read_pt(path: Path) -> Content:
     """Return the header, the tensors by name, and what stands beside them; a lone tensor is ``"tensor"``."""
     torch, file = _torch(path), LocalFile(path)
-    content = _load_pt(file)
-    if isinstance(content, torch.Tensor):
-        content = {"tensor": content}
-    if not isinstance(content, Mapping):
-        raise LoadError(f"{path} holds a {type(content).__name__}; a table {{layer: tensor}} is looked for")
-    facts = {key: value for key, value in content.items() if _is_fact(key, value)}
+    held = _load_pt(file)
+    if isinstance(held, torch.Tensor):
+        held = {"tensor": held}
+    if not isinstance(held, Mapping):
+        raise LoadError(f"{path} holds a {type(held).__name__}; a table {{layer: tensor}} is looked for")
+    facts = {key: value for key, value in held.items() if _is_fact(key, value)}
     header = {key: value for key, value in facts.items() if isinstance(value, str)}
     if (kind := header.get("layer_type", "decoder_block")) != "decoder_block":
         raise LoadError(
             f"{path} is for the outputs of layers of type {kind!r}; only directions for whole layers "
             "('decoder_block') are steering vectors here"
         )
-    tensors = next((content[name] for name in _PT_WRAPPERS if name in content), None)
+    tensors = next((held[name] for name in _PT_WRAPPERS if name in held), None)
     if tensors is None:
-        tensors = {key: value for key, value in content.items() if key not in facts}
+        tensors = {key: value for key, value in held.items() if key not in facts}
     if isinstance(tensors, torch.Tensor):
         tensors = {"tensor": tensors}
     if not isinstance(tensors, Mapping):

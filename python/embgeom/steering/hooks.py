@@ -15,7 +15,7 @@ from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.layers import Layout, find, need_torch, projection, stream_in_output, with_stream
 from embgeom.lm.tracker import ForwardContext, PassTracker
 from embgeom.steering.directions import Direction, Directions, placed
-from embgeom.steering.positions import Chooser, Positions, chooser
+from embgeom.steering.positions import Chooser, Mask, Positions, chooser
 
 
 def apply(
@@ -23,7 +23,7 @@ def apply(
     model: Any,
     scale: float | Mapping[int, float],
     layers: int | Iterable[int] | None,
-    positions: Positions,
+    positions: Positions | Mask,
     generated: bool,
     layer_modules: Any,
 ) -> Handle:

@@ -125,11 +125,11 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
         raise LoadError(
             f"{file}: pairs are read from .json, .jsonl, .csv and .tsv files, not from {kind or file.name!r}"
         )
-    content = read_bytes(file)
+    held = read_bytes(file)
     try:
-        text = content.decode("utf-8-sig")
+        text = held.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        other = "; save it as UTF-8, not as UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+        other = "; save it as UTF-8, not as UTF-16" if held[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
         raise LoadError(f"{file} is not in UTF-8: {error.reason} at byte {error.start}{other}") from error
     if kind in (".csv", ".tsv"):
         yield from _table(text, str(file), "\t" if kind == ".tsv" else None)

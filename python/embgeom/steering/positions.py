@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
+
+import numpy.typing as npt
 
 from embgeom.errors import InputError
 from embgeom.lm.layers import need_torch
 from embgeom.lm.tracker import ForwardContext
 
-# "all", "generated", or a boolean mask over the prompt's columns, as `SteeringVector.apply` documents.
-Positions = Any
+Positions = Literal["all", "generated"]
+# A boolean mask over the columns of the prompts, (prompts, columns) or (columns,).
+Mask = npt.ArrayLike
 # Returns a bool tensor (batch, length); None means all positions.
 Chooser = Callable[[ForwardContext], Any]
 
 
-def chooser(positions: Positions, generated: bool) -> Chooser:
+def chooser(positions: Positions | Mask, generated: bool) -> Chooser:
     """Return the function that finds the steered positions of a forward pass."""
     if isinstance(positions, str) and positions in ("all", "generated"):
         if not generated:
@@ -71,7 +74,7 @@ def _in_mask(context: ForwardContext, mask: Any, generated: bool) -> Any:
     return _and_valid(torch.cat([in_prompt, after], dim=1), context)
 
 
-def _mask(positions: Positions) -> Any:
+def _mask(positions: Mask) -> Any:
     """Return a mask as a bool tensor (sequences, columns)."""
     torch = need_torch()
     try:

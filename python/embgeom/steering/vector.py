@@ -18,7 +18,7 @@ from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering import files, hooks, training, words
 from embgeom.steering.directions import Direction, checked, chosen
-from embgeom.steering.positions import Positions
+from embgeom.steering.positions import Mask, Positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -204,7 +204,7 @@ class SteeringVector:
             The model's unembedding as ``embgeom.load(model, "output")`` returns it, or what to load.
         positive : sequence of str
             Words to make likelier, each a single token, found as `Embeddings.row_of` finds it. Words inside a
-            text are best written with the space before them: ``" joy"``.
+            text are best written with a leading space: ``" joy"``.
         negative : sequence of str
             Words to make less likely. Without any, the mean over all tokens but special ones is subtracted:
             raising every token's logit alike changes nothing.
@@ -242,7 +242,7 @@ class SteeringVector:
         scale: float | Mapping[int, float] = 1.0,
         *,
         layers: int | Iterable[int] | None = None,
-        positions: Positions = "all",
+        positions: Positions | Mask = "all",
         generated: bool = True,
         layer_modules: Any = None,
     ) -> hooks.Handle:

@@ -74,7 +74,7 @@ def _rows(model: Embeddings, words: Mapping[str, Sequence[str]]) -> dict[str, li
         named = ", ".join(repr(word) for word, _ in missing)
         raise InputError(
             f"no single token of {model.name} spells {named}; leave out words of several tokens, or write "
-            f"them as the model does, with the space before them ({missing[0][1]})"
+            f"them as the model does, with a leading space ({missing[0][1]})"
         ) from missing[0][1]
     return rows
 
