@@ -97,8 +97,8 @@ def compare_states(
     -------
     StateComparison
         Mean cosine of transferred and target states, and linear CKA of the states themselves, which needs no
-        map and says how alike the states lie; each of states as they are and centered, with the value where
-        each position is paired with one of another prompt.
+        map; each of states as they are and centered, with the value where each position is paired with one of
+        another prompt.
 
     Raises
     ------

@@ -167,12 +167,9 @@ def _found(model: Any, lists: dict[str, Any]) -> str:
     """Return the path of the list that holds the layers, as far as names and lengths tell."""
     depth = getattr(config_of(model), "num_hidden_layers", None)
     deep = [path for path, modules in lists.items() if len(modules) == depth]
-    if (usual := _usual(deep)) is not None:
-        return usual
-    if len(deep) == 1:
-        return deep[0]
-    if not deep and (usual := _usual(list(lists))) is not None:
-        return usual
+    only = deep[0] if len(deep) == 1 else None
+    if found := _usual(deep) or only or (None if deep else _usual(list(lists))):
+        return found
     shown = ", ".join(f"{path} ({len(modules)})" for path, modules in lists.items()) or "none"
     raise InputError(
         f"the layers of {type(model).__name__} are not found among its lists of modules, which are: {shown}; "

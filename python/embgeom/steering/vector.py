@@ -141,31 +141,29 @@ class SteeringVector:
         Returns
         -------
         SteeringVector
-            With a direction for each of `layers`. Its provenance holds the options, the number of pairs that
-            were read and their SHA-256, how many were left out, the model's name, commit and the SHA-256 of
-            its config, and versions; for ``"pca"`` also the share of the differences' squares that each
-            direction explains.
+            With a direction for each of `layers`. Its provenance holds the options, the pairs' number and
+            SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for ``"pca"`` also
+            the share of the differences' squares that each direction explains.
 
         Raises
         ------
         InputError
-            If an option is unknown, a pair is not two texts, a text is too short to be read there or (unless
-            `skip_long`) longer than the model reads, the texts of no pair differ up to where they are read, a
-            direction is zero, the model gives NaN or infinity, a layer keeps no single residual stream or
-            does not run as a module, or the layers are not found.
+            If an option is unknown, a text is too short or (unless `skip_long`) too long to be read, no pair
+            differs up to where it is read, a direction is zero, the model gives NaN or infinity, or its
+            layers are not found, do not run as modules or keep no single residual stream.
 
         Warns
         -----
         EmbgeomWarning
-            If texts begin for the model otherwise than its tokenizer lets them begin (with the
-            beginning-of-text token twice or not at all), or are read at the token that ends a text.
+            If texts begin with the beginning-of-text token twice or lack the one that the tokenizer adds, or
+            are read at the token that ends a text.
 
         Notes
         -----
-        Two forward passes for each `batch_size` pairs, up to the last of `layers`. Differences are summed in
-        float64; ``"pca"`` keeps them, 4 bytes for each pair, layer and column, and solves an eigenproblem of
-        the smaller of pairs and hidden size for each layer. The model is in eval mode meanwhile. Vectors that
-        are applied to the model act while it is read.
+        Two forward passes in eval mode for each `batch_size` pairs, up to the last of `layers`. Differences
+        are summed in float64; ``"pca"`` keeps them, 4 bytes for each pair, layer and column, and solves an
+        eigenproblem of the smaller of pairs and hidden size for each layer. Vectors that are applied to the
+        model act while it is read.
 
         References
         ----------
@@ -269,8 +267,7 @@ class SteeringVector:
         Returns
         -------
         Handle
-            Active already. ``with vector.apply(model): ...`` removes it in the end whatever happens;
-            ``handle.remove()`` does otherwise.
+            Active already. ``with vector.apply(model): ...`` or ``handle.remove()`` removes it.
 
         Raises
         ------
@@ -287,12 +284,10 @@ class SteeringVector:
 
         Notes
         -----
-        The attention mask that the model receives tells padding; without one every position counts, as it
-        does for the model. ``inputs_embeds`` are positions like tokens. Inside ``generate`` all holds with
-        and without a cache, in beams, samples and chunks. Where the model is called by other means, a call
-        with an empty cache is a prompt and a call with a filled one continues it; so in a loop of one's own
-        without a cache ``"generated"`` would start at each call's last token: a mask with `generated` says it
-        instead.
+        The attention mask that the model receives tells padding; without one every position counts. Inside
+        ``generate`` all holds with and without a cache, in beams, samples and chunks. Outside, a call with an
+        empty cache is a prompt and one with a filled cache continues it; so in a loop of one's own without a
+        cache ``"generated"`` would start at each call's last token: pass a mask with `generated` instead.
 
         Several vectors in one model add up. The hidden states that a model returns are the steered ones.
         Gradients pass. While a vector is applied, ``generate`` compiles nothing.
@@ -357,10 +352,6 @@ class SteeringVector:
         InputError
             If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
             layer 0, which llama.cpp never steers, or the package that writes the format is missing.
-
-        See Also
-        --------
-        load : Read it again; what the formats mean by a layer is said there.
         """
         files.save(path, files.Saved(self.directions, self.model, self.provenance, self.model_info))
 
@@ -399,11 +390,10 @@ class SteeringVector:
 
         Notes
         -----
-        A file of another tool is taken to mean by layer i what `directions` means: added to the output of
-        layer i, counted from 0. That is so in repeng, in steering-vectors and in llama.cpp, which adds
-        ``direction.i`` to the output of its layer i, counted from 0, and so never steers layer 0. llama.cpp's
-        own cvector-generator, though, stores as ``direction.<i + 1>`` what it measured after layer i; it is
-        read as llama.cpp applies it.
+        Layer i of another tool's file is taken to mean what `directions` means, as it does in repeng, in
+        steering-vectors and in llama.cpp, which never steers layer 0. llama.cpp's own cvector-generator,
+        though, stores as ``direction.<i + 1>`` what it measured after layer i; it is read as llama.cpp
+        applies it.
 
         Examples
         --------
