@@ -175,7 +175,7 @@ def load(  # type: ignore[misc]
     if not is_name:
         refuse_options("what is in memory", tensor=tensor, **of_models)
         return load_object(model, request)
-    path, is_file = find_local(model, revision=hub.get("revision"), token=hub.get("token"))
+    path, is_file = find_local(model, **hub)
     if is_file and path.suffix in ARRAY_SUFFIXES:
         refuse_options(f"{path}, an array", **of_models)
         return load_array(path, request)

@@ -8,12 +8,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path, PurePosixPath
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from embgeom import examples
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, is_inside, parse_json, read_bytes, unreadable
 from embgeom.loading.hub.repository import HubRepo, looks_like_repo_id
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Source = Folder | HubRepo
 """A place that holds a model's files."""
@@ -35,9 +38,7 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
-def find_local(
-    model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
-) -> tuple[Path, bool]:
+def find_local(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> tuple[Path, bool]:
     """Return a model's name as a path, which need not exist, and whether it is a file."""
     try:
         path = Path(model).expanduser()
@@ -56,48 +57,33 @@ def find_local(
     except OSError as error:
         raise unreadable(path, error) from error
     if is_file or is_folder:
-        _refuse_hub_options(model, f"is a {'file' if is_file else 'folder'} here", revision, token)
+        _refuse_hub_options(model, f"is a {'file' if is_file else 'folder'} here", hub)
     return path, is_file
 
 
-def find_folder(
-    model: str | os.PathLike[str], *, revision: str | None = None, token: str | bool | None = None
-) -> Folder | None:
+def find_folder(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> Folder | None:
     """Return the folder on this machine that holds a model, or the file of that name; None for other names.
 
     Of a model's folder in the Hugging Face cache it is the snapshot of the main branch, or the only one.
     """
-    path, is_file = find_local(model, revision=revision, token=token)
+    path, is_file = find_local(model, **hub)
     if is_file or path.is_dir():
         folder = path.parent if is_file else path
         return _snapshot(folder) or Folder(folder)
     if (example := examples.resolve(str(model))) is not None:
-        _refuse_hub_options(model, "comes with the package", revision, token)
+        _refuse_hub_options(model, "comes with the package", hub)
         return Folder(example, label=str(model))
     return None
 
 
 def find_source(
-    model: str | os.PathLike[str],
-    *,
-    revision: str | None = None,
-    cache_dir: str | os.PathLike[str] | None = None,
-    token: str | bool | None = None,
-    local_files_only: bool = False,
-    progress: bool = False,
+    model: str | os.PathLike[str], *, progress: bool = False, **hub: Unpack[HubOptions]
 ) -> Source:
     """Return where a model's files are; what exists here comes before examples and repositories."""
-    if (folder := find_folder(model, revision=revision, token=token)) is not None:
+    if (folder := find_folder(model, **hub)) is not None:
         return folder
     if looks_like_repo_id(str(model)):
-        return HubRepo(
-            str(model),
-            revision=revision,
-            cache_dir=cache_dir,
-            token=token,
-            local_files_only=local_files_only,
-            progress=progress,
-        )
+        return HubRepo(str(model), progress=progress, **hub)
     if find_local(model)[0].exists():
         raise LoadError(f"{model} is not a regular file; name a file or a folder")
     raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
@@ -144,12 +130,10 @@ def beside(source: Source) -> Source | None:
     return source.within(str(inner.with_name(inner.name.replace(_ENCODER, _TOKENIZER))))
 
 
-def _refuse_hub_options(
-    model: str | os.PathLike[str], what: str, revision: str | None, token: str | bool | None
-) -> None:
+def _refuse_hub_options(model: str | os.PathLike[str], what: str, hub: HubOptions) -> None:
     """Refuse options of a Hugging Face id, which would be lost on a model that is here."""
-    for name, given in (("revision", revision), ("token", token)):
-        if given:
+    for name in ("revision", "token"):
+        if hub.get(name):
             way_out = "leave it out"
             if looks_like_repo_id(str(model)):
                 way_out += ", or work in another directory if the model on the Hub is meant"
