@@ -97,6 +97,12 @@ def test_folders_of_kernels_are_alike_and_include_downward():
         assert header.is_file() or path.stem.startswith("product_avx"), path
 
 
+def test_tuned_constants_name_a_benchmark_that_exists():
+    named = {name for path in CPP for name in re.findall(r"benchmarks/[\w/]+\.py", path.read_text("utf-8"))}
+    assert len(named) >= 5
+    assert all((ROOT / name).is_file() for name in named)
+
+
 def test_the_module_file_is_a_table_of_contents():
     text = code(ROOT / "cpp/bindings/module.cpp")
     assert ".def(" not in text and len(text.splitlines()) < 50
