@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import embgeom
 from embgeom import SteeringVector
-from embgeom.embeddings.spaces import space_position
+from embgeom.embeddings.vocabulary import space_position
 from embgeom.evaluation import WordLogRatio, evaluate
 from embgeom.examples import moods
 

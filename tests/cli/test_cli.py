@@ -220,7 +220,7 @@ def test_nan_is_told_with_its_row_and_token(refused, tmp_path):
 
 def test_tokens_that_are_not_there(refused, small):
     line = refused("neighbors", small, "w7x")
-    assert "'w7x' is no token of small (40 rows); close: " in line and "'▁w7'" in line
+    assert "'w7x' is not a token of small (40 rows); close: " in line and "'▁w7'" in line
     assert "row 40 is outside small, whose rows are 0 to 39" in refused("neighbors", small, "--row", 40)
     assert "row -1 is outside" in refused("neighbors", small, "--row", -1)
     # A wrong number is told before a right one is looked up.

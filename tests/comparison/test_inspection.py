@@ -163,7 +163,7 @@ def test_what_is_neither_token_nor_row(token):
 
 
 def test_an_unknown_token_is_told_with_those_close_to_it():
-    with pytest.raises(InputError, match=r"'wordd9' is no token of small .* close: .*'word9'"):
+    with pytest.raises(InputError, match=r"'wordd9' is not a token of small .* close: .*'word9'"):
         embgeom.inspect_token(model(gaussian(60, 8)), "wordd9")
 
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.embeddings.spaces import space_position
 from embgeom.embeddings.token_format import TokenFormat
-from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
+from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared, space_position
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.loading import load
 from tests.helpers.loading import data, matrix

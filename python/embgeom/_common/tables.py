@@ -92,7 +92,7 @@ def print_blocks(console: Console, blocks: Iterable[Any]) -> None:
     from rich.text import Text
 
     for block in blocks:
-        console.print(Text(visible(block)) if isinstance(block, str) else block)
+        console.print(Text(visible(block), overflow="ignore") if isinstance(block, str) else block)
 
 
 def _cell(value: str | float) -> str:

@@ -1,31 +1,36 @@
-"""A model's (un)embedding matrix with its tokens, and what is odd about them."""
+"""A model's (un)embedding matrix with its tokens."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, get_args
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Vector, as_matrix
 from embgeom._common.foreign import to_strings, type_name
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block
 from embgeom.embeddings.lookup import find_row
-from embgeom.embeddings.provenance import ModelInfo, Provenance
+from embgeom.embeddings.provenance import FileState, ModelInfo, Provenance
 from embgeom.embeddings.token_format import TokenFormat, TokenFormatOption, as_token_format
 from embgeom.errors import InputError
 from embgeom.geometry.rows import RowStats, row_stats
 
 Which = Literal["input", "output"]
+_PER_ROW = ("matrix", "tokens", "token_bytes", "special", "byte_token", "has_token")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Embeddings:
-    """A matrix of token embeddings and the tokens its rows stand for.
+class Embeddings(Result, Tabular):
+    """A matrix of token embeddings and the tokens of its rows.
 
-    Made by `embgeom.load` or `Embeddings.from_array`. Every per-row field is exactly V long.
+    Made by `embgeom.load` or `Embeddings.from_array`. Every per-row field has length V.
 
     Attributes
     ----------
@@ -47,7 +52,7 @@ class Embeddings:
     which : {"input", "output"}
         Embedding or unembedding.
     name : str
-        What to call it in tables and messages.
+        The name in tables and messages.
     row_stats : RowStats
         The norm of each row, the first row equal to it, and which rows are zero.
     tokens_beyond_rows : int
@@ -63,13 +68,16 @@ class Embeddings:
     Examples
     --------
     >>> import numpy as np
-    >>> from embgeom.embeddings.embeddings import Embeddings
-    >>> pets = Embeddings.from_array(np.eye(3, dtype=np.float32), ["▁cat", "▁dog", "s"], name="pets")
+    >>> import embgeom
+    >>> tokens = ["▁cat", "▁dog", "s"]
+    >>> pets = embgeom.Embeddings.from_array(np.eye(3, dtype=np.float32), tokens, name="pets")
     >>> pets.row_of("dog"), pets.token_bytes[1]
     (1, b' dog')
     """
 
-    matrix: npt.NDArray[np.float32]
+    _large: ClassVar[bool] = True
+
+    matrix: Float32Matrix
     tokens: list[str]
     token_bytes: list[bytes | None]
     special: npt.NDArray[np.bool_]
@@ -82,14 +90,14 @@ class Embeddings:
     provenance: Provenance
 
     def __post_init__(self) -> None:
-        lengths = {
-            field: len(getattr(self, field))
-            for field in ("matrix", "tokens", "token_bytes", "special", "byte_token", "has_token")
-        }
+        lengths = {field: len(getattr(self, field)) for field in _PER_ROW}
         if len(set(lengths.values())) != 1:
             raise InputError(
                 f"the fields of Embeddings {self.name} disagree on the number of rows: {lengths}"
             )
+        matrix = self.matrix.view()
+        matrix.flags.writeable = False
+        object.__setattr__(self, "matrix", matrix)
 
     @classmethod
     def from_array(
@@ -103,7 +111,7 @@ class Embeddings:
         token_format: TokenFormatOption | None = None,
         threads: int | None = None,
     ) -> Embeddings:
-        """Make an `Embeddings` of a plain array and a list of tokens.
+        """Make an `Embeddings` from an array and a list of tokens.
 
         Parameters
         ----------
@@ -113,7 +121,7 @@ class Embeddings:
         tokens : sequence of str, length V
             The tokens of the rows.
         name : str
-            What to call it in tables and messages.
+            The name in tables and messages.
         which : {"input", "output"}
             Whether the rows are an embedding or an unembedding.
         special : sequence of str
@@ -122,7 +130,7 @@ class Embeddings:
             How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
             ``"words"``: every token is a whole word, which spells itself after a space.
         threads : int, optional
-            Threads for the scan of the rows; every core available to the process by default.
+            All usable cores by default.
 
         Returns
         -------
@@ -139,29 +147,25 @@ class Embeddings:
 
         Examples
         --------
-        >>> from embgeom.embeddings.embeddings import Embeddings
-        >>> Embeddings.from_array([[1.0, 0.0], [0.0, 1.0]], ["Ġcat", "Ġdog"], name="pets")
+        >>> import embgeom
+        >>> embgeom.Embeddings.from_array([[1.0, 0.0], [0.0, 1.0]], ["Ġcat", "Ġdog"], name="pets")
         Embeddings('pets', input, 2 x 2)
         """
-        array = as_matrix(matrix, "the matrix").view()
-        array.flags.writeable = False
+        array = as_matrix(matrix, "the matrix")
         tokens = to_strings(tokens, "the tokens")
         if which not in get_args(Which):
             raise InputError(f"which={which!r:.40}; it is 'input' or 'output'")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
-        token_format = as_token_format(token_format) or TokenFormat.guess(tokens)
+        form = as_token_format(token_format) or TokenFormat.guess(tokens)
         stats = named_row_stats(array, tokens, threads=threads)
         specials = set(to_strings(special, "special"))
-        is_special = np.array([t in specials for t in tokens], dtype=bool)
         return cls(
             matrix=array,
             tokens=tokens,
-            token_bytes=[
-                None if s else token_format.spell(t) or None for t, s in zip(tokens, is_special, strict=True)
-            ],
-            special=is_special,
-            byte_token=np.array([token_format.is_byte(t) for t in tokens], dtype=bool),
+            token_bytes=[None if t in specials else form.spell(t) or None for t in tokens],
+            special=np.array([t in specials for t in tokens], dtype=bool),
+            byte_token=np.array([form.is_byte(t) for t in tokens], dtype=bool),
             has_token=np.ones(len(tokens), dtype=bool),
             which=which,
             name=name,
@@ -176,7 +180,7 @@ class Embeddings:
         return self.row_stats.zero
 
     @property
-    def norms(self) -> npt.NDArray[np.float64]:
+    def norms(self) -> Float64Vector:
         """The Euclidean norm of each row, float64, shape (V,)."""
         return self.row_stats.norms
 
@@ -188,20 +192,19 @@ class Embeddings:
         if known.tensor is None and (known.file is not None or self.name == known.source):
             return ModelInfo(hidden_size=columns, num_layers=known.num_layers)
         aliases = (
-            () if known.tensor is None else (known.source, *([str(known.file.parent)] if known.file else []))
+            [] if known.tensor is None else [known.source, *([str(known.file.parent)] if known.file else [])]
         )
-        return ModelInfo(self.name, known.revision, columns, known.num_layers, aliases)
+        return ModelInfo(self.name, known.revision, columns, known.num_layers, tuple(aliases))
 
     @cached_property
     def anomalies(self) -> dict[str, int]:
-        """How many rows or tokens are odd, by what is odd about them."""
-        equal = self.row_stats.first_equal != np.arange(len(self.tokens))
+        """How many rows or tokens are not ordinary text tokens with a row of their own, by the reason."""
         return {
             "rows beyond the tokenizer": int(np.count_nonzero(~self.has_token)),
             "tokens beyond the rows": self.tokens_beyond_rows,
             "special tokens": int(np.count_nonzero(self.special)),
             "zero rows": int(np.count_nonzero(self.zero)),
-            "rows equal to an earlier row": int(np.count_nonzero(equal)),
+            "rows equal to an earlier row": int(np.count_nonzero(self.row_stats.repeated)),
         }
 
     @cached_property
@@ -215,12 +218,12 @@ class Embeddings:
         return {b: int(row) for row in text_last if (b := self.token_bytes[row]) is not None}
 
     def row_of(self, token: str | int) -> int:
-        """Return the row of a token, from what a person types.
+        """Return the row of a token, as a person types it.
 
         The first of these that exists is taken: a placeholder ``"<row 42>"``; the token exactly as the
         tokenizer writes it (``"Ġdog"``); the token that spells exactly it (``"dog"``); the one that spells
-        it after a space (``" dog"``), or before a space (``"dog "``, in vocabularies that write the space
-        behind the word). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses,
+        it with a leading space (``" dog"``), or with a trailing one (``"dog "``, in vocabularies that write
+        a trailing space). A leading ``▁`` or ``Ġ`` is read as a space whichever of them the vocabulary uses,
         and escapes are read as tables show them. Where a byte-level vocabulary writes a lone byte as the
         letter that was typed, the token that spells the letter is taken. Among tokens that spell the same,
         text comes before a byte token, then the lower row. ``"42"`` is the token that spells 42; the
@@ -249,14 +252,57 @@ class Embeddings:
         return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what this is and where it was read from, with the model file's SHA-256, ready for JSON."""
+        """Return what this is and where it was read from, with the model file's SHA-256, but not its rows."""
         return {
+            "result": "Embeddings",
             "name": self.name,
             "which": self.which,
             "shape": list(self.matrix.shape),
-            "counts": dict(self.anomalies),
+            "anomalies": dict(self.anomalies),
             "provenance": self.provenance.to_dict(),
         }
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the matrix, its tokens and its provenance as a safetensors file that `load` reads back.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written or is one that the matrix was read from; then nothing changes.
+        """
+        origin = self.provenance
+        known = replace(origin, state=FileState(sha256=origin.to_dict()["sha256"], part=True))
+        Result.save(replace(self, provenance=known), path)
+
+    def columns(self) -> Columns:
+        """Return a row for each row of the matrix."""
+        return {
+            "token": self.tokens,
+            "text": [self.text(row) for row in range(len(self))],
+            "special": self.special,
+            "byte_token": self.byte_token,
+            "has_token": self.has_token,
+            **self.row_stats.columns(),
+        }
+
+    def tables(self) -> list[Block]:
+        """Return lines of text: the shape, the source, and the count of each anomaly."""
+        origin = self.provenance
+        revision = f" @ {origin.revision}" if origin.revision else ""
+        lines: list[Block] = [repr(self), f"  source: {origin.source}{revision}"]
+        if origin.tensor:
+            tied = ", tied" if origin.tied else ""
+            where = f" in {origin.file}" if origin.file else ""
+            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}){where}")
+        if origin.bytes_fetched is not None and origin.bytes_stored is not None:
+            lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
+        if origin.tokenizer:
+            lines.append(f"  tokens: {origin.tokenizer}")
+        lines += [f"  {what}: {count}" for what, count in self.anomalies.items()]
+        return lines + [f"  note: {note}" for note in origin.notes]
+
+    def _inputs(self) -> list[Path]:
+        return self.provenance.inputs
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -275,74 +321,17 @@ class Embeddings:
         v, d = self.matrix.shape
         return f"Embeddings({self.name!r}, {self.which}, {v} x {d})"
 
-    def summary(self) -> str:
-        """Return a few lines: the shape, where it was read, and the count of each oddity."""
-        origin = self.provenance
-        lines = [
-            repr(self),
-            f"  source: {origin.source}" + (f" @ {origin.revision}" if origin.revision else ""),
-        ]
-        if origin.tensor:
-            tied = ", tied" if origin.tied else ""
-            where = f" in {origin.file}" if origin.file else ""
-            lines.append(f"  tensor: {origin.tensor} ({origin.dtype}{tied}){where}")
-        if origin.bytes_fetched is not None and origin.bytes_stored is not None:
-            lines.append(f"  fetched: {origin.bytes_fetched:,} of the file's {origin.bytes_stored:,} bytes")
-        if origin.tokenizer:
-            lines.append(f"  tokens: {origin.tokenizer}")
-        lines += [f"  {what}: {count}" for what, count in self.anomalies.items()]
-        lines += [f"  note: {note}" for note in origin.notes]
-        return "\n".join(lines)
-
 
 def check_embeddings(model: object) -> Embeddings:
-    """Return `model`, if it is an `Embeddings`.
-
-    Parameters
-    ----------
-    model : object
-        What was passed as one.
-
-    Returns
-    -------
-    Embeddings
-        The same.
-
-    Raises
-    ------
-    InputError
-        If it is anything else; the message says how to make one of it.
-    """
+    """Return `model` if it is an `Embeddings`; the error says how to make one."""
     if isinstance(model, Embeddings):
         return model
     shown = f"the string {model!r:.60}" if isinstance(model, str) else f"a {type(model).__name__}"
     raise InputError(f"{shown} is not an Embeddings: pass embgeom.load(...) of it")
 
 
-def named_row_stats(
-    matrix: npt.NDArray[np.float32], tokens: Sequence[str], *, threads: int | None = None
-) -> RowStats:
-    """Scan the rows by `row_stats`, with an error that also names the token of the row.
-
-    Parameters
-    ----------
-    matrix : ndarray of float32, shape (V, d)
-        The rows.
-    tokens : sequence of str, length V
-        Their tokens.
-    threads : int, optional
-        Threads to use; every core available to the process by default.
-
-    Returns
-    -------
-    RowStats
-        Norms, equal rows and zero rows.
-
-    Raises
-    ------
-    InputError
-        If a row holds NaN or infinity.
-    """
+def named_row_stats(matrix: Float32Matrix, tokens: Sequence[str], *, threads: int | None = None) -> RowStats:
+    """Return `row_stats`, with an error that also names the token of a row with NaN or infinity."""
     try:
         return row_stats(matrix, threads=threads)
     except InputError as error:

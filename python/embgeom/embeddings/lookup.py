@@ -40,7 +40,7 @@ def find_row(
             return row
     close = _close(token, tokens)
     hint = f"; close: {', '.join(map(repr, close))}" if close else ""
-    raise InputError(f"{token!r} is no token of {name} ({len(tokens)} rows){hint}")
+    raise InputError(f"{token!r} is not a token of {name} ({len(tokens)} rows){hint}")
 
 
 def _checked(row: int, rows: int, name: str) -> int:

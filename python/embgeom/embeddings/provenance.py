@@ -16,25 +16,15 @@ from embgeom.errors import LoadError
 
 @dataclass(frozen=True)
 class FileState:
-    """What tells one state of a file from a later one, and the SHA-256 where it is known beforehand.
+    """The state of a file when it was read, and its SHA-256 if known beforehand."""
 
-    Attributes
-    ----------
-    stamp : tuple of int or None
-        Number, size and time of change of a local file.
-    sha256 : str or None
-        The SHA-256 by which the Hugging Face Hub knows the file.
-    part : bool
-        Whether there is but a part of the file on this machine.
-    """
-
-    stamp: tuple[int, int, int] | None = None
-    sha256: str | None = None
-    part: bool = False
+    stamp: tuple[int, int, int] | None = None  # inode, size and time of change of a local file
+    sha256: str | None = None  # the one by which the Hugging Face Hub knows the file
+    part: bool = False  # whether no more than a part of the file is on this machine
 
     @classmethod
     def from_status(cls, status: os.stat_result) -> FileState:
-        """Return the state that the system tells of."""
+        """Return the state that the system reports."""
         return cls((status.st_ino, status.st_size, status.st_mtime_ns))
 
 
@@ -105,7 +95,7 @@ class Provenance:
     adapter : Path or None
         The file of the PEFT adapter that was merged into the tensor.
     notes : tuple of str
-        What was odd while loading, each a sentence.
+        Anomalies met while loading, each a sentence.
     bytes_fetched, bytes_stored : int or None
         Of a file on the Hugging Face Hub that is read by byte ranges: how many of its bytes were fetched (its
         header and the tensor), by this load or by an earlier one, and how many there are.
@@ -142,7 +132,7 @@ class Provenance:
 
     @property
     def inputs(self) -> list[Path]:
-        """What was read, files and folder, as far as it is known: no result goes into its place."""
+        """The files and the folder that were read, where known: no result may overwrite them."""
         read = [path for path in (self.file, self.tokenizer, self.adapter) if path is not None]
         folder = Path(self.source).expanduser() if self.file is not None else None
         return [*read, folder] if folder is not None and folder.is_dir() else read
@@ -168,11 +158,8 @@ class Provenance:
         return _sha256(self.file, self._check_unchanged)
 
     def _check_unchanged(self, descriptor: int) -> None:
-        if (
-            self.state
-            and self.state.stamp
-            and FileState.from_status(os.fstat(descriptor)).stamp != self.state.stamp
-        ):
+        now = FileState.from_status(os.fstat(descriptor))
+        if self.state and self.state.stamp and now.stamp != self.state.stamp:
             raise LoadError(f"{self.file} is not the file any more that was loaded; load it again")
 
 

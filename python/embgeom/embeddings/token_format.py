@@ -102,21 +102,19 @@ class TokenFormat:
 
     @classmethod
     def guess(cls, tokens: Iterable[str]) -> TokenFormat:
-        """Return the token format that a bare list of tokens seems to use; plain text if it has no marks."""
+        """Return the format that the marks in a list of tokens show; plain text if there are none."""
         tokens = list(tokens)
         few = max(1, len(tokens) // 1000)
         byte_fallback = sum(_BYTE_TOKEN.fullmatch(t) is not None for t in tokens) == 256
-        if sum(METASPACE in t for t in tokens) >= few:
-            return cls(space=METASPACE, byte_fallback=byte_fallback)
-        if sum(t.startswith("Ġ") for t in tokens) >= few:
-            return cls(byte_level=True)
-        if sum(t.startswith("##") and len(t) > 2 for t in tokens) >= few:
-            return cls(continuation="##")
-        if sum(t.endswith("</w>") for t in tokens) >= few:
-            return cls(word_end="</w>")
-        if sum(t.endswith("@@") and len(t) > 2 for t in tokens) >= few:
-            return cls(separator="@@")
-        return cls(byte_fallback=byte_fallback)
+        formats = (
+            (cls(space=METASPACE, byte_fallback=byte_fallback), lambda t: METASPACE in t),
+            (cls(byte_level=True), lambda t: t.startswith("Ġ")),
+            (cls(continuation="##"), lambda t: t.startswith("##") and len(t) > 2),
+            (cls(word_end="</w>"), lambda t: t.endswith("</w>")),
+            (cls(separator="@@"), lambda t: t.endswith("@@") and len(t) > 2),
+        )
+        found = (made for made, is_marked in formats if sum(map(is_marked, tokens)) >= few)
+        return next(found, cls(byte_fallback=byte_fallback))
 
 
 TokenFormatOption = TokenFormat | Literal["words"]
@@ -124,28 +122,7 @@ TokenFormatOption = TokenFormat | Literal["words"]
 
 
 def as_token_format(token_format: Any) -> TokenFormat | None:
-    """Return the format that a user passes, a `TokenFormat` or ``"words"``; None where nothing is passed.
-
-    Parameters
-    ----------
-    token_format : TokenFormat or str or None
-        What is passed as ``token_format=``.
-
-    Returns
-    -------
-    TokenFormat or None
-        The format; None means that it is to be found from the tokens.
-
-    Raises
-    ------
-    InputError
-        If it is anything else.
-
-    Examples
-    --------
-    >>> as_token_format("words") == TokenFormat.words()
-    True
-    """
+    """Return the `TokenFormat` that a user passes, or None where nothing is passed."""
     if token_format is None or isinstance(token_format, TokenFormat):
         return token_format
     if isinstance(token_format, str) and token_format == "words":

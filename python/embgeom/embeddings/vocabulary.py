@@ -6,33 +6,37 @@ Tokens are matched on what they spell, in two steps.
    vocabulary may hold a character twice, as text and as a raw byte (``a`` and ``<0x61>``): text goes with
    text and byte with byte, and a byte goes with text only where neither has a partner of its own kind
    (``<0x0A>`` and a newline written as such).
-2. Same word ("word"), only where one vocabulary writes the space before its words (``▁dog``) and the other
-   behind them (``dog▁``), so that hardly any word has the same bytes in both: what is still unmatched is
-   matched as `` dog`` with ``dog ``. Each is a whole word as far as its vocabulary can say, but the first may
-   also begin a longer word and the second end one, so this is less certain. It takes words that begin and end
-   with a letter or digit: an opening quote after a space is not the closing quote before one.
+2. Same word ("word"), only where one vocabulary writes words with a leading space (``▁dog``) and the other
+   with a trailing space (``dog▁``), so that hardly any word has the same bytes in both: what is still
+   unmatched is matched as `` dog`` with ``dog ``. Each is a whole word as far as its vocabulary can say, but
+   the first may also begin a longer word and the second end one, so this is less certain. It takes words that
+   begin and end with a letter or digit: an opening quote after a space is not a closing quote before one.
 
-Every match is one to one. A spelling that a vocabulary holds twice decides nothing, and is left out.
+Every match is one to one. A spelling that a vocabulary holds twice is ambiguous, and left out.
 
-A vocabulary of plain words (``dog``), which says nothing of spaces, can only meet the inner pieces of one
-that marks them. Such a match is warned of: ``token_format="words"`` spells them as the words that they are.
+A vocabulary of plain words (``dog``), without spaces, can only match the inner pieces of one that marks
+them. Such a match raises a warning: ``token_format="words"`` spells them as whole words.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.arrays import RowNumbers
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
-from embgeom.embeddings.spaces import space_position, warn_of_plain_words, word_in
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 
 MIN_SHARED = 10
-"""With fewer shared tokens a comparison says nothing, and `require_shared` refuses it."""
+"""With fewer shared tokens a comparison means nothing, and `require_shared` refuses it."""
 
 REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
 """Why a row is left out, as `match` explains; the first that holds is counted."""
@@ -41,15 +45,16 @@ _Rows = Mapping[bytes, list[int]]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Match:
-    """The rows of the tokens that two vocabularies share, and why the others are left out.
+class Match(Result, Tabular):
+    """The rows of the tokens that two vocabularies share; returned by `match`, unpacks into the rows.
 
     Attributes
     ----------
     ids_a, ids_b : ndarray of int64, shape (m,)
         Rows of the two models, in increasing order of ``ids_a``; no row occurs twice.
     kind : ndarray of str, shape (m,)
-        ``"exact"`` for the same bytes, ``"word"`` for the same word with its space on the other side.
+        ``"exact"`` for the same bytes, ``"word"`` for the same word, leading space in one and trailing in the
+        other.
     left_out_a, left_out_b : dict of str to int
         How many rows of each model are left out, by the reasons that `match` explains.
     name_a, name_b : str
@@ -61,8 +66,10 @@ class Match:
         If the three arrays are not equally long.
     """
 
-    ids_a: npt.NDArray[np.int64]
-    ids_b: npt.NDArray[np.int64]
+    _large: ClassVar[bool] = True
+
+    ids_a: RowNumbers
+    ids_b: RowNumbers
     kind: npt.NDArray[np.str_]
     left_out_a: dict[str, int]
     left_out_b: dict[str, int]
@@ -82,40 +89,47 @@ class Match:
     def __len__(self) -> int:
         return len(self.ids_a)
 
-    def __iter__(self) -> Iterator[npt.NDArray[np.int64]]:
+    def __iter__(self) -> Iterator[RowNumbers]:
         """Give ``ids_a`` and ``ids_b``, so that a match unpacks into them."""
         return iter((self.ids_a, self.ids_b))
 
     def kind_counts(self) -> dict[str, int]:
-        """Return how many pairs there are of each kind, the surest first."""
+        """Return how many pairs there are of each kind."""
         found = Counter(self.kind.tolist())
         return {kind: found[kind] for kind in ("exact", "word")}
 
-    def to_dict(self) -> dict[str, int | dict[str, int]]:
-        """Return every count of this match, ready for JSON."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts, without the rows, which `to_pandas` and `save` have."""
         return {
+            "result": "Match",
+            "name_a": self.name_a,
+            "name_b": self.name_b,
             "shared": len(self),
-            "kind_counts": self.kind_counts(),
+            "kinds": self.kind_counts(),
             "left_out_a": dict(self.left_out_a),
             "left_out_b": dict(self.left_out_b),
         }
 
-    def summary(self) -> str:
-        """Return a few lines: how many tokens are shared, how surely, and why the others are not."""
-        lines = [f"{self.name_a} and {self.name_b} share {len(self)} tokens"]
+    def columns(self) -> Columns:
+        """Return a row for each shared token."""
+        return {"row_a": self.ids_a, "row_b": self.ids_b, "kind": self.kind}
+
+    def tables(self) -> list[Block]:
+        """Return lines of text: how many tokens are shared, of which kind, and why the others are not."""
+        lines: list[Block] = [f"{self.name_a} and {self.name_b} share {len(self)} tokens"]
         lines += [f"  {kind}: {count}" for kind, count in self.kind_counts().items() if count]
         for name, left_out in ((self.name_a, self.left_out_a), (self.name_b, self.left_out_b)):
             reasons = ", ".join(f"{reason} {count}" for reason, count in left_out.items() if count)
             lines.append(f"  left out of {name}: {reasons or 'nothing'}")
-        return "\n".join(lines)
+        return lines
 
 
 def match(a: Embeddings, b: Embeddings) -> Match:
-    """Match the tokens of two models, with the kind of each pair and the count of rows left out.
+    """Match the tokens of two models.
 
     Every match is one to one, between tokens that spell the same bytes (``"exact"``) or, where one
-    vocabulary writes the space before its words and the other behind them, the same word (``"word"``).
-    Every other row is counted under the first of these reasons that holds:
+    vocabulary writes words with a leading space and the other with a trailing one, the same word
+    (``"word"``). Every other row is counted under the first of these reasons that holds:
 
     ``special``
         It is a special token.
@@ -136,27 +150,30 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     Returns
     -------
     Match
-        With ``ids_a`` and ``ids_b`` (m,) int64, ``kind`` (m,), and the counts by reason
-        ``left_out_a`` and ``left_out_b``.
+        Unpacks into ``ids_a, ids_b``, each (m,) int64: ``a.matrix[ids_a]`` and ``b.matrix[ids_b]`` are the
+        same tokens in the same order. It also holds the ``kind`` of each pair, and how many rows are left
+        out, by reason. m may be 0.
 
     Warns
     -----
     EmbgeomWarning
         If one vocabulary holds plain words, the other marks spaces, and under half of the matches are at word
-        starts: the words are then to be loaded with ``token_format="words"``.
+        starts: then load the words with ``token_format="words"``.
 
     Notes
     -----
-    O(V_a + V_b) time and memory. The matrices are not read: which rows are zero is known since they were
-    loaded. The rules are told in full at the head of the module ``embgeom.vocabulary``.
+    O(V_a + V_b) time and memory. The matrices are not read: zero rows are known since loading.
 
     Examples
     --------
     >>> import numpy as np
-    >>> from embgeom.embeddings.embeddings import Embeddings
-    >>> a = Embeddings.from_array(np.eye(2), ["▁cat", "▁dog"], name="prefix")
-    >>> b = Embeddings.from_array(np.eye(2), ["dog▁", "cow▁"], name="suffix")
-    >>> print(match(a, b).summary())
+    >>> import embgeom
+    >>> a = embgeom.Embeddings.from_array(np.eye(2), ["▁cat", "▁dog"], name="prefix")
+    >>> b = embgeom.Embeddings.from_array(np.eye(2), ["dog▁", "cow▁"], name="suffix")
+    >>> ids_a, ids_b = embgeom.match(a, b)
+    >>> ids_a.tolist(), ids_b.tolist()
+    ([1], [0])
+    >>> print(embgeom.match(a, b).summary())
     prefix and suffix share 1 tokens
       word: 1
       left out of prefix: absent 1
@@ -166,14 +183,14 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     text_b, bytes_b = _spellings(check_embeddings(b))
     exact = dict(_same_bytes(text_a, bytes_a, text_b, bytes_b))
     words: dict[int, int] = {}
-    sides = {space_position(a), space_position(b)}
-    if sides == {"leading", "trailing"}:
-        words = _same_word(text_a, text_b, exact, a_before=space_position(a) == "leading")
+    position = space_position(a)
+    if {position, space_position(b)} == {"leading", "trailing"}:
+        words = _same_word(text_a, text_b, exact, leading_a=position == "leading")
     pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
     ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
     ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
-    warn_of_plain_words(a, b, ids_a)
-    warn_of_plain_words(b, a, ids_b)
+    _warn_of_plain_words(a, b, ids_a)
+    _warn_of_plain_words(b, a, ids_b)
     return Match(
         ids_a=ids_a,
         ids_b=ids_b,
@@ -186,22 +203,58 @@ def match(a: Embeddings, b: Embeddings) -> Match:
 
 
 def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
-    """Refuse a match of too few tokens to compare anything.
-
-    Parameters
-    ----------
-    found : Match
-        The match.
-    minimum : int
-        The fewest pairs that are enough.
-
-    Raises
-    ------
-    InputError
-        If `found` has fewer than `minimum` pairs; both models and the counts are named.
-    """
+    """Refuse a match of too few tokens to compare anything."""
     if len(found) < minimum:
         raise InputError(f"too few shared tokens, at least {minimum} are needed: {found.summary()}")
+
+
+def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:
+    """Return where a vocabulary writes the space of its words, by majority; none where that is a draw."""
+    spelled = [s for s in model.token_bytes if s is not None]
+    leading = sum(_word_in(s, leading=True) is not None for s in spelled)
+    trailing = sum(_word_in(s, leading=False) is not None for s in spelled)
+    if leading == trailing:
+        return "none"
+    return "leading" if leading > trailing else "trailing"
+
+
+def _warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: RowNumbers) -> None:
+    """Warn where words without spaces were matched to tokens that mark them."""
+    position = space_position(other)
+    if position == "none" or not _is_plain_words(plain):
+        return
+    at_words = sum(_at_word(plain.token_bytes[row]) for row in matched.tolist())
+    if 2 * at_words < max(1, len(matched)):
+        warnings.warn(
+            f"{plain.name} holds plain words, and {other.name} writes words with a {position} space: "
+            f"{at_words} of {len(matched)} matches are at word starts, the others are pieces of words; if "
+            f'they are whole words, load {plain.name} with token_format="words" (--token-format words)',
+            EmbgeomWarning,
+            stacklevel=3,  # The caller of match.
+        )
+
+
+def _is_plain_words(model: Embeddings) -> bool:
+    """Return whether most tokens are several letters without a space, and hardly any has a space."""
+    spelled = [s for s, is_byte in zip(model.token_bytes, model.byte_token, strict=True) if s and not is_byte]
+    words = sum(len(s) > 1 and _word_in(b" " + s, leading=True) is not None for s in spelled)
+    return 2 * words > len(spelled) and 100 * sum(map(_at_word, spelled)) <= len(spelled)
+
+
+def _at_word(spelled: bytes | None) -> bool:
+    return spelled is not None and (spelled.startswith(b" ") or spelled.endswith(b" "))
+
+
+def _word_in(spelled: bytes, *, leading: bool) -> bytes | None:
+    """Return the word in ``" word"`` (leading) or ``"word "``, or None if `spelled` is not one such."""
+    word = spelled[1:] if leading else spelled[:-1]
+    if not word or spelled != (b" " + word if leading else word + b" "):
+        return None
+    try:
+        text = word.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    return word if text[0].isalnum() and text[-1].isalnum() else None
 
 
 def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:
@@ -232,15 +285,19 @@ def _single(a: _Rows, b: _Rows) -> Iterator[tuple[int, int]]:
             yield rows[0], others[0]
 
 
-def _same_word(text_a: _Rows, text_b: _Rows, matched: Mapping[int, int], *, a_before: bool) -> dict[int, int]:
-    words_a = _words(text_a, set(matched), before=a_before)
-    words_b = _words(text_b, set(matched.values()), before=not a_before)
+def _same_word(
+    text_a: _Rows, text_b: _Rows, matched: Mapping[int, int], *, leading_a: bool
+) -> dict[int, int]:
+    words_a = _words(text_a, set(matched), leading=leading_a)
+    words_b = _words(text_b, set(matched.values()), leading=not leading_a)
     return dict(_single(words_a, words_b))
 
 
-def _words(text: _Rows, matched: set[int], *, before: bool) -> _Rows:
+def _words(text: _Rows, matched: set[int], *, leading: bool) -> _Rows:
     words = (
-        (word_in(spelled, before=before), rows) for spelled, rows in text.items() if not matched & set(rows)
+        (_word_in(spelled, leading=leading), rows)
+        for spelled, rows in text.items()
+        if not matched & set(rows)
     )
     return {word: rows for word, rows in words if word is not None}
 

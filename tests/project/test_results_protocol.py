@@ -1,0 +1,163 @@
+"""Every public result keeps one protocol: text, plain types, HTML, a table, a file that reads back equal."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom._common.record import plain
+from embgeom._common.result import Result, Tabular
+from embgeom.evaluation import Effect, Evaluation, Outcome, SideEffects, Sweep
+from embgeom.hidden_states import StateComparison, StateMeasure
+from embgeom.hidden_states.comparison import MEASURES
+
+TOKENS = [f"▁word{i}" for i in range(40)]
+
+
+def outcome(kind, shift, name=None):
+    values = np.array([shift, np.nan, 1.0])
+    effect = Effect(shift, float("nan"), 0.5)
+    return Outcome(
+        name or kind, kind, (1, 2), 2.0, {"score": values}, {"score": effect}, SideEffects(9.0, 1.1, 0.2)
+    )
+
+
+def evaluation():
+    outcomes = (outcome("transferred", 1.0), outcome("transferred_negated", -1.0))
+    provenance = {"options": {"norms": {"1": 1.0}}, "vector": {"name": "mood"}}
+    return Evaluation(outcomes, {"score": np.array([0.0, 1.0, 2.0])}, 8.0, provenance)
+
+
+def sweep():
+    grid = (outcome("setting", 1.0, "layer 1"), outcome("setting", 2.0, "layer 2"))
+    choice, held_out = np.array([0, 2]), np.array([1, 3])
+    unsteered = {"score": np.array([0.0, 1.0])}
+    return Sweep(grid, grid[1], evaluation(), 0.5, choice, held_out, unsteered, 8.0, {"seed": 0})
+
+
+def state_comparison():
+    tables = np.random.default_rng(0).random((len(MEASURES), 3, 5))
+    measures = tuple(
+        StateMeasure(name, table, table / 2, None) for name, table in zip(MEASURES, tables, strict=True)
+    )
+    return StateComparison("small", "large", 3, 12, measures, {"seed": 1})
+
+
+@cache
+def results():
+    rng = np.random.default_rng(0)
+    a, b = (
+        embgeom.Embeddings.from_array(rng.standard_normal((40, d)), TOKENS, special=TOKENS[:1], name=name)
+        for d, name in ((4, "left"), (6, "right"))
+    )
+    neighbors = embgeom.knn(a, 3, rows=[5, 1, 7])
+    found = [
+        a,
+        neighbors,
+        embgeom.knn(a.matrix, 3, queries=b.matrix[:2, :4], metric="euclidean"),
+        embgeom.lle(a, neighbors),
+        embgeom.intrinsic_dimension(a, k=9),
+        embgeom.row_stats(np.vstack([a.matrix, np.zeros((2, 4))])),
+        embgeom.match(a, b),
+        evaluation(),
+        sweep(),
+        state_comparison(),
+    ]
+    return {f"{type(result).__name__}-{place}": result for place, result in enumerate(found)}
+
+
+NAMES = sorted(results())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_and_html(name):
+    result = results()[name]
+    assert isinstance(result, Result)
+    text = result.summary()
+    assert text and max(map(len, text.splitlines())) <= 110
+    html = result._repr_html_()
+    assert html.startswith("<pre") and "\x1b" not in html
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_types(name):
+    result = results()[name]
+    described = result.to_dict()
+    assert described["result"] == type(result).__name__
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_saved_result_reads_back_equal(name, tmp_path):
+    result = results()[name]
+    result.save(tmp_path / "result")
+    loaded = type(result).load(tmp_path / "result")
+    written, read = {}, {}
+    structure = plain(result, written)
+    assert structure == plain(loaded, read) or "provenance" in structure
+    assert repr(loaded) == repr(result) and loaded.summary() == result.summary()
+    assert loaded.to_dict() == result.to_dict()
+    for key, array in written.items():
+        assert array.dtype == read[key].dtype
+        np.testing.assert_array_equal(array, read[key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_damaged_file_is_refused(name, tmp_path):
+    result = results()[name]
+    path = tmp_path / "result"
+    result.save(path)
+    whole = path.read_bytes()
+    damaged = [b"", b"{}", b"[1]", whole[: len(whole) // 2], whole.replace(b"result", b"resulf")]
+    for content in damaged:
+        path.write_bytes(content)
+        with pytest.raises(embgeom.LoadError, match=rf"result is not a saved {type(result).__name__}"):
+            type(result).load(path)
+    with pytest.raises(embgeom.LoadError, match="cannot be read"):
+        type(result).load(tmp_path / "absent")
+    with pytest.raises(embgeom.OutputError):
+        result.save(tmp_path / "absent" / "result")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if isinstance(results()[name], Tabular)])
+def test_tables(name):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    result = results()[name]
+    frame = result.to_pandas()
+    assert list(frame.columns) == list(result.columns()) and len(frame) > 0
+
+
+def test_a_missing_pandas_is_explained(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "pandas", None)
+    with pytest.raises(embgeom.InputError, match=r'needs pandas: pip install "embgeom\[pandas\]"'):
+        embgeom.row_stats([[1.0]]).to_pandas()
+
+
+def test_fields_that_do_not_belong_together_are_refused(tmp_path):
+    path = tmp_path / "state.json"
+    state_comparison().save(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    del content["positions"]
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(embgeom.LoadError, match="lacks 'positions'"):
+        StateComparison.load(path)
+    content["positions"] = "twelve"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(embgeom.LoadError, match="'twelve' is not of type"):
+        StateComparison.load(path)
+
+
+def test_a_model_is_not_written_over_its_file(tmp_path):
+    np.save(tmp_path / "model.npy", np.eye(40, 4, dtype=np.float32))
+    model = embgeom.load(tmp_path / "model.npy", vocabulary=TOKENS)
+    with pytest.raises(embgeom.OutputError, match="which is read"):
+        model.save(tmp_path / "model.npy")
+    model.save(tmp_path / "model.safetensors")
+    (tmp_path / "model.npy").unlink()
+    again = embgeom.Embeddings.load(tmp_path / "model.safetensors")
+    assert again.provenance.sha256 == model.provenance.sha256 is not None
+    assert not again.matrix.flags.writeable and again.row_of("word3") == 3
