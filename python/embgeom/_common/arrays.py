@@ -42,7 +42,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> Float32Matrix:
     with np.errstate(over="ignore", under="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.itemsize > 4:
-        _refuse_lost_rows(array, matrix, name)
+        refuse_lost_rows(array, matrix, name)
     return matrix
 
 
@@ -100,7 +100,7 @@ def as_integers(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def _refuse_lost_rows(array: npt.NDArray[Any], matrix: Float32Matrix, name: str) -> None:
+def refuse_lost_rows(array: npt.NDArray[Any], matrix: Float32Matrix, name: str) -> None:
     """Name the first number or row that float32 cannot hold; the kernels report what was not finite."""
     for begin in range(0, len(matrix), 4096):
         piece = slice(begin, begin + 4096)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.arrays import refuse_lost_rows
 from embgeom._common.tables import visible
-from embgeom.errors import LoadError
+from embgeom.errors import InputError, LoadError
 
 # How each stored type is read from the file; NumPy has no bfloat16, so its bits are read.
 READ_AS: dict[str, np.dtype[np.generic]] = {
@@ -30,7 +31,7 @@ def check_dtype(stored: str, tensor: str) -> None:
 def check_matrix(shape: tuple[int, ...], where: str) -> None:
     """Refuse a tensor that is not a matrix, or an empty one."""
     if len(shape) != 2 or 0 in shape:
-        raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, width) and not empty")
+        raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, hidden_size) and not empty")
 
 
 def to_float32(
@@ -51,8 +52,12 @@ def to_float32(
             continue
         with np.errstate(over="ignore", under="ignore"):
             out[...] = chunk
-        if stored == "F64":
-            _check_range(chunk, out, start, tensor)
+    if stored == "F64" and raw.size:
+        shape = (1, -1) if raw.ndim == 1 else (len(raw), -1)
+        try:
+            refuse_lost_rows(raw.reshape(shape), result.reshape(shape), tensor)
+        except InputError as error:
+            raise LoadError(str(error)) from error
     return result
 
 
@@ -64,24 +69,3 @@ def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
     from tqdm import tqdm
 
     return tqdm(starts, desc=visible(f"converting {tensor}"), unit="chunk")  # type: ignore[no-any-return]
-
-
-def _check_range(
-    chunk: npt.NDArray[np.generic], out: npt.NDArray[np.float32], start: int, tensor: str
-) -> None:
-    rows, numbers = (part.reshape(len(chunk), -1) for part in (out, chunk))
-    overflowed = np.isinf(rows) & np.isfinite(numbers.astype(np.float64))
-    lost = np.flatnonzero(overflowed.any(axis=1))
-    if lost.size:
-        raise LoadError(
-            f"row {start + int(lost[0])} of {tensor} holds a float64 too large for float32; "
-            "scale the matrix and pass it to Embeddings.from_array"
-        )
-    if chunk.ndim == 1:
-        rows, numbers = rows.T, numbers.T
-    vanished = np.flatnonzero(~rows.any(axis=1) & numbers.astype(bool).any(axis=1))
-    if vanished.size:
-        raise LoadError(
-            f"all of row {start + int(vanished[0])} of {tensor} is too small for float32, and would be 0; "
-            "scale the matrix and pass it to Embeddings.from_array"
-        )
