@@ -8,7 +8,7 @@ import pytest
 
 from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import LoadError
-from embgeom.loading.tokenizers.given import token_table
+from embgeom.loading.tokenizers.reading import token_table
 from tests.helpers.loading import data
 from tests.loading.test_tokenizer_files import table_of, write_files
 

@@ -10,8 +10,7 @@ import pytest
 from embgeom.errors import InputError, LoadError
 from embgeom.loading import load
 from embgeom.loading.folder import Folder
-from embgeom.loading.tokenizers.given import token_table
-from embgeom.loading.tokenizers.reading import read_tokenizer_json, read_tokens
+from embgeom.loading.tokenizers.reading import read_tokenizer_json, read_tokens, token_table
 from tests.helpers.loading import data, matrix, tokenizer, write_folder, write_safetensors
 
 GPT2 = {token: i for i, token in enumerate(["a", "b", "Ġc", "ab", "d", "e", "f"])}

@@ -51,7 +51,6 @@ _SIDES["output"].add("unembed")
 _OTHER_LORA = ("use_dora", "use_qalora", "alora_invocation_tokens", "arrow_config", "use_bdlora",
                "kasa_config", "monteclora_config", "velora_config")  # fmt: skip
 _PLAIN_INIT = (None, True, False, "gaussian", "eva", "orthogonal")
-_MERGE = "merge it with merge_and_unload and load the merged model"
 
 Matrix = npt.NDArray[np.float32]
 
@@ -99,10 +98,7 @@ class Adapter:
             return base, tied, tuple(done)
         parts = self._parts(module)
         if tied_base and other and _ROWS in self._parts(other) and _ROWS not in parts:
-            raise LoadError(
-                f"{self.name} changes {module}, and replaces rows of the base's tied matrix by {other}: "
-                f"{_MERGE}"
-            )
+            raise self._unmerged(f"changes {module}, and replaces rows of the base's tied matrix by {other}")
         done.append(f"the adapter {self.name} was trained on {self.config.get('base_model_name_or_path')}")
         if name := parts.get(_WHOLE) or parts.get(_SAVED_BASE):
             base = replace_by(name)
@@ -122,9 +118,7 @@ class Adapter:
         for module in (m for m in self._modules if norm in m.split(".")):
             parts = self._parts(module)
             if module.split(".")[-1] != norm or parts.keys() - {_WHOLE}:
-                raise LoadError(
-                    f"{self.name} changes {module}, a norm, which embgeom does not merge: {_MERGE}"
-                )
+                raise self._unmerged(f"changes {module}, a norm, which embgeom does not merge")
             if _WHOLE in parts:
                 return self.file.read(parts[_WHOLE])
         return None
@@ -145,15 +139,13 @@ class Adapter:
                 continue
             for name, _ in tensors:
                 if len(base) in self.file.shape(name) or stored in name.split("."):
-                    raise LoadError(
-                        f"{self.name} ({self.config.get('peft_type')}) holds {name}, which may "
-                        f"change the {which} matrix in a way that embgeom does not know: {_MERGE}"
+                    raise self._unmerged(
+                        f"({self.config.get('peft_type')}) holds {name}, which may change the {which} matrix "
+                        "in a way that embgeom does not know"
                     )
         for found in sides.values():
             if len(found) > 1:
-                raise LoadError(
-                    f"{self.name} changes {' and '.join(found)}: embgeom cannot tell which counts; {_MERGE}"
-                )
+                raise self._unmerged(f"changes {' and '.join(found)}, and embgeom cannot tell which counts")
         chosen, other = (next(iter(found), None) for found in sides.values())
         return chosen, other
 
@@ -167,9 +159,9 @@ class Adapter:
         """Return what the adapter holds of a module: part -> the tensor's name; unknown parts are refused."""
         for name, part in self._modules[module]:
             if part is None:
-                raise LoadError(
-                    f"{self.name} changes {module} by {name}, of the kind {self.config.get('peft_type')}, "
-                    f"and embgeom merges LoRA, modules_to_save and trainable tokens alone: {_MERGE}"
+                raise self._unmerged(
+                    f"changes {module} by {name}, of the kind {self.config.get('peft_type')}, and embgeom "
+                    "merges LoRA, modules_to_save and trainable tokens alone"
                 )
         return {part: name for name, part in self._modules[module] if part}
 
@@ -177,16 +169,14 @@ class Adapter:
         other = [key for key in _OTHER_LORA if self.config.get(key)]
         if "DoRA" in parts or other:
             kind = "DoRA" if "DoRA" in parts or other[0] == "use_dora" else other[0]
-            raise LoadError(f"{self.name} changes {module} by {kind}, which embgeom does not merge: {_MERGE}")
+            raise self._unmerged(f"changes {module} by {kind}, which embgeom does not merge")
         begun = self.config.get("init_lora_weights")
         if begun not in _PLAIN_INIT and _SAVED_BASE not in parts:
-            raise LoadError(
-                f"{self.name} began with init_lora_weights={begun!r}, which changes its base: {_MERGE}"
-            )
-        if "embedding A" in parts and "embedding B" in parts:
+            raise self._unmerged(f"began with init_lora_weights={begun!r}, which changes its base")
+        if {"embedding A", "embedding B"} <= parts.keys():
             left, right = (self.file.read(parts[f"embedding {part}"]).T for part in "AB")
-        elif "A" in parts and "B" in parts:
-            left, right = self.file.read(parts["B"]), self.file.read(parts["A"])
+        elif {"A", "B"} <= parts.keys():
+            left, right = (self.file.read(parts[part]) for part in "BA")
         else:
             raise LoadError(f"{self.name} holds one half of the LoRA of {module}; fetch it again")
         if (len(left), right.shape[1], left.shape[1]) != (*base.shape, len(right)):
@@ -228,6 +218,9 @@ class Adapter:
         changed = np.array(base)
         changed[listed] = rows
         return changed
+
+    def _unmerged(self, why: str) -> LoadError:
+        return LoadError(f"{self.name} {why}: merge it with merge_and_unload and load the merged model")
 
     def _unfit(self, module: str, what: str) -> LoadError:
         base = self.config.get("base_model_name_or_path")

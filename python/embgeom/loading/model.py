@@ -15,8 +15,14 @@ from embgeom.embeddings.token_format import TokenFormatOption, as_token_format
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
 from embgeom.loading.assemble import LoadRequest, assemble
-from embgeom.loading.checkpoint.checkpoint import USUAL_STEMS, Checkpoint, open_checkpoint, open_file
-from embgeom.loading.checkpoint.model2vec import embeddings_name, token_rows
+from embgeom.loading.checkpoint.checkpoint import (
+    USUAL_STEMS,
+    Checkpoint,
+    embeddings_name,
+    open_checkpoint,
+    open_file,
+    token_rows,
+)
 from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
@@ -25,8 +31,7 @@ from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import is_word_vectors, load_words
 from embgeom.loading.memory.objects import load_object
 from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
-from embgeom.loading.tokenizers.given import Tokens, given_tokens
-from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.reading import Tokens, given_tokens, read_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -24,34 +24,23 @@ from embgeom.loading.checkpoint.checkpoint import Checkpoint
 _ENDS = {"input": (".weight", ".embedding"), "output": (".weight", ".kernel")}
 _LENS = {"input": "embed.W_E", "output": "unembed.W_U"}
 _MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word|logit|proj_out|decoder", re.IGNORECASE)
-# What follows a module's name where its matrix is not stored as plain numbers; how it is stored; what to do.
+# fmt: off
+# What follows a module's name where its matrix is not stored as plain numbers; how it is stored; and what
+# to do. Quantizers: GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3,
+# SpQR, MLX, optimum-quanto.
 _NOT_PLAIN = (
-    (
-        re.compile(
-            r"^((lora|hada|lokr|ia3|oft|boft|vera|adapter|trainable_tokens)_"
-            r"|(base_layer|modules_to_save|original_module)\.)"
-        ),
-        "beside an adapter's tensors",
-        "merge the adapter (merge_and_unload)",
-    ),
-    # GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3, SpQR, MLX,
-    # optimum-quanto.
-    (
-        re.compile(
-            r"^_?(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|blocks|codes?|codebooks"
-            r"|Qidxs\w*|S[UV]|su?[uv]h|trellis|q_\w+|W_q|meta|_packed_params\S*|\w*quantizer\S*"
-            r"|\w*bitsandbytes\S*|(input|output|act\w*)_scale\w*"
-            r"|(weight|embedding|kernel)_\w*(scale|packed|zero|shape|block|quant|qdata|g_idx)\w*|weight[.:]\S+)$"
-        ),
-        "quantized",
-        "take the original checkpoint",
-    ),
-    (
-        re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$"),
-        "in parts",
-        "take a checkpoint in which they are multiplied out",
-    ),
+    (re.compile(r"^((lora|hada|lokr|ia3|oft|boft|vera|adapter|trainable_tokens)_"
+                r"|(base_layer|modules_to_save|original_module)\.)"),
+     "beside an adapter's tensors", "merge the adapter (merge_and_unload)"),
+    (re.compile(r"^_?(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|blocks|codes?"
+                r"|codebooks|Qidxs\w*|S[UV]|su?[uv]h|trellis|q_\w+|W_q|meta|_packed_params\S*|\w*quantizer\S*"
+                r"|\w*bitsandbytes\S*|(input|output|act\w*)_scale\w*|weight[.:]\S+"
+                r"|(weight|embedding|kernel)_\w*(scale|packed|zero|shape|block|quant|qdata|g_idx)\w*)$"),
+     "quantized", "take the original checkpoint"),
+    (re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$"),
+     "in parts", "take a checkpoint in which they are multiplied out"),
 )
+# fmt: on
 _CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
 # What may change a weight in a way that is not known; the first two are of what comes before and after it.
 _ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|indices|centroids)$")

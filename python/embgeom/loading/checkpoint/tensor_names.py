@@ -6,7 +6,7 @@ not give one tensor, the error lists the candidates, and `tensor=` picks one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,9 +76,9 @@ class _Chooser:
             return self._asked_for(tensor)
         chosen = self._by_name(self.which)
         if self.which == "output" and chosen is None and self.config.headless:
-            raise LoadError(
-                f"{self.checkpoint.where} is of a {self.config.headless}, which has no output matrix; load "
-                f"its input, or the checkpoint of a model with a head, or {_PICK}"
+            raise self._error(
+                f"is of a {self.config.headless}, which has no output matrix; load its input, or the "
+                f"checkpoint of a model with a head, or {_PICK}"
             )
         try:
             other = self._by_name(self.other_side)
@@ -87,45 +87,36 @@ class _Chooser:
             if chosen is None:
                 raise
             return self._choice(chosen, False)
-        if chosen is not None and other is not None:
+        if chosen and other:
             return self._of_two(chosen, other)
-        if chosen is None and other is None:
-            return self._by_shape()
-        return self._of_one(chosen, str(chosen or other))
+        return self._of_one(chosen, str(chosen or other)) if chosen or other else self._by_shape()
 
     def _asked_for(self, tensor: str) -> Choice:
-        name = self._held(tensor)
-        if name not in self.checkpoint.names:
-            like = [n for n in self.checkpoint.names if may_embed(n)] or list(self.checkpoint.names)
-            raise LoadError(f"{self.checkpoint.where} holds no tensor {tensor}; it holds {_listed(like)}")
+        name, held = self._held(tensor), self.checkpoint.names
+        if name not in held:
+            raise self._error(f"holds no tensor {tensor}; it holds {_listed(filter(may_embed, held), held)}")
         check_plain(self.checkpoint, [module_of(name)], self.which, asked_for=True)
-        return self._choice(name, self._ties(name))
-
-    def _ties(self, name: str) -> bool:
-        """Return whether the model uses a tensor that the user named on both sides."""
         try:
             sides = {n for side in USUAL if (n := self._by_name(side))}
         except LoadError:
             # The names leave open which tensors the sides are: that is why the user named one.
-            return False
-        return bool(self.config.tied) and name in sides and (len(sides) == 1 or self._equal(*sides))
+            sides = set()
+        tied = bool(self.config.tied) and name in sides and (len(sides) == 1 or self._equal(*sides))
+        return self._choice(name, tied)
 
     def _of_two(self, chosen: str, other: str) -> Choice:
         """Both matrices are there: the model uses each as it is stored, and ties only equal ones."""
-        if chosen == other:
-            return self._choice(chosen, True)
-        if not self.config.tied:
-            return self._choice(chosen, False)
+        if chosen == other or not self.config.tied:
+            return self._choice(chosen, chosen == other)
         if self.family.headless:
             embedding, head = (chosen, other) if self.which == "input" else (other, chosen)
             return self._choice(
                 embedding, True, f"{head} is stored, too, but the tied model has no use for it"
             )
-        if self._equal(chosen, other):
-            return self._choice(chosen, True)
+        tied = self._equal(chosen, other)
         # An encoder's embedding beside a decoder's is tied to nothing, and some configs cannot say otherwise.
-        if self.family.tied_to or self.family.ties == "always":
-            return self._choice(chosen, False)
+        if tied or self.family.tied_to or self.family.ties == "always":
+            return self._choice(chosen, tied)
         return self._choice(
             chosen,
             False,
@@ -140,15 +131,15 @@ class _Chooser:
         if chosen is not None:
             return self._choice(chosen, self.config.tied is not False and stray is None)
         if stray is not None:
-            raise LoadError(
-                f"{self.checkpoint.where} holds {held} {list(self.checkpoint.shape(held))} and, under a name "
-                f"that is not known, {stray} {list(self.checkpoint.shape(stray))}, which may be the "
-                f"{self.which} matrix; {_PICK}"
+            shapes = [list(self.checkpoint.shape(name)) for name in (held, stray)]
+            raise self._error(
+                f"holds {held} {shapes[0]} and, under a name that is not known, {stray} {shapes[1]}, which "
+                f"may be the {self.which} matrix; {_PICK}"
             )
         if self.config.tied is False:
-            raise LoadError(
-                f"{self.checkpoint.where} holds no {self.which} matrix, only {held}, and config.json does "
-                f"not tie them; take the checkpoint with its head, or {_PICK}"
+            raise self._error(
+                f"holds no {self.which} matrix, only {held}, and config.json does not tie them; take the "
+                f"checkpoint with its head, or {_PICK}"
             )
         return self._choice(held, True, None if self.config.tied else _UNSAID.format(held))
 
@@ -186,13 +177,14 @@ class _Chooser:
     def _is_transposed(self, name: str) -> bool:
         """Return whether a matrix has its rows, one for each token, as columns."""
         shape, columns = self.checkpoint.shape(name), self.config.columns
-        by_shape = len(shape) == 2 and shape[1] in self.counts and shape[0] not in self.counts
-        if by_shape and shape[1] == columns != shape[0]:
-            # As many columns as there are tokens, and more rows than these.
-            by_shape = False
-        elif by_shape and columns is None:
-            by_shape = not is_on_side(name, "input")
-        return by_shape or name.endswith(("W_U", ".kernel"))
+        if name.endswith(("W_U", ".kernel")):
+            return True
+        if len(shape) != 2 or shape[1] not in self.counts or shape[0] in self.counts:
+            return False
+        # It may have as many columns as there are tokens, and more rows than these.
+        return (
+            not is_on_side(name, "input") if columns is None else shape[1] != columns or shape[0] == columns
+        )
 
     def _equal(self, one: str, two: str) -> bool:
         """Return whether two tensors hold the same numbers, as transformers asks before it ties them."""
@@ -210,8 +202,7 @@ class _Chooser:
 
         Encoders and decoders have copies of one matrix, which the names of that side tell.
         """
-        shape = self.checkpoint.shape(held)
-        rows, columns = shape[:1], shape[1:]
+        rows, columns = self.checkpoint.shape(held)[:1], self.checkpoint.shape(held)[1:]
         counts = {*rows, *self.counts}
         for name in self.checkpoint.names:
             if name == held or is_elsewhere(name) or is_on_side(name, side):
@@ -228,47 +219,42 @@ class _Chooser:
 
     def _by_shape(self) -> Choice:
         """Return the only 2-D tensor with about as many rows as the vocabulary."""
-        most = max(1.1 * self.vocabulary, self.vocabulary + 1024)
-
-        def fits(rows: int) -> bool:
-            return rows == self.config.vocab_size or 0.99 * self.vocabulary <= rows <= most
-
         # An index gives no shapes, and opening every shard would fetch the whole model.
         names = [n for n in self.checkpoint.names if may_embed(n) or not self.checkpoint.sharded]
-        exact = self._candidates(names, self.counts.__contains__)
-        found = exact if len(exact) == 1 else self._candidates(names, fits)
+        rows = {n: shape[0] for n in names if len(shape := self.checkpoint.shape(n)) == 2}
+        found = [n for n, count in rows.items() if count in self.counts]
+        if len(found) != 1:
+            least, most = 0.99 * self.vocabulary, max(1.1 * self.vocabulary, self.vocabulary + 1024)
+            found = [n for n, v in rows.items() if v == self.config.vocab_size or least <= v <= most]
         if len(found) > 1:
             raise self._ambiguous(self.which, found)
         if not found:
-            held = _listed(self._candidates(names, lambda _: True))
-            raise LoadError(
-                f"{self.checkpoint.where} holds no tensor with a known name, nor one with about "
-                f"{self.config.vocab_size or self.vocabulary} rows, but {held}; {_PICK}"
+            raise self._error(
+                "holds no tensor with a known name, nor one with about "
+                f"{self.config.vocab_size or self.vocabulary} rows, but {self._shapes(rows)}; {_PICK}"
             )
         (name,) = found
         check_plain(self.checkpoint, [module_of(name)], self.which)
         if self.which == "output" and self.config.tied is False:
-            raise LoadError(
-                f"{self.checkpoint.where} holds {name}, whose name does not tell whether it is the output "
-                f"matrix, and config.json does not tie it to the input embedding; {_PICK}"
+            raise self._error(
+                f"holds {name}, whose name does not tell whether it is the output matrix, and config.json "
+                f"does not tie it to the input embedding; {_PICK}"
             )
         unsaid = self.which == "output" and self.config.tied is None
         return self._choice(name, self.config.tied is not False, _UNSAID.format(name) if unsaid else None)
 
-    def _candidates(self, names: Iterable[str], wanted: Callable[[int], bool]) -> dict[str, tuple[int, ...]]:
-        shapes = {n: self.checkpoint.shape(n) for n in names}
-        return {n: s for n, s in shapes.items() if len(s) == 2 and wanted(s[0])}
-
-    def _ambiguous(self, side: str, found: Iterable[str]) -> LoadError:
-        shapes = {name: self.checkpoint.shape(name) for name in found}
-        return LoadError(
-            f"{self.checkpoint.where} holds {len(shapes)} tensors that may be the {side} matrix: "
-            f"{_listed(shapes)}; {_PICK}"
+    def _ambiguous(self, side: str, found: list[str]) -> LoadError:
+        return self._error(
+            f"holds {len(found)} tensors that may be the {side} matrix: {self._shapes(found)}; {_PICK}"
         )
 
+    def _shapes(self, names: Iterable[str]) -> str:
+        return _listed(f"{name} {list(self.checkpoint.shape(name))}" for name in names)
 
-def _listed(found: list[str] | dict[str, tuple[int, ...]], most: int = 12) -> str:
-    shapes = found if isinstance(found, dict) else {}
-    shown = [f"{name} {list(shapes[name])}" if name in shapes else name for name in list(found)[:most]]
-    more = f" and {len(found) - most} more" if len(found) > most else ""
-    return (", ".join(shown) or "no matrices") + more
+    def _error(self, why: str) -> LoadError:
+        return LoadError(f"{self.checkpoint.where} {why}")
+
+
+def _listed(found: Iterable[str], otherwise: Iterable[str] = ("no matrices",), most: int = 12) -> str:
+    names = list(found) or list(otherwise)
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

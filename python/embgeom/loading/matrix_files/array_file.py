@@ -20,7 +20,7 @@ from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.convert import check_dtype, check_matrix, to_float32
 from embgeom.loading.folder import LocalFile, is_file, unreadable
-from embgeom.loading.tokenizers.given import listed_tokens, token_table
+from embgeom.loading.tokenizers.reading import listed_tokens, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 
 ARRAY_SUFFIXES = (".npy", ".npz")

@@ -29,8 +29,7 @@ from embgeom.loading.assemble import LoadRequest, assemble
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.memory.modules import Weight, weight_of
 from embgeom.loading.source import find_folder, find_source
-from embgeom.loading.tokenizers.given import given_tokens, token_table
-from embgeom.loading.tokenizers.reading import read_tokens
+from embgeom.loading.tokenizers.reading import given_tokens, read_tokens, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 
 

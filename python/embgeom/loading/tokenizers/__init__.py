@@ -5,6 +5,5 @@ The files, each of which uses only those above it:
     table.py              `TokenTable`
     settings.py           tokenizer_config.json and its neighbors, and the known classes; add a class here
     vocabulary_files.py   vocab.json, vocab.txt, SentencePiece, tiktoken, tekken
-    reading.py            which of a model's files describes its tokens; tokenizer.json
-    given.py              what a user passes as vocabulary= or tokenizer=
+    reading.py            which of a model's files describes its tokens, or what the user passes
 """

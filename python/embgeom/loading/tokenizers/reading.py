@@ -1,4 +1,4 @@
-"""A model's tokens from whichever tokenizer files it has.
+"""A model's tokens from whichever tokenizer files it has, or from what the user passes.
 
 The `tokenizers` library reads a tokenizer.json and gives its vocabulary; how its tokens spell text (the kind
 of its decoder) is in the JSON alone.
@@ -6,16 +6,21 @@ of its decoder) is in the JSON alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from os import PathLike
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from embgeom._common.foreign import to_strings
 from embgeom.embeddings.token_format import METASPACE, TokenFormat
-from embgeom.errors import LoadError
-from embgeom.loading.folder import Folder, parse_json, read_bytes, read_json
+from embgeom.errors import InputError, LoadError
+from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
 from embgeom.loading.source import Source, beside
 from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
-from embgeom.loading.tokenizers.table import TokenTable, make_table
+from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
 from embgeom.loading.tokenizers.vocabulary_files import (
     is_tiktoken,
     looks_like_sentencepiece,
@@ -24,8 +29,10 @@ from embgeom.loading.tokenizers.vocabulary_files import (
     read_tiktoken,
     read_vocab_json,
     read_vocab_txt,
+    uncounted,
 )
 
+Tokens = str | PathLike[str] | Iterable[str]
 _MODELS = (
     "tokenizer.model", "tiktoken.model", "qwen.tiktoken", "spiece.model", "spm.model",
     "sentencepiece.bpe.model", "sentencepiece.model", "spm_char.model",
@@ -70,23 +77,13 @@ def read_tokens(source: Source) -> TokenTable:
         return read_tekken(path)
     found = (path for name in _MODELS if (path := source.find(name)))
     if path := next(found, None) or next(iter(source.list_local("*.tiktoken")), None):
-        return _read_model(path, settings)
+        return _read_binary(path, settings)
     if (folder := beside(source)) is not None:
         return read_tokens(folder)
     raise _nothing_to_read(source, settings)
 
 
-def read_file(path: Path) -> TokenTable | None:
-    """Read a table of ranks or a SentencePiece model that is named by itself; None for any other file."""
-    if path.suffix == ".json":
-        held = read_json(path)
-        return read_tekken(path) if isinstance(held.get("vocab"), list) and "config" in held else None
-    if path.suffix in (".model", ".tiktoken", ".spm"):
-        return _read_model(path, read_settings(Folder(path.parent)))
-    return None
-
-
-def _read_model(path: Path, settings: TokenizerSettings) -> TokenTable:
+def _read_binary(path: Path, settings: TokenizerSettings) -> TokenTable:
     data = read_bytes(path)
     if is_tiktoken(data):
         return read_tiktoken(data, path, settings)
@@ -194,3 +191,117 @@ def _space_mark(part: Mapping[str, Any]) -> str | None:
         mark = written if text == " " else text
         return mark if isinstance(mark, str) and mark.strip() else None
     return None
+
+
+def given_tokens(tokenizer: Any, vocabulary: Any) -> TokenTable | None:
+    """Return the tokens that a user passes in either way, or None."""
+    if tokenizer is not None and vocabulary is not None:
+        raise InputError("give tokenizer= or vocabulary=, not both: each says which token each row is")
+    if tokenizer is not None or _is_tokenizer(vocabulary):
+        return _table_of_tokenizer(vocabulary if tokenizer is None else tokenizer)
+    return None if vocabulary is None else token_table(vocabulary)
+
+
+def token_table(tokens: Tokens) -> TokenTable:
+    """Return the tokens of a list, a table of token -> row, or a file of tokens.
+
+    A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
+    their marks.
+    """
+    if isinstance(tokens, Mapping):
+        table = _table_of_rows(check_vocabulary(tokens, None))
+        if len(table.tokens) != len(tokens):
+            token, row = next((t, r) for t, r in tokens.items() if table.tokens[r] != t)
+            raise LoadError(f"vocabulary= gives row {row} to {token!r:.40} and to {table.tokens[row]!r:.40}")
+        return table
+    if isinstance(tokens, str | PathLike):
+        return _read_named(Path(tokens).expanduser())
+    return listed_tokens(tokens, None)
+
+
+def _read_named(path: Path) -> TokenTable:
+    """Read a file of tokens that is named by itself."""
+    if path.suffix in (".model", ".tiktoken", ".spm"):
+        return _read_binary(path, read_settings(Folder(path.parent)))
+    if path.suffix != ".json":
+        return listed_tokens(uncounted(read_lines(path), str(path)), path)
+    held = parse_json(read_bytes(path), str(path))
+    if not isinstance(held, dict):
+        return listed_tokens(held, path)
+    # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
+    if "model" in held or "vocab" in held:
+        tekken = isinstance(held.get("vocab"), list) and "config" in held
+        return read_tekken(path) if tekken else read_tokenizer_json(path)
+    table = make_table(path, check_vocabulary(held, path), [], TokenFormat())
+    return replace(table, token_format=TokenFormat.guess(table.tokens.values()))
+
+
+def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
+    """Return tokens that are listed in the order of the rows; `path` is the file that lists them."""
+    try:
+        plain = to_strings(tokens, "it")
+    except InputError as error:
+        raise LoadError(
+            f"{path or 'vocabulary='} is not a list of strings, one for each row: {error}"
+        ) from None
+    return TokenTable(path, dict(enumerate(plain)), TokenFormat.guess(plain), listed=True)
+
+
+def _is_tokenizer(x: object) -> bool:
+    """Return whether `x` is a tokenizer, or a processor that holds one."""
+    return callable(getattr(getattr(x, "tokenizer", x), "get_vocab", None))
+
+
+def _table_of_tokenizer(tokenizer: Any) -> TokenTable:
+    """Return the tokens of a tokenizer of transformers, fast or slow, or of the tokenizers library."""
+    if not _is_tokenizer(tokenizer):
+        raise InputError(
+            f"tokenizer= is a {type(tokenizer).__name__}: pass a tokenizer of transformers or tokenizers, or "
+            "a list or file of tokens as vocabulary="
+        )
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    decoder = getattr(tokenizer, "added_tokens_decoder", None)
+    added = dict(decoder) if isinstance(decoder, Mapping) else {}
+    if hasattr(backend, "to_str"):
+        table = parse_tokenizer_json(backend.to_str().encode(), Path("the tokenizer"))
+    else:
+        table = _by_files(tokenizer) or _by_vocabulary(tokenizer, added)
+    special = {row for row, token in added.items() if getattr(token, "special", False)}
+    special |= {row for row in getattr(tokenizer, "all_special_ids", ()) if isinstance(row, int)}
+    tokens = {row: str(token) for row, token in added.items()} | table.tokens
+    return replace(table, file=None, tokens=tokens, special=table.special | special)
+
+
+def _by_files(tokenizer: Any) -> TokenTable | None:
+    """Read a tokenizer that is written in Python from the files that it writes, if these say the same."""
+    if not hasattr(tokenizer, "save_pretrained"):
+        return None
+    with TemporaryDirectory(prefix="embgeom-") as folder, suppress(LoadError):
+        tokenizer.save_pretrained(folder)
+        table = read_tokens(Folder(Path(folder)))
+        if all(table.tokens.get(row) == token for token, row in tokenizer.get_vocab().items()):
+            return table
+    return None
+
+
+def _by_vocabulary(tokenizer: Any, added: Mapping[int, Any]) -> TokenTable:
+    """Read a tokenizer that is written in Python: what it is made of tells how it spells."""
+    table = _table_of_rows(check_vocabulary(tokenizer.get_vocab(), None))
+    if hasattr(tokenizer, "byte_decoder"):
+        table = replace(table, token_format=TokenFormat(byte_level=True))
+    elif hasattr(tokenizer, "wordpiece_tokenizer"):
+        table = replace(table, token_format=TokenFormat(continuation="##"))
+    elif table.token_format == TokenFormat():
+        raise InputError(
+            f"how {type(tokenizer).__name__} writes spaces into its tokens is not known: pass "
+            "vocabulary=tokenizer.get_vocab(), and token_format= if the tokens are more than plain text"
+        )
+    # What follows the vocabulary itself was added, and is written as text.
+    size = getattr(tokenizer, "vocab_size", len(table.tokens))
+    return replace(table, added=frozenset(row for row in added if row >= size))
+
+
+def _table_of_rows(vocabulary: Mapping[str, int]) -> TokenTable:
+    tokens = {row: token for token, row in vocabulary.items()}
+    return TokenTable(None, tokens, TokenFormat.guess(tokens.values()))
