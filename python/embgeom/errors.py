@@ -1,4 +1,4 @@
-"""The errors which embgeom raises on purpose; each message names the value and the way out."""
+"""The errors which embgeom raises on purpose; each message names the value and how to fix it."""
 
 import re
 

@@ -93,10 +93,10 @@ WITHOUT_NUMBERS = {
     "complex": (lambda torch: torch.tensor(X).to(torch.complex64), "real numbers, not complex64"),
     "packed": (lambda torch: torch.zeros(4, 2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2), "not float4"),
     "module": (lambda torch: torch.nn.Linear(8, 8), "the module Linear: pass its weight"),
-    "no data": (lambda torch: torch._subclasses.FakeTensorMode().from_tensor(torch.ones(4, 2)), "no tensor"),
+    "no data": (lambda torch: torch._subclasses.FakeTensorMode().from_tensor(torch.ones(4, 2)), "is not a"),
     "name": (lambda torch: "example:small", r"name 'example:small': embgeom\.load"),
-    "table": (lambda torch: {"a": X}, "and dict is no array.*embgeom takes NumPy arrays, torch tensors"),
-    "result": (lambda torch: NEAREST, "Neighbors is no array"),
+    "table": (lambda torch: {"a": X}, "and dict is not an array.*embgeom takes NumPy arrays, torch tensors"),
+    "result": (lambda torch: NEAREST, "Neighbors is not an array"),
     "masked": (lambda torch: np.ma.masked_less(X, 0), "masked array"),
 }  # fmt: skip
 

@@ -19,7 +19,7 @@ from embgeom._common import temporary, writing
 
 def start(folder, body):
     """Run a piece of Python that prints a line and stays; return the process once it has."""
-    program = "import os, sys, time\nfrom pathlib import Path\nfrom embgeom import _writing as writing\n"
+    program = "import os, sys, time\nfrom pathlib import Path\nfrom embgeom._common import writing\n"
     process = subprocess.Popen(
         [sys.executable, "-c", program + textwrap.dedent(body)], cwd=folder, stdout=subprocess.PIPE, text=True
     )

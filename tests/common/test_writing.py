@@ -241,7 +241,7 @@ def test_html_replaces_ordinary_files_alone(comparison, tmp_path):
     # Written as a file beside it and renamed, a page would take the place of the device itself.
     os.mkfifo(tmp_path / "pipe")
     for target in (tmp_path / "pipe", tmp_path, "/dev/null"):
-        with pytest.raises(OutputError, match="is no ordinary file"):
+        with pytest.raises(OutputError, match="is not an ordinary file"):
             comparison.to_html(target)
     with pytest.raises(OutputError, match=r"there is no folder .*missing"):
         comparison.to_html(tmp_path / "missing" / "out.html")

@@ -21,14 +21,7 @@ _LARGEST_ROW_COUNT = np.iinfo(np.int32).max
 
 
 def as_matrix(x: npt.ArrayLike, name: str = "x") -> Float32Matrix:
-    """Return `x` as a C-contiguous float32 matrix, `x` itself where it is one already.
-
-    Raises
-    ------
-    InputError
-        If `x` is not a matrix of real numbers with at least one row and one column, or holds a number that
-        float32 cannot.
-    """
+    """Return `x` as a C-contiguous float32 matrix, `x` itself where it is one already."""
     array = as_real_array(x, name)
     if array.ndim != 2:
         raise InputError(f"{name} must be a matrix (rows, columns), not of shape {array.shape}")
@@ -55,7 +48,7 @@ def as_row_numbers(rows: npt.ArrayLike, row_count: int, name: str = "rows") -> R
     if outside.any():
         place = int(np.argmax(outside))
         raise InputError(
-            f"{name}[{place}] = {array[place]} is no row of x: row numbers lie in [0, {row_count})"
+            f"{name}[{place}] = {array[place]} is not a row of x: row numbers lie in [0, {row_count})"
         )
     # A copy, so that nobody can change the numbers after they were checked.
     return np.array(array, dtype=np.int64, order="C")
@@ -70,20 +63,14 @@ def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
     if outside.any():
         row, column = np.unravel_index(int(np.argmax(outside)), array.shape)
         raise InputError(
-            f"neighbors[{row}, {column}] = {array[row, column]} is no row of x, which has {row_count} rows: "
-            "row numbers lie in [0, n), and -1 stands for no neighbor"
+            f"neighbors[{row}, {column}] = {array[row, column]} is not a row of x, which has {row_count} "
+            "rows: row numbers lie in [0, n), and -1 stands for no neighbor"
         )
     return np.require(array, dtype=np.int32, requirements=["C", "A"])
 
 
 def as_real_array(x: npt.ArrayLike, name: str) -> npt.NDArray[Any]:
-    """Return `x` as an array of real numbers of any shape and type, `x` itself where it is one already.
-
-    Raises
-    ------
-    InputError
-        If `x` is no such array.
-    """
+    """Return `x` as an array of real numbers of any shape and type, `x` itself where it is one already."""
     array = to_numpy(x, name)
     is_real = array.dtype.kind in "bui" or np.issubdtype(array.dtype, np.floating)
     # Extension types such as ml_dtypes.bfloat16 are of kind "V" and convert to float32 exactly.

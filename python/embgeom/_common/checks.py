@@ -1,8 +1,10 @@
-"""What numbers may be."""
+"""What numbers may be, and packages that only some of embgeom needs."""
 
 from __future__ import annotations
 
 import operator
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -40,3 +42,12 @@ def flag(value: object, name: str) -> bool:
 def check_seed(seed: int) -> int:
     """Return `seed` as NumPy's random generators take it."""
     return whole_number(seed, "seed", 0)
+
+
+def need(module: str, what: str, *, extra: str = "steer", or_else: str = "") -> Any:
+    """Return a module that not every installation has."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        raise InputError(f'{what} needs {package}: pip install "embgeom[{extra}]"{or_else}') from error

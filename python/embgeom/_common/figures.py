@@ -1,4 +1,4 @@
-"""Figures as files: the same bytes for the same result, whole or not at all."""
+"""Figures as files: the same bytes for the same result, written atomically."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom._common.writing import check_file_writable, write_file
 from embgeom.errors import OutputError
 
@@ -15,39 +15,19 @@ _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"Creati
 
 
 def check_figure_path(path: str | PathLike[str]) -> None:
-    """Find out before long work whether a figure can be drawn and written.
-
-    Raises
-    ------
-    OutputError
-        If the suffix names no format, or the file cannot be written.
-    InputError
-        If matplotlib is not installed.
-    """
+    """Check early that a figure can be drawn and written."""
     _suffix(path)
     need("matplotlib", "a figure")
     check_file_writable(path)
 
 
 def new_figure(width: float, height: float) -> Any:
-    """Return an empty figure in inches that no window and no global state know of.
-
-    Raises
-    ------
-    InputError
-        If matplotlib is not installed.
-    """
+    """Return an empty figure in inches, which no window and no global state know."""
     return need("matplotlib.figure", "a figure").Figure(figsize=(width, height), layout="constrained")
 
 
 def save_figure(figure: Any, path: str | PathLike[str]) -> None:
-    """Write a figure in the format that the suffix names.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written; then nothing is left at `path`.
-    """
+    """Write a figure in the format that the suffix names."""
     import matplotlib
 
     suffix = _suffix(path)

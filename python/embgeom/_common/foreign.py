@@ -21,15 +21,7 @@ _PACKED = ("float4", "int4", "uint4", "int2", "uint2", "uint3", "uint5", "uint6"
 
 
 def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
-    """Return what `x` holds as a NumPy array, without a copy where its memory can be shared.
-
-    A bfloat16 or float8 tensor becomes float32, which is exact; all other numbers keep their type.
-
-    Raises
-    ------
-    InputError
-        If the numbers cannot be had; the message says what can be taken instead.
-    """
+    """Return `x` as a NumPy array, sharing its memory where possible; bfloat16 and float8 become float32."""
     if isinstance(x, np.ma.MaskedArray):
         raise InputError(f"{name}: a masked array would lose its mask; fill it or drop its rows")
     if isinstance(x, str | PathLike):
@@ -65,13 +57,7 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
 
 
 def to_strings(x: Any, name: str) -> list[str]:
-    """Return a list, array or series of strings, one for each row, as a list of plain strings.
-
-    Raises
-    ------
-    InputError
-        If it is none, or has no order that rows could follow.
-    """
+    """Return a list, array or series of strings, one for each row, as a list of plain strings."""
     unordered = isinstance(x, Set) and not isinstance(x, KeysView)
     if unordered or isinstance(x, str | bytes | Mapping) or is_frame(x):
         hint = (
@@ -163,7 +149,7 @@ def _of_tensor(x: Any, name: str) -> npt.NDArray[Any]:
             dense = dense.float()
         array: npt.NDArray[Any] = dense.numpy()
     except (RuntimeError, TypeError, NotImplementedError) as error:
-        raise InputError(f"{name} is no tensor whose numbers can be had: {first_line(error)}") from None
+        raise InputError(f"{name} is not a tensor whose numbers can be read: {first_line(error)}") from None
     return array
 
 
@@ -175,12 +161,14 @@ def column_of(frame: Any, place: int | list[int]) -> Any:
 def _of_frame(x: Any) -> npt.NDArray[Any]:
     kinds = [_kind_of_column(kind) for kind in x.dtypes]
     if odd := [str(name) for name, kind in zip(x.columns, kinds, strict=True) if kind in "Mm"]:
-        raise InputError(f"the column {odd[0]!r} of the frame holds times, which are no dimension: drop it")
+        raise InputError(
+            f"the column {odd[0]!r} of the frame holds times, which are not a dimension: drop it"
+        )
     whole = [str(name) for name, kind in zip(x.columns, kinds, strict=True) if kind in "biu"]
     if whole and "f" in kinds:
         raise InputError(
             f"the column {whole[0]!r} of the frame holds integers or booleans among columns of floats: drop "
-            "it if it is no dimension, or make it float"
+            "it if it is not a dimension, or make it float"
         )
     array: npt.NDArray[Any] = np.asarray(x.to_numpy())
     if array.dtype == object and all(kind in "biuf" for kind in kinds):
@@ -199,7 +187,7 @@ def _kind_of_column(dtype: Any) -> str:
 
 def _what_objects(x: Any) -> str:
     if not is_frame(x):
-        return f"must hold real numbers, and {type(x).__name__} is no array of them"
+        return f"must hold real numbers, and {type(x).__name__} is not an array of them"
     columns = [
         str(column)
         for place, (column, kind) in enumerate(zip(x.columns, x.dtypes, strict=True))

@@ -20,11 +20,7 @@ Progress = bool | ProgressCallable
 
 @contextmanager
 def reporter(progress: Progress, name: str) -> Iterator[ProgressCallable | None]:
-    """Give the callable ``(phase, done, total)`` that a kernel reports to, or None where nobody listens.
-
-    `progress` is what users pass: False for silence, True for a bar on standard error, or a callable of
-    their own.
-    """
+    """Give the callable ``(phase, done, total)`` that a kernel reports to, or None, for what users pass."""
     if isinstance(progress, bool | np.bool_):
         if not progress:
             yield None

@@ -20,10 +20,7 @@ Arrays = dict[str, npt.NDArray[Any]]
 
 
 def plain(value: Any, arrays: Arrays | None = None, name: str = "") -> Any:
-    """Return `value` in JSON's types; an undefined number becomes None.
-
-    Where `arrays` is given, arrays of numbers go there, and their name stands in their place.
-    """
+    """Return `value` in JSON's types, an undefined number as None; with `arrays`, arrays go there by name."""
     if arrays is not None and isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
         arrays[name] = value
         return name
@@ -114,9 +111,9 @@ def _rebuilt_scalar(origin: Any, inner: tuple[Any, ...], value: Any) -> Any:
     raise ValueError(f"{value!r:.40} is not of type {origin}")
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write `content` as a JSON file for people and programs."""
-    path.write_text(json.dumps(plain(content), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as a JSON file for people and programs."""
+    path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def digest(items: Any) -> str:

@@ -36,8 +36,8 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy.typing as npt
 
+from embgeom._common.checks import need
 from embgeom._common.figures import check_figure_path, save_figure
-from embgeom._common.optional import need
 from embgeom._common.record import Arrays, plain, rebuilt, write_json
 from embgeom._common.tables import Block, as_html, as_text
 from embgeom._common.writing import save_tensors, write_file
@@ -71,8 +71,8 @@ class Result(ABC):
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in plain types, ready for JSON; an undefined number is None."""
-        content: dict[str, Any] = plain(self)
-        return {"result": type(self).__name__, **plain(self._derived()), **content}
+        fields: dict[str, Any] = plain(self)
+        return {"result": type(self).__name__, **plain(self._derived()), **fields}
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file that `load` reads back: JSON, or safetensors for large arrays.
@@ -84,13 +84,13 @@ class Result(ABC):
         """
         arrays: Arrays = {}
         header = {"result": type(self).__name__}
-        content = {**header, **plain(self, arrays)} if self._large else self.to_dict()
+        fields = {**header, **plain(self, arrays)} if self._large else self.to_dict()
 
         def write(partial: Path) -> None:
             if self._large:
-                save_tensors(arrays, partial, {"embgeom": json.dumps(content)})
+                save_tensors(arrays, partial, {"embgeom": json.dumps(fields)})
             else:
-                write_json(partial, content)
+                write_json(partial, fields)
 
         write_file(path, write, inputs=self._inputs())
 
@@ -106,10 +106,10 @@ class Result(ABC):
         from safetensors import SafetensorError
 
         try:
-            content, arrays = _read_tensors(path) if cls._large else _read_json(path)
-            if not isinstance(content, dict) or content.get("result") != cls.__name__:
+            fields, arrays = _read_tensors(path) if cls._large else _read_json(path)
+            if not isinstance(fields, dict) or fields.get("result") != cls.__name__:
                 raise ValueError("it holds something else")
-            loaded: _AnyResult = rebuilt(cls, content, arrays)
+            loaded: _AnyResult = rebuilt(cls, fields, arrays)
             named: Arrays = {}
             plain(loaded, named)
             if extra := sorted(arrays.keys() - named.keys()):

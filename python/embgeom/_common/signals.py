@@ -31,11 +31,7 @@ def status(interrupt: KeyboardInterrupt) -> int:
 
 
 def _watch_start() -> None:
-    """Let signals end the command while it is still importing, when there is nothing to tidy up.
-
-    This runs as the first thing on import of the package, which comes before anything that the command could
-    do itself, and does nothing where the process is not the command.
-    """
+    """Let signals end the command at once while it is still importing, when there is nothing to clean up."""
     program = next(iter(getattr(sys, "argv", [])), "")
     # "-m" is what Python says while it looks for the module, so while it imports the package.
     if program.rpartition(os.sep)[2] not in ("-m", "embgeom"):
@@ -59,7 +55,7 @@ def interrupts() -> Iterator[None]:
                 new = signal.default_int_handler if number == signal.SIGINT else _raise
                 before[number] = signal.signal(number, new)
     except ValueError:
-        pass  # Not the main thread, which alone is told of signals.
+        pass  # Not the main thread, which alone receives signals.
     try:
         yield
     finally:

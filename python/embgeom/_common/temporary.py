@@ -20,30 +20,18 @@ _TRIES = 5
 
 
 class Place(NamedTuple):
-    """A folder beside a target, on the same file system.
-
-    Attributes
-    ----------
-    new, old : Path
-        The target's own name in two folders inside: for what is to take its place, and for what is to leave
-        it. Neither exists yet.
-    mode : int
-        The permissions that a new file gets.
-    """
+    """A folder beside a target: its name for what is to take its place (`new`) and to leave it (`old`)."""
 
     new: Path
     old: Path
     mode: int
 
 
+# While a place is in use its lock is held, which ends with the process however that dies. So no name,
+# process number or age has to say whether it is in use, which threads and containers could get wrong.
 @contextmanager
 def place_beside(target: Path) -> Iterator[Place]:
-    """Give a place beside a target, and remove what is left in it at the end.
-
-    While the place is in use its lock is held, which ends with the process however that dies. So no name,
-    process number or age has to tell whether a place is still in use, which threads, containers and other
-    machines could get wrong.
-    """
+    """Give a place beside a target, and remove what is left in it at the end."""
     folder, lock = _make(target)
     try:
         for part in ("new", "old"):

@@ -11,11 +11,7 @@ _MOST_THREADS = 1024
 
 
 def resolve_threads(threads: int | None) -> int:
-    """Return the number of threads: the one asked for, or every core that this process may use.
-
-    `None` honors the environment variable ``OMP_NUM_THREADS``, the CPU affinity of the process and, on
-    Linux, the CPU quota of its control group (what a container is given).
-    """
+    """Return the number of threads: as asked for, or by OMP_NUM_THREADS, CPU affinity and cgroup quota."""
     if threads is None:
         return _usable_cores()
     return whole_number(threads, "threads", 1, _MOST_THREADS, "; None takes every core available")

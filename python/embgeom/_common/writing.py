@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, and never in the place of what is read."""
+"""Files and folders that are written atomically, and never over what is read."""
 
 from __future__ import annotations
 
@@ -31,20 +31,11 @@ _BESIDE = re.compile(
 Name = str | PathLike[str]
 
 
+# A process that is killed leaves the old or the new folder complete, and a temporary one, which the next run
+# removes. (Where the system cannot exchange two folders in one step, the old one may wait there until then.)
 @contextmanager
 def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] = ()) -> Iterator[Path]:
-    """Give a temporary folder to fill, which takes the name `folder` once it is complete.
-
-    On any error or interruption the temporary folder and the parents made for it are removed, and what
-    stood at `folder` is untouched. A process that is killed leaves the old or the new folder, whole, and a
-    temporary one, which the next run removes. (Where the system cannot exchange two folders in one step, the
-    old one may wait in the temporary one until that run.)
-
-    Raises
-    ------
-    OutputError
-        If `folder` holds something already (unless `overwrite`) or one of the `inputs`, or cannot be written.
-    """
+    """Give a temporary folder to fill, which takes the name `folder` once it is complete, or is removed."""
     target = _resolved(folder)
     check_kept({"the output": target}, inputs)
     check_writable(target, overwrite=overwrite)
@@ -68,13 +59,7 @@ def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] 
 
 
 def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Name] = ()) -> None:
-    """Call `write` with a temporary path, and give the file its name once it is complete.
-
-    Raises
-    ------
-    OutputError
-        If the file is one of the `inputs`, or cannot be written.
-    """
+    """Call `write` with a temporary path, and give the file its name once it is complete."""
     target = _resolved(path)
     check_kept({"the output": target}, inputs)
     check_file_writable(target)
@@ -88,13 +73,7 @@ def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Na
 
 
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written, as a full disk is told of by the library in an exception of its own.
-    """
+    """Write a safetensors file, or raise an OSError, also where the library has an exception of its own."""
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
@@ -105,14 +84,7 @@ def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) 
 
 
 def check_writable(folder: Name, *, overwrite: bool = False) -> None:
-    """Find out before a long computation whether its results can be written.
-
-    Raises
-    ------
-    OutputError
-        If `folder` is a file, holds something already (unless `overwrite`, and then anything but earlier
-        results), or cannot be made where it should be.
-    """
+    """Check early that results can be written to a folder; what it holds may be earlier results alone."""
     target = _resolved(folder)
     sweep(target.parent)
     with _reported(target):
@@ -133,41 +105,19 @@ def check_writable(folder: Name, *, overwrite: bool = False) -> None:
 
 
 def check_file_writable(path: Name) -> None:
-    """Find out before a long computation whether a file can be written; a file that exists is replaced.
-
-    Raises
-    ------
-    OutputError
-        If `path` is a folder or a device, or its folder is absent or takes no files.
-    """
+    """Check early that a file can be written; one that exists is replaced."""
     target = _resolved(path)
     sweep(target.parent)
     with _reported(target):
         if target.exists() and not target.is_file():
-            raise OutputError(f"{target} is no ordinary file; name another one")
+            raise OutputError(f"{target} is not an ordinary file; name another one")
         if not target.parent.is_dir():
             raise OutputError(f"cannot write {target}: there is no folder {target.parent}")
         _try_to_write(target.parent)
 
 
 def check_kept(outputs: Mapping[str, Name | None], inputs: Iterable[Name | None]) -> None:
-    """Refuse to write over what is read, or one output over another.
-
-    Parameters
-    ----------
-    outputs : mapping of str to path
-        What is to be written, by the option or word that names it.
-    inputs : iterable of path
-        What is read: files, folders, and names that are no paths, which do no harm.
-
-    Raises
-    ------
-    OutputError
-        If an output is an input, by whatever links, lies in a folder that is read, or is a folder with
-        something in it that is read.
-    InputError
-        If two outputs are one, or one lies in the other.
-    """
+    """Refuse to write over or into what is read, by whatever links, or one output over another."""
     written = {option: _resolved(path) for option, path in outputs.items() if path is not None}
     for (one, path), (other, other_path) in combinations(written.items(), 2):
         if path == other_path or path in other_path.parents or other_path in path.parents:
@@ -218,7 +168,7 @@ def _resolved(path: Name) -> Path:
     try:
         name = os.fspath(path)
     except TypeError:
-        raise OutputError(f"{path!r} is no name of an output; name a folder or file") from None
+        raise OutputError(f"{path!r} is not the name of an output; name a folder or file") from None
     if not name:
         raise OutputError("the name of the output is empty; name a folder or file")
     if "\0" in name:

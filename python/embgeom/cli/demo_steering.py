@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from embgeom import examples
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom._common.tables import Table
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError

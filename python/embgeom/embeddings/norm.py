@@ -62,7 +62,7 @@ class FinalNorm:
         Raises
         ------
         InputError
-            If the kind is unknown, or the weight is no vector of finite numbers.
+            If the kind is unknown, or the weight is not a vector of finite numbers.
         """
         values = np.array(as_real_array(weight, "the weight of a final norm"), dtype=np.float64)
         if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():

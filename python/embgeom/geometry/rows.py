@@ -124,7 +124,7 @@ def check_same_tokens(a: list[str] | None, b: list[str] | None) -> None:
 
 
 def token_columns(rows: npt.NDArray[np.integer[Any]], tokens: list[str] | None, name: str = "") -> Columns:
-    """Return a column of row numbers, and one of their tokens where those are known; -1 is no row."""
+    """Return a column of row numbers, and one of their tokens where those are known; -1 stands for none."""
     row, token = (f"{name}_row", f"{name}_token") if name else ("row", "token")
     if tokens is None:
         return {row: rows}

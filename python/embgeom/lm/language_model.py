@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom._common.record import digest
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError, LoadError, first_line

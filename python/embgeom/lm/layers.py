@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from embgeom._common.arrays import as_matrix
-from embgeom._common.checks import whole_number
-from embgeom._common.optional import need
+from embgeom._common.checks import need, whole_number
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.rows import row_stats

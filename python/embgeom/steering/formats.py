@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom._common.writing import save_tensors
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.loading.checkpoint.torch_file import check_sum

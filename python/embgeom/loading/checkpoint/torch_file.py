@@ -11,7 +11,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom.errors import LoadError, first_line
 from embgeom.loading.convert import check_dtype, to_float32
 from embgeom.loading.folder import LocalFile

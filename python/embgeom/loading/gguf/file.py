@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, steps, to_float32
 from embgeom.loading.folder import LocalFile

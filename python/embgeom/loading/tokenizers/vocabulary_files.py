@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from embgeom._common.optional import need
+from embgeom._common.checks import need
 from embgeom.embeddings.token_format import METASPACE, TokenFormat, byte_level_alphabet
 from embgeom.errors import LoadError
 from embgeom.loading.folder import read_json, read_lines
