@@ -15,14 +15,8 @@ from embgeom.embeddings.token_format import TokenFormatOption, as_token_format
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
 from embgeom.loading.assemble import LoadRequest, assemble
-from embgeom.loading.checkpoint.checkpoint import (
-    USUAL_STEMS,
-    Checkpoint,
-    embeddings_name,
-    open_checkpoint,
-    open_file,
-    token_rows,
-)
+from embgeom.loading.checkpoint import checkpoint as files
+from embgeom.loading.checkpoint.checkpoint import Checkpoint
 from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
@@ -205,12 +199,12 @@ def _load_model(
     """Load from the one `file` of tensors if it is given, else from those that `source` holds."""
     # A file is opened first, so that a wrong one is reported first; of a folder or repository the small files
     # are read first, so that a missing tokenizer is reported before gigabytes are fetched.
-    checkpoint = Checkpoint.single(open_file(file)) if file else None
+    checkpoint = Checkpoint.single(files.open_file(file)) if file else None
     config = ModelConfig.read(source)
     adapter = adapter or adapter_within(source, request.asked, file, request.tensor)
     change = None if adapter is None else Adapter(adapter)
     table = request.tokens(lambda: read_tokens(tokenizer_source(source, adapter)))
-    checkpoint = checkpoint or open_checkpoint(source)
+    checkpoint = checkpoint or files.open_checkpoint(source)
     choice = _choose(checkpoint, config, request, table.size)
     tensor, tied = choice.name, choice.tied
     if not known_side:
@@ -219,13 +213,13 @@ def _load_model(
     shape = held_in.shape(tensor)[:: -1 if choice.transposed else 1]
     check_matrix(shape, f"{tensor} in {held_in.path}")
     computed: tuple[str, ...] = ()
-    if embeddings_name(checkpoint.names) == tensor:
-        matrix, computed = token_rows(checkpoint.whole_file(tensor), tensor)
+    if files.embeddings_name(checkpoint.names) == tensor:
+        matrix, computed = files.token_rows(checkpoint.whole_file(tensor), tensor)
     else:
         matrix = held_in.read(tensor, progress=request.progress)
     if choice.transposed:
         matrix = as_matrix(matrix.T)
-    name = file.stem if file and file.stem not in USUAL_STEMS else source.name
+    name = file.stem if file and file.stem not in files.USUAL_STEMS else source.name
     merged: tuple[str, ...] = ()
     if change is not None:
         matrix, tied, merged = change.matrix(matrix, tensor, request.which, tied)
@@ -247,7 +241,7 @@ def _load_model(
 
 def _choose(checkpoint: Checkpoint, config: ModelConfig, request: LoadRequest, vocabulary: int) -> Choice:
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
-    name = embeddings_name(checkpoint.names)
+    name = files.embeddings_name(checkpoint.names)
     if name is None or request.tensor is not None:
         return choose_tensor(checkpoint, config, request.which, request.tensor, vocabulary)
     if request.which == "output":

@@ -14,18 +14,8 @@ import numpy as np
 from embgeom.embeddings.embeddings import Which
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import USUAL, Architecture
+from embgeom.loading.checkpoint import names
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
-from embgeom.loading.checkpoint.names import (
-    check_plain,
-    holds_codes,
-    is_elsewhere,
-    is_on_side,
-    matches,
-    may_embed,
-    module_of,
-    pick_one,
-    usual,
-)
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import READ_AS
 
@@ -94,8 +84,9 @@ class _Chooser:
     def _asked_for(self, tensor: str) -> Choice:
         name, held = self._held(tensor), self.checkpoint.names
         if name not in held:
-            raise self._error(f"holds no tensor {tensor}; it holds {_listed(filter(may_embed, held), held)}")
-        check_plain(self.checkpoint, [module_of(name)], self.which, asked_for=True)
+            like = _listed(filter(names.may_embed, held), held)
+            raise self._error(f"holds no tensor {tensor}; it holds {like}")
+        names.check_plain(self.checkpoint, [names.module_of(name)], self.which, asked_for=True)
         try:
             sides = {n for side in USUAL if (n := self._by_name(side))}
         except LoadError:
@@ -149,19 +140,19 @@ class _Chooser:
         if self.config.decoder_only:
             modules = tuple(sorted(modules, key=lambda module: "decoder" not in module))
         tied_to = self.family.tied_to if side == "output" and self.config.tied else ()
-        hits = next(filter(None, (matches(self.names, module) for module in (*modules, *tied_to))), [])
+        hits = next(filter(None, (names.matches(self.names, module) for module in (*modules, *tied_to))), [])
         if not hits:
-            check_plain(self.checkpoint, (*modules, *USUAL[side]), side)
-            hits = usual(self.names, side, known=self.config.architecture is not None)
+            names.check_plain(self.checkpoint, (*modules, *USUAL[side]), side)
+            hits = names.usual(self.names, side, known=self.config.architecture is not None)
         held = list(dict.fromkeys(map(self._held, hits)))
         if len(held) > 1:
-            held = pick_one(held, "encoder" if modules and "encoder" in modules[0] else "decoder")
+            held = names.pick_one(held, "encoder" if modules and "encoder" in modules[0] else "decoder")
         if len(held) > 1:
             held = [n for n in held if self.counts & set(self.checkpoint.shape(n)[:1])] or held
         if len(held) > 1:
             raise self._ambiguous(side, held)
         if held:
-            check_plain(self.checkpoint, [module_of(held[0])], side)
+            names.check_plain(self.checkpoint, [names.module_of(held[0])], side)
         return held[0] if held else None
 
     def _held(self, name: str) -> str:
@@ -181,10 +172,10 @@ class _Chooser:
             return True
         if len(shape) != 2 or shape[1] not in self.counts or shape[0] in self.counts:
             return False
+        if columns is None:
+            return not names.is_on_side(name, "input")
         # It may have as many columns as there are tokens, and more rows than these.
-        return (
-            not is_on_side(name, "input") if columns is None else shape[1] != columns or shape[0] == columns
-        )
+        return shape[1] != columns or shape[0] == columns
 
     def _equal(self, one: str, two: str) -> bool:
         """Return whether two tensors hold the same numbers, as transformers asks before it ties them."""
@@ -205,9 +196,9 @@ class _Chooser:
         rows, columns = self.checkpoint.shape(held)[:1], self.checkpoint.shape(held)[1:]
         counts = {*rows, *self.counts}
         for name in self.checkpoint.names:
-            if name == held or is_elsewhere(name) or is_on_side(name, side):
+            if name == held or names.is_elsewhere(name) or names.is_on_side(name, side):
                 continue
-            if self.config.tied is None and holds_codes(name):
+            if self.config.tied is None and names.holds_codes(name):
                 return name
             shape = self.checkpoint.shape(name)
             if len(shape) == 2 and (
@@ -220,8 +211,8 @@ class _Chooser:
     def _by_shape(self) -> Choice:
         """Return the only 2-D tensor with about as many rows as the vocabulary."""
         # An index gives no shapes, and opening every shard would fetch the whole model.
-        names = [n for n in self.checkpoint.names if may_embed(n) or not self.checkpoint.sharded]
-        rows = {n: shape[0] for n in names if len(shape := self.checkpoint.shape(n)) == 2}
+        seen = [n for n in self.checkpoint.names if names.may_embed(n) or not self.checkpoint.sharded]
+        rows = {n: shape[0] for n in seen if len(shape := self.checkpoint.shape(n)) == 2}
         found = [n for n, count in rows.items() if count in self.counts]
         if len(found) != 1:
             least, most = 0.99 * self.vocabulary, max(1.1 * self.vocabulary, self.vocabulary + 1024)
@@ -234,7 +225,7 @@ class _Chooser:
                 f"{self.config.vocab_size or self.vocabulary} rows, but {self._shapes(rows)}; {_PICK}"
             )
         (name,) = found
-        check_plain(self.checkpoint, [module_of(name)], self.which)
+        names.check_plain(self.checkpoint, [names.module_of(name)], self.which)
         if self.which == "output" and self.config.tied is False:
             raise self._error(
                 f"holds {name}, whose name does not tell whether it is the output matrix, and config.json "
@@ -248,13 +239,13 @@ class _Chooser:
             f"holds {len(found)} tensors that may be the {side} matrix: {self._shapes(found)}; {_PICK}"
         )
 
-    def _shapes(self, names: Iterable[str]) -> str:
-        return _listed(f"{name} {list(self.checkpoint.shape(name))}" for name in names)
+    def _shapes(self, found: Iterable[str]) -> str:
+        return _listed(f"{name} {list(self.checkpoint.shape(name))}" for name in found)
 
     def _error(self, why: str) -> LoadError:
         return LoadError(f"{self.checkpoint.where} {why}")
 
 
 def _listed(found: Iterable[str], otherwise: Iterable[str] = ("no matrices",), most: int = 12) -> str:
-    names = list(found) or list(otherwise)
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    listed = list(found) or list(otherwise)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

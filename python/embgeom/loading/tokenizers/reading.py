@@ -19,18 +19,9 @@ from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
 from embgeom.loading.source import Source, beside
+from embgeom.loading.tokenizers import vocabulary_files as files
 from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
 from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
-from embgeom.loading.tokenizers.vocabulary_files import (
-    is_tiktoken,
-    looks_like_sentencepiece,
-    read_sentencepiece,
-    read_tekken,
-    read_tiktoken,
-    read_vocab_json,
-    read_vocab_txt,
-    uncounted,
-)
 
 Tokens = str | PathLike[str] | Iterable[str]
 _MODELS = (
@@ -70,11 +61,11 @@ def read_tokens(source: Source) -> TokenTable:
     if path := source.find("tokenizer.json"):
         return read_tokenizer_json(path, settings)
     if path := source.find("vocab.json"):
-        return read_vocab_json(path, source, settings)
+        return files.read_vocab_json(path, source, settings)
     if path := source.find("vocab.txt"):
-        return read_vocab_txt(path, source, settings)
+        return files.read_vocab_txt(path, source, settings)
     if path := source.find("tekken.json"):
-        return read_tekken(path)
+        return files.read_tekken(path)
     found = (path for name in _MODELS if (path := source.find(name)))
     if path := next(found, None) or next(iter(source.list_local("*.tiktoken")), None):
         return _read_binary(path, settings)
@@ -85,10 +76,10 @@ def read_tokens(source: Source) -> TokenTable:
 
 def _read_binary(path: Path, settings: TokenizerSettings) -> TokenTable:
     data = read_bytes(path)
-    if is_tiktoken(data):
-        return read_tiktoken(data, path, settings)
-    if looks_like_sentencepiece(data):
-        return read_sentencepiece(data, path, settings)
+    if files.is_tiktoken(data):
+        return files.read_tiktoken(data, path, settings)
+    if files.looks_like_sentencepiece(data):
+        return files.read_sentencepiece(data, path, settings)
     kinds = ("SentencePiece model", "tiktoken table")[:: -1 if "tiktoken" in path.name else 1]
     raise LoadError(
         f"{path} is not a {kinds[0]} (nor a {kinds[1]}), but {_describe(data)}; fetch it again, or pass "
@@ -142,9 +133,10 @@ def parse_tokenizer_json(data: bytes, path: Path, settings: TokenizerSettings | 
             "upgrade tokenizers"
         ) from error
     vocabulary, model = tokenizer.get_vocab(with_added_tokens=False), parsed["model"]
-    unknown = model.get("unk_token")
-    special = {t for t, row in vocabulary.items() if row == model.get("unk_id") or t == unknown}
+    special = {token for token, row in vocabulary.items() if row == model.get("unk_id")}
     special |= {token for _, token, is_special in settings.added if is_special}
+    if isinstance(unknown := model.get("unk_token"), str):
+        special.add(unknown)
     added = [(row, str(t), t.special) for row, t in tokenizer.get_added_tokens_decoder().items()]
     ids, known = {*vocabulary.values(), *(a[0] for a in added)}, {*vocabulary, *(a[1] for a in added)}
     added += [a for a in settings.added if a[0] not in ids and a[1] not in known]
@@ -224,14 +216,14 @@ def _read_named(path: Path) -> TokenTable:
     if path.suffix in (".model", ".tiktoken", ".spm"):
         return _read_binary(path, read_settings(Folder(path.parent)))
     if path.suffix != ".json":
-        return listed_tokens(uncounted(read_lines(path), str(path)), path)
+        return listed_tokens(files.uncounted(read_lines(path), str(path)), path)
     held = parse_json(read_bytes(path), str(path))
     if not isinstance(held, dict):
         return listed_tokens(held, path)
     # A tokenizer.json describes its model; a vocab.json is nothing but token -> row.
     if "model" in held or "vocab" in held:
         tekken = isinstance(held.get("vocab"), list) and "config" in held
-        return read_tekken(path) if tekken else read_tokenizer_json(path)
+        return files.read_tekken(path) if tekken else read_tokenizer_json(path)
     table = make_table(path, check_vocabulary(held, path), [], TokenFormat())
     return replace(table, token_format=TokenFormat.guess(table.tokens.values()))
 
