@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,52 +55,49 @@ _XLM = " ".join([_FAIRSEQ, "<mask>", *(f"<special{i}>" for i in range(10))])
 _FIRST = tuple(_FAIRSEQ.split())
 _PEGASUS = ("<pad>", "</s>", "<mask_1>", "<mask_2>", *(f"<unk_{i}>" for i in range(2, 103)))
 
+_json, _text, _pieces = (partial(TokenizerClass, kind) for kind in ("json", "txt", "pieces"))
+_with_languages = partial(_pieces, skipped=3, languages=True)
+
 # fmt: off
 _CLASSES = (
-    TokenizerClass("json", "GPT2 CodeGen Qwen2 Qwen3_5 Whisper",
-                   "gpt2 gptj gpt_neo opt codegen whisper qwen2 qwen3", _BYTES, "<|endoftext|>"),
-    TokenizerClass("json", "Roberta Bart LED Longformer Mvp Luke LayoutLMv3 MarkupLM Blenderbot",
-                   "roberta bart blenderbot led longformer", _BYTES, f"{_FAIRSEQ} <mask>"),
-    TokenizerClass("json", "GPTNeoX", "gpt_neox", _BYTES, "<|endoftext|> <|padding|>"),
-    TokenizerClass("json", "Deberta", "deberta", _BYTES, BERT),
-    TokenizerClass("json", "CLIP", "clip clip_text_model", TokenFormat(byte_level=True, word_end="</w>"),
-                   "<|startoftext|> <|endoftext|>"),
-    TokenizerClass("json", "Flaubert XLM", "flaubert xlm", _WORD_END, _XLM),
-    TokenizerClass("json", "Herbert", "herbert", _WORD_END, f"{_FAIRSEQ} <mask>"),
-    TokenizerClass("json", "BioGpt", "biogpt", _WORD_END, _FAIRSEQ),
-    TokenizerClass("json", "OpenAIGPT", "openai-gpt", _WORD_END, "<unk>"),
-    TokenizerClass("json", "CTRL", "ctrl", _SEPARATOR, "<unk>"),
-    TokenizerClass("json", "BlenderbotSmall", "blenderbot-small", _SEPARATOR,
-                   "__start__ __end__ __unk__ __null__"),
-    TokenizerClass("json", "Marian", "marian", _METASPACE, "<unk> </s> <pad>"),
-    TokenizerClass("json", "M2M100", "m2m_100", _METASPACE, _FAIRSEQ, languages=True),
-    TokenizerClass("json", "Speech2Text", "speech_to_text", _METASPACE, _FAIRSEQ),
-    TokenizerClass("txt", "Bert DistilBert Electra ConvBert MobileBert SqueezeBert Lxmert "
-                   "LayoutLM LayoutLMv2 DPRQuestionEncoder DPRContextEncoder DPRReader "
-                   "RetriBert Realm RoFormer RoCBert "
-                   "BertJapanese Nezha",
-                   "bert distilbert electra convbert mobilebert lxmert layoutlm", _WORD_PIECE, BERT),
-    TokenizerClass("txt", "Splinter", "", _WORD_PIECE, f"{BERT} [QUESTION]"),
-    TokenizerClass("txt", "Tapas", "", _WORD_PIECE, f"{BERT} [EMPTY]"),
-    TokenizerClass("txt", "MPNet", "mpnet", _WORD_PIECE, "<s> </s> <pad> <mask> [UNK]"),
-    TokenizerClass("txt", "Funnel", "funnel", _WORD_PIECE, f"{_FAIRSEQ} <mask> <sep> <cls>"),
-    TokenizerClass("txt", "Esm", "esm", TokenFormat(), "<cls> <pad> <eos> <unk> <mask>"),
-    TokenizerClass("pieces", "Llama CodeLlama Gemma Albert XLNet BigBird DebertaV2 RemBert FNet GPTSw3 "
-                   "BertGeneration Reformer Siglip Barthez SpeechT5",
-                   "llama mistral mixtral gemma gemma2 gemma3 gemma3_text albert xlnet big_bird deberta-v2 "
-                   "rembert fnet reformer barthez"),
-    TokenizerClass("pieces", "T5", "t5 mt5 umt5", sentinels=True),
-    TokenizerClass("pieces", "XLMRoberta LayoutXLM", "xlm-roberta", first=_FIRST, skipped=3,
-                   last=("<mask>",)),
-    TokenizerClass("pieces", "MBart MBart50 Nllb PLBart", "mbart nllb-moe plbart", first=_FIRST, skipped=3,
-                   languages=True),
-    TokenizerClass("pieces", "SeamlessM4T", "seamless_m4t seamless_m4t_v2",
-                   first=("<pad>", "<unk>", "<s>", "</s>"), skipped=3, languages=True),
-    TokenizerClass("pieces", "XGLM", "xglm", first=_FIRST, skipped=3,
-                   last=tuple(f"<madeupword{i}>" for i in range(7))),
-    TokenizerClass("pieces", "Camembert", "camembert", skipped=1, last=("<mask>",),
-                   first=("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED")),
-    TokenizerClass("pieces", "Pegasus", "pegasus bigbird_pegasus pegasus_x", first=_PEGASUS, skipped=2),
+    _json("GPT2 CodeGen Qwen2 Qwen3_5 Whisper", "gpt2 gptj gpt_neo opt codegen whisper qwen2 qwen3",
+          _BYTES, "<|endoftext|>"),
+    _json("Roberta Bart LED Longformer Mvp Luke LayoutLMv3 MarkupLM Blenderbot",
+          "roberta bart blenderbot led longformer", _BYTES, f"{_FAIRSEQ} <mask>"),
+    _json("GPTNeoX", "gpt_neox", _BYTES, "<|endoftext|> <|padding|>"),
+    _json("Deberta", "deberta", _BYTES, BERT),
+    _json("CLIP", "clip clip_text_model", TokenFormat(byte_level=True, word_end="</w>"),
+          "<|startoftext|> <|endoftext|>"),
+    _json("Flaubert XLM", "flaubert xlm", _WORD_END, _XLM),
+    _json("Herbert", "herbert", _WORD_END, f"{_FAIRSEQ} <mask>"),
+    _json("BioGpt", "biogpt", _WORD_END, _FAIRSEQ),
+    _json("OpenAIGPT", "openai-gpt", _WORD_END, "<unk>"),
+    _json("CTRL", "ctrl", _SEPARATOR, "<unk>"),
+    _json("BlenderbotSmall", "blenderbot-small", _SEPARATOR, "__start__ __end__ __unk__ __null__"),
+    _json("Marian", "marian", _METASPACE, "<unk> </s> <pad>"),
+    _json("M2M100", "m2m_100", _METASPACE, _FAIRSEQ, languages=True),
+    _json("Speech2Text", "speech_to_text", _METASPACE, _FAIRSEQ),
+    _text("Bert DistilBert Electra ConvBert MobileBert SqueezeBert Lxmert LayoutLM LayoutLMv2 "
+          "DPRQuestionEncoder DPRContextEncoder DPRReader RetriBert Realm RoFormer RoCBert BertJapanese "
+          "Nezha",
+          "bert distilbert electra convbert mobilebert lxmert layoutlm", _WORD_PIECE, BERT),
+    _text("Splinter", "", _WORD_PIECE, f"{BERT} [QUESTION]"),
+    _text("Tapas", "", _WORD_PIECE, f"{BERT} [EMPTY]"),
+    _text("MPNet", "mpnet", _WORD_PIECE, "<s> </s> <pad> <mask> [UNK]"),
+    _text("Funnel", "funnel", _WORD_PIECE, f"{_FAIRSEQ} <mask> <sep> <cls>"),
+    _text("Esm", "esm", TokenFormat(), "<cls> <pad> <eos> <unk> <mask>"),
+    _pieces("Llama CodeLlama Gemma Albert XLNet BigBird DebertaV2 RemBert FNet GPTSw3 BertGeneration "
+            "Reformer Siglip Barthez SpeechT5",
+            "llama mistral mixtral gemma gemma2 gemma3 gemma3_text albert xlnet big_bird deberta-v2 rembert "
+            "fnet reformer barthez"),
+    _pieces("T5", "t5 mt5 umt5", sentinels=True),
+    _pieces("XLMRoberta LayoutXLM", "xlm-roberta", first=_FIRST, skipped=3, last=("<mask>",)),
+    _with_languages("MBart MBart50 Nllb PLBart", "mbart nllb-moe plbart", first=_FIRST),
+    _with_languages("SeamlessM4T", "seamless_m4t seamless_m4t_v2", first=("<pad>", "<unk>", "<s>", "</s>")),
+    _pieces("XGLM", "xglm", first=_FIRST, skipped=3, last=tuple(f"<madeupword{i}>" for i in range(7))),
+    _pieces("Camembert", "camembert", skipped=1, last=("<mask>",),
+            first=("<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED")),
+    _pieces("Pegasus", "pegasus bigbird_pegasus pegasus_x", first=_PEGASUS, skipped=2),
 )
 # fmt: on
 _BY_NAME = {(c.file, name): c for c in _CLASSES for name in c.names.split()}
