@@ -49,8 +49,7 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
     [0.5]
     """
     first, second = _listed(a), _listed(b)
-    _check_correspondence(first, second)
-    indices_a, indices_b = first.indices, second.indices
+    indices_a, indices_b = _corresponding(first, second)
     overlap = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
         overlap[piece] = (_positions(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
@@ -116,8 +115,7 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     1.0
     """
     (first, weights_a), (second, weights_b) = _two_sides(of_two_models)
-    _check_correspondence(first, second)
-    indices_a, indices_b = first.indices, second.indices
+    indices_a, indices_b = _corresponding(first, second)
     for weights in (weights_a, weights_b):
         _check_shapes(indices_a, weights)
     cosine = np.empty(len(indices_a))
@@ -178,17 +176,19 @@ def _side(neighbors: Any, weights: Any) -> tuple[_Listed, npt.NDArray[Any]]:
     listed = _listed(neighbors)
     if not isinstance(weights, LLE):
         return listed, as_real_array(weights, "the weights")
-    own = _listed(weights)
-    if not np.array_equal(own.indices, listed.indices):
+    if not np.array_equal(weights.indices, listed.indices):
         raise InputError("the weights of an LLE belong to other neighbors than those given with it")
-    _check_rows(own, listed)
-    return own, weights.weights
+    of_weights = _listed(weights)
+    _check_rows(of_weights, listed)
+    return of_weights, weights.weights
 
 
-def _check_correspondence(a: _Listed, b: _Listed) -> None:
+def _corresponding(a: _Listed, b: _Listed) -> tuple[IndexMatrix, IndexMatrix]:
+    """Return the neighbors of both models, if row i of both is the same token as far as is known."""
     _check_shapes(a.indices, b.indices)
     _check_rows(a, b)
     check_same_tokens(a.tokens, b.tokens)
+    return a.indices, b.indices
 
 
 def _check_rows(a: _Listed, b: _Listed) -> None:
