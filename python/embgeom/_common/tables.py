@@ -92,7 +92,12 @@ def print_blocks(console: Console, blocks: Iterable[Any]) -> None:
     from rich.text import Text
 
     for block in blocks:
-        console.print(Text(visible(block), overflow="ignore") if isinstance(block, str) else block)
+        if isinstance(block, str):
+            # A long path stays in one piece, so that it can be copied.
+            is_long = any(len(word) > console.width for word in block.split())
+            console.print(Text(visible(block)), soft_wrap=is_long)
+        else:
+            console.print(block)
 
 
 def _cell(value: str | float) -> str:
