@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
@@ -18,8 +17,6 @@ namespace {
 
 // What underflow can take from a bound, factors included, is less than this by far.
 constexpr double underflow_allowance = 1e-37;
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
 
 // Columns are tested in groups: whether any of a group passes needs no branch, so compilers make vector
 // compares of it. Tuned by benchmarks/kernels/bench_knn.py.

@@ -6,10 +6,11 @@
 #include <cmath>
 #include <numeric>
 
+#include "embgeom/base/arithmetic.hpp"
+
 namespace embgeom {
 namespace {
 
-constexpr float infinity = std::numeric_limits<float>::infinity();
 constexpr Candidates::Scored no_floor{-std::numeric_limits<double>::infinity(),
                                       std::numeric_limits<std::int32_t>::max()};
 

@@ -3,8 +3,9 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <limits>
 #include <numeric>
+
+#include "embgeom/base/arithmetic.hpp"
 
 namespace embgeom {
 namespace {
@@ -53,7 +54,7 @@ void FloorGuess::guess_from(const Tile& tile, const Scores& scores, const Bounds
     scratch.bounds.resize(columns);
     scratch.order.resize(columns);
     for (std::size_t row = 0; row < tile.products.rows; ++row) {
-        if (row_limits[row] != -std::numeric_limits<float>::infinity()) continue;
+        if (row_limits[row] != -infinity) continue;
         bounds.fill(tile, row, scratch.bounds.data());
         std::iota(scratch.order.begin(), scratch.order.end(), 0U);
         // One place further than the rank, since the row itself may be among those before it.

@@ -1,7 +1,6 @@
 #include "embgeom/knn/reduction.hpp"
 
 #include <algorithm>
-#include <limits>
 #include <numeric>
 
 #include "embgeom/base/arithmetic.hpp"
@@ -9,8 +8,6 @@
 
 namespace embgeom {
 namespace {
-
-constexpr float infinity = std::numeric_limits<float>::infinity();
 
 // The constants here were tuned by benchmarks/kernels/bench_knn.py.
 

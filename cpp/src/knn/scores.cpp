@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/dot.hpp"
 
 namespace embgeom {
@@ -43,7 +43,7 @@ float Scores::similarity(double score) const {
 }
 
 double Scores::below(float similarity) const {
-    const double next = std::nextafter(similarity, -std::numeric_limits<float>::infinity());
+    const double next = std::nextafter(similarity, -infinity);
     return metric_ == Metric::euclidean ? -next * next : next;
 }
 
