@@ -207,7 +207,7 @@ def test_a_tensor_is_named_by_a_string(npz):
 
 def test_numbers_of_thousands_of_digits(monkeypatch):
     model = embgeom.Embeddings.from_array(matrix(40, 8), words(40))
-    with pytest.raises(InputError, match="is no token"):
+    with pytest.raises(InputError, match="is not a token"):
         model.row_of(f"<row {'9' * 5000}>")
     monkeypatch.setenv("OMP_NUM_THREADS", "9" * 5000)
     assert embgeom.knn(model, 3).k == 3
