@@ -45,14 +45,6 @@ class Changed(Exception):
     """The file is not the one any more of which the first bytes were fetched."""
 
 
-class GaveUp(Exception):
-    """Requests failed too often, or the server wants to be left alone for long; `why` says what to do."""
-
-    def __init__(self, why: str, detail: str) -> None:
-        super().__init__(detail)
-        self.why = why
-
-
 class _Broken(Exception):
     """A request failed in a way that may pass, after `wait` seconds if the server says so."""
 
@@ -60,6 +52,9 @@ class _Broken(Exception):
         super().__init__(detail)
         self.status = status
         self.wait = wait
+
+
+Fail = Callable[[Exception, str], LoadError]
 
 
 @dataclass(frozen=True)
@@ -112,13 +107,13 @@ class Answer:
 class RangeRequests:
     """Requests for the bytes of one file, of which `identity` says what is known; answers add to it.
 
-    `fail` makes the `LoadError` of what a request failed with. That the repository holds no such file is
-    raised as the EntryNotFoundError of huggingface_hub.
+    `fail` makes the `LoadError` of what a request failed with and why, where the error itself does not say
+    why. That the repository holds no such file is raised as the EntryNotFoundError of huggingface_hub.
     """
 
     url: str
     token: str | bool | None
-    fail: Callable[[Exception], LoadError]
+    fail: Fail
     identity: Identity
     tries: int = TRIES
 
@@ -165,7 +160,7 @@ class RangeRequests:
                 answer = None
                 patience.wait(failure)
             except NoRanges as error:
-                raise self._give_up("the server sends more bytes than it announces", "a long body") from error
+                raise self.fail(error, "the server sends more bytes than it announces") from error
 
     def _open(self, begin: int, end: int | None) -> Answer:
         """Return the answer for a range, or for the whole file where `end` is None."""
@@ -176,14 +171,18 @@ class RangeRequests:
             if status == 416:
                 raise NoRanges
             if headers.get("Content-Encoding", "identity") != "identity":
-                raise self._give_up("the server compresses what must not be compressed", "Content-Encoding")
+                raise self.fail(
+                    _Broken("Content-Encoding"), "the server compresses what must not be compressed"
+                )
             if status == 206 and end is not None:
                 answer = _range_of(response, begin, end)
             elif status == 200:
                 size = number(headers.get("Content-Length"))
                 answer = Answer(response, _identity(response, size), 0, size)
             else:
-                raise self._give_up("the server answers something else than was asked for", f"HTTP {status}")
+                raise self.fail(
+                    _Broken(f"HTTP {status}"), "the server answers something else than was asked for"
+                )
             self._check_identity(answer.identity)
             unless_returned.pop_all()
         if status == 200 and end is not None:
@@ -223,7 +222,7 @@ class RangeRequests:
         response = getattr(error, "response", None)
         if response is None:
             if isinstance(error, LocalTokenNotFoundError):
-                raise self.fail(error) from error
+                raise self.fail(error, "") from error
             return _Broken(_detail(error))
         response.close()
         status = response.status_code
@@ -234,7 +233,7 @@ class RangeRequests:
             return _Broken(f"HTTP {status}", status, _asked_wait(response.headers))
         if isinstance(error, EntryNotFoundError):
             raise error
-        raise self.fail(error) from error
+        raise self.fail(error, "") from error
 
     def _check_identity(self, found: Identity) -> None:
         """Refuse the answer for another file than the one that is known, and learn from it what is not."""
@@ -243,16 +242,13 @@ class RangeRequests:
             raise Changed
         self.identity = Identity(**{**asdict(found), **known})
 
-    def _give_up(self, why: str, detail: str) -> LoadError:
-        return self.fail(GaveUp(why, detail))
-
 
 @dataclass
 class _Patience:
     """How often requests may still fail, and how long the server may still let us wait."""
 
     tries: int
-    fail: Callable[[Exception], LoadError]
+    fail: Fail
     failures: int = 0
     waited: float = 0.0
     gained: int = 0
@@ -265,14 +261,14 @@ class _Patience:
         if failure.wait is not None and self.waited + pause > _PATIENCE:
             when = datetime.now().astimezone() + timedelta(seconds=pause)
             why = f"{_NO_MORE} after {when:%Y-%m-%d %H:%M:%S %Z}"
-            raise self.fail(GaveUp(why, f"{failure}, Retry-After {pause:.0f} s")) from failure
+            raise self.fail(_Broken(f"{failure}, Retry-After {pause:.0f} s"), why) from failure
         if self.failures >= self.tries:
             why = "the connection to the Hub failed; check the network and HF_ENDPOINT, then load again"
             if failure.status is not None:
                 why = "the connection to the Hub failed, which is out of order; load again later"
             if failure.status == 429:
                 why = f"{_NO_MORE} in a few minutes"
-            raise self.fail(GaveUp(why, str(failure))) from failure
+            raise self.fail(failure, why) from failure
         self.waited += pause
         time.sleep(pause)
 

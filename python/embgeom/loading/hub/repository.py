@@ -12,7 +12,7 @@ from typing import Any
 
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.loading.hub.cache import cache_folder
-from embgeom.loading.hub.ranges import TRIES, GaveUp, Identity, RangeRequests
+from embgeom.loading.hub.ranges import TRIES, Identity, RangeRequests
 from embgeom.loading.hub.tensors import HubSafetensors
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -174,7 +174,9 @@ class HubRepo:
         from huggingface_hub import hf_hub_url
 
         url = hf_hub_url(self._id, filename, revision=revision, endpoint=_endpoint())
-        return RangeRequests(url, self._token, lambda error: self._error(error, filename), known, tries)
+        return RangeRequests(
+            url, self._token, lambda error, why: self._error(error, filename, why), known, tries
+        )
 
     def _known(self, filename: str) -> Any:
         """Return what huggingface_hub knows of a file at the commit: its path, a mark of absence, or None."""
@@ -224,26 +226,22 @@ class HubRepo:
         except (OSError, ValueError):
             return None
 
-    def _error(self, error: Exception, filename: str) -> LoadError:
+    def _error(self, error: Exception, filename: str, why: str = "") -> LoadError:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        if not isinstance(error, LocalEntryNotFoundError):
-            why = _why_it_failed(error)
-        elif self._offline:
+        if isinstance(error, LocalEntryNotFoundError) and self._offline:
             why = f"{_SWITCHED_OFF} and it is not in the cache"
-        else:
+        elif isinstance(error, LocalEntryNotFoundError):
             why = _why_it_failed(error.__cause__ or error)
         revision = f" at revision {self._asked}" if self._asked else ""
         return LoadError(
             f"{self._id} is not a path on this machine, and {filename} of the Hugging Face model"
-            f"{revision} cannot be read: {why} ({first_line(error)})"
+            f"{revision} cannot be read: {why or _why_it_failed(error)} ({first_line(error)})"
         )
 
 
 def _why_it_failed(error: BaseException) -> str:
     """Say what a request failed with, and what to do about it."""
-    if isinstance(error, GaveUp):
-        return error.why
     kinds = (kind.__name__ for kind in type(error).__mro__)
     if (why := next((_MEANINGS[kind] for kind in kinds if kind in _MEANINGS), None)) is not None:
         return why
