@@ -130,10 +130,8 @@ def intrinsic_dimension(
         Only these rows of `x`; all of them by default.
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found, if none are given.
-    threads : int, optional
-        All usable cores by default.
-    progress : bool or callable
-        True for a bar on standard error, or a callable ``(phase, done, total)``.
+    threads, progress : optional
+        As for `knn`.
 
     Returns
     -------

@@ -140,10 +140,8 @@ def lle(
         ``k > d`` or rows are equal; 0 switches it off.
     rows : array_like of int, shape (m,), optional
         The rows of `x` whose neighbors an array lists; all rows in order by default.
-    threads : int, optional
-        All usable cores by default.
-    progress : bool or callable
-        True for a bar on standard error, or a callable ``(phase, done, total)``.
+    threads, progress : optional
+        As for `knn`.
 
     Returns
     -------

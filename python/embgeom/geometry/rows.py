@@ -72,10 +72,8 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
     ----------
     x : array_like, shape (n, d), or Embeddings
         Real numbers; anything but float32 is converted to it once.
-    threads : int, optional
-        All usable cores by default.
-    progress : bool or callable
-        True for a bar on standard error, or a callable ``(phase, done, total)``.
+    threads, progress : optional
+        As for `knn`.
 
     Returns
     -------

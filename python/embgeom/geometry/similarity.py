@@ -44,10 +44,8 @@ def global_similarity(
         Count each row's similarity with itself (1 in both) as a pair, too.
     seed : int
         Seed of ``numpy.random.default_rng``, which draws the sample.
-    threads : int, optional
-        All usable cores by default.
-    progress : bool or callable
-        True for a bar on standard error, or a callable ``(phase, done, total)``.
+    threads, progress : optional
+        As for `knn`.
 
     Returns
     -------
