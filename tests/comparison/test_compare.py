@@ -147,6 +147,7 @@ def test_the_size_of_the_sample_does_not_move_the_null_models():
     assert numbers(small)[:4] == numbers(large)[:4]
 
 
+@pytest.mark.model
 def test_two_models_of_others():
     a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
     comparison = embgeom.compare(a, str(b))

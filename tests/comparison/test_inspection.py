@@ -190,6 +190,7 @@ def test_parameters_of_a_token(options, message):
         embgeom.inspect_token(model(with_zeros()), "word1", **options)
 
 
+@pytest.mark.model
 def test_letters_need_the_most_dimensions():
     embeddings = embgeom.load(data("models", "stories260k"))
     inspection = embgeom.inspect(embeddings)

@@ -200,6 +200,7 @@ def test_the_bundled_pair(side):
     assert folded.provenance["folded"] == [False, True]
 
 
+@pytest.mark.model
 def test_few_shared_tokens_of_real_models():
     a, b = (embgeom.load(real_data.find(f"models/{name}")) for name in ("stories260k", "tinystories-656k"))
     with warnings.catch_warnings():

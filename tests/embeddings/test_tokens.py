@@ -59,6 +59,7 @@ def test_end_of_word_suffix():
     assert TokenFormat(word_end="</w>").spell("do") == b"do"
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", ["gpt2", "gpt-neox-20b"])
 def test_byte_level_files_spell_what_the_tokenizers_library_decodes(name):
     tokenizers = pytest.importorskip("tokenizers")
@@ -70,6 +71,7 @@ def test_byte_level_files_spell_what_the_tokenizers_library_decodes(name):
             assert table.spell(i).decode("utf-8", "replace") == library.decode([i], skip_special_tokens=False)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", ["stories260k", "tinystories-656k"])
 def test_spellings_of_a_sentence_join_to_the_sentence(name):
     tokenizers = pytest.importorskip("tokenizers")
@@ -82,6 +84,7 @@ def test_spellings_of_a_sentence_join_to_the_sentence(name):
     assert spelled.strip() == (text if name == "stories260k" else text.replace("£", ""))
 
 
+@pytest.mark.model
 def test_vocab_and_merges_read_as_the_tokenizer_json_does(tmp_path):
     folder = data("tokenizers", "gpt2")
     for name in ("vocab.json", "merges.txt"):

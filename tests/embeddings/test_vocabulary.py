@@ -137,6 +137,7 @@ def correlation(a, b):
     return np.corrcoef(cosines)[0, 1]
 
 
+@pytest.mark.model
 def test_two_real_models_share_tokens_and_geometry():
     a, b = load(data("models", "stories260k")), load(data("models", "tinystories-656k"))
     found = match(a, b)

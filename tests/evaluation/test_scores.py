@@ -101,6 +101,7 @@ def test_answer_probability(name, batch_size):
     np.testing.assert_allclose(found["log-odds"], np.log(expected / (1 - expected)), atol=1e-4)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("behavior", ["refusal", "survival-instinct", "myopic-reward"])
 def test_answer_probability_on_items_of_caa(behavior):
     model, tokenizer = small()
@@ -237,6 +238,7 @@ def test_what_a_tokenizer_puts_around_a_text():
     assert encode(tokenizer, "ab", special=False) == [97, 98]
 
 
+@pytest.mark.model
 def test_words_of_sentencepiece():
     from transformers import AutoTokenizer
 

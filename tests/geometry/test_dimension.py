@@ -75,6 +75,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", SHAPES)
 def test_integers_of_2000_rows(name):
     n, d, k, count = SHAPES[name]

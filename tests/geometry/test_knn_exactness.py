@@ -122,6 +122,7 @@ def test_a_query_far_longer_than_the_rows():
     check(x, 15, metric="euclidean", queries=np.array([[1.0], [-1.0], [3.0]], np.float32))
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", real_data.FOREIGN)
 @pytest.mark.parametrize(("metric", "name"), [("cosine", "cos"), ("euclidean", "l2")])
 def test_real_vocabularies(model, metric, name):

@@ -280,6 +280,7 @@ def test_errors_of_the_matrix():
         lle(x[:40], neighbors)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", real_data.MODELS)
 @pytest.mark.parametrize("k", [10, 30])
 def test_real_vocabularies(model, k):
@@ -288,6 +289,7 @@ def test_real_vocabularies(model, k):
     check(x, neighbors, lists=neighbors.indices)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", real_data.FOREIGN)
 def test_other_libraries(model):
     # scikit-learn solved the same systems in float64 and rounded its weights to float32, as we do.

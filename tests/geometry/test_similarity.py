@@ -184,6 +184,7 @@ def test_orthogonal_rows_vary_with_their_diagonal():
     assert global_similarity(np.eye(5), np.eye(5), include_diagonal=True) == pytest.approx(1, abs=1e-14)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("center", [False, True])
 @pytest.mark.parametrize("model", real_data.MODELS)
 def test_real_vocabularies(model, center):

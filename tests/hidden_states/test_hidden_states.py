@@ -134,6 +134,7 @@ def test_the_model_is_left_as_it_was(small):
     np.testing.assert_array_equal(plain, again)
 
 
+@pytest.mark.model
 def test_shared_positions_have_read_the_same_text(small):
     other = transformers.AutoTokenizer.from_pretrained(find("models/stories260k"))
     mine = small.tokenizer

@@ -89,6 +89,7 @@ def test_tokens_added_in_memory_are_there(example):
     assert loaded.token_bytes[4096:] == [None, b"zyx word"]
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", ["gpt2", "gpt-neox-20b"])
 def test_tokenizers_of_real_models(model):
     file = data("tokenizers", model) / "tokenizer.json"

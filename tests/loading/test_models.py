@@ -172,6 +172,7 @@ def test_index_cannot_leave_the_folder(tmp_path):
         load(folder)
 
 
+@pytest.mark.model
 def test_stories260k():
     loaded = load(data("models", "stories260k"))
     assert loaded.matrix.shape == (512, 64) and not loaded.matrix.flags.owndata
@@ -181,6 +182,7 @@ def test_stories260k():
     np.testing.assert_array_equal(loaded.matrix, load(data("models", "stories260k"), "output").matrix)
 
 
+@pytest.mark.model
 def test_tinystories_holds_only_the_head_and_writes_the_space_behind():
     loaded = load(data("models", "tinystories-656k"))
     assert loaded.provenance.tensor == "lm_head.weight" and loaded.provenance.tied
@@ -188,6 +190,7 @@ def test_tinystories_holds_only_the_head_and_writes_the_space_behind():
     assert loaded.token_bytes[loaded.row_of("▁play")] == b"play "
 
 
+@pytest.mark.model
 def test_real_tensors_equal_those_of_the_safetensors_library():
     from safetensors.numpy import load_file
 

@@ -204,6 +204,7 @@ ALBERT = {
 BYTE_FALLBACK = {"model_type": "bpe", "byte_fallback": True, "vocab_size": 400}
 
 
+@pytest.mark.model
 @pytest.mark.parametrize(
     ("name", "file", "options", "unnamed"),
     [
@@ -239,6 +240,7 @@ def test_sentencepiece_ids(tmp_path, name, file, options, unnamed):
     assert table.spell(first) == b" the" and own.convert_tokens_to_ids("▁the") == first
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", ["M2M100", "Marian", "Speech2Text"])
 def test_vocab_json_beside_a_sentencepiece_model(tmp_path, name):
     model = sentencepiece_model()

@@ -252,6 +252,7 @@ def train_sentencepiece(**options):
     return out.getvalue()
 
 
+@pytest.mark.model
 def test_sentencepiece(tmp_path):
     model = train_sentencepiece(
         model_type="bpe", byte_fallback=True, vocab_size=400, user_defined_symbols=["<t>"]
@@ -265,6 +266,7 @@ def test_sentencepiece(tmp_path):
     assert b" the" in {table.spell(row) for row in table.tokens}
 
 
+@pytest.mark.model
 def test_sentencepiece_of_an_unknown_class(tmp_path):
     model = train_sentencepiece()
     config = {"tokenizer_class": "NewTokenizer"}
@@ -329,6 +331,7 @@ def test_a_folder_of_ranks_loads(tmp_path):
     assert "tokenizer.model holds 259 ranks and none of the special tokens" in made.provenance.notes[0]
 
 
+@pytest.mark.model
 def test_tables_passed_by_their_own_path(tmp_path):
     write_files(tmp_path, tokenizer__model=RANKS, tekken__json=tekken(), spiece__model=train_sentencepiece())
     for name in ("tokenizer.model", "tekken.json", "spiece.model"):

@@ -201,6 +201,7 @@ def test_similarity_is_the_correlation_of_a_list_of_pairs(center):
     assert reference.global_similarity(np.eye(4), b[:4])[0] is None
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", real_data.FOREIGN)
 def test_neighbors_agree_with_other_libraries(model):
     x, peers = real_data.embeddings(model), real_data.peers(model)
@@ -210,6 +211,7 @@ def test_neighbors_agree_with_other_libraries(model):
     np.testing.assert_allclose(-similarities, peers["l2_dist"], rtol=1e-6)
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("model", real_data.FOREIGN)
 def test_weights_agree_with_other_libraries(model):
     x, peers = real_data.embeddings(model), real_data.peers(model)

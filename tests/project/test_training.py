@@ -210,6 +210,7 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
     assert AutoTokenizer.from_pretrained(folder).decode([model.row_of(" king")]) == " king"
 
 
+@pytest.mark.model
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_recorded_training_begins_in_the_same_way(name):
     # All 50 recorded steps take a minute each: python -m training reproduce small --text TEXT.

@@ -298,6 +298,7 @@ def test_questions_and_answers(tmp_path):
             read_pairs(file, template=template)
 
 
+@pytest.mark.model
 def test_the_data_of_contrastive_activation_addition():
     pairs = read_pairs(find_data("steering/caa/sycophancy/generate.json"))
     assert len(pairs) > 100
