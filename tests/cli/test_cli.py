@@ -72,8 +72,12 @@ def test_compare_writes_files(run, small, tmp_path):
     out, page = tmp_path / "deep" / "out", tmp_path / "out.html"
     status, _, err = run("compare", small, small, "-k", 4, "-o", out, "--html", page, "--threads", 1)
     assert (status, err) == (0, "")
-    assert sorted(path.name for path in out.iterdir()) == ["arrays.npz", "comparison.json", "tokens.csv"]
-    assert json.loads((out / "comparison.json").read_text())["parameters"]["threads"] == 1
+    assert sorted(path.name for path in out.iterdir()) == [
+        "comparison.json",
+        "comparison.safetensors",
+        "tokens.csv",
+    ]
+    assert json.loads((out / "comparison.json").read_text())["options"]["threads"] == 1
     assert "40 shared tokens" in page.read_text(encoding="utf-8")
     status, _, _ = run("compare", small, small, "-k", 4, "-o", out, "--overwrite")
     assert status == 0
@@ -190,13 +194,13 @@ def test_outputs_are_checked_before_the_models_are_read(refused, small, tmp_path
     def load(*args, **options):
         pytest.fail("loaded a model whose results could not be written")
 
-    monkeypatch.setattr("embgeom.loading.load", load)
+    monkeypatch.setattr("embgeom.load", load)
     (tmp_path / "notes.txt").touch()
     for arguments in (["compare", small, small], ["inspect", small]):
         assert "holds something already" in refused(*arguments, "-o", tmp_path)
         assert "also holds" in refused(*arguments, "-o", tmp_path, "--overwrite")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    assert "need pyarrow" in refused("inspect", small, "-o", tmp_path / "new", "--table-format", "parquet")
+    assert "needs pyarrow" in refused("inspect", small, "-o", tmp_path / "new", "--table-format", "parquet")
 
 
 def test_models_that_cannot_be_read(refused, small, tmp_path):
@@ -224,7 +228,7 @@ def test_tokens_that_are_not_there(refused, small):
     assert "row 40 is outside small, whose rows are 0 to 39" in refused("neighbors", small, "--row", 40)
     assert "row -1 is outside" in refused("neighbors", small, "--row", -1)
     # A wrong number is told before a right one is looked up.
-    assert "'w3' is no row number" in refused("neighbors", small, "--row", 3, "w3")
+    assert "'w3' is not a row number" in refused("neighbors", small, "--row", 3, "w3")
 
 
 def test_models_that_share_too_little(refused, small, tmp_path):
@@ -254,7 +258,7 @@ def test_a_bug_is_told_in_a_line(run, small, monkeypatch):
         def fail(*args, error=error, **options):
             raise error
 
-        monkeypatch.setattr("embgeom.comparison.inspect.inspect", fail)
+        monkeypatch.setattr("embgeom.inspect", fail)
         status, out, told = run("inspect", small)
         assert (status, out) == (1, "")
         assert told.startswith(f"embgeom: this is a bug in embgeom ({type(error).__name__}: {error}); ")
@@ -279,7 +283,7 @@ def test_memory_that_does_not_suffice(refused, small, monkeypatch):
     def fail(*args, **options):
         raise MemoryError
 
-    monkeypatch.setattr("embgeom.comparison.inspect.inspect", fail)
+    monkeypatch.setattr("embgeom.inspect", fail)
     assert refused("inspect", small) == "embgeom: out of memory\n"
 
 
@@ -287,7 +291,7 @@ def test_an_interrupt_is_no_error(run, small, tmp_path, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("embgeom.comparison.inspect.inspect", interrupt)
+    monkeypatch.setattr("embgeom.inspect", interrupt)
     assert run("inspect", small, "-o", tmp_path / "out") == (
         130,
         "",

@@ -12,8 +12,7 @@ import pytest
 import embgeom
 from embgeom import examples
 from embgeom._common.tables import as_text
-from embgeom.cli.demo import WORDS, demonstrate
-from embgeom.cli.demo_steering import transferred_vector
+from embgeom.cli.demo import WORDS, demonstrate, steering
 from embgeom.cli.main import main
 from tests.helpers.real_data import EXAMPLES
 
@@ -96,7 +95,7 @@ def test_threads_change_nothing(text):
 def test_without_what_runs_models_the_last_part_says_what_to_install(package, monkeypatch):
     pytest.importorskip("transformers", reason="transformers is not installed")
     monkeypatch.setitem(sys.modules, package, None)
-    part = " ".join(as_text(list(transferred_vector(None, None, None))).split())
+    part = " ".join(as_text(list(steering(None))).split())
     assert part.startswith("5.") and part.endswith(f'needs {package}: pip install "embgeom[steer]"')
 
 

@@ -60,16 +60,16 @@ def test_sweep_within_a_price_that_nothing_keeps(folder, capsys):
     ("arguments", "why"),
     [
         (("--max-kl", "1"), "--neutral"),
-        (("--layers", "1,x"), "'1,x' is no list of blocks"),
-        (("--layers", "1+"), "'1+' is no list of blocks"),
+        (("--layers", "1,x"), "'1,x' is not a list of layers"),
+        (("--layers", "1+"), "'1+' is not a list of layers"),
         (("--scales", "1,nan"), "nan is not finite"),
-        (("--scales", ""), "'' is no number"),
+        (("--scales", ""), "'' is not a number"),
         (("-o", "s.txt"), ".json"),
         (("--figure", "s.jpeg"), "'.jpeg'"),
         (("-o", "s.json", "--figure", "./s.json"), "the same file"),
         (("-o", "no/such/s.json"), "no/such"),
         (("--native", "{}/large.safetensors"), "hidden size 192"),
-        (("--prompts", "{}/one.txt"), "4 samples at least"),
+        (("--prompts", "{}/one.txt"), "at least 4 samples"),
         (("--prompts", "example:mood"), "example:moods"),
     ],
 )
@@ -78,7 +78,7 @@ def test_what_cannot_be_swept_is_said_before_the_model_runs(
 ):
     (folder / "one.txt").write_text("One day\n")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("embgeom.evaluation.sweep", lambda *_, **__: pytest.fail("ran"))
+    monkeypatch.setattr("embgeom.sweep", lambda *_, **__: pytest.fail("ran"))
     words = ("--positive", " happy", "--negative", " sad")
     asked = (*commands(folder)["evaluate"][1:], *words, *(a.replace("{}", str(folder)) for a in arguments))
     assert status("sweep", *asked) == 2

@@ -65,7 +65,7 @@ MODELS = ("compare", "m", *B, *QUICK)
 ])  # fmt: skip
 def test_commands_refuse_before_the_work(here, capsys, monkeypatch, arguments, told):
     (here / "h").mkdir()  # so that nothing else is wrong with h/page.html
-    monkeypatch.setattr("embgeom.loading.load", lambda *_, **__: pytest.fail("the work has begun"))
+    monkeypatch.setattr("embgeom.load", lambda *_, **__: pytest.fail("the work has begun"))
     before = contents(here)
     assert status(*arguments) == 2
     assert told in capsys.readouterr().err
@@ -74,9 +74,8 @@ def test_commands_refuse_before_the_work(here, capsys, monkeypatch, arguments, t
 
 def test_results_in_the_folder_that_is_replaced(here, capsys):
     embgeom.inspect(embgeom.load("m"), dimension_sample=5, dimension_k=5).save("out")
-    np.savez("out/arrays.npz", matrix=matrix(40, 8), tokens=words(40))
-    assert status("inspect", "out/arrays.npz", *QUICK[:4], "-o", "out", "--overwrite") == 2
-    assert "holds out/arrays.npz, which is read; name another folder" in capsys.readouterr().err
+    assert status("inspect", "out/inspection.safetensors", *QUICK[:4], "-o", "out", "--overwrite") == 2
+    assert "holds out/inspection.safetensors, which is read; name another folder" in capsys.readouterr().err
 
 
 def test_outputs_beside_inputs_are_written_again_and_again(here):
@@ -84,7 +83,7 @@ def test_outputs_beside_inputs_are_written_again_and_again(here):
     for _ in range(2):
         assert status(*ARRAYS, "--html", "page.html", "-o", "out", "--overwrite") == 0
         assert status("fit", "m/model.safetensors", *B, "-o", "map.safetensors") == 0
-    assert (here / "page.html").is_file() and (here / "out" / "arrays.npz").is_file()
+    assert (here / "page.html").is_file() and (here / "out" / "comparison.safetensors").is_file()
 
 
 def test_a_model_that_runs(tmp_path, monkeypatch, capsys):

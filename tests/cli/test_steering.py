@@ -93,13 +93,13 @@ def test_transfer(folder, tmp_path, capsys):
     assert transferred.layers == (2, 5) and transferred.hidden_size == 192
     assert transferred.norms[5] == pytest.approx(native.norms[5], rel=1e-5)
     transfer(folder, tmp_path / "v.safetensors", "--mode", "logits", "--norm", "3")
-    # The models have 4 and 6 blocks: each direction goes to the block that is as deep.
+    # The models have 4 and 6 layers: each direction goes to the layer that is as deep.
     assert embgeom.SteeringVector.load(tmp_path / "v.safetensors").layers == (1, 2, 4, 5)
     out = capsys.readouterr().out
     assert (
         "transferred by" in out
-        and "block 1 to 2, 3 to 5; left out: 0, 2\n" in out
-        and "block 0 to 1, 1 to 2, 2 to 4," in out
+        and "layer 1 to 2, 3 to 5; left out: 0, 2\n" in out
+        and "layer 0 to 1, 1 to 2, 2 to 4," in out
     )
 
 
@@ -110,7 +110,7 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
     given = ("--map", folder / "map.safetensors", "--layers", "2", "-o", tmp_path / "v.gguf")
     run("transfer", tmp_path / "one.safetensors", *given)
     assert embgeom.SteeringVector.load(tmp_path / "v.gguf").layers == (2,)
-    assert "block 1 to 2\n" in capsys.readouterr().out
+    assert "layer 1 to 2\n" in capsys.readouterr().out
     assert status("transfer", folder / "small.safetensors", *given) == 2
     assert "has 4" in capsys.readouterr().err
 
@@ -183,28 +183,28 @@ def test_threads_are_those_of_the_model(command, folder, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("command", "option", "value", "why"),
     [
-        ("steer", "--seed", "-1", "-1 must be 0 at least"),
-        ("steer", "--batch-size", "0", "0 must be 1 at least"),
-        ("steer", "--max-new-tokens", "0", "0 must be 1 at least"),
-        ("steer", "--max-new-tokens", "many", "'many' is no whole number"),
-        ("steer", "--temperature", "-1", "-1 must be 0 at least"),
+        ("steer", "--seed", "-1", "-1 must be at least 0"),
+        ("steer", "--batch-size", "0", "0 must be at least 1"),
+        ("steer", "--max-new-tokens", "0", "0 must be at least 1"),
+        ("steer", "--max-new-tokens", "many", "'many' is not an integer"),
+        ("steer", "--temperature", "-1", "-1 must be at least 0"),
         ("steer", "--temperature", "nan", "nan is not finite"),
         ("steer", "--scale", "nan", "nan is not finite"),
-        ("steer", "--scale", "big", "'big' is no number"),
+        ("steer", "--scale", "big", "'big' is not a number"),
         ("steer", "--layers", "-1", "counted from 0"),
         ("evaluate", "--scale", "inf", "inf is not finite"),
-        ("evaluate", "--seed", "-1", "-1 must be 0 at least"),
-        ("evaluate", "--random", "-1", "-1 must be 0 at least"),
-        ("evaluate", "--batch-size", "0", "0 must be 1 at least"),
-        ("train-vector", "--batch-size", "-2", "-2 must be 1 at least"),
-        ("train-vector", "--token-position", "1", "'1' is none of last"),
-        ("train-vector", "--token-position", "first", "'first' is none of last"),
+        ("evaluate", "--seed", "-1", "-1 must be at least 0"),
+        ("evaluate", "--random", "-1", "-1 must be at least 0"),
+        ("evaluate", "--batch-size", "0", "0 must be at least 1"),
+        ("train-vector", "--batch-size", "-2", "-2 must be at least 1"),
+        ("train-vector", "--token-position", "1", "'1' is neither last"),
+        ("train-vector", "--token-position", "first", "'first' is neither last"),
     ],
 )
 def test_values_are_checked_before_the_model_is_loaded(
     command, option, value, why, folder, monkeypatch, capsys
 ):
-    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("embgeom.cli.models.load_language_model", lambda *_, **__: pytest.fail("loaded"))
     assert status(*commands(folder)[command], option, value) == 2
     err = capsys.readouterr().err
     assert err.startswith("embgeom") and why in err and err.count("\n") == 1
@@ -212,7 +212,7 @@ def test_values_are_checked_before_the_model_is_loaded(
 
 @pytest.mark.parametrize("command", ["steer", "evaluate"])
 def test_a_second_vector_is_not_taken_for_the_first(command, folder, monkeypatch, capsys):
-    monkeypatch.setattr("embgeom.steering.load_language_model", lambda *_, **__: pytest.fail("loaded"))
+    monkeypatch.setattr("embgeom.cli.models.load_language_model", lambda *_, **__: pytest.fail("loaded"))
     assert status(*commands(folder)[command], "--vector", folder / "large.safetensors") == 2
     err = capsys.readouterr().err
     assert "--vector is given twice, and only one is taken" in err and err.count("\n") == 1

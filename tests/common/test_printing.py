@@ -7,7 +7,6 @@ import pytest
 
 import embgeom
 from embgeom.cli.terminal import show
-from embgeom.comparison.report import comparison_tables
 
 ROWS, WIDTH = 60, 6
 
@@ -50,6 +49,6 @@ def test_numbers_that_mean_little_come_with_a_caution():
 def test_notes_on_a_matrix_are_printed_under_its_table(capsys):
     plain = model(0, "left")
     noted = replace(plain, provenance=replace(plain.provenance, notes=("rows are \x1b[1m scaled",)))
-    show(comparison_tables(embgeom.compare(noted, model(1, "right"), k=4)))
+    show(embgeom.compare(noted, model(1, "right"), k=4).tables())
     out = capsys.readouterr().out
     assert "A: left: rows are \\x1b[1m scaled" in out and "B: right: " not in out

@@ -11,8 +11,9 @@ import pytest
 
 import embgeom
 from embgeom import InputError
-from embgeom.comparison.compare import _Draws, default_dimension_k
+from embgeom.comparison.compare import _Draws
 from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
+from embgeom.geometry.dimension import default_dimension_k
 from tests.helpers.loading import data
 from tests.helpers.real_data import EXAMPLES
 
@@ -43,8 +44,8 @@ def test_a_model_shares_everything_with_itself(metric):
     x = model(gaussian())
     comparison = embgeom.compare(x, x, metric=metric, **QUICK)
     assert values(comparison) == pytest.approx([1.0] * 6, abs=1e-9)
-    assert (comparison.overlap == 1.0).all()
-    assert len(comparison.match) == len(comparison.overlap) == len(comparison.weight_cosine) == ROWS
+    assert (comparison.neighbor_overlap == 1.0).all()
+    assert len(comparison.match) == len(comparison.neighbor_overlap) == len(comparison.weight_cosine) == ROWS
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e-3, 300.0])

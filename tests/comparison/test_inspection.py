@@ -67,7 +67,7 @@ def test_sample_is_drawn_without_repetition_and_by_the_seed():
     assert first.tolist() == again.tolist() != other.tolist()
     whole = embgeom.inspect(embeddings, dimension_k=10, dimension_sample=10**9)
     assert whole.sampled.tolist() == list(range(100))
-    assert whole.parameters["dimension_sample"] == 100
+    assert whole.options["dimension_sample"] == 100
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])

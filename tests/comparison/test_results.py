@@ -8,14 +8,16 @@ import html
 import json
 import re
 import sys
+from dataclasses import fields, is_dataclass
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import embgeom
-from embgeom import InputError
+from embgeom import InputError, LoadError
 from embgeom._common.record import versions
-from embgeom.comparison.results import TABLE_FORMATS
+from embgeom.comparison.saving import TABLE_FORMATS
 from tests.helpers.loading import tokenizer, write_folder
 from tests.helpers.real_data import EXAMPLES
 
@@ -57,6 +59,19 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
+def assert_same(one, other):
+    """Compare two results field by field, arrays with their types."""
+    assert type(one) is type(other)
+    if isinstance(one, np.ndarray):
+        assert one.dtype == other.dtype
+        np.testing.assert_array_equal(one, other)
+    elif is_dataclass(one):
+        for field in fields(one):
+            assert_same(getattr(one, field.name), getattr(other, field.name))
+    else:
+        assert one == other
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
@@ -64,19 +79,22 @@ def names(folder):
 def test_a_comparison_is_read_back(comparison, tmp_path):
     comparison.save(tmp_path / "out")
     assert names(tmp_path) == ["out"]
-    assert names(tmp_path / "out") == ["arrays.npz", "comparison.json", "tokens.csv"]
-    with np.load(tmp_path / "out" / "arrays.npz", allow_pickle=False) as arrays:
-        held = {"ids_a": comparison.match.ids_a, "ids_b": comparison.match.ids_b}
-        held["sampled"] = comparison.sampled
-        for side, local in (("a", comparison.local_a), ("b", comparison.local_b)):
-            held[f"indices_{side}"] = local.neighbors.indices
-            held[f"similarities_{side}"] = local.neighbors.similarities
-            held[f"weights_{side}"] = local.lle.weights
-            held[f"n_components_{side}"] = local.dimension.n_components
-        assert set(arrays.files) == set(held)
-        for name, array in held.items():
-            assert arrays[name].dtype == array.dtype
-            np.testing.assert_array_equal(arrays[name], array)
+    assert names(tmp_path / "out") == ["comparison.json", "comparison.safetensors", "tokens.csv"]
+    loaded = embgeom.Comparison.load(tmp_path / "out")
+    assert_same(loaded, comparison)
+    assert loaded.summary() == comparison.summary() and loaded.to_dict() == comparison.to_dict()
+    arrays = load_file(tmp_path / "out" / "comparison.safetensors")
+    np.testing.assert_array_equal(arrays["local_b.lle.weights"], comparison.local_b.lle.weights)
+
+
+def test_what_is_not_a_saved_comparison(inspection, tmp_path):
+    inspection.save(tmp_path / "out")
+    with pytest.raises(LoadError, match=r"comparison.safetensors cannot be read: No such file"):
+        embgeom.Comparison.load(tmp_path / "out")
+    file = tmp_path / "out" / "inspection.safetensors"
+    file.rename(file.with_name("comparison.safetensors"))
+    with pytest.raises(LoadError, match="is not a saved Comparison"):
+        embgeom.Comparison.load(tmp_path / "out")
 
 
 def test_the_table_of_a_comparison(comparison, tmp_path):
@@ -85,7 +103,7 @@ def test_the_table_of_a_comparison(comparison, tmp_path):
     assert [line["token_a"] for line in lines] == tokens_with(HARD) == [line["token_b"] for line in lines]
     assert [int(line["row_a"]) for line in lines] == comparison.match.ids_a.tolist()
     # Numbers are written so that they are read back to the bit.
-    assert [float(line["neighbor_overlap"]) for line in lines] == comparison.overlap.tolist()
+    assert [float(line["neighbor_overlap"]) for line in lines] == comparison.neighbor_overlap.tolist()
     assert [float(line["weight_cosine"]) for line in lines] == comparison.weight_cosine.tolist()
     sampled = {i: int(line["n_components_b"]) for i, line in enumerate(lines) if line["n_components_b"]}
     components = comparison.local_b.dimension.n_components.tolist()
@@ -96,7 +114,7 @@ def test_the_table_of_a_comparison(comparison, tmp_path):
 def test_the_json_of_a_comparison(comparison, tmp_path):
     comparison.save(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
-    assert content["parameters"] == {
+    assert content["options"] == {
         "k": 5,
         "metric": "cosine",
         "reg": 1e-3,
@@ -128,19 +146,18 @@ def test_undefined_numbers_become_null(tmp_path):
 
 def test_an_inspection_is_read_back(inspection, tmp_path):
     inspection.save(tmp_path / "out")
-    assert names(tmp_path / "out") == ["arrays.npz", "inspection.json", "tokens.csv"]
-    with np.load(tmp_path / "out" / "arrays.npz", allow_pickle=False) as arrays:
-        assert set(arrays.files) == {"norms", "sampled", "n_components", "participation_ratio"}
-        np.testing.assert_array_equal(arrays["norms"], inspection.norms)
-        np.testing.assert_array_equal(arrays["n_components"], inspection.dimension.n_components)
+    assert names(tmp_path / "out") == ["inspection.json", "inspection.safetensors", "tokens.csv"]
+    loaded = embgeom.Inspection.load(tmp_path / "out")
+    assert_same(loaded, inspection)
+    assert loaded.summary() == inspection.summary()
     lines = read_csv(tmp_path / "out" / "tokens.csv")
     tokens = tokens_with(HARD)
     assert [(int(line["row"]), line["token"]) for line in lines] == [
         (row, tokens[row]) for row in inspection.sampled
     ]
     content = json.loads((tmp_path / "out" / "inspection.json").read_text(encoding="utf-8"))
-    assert content["parameters"] == inspection.parameters
-    assert set(content["parameters"]) == {
+    assert content["options"] == inspection.options
+    assert set(content["options"]) == {
         "dimension_k",
         "dimension_sample",
         "variance",
@@ -168,7 +185,7 @@ def test_the_real_pair_is_repeated_from_what_was_saved(tmp_path):
     embgeom.compare(*EXAMPLES, dimension_sample=50, seed=3).save(tmp_path / "out")
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     sources = [content["models"][side]["provenance"]["source"] for side in "ab"]
-    again = embgeom.compare(*sources, **content["parameters"])
+    again = embgeom.compare(*sources, **content["options"])
     assert [m["gaussian"] for m in content["statistics"]] == [m.gaussian for m in again.statistics]
     lines = read_csv(tmp_path / "out" / "tokens.csv")
     tokens = again.a.tokens
@@ -208,7 +225,7 @@ def test_parquet_tables(comparison, inspection, tmp_path):
 @pytest.mark.parametrize("result", ["comparison", "inspection"])
 def test_parquet_without_pyarrow(result, request, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(InputError, match=r"pip install 'embgeom\[parquet\]', or use csv"):
+    with pytest.raises(InputError, match=r'pip install "embgeom\[parquet\]", or use csv'):
         request.getfixturevalue(result).save(tmp_path / "out", table_format="parquet")
     assert names(tmp_path) == []
 
@@ -233,3 +250,48 @@ def test_html_says_what_the_summary_says(comparison, tmp_path):
         assert " ".join(line.split()) in squeezed
     comparison.to_html(str(tmp_path / "out.html"))
     assert (tmp_path / "out.html").read_text(encoding="utf-8") == page
+
+
+def test_a_neighborhood_is_read_back(tmp_path):
+    found = embgeom.inspect_token(model(tokens_with(HARD)), "two\nlines", k=5, dimension_k=20)
+    found.save(tmp_path / "two.json")
+    loaded = embgeom.TokenNeighborhood.load(tmp_path / "two.json")
+    assert_same(loaded, found)
+    assert loaded.summary() == found.summary()
+
+
+def test_tables_as_frames(comparison, inspection, tmp_path):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = comparison.to_pandas()
+    assert frame["token_a"].tolist() == tokens_with(HARD)
+    assert frame["n_components_a"].notna().sum() == len(comparison.sampled)
+    assert frame["neighbor_overlap"].mean() == pytest.approx(comparison["neighbor_overlap"].value)
+    assert inspection.to_pandas()["n_components"].tolist() == inspection.dimension.n_components.tolist()
+    near = embgeom.inspect_token(model(tokens_with([])), "word3", k=5, metric="inner_product").to_pandas()
+    assert list(near.columns) == ["row", "token", "inner_product", "weight"] and len(near) == 5
+
+
+def test_figures_show_what_was_measured(comparison, inspection, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    statistics, overlap, dimension = comparison.figure().axes
+    labels = [statistic.label for statistic in comparison.statistics]
+    assert [tick.get_text() for tick in statistics.get_yticklabels()] == labels
+    drawn = {line.get_label(): line.get_xdata() for line in statistics.lines}
+    for label in ("value", "shuffled", "Gaussian"):
+        assert list(drawn[label]) == [
+            getattr(statistic, label.lower()) for statistic in comparison.statistics
+        ]
+    # A bar for each possible number of common neighbors; together they are all tokens.
+    assert [bar.get_height() for bar in overlap.patches] == np.bincount(
+        np.rint(comparison.neighbor_overlap * 5).astype(int), minlength=6
+    ).tolist()
+    (points,) = dimension.lines
+    assert points.get_xdata().tolist() == comparison.local_a.dimension.n_components.tolist()
+    assert all(axes.get_xlabel() for axes in (statistics, overlap, dimension))
+    norms, dimensions = inspection.figure().axes
+    assert sum(bar.get_height() for bar in norms.patches) == len(inspection.norms)
+    assert sum(bar.get_height() for bar in dimensions.patches) == len(inspection.sampled)
+    for result, file in ((comparison, "c.svg"), (inspection, "i.png")):
+        result.plot(tmp_path / file)
+    assert (tmp_path / "c.svg").read_text().lstrip().startswith("<?xml")
+    assert "<table" in comparison._repr_html_() or "<pre" in comparison._repr_html_()

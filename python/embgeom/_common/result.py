@@ -82,17 +82,15 @@ class Result(ABC):
         OutputError
             If the file cannot be written or is one that the result was computed from; then nothing changes.
         """
+        write_file(path, self._write, inputs=self._inputs())
+
+    def _write(self, path: Path) -> None:
+        if not self._large:
+            write_json(path, self.to_dict())
+            return
         arrays: Arrays = {}
-        header = {"result": type(self).__name__}
-        fields = {**header, **plain(self, arrays)} if self._large else self.to_dict()
-
-        def write(partial: Path) -> None:
-            if self._large:
-                save_tensors(arrays, partial, {"embgeom": json.dumps(fields)})
-            else:
-                write_json(partial, fields)
-
-        write_file(path, write, inputs=self._inputs())
+        fields = {"result": type(self).__name__, **plain(self, arrays)}
+        save_tensors(arrays, path, {"embgeom": json.dumps(fields)})
 
     @classmethod
     def load(cls: type[_AnyResult], path: str | PathLike[str]) -> _AnyResult:

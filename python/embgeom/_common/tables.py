@@ -69,7 +69,7 @@ def as_text(blocks: Iterable[Any]) -> str:
 
     console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
     with console.capture() as capture:
-        print_blocks(console, blocks)
+        print_tables(console, blocks)
     # Not splitlines(), which would split at characters that are to be seen.
     return "\n".join(line.rstrip() for line in visible(capture.get()).split("\n")).strip("\n")
 
@@ -79,7 +79,7 @@ def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
     from rich.console import Console
 
     console = Console(file=io.StringIO(), width=TEXT_WIDTH, record=True)
-    print_blocks(console, blocks)
+    print_tables(console, blocks)
     if page:
         return console.export_html()
     return console.export_html(
@@ -87,7 +87,7 @@ def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
     )
 
 
-def print_blocks(console: Console, blocks: Iterable[Any]) -> None:
+def print_tables(console: Console, blocks: Iterable[Any]) -> None:
     """Print blocks on a console of rich; a text stays as it is."""
     from rich.text import Text
 

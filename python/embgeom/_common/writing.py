@@ -18,7 +18,14 @@ from embgeom._common.temporary import Place, flush_folder, place_beside, sweep
 from embgeom.errors import InputError, OutputError
 
 # What a folder of results consists of. A folder with anything else in it is never overwritten.
-RESULT_FILES = ("arrays.npz", "tokens.csv", "tokens.parquet", "comparison.json", "inspection.json")
+RESULT_FILES = (
+    "comparison.json",
+    "comparison.safetensors",
+    "inspection.json",
+    "inspection.safetensors",
+    "tokens.csv",
+    "tokens.parquet",
+)
 
 # What is read with a file of a model where it lies beside it.
 _BESIDE = re.compile(

@@ -1,7 +1,8 @@
-"""The demonstration: what the two bundled models share, told to somebody new to such numbers."""
+"""The demonstration: what the two bundled models share, explained to newcomers."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -11,211 +12,229 @@ from rich.console import RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
+import embgeom
 from embgeom import examples
-from embgeom._common.arrays import RowNumbers
+from embgeom._common.checks import need
 from embgeom._common.progress import Progress
-from embgeom._common.tables import Table, number
-from embgeom.cli.demo_steering import transferred_vector
-from embgeom.comparison.compare import compare
-from embgeom.comparison.comparison import Comparison, LocalGeometry
-from embgeom.comparison.report import shown
-from embgeom.embeddings.embeddings import Embeddings
-from embgeom.loading import load
+from embgeom._common.tables import Table
+from embgeom.cli.options import add_command
+from embgeom.cli.terminal import show
+from embgeom.comparison import Comparison, Statistic
+from embgeom.comparison.model_record import shown
+from embgeom.errors import InputError
+from embgeom.evaluation import WordLogRatio
+from embgeom.examples import moods
+from embgeom.steering import load_language_model
 
 WORDS = (" king", " two", " red", " walked")
 NEIGHBORS_SHOWN = 3
 CLUSTERS_SHOWN = 4
+# Where the vector is read in the small model and added in the large one: halfway up in either.
+SOURCE_LAYER, TARGET_LAYER = 1, 2
+SCALE = 8.0
+PROMPTS, RANDOM = 20, 5
+
+
+def add_commands(commands: Any) -> None:
+    """Add the command of this file."""
+    add_command(commands, demo)
+
+
+def demo(options: argparse.Namespace) -> None:
+    """Compare the two models that come with embgeom, in a few seconds."""
+    show(demonstrate(threads=options.threads, progress=options.progress))
 
 
 def demonstrate(*, threads: int | None = None, progress: Progress = False) -> list[RenderableType]:
-    """Compare the two bundled models, and return tables and texts that explain the outcome.
+    """Compare the two bundled models, and return tables and texts that explain the results.
 
-    Parameters
-    ----------
-    threads : int, optional
-        Threads to use; every core available to the process by default.
-    progress : bool or callable
-        True for bars on standard error; or a callable ``(phase, done, total)``.
-
-    Returns
-    -------
-    list of rich renderables
-        Ready for `embgeom.report.as_text`.
-
-    Notes
-    -----
-    Some seconds on two cores. The numbers are those of `compare` on the two models without their rare tokens,
-    see `embgeom.examples.without_rare_tokens`.
+    The numbers are those of `compare` on the two models without their rare tokens, see
+    `embgeom.examples.without_rare_tokens`.
 
     Examples
     --------
+    >>> from embgeom._common.tables import as_text
     >>> from embgeom.cli.demo import demonstrate
-    >>> from embgeom.comparison.report import as_text
     >>> print(as_text(demonstrate()).splitlines()[0])
     Two language models, trained apart: what do their token embeddings share?
     """
     # By their folders: a file here may have the name of an example.
     models = [
-        replace(load(folder, threads=threads), name=examples.PREFIX + folder.name)
+        replace(embgeom.load(folder, threads=threads), name=examples.PREFIX + folder.name)
         for folder in examples.pair()
     ]
     records = [examples.record(folder) for folder in examples.pair()]
-    small, large = (load(folder, "output", threads=threads) for folder in examples.pair())
-    comparison = compare(*map(examples.without_rare_tokens, models), threads=threads, progress=progress)
-    return [
-        *_introduction(comparison, records),
-        *_global_geometry(comparison),
-        *_neighbors(comparison),
-        *_weights(comparison),
-        *_dimension(comparison),
-        *transferred_vector(small, large, threads),
-        *_what_next(),
-    ]
+    comparison = embgeom.compare(
+        *map(examples.without_rare_tokens, models), threads=threads, progress=progress
+    )
+    return [*_introduction(comparison, records), *_geometry(comparison), *steering(threads), *_next_steps()]
 
 
 def _introduction(comparison: Comparison, records: list[dict[str, Any]]) -> Iterator[RenderableType]:
+    rows = []
+    for model, record in zip((comparison.a, comparison.b), records, strict=True):
+        architecture = f"{record['model']['architecture']}, {record['model']['blocks']} layers"
+        parameters = f"{record['parameters'] / 1e6:.1f} million"
+        rows.append((model.name, architecture, parameters, "{} tokens x {}".format(*model.shape)))
     yield Table(
         "Two language models, trained apart: what do their token embeddings share?",
         ("model", "architecture", "parameters", "embeddings"),
-        (
-            (
-                model.name,
-                f"{record['model']['architecture']}, {record['model']['blocks']} blocks",
-                f"{record['parameters'] / 1e6:.1f} million",
-                "{} tokens x {}".format(*model.matrix.shape),
-            )
-            for model, record in zip((comparison.a, comparison.b), records, strict=True)
-        ),
+        rows,
     )
     yield _prose(
-        "Both learned to continue the same stories and books, from different random beginnings. An "
-        "embedding is the row of numbers by which a model knows a token, which is a word or a part of one. "
-        "The columns of two models have nothing to do with each other, but how the tokens lie to each "
-        f"other can be compared. This is done over {len(comparison.match):,} tokens, all that the text "
-        "holds more than 50 times: what is rarer was hardly trained."
+        "Both learned to continue the same stories and books, from different random initializations. An "
+        "embedding is the vector by which a model represents a token, which is a word or a part of one. The "
+        "dimensions of two models have nothing to do with each other, but the relative positions of tokens "
+        f"can be compared. This is done over the {len(comparison.match):,} tokens that occur more than 50 "
+        "times in the training text; rarer ones are undertrained."
     )
     yield _prose(
-        "Beside every number stands what chance gives: the same measure where each token of one model is "
-        "paired with a random token of the other (shuffled), and where random rows take the place of both "
-        "models (Gaussian)."
+        "Every number comes with two null baselines: the same statistic after each token of one model is "
+        "paired with a random token of the other (shuffled), and with random rows in place of both models "
+        "(Gaussian)."
     )
 
 
-def _global_geometry(comparison: Comparison) -> Iterator[RenderableType]:
-    n = len(comparison.match)
+def _geometry(comparison: Comparison) -> Iterator[RenderableType]:
+    n, options, a, b = len(comparison.match), comparison.options, comparison.a, comparison.b
     yield from _answer(
-        comparison,
+        comparison["global_similarity_centered"],
         "1. Global geometry: do tokens point in the same directions?",
-        f"For each of the {n * (n - 1) // 2:,} pairs of the {n:,} shared tokens, take the cosine of the "
-        "angle between the two in each model (less the mean row), and correlate the models' cosines.",
-        "global_similarity_centered",
-        "1 means that all angles agree; 0, that the angles of one model tell nothing about those of the "
-        "other.",
+        f"For each of the {n * (n - 1) // 2:,} pairs of the {n:,} shared tokens, take the cosine similarity "
+        "in each model after subtracting the mean embedding, and correlate the cosines of the two models.",
+        "1 means that all angles agree; 0, that they are unrelated.",
     )
-
-
-def _neighbors(comparison: Comparison) -> Iterator[RenderableType]:
-    k, n = comparison.options.k, len(comparison.match)
+    k = options.k
     yield from _answer(
-        comparison,
+        comparison["neighbor_overlap"],
         "2. Local geometry: do tokens have the same neighbors?",
-        f"For each token, take the {k} nearest in each model, and count how many are in both.",
-        "neighbor_overlap",
-        f"1 means all of them; {k} picked blindly among {n - 1:,} would give {k / (n - 1):.4f}.",
+        f"For each token, take its {k} nearest neighbors in each model, and count how many are in both.",
+        f"1 means all of them; {k} random ones of {n - 1:,} would give {k / (n - 1):.4f}.",
     )
-    sides = _sides(comparison)
-    lines = []
-    for word in WORDS:
-        place = int(np.searchsorted(comparison.match.ids_a, comparison.a.row_of(word)))
-        lines.append((repr(word), *(_nearest(*side, place) for side in sides)))
+    spelled = [a.token_bytes[row] for row in comparison.match.ids_a]
+    positions = [(word, spelled.index(word.encode())) for word in WORDS]
     yield Table(
-        "some words, and the nearest of each",
-        ("token", f"in {comparison.a.name}", f"in {comparison.b.name}"),
-        lines,
+        "the nearest neighbors of some words",
+        ("token", f"in {a.name}", f"in {b.name}"),
+        ((repr(word), *(_nearest(comparison, side, i) for side in "ab")) for word, i in positions),
     )
-
-
-def _weights(comparison: Comparison) -> Iterator[RenderableType]:
     yield from _answer(
-        comparison,
+        comparison["weight_cosine"],
         "3. Local geometry: do neighbors make up a token in the same way?",
-        f"Write each token, as nearly as possible, as a weighted sum of its {comparison.options.k} "
-        "nearest, with weights that add up to 1 (locally linear embedding, LLE). Take the cosine between a "
-        "token's weights in the two models; the mean over all tokens:",
-        "weight_cosine",
+        f"Approximate each token as closely as possible by a weighted sum of its {k} nearest neighbors, with "
+        "weights that add up to 1 (locally linear embedding, LLE). Take the cosine between a token's weights "
+        "in the two models, and average over all tokens.",
         "1 means the same neighbors with the same weights; 0, no neighbor in common.",
     )
-
-
-def _dimension(comparison: Comparison) -> Iterator[RenderableType]:
-    options, dimension = comparison.options, comparison.local_a.dimension
     yield from _answer(
-        comparison,
-        "4. Intrinsic dimension: are the same tokens' surroundings simple?",
-        f"Count the directions that hold {options.variance:.0%} of the variance of a token's "
-        f"{options.dimension_k} nearest: few where the token sits in a group that belongs together, many "
-        f"where it sits in a loose crowd. Rank {len(comparison.sampled)} random tokens by it, and "
-        "correlate the models' ranks.",
-        "dimension_spearman",
+        comparison["dimension_spearman"],
+        "4. Intrinsic dimension: are the same tokens' neighborhoods simple?",
+        f"Count the principal components that explain {options.variance:.0%} of the variance of a token's "
+        f"{options.dimension_k} nearest neighbors: low in tight semantic clusters, high in diffuse regions. "
+        f"Rank {len(comparison.sampled)} random tokens by it, and correlate the ranks of the two models.",
         "1 means the same order of tokens in both models; 0, no relation.",
     )
-    side = _sides(comparison)[0]
+    dimension, sampled = comparison.local_a.dimension, comparison.sampled
     lowest = np.argsort(dimension.n_components, kind="stable")[:CLUSTERS_SHOWN]
+    tokens = [shown(a, comparison.match.ids_a[sampled[i]]) for i in lowest]
     yield Table(
-        f"tokens of the lowest dimension (of at most {dimension.max_components}) in {comparison.a.name}",
-        ("dimension", "token", "its nearest"),
+        f"tokens of the lowest dimension (of at most {dimension.max_components}) in {a.name}",
+        ("dimension", "token", "nearest neighbors"),
         (
-            (str(dimension.n_components[i]), _token(*side, place), _nearest(*side, place))
-            for i, place in zip(lowest, comparison.sampled[lowest], strict=True)
+            (str(dimension.n_components[i]), token, _nearest(comparison, "a", sampled[i]))
+            for i, token in zip(lowest, tokens, strict=True)
         ),
     )
 
 
-def _what_next() -> Iterator[RenderableType]:
+def steering(threads: int | None) -> Iterator[RenderableType]:
+    """Yield what a vector of the small model does in the large one; or, without torch, what to install."""
+    yield Text("5. Does a direction that steers one model steer the other?", style="bold")
+    try:
+        for package in ("torch", "transformers"):
+            need(package, "This part runs the models, so it")
+    except InputError as error:
+        yield _prose(str(error))
+        return
+    yield _prose(
+        "The mean difference between 60 happy and 60 sad texts inside the small model, transferred by a "
+        "linear map that was fitted on the shared tokens of the two unembeddings, and added to the hidden "
+        "states of the large model. Measured: log-probability of happy words minus that of sad ones, after "
+        "new prompts.",
+        below=0,
+    )
+    yield _effects(threads)
+    yield _prose(
+        "Above 0 means happier. The transferred vector should differ clearly from random ones and from one "
+        "transferred by a map of shuffled tokens; negating it should reverse the effect. KL measures "
+        "side effects."
+    )
+
+
+def _effects(threads: int | None) -> Table:
+    small, large = (embgeom.load(folder, "output", threads=threads) for folder in examples.pair())
+    source, target = (load_language_model(folder) for folder in examples.pair())
+    train, fit = embgeom.SteeringVector.train, embgeom.Emb2Emb.fit
+    vector = train(*source, moods.pairs(), layers=SOURCE_LAYER, batch_size=30)
+    transferred, shuffled = (
+        fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(vector, layers=TARGET_LAYER)
+        for shuffle in (False, True)
+    )
+    found = embgeom.evaluate(
+        *target,
+        transferred,
+        WordLogRatio(moods.HAPPY, moods.SAD),
+        moods.prompts()[:: 60 // PROMPTS],
+        scale=SCALE,
+        native=train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30),
+        random=RANDOM,
+        shuffled=shuffled,
+        neutral=moods.neutral_texts()[:5],
+        batch_size=30,
+    )
+    rows = []
+    for name, key in (
+        ("transferred from the small model", "transferred"),
+        ("transferred, negated", "transferred_negated"),
+        ("native to the large model", "native"),
+        ("transferred by a map of shuffled tokens", "shuffled_0"),
+    ):
+        side_effects = found[key].side_effects
+        kl = float("nan") if side_effects is None else side_effects.kl
+        rows.append((name, f"{found[key].effect.mean:+.1f}", f"{kl:.1f}"))
+    rows.append((f"{RANDOM} random ones, mean", f"{found.checks().random_mean:+.1f}", ""))
+    return Table(None, ("vector, all of one length", "effect, nats", "KL"), rows)
+
+
+def _next_steps() -> Iterator[RenderableType]:
     small, large = (examples.PREFIX + name for name in examples.Pair._fields)
     yield Table(
-        "to go on, with these models or your own (a folder, or a Hugging Face id)",
+        "next steps, with these models or your own (a folder, or a Hugging Face id)",
         ("command", "shows"),
         (
             (f"embgeom compare {small} {large}", "all statistics, rare tokens too"),
-            (f"embgeom neighbors {small} queen", "what surrounds a word"),
+            (f"embgeom neighbors {small} queen", "the neighborhood of a word"),
             (f"embgeom inspect {large}", "the rows of one model"),
         ),
     )
 
 
-def _answer(
-    comparison: Comparison, question: str, measured: str, name: str, meaning: str
-) -> Iterator[RenderableType]:
-    """Yield a question, what was measured for it, the number beside chance, and how to read it."""
-    measure = comparison[name]
+def _answer(statistic: Statistic, question: str, measured: str, meaning: str) -> Iterator[RenderableType]:
+    """Yield a question, what was measured, the number with its null baselines, and how to read it."""
     yield Text(question, style="bold")
-    yield Padding(Text(measured), (0, 0, 0, 1))
-    yield Table(
-        None,
-        ("", "measured", "shuffled", "Gaussian"),
-        [(measure.label, *(number(value) for value in (measure.value, measure.shuffled, measure.gaussian)))],
-    )
+    yield _prose(measured, below=0)
+    values = statistic.value, statistic.shuffled, statistic.gaussian
+    yield Table(None, ("", "measured", "shuffled", "Gaussian"), [(statistic.label, *values)])
     yield _prose(meaning)
 
 
-def _prose(text: str) -> RenderableType:
-    return Padding(Text(text), (0, 0, 1, 1))
+def _prose(text: str, below: int = 1) -> RenderableType:
+    """Return an indented paragraph with empty lines below it."""
+    return Padding(Text(text), (0, 0, below, 1))
 
 
-_Side = tuple[Embeddings, RowNumbers, LocalGeometry]
-
-
-def _sides(comparison: Comparison) -> tuple[_Side, _Side]:
-    match = comparison.match
-    return (comparison.a, match.ids_a, comparison.local_a), (comparison.b, match.ids_b, comparison.local_b)
-
-
-def _token(model: Embeddings, ids: RowNumbers, _: LocalGeometry, place: int) -> str:
-    return shown(model, int(ids[place]))
-
-
-def _nearest(model: Embeddings, ids: RowNumbers, local: LocalGeometry, place: int) -> str:
-    """Return the first neighbors of the shared token at `place`."""
-    near = local.neighbors.indices[place, :NEIGHBORS_SHOWN]
-    return "  ".join(shown(model, int(ids[other])) for other in near if other >= 0)
+def _nearest(comparison: Comparison, side: str, position: int) -> str:
+    """Return the first neighbors of the shared token at `position` in one of the models."""
+    model, ids = getattr(comparison, side), getattr(comparison.match, f"ids_{side}")
+    near = getattr(comparison, f"local_{side}").neighbors.indices[position, :NEIGHBORS_SHOWN]
+    return "  ".join(shown(model, ids[other]) for other in near if other >= 0)

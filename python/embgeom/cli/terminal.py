@@ -1,4 +1,4 @@
-"""What the command prints: all of it passes one filter."""
+"""What the command prints, all of it through one filter."""
 
 from __future__ import annotations
 
@@ -11,41 +11,39 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-from embgeom._common.tables import visible
+from rich.console import Console
+
+from embgeom._common.tables import as_text, print_tables, visible
 from embgeom.errors import EmbgeomWarning, OutputError
 
 
 def prepare_streams() -> None:
-    """Make standard output and error take any text."""
+    """Make standard output and error accept any text."""
     # A command may be started with either closed.
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    # Tokens hold any character; a terminal that lacks one shows its code instead.
+    # A terminal that lacks a character of a token shows its code instead.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def show(tables: Sequence[Any]) -> None:
-    """Print tables."""
-    from embgeom._common.tables import as_text, print_blocks
-
+    """Print tables and lines of text."""
     if not sys.stdout.isatty():
         say(as_text(tables))
         return
-    from rich.console import Console
-
     with standard_output():
-        print_blocks(Console(highlight=False), tables)
+        print_tables(Console(highlight=False), tables)
 
 
 def say(text: str) -> None:
     """Print a text."""
-    # A stream of Python's own, such as io.StringIO, may have no encoding: it takes any character.
+    # Some streams, such as io.StringIO, have no encoding and accept any character.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with standard_output():
-        # Lines are drawn with a character that only Unicode has.
+        # Only Unicode has the character that lines are drawn with.
         print(visible(text if encoding.lower().startswith("utf") else text.replace("─", "-")))
 
 
@@ -61,22 +59,22 @@ def tell_traceback() -> None:
 
 @contextmanager
 def standard_output() -> Iterator[None]:
-    """Tell in one line that standard output takes nothing more, unless its reader has gone."""
+    """Report in one line that standard output cannot be written, unless its reader has gone."""
     try:
         yield
         sys.stdout.flush()
     except OSError as error:
-        # What is left in the buffer would fail once more at exit.
+        # The rest of the buffer would fail again at exit.
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        # Where the reader (head, less) has gone there are still files to write.
+        # After the reader (head, less) has gone there may still be files to write.
         if not isinstance(error, BrokenPipeError):
             raise OutputError(f"cannot write to standard output: {error.strerror}") from error
 
 
 @contextmanager
 def warnings_in_a_line() -> Iterator[None]:
-    """Tell warnings of this package as its errors are told, without the line of code that they arose at."""
+    """Print warnings of this package in one line, as its errors, without a line of code."""
     with warnings.catch_warnings():
 
         def show_warning(

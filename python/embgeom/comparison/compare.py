@@ -1,8 +1,8 @@
-"""The main job: what the token embeddings of two models share."""
+"""The main job: measure what the token embeddings of two models share."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -12,14 +12,16 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
+from embgeom._common.record import versions
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, Statistic
+from embgeom.comparison.model_record import ModelRecord
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.geometry.dimension import check_variance, default_dimension_k, intrinsic_dimension
 from embgeom.geometry.knn import Metric, check_k, knn
-from embgeom.geometry.lle import LLE, check_reg, lle
+from embgeom.geometry.lle import check_reg, lle
 from embgeom.geometry.similarity import global_similarity
 from embgeom.loading import load
 
@@ -57,11 +59,9 @@ def compare(
     reg : float
         Regularization of the reconstruction weights, see `lle`.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the shared tokens where
-        that is less (but at least 50).
+        Neighbors for the intrinsic dimension; by default a tenth of the shared tokens, from 50 to 1200.
     dimension_sample : int
-        Tokens (drawn at random) whose intrinsic dimension is measured; each is an eigenvalue problem of
-        its own.
+        How many random tokens' intrinsic dimension is measured; each is an eigenvalue problem.
     variance : float
         Share of variance that defines the intrinsic dimension.
     seed : int
@@ -104,11 +104,16 @@ def compare(
     True
     """
     team = resolve_threads(threads)
-    a, b = (_as_embeddings(model, which, team, progress) for model in (a, b))
+    a, b = (
+        model
+        if isinstance(model, Embeddings)
+        else load(model, which, threads=team, progress=progress is True)
+        for model in (a, b)
+    )
     matched = match(a, b)
     require_shared(matched)
     x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
-    n = len(x_a)
+    n = len(matched)
     wide = default_dimension_k(n) if dimension_k is None else dimension_k
     # All parameters are checked before the first search, which may take minutes.
     options = CompareOptions(
@@ -122,32 +127,30 @@ def compare(
         threads=team,
     )
     draws = _Draws(options, n)
-    local_a, local_b = (_measure_local(x, draws.sampled, options, progress) for x in (x_a, x_b))
-    actual = _agree(x_a, x_b, local_a, local_b, options, progress)
-    shuffled = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), options, progress)
-    gaussian_a, gaussian_b = draws.gaussian_like(x_a, x_b)
-    null_a, null_b = (_measure_local(x, draws.sampled, options, progress) for x in (gaussian_a, gaussian_b))
-    gaussian = _agree(gaussian_a, gaussian_b, null_a, null_b, options, progress)
-    statistics = tuple(
-        Statistic(
-            name,
-            label,
-            meaning.format(options=options),
-            *(agreement.values[name] for agreement in (actual, shuffled, gaussian)),
-        )
-        for name, (label, meaning) in STATISTICS.items()
-    )
+    common: dict[str, Any] = {"threads": team, "progress": progress}
+    local_a, local_b = (_measure_local(x, draws.sampled, options, **common) for x in (x_a, x_b))
+    actual, overlap, cosine = _agree(x_a, x_b, local_a, local_b, **common)
+    shuffled, *_ = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), **common)
+    x_a, x_b = draws.gaussian_like(x_a, x_b)
+    null_a, null_b = (_measure_local(x, draws.sampled, options, **common) for x in (x_a, x_b))
+    gaussian, *_ = _agree(x_a, x_b, null_a, null_b, **common)
     return Comparison(
-        a,
-        b,
-        matched,
-        options,
-        statistics,
-        actual.overlap,
-        actual.weight_cosine,
-        draws.sampled,
-        local_a,
-        local_b,
+        a=ModelRecord.from_embeddings(a),
+        b=ModelRecord.from_embeddings(b),
+        match=matched,
+        options=options,
+        statistics=tuple(
+            Statistic(
+                name, label, meaning.format(options=options), actual[name], shuffled[name], gaussian[name]
+            )
+            for name, (label, meaning) in STATISTICS.items()
+        ),
+        neighbor_overlap=overlap,
+        weight_cosine=cosine,
+        sampled=draws.sampled,
+        local_a=local_a,
+        local_b=local_b,
+        versions=versions(),
     )
 
 
@@ -168,17 +171,8 @@ STATISTICS = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class _Agreement:
-    """The values of all statistics by name, and those of each token."""
-
-    values: dict[str, float]
-    overlap: npt.NDArray[np.float64]
-    weight_cosine: npt.NDArray[np.float64]
-
-
 class _Draws:
-    """All that is drawn at random, each from a stream of its own so that one does not shift another."""
+    """Everything drawn at random, each from its own stream, so that one does not shift another."""
 
     def __init__(self, options: CompareOptions, n: int) -> None:
         streams = np.random.SeedSequence(options.seed).spawn(3)
@@ -196,44 +190,31 @@ class _Draws:
             indices=np.where(indices >= 0, new_number[indices], np.int32(-1)),
             similarities=local.neighbors.similarities[self.pairing],
         )
-        weights = LLE(
-            local.lle.weights[self.pairing],
-            local.lle.residuals[self.pairing],
-            local.lle.status[self.pairing],
-            neighbors.indices,
+        weights = replace(
+            local.lle,
+            weights=local.lle.weights[self.pairing],
+            residuals=local.lle.residuals[self.pairing],
+            status=local.lle.status[self.pairing],
+            indices=neighbors.indices,
         )
-        components = local.dimension.n_components[self._sampled_pairing]
-        return LocalGeometry(neighbors, weights, replace(local.dimension, n_components=components))
+        shuffled = local.dimension.n_components[self._sampled_pairing]
+        return LocalGeometry(neighbors, weights, replace(local.dimension, n_components=shuffled))
 
     def gaussian_like(self, *matrices: Float32Matrix) -> list[Float32Matrix]:
         return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
 
 
-def _as_embeddings(
-    model: Embeddings | str | PathLike[str], which: Which, threads: int, progress: Progress
-) -> Embeddings:
-    return (
-        model
-        if isinstance(model, Embeddings)
-        else load(model, which, threads=threads, progress=progress is True)
-    )
-
-
 def _measure_local(
-    x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, progress: Progress
+    x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, **common: Any
 ) -> LocalGeometry:
-    common: dict[str, Any] = {"threads": options.threads, "progress": progress}
     neighbors = knn(x, options.k, metric=options.metric, **common)
     weights = lle(x, neighbors, reg=options.reg, **common)
-    dimension = intrinsic_dimension(
-        x,
-        k=options.dimension_k,
-        rows=sampled,
-        variance=options.variance,
-        metric=options.metric,
-        **common,
-    )
-    return LocalGeometry(neighbors, weights, dimension)
+    around: dict[str, Any] = {
+        "k": options.dimension_k,
+        "metric": options.metric,
+        "variance": options.variance,
+    }
+    return LocalGeometry(neighbors, weights, intrinsic_dimension(x, rows=sampled, **around, **common))
 
 
 def _agree(
@@ -241,21 +222,19 @@ def _agree(
     x_b: Float32Matrix,
     local_a: LocalGeometry,
     local_b: LocalGeometry,
-    options: CompareOptions,
-    progress: Progress,
-) -> _Agreement:
-    indices_a, indices_b = local_a.neighbors.indices, local_b.neighbors.indices
-    overlap = neighbor_overlap(indices_a, indices_b)
-    cosine = weight_cosine(indices_a, local_a.lle.weights, indices_b, local_b.lle.weights)
+    **common: Any,
+) -> tuple[dict[str, float], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return all statistics by name, and overlap and weight cosine of each token."""
+    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
+    cosine = weight_cosine(local_a.lle, local_b.lle)
     defined = cosine[~np.isnan(cosine)]
-    components = local_a.dimension.n_components, local_b.dimension.n_components
-    common: dict[str, Any] = {"threads": options.threads, "progress": progress}
+    dimensions = local_a.dimension.n_components, local_b.dimension.n_components
     values = {
         "global_similarity": global_similarity(x_a, x_b, **common),
         "global_similarity_centered": global_similarity(x_a, x_b, center=True, **common),
         "neighbor_overlap": float(overlap.mean()),
         "weight_cosine": float(defined.mean()) if defined.size else float("nan"),
-        "dimension_pearson": pearson(*components),
-        "dimension_spearman": spearman(*components),
+        "dimension_pearson": pearson(*dimensions),
+        "dimension_spearman": spearman(*dimensions),
     }
-    return _Agreement(values, overlap, cosine)
+    return values, overlap, cosine

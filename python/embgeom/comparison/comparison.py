@@ -1,15 +1,23 @@
-"""What a comparison of two models' token embeddings holds."""
+"""What the token embeddings of two models share: the result of `compare`, with its tables and its figure."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
-from embgeom.embeddings.embeddings import Embeddings
+from embgeom._common.figures import new_figure
+from embgeom._common.result import Columns, Plotted
+from embgeom._common.tables import Block, Table, as_html, number
+from embgeom._common.writing import write_file
+from embgeom.comparison.model_record import ModelRecord, model_tables
+from embgeom.comparison.saving import FolderResult
 from embgeom.embeddings.vocabulary import Match
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import IntrinsicDimension
@@ -17,31 +25,13 @@ from embgeom.geometry.knn import Metric, Neighbors
 from embgeom.geometry.lle import LLE
 
 QUANTILES = (0.1, 0.5, 0.9)
+# With fewer tokens a table says how far a correlation scatters.
+_FEW_TOKENS = 100
 
 
 @dataclass(frozen=True)
 class CompareOptions:
-    """Every parameter of a comparison.
-
-    Attributes
-    ----------
-    k : int
-        Neighbors for the overlap and the reconstruction weights.
-    metric : str
-        How neighbors are found.
-    reg : float
-        Regularization of the reconstruction weights, see `lle`.
-    dimension_k : int
-        Neighbors for the intrinsic dimension.
-    dimension_sample : int
-        Tokens whose intrinsic dimension is measured.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    seed : int
-        Seed of the null models and of the sample of tokens.
-    threads : int
-        Threads used. It changes no result.
-    """
+    """Every parameter of a comparison; see `compare`, whose parameters have the same names."""
 
     k: int
     metric: Metric
@@ -101,40 +91,46 @@ class LocalGeometry:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
-    """What two models' token embeddings share.
+class Comparison(FolderResult, Plotted):
+    """What two models' token embeddings share, as `compare` measured it.
+
+    ``comparison["neighbor_overlap"]`` is a `Statistic`; `summary` shows all of them, `to_pandas` has a row
+    for each shared token, and `plot` draws both.
 
     Attributes
     ----------
-    a, b : Embeddings
-        The models.
+    a, b : ModelRecord
+        The models, without their matrices.
     match : Match
         The tokens that both have, and why others were left out. The n shared tokens are numbered by
-        their place there.
+        their position there.
     options : CompareOptions
         Every parameter.
     statistics : tuple of Statistic
         Each with its values under the two null models.
-    overlap : ndarray of float64, shape (n,)
+    neighbor_overlap : ndarray of float64, shape (n,)
         Share of common neighbors of each shared token.
     weight_cosine : ndarray of float64, shape (n,)
-        Cosine similarity of each shared token's reconstruction weights.
+        Cosine similarity of each shared token's reconstruction weights; NaN where it has none.
     sampled : ndarray of int64, shape (m,)
         The shared tokens whose intrinsic dimension was measured.
     local_a, local_b : LocalGeometry
         Neighbors (numbered among the shared tokens), weights and dimensions in each model.
+    versions : dict of str to str
+        The versions of the software that measured it.
     """
 
-    a: Embeddings
-    b: Embeddings
+    a: ModelRecord
+    b: ModelRecord
     match: Match
     options: CompareOptions
     statistics: tuple[Statistic, ...]
-    overlap: npt.NDArray[np.float64]
+    neighbor_overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
     sampled: RowNumbers
     local_a: LocalGeometry
     local_b: LocalGeometry
+    versions: dict[str, str]
 
     def __repr__(self) -> str:
         values = ", ".join(f"{statistic.name} {statistic.value:.4f}" for statistic in self.statistics)
@@ -154,15 +150,78 @@ class Comparison:
         values = np.quantile(defined, QUANTILES) if defined.size else np.full(len(QUANTILES), np.nan)
         return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
 
-    def summary(self) -> str:
-        """Return the comparison as readable tables."""
-        from embgeom._common.tables import as_text
-        from embgeom.comparison.report import comparison_tables
+    def tables(self) -> list[Block]:
+        """Return the tables of `summary`: models, tokens matched, statistics with their null baselines."""
+        a, b = self.local_a.dimension, self.local_b.dimension
+        return [
+            *model_tables("models", self.a, self.b),
+            self._match_table(),
+            Table(
+                f"{len(self.match)} shared tokens: what the models share, with two null baselines",
+                ("statistic", "what it is", "value", "shuffled", "Gaussian"),
+                ((s.label, s.meaning, s.value, s.shuffled, s.gaussian) for s in self.statistics),
+            ),
+            self._weight_cosine_line(),
+            f"intrinsic dimension of {len(self.sampled)} sampled tokens: "
+            f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
+            f"of at most {a.max_components} and {b.max_components} "
+            f"({a.variance:.0%} of variance, {a.k} neighbors)",
+            *near_max_notes(a, b),
+            *self._cautions(),
+        ]
 
-        return as_text(comparison_tables(self))
+    def _match_table(self) -> Table:
+        rows = [(f"matched, {kind}", n, n) for kind, n in self.match.kind_counts().items()]
+        for reason, count in self.match.left_out_a.items():
+            if count or self.match.left_out_b[reason]:
+                rows.append((f"left out: {reason}", count, self.match.left_out_b[reason]))
+        return Table("tokens matched, and rows left out by reason", ("", "A", "B"), rows)
+
+    def _weight_cosine_line(self) -> str:
+        quantiles = (
+            f"{share:.0%}: {number(value)}" for share, value in self.weight_cosine_quantiles().items()
+        )
+        undefined = np.count_nonzero(np.isnan(self.weight_cosine))
+        left_out = f"; {undefined} tokens without weights are left out" if undefined else ""
+        return f"quantiles of the weight cosine over tokens: {', '.join(quantiles)}{left_out}"
+
+    def _cautions(self) -> Iterator[str]:
+        if np.isnan([(s.value, s.shuffled, s.gaussian) for s in self.statistics]).any():
+            yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
+        fewest = min(len(self.match), len(self.sampled))
+        if fewest < _FEW_TOKENS:
+            yield f"With {fewest} tokens a correlation scatters by about {fewest**-0.5:.2f}."
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "statistics": self.statistics,
+            "weight_cosine_quantiles": self.weight_cosine_quantiles(),
+            "match": self.match.to_dict(),
+            "options": self.options,
+            "models": {"a": self.a.to_dict(), "b": self.b.to_dict()},
+        }
+
+    def columns(self) -> Columns:
+        """Return the table of `to_pandas`: a row for each shared token, dimensions only where sampled."""
+        dimensions: dict[str, list[int | None]] = {}
+        for side, local in (("a", self.local_a), ("b", self.local_b)):
+            column: list[int | None] = [None] * len(self.match)
+            for position, count in zip(self.sampled, local.dimension.n_components, strict=True):
+                column[position] = int(count)
+            dimensions[f"n_components_{side}"] = column
+        return {
+            "row_a": self.match.ids_a,
+            "row_b": self.match.ids_b,
+            "token_a": [self.a.tokens[row] for row in self.match.ids_a],
+            "token_b": [self.b.tokens[row] for row in self.match.ids_b],
+            "kind": self.match.kind,
+            "neighbor_overlap": self.neighbor_overlap,
+            "weight_cosine": self.weight_cosine,
+            **dimensions,
+        }
 
     def to_html(self, path: str | PathLike[str]) -> None:
-        """Write the tables of `summary` as one HTML file.
+        """Write the tables of `summary` as one HTML page.
 
         Raises
         ------
@@ -170,23 +229,57 @@ class Comparison:
             If the file cannot be written, or is one that a model was read from; then nothing is left at
             `path`.
         """
-        from embgeom.comparison.report import write_html
+        page = as_html(self.tables(), page=True)
 
-        write_html(self, path)
+        def write(partial: Path) -> None:
+            # A path may hold bytes that are not text.
+            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
 
-    def save(
-        self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False
-    ) -> None:
-        """Write arrays (npz), a table of tokens (csv or parquet), and measures with provenance (JSON).
+        write_file(path, write, inputs=self._inputs())
 
-        The folder appears when all of it is written, or not at all.
+    def figure(self) -> Any:
+        """Draw statistics with their null baselines, and overlap and dimension of single tokens."""
+        figure, k = new_figure(10, 3.4), self.options.k
+        first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.3, 1, 1)})
+        first.axvline(0, color="0.7", linewidth=0.8)
+        # Filled and open markers of different shapes differ without color, too.
+        for label, marker, fill, edge in (
+            ("value", "o", "C0", "C0"),
+            ("shuffled", "s", "none", "0.3"),
+            ("Gaussian", "^", "none", "0.3"),
+        ):
+            values = [getattr(statistic, label.lower()) for statistic in self.statistics]
+            first.plot(values, range(len(values)), marker, color=fill, markeredgecolor=edge, label=label)
+        first.set_yticks(range(len(self.statistics)), [statistic.label for statistic in self.statistics])
+        first.invert_yaxis()
+        first.legend(fontsize="small")
+        first.set_xlabel("value with two null baselines")
+        # A bin for each possible number of common neighbors.
+        second.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color="C0")
+        second.axvline(self["neighbor_overlap"].shuffled, color="0.3", linestyle="--", label="mean, shuffled")
+        second.legend(fontsize="small")
+        second.set_xlabel(f"share of {k} neighbors in common")
+        second.set_ylabel("tokens")
+        dimensions = self.local_a.dimension.n_components, self.local_b.dimension.n_components
+        third.plot(*dimensions, "o", markersize=3, alpha=0.4)
+        third.set_xlabel("intrinsic dimension in A")
+        third.set_ylabel("intrinsic dimension in B")
+        figure.suptitle(
+            f"{len(self.match)} shared tokens of A: {self.a.name} and B: {self.b.name}", fontsize=10
+        )
+        return figure
 
-        Raises
-        ------
-        OutputError
-            If the folder holds something already, lies in a model's folder, or cannot be written. With
-            `overwrite` earlier results are replaced, but a folder with any other file in it is still refused.
-        """
-        from embgeom.comparison.results import save_comparison
+    def _inputs(self) -> list[Any]:
+        return [*self.a.provenance.inputs, *self.b.provenance.inputs]
 
-        save_comparison(self, folder, table_format=table_format, overwrite=overwrite)
+
+def near_max_notes(*dimensions: IntrinsicDimension) -> list[str]:
+    """Return a caution where most dimensions are limited by the neighbors or columns."""
+    if not any(np.mean(dimension.near_max) > 0.5 for dimension in dimensions):
+        return []
+    highest = " and ".join(str(dimension.max_components) for dimension in dimensions)
+    return [
+        f"Most dimensions come near the highest possible, {highest}: they reflect the number of neighbors or "
+        "columns more than the data. More neighbors (--dimension-k) tell more.",
+        "",
+    ]

@@ -1,9 +1,8 @@
-"""One model by itself: its rows, the dimensions of its neighborhoods, single tokens' surroundings."""
+"""One model by itself: its rows, the dimensions of its neighborhoods, the neighborhood of a token."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,15 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.checks import check_seed, whole_number
+from embgeom._common.figures import new_figure
 from embgeom._common.progress import Progress
+from embgeom._common.record import versions
+from embgeom._common.result import Columns, Plotted, Result, Tabular
+from embgeom._common.tables import Block, Table
 from embgeom._common.threads import resolve_threads
+from embgeom.comparison.comparison import near_max_notes
+from embgeom.comparison.model_record import ModelRecord, model_tables, shown
+from embgeom.comparison.saving import FolderResult
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
@@ -22,20 +28,22 @@ from embgeom.geometry.dimension import (
     intrinsic_dimension,
 )
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
-from embgeom.geometry.lle import LLE, check_reg, lle
+from embgeom.geometry.lle import LLE, LLEStatus, check_reg, lle
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
+_QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
+_VALUES = {"cosine": "cosine", "inner_product": "inner product", "euclidean": "distance"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Inspection:
-    """What one model's rows are like.
+class Inspection(FolderResult, Plotted):
+    """What one model's rows are like, as `inspect` measured it.
 
     Attributes
     ----------
-    embeddings : Embeddings
-        The model, with its flags.
+    model : ModelRecord
+        The model, without its matrix.
     norms : ndarray of float64, shape (V,)
         Lengths of all rows.
     sampled : ndarray of int64, shape (m,)
@@ -45,82 +53,161 @@ class Inspection:
     lowest, highest : Neighbors
         The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
         neighbors.
-    parameters : dict
-        What the numbers depend on.
+    options : dict of str to object
+        Every parameter.
+    versions : dict of str to str
+        The versions of the software that measured it.
     """
 
-    embeddings: Embeddings
+    model: ModelRecord
     norms: npt.NDArray[np.float64]
     sampled: RowNumbers
     dimension: IntrinsicDimension
     lowest: Neighbors
     highest: Neighbors
-    parameters: dict[str, Any]
+    options: dict[str, Any]
+    versions: dict[str, str]
 
     def __repr__(self) -> str:
-        return f"Inspection({self.embeddings!r}, {self.dimension!r})"
+        return f"Inspection({self.model!r}, {self.dimension!r})"
 
     def dimension_of(self, row: int) -> int:
         """Return the intrinsic dimension of a sampled row."""
         return int(self.dimension.n_components[np.searchsorted(self.sampled, row)])
 
-    def summary(self) -> str:
-        """Return the inspection as readable tables."""
-        from embgeom._common.tables import as_text
-        from embgeom.comparison.report import inspection_tables
+    def tables(self) -> list[Block]:
+        """Return the tables of `summary`: matrix, norms and dimensions, tokens at both ends of them."""
+        dimension = self.dimension
+        quantities = (
+            ("norm", self.norms),
+            ("intrinsic dimension", dimension.n_components),
+            ("participation ratio", dimension.participation_ratio),
+        )
+        return [
+            *model_tables(self.model.name, self.model),
+            Table(
+                f"norms of all rows, and intrinsic dimensions of {len(self.sampled)} sampled rows "
+                f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, "
+                f"at most {dimension.max_components})",
+                ("", "lowest", "10%", "median", "90%", "highest"),
+                (
+                    (name, *(f"{v:.4g}" for v in np.quantile(values, _QUANTILES)))
+                    for name, values in quantities
+                ),
+            ),
+            *near_max_notes(dimension),
+            self._extremes("tokens of lowest intrinsic dimension", self.lowest),
+            self._extremes("tokens of highest intrinsic dimension", self.highest),
+        ]
 
-        return as_text(inspection_tables(self))
+    def _extremes(self, title: str, found: Neighbors) -> Table:
+        rows: list[int] = [] if found.rows is None else found.rows.tolist()
+        lines = (
+            (
+                row,
+                self.dimension_of(row),
+                shown(self.model, row),
+                "  ".join(shown(self.model, other) for other in near if other >= 0),
+            )
+            for row, near in zip(rows, found.indices, strict=True)
+        )
+        return Table(title, ("row", "dimension", "token", "nearest rows"), lines)
 
-    def save(
-        self, folder: str | PathLike[str], *, table_format: str = "csv", overwrite: bool = False
-    ) -> None:
-        """Write arrays (npz), a table of sampled tokens and a JSON file with provenance; all or nothing.
+    def _record(self) -> dict[str, Any]:
+        return {"model": self.model.to_dict(), "options": self.options}
 
-        Raises
-        ------
-        OutputError
-            If the folder holds something already, or cannot be written. With `overwrite` earlier results
-            are replaced, but a folder with any other file in it is still refused.
-        """
-        from embgeom.comparison.results import save_inspection
+    def columns(self) -> Columns:
+        """Return the table of `to_pandas`: a row for each sampled row of the matrix."""
+        return {
+            "row": self.sampled,
+            "token": [self.model.tokens[row] for row in self.sampled],
+            "norm": self.norms[self.sampled],
+            "n_components": self.dimension.n_components,
+            "participation_ratio": self.dimension.participation_ratio,
+        }
 
-        save_inspection(self, folder, table_format=table_format, overwrite=overwrite)
+    def figure(self) -> Any:
+        """Draw the distributions of norms and of intrinsic dimensions."""
+        figure = new_figure(7, 3)
+        norms, dimensions = figure.subplots(1, 2)
+        norms.hist(self.norms, bins=50, color="C0")
+        norms.set_xlabel(f"norms of all {len(self.norms)} rows")
+        norms.set_ylabel("rows")
+        dimensions.hist(self.dimension.n_components, bins=30, color="C0")
+        dimensions.axvline(
+            self.dimension.max_components, color="0.3", linestyle="--", label="highest possible"
+        )
+        dimensions.legend(fontsize="small")
+        dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled)} sampled rows")
+        figure.suptitle(f"{self.model.name}, {self.model.which}", fontsize=10)
+        return figure
+
+    def _inputs(self) -> list[Any]:
+        return self.model.provenance.inputs
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class TokenNeighborhood:
-    """One token's surroundings.
+class TokenNeighborhood(Result, Tabular):
+    """One token's neighborhood.
 
     Attributes
     ----------
-    embeddings : Embeddings
-        The model.
+    model : str
+        The name of the model.
     row : int
         The token's row.
+    token : str
+        The token as tables show it, in quotes.
+    norm : float
+        The length of its row.
     neighbors : Neighbors
         Its k nearest rows, shape (1, k).
+    neighbor_tokens : list of str, length k
+        Their tokens as tables show them.
     lle : LLE
         Their reconstruction weights, shape (1, k).
     dimension : IntrinsicDimension
         Intrinsic dimension over a wider neighborhood, shape (1,).
     """
 
-    embeddings: Embeddings
+    model: str
     row: int
+    token: str
+    norm: float
     neighbors: Neighbors
+    neighbor_tokens: list[str]
     lle: LLE
     dimension: IntrinsicDimension
 
     def __repr__(self) -> str:
-        token = self.embeddings.tokens[self.row]
-        return f"TokenNeighborhood({token!r} of {self.embeddings.name!r}, {self.neighbors!r})"
+        return f"TokenNeighborhood({self.token} of {self.model!r}, {self.neighbors!r})"
 
-    def summary(self) -> str:
-        """Return the neighborhood as a readable table."""
-        from embgeom._common.tables import as_text
-        from embgeom.comparison.report import neighborhood_tables
+    def tables(self) -> list[Block]:
+        """Return the table of `summary`, and lines on weights and dimension."""
+        columns, dimension = self.columns(), self.dimension
+        status = LLEStatus(self.lle.status[0]).name.lower().replace("_", " ")
+        return [
+            Table(
+                f"nearest rows of {self.token} (row {self.row}) in {self.model}",
+                ("row", "token", _VALUES[self.neighbors.metric], "LLE weight"),
+                zip(*columns.values(), strict=True),
+            ),
+            f"LLE residual {self.lle.residuals[0]:.4g}, of a row of norm {self.norm:.4g}; weights: {status}",
+            f"intrinsic dimension {dimension.n_components[0]} of at most {dimension.max_components} "
+            f"({dimension.variance:.0%} of variance, {dimension.k} neighbors), "
+            f"participation ratio {dimension.participation_ratio[0]:.4g}",
+        ]
 
-        return as_text(neighborhood_tables(self))
+    def columns(self) -> Columns:
+        """Return the table of `to_pandas`: a row for each neighbor, nearest first."""
+        near = self.neighbors
+        values = near.distances if near.metric == "euclidean" else near.similarities
+        return {
+            "row": near.indices[0],
+            "token": self.neighbor_tokens,
+            _VALUES[near.metric].replace(" ", "_"): values[0],
+            "weight": self.lle.weights[0],
+        }
 
 
 def inspect(
@@ -134,27 +221,18 @@ def inspect(
     threads: int | None = None,
     progress: Progress = False,
 ) -> Inspection:
-    """Look at one model's rows: lengths, flags, intrinsic dimensions, and the tokens at both ends of them.
+    """Inspect one model's rows: norms, anomalies, intrinsic dimensions, and the tokens at both ends of them.
 
     Parameters
     ----------
     embeddings : Embeddings
         The model, as `load` returns it.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension: by default 1200, or a tenth of the rows where that is
-        less (but at least 50).
+        Neighbors for the intrinsic dimension; by default a tenth of the rows, from 50 to 1200.
     dimension_sample : int
-        Rows (drawn at random, zero rows left out) whose intrinsic dimension is measured.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    metric : {"cosine", "inner_product", "euclidean"}
-        How neighbors are found.
-    seed : int
-        Seed of the sample.
-    threads : int, optional
-        Threads to use; every core available to the process by default.
-    progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        How many random rows' intrinsic dimension is measured; zero rows are left out.
+    variance, metric, seed, threads, progress
+        See `compare`.
 
     Returns
     -------
@@ -189,18 +267,14 @@ def inspect(
     k = check_k(k, len(candidates) - 1, "dimension_k")
     size = min(wanted, len(candidates))
     sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)
-    dimension = intrinsic_dimension(
-        x, k=k, rows=sampled, variance=variance, metric=metric, threads=team, progress=progress
-    )
+    search: dict[str, Any] = {"metric": metric, "threads": team, "progress": progress}
+    dimension = intrinsic_dimension(x, k=k, rows=sampled, variance=variance, **search)
     # A stable sort lets equal dimensions stand in the order of rows.
     ascending = sampled[np.argsort(dimension.n_components, kind="stable")]
     shown = min(EXTREMES, max(1, size // 2))
     near = min(NEIGHBORS_OF_EXTREMES, len(candidates) - 1)
-    lowest, highest = (
-        knn(x, near, rows=rows, metric=metric, threads=team, progress=progress)
-        for rows in (ascending[:shown], ascending[::-1][:shown])
-    )
-    parameters = {
+    lowest, highest = (knn(x, near, rows=rows[:shown], **search) for rows in (ascending, ascending[::-1]))
+    options = {
         "dimension_k": k,
         "dimension_sample": size,
         "variance": variance,
@@ -208,7 +282,8 @@ def inspect(
         "seed": seed,
         "threads": team,
     }
-    return Inspection(embeddings, embeddings.norms, sampled, dimension, lowest, highest, parameters)
+    model = ModelRecord.from_embeddings(embeddings)
+    return Inspection(model, embeddings.norms, sampled, dimension, lowest, highest, options, versions())
 
 
 def inspect_token(
@@ -230,21 +305,13 @@ def inspect_token(
     embeddings : Embeddings
         The model, as `load` returns it.
     token : str or int
-        The token as `Embeddings.index` takes it, or its row number.
+        The token as `Embeddings.row_of` takes it, or its row number.
     k : int
         Neighbors to find and to reconstruct from.
-    metric : {"cosine", "inner_product", "euclidean"}
-        How neighbors are found.
-    reg : float
-        Regularization of the weights, see `lle`.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension; by default as in `inspect`.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    threads : int, optional
-        Threads to use; every core available to the process by default.
-    progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+    metric, reg, variance, threads, progress
+        See `compare`.
 
     Returns
     -------
@@ -279,9 +346,17 @@ def inspect_token(
     rows, reg, variance = [row], check_reg(reg), check_variance(variance)
     wide = default_dimension_k(usable) if dimension_k is None else dimension_k
     k, wide = check_k(k, usable - 1), check_k(wide, usable - 1, "dimension_k")
-    neighbors = knn(x, k, rows=rows, metric=metric, threads=team, progress=progress)
-    weights = lle(x, neighbors, reg=reg, threads=team, progress=progress)
-    dimension = intrinsic_dimension(
-        x, k=wide, rows=rows, variance=variance, metric=metric, threads=team, progress=progress
+    common: dict[str, Any] = {"threads": team, "progress": progress}
+    neighbors = knn(x, k, rows=rows, metric=metric, **common)
+    weights = lle(x, neighbors, reg=reg, **common)
+    dimension = intrinsic_dimension(x, k=wide, rows=rows, variance=variance, metric=metric, **common)
+    return TokenNeighborhood(
+        model=embeddings.name,
+        row=row,
+        token=shown(embeddings, row),
+        norm=float(embeddings.norms[row]),
+        neighbors=neighbors,
+        neighbor_tokens=[shown(embeddings, other) for other in neighbors.indices[0]],
+        lle=weights,
+        dimension=dimension,
     )
-    return TokenNeighborhood(embeddings, row, neighbors, weights, dimension)

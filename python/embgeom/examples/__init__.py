@@ -1,12 +1,12 @@
 """The two small language models that come with the package.
 
-They were trained apart on the same stories and books, with one tokenizer, to differ in width, depth and
-architecture; ``docs/example-models.md`` tells what they are and what was measured on them. Each is an
-ordinary Hugging Face folder, so whatever reads such folders reads them.
+They were trained independently on the same stories and books, with one tokenizer, and differ in hidden size,
+depth and architecture; ``docs/example-models.md`` describes them. Each is an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,9 +25,9 @@ class Pair(NamedTuple):
     Attributes
     ----------
     small : Path
-        In GPT-2's manner: 4 blocks of width 128, embedding and unembedding tied.
+        A GPT-2 model: 4 layers, hidden size 128, embedding and unembedding tied.
     large : Path
-        In Llama's manner: 6 blocks of width 192, an unembedding of its own.
+        A Llama model: 6 layers, hidden size 192, with a separate unembedding.
     """
 
     small: Path
@@ -61,26 +61,26 @@ def pair() -> Pair:
 
 
 def without_rare_tokens(model: Embeddings) -> Embeddings:
-    """Return an example model's rows without the tokens that its training text hardly holds.
+    """Return an example model's rows without rare tokens.
 
-    Such tokens, raw bytes and pieces of rare words, were hardly trained. In an unembedding they lie together,
-    far from the origin, and where many of them are among a token's neighbors they decide its intrinsic
+    Rare tokens, raw bytes and pieces of rare words, are undertrained. In an unembedding they form a cluster
+    far from the origin; where many of them are among a token's neighbors they determine its intrinsic
     dimension.
 
     Parameters
     ----------
     model : Embeddings
-        One of the two examples, as `embgeom.load` returns it, of either side.
+        One of the two examples, embedding or unembedding, as `embgeom.load` returns it.
 
     Returns
     -------
     Embeddings
-        The tokens that the training text holds more than 50 times, less the special one.
+        The tokens that occur more than 50 times in the training text, without the special one.
 
     Raises
     ------
     InputError
-        If `model` is no example, so that nothing is on record about its training.
+        If `model` is not an example.
 
     Examples
     --------
@@ -99,53 +99,22 @@ def without_rare_tokens(model: Embeddings) -> Embeddings:
 
 
 def record(folder: Path) -> dict[str, Any]:
-    """Return what is on record about the training of an example.
-
-    Parameters
-    ----------
-    folder : Path
-        The model's folder.
-
-    Returns
-    -------
-    dict
-        The content of its training.json.
-
-    Raises
-    ------
-    LoadError
-        If the file is missing or incomplete.
-    """
-    from embgeom.loading.folder import read_json
-
-    content = read_json(folder / RECORD)
-    missing = {"model", "parameters", "data", "losses", "measured"} - content.keys()
+    """Return the content of the training.json in a model's folder."""
+    try:
+        found: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{folder / RECORD} cannot be read: {error}; install embgeom again") from error
+    missing = {"model", "parameters", "data", "losses", "measured"} - found.keys()
     if missing:
         raise LoadError(
             f"{folder / RECORD} lacks {', '.join(sorted(missing))}: the installation is damaged; "
             "install embgeom again"
         )
-    return content
+    return found
 
 
 def resolve(model: str) -> Path | None:
-    """Return the folder that ``example:small`` or ``example:large`` names; None for any other name.
-
-    Parameters
-    ----------
-    model : str
-        A model as a user names it.
-
-    Returns
-    -------
-    Path or None
-        The folder.
-
-    Raises
-    ------
-    LoadError
-        If `model` begins with ``example:`` and goes on with no example's name, or the folder is missing.
-    """
+    """Return the folder that ``example:small`` or ``example:large`` names; None for any other name."""
     if not model.startswith(PREFIX):
         return None
     name = model.removeprefix(PREFIX)

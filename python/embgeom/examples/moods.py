@@ -1,6 +1,6 @@
-"""Short texts in two moods, for a steering vector that the example models can understand.
+"""Short texts in two moods, for a steering vector that the example models can learn.
 
-They are made of parts that a child's story would have, so that pairs differ in mood and in nothing else.
+They are composed of parts of children's stories, so that pairs differ only in mood.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _EVENTS = (
     ("made a beautiful picture", "broke the beautiful picture"),
 )
 _MOODS = (("happy", "smiled"), ("sad", "cried"))
-# Both texts of a pair end alike, where the next word will show the mood.
+# Both texts of a pair end in the same words, where the next word will show the mood.
 _ENDINGS = ("was very", "felt so", "was", "")
 _PLACES = ("the park", "the house", "the garden", "the river", "the big tree", "the shop")
 _OPENINGS = (
@@ -41,7 +41,7 @@ def pairs() -> list[tuple[str, str]]:
     Returns
     -------
     list of (str, str)
-        Happy first. Both end with the same words, and go on in their mood.
+        Happy first. Both end with the same words, before a word that shows the mood.
 
     Examples
     --------
@@ -65,7 +65,7 @@ def pairs() -> list[tuple[str, str]]:
 
 
 def prompts() -> list[str]:
-    """Return 60 beginnings without a mood, none of which is in `pairs`, to score a vector on.
+    """Return 60 beginnings of texts without a mood, none of which is in `pairs`, to score a vector on.
 
     Returns
     -------
@@ -88,7 +88,7 @@ def prompts() -> list[str]:
 
 
 def neutral_texts() -> list[str]:
-    """Return 30 texts in no mood, on which the price of steering is taken.
+    """Return 30 texts without a mood, on which the side effects of steering are measured.
 
     Returns
     -------

@@ -1,0 +1,97 @@
+"""The commands on the geometry of embeddings: compare, inspect, neighbors."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, get_args
+
+import embgeom
+from embgeom._common.writing import check_file_writable, check_kept, check_writable
+from embgeom.cli.models import load_model, model_inputs, model_options
+from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen
+from embgeom.cli.terminal import say, show
+from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format
+from embgeom.errors import InputError
+from embgeom.geometry.knn import Metric
+
+_SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
+_SAMPLE = ("dimension_sample", "seed")
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this file."""
+    neighborhood, search, sample, folder = (Parser(add_help=False) for _ in range(4))
+    add = neighborhood.add_argument
+    add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
+    add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
+    add = search.add_argument
+    add("--dimension-k", type=int, metavar="K", help="neighbors for the intrinsic dimension")
+    add("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
+    add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
+    add = sample.add_argument
+    add("--dimension-sample", type=int, metavar="M", default=500, help="tokens for dimensions (default: 500)")
+    add("--seed", type=int, default=0, help="seed of samples and null models (default: 0)")
+    add = folder.add_argument
+    add("-o", "--output", metavar="FOLDER", help="write all results and provenance into a new folder")
+    add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
+    add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
+
+    pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES)
+    add = add_command(commands, compare, *pair, neighborhood, sample, *shared, folder).add_argument
+    add("--html", metavar="FILE", help="also write the tables as HTML")
+    add_command(commands, inspect, model_options(), sample, *shared, folder)
+    add = add_command(commands, neighbors, model_options(), neighborhood, *shared).add_argument
+    add("token", metavar="TOKEN", nargs="+", help="a token as the vocabulary writes it, or as text")
+    add("--row", action="store_true", help="TOKEN is a row number")
+
+
+def compare(options: argparse.Namespace) -> None:
+    """Measure what the token embeddings of two models share."""
+    if options.html is not None:
+        check_file_writable(options.html)
+    _check_folder(options, {"--html": options.html})
+    models = load_model(options, "_a"), load_model(options, "_b")
+    comparison = embgeom.compare(*models, **chosen(options, "k", "reg", *_SAMPLE, *_SEARCH))
+    show(comparison.tables())
+    if options.html is not None:
+        comparison.to_html(options.html)
+    _save(comparison, options)
+
+
+def inspect(options: argparse.Namespace) -> None:
+    """Show what one model's rows are like."""
+    _check_folder(options, {})
+    inspection = embgeom.inspect(load_model(options), **chosen(options, *_SAMPLE, *_SEARCH))
+    show(inspection.tables())
+    _save(inspection, options)
+
+
+def neighbors(options: argparse.Namespace) -> None:
+    """Show a token's neighborhood."""
+    tokens = [_row_number(token) for token in options.token] if options.row else options.token
+    model, keywords = load_model(options), chosen(options, "k", "reg", *_SEARCH)
+    # An unknown token is reported before anything is shown of the others.
+    for position, row in enumerate([model.row_of(token) for token in tokens]):
+        if position > 0:
+            say("")
+        show(embgeom.inspect_token(model, row, **keywords).tables())
+
+
+def _check_folder(options: argparse.Namespace, others: dict[str, str | None]) -> None:
+    """Check early that results can be written, and over nothing that is read."""
+    if options.output is not None:
+        check_table_format(options.table_format)
+        check_writable(options.output, overwrite=options.overwrite)
+    check_kept({"-o": options.output, **others}, model_inputs(options))
+
+
+def _save(result: FolderResult, options: argparse.Namespace) -> None:
+    if options.output is not None:
+        result.save(options.output, **chosen(options, "table_format", "overwrite"))
+
+
+def _row_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a row number; without --row it is looked up as a token") from None

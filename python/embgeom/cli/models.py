@@ -1,0 +1,126 @@
+"""The models of a command: the options that name them, and loading them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import embgeom
+from embgeom._common.threads import resolve_threads
+from embgeom.cli.options import LOCAL_FILES, Once, Parser, chosen, whole
+from embgeom.errors import InputError, first_line
+from embgeom.steering import LanguageModel, load_language_model
+
+# Options of a model that `embgeom.load` takes by the same name, and those that may name a file.
+_LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
+_FILES = ("model", "vocabulary", "adapter")
+
+
+def model_options(suffix: str = "", which: str = "input") -> Parser:
+    """Return the options of a model that is read; `suffix` tells the models of a command apart."""
+    options, letter = Parser(add_help=False), suffix[1:].upper()
+    group = options.add_argument_group(f"model {letter}".strip())
+    group.add_argument(
+        f"model{suffix.replace('-', '_')}",
+        metavar=letter or "MODEL",
+        help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
+        "file: .safetensors, .bin, .gguf, .npy, .npz (arrays matrix, tokens and, optionally, special), or "
+        "word vectors (.txt, .vec, .kv)",
+    )
+    # Left open, a matrix that --tensor names determines itself which of the two it is.
+    default, explained = (None if which == "input" else which), f"embedding or unembedding (default: {which})"
+    group.add_argument(f"--which{suffix}", choices=("input", "output"), default=default, help=explained)
+    for name, metavar, explained in (
+        ("tensor", "NAME", "the tensor to use, if it cannot be determined"),
+        ("vocabulary", "FILE", "the tokens: .txt (one per line), .json list, vocab.json, tokenizer.json"),
+        ("adapter", "FOLDER", "a PEFT adapter to merge into the matrix"),
+        ("subfolder", "FOLDER", "the folder within the model that holds its weights"),
+        ("revision", "REV", "branch, tag or commit of a Hugging Face id"),
+    ):
+        group.add_argument(f"--{name}{suffix}", metavar=metavar, help=explained)
+    explained = "the tokens are whole words without marks (the default for word vectors)"
+    group.add_argument(f"--token-format{suffix}", choices=("words",), help=explained)
+    return options
+
+
+def load_model(options: argparse.Namespace, suffix: str = "") -> embgeom.Embeddings:
+    """Load the model whose options end in `suffix`."""
+    named = {name: getattr(options, f"{name}{suffix}") for name in ("model", "which", *_LOADED)}
+    return embgeom.load(
+        named.pop("model"),
+        named.pop("which"),
+        **named,
+        **chosen(options, "local_files_only", "threads", "progress"),
+    )
+
+
+def model_inputs(options: argparse.Namespace) -> list[str]:
+    """Return the names of everything that a command reads of its models."""
+    names = (f"{name}{suffix}" for name in _FILES for suffix in ("", "_a", "_b"))
+    return [value for name in names if (value := getattr(options, name, None)) is not None]
+
+
+def language_model_options() -> Parser:
+    """Return the options of a model that is run."""
+    options = Parser(add_help=False, parents=[LOCAL_FILES])
+    add = options.add_argument
+    add("model", metavar="MODEL", help="a Hugging Face folder or id, example:small or example:large")
+    add("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
+    add("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
+    add("--batch-size", type=whole(1), metavar="N", default=8, help="texts in a forward pass (default: 8)")
+    return options
+
+
+def steered_model_options() -> Parser:
+    """Return the options of a model that is run with a steering vector."""
+    options = Parser(add_help=False, parents=[language_model_options()])
+    add = options.add_argument
+    add("--vector", metavar="FILE", required=True, action=Once, help="a steering vector")
+    add("--positions", choices=("all", "generated"), default="all", help="where it acts (default: all)")
+    add("--chat", action="store_true", help="put prompts into the model's chat template")
+    add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
+    return options
+
+
+@contextmanager
+def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
+    """Load the model of a command and give it while it runs, with the command's number of threads.
+
+    A lack of the accelerator's memory becomes an InputError.
+    """
+    threads = None if options.threads is None else resolve_threads(options.threads)
+    loaded = load_language_model(
+        options.model, **chosen(options, "revision", "local_files_only", "trust_remote_code")
+    )
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        with _quiet_transformers():
+            yield loaded
+    except torch.cuda.OutOfMemoryError as error:
+        size = options.batch_size
+        raise InputError(f"{first_line(error)}; a --batch-size below {size} needs less") from error
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Let transformers log only errors, unless the user has asked for more.
+
+    While a model is loaded it may report problems with the weights. After that it comments on how it is
+    called, which the user cannot change.
+    """
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

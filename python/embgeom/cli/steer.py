@@ -1,0 +1,108 @@
+"""The commands that make and apply a steering vector: train-vector, steer."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+import embgeom
+from embgeom._common.progress import reporter
+from embgeom._common.tables import Table
+from embgeom._common.writing import check_kept
+from embgeom.cli import texts
+from embgeom.cli.models import language_model_options, running, steered_model_options
+from embgeom.cli.options import add_command, chosen, finite, layers, not_negative, whole
+from embgeom.cli.terminal import say, show
+from embgeom.errors import InputError
+from embgeom.evaluation import GenerationScore
+from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.steering.files import check_vector_path
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this file."""
+    add = add_command(commands, train_vector, language_model_options()).add_argument
+    add("--pairs", metavar="FILE", required=True, help="contrastive texts, or example:moods: see the README")
+    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
+    add("--layers", metavar="L,...", type=layers, help="layers to read, counted from 0 (default: all)")
+    add("--method", choices=("mean", "pca"), default="mean", help="default: mean")
+    explained = "last, mean, answer, or a position from the end such as -2 (default: last)"
+    add("--token-position", type=_token_position, metavar="POSITION", default="last", help=explained)
+    add("--normalize", action="store_true", help="scale each direction to norm 1")
+    explained = "let the tokenizer add none: for texts that already hold them, as chat templates do"
+    add("--no-special-tokens", dest="add_special_tokens", action="store_false", help=explained)
+    add("--skip-long", action="store_true", help="leave out pairs that are too long for the model")
+
+    add = add_command(commands, steer, steered_model_options()).add_argument
+    add(
+        "--scale", type=finite, metavar="S", nargs="+", default=[1.0], help="one or more factors (default: 1)"
+    )
+    add("--layers", metavar="L,...", type=layers, help="layers to steer (default: all that the vector has)")
+    add("--prompt", metavar="TEXT", action="append", required=True, help="may be repeated")
+    add("--max-new-tokens", type=whole(1), metavar="N", default=40, help="tokens to write (default: 40)")
+    explained = "0 always takes the most likely token (default: 0)"
+    add("--temperature", type=not_negative, metavar="T", default=0.0, help=explained)
+
+
+def train_vector(options: argparse.Namespace) -> None:
+    """Make a steering vector from pairs of texts."""
+    check_vector_path(options.output)
+    check_kept({"-o": options.output}, [options.model, options.pairs])
+    if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
+        raise InputError("a .gguf cannot hold layer 0: name others by --layers, or write .safetensors")
+    pairs = texts.pairs(options.pairs)
+    names = (
+        "layers",
+        "method",
+        "token_position",
+        "batch_size",
+        "add_special_tokens",
+        "skip_long",
+    )
+    with running(options) as (model, tokenizer):
+        vector = embgeom.SteeringVector.train(model, tokenizer, pairs, **chosen(options, *names, "progress"))
+    if options.normalize:
+        vector = vector.with_norm(1.0)
+    vector.save(options.output)
+    norms = ", ".join(f"{layer}: {norm:.3g}" for layer, norm in vector.norms.items())
+    used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
+    say(
+        f"{vector!r}, from {used} pairs, written to {options.output}\nnorms by layer: {norms}"
+        + (f"\n{left_out} pairs left out, too long for the model" if left_out else "")
+    )
+
+
+def steer(options: argparse.Namespace) -> None:
+    """Show what a model writes without and with a steering vector."""
+    vector = embgeom.SteeringVector.load(options.vector)
+    writer = GenerationScore(len, **chosen(options, "max_new_tokens", "temperature", "chat"))
+    with running(options) as (model, tokenizer), reporter(options.progress, "steer") as report:
+        if not options.chat:
+            prompts = [encode(tokenizer, prompt) for prompt in options.prompt]
+            warn_of_doubled(tokenizer, prompts, "remove it from the prompts", stacklevel=1)
+        # A vector that does not fit the model is reported before the first text is written.
+        vector.apply(model, layers=options.layers).remove()
+
+        def continued() -> list[str]:
+            return writer.texts(model, tokenizer, options.prompt, **chosen(options, "batch_size", "seed"))
+
+        written = {"unsteered": continued()}
+        for done, scale in enumerate(options.scale, start=1):
+            if report:
+                report("texts", done, len(options.scale) + 1)
+            with vector.apply(model, scale, **chosen(options, "layers", "positions")) as handle:
+                written[f"steered, scale {scale:g}"] = continued()
+                handle.check()
+    for number, prompt in enumerate(options.prompt):
+        rows = [(name, continuations[number]) for name, continuations in written.items()]
+        show([Table(prompt, ("", "continuation"), rows)])
+
+
+def _token_position(text: str) -> str | int:
+    """Read where a text is read: ``last``, ``mean``, ``answer``, or a position from the end."""
+    if text in ("last", "mean", "answer"):
+        return text
+    if re.fullmatch("-[1-9][0-9]*", text):
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is neither last, mean nor answer, nor a position such as -2")

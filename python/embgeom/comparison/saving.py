@@ -1,0 +1,116 @@
+"""Results as folders: written atomically, with everything needed to load and to repeat them."""
+
+from __future__ import annotations
+
+import csv
+from abc import abstractmethod
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from embgeom._common.checks import need
+from embgeom._common.record import plain, write_json
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.writing import new_folder
+from embgeom.errors import InputError
+
+TableFormat = Literal["csv", "parquet"]
+TABLE_FORMATS = get_args(TableFormat)
+_AnyResult = TypeVar("_AnyResult", bound="FolderResult")
+
+
+class FolderResult(Result, Tabular):
+    """A result too large for one file that people read: arrays, a table of tokens, and a record in JSON."""
+
+    _large = True
+    versions: dict[str, str]
+
+    @abstractmethod
+    def _record(self) -> dict[str, Any]:
+        """Return what people look up first, without the numbers of single tokens."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return statistics, counts, options, versions, and models with their files' SHA-256.
+
+        The numbers of single tokens are in `to_pandas`, everything in what `save` writes.
+        """
+        record = {"result": type(self).__name__, **self._record(), "versions": self.versions}
+        return cast(dict[str, Any], plain(record))
+
+    def save(
+        self, path: str | PathLike[str], *, table_format: TableFormat = "csv", overwrite: bool = False
+    ) -> None:
+        """Write a folder that `load` reads back, atomically.
+
+        It holds everything as .safetensors, the table of `to_pandas` as .csv or .parquet, and `to_dict` as
+        .json.
+
+        Parameters
+        ----------
+        path : path
+            The folder.
+        table_format : {"csv", "parquet"}
+            The format of the table; parquet needs pyarrow.
+        overwrite : bool
+            Whether to replace earlier results there.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds something already, lies in a model's folder, or cannot be written. With
+            `overwrite` earlier results are replaced, but a folder with any other file in it is still refused.
+        InputError
+            If pyarrow is needed and not installed.
+        """
+        check_table_format(table_format)
+        with new_folder(path, overwrite=overwrite, inputs=self._inputs()) as folder:
+            self._write(folder / self._file(".safetensors"))
+            write_table = _write_csv if table_format == "csv" else _write_parquet
+            write_table(folder / f"tokens.{table_format}", self.columns())
+            write_json(folder / self._file(".json"), self.to_dict())
+
+    @classmethod
+    def load(cls: type[_AnyResult], path: str | PathLike[str]) -> _AnyResult:
+        """Read a folder that `save` wrote.
+
+        Raises
+        ------
+        LoadError
+            If the folder does not hold a result of this class, or cannot be read.
+        """
+        return super().load(Path(path) / cls._file(".safetensors"))
+
+    @classmethod
+    def _file(cls, suffix: str) -> str:
+        return cls.__name__.lower() + suffix
+
+
+def check_table_format(table_format: str) -> None:
+    """Check early that a table can be written in this format, and raise InputError if not."""
+    if table_format not in TABLE_FORMATS:
+        raise InputError(f"table_format = {table_format!r} is unknown: use one of {', '.join(TABLE_FORMATS)}")
+    if table_format == "parquet":
+        need("pyarrow", "a parquet table", extra="parquet", or_else=", or use csv")
+
+
+def _write_parquet(path: Path, columns: Columns) -> None:
+    import pyarrow.parquet
+
+    encodable = {
+        name: [_encodable(value) for value in values] if name.startswith("token") else values
+        for name, values in columns.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(encodable), path)
+
+
+def _encodable(token: str) -> str:
+    # No UTF-8 can hold a lone surrogate, so it is written as its code, as in a csv.
+    return token.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def _write_csv(path: Path, columns: Columns) -> None:
+    # Tokens may hold any character: lines end as in RFC 4180, and the writer quotes where it must.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
