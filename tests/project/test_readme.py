@@ -2,86 +2,60 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
-import shlex
 
 import pytest
 
-from embgeom.cli.main import main
+from tests.helpers.pages import commands, fenced, indented, wrong
 from tests.helpers.printed import differences
 from tests.helpers.real_data import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks():
-    """The indented blocks of the README, each without its indentation."""
-    found = re.findall(r"(?:^    .*\n|^\n(?=    ))+", README, re.MULTILINE)
-    return [re.sub(r"^    ", "", block.strip("\n"), flags=re.MULTILINE) for block in found]
-
-
-def shown():
-    """Each command on the examples, as arguments -> the output shown under it, "" where none is.
-
-    The output stands in the same block as the last of its commands, or where there is prose between, in
-    the next one.
-    """
-    found = {}
-    texts = blocks()
-    for text, following in zip(texts, [*texts[1:], ""], strict=True):
-        lines = re.findall(r"^(?:pip install \. && )?embgeom (.*)", text, re.MULTILINE)
-        commands = [line for line in lines if line == "demo" or "example:" in line or "transfer" in line]
-        # There are no files of the user's own here.
-        commands = [line for line in commands if ".txt" not in line]
-        found |= dict.fromkeys(commands, "")
-        if commands:
-            found[commands[-1]] = text.split(commands[-1])[1].strip("\n") or following
-    return found
+def test_it_is_short():
+    assert len(README.splitlines()) <= 180
 
 
 def test_the_first_command_is_the_demonstration():
-    assert blocks()[0] == "pip install . && embgeom demo"
-    assert next(iter(shown())) == "demo" and len(shown()) == 9
+    assert indented(README)[0] == "pip install . && embgeom demo"
 
 
-@pytest.fixture(scope="module")
-def printed(tmp_path_factory):
-    """What each command prints, run in the README's order in one folder: some read what others wrote."""
-    found = {}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("readme"))
-        for command in shown():
-            stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
-            with contextlib.redirect_stdout(stream):
-                assert main(shlex.split(command)) == 0
-            stream.seek(0)
-            found[command] = stream.read()
-    return found
-
-
-@pytest.mark.parametrize("command", [command for command, output in shown().items() if output])
-def test_outputs_are_real(command, printed):
-    assert differences(printed[command], shown()[command]) == []
-
-
-def test_the_python_lines_on_steering_write_what_the_command_does(printed, capsys):
-    code = next(block for block in blocks() if block.startswith("import embgeom") and "Emb2Emb" in block)
-    exec(code, {})
-    steered = next(text for command, text in printed.items() if command.startswith("steer"))
-    assert "very sad." in capsys.readouterr().out and "very sad." in steered
+def test_the_output_shown_is_that_of_the_demonstration():
+    # The page shows all of it, and is compared with what the command prints.
+    page = (ROOT / "docs/user-guide/command-line.md").read_text(encoding="utf-8")
+    whole = next(command.output for command in commands(page) if command.line == "demo")
+    shown = indented(README)[1]
+    assert len(shown.splitlines()) > 15 and wrong(whole, shown) == []
 
 
 def test_the_lines_of_python_run(capsys):
     pytest.importorskip("transformers", reason="transformers is not installed")
+    assert len(fenced(README, "python")) == 2
     names: dict[str, object] = {}
-    for code in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
+    for code in fenced(README, "python"):
         exec(code, names)
-    assert "neighbor overlap" in capsys.readouterr().out and names["three"].tokens[2] == "three"
+    printed = capsys.readouterr().out
+    assert "neighbor overlap" in printed and names["dimension"].shape == (4096,)
+    assert printed.splitlines()[-1] == indented(README)[2]
+
+
+def test_the_test_command_is_the_first_block_under_its_heading():
+    part = README[README.index("\n## Test\n") :]
+    assert "python -m pytest" in indented(part)[0]
+
+
+def test_the_version_is_that_of_the_package():
+    import embgeom
+
+    assert re.search(r"version = \{(.*)\}", README)[1] == embgeom.__version__
+    citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+    assert re.search(r"^version: (.*)$", citation, re.MULTILINE)[1] == embgeom.__version__
 
 
 def test_a_wrong_number_would_be_seen():
     assert differences("a 0.4623 of 31.1%", "a 0.4624 of 31.1%") == []
     assert differences("a 0.4623 b", "a 0.4723 c") == [("0.4623", "0.4723"), ("b", "c")]
     assert differences("row 4000", "row 4001") == [("4000", "4001")]
+    assert wrong("a\nb 1\nc", "a\n...\nc") == []
+    assert wrong("a\nb 1\nc", "...\nb 2\n...") == ["\nb 2\n"]

@@ -121,7 +121,7 @@ class Emb2Emb(FittedMap, Result):
         method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights, or a name
             How to fit. The names ``"least_squares"`` (the published method), ``"ridge"``, ``"low_rank"``,
             ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `LowRank` is the
-            default because vectors transferred by it had the largest effect (``docs/steering.md``).
+            default because vectors transferred by it had the largest effect (``docs/reference/evidence.md``).
         tokens : pair of array_like of int, optional
             Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
         weights : array_like, shape (n,), optional
