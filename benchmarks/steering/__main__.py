@@ -29,7 +29,7 @@ from benchmarks.compare.record import new_record, write_whole
 from benchmarks.steering.side import QUICK, Extent, Side
 from benchmarks.steering.table import markdown
 from embgeom import Emb2Emb, EmbgeomWarning, SteeringVector
-from embgeom.evaluation import Evaluation, evaluate
+from embgeom.evaluation import EvaluateOptions, Evaluation, evaluate
 
 FOREIGN = ("stories260k", "tinystories-656k")
 # The default of the library.
@@ -65,7 +65,7 @@ def source_layer(layers: str, layer: int, source: Side, target: Side) -> int:
 
 
 def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
-    """Evaluate the default route at a layer beside all controls."""
+    """Evaluate the default route at a layer with all controls."""
     vector = source.vector.select_layers([source_layer(layers, layer, source, target)])
     shuffled = [
         fitted(source, target, METHOD, seed, shuffle=True).transfer(vector, layers=layer)
@@ -76,7 +76,7 @@ def in_full(source: Side, target: Side, layers: str, layer: int) -> Evaluation:
         fitted(source, target, METHOD, 0).transfer(vector, layers=layer),
         layer,
         native=target.vector.select_layers([layer]),
-        random=target.extent.random,
+        options=EvaluateOptions(random=target.extent.random, batch_size=64),
         shuffled=shuffled,
     )
 
@@ -87,7 +87,7 @@ def along_route(
     """Evaluate any route at the norm of the native vector."""
     vector = source.vector.select_layers([source_layer(layers, layer, source, target)])
     transferred = mapping.transfer(vector, mode=mode, layers=layer, norm=target.vector)  # type: ignore[call-overload]
-    return run(target, transferred, layer, random=0)
+    return run(target, transferred, layer, options=EvaluateOptions(random=0, batch_size=64))
 
 
 def run(target: Side, vector: SteeringVector, layer: int, **controls: Any) -> Evaluation:
@@ -99,7 +99,6 @@ def run(target: Side, vector: SteeringVector, layer: int, **controls: Any) -> Ev
         target.prompts,
         scale=target.scale(layer),
         neutral=target.neutral,
-        batch_size=64,
         **controls,
     )
 

@@ -10,10 +10,11 @@ from typing import Any, Literal
 import embgeom
 from embgeom import SteeringVector
 from embgeom.embeddings.vocabulary import space_position
-from embgeom.evaluation import WordLogRatio, evaluate
+from embgeom.evaluation import EvaluateOptions, WordLogRatio, evaluate
 from embgeom.examples import moods
 
 MOST_KL = 0.5
+OPTIONS = EvaluateOptions(random=0, batch_size=64)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Side:
     def effect(self, layer: int, scale: float) -> float:
         found = evaluate(
             self.model, self.tokenizer, self.vector, self.score(), self.prompts,
-            scale=scale, layers=layer, random=0, batch_size=64,
+            scale=scale, layers=layer, options=OPTIONS,
         )  # fmt: skip
         return found.transferred.effect.mean
 
@@ -120,8 +121,7 @@ class Side:
             self.prompts[:1],
             scale=scale,
             layers=layer,
-            random=0,
             neutral=self.neutral,
-            batch_size=64,
+            options=OPTIONS,
         )
         return found.transferred.side_effects.kl  # type: ignore[union-attr]

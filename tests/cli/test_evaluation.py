@@ -41,7 +41,7 @@ def test_sweep_chooses_on_one_half_and_reports_on_the_other(folder, tmp_path, ca
     assert "scale -1" in out and "layers 4+5" in out
     found = json.loads((tmp_path / "s.json").read_text())
     assert [outcome["name"] for outcome in found["grid"]] == [
-        "layer 1, scale -1", "layer 1, scale 2", "layers 4+5, scale -1", "layers 4+5, scale 2"
+        "layer_1_scale_-1", "layer_1_scale_2", "layer_4+5_scale_-1", "layer_4+5_scale_2"
     ]  # fmt: skip
     assert found["max_kl"] == 4 and found["chosen"]["scale"] == 2
     assert sorted(found["choice_samples"] + found["held_out_samples"]) == list(range(len(moods.prompts())))

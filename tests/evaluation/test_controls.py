@@ -6,12 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embgeom
-from embgeom.evaluation import Effect, Evaluation, Outcome, evaluate
+from embgeom.evaluation import Effect, Evaluation, Outcome
 from embgeom.evaluation.conditions import with_controls
 from tests.helpers.evaluation import (
     MOOD,
     NEUTRAL,
     PROMPTS,
+    evaluate,
     happy_minus_sad,
     moods,
     random_vector,

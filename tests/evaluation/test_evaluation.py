@@ -7,13 +7,14 @@ import pytest
 import torch
 
 import embgeom
-from embgeom.evaluation import AnswerProbability, GenerationScore, Score, evaluate
+from embgeom.evaluation import AnswerProbability, GenerationScore, Score
 from tests.helpers.evaluation import (
     HAPPY,
     MOOD,
     NEUTRAL,
     PROMPTS,
     SAD,
+    evaluate,
     happy_minus_sad,
     logits_of,
     moods,
@@ -275,20 +276,20 @@ def test_progress_is_reported():
         ({"seed": -1}, r"seed = -1 must be at least 0"),
         ({"layers": [1, 7]}, r"no direction for layer 7"),
         ({"neutral": []}, r"neutral is empty"),
-        ({"neutral": "Hm."}, r"neutral = 'Hm.' is no list"),
+        ({"neutral": "Hm."}, r"neutral = 'Hm.' is not a list"),
         ({"neutral": ["", "so it is"]}, r"neutral text 0 has 0 tokens, but 2 at least"),
         ({"native": embgeom.SteeringVector({0: np.ones(32)})}, r"native has no direction for layer 1"),
         ({"native": embgeom.SteeringVector({0: np.ones(9)})}, r"native has hidden size 9, the vector 32"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
         ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
-        ({"vector": 5}, r"vector = 5 is no SteeringVector"),
+        ({"vector": 5}, r"vector = 5 is not a SteeringVector"),
         ({"native": "own.safetensors"}, r"native = 'own.safetensors' is no"),
         ({"score": len}, r"is not a score: give a WordLogRatio"),
-        ({"neutral": 5}, r"neutral = 5 is no list"),
-        ({"prompts": 5}, r"prompts = 5 is no list"),
+        ({"neutral": 5}, r"neutral = 5 is not a list"),
+        ({"prompts": 5}, r"prompts = 5 is not a list"),
         ({"prompts": []}, r"there are no prompts"),
-        ({"score": AnswerProbability(), "prompts": ["Hm"]}, r"item 0 must be a dict"),
+        ({"score": AnswerProbability(), "prompts": ["Hm"]}, r"question 0 must be a dict"),
         ({"vector": embgeom.SteeringVector({0: np.ones(9)})}, r"hidden size 9"),
     ],
 )

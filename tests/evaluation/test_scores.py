@@ -280,12 +280,12 @@ def test_words_of_several_tokens():
             PROMPTS,
             r"what the scorer returns must be a number",
         ),
-        (AnswerProbability(), [{"question": "?"}], r"item 0 must be a dict with question, answer_"),
-        (AnswerProbability(), ["What?"], r"item 0 must be a dict"),
+        (AnswerProbability(), [{"question": "?"}], r"question 0 must be a dict with question, answer_"),
+        (AnswerProbability(), ["What?"], r"question 0 must be a dict"),
         (
             AnswerProbability(),
             [{**ITEMS[0], "answer_not_matching_behavior": "(A)"}],
-            r"item 0: the answers '\(A\)' and '\(A\)' cannot be told apart",
+            r"question 0: the answers '\(A\)' and '\(A\)' cannot be told apart",
         ),
     ],
 )
@@ -303,8 +303,8 @@ def test_errors(score, samples, message):
         (lambda: GenerationScore(len, max_new_tokens=0), r"max_new_tokens = 0 must be at least 1"),
         (lambda: GenerationScore(len, temperature=-1), r"temperature = -1 must be finite and 0 at least"),
         (lambda: WordLogRatio(HAPPY, SAD).samples([]), r"there are no prompts to score"),
-        (lambda: WordLogRatio(HAPPY, SAD).samples("Hm"), r"prompts = 'Hm' is no list"),
-        (lambda: AnswerProbability().samples(None), r"prompts = None is no list"),
+        (lambda: WordLogRatio(HAPPY, SAD).samples("Hm"), r"prompts = 'Hm' is not a list"),
+        (lambda: AnswerProbability().samples(None), r"prompts = None is not a list"),
     ],
 )
 def test_options(make, message):

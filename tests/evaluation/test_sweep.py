@@ -8,8 +8,18 @@ import pytest
 from rich.console import Console
 
 import embgeom
-from embgeom.evaluation import GenerationScore, evaluate, sweep
-from tests.helpers.evaluation import HAPPY, MOOD, NEUTRAL, PROMPTS, random_vector, small, tiny
+from embgeom.evaluation import GenerationScore
+from tests.helpers.evaluation import (
+    HAPPY,
+    MOOD,
+    NEUTRAL,
+    PROMPTS,
+    evaluate,
+    random_vector,
+    small,
+    sweep,
+    tiny,
+)
 
 
 def planted():
@@ -107,7 +117,7 @@ def test_a_limit_on_the_price(found):
     assert nothing.to_dict()["held_out"] is None and "none within" in repr(nothing)
 
 
-def test_several_layers_together_and_the_norm_of_the_own_vector():
+def test_several_layers_together_and_the_norm_of_the_native_vector():
     model, tokenizer = tiny()
     vector, native = random_vector(model, [0, 1, 2]), random_vector(model, [0, 1, 2], norm=0.5, seed=3)
     found = sweep(
@@ -122,7 +132,8 @@ def test_several_layers_together_and_the_norm_of_the_own_vector():
         random=1,
         neutral=NEUTRAL,
     )
-    assert [outcome.name for outcome in found.grid] == ["layer 1, scale 1", "layers 0+2, scale 1"]
+    assert [outcome.name for outcome in found.grid] == ["layer_1_scale_1", "layer_0+2_scale_1"]
+    assert [outcome.label for outcome in found.grid] == ["layer 1, scale 1", "layers 0+2, scale 1"]
     alone = evaluate(
         model, tokenizer, vector.with_norm(native), MOOD, PROMPTS, layers=(0, 2), random=0, neutral=NEUTRAL
     )
@@ -161,9 +172,9 @@ def test_drawn_texts_are_swept():
         ({"scales": [1, float("nan")]}, r"must be finite"),
         ({"layers": [1, 9]}, r"no direction for layer 9"),
         ({"native": embgeom.SteeringVector({0: np.ones(32)})}, r"native has no direction for layer 1"),
-        ({"native": 5}, r"native = 5 is no SteeringVector"),
+        ({"native": 5}, r"native = 5 is not a SteeringVector"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
-        ({"shuffled": [None]}, r"shuffled = None is no SteeringVector"),
+        ({"shuffled": [None]}, r"shuffled = None is not a SteeringVector"),
         ({"random": -1}, r"random = -1 must be at least 0"),
         ({"seed": -1}, r"seed = -1 must be at least 0"),
         ({"batch_size": 0}, r"batch_size = 0 must be at least 1"),
@@ -199,7 +210,7 @@ def test_an_evaluation_as_tables(evaluation):
     assert "negating the vector reverses its effect, both beyond 2 ±: yes" in text
     assert "beats maps fitted on shuffled tokens: yes" in text
     assert max(map(len, text.splitlines())) <= 110
-    Console(width=80, file=io.StringIO()).print(*evaluation.table())
+    Console(width=80, file=io.StringIO()).print(*evaluation.tables())
     with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'transferred'"):
         evaluation["best"]
 
@@ -207,8 +218,8 @@ def test_an_evaluation_as_tables(evaluation):
 def test_a_sweep_as_tables(found):
     text = found.summary()
     for outcome in found.grid:
-        assert f"{outcome.effect.mean:+.4f}" in text and outcome.name in text
-    assert f"largest effect: {found.chosen.name}; on the other samples:" in text
+        assert f"{outcome.effect.mean:+.4f}" in text and outcome.label in text
+    assert f"largest effect: {found.chosen.label}; on the other samples:" in text
     assert f"{found.held_out.transferred.effect.mean:+.4f}" in text
 
 
@@ -231,6 +242,22 @@ def test_files(evaluation, found, tmp_path):
     )
     with pytest.raises(embgeom.OutputError):
         evaluation.save(tmp_path / "nowhere" / "evaluation.json")
+
+
+def test_results_are_read_again(evaluation, found, tmp_path):
+    for result in (evaluation, found):
+        result.save(tmp_path / "result.json")
+        again = type(result).load(tmp_path / "result.json")
+        assert again.to_dict() == result.to_dict() and again.summary() == result.summary()
+
+
+def test_results_as_frames(evaluation, found):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = evaluation.to_pandas().set_index("name")
+    assert frame.loc["native_negated", "log-ratio_mean"] == evaluation["native_negated"].effect.mean
+    assert frame.loc["random_2", "kl"] == evaluation["random_2"].side_effects.kl
+    frame = found.to_pandas()
+    assert frame["scale"].tolist() == [4, 1] * 3 and len(frame) == len(found.grid)
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

@@ -1,14 +1,15 @@
 """Models to evaluate on, and steering by a plain hook, written apart from the package's own."""
 
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from embgeom import SteeringVector, examples, load
-from embgeom.evaluation import WordLogRatio
+from embgeom import SteeringVector, evaluation, examples, load
+from embgeom.evaluation import EvaluateOptions, SweepOptions, WordLogRatio
 
 PROMPTS = [
     "Once upon a time there was a little girl who was",
@@ -25,6 +26,22 @@ NEUTRAL = [
 ]
 HAPPY, SAD = [" happy", " glad"], [" sad", " angry"]
 MOOD = WordLogRatio(HAPPY, SAD)
+
+
+def evaluate(*arguments, **given):
+    """Evaluate, with the options among the other arguments."""
+    return evaluation.evaluate(*arguments, **_with_options(EvaluateOptions, given))
+
+
+def sweep(*arguments, **given):
+    """Sweep, with the options among the other arguments."""
+    return evaluation.sweep(*arguments, **_with_options(SweepOptions, given))
+
+
+def _with_options(kind, given):
+    names = {each.name for each in fields(kind)}
+    options = kind(**{name: value for name, value in given.items() if name in names})
+    return {name: value for name, value in given.items() if name not in names} | {"options": options}
 
 
 @cache

@@ -188,9 +188,10 @@ def test_texts_that_are_no_unicode():
     with pytest.raises(InputError, match=r"negative text of pair 1 .* not valid Unicode"):
         SteeringVector.train(model, tokenizer, [PAIRS[0], ("a", "\ud800")])
     vector, mood = SteeringVector({2: np.ones(128)}), embgeom.evaluation.WordLogRatio([" happy"], [" sad"])
+    options = embgeom.evaluation.EvaluateOptions(random=0)
     for texts in ({"prompts": ["\udcff"]}, {"prompts": ["Tom"], "neutral": ["\udcff so"]}):
         with pytest.raises(InputError, match="not valid Unicode at character 0"):
-            embgeom.evaluate(model, tokenizer, vector, mood, random=0, **texts)
+            embgeom.evaluate(model, tokenizer, vector, mood, options=options, **texts)
 
 
 def test_prompts_of_a_terminal_that_are_no_utf8(tmp_path, capsys):

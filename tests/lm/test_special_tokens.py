@@ -10,10 +10,11 @@ import pytest
 
 import embgeom
 from embgeom import EmbgeomWarning, InputError, SteeringVector
-from embgeom.evaluation import WordLogRatio, evaluate
+from embgeom.evaluation import EvaluateOptions, WordLogRatio, evaluate
 from embgeom.steering import load_language_model
 from tests.helpers.cli import run, status
 
+NO_RANDOM = EvaluateOptions(random=0)
 END = "<|endoftext|>"
 PAIRS = [("Tom was happy.", "Tom was sad."), ("They laughed a lot", "They cried a lot")]
 SMALL = embgeom.examples.pair().small
@@ -127,16 +128,24 @@ def test_prompts_that_hold_the_beginning(model, tokenizers, capsys, tmp_path):
     vector, mood = SteeringVector({2: np.ones(128)}, "example:small"), WordLogRatio([" happy"], [" sad"])
     prompts, twice = ["Tom was"], [END + "Tom was"]
     with pytest.warns(EmbgeomWarning, match=r"1 of 1 texts begin with <\|endoftext\|> twice"):
-        evaluate(model, tokenizer, vector, mood, twice, random=0)
+        evaluate(model, tokenizer, vector, mood, twice, options=NO_RANDOM)
     with pytest.warns(EmbgeomWarning, match="1 of 2 texts begin"):
-        evaluate(model, tokenizer, vector, mood, prompts, random=0, neutral=[END + "The river runs."])
-    evaluate(model, tokenizer, vector, mood, prompts, random=0)
+        evaluate(
+            model,
+            tokenizer,
+            vector,
+            mood,
+            prompts,
+            options=NO_RANDOM,
+            neutral=[END + "The river runs."],
+        )
+    evaluate(model, tokenizer, vector, mood, prompts, options=NO_RANDOM)
     # A chat template writes the token itself.
     tokenizer.chat_template = "<|endoftext|>{% for m in messages %}{{ m.content }}{% endfor %}"
     chat = WordLogRatio([" happy"], [" sad"], chat=True)
-    by_template = evaluate(model, tokenizer, vector, chat, prompts, random=0)
+    by_template = evaluate(model, tokenizer, vector, chat, prompts, options=NO_RANDOM)
     tokenizer.chat_template = None
-    alone = evaluate(model, tokenizer, vector, mood, prompts, random=0)
+    alone = evaluate(model, tokenizer, vector, mood, prompts, options=NO_RANDOM)
     np.testing.assert_allclose(by_template.unsteered["log-ratio"], alone.unsteered["log-ratio"], rtol=1e-5)
     either = (model, tokenizer)
     text = "Tom was very happy and he went home."

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from embgeom import EmbgeomWarning, InputError, SteeringVector
-from embgeom.evaluation import GenerationScore, evaluate, sweep
+from embgeom.evaluation import EvaluateOptions, GenerationScore, SweepOptions, evaluate, sweep
 from tests.helpers.evaluation import MOOD, PROMPTS, random_vector
 from tests.helpers.evaluation import tiny as tiny_with_tokenizer
 from tests.helpers.steering import generate, padded, prompts, tiny, vector
@@ -153,11 +153,18 @@ def test_no_effect_of_nothing_is_shown():
     bare(model)
     given = random_vector(model, [1])
     with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
-        evaluate(model, tokenizer, given, MOOD, PROMPTS, random=0)
+        evaluate(model, tokenizer, given, MOOD, PROMPTS, options=EvaluateOptions(random=0))
     with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
-        evaluate(model, tokenizer, given, GenerationScore(len, max_new_tokens=2), PROMPTS, random=0)
+        evaluate(
+            model,
+            tokenizer,
+            given,
+            GenerationScore(len, max_new_tokens=2),
+            PROMPTS,
+            options=EvaluateOptions(random=0),
+        )
     with pytest.raises(InputError, match="layer 1 was steered in 0 of"):
-        sweep(model, tokenizer, given, MOOD, PROMPTS, random=0)
+        sweep(model, tokenizer, given, MOOD, PROMPTS, options=SweepOptions(random=0))
 
 
 def test_a_model_is_not_copied_under_a_vector():

@@ -22,7 +22,7 @@ from embgeom.cli.terminal import show
 from embgeom.comparison import Comparison, Statistic
 from embgeom.comparison.model_record import shown
 from embgeom.errors import InputError
-from embgeom.evaluation import WordLogRatio
+from embgeom.evaluation import EvaluateOptions, WordLogRatio
 from embgeom.examples import moods
 from embgeom.steering import load_language_model
 
@@ -187,10 +187,9 @@ def _effects(threads: int | None) -> Table:
         moods.prompts()[:: 60 // PROMPTS],
         scale=SCALE,
         native=train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30),
-        random=RANDOM,
         shuffled=shuffled,
         neutral=moods.neutral_texts()[:5],
-        batch_size=30,
+        options=EvaluateOptions(random=RANDOM, batch_size=30),
     )
     rows = []
     for name, key in (

@@ -15,11 +15,12 @@ from embgeom.cli.models import running, steered_model_options
 from embgeom.cli.options import Once, Parser, add_command, chosen, finite, layers, not_negative, whole
 from embgeom.cli.terminal import show
 from embgeom.errors import InputError, OutputError
-from embgeom.evaluation import AnswerProbability, Score, WordLogRatio
+from embgeom.evaluation import AnswerProbability, EvaluateOptions, Score, SweepOptions, WordLogRatio
 from embgeom.evaluation.sweep import FEWEST_SAMPLES, SCALES
 from embgeom.examples import moods
 
 RESULT_SUFFIX = ".json"
+_OPTIONS = ("random", "positions", "seed", "batch_size")
 
 
 def add_commands(commands: Any) -> None:
@@ -68,6 +69,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure whether a steering vector steers, with random and other controls."""
     vector, score, samples, keywords = _inputs(options)
     keywords |= chosen(options, "scale", "layers")
+    keywords["options"] = EvaluateOptions(**chosen(options, *_OPTIONS))
     with running(options) as (model, tokenizer):
         found = embgeom.evaluate(model, tokenizer, vector, score, samples, **keywords)
     _give(found, options)
@@ -83,7 +85,8 @@ def sweep(options: argparse.Namespace) -> None:
             f"a sweep needs at least {FEWEST_SAMPLES} samples, two to choose on and two to report on, "
             f"not {len(samples)}"
         )
-    keywords |= chosen(options, "scales", "layers", "max_kl")
+    keywords |= chosen(options, "scales", "layers")
+    keywords["options"] = SweepOptions(**chosen(options, "max_kl", *_OPTIONS))
     with running(options) as (model, tokenizer):
         found = embgeom.sweep(model, tokenizer, vector, score, samples, **keywords)
     _give(found, options)
@@ -97,7 +100,7 @@ def _inputs(
     _check_results(options, (options.prompts, options.questions, options.neutral, *vectors))
     score, samples = _score(options)
     vector = embgeom.SteeringVector.load(options.vector)
-    keywords = chosen(options, "random", "positions", "seed", "batch_size", "progress")
+    keywords = chosen(options, "progress")
     keywords["native"] = None if options.native is None else _control(vector, "--native", options.native)
     keywords["shuffled"] = [_control(vector, "--shuffled", file) for file in options.shuffled]
     if options.neutral is not None:

@@ -1,23 +1,23 @@
 """Does a vector steer? Scores, controls, side effects, and the search for layer and scale."""
 
-from embgeom.evaluation.answers import AnswerProbability
-from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.outcomes import Checks, Effect, Evaluation, Outcome, SideEffects
-from embgeom.evaluation.scores import Score
-from embgeom.evaluation.sweep import Sweep, sweep
-from embgeom.evaluation.texts import GenerationScore
-from embgeom.evaluation.words import WordLogRatio
+from embgeom.evaluation.evaluate import EvaluateOptions, evaluate
+from embgeom.evaluation.evaluation import Checks, Effect, Evaluation, Outcome
+from embgeom.evaluation.scores import AnswerProbability, GenerationScore, Score, WordLogRatio
+from embgeom.evaluation.side_effects import SideEffects
+from embgeom.evaluation.sweep import Sweep, SweepOptions, sweep
 
 __all__ = [
     "AnswerProbability",
     "Checks",
     "Effect",
+    "EvaluateOptions",
     "Evaluation",
     "GenerationScore",
     "Outcome",
     "Score",
     "SideEffects",
     "Sweep",
+    "SweepOptions",
     "WordLogRatio",
     "evaluate",
     "sweep",

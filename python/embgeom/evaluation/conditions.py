@@ -2,64 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from embgeom.errors import InputError
 from embgeom.steering.directions import placed
-
-if TYPE_CHECKING:
-    from embgeom.steering import SteeringVector
-    from embgeom.steering.hooks import Handle
+from embgeom.steering.hooks import Handle
+from embgeom.steering.vector import SteeringVector
 
 Kind = Literal[
     "transferred", "transferred_negated", "native", "native_negated", "random", "shuffled", "setting"
 ]
 Positions = Literal["all", "generated"]
-Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A vector to try.
-
-    Attributes
-    ----------
-    name : str
-        What tables call it.
-    kind : str
-        Its part in the evaluation.
-    vector : SteeringVector
-        The directions, before they are scaled.
-    scale : float
-        The factor to apply them with.
-    sign : int
-        1 if the score is to rise, -1 if it is to fall.
-    """
+    """A vector to try: its name and kind, the factor, and 1 if the score is to rise, -1 if it is to fall."""
 
     name: str
     kind: Kind
     vector: SteeringVector
     scale: float
-    sign: int
+    sign: int = 1
 
     def check_fits(self, model: Any, positions: Positions, layer_modules: Any) -> None:
-        """Raise InputError where the model has no place for the vector."""
-        self._applied(model, positions, layer_modules).remove()
+        """Raise InputError where the model has no layer for the vector."""
+        self._apply(model, positions, layer_modules).remove()
 
     @contextmanager
     def applied(self, model: Any, positions: Positions, layer_modules: Any) -> Iterator[None]:
         """Steer the model meanwhile, and raise InputError where it ran past the vector."""
-        with self._applied(model, positions, layer_modules) as handle:
+        with self._apply(model, positions, layer_modules) as handle:
             yield
-            # An effect of exactly nothing would be no result but a mistake.
+            # An effect of exactly nothing would not be a result but a mistake.
             handle.check()
 
-    def _applied(self, model: Any, positions: Positions, layer_modules: Any) -> Handle:
+    def _apply(self, model: Any, positions: Positions, layer_modules: Any) -> Handle:
         return self.vector.apply(model, self.scale, positions=positions, layer_modules=layer_modules)
 
 
@@ -76,45 +59,35 @@ def with_controls(
 
     Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
     """
-    sign = -1 if scale < 0 else 1
     if native is not None:
-        native = fitting(native, vector, "native")
+        native = for_layers_of(vector, native, "native")
         vector = vector.with_norm(native)
-    conditions = [
-        Condition("transferred", "transferred", vector, scale, sign),
-        Condition("transferred_negated", "transferred_negated", vector, -scale, -sign),
-    ]
-    if native is not None:
-        conditions += [
-            Condition("native", "native", native, scale, sign),
-            Condition("native_negated", "native_negated", native, -scale, -sign),
-        ]
-    for number in range(random):
-        conditions.append(
-            Condition(f"random_{number}", "random", _random_like(vector, [seed, number]), scale, sign)
-        )
-    for number, other in enumerate(shuffled):
-        equal = fitting(other, vector, "shuffled").with_norm(vector)
-        conditions.append(Condition(f"shuffled_{number}", "shuffled", equal, scale, sign))
+    sign = -1 if scale < 0 else 1
+    both: tuple[tuple[Kind, Kind, SteeringVector | None], ...] = (
+        ("transferred", "transferred_negated", vector),
+        ("native", "native_negated", native),
+    )
+    conditions = []
+    for kind, negated, each in both:
+        if each is not None:
+            conditions.append(Condition(kind, kind, each, scale, sign))
+            conditions.append(Condition(negated, negated, each, -scale, -sign))
+    for i in range(random):
+        conditions.append(Condition(f"random_{i}", "random", _random_like(vector, [seed, i]), scale, sign))
+    for i, other in enumerate(shuffled):
+        equal = for_layers_of(vector, other, "shuffled").with_norm(vector)
+        conditions.append(Condition(f"shuffled_{i}", "shuffled", equal, scale, sign))
     return conditions
 
 
 def check_vectors(given: object, name: str) -> list[SteeringVector]:
-    """Return a vector, or several, as a list, or say that one is none."""
-    from embgeom.steering import SteeringVector
-
+    """Return a vector, several, or none for None, as a list, or report what is not one."""
     several = isinstance(given, Iterable) and not isinstance(given, str)
-    found: list[Any] = list(given) if several else [given]  # type: ignore[call-overload]
+    found: list[Any] = list(given) if several else [] if given is None else [given]  # type: ignore[call-overload]
     for vector in found:
         if not isinstance(vector, SteeringVector):
-            raise InputError(f"{name} = {vector!r:.60} is no SteeringVector")
+            raise InputError(f"{name} = {vector!r:.60} is not a SteeringVector")
     return found
-
-
-def check_positions(positions: object) -> None:
-    """Raise InputError for positions that mean nothing for samples of different lengths."""
-    if not isinstance(positions, str) or positions not in get_args(Positions):
-        raise InputError(f"positions = {positions!r:.60}: it is 'all' or 'generated'")
 
 
 def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> SteeringVector:
@@ -122,12 +95,12 @@ def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> Ste
     return replace(vector, directions=placed(vector.directions, layers))
 
 
-def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> SteeringVector:
+def for_layers_of(vector: SteeringVector, other: SteeringVector, name: str) -> SteeringVector:
     """Return the directions of another vector for the layers of this one."""
     if other.hidden_size != vector.hidden_size:
         raise InputError(
-            f"{name} has hidden size {other.hidden_size}, the vector {vector.hidden_size}: both must be "
-            "for the same model"
+            f"{name} has hidden size {other.hidden_size}, the vector {vector.hidden_size}: both must be for "
+            "the same model"
         )
     if missing := [layer for layer in vector.layers if layer not in other.directions]:
         raise InputError(
@@ -138,8 +111,6 @@ def fitting(other: SteeringVector, vector: SteeringVector, name: str) -> Steerin
 
 
 def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
-    from embgeom.steering import SteeringVector
-
     generator = np.random.default_rng(seed)
     directions = {}
     for layer, norm in vector.norms.items():

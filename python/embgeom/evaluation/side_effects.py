@@ -1,19 +1,40 @@
-"""What steering costs on text that has nothing to do with it."""
+"""What steering changes on text that has nothing to do with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from embgeom.evaluation.conditions import Condition, Report
-from embgeom.evaluation.outcomes import SideEffects
+from embgeom._common.progress import ProgressCallable
+from embgeom.evaluation.conditions import Condition
 from embgeom.lm.passes import check_lengths, forward, in_batches, padded
 from embgeom.lm.tokenizing import encode
 
 
-def side_effects(
+@dataclass(frozen=True)
+class SideEffects:
+    """What a vector changes on neutral text, where it acts at all positions.
+
+    Attributes
+    ----------
+    perplexity : float
+        Of the steered model, over all tokens but each text's first.
+    perplexity_ratio : float
+        That perplexity divided by the unsteered model's; 1 where nothing changes.
+    kl : float
+        Kullback-Leibler divergence of the steered model's next-token distribution from the unsteered one's,
+        KL(unsteered || steered), mean over the same tokens, in nats; 0 where nothing changes.
+    """
+
+    perplexity: float
+    perplexity_ratio: float
+    kl: float
+
+
+def measure_side_effects(
     model: Any,
     tokenizer: Any,
     texts: Sequence[str],
@@ -21,30 +42,30 @@ def side_effects(
     *,
     layer_modules: Any,
     batch_size: int,
-    report: Report | None,
+    report: ProgressCallable | None,
 ) -> tuple[float, list[SideEffects]]:
     """Return the unsteered perplexity of texts, and the side effects of each condition.
 
-    The vectors act at all positions, as they do on each token of a text that is written. Of every batch the
-    unsteered logits are computed once and compared with those of all conditions. Gradients are off already.
+    The vectors act at all positions, as they do on each token of a text that is written. The unsteered logits
+    of every batch are computed once and compared with those of all conditions. Gradients are off already.
     """
     sequences = [encode(tokenizer, text) for text in texts]
     check_lengths(model, sequences, "neutral text", least=2)
     tokens = sum(len(sequence) - 1 for sequence in sequences)
     plain, losses, divergences = 0.0, np.zeros(len(conditions)), np.zeros(len(conditions))
     batches = list(in_batches(sequences, batch_size))
-    for done, places in enumerate(batches):
-        chosen = [sequences[place] for place in places]
+    for done, positions in enumerate(batches):
+        chosen = [sequences[position] for position in positions]
         batch = padded(model, chosen)
         unsteered = forward(model, batch).logits
         plain += _loss(unsteered, chosen)
-        for number, condition in enumerate(conditions):
+        for i, condition in enumerate(conditions):
             with condition.applied(model, "all", layer_modules):
                 steered = forward(model, batch).logits
-            losses[number] += _loss(steered, chosen)
-            divergences[number] += _divergence(unsteered, steered, chosen)
+            losses[i] += _loss(steered, chosen)
+            divergences[i] += _divergence(unsteered, steered, chosen)
             if report:
-                report("neutral text", done * len(conditions) + number + 1, len(batches) * len(conditions))
+                report("neutral text", done * len(conditions) + i + 1, len(batches) * len(conditions))
     with np.errstate(over="ignore"):
         perplexity = float(np.exp(plain / tokens))
         return perplexity, [

@@ -4,41 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.checks import check_seed, real_number, whole_number
+from embgeom._common.checks import real_number
+from embgeom._common.figures import new_figure
 from embgeom._common.progress import Progress, reporter
-from embgeom._common.record import digest
-from embgeom._common.result import Plotted, Result
+from embgeom._common.result import Columns, Plotted, Result, Tabular
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import (
-    Condition,
-    Positions,
-    at_layers,
-    check_positions,
-    check_vectors,
-    fitting,
-)
-from embgeom.evaluation.describing import describe_run, describe_vector
-from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.outcomes import Evaluation, Outcome
-from embgeom.evaluation.run import EvaluationRun, as_texts
-from embgeom.evaluation.scores import Score, check_score
+from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
+from embgeom.evaluation.evaluate import EvaluateOptions, EvaluationRun, as_texts, check_score, evaluate
+from embgeom.evaluation.evaluation import Evaluation, Outcome, effects_table, outcome_columns
+from embgeom.evaluation.scores import Score
 from embgeom.lm.layers import layer_numbers
-
-if TYPE_CHECKING:
-    from embgeom.steering import SteeringVector
+from embgeom.steering.vector import SteeringVector
 
 FEWEST_SAMPLES = 4
 SCALES = (0.5, 1.0, 2.0, 4.0)
 
 
+@dataclass(frozen=True)
+class SweepOptions(EvaluateOptions):
+    """How vectors are evaluated, see `EvaluateOptions`, and which settings may be chosen.
+
+    Attributes
+    ----------
+    max_kl : float or None
+        Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
+        for each token.
+    """
+
+    max_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_kl is not None and not real_number(self.max_kl, "max_kl") >= 0:
+            raise InputError(f"max_kl = {self.max_kl} must be 0 at least")
+
+
 @dataclass(frozen=True, eq=False, repr=False)
-class Sweep(Result, Plotted):
+class Sweep(Result, Tabular, Plotted):
     """Effects and side effects over layers and scales, and what the best setting does on other samples.
 
     Attributes
@@ -48,7 +56,7 @@ class Sweep(Result, Plotted):
     chosen : Outcome or None
         The setting with the largest mean effect of those within the limit; None if there is none.
     held_out : Evaluation or None
-        The chosen setting on the other samples, beside all controls. An effect on the samples that it was
+        The chosen setting on the other samples, with all controls. An effect on the samples that it was
         chosen on is too large; this is the one to report.
     max_kl : float or None
         The limit on the side effects.
@@ -75,19 +83,52 @@ class Sweep(Result, Plotted):
     def __repr__(self) -> str:
         if self.chosen is None or self.held_out is None:
             return f"Sweep({len(self.grid)} settings, none within the limit)"
-        return f"Sweep({len(self.grid)} settings, best {self.chosen.name}, held out: {self.held_out!r})"
+        return f"Sweep({len(self.grid)} settings, best {self.chosen.label}, held out: {self.held_out!r})"
 
     def tables(self) -> list[Block]:
         """Return the grid, the choice and the held-out evaluation."""
-        from embgeom.evaluation.tables import sweep_tables
+        limit = "" if self.max_kl is None else f" with KL at most {self.max_kl:g}"
+        count = len(self.choice_samples)
+        title = f"mean effects over {count} samples for the choice, steered minus unsteered"
+        grid = effects_table(title, "setting", [(outcome.label, [outcome]) for outcome in self.grid])
+        if self.chosen is None or self.held_out is None:
+            return [grid, f"no setting has a defined effect{limit}"]
+        choice = f"largest effect{limit}: {self.chosen.label}; on the other samples:"
+        return [grid, choice, *self.held_out.tables()]
 
-        return sweep_tables(self)
+    def columns(self) -> Columns:
+        """Return a row for each setting."""
+        return outcome_columns(self.grid)
 
     def figure(self) -> Any:
         """Draw the effect against the scale for each layer and, with neutral texts, the divergence."""
-        from embgeom.evaluation.figures import draw_sweep
-
-        return draw_sweep(self)
+        with_kl = self.unsteered_perplexity is not None
+        figure = new_figure(6.4, 5.6 if with_kl else 3.6)
+        panels = figure.subplots(2 if with_kl else 1, sharex=True, squeeze=False)[:, 0]
+        for layers in dict.fromkeys(outcome.layers for outcome in self.grid):
+            line = sorted((o for o in self.grid if o.layers == layers), key=lambda outcome: outcome.scale)
+            scales = [outcome.scale for outcome in line]
+            errors = np.nan_to_num([outcome.effect.standard_error for outcome in line])
+            label = "+".join(map(str, layers))
+            means = [outcome.effect.mean for outcome in line]
+            panels[0].errorbar(scales, means, yerr=errors, marker="o", markersize=4, capsize=2, label=label)
+            if with_kl:
+                divergences = [
+                    outcome.side_effects.kl if outcome.side_effects else np.nan for outcome in line
+                ]
+                panels[1].plot(scales, divergences, marker="o", markersize=4)
+        panels[0].axhline(0, color="0.7", linewidth=0.8)
+        panels[0].set_ylabel(f"effect on {next(iter(self.unsteered))}")
+        panels[0].legend(title="layer", fontsize="small")
+        if self.chosen is not None:
+            best = self.chosen
+            panels[0].plot(best.scale, best.effect.mean, "o", markersize=11, fillstyle="none", color="black")
+        if with_kl:
+            panels[1].set_ylabel("KL on neutral text (nats)")
+            if self.max_kl is not None:
+                panels[1].axhline(self.max_kl, color="black", linestyle="--", linewidth=0.8)
+        panels[-1].set_xlabel("scale")
+        return figure
 
 
 def sweep(
@@ -100,14 +141,9 @@ def sweep(
     layers: Iterable[int | Iterable[int]] | None = None,
     scales: Iterable[float] = SCALES,
     native: SteeringVector | None = None,
-    random: int = 20,
     shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
     neutral: Iterable[str] | None = None,
-    max_kl: float | None = None,
-    positions: Positions = "all",
-    layer_modules: Any = None,
-    seed: int = 0,
-    batch_size: int = 8,
+    options: SweepOptions | None = None,
     progress: Progress = False,
 ) -> Sweep:
     """Try layers and scales, choose the best on one half of the samples, and evaluate it on the other half.
@@ -121,17 +157,16 @@ def sweep(
         single direction may be put at others.
     scales : iterable of float
         The factors to try. The best setting is that with the largest mean effect upwards.
-    native, random, shuffled
+    native, shuffled
         As for `evaluate`: controls of the chosen setting on the held-out samples. With `native` the vector is
         scaled to its norm first, layer by layer.
     neutral : iterable of str, optional
         Texts on which the side effects of every setting are measured, and those of the chosen one again:
         unlike its effect, they are not measured on texts that had no say in the choice.
-    max_kl : float, optional
-        Choose only among settings whose KL(unsteered || steered) on neutral text is this at most, in nats
-        for each token.
-    positions, layer_modules, seed, batch_size, progress
-        As for `evaluate`; the seed also draws the halves.
+    options : SweepOptions, optional
+        As for `evaluate`, and the limit on the side effects; the seed also draws the halves.
+    progress : bool or callable
+        As for `evaluate`.
 
     Returns
     -------
@@ -151,95 +186,61 @@ def sweep(
     Examples
     --------
     >>> import embgeom
-    >>> from embgeom.evaluation import WordLogRatio, sweep
-    >>> from transformers import AutoModelForCausalLM, AutoTokenizer
+    >>> from embgeom.evaluation import SweepOptions, WordLogRatio, sweep
+    >>> from embgeom.steering import load_language_model
     >>> folder = embgeom.examples.pair().small
-    >>> model, tokenizer = (a.from_pretrained(folder) for a in (AutoModelForCausalLM, AutoTokenizer))
-    >>> unembedding = embgeom.load(folder, "output")
-    >>> happy = unembedding.matrix[unembedding.row_of(" happy")]
-    >>> vector = embgeom.SteeringVector({2: 20 * happy, 3: 20 * happy}, model="example:small")
+    >>> model, tokenizer = load_language_model(folder)
+    >>> vector = 20 * embgeom.SteeringVector.from_words(folder, [" happy"], layers=(2, 3))
     >>> prompts = ["The girl was", "He felt very", "The dog was so", "They were all"]
-    >>> mood = WordLogRatio([" happy"], [" sad"])
-    >>> found = sweep(model, tokenizer, vector, mood, prompts, scales=(0.1, 1), random=3)
-    >>> found.chosen.name, found.held_out.samples
+    >>> mood, options = WordLogRatio([" happy"], [" sad"]), SweepOptions(random=3)
+    >>> found = sweep(model, tokenizer, vector, mood, prompts, scales=(0.1, 1), options=options)
+    >>> found.chosen.label, found.held_out.samples
     ('layer 3, scale 1', 2)
     """
+    options = options or SweepOptions()
     check_score(score)
-    check_positions(positions)
-    size = whole_number(batch_size, "batch_size", 1)
-    limit, texts = _limit(max_kl, neutral), as_texts(neutral)
-    (vector,) = check_vectors(vector, "vector")
-    native = None if native is None else check_vectors(native, "native")[0]
-    others = check_vectors(() if shuffled is None else shuffled, "shuffled")
+    texts, limit = as_texts(neutral), options.max_kl
+    if limit is not None and texts is None:
+        raise InputError(
+            f"max_kl = {limit} limits the side effects on neutral text; give some with neutral=[...]"
+        )
+    (vector,) = check_vectors([vector], "vector")
+    native = None if native is None else check_vectors([native], "native")[0]
+    others = check_vectors(shuffled, "shuffled")
     conditions = _grid(vector, native, layers, scales)
-    whole_number(random, "random", 0)
-    # The controls of the chosen setting come at the end; what does not fit is to be told now.
+    # The controls of the chosen setting come at the end; what does not fit is reported now.
     for condition in conditions:
         for other in others:
-            fitting(at_layers(other, condition.vector.layers), condition.vector, "shuffled")
-    score_samples = score.samples(prompts)
-    choice, rest = _halves(len(score_samples), check_seed(seed))
+            for_layers_of(condition.vector, at_layers(other, condition.vector.layers), "shuffled")
+    samples = score.samples(prompts)
+    choice, rest = _halves(len(samples), options.seed)
     with reporter(progress, "sweep") as report:
-        run = EvaluationRun(model, tokenizer, score, texts, positions, layer_modules, size, seed, report)
-        unsteered, perplexity, grid = run.measure(conditions, [score_samples[place] for place in choice])
+        run = EvaluationRun(model, tokenizer, score, texts, options, report)
+        unsteered, perplexity, grid = run.measure(conditions, [samples[i] for i in choice])
     chosen = _best(grid, limit)
-    held_out = (
-        None
-        if chosen is None
-        else evaluate(
+    held_out = None
+    if chosen is not None:
+        held_out = evaluate(
             model,
             tokenizer,
             vector,
             score,
-            [score_samples[place] for place in rest],
+            [samples[i] for i in rest],
             scale=chosen.scale,
             layers=chosen.layers,
             native=native,
-            random=random,
             shuffled=others,
             neutral=texts,
-            positions=positions,
-            layer_modules=layer_modules,
-            seed=seed,
-            batch_size=batch_size,
+            options=options,
             progress=progress,
         )
-    )
-    provenance = describe_run(
-        model,
-        {
-            "vector": describe_vector(vector),
-            "native": None if native is None else describe_vector(native),
-            "shuffled": [describe_vector(other) for other in others],
-        },
-        score,
-        {
-            "layers": sorted({condition.vector.layers for condition in conditions}),
-            "scales": sorted({condition.scale for condition in conditions}),
-            "max_kl": limit,
-            "random": random,
-            "positions": positions,
-            "seed": seed,
-            "batch_size": batch_size,
-            "samples": len(score_samples),
-            "samples_sha256": digest(score_samples),
-            "neutral_texts": texts and len(texts),
-            "neutral_sha256": texts and digest(texts),
-        },
-    )
+    settings = {
+        "layers": sorted({condition.vector.layers for condition in conditions}),
+        "scales": sorted({condition.scale for condition in conditions}),
+        "max_kl": limit,
+    }
+    provenance = run.describe(vector, native, others, samples, settings)
     return Sweep(grid, chosen, held_out, limit, choice, rest, unsteered, perplexity, provenance)
-
-
-def _limit(max_kl: float | None, neutral: Iterable[str] | None) -> float | None:
-    if max_kl is None:
-        return None
-    if neutral is None:
-        raise InputError(
-            f"max_kl = {max_kl} limits the side effects on neutral text; give some with neutral=[...]"
-        )
-    if not real_number(max_kl, "max_kl") >= 0:
-        raise InputError(f"max_kl = {max_kl} must be 0 at least")
-    return float(max_kl)
 
 
 def _grid(
@@ -250,7 +251,7 @@ def _grid(
 ) -> list[Condition]:
     """Return a condition for each setting."""
     if native is not None and layers is None:
-        native = fitting(native, vector, "native")
+        native = for_layers_of(vector, native, "native")
     wanted = [layer_numbers(entry) for entry in (vector.layers if layers is None else layers)]
     factors = [real_number(scale, "scale") for scale in scales]
     if not wanted or not factors:
@@ -261,10 +262,10 @@ def _grid(
     for together in wanted:
         part = at_layers(vector, together)
         if native is not None:
-            part = part.with_norm(fitting(at_layers(native, together), part, "native"))
-        where = f"layer{'s' if len(together) > 1 else ''} {'+'.join(map(str, part.layers))}"
+            part = part.with_norm(for_layers_of(part, at_layers(native, together), "native"))
+        name = "+".join(map(str, part.layers))
         conditions += [
-            Condition(f"{where}, scale {factor:g}", "setting", part, factor, 1) for factor in factors
+            Condition(f"layer_{name}_scale_{factor:g}", "setting", part, factor) for factor in factors
         ]
     return conditions
 
