@@ -81,12 +81,12 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class _Value:
-    """Where the value of a key lies: of an array `item` is the type of what it holds."""
+    """Where the value of a key lies: an array of items, or one item."""
 
-    kind: int
+    is_array: bool
+    item: int
+    count: int
     offset: int
-    item: int = -1
-    count: int = 1
 
 
 def _corrupt(file: LocalFile, why: str) -> LoadError:
@@ -137,18 +137,8 @@ class _Reader:
     def step_over(self, key: str) -> _Value:
         """Return where the value of a key lies, and move past it."""
         kind = self.uint(4)
-        if kind in _SCALARS:
-            value = _Value(kind, self.position)
-            self.skip(np.dtype(_SCALARS[kind]).itemsize)
-            return value
-        if kind == _STRING:
-            value = _Value(kind, self.position)
-            self.skip(self.uint())
-            return value
-        if kind != _ARRAY:
-            raise _corrupt(self._file, f"{key!r} has a value of type {kind}, which does not exist")
-        item, count = self.uint(4), self.uint()
-        value = _Value(kind, self.position, item, count)
+        item, count = (self.uint(4), self.uint()) if kind == _ARRAY else (kind, 1)
+        value = _Value(kind == _ARRAY, item, count, self.position)
         if item == _STRING:
             self.check_count(count, 8, _MAX_STRINGS, "strings in one key")
             for _ in range(count):
@@ -158,7 +148,8 @@ class _Reader:
             self.check_count(count, size, self._file.size, "numbers in one key")
             self.skip(count * size)
         else:
-            raise _corrupt(self._file, f"{key!r} has an array of type {item}, which is not read")
+            what = "an array" if value.is_array else "a value"
+            raise _corrupt(self._file, f"{key!r} has {what} of type {item}, which is not read")
         return value
 
     def tensor(self, name: str, alignment: int) -> TensorInfo:
@@ -238,7 +229,7 @@ class GGUFFile:
 
     def scalar(self, key: str) -> str | float | bool | None:
         """Return a single value of whatever type; None for an array."""
-        value: str | float | bool | None = None if self._values[key].kind == _ARRAY else self._value(key)
+        value: str | float | bool | None = None if self._values[key].is_array else self._value(key)
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -302,14 +293,15 @@ class GGUFFile:
     def _value(self, key: str) -> Any:
         value = self._values[key]
         reader = _Reader(self._file, self._order, value.offset)
-        if value.kind == _STRING:
-            return reader.string(_MAX_TEXT, key)
+        held: Any
         if value.item == _STRING:
-            return [reader.string(_MAX_TEXT, f"{key}[{row}]") for row in range(value.count)]
-        if value.kind == _ARRAY:
-            return reader.numbers(value.item, value.count)
-        number = reader.numbers(value.kind, 1)[0].item()
-        return bool(number) if value.kind == _BOOL else number
+            held = [reader.string(_MAX_TEXT, f"{key}[{row}]") for row in range(value.count)]
+        else:
+            numbers = reader.numbers(value.item, value.count)
+            held = numbers.astype(bool) if value.item == _BOOL else numbers
+        if value.is_array:
+            return held
+        return held[0] if value.item == _STRING else held[0].item()
 
     def _read_tensors(self, position: int, count: int) -> dict[str, TensorInfo]:
         alignment = self.integer("general.alignment") if "general.alignment" in self._values else _ALIGNMENT
