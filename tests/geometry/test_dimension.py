@@ -76,7 +76,9 @@ SHAPES = {
 
 
 @pytest.mark.model
-@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "768" in name else []) for name in SHAPES]
+)
 def test_integers_of_2000_rows(name):
     n, d, k, count = SHAPES[name]
     model = name.split()[0]
