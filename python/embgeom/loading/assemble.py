@@ -1,4 +1,4 @@
-"""What is asked for, and a matrix and a tokenizer's tokens, once both are read, to an `Embeddings`."""
+"""A load request, and the step that turns a matrix and its tokens into an `Embeddings`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.tokenizers.table import TokenTable
 
-# Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond this
+# Matrices are padded by up to a few thousand rows, and a few tokens are added without a row; beyond that
 # the tokenizer belongs to another model.
 _LEAST_COVERED = 0.5
 _MOST_BEYOND = 0.01
@@ -34,7 +34,7 @@ class LoadRequest:
     progress: bool
 
     def tokens(self, read: Callable[[], TokenTable]) -> TokenTable:
-        """Return the user's tokens, or else those that `read` gives, in the format that the user says."""
+        """Return the user's tokens, or else those that `read` returns, in the user's token format."""
         table = self.vocabulary or read()
         return replace(table, token_format=self.token_format) if self.token_format else table
 

@@ -1,4 +1,4 @@
-"""Stored numbers to float32, once, in chunks, so that no second copy of the tensor is ever held."""
+"""Convert stored numbers to float32 in chunks, so that no second copy of the tensor is ever held."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def to_float32(
 
 
 def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
-    """Return where each chunk of `step` rows starts, with a progress bar if it is asked for."""
+    """Return where each chunk of `step` rows starts, with an optional progress bar."""
     starts = range(0, rows, step)
     if not progress:
         return starts

@@ -1,4 +1,4 @@
-"""Files on this machine: a regular file that is opened once, JSON and text, and the folder of a model."""
+"""Files on this machine: regular files opened once, JSON and text, and the folder of a model."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from embgeom._common.progress import byte_bar
 from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
 
-# No vocabulary and no tokenizer comes near it.
+# Far above the size of any vocabulary or tokenizer.
 _MOST_BYTES = 1 << 30
 _PIECE = 1 << 24
 
 
 class LocalFile:
-    """An open regular file, which is read whatever takes the place of its path meanwhile.
+    """An open regular file; replacing the path later does not change what is read.
 
-    It is closed when nothing refers to it any more.
+    The file is closed when nothing refers to this object any more.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class LocalFile:
         return bytes(data)
 
     def stream(self) -> IO[bytes]:
-        """Return a reader from the beginning of the file on; closing it leaves the file open."""
+        """Return a stream from the beginning of the file; closing it leaves the file open."""
         os.lseek(self._descriptor, 0, os.SEEK_SET)
         return open(self._descriptor, "rb", closefd=False)
 
@@ -76,7 +76,7 @@ class LocalFile:
         return array
 
     def check_unchanged(self) -> None:
-        """Refuse what was read if the file was written to since it was opened."""
+        """Raise if the file was written to since it was opened."""
         if FileState.from_status(os.fstat(self._descriptor)) != self.state:
             raise LoadError(f"{self.path} was written to while it was read; load it again")
 
@@ -95,12 +95,12 @@ class LocalFile:
 
 
 def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file that the system does not let us read."""
+    """Return the error for a file that the system cannot read."""
     return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")
 
 
 def is_file(path: Path) -> bool:
-    """Return whether there is such a file; the file system may have no room for the name."""
+    """Return whether the file exists; a name that is too long for the file system does not."""
     try:
         return path.is_file()
     except (OSError, ValueError):
@@ -134,7 +134,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
-    """Return the value of a JSON text; a key that occurs twice counts by its last value, or is refused."""
+    """Return the value of a JSON text; of a repeated key the last value counts, if it is allowed at all."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(pairs)
@@ -150,7 +150,7 @@ def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder on this machine, with the commit of its files where that is known."""
+    """A model folder on this machine, with the commit of its files if known."""
 
     path: Path
     revision: str | None = None
@@ -167,7 +167,7 @@ class Folder:
         try:
             path.stat()
         except (FileNotFoundError, ValueError):
-            # A ValueError is for a name that no file can have, such as one with a lone surrogate.
+            # A ValueError means a name that no file can have, such as one with a lone surrogate.
             return None
         except OSError as error:
             raise unreadable(path, error) from error
@@ -181,6 +181,6 @@ class Folder:
 
 
 def is_inside(path: str) -> bool:
-    """Return whether a path that a file names, relative to its model, cannot lead out of the model."""
+    """Return whether a relative path, as a file of a model names it, stays inside the model."""
     parts = PurePosixPath(path)
     return not parts.is_absolute() and ".." not in parts.parts and "\0" not in path

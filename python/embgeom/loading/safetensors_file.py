@@ -21,7 +21,7 @@ from embgeom.errors import LoadError
 from embgeom.loading.convert import READ_AS, check_dtype, to_float32
 from embgeom.loading.folder import LocalFile, parse_json
 
-# How each stored type is read from the file; of other types the bytes are not read.
+# The stored types that can be read.
 _TYPES = READ_AS | {
     f"{kind.upper()}{8 * size}": np.dtype(f"<{kind}{size}") for kind in "iu" for size in (1, 2, 4, 8)
 }
@@ -44,9 +44,9 @@ class Entry:
 
 
 class SafetensorsHeader:
-    """The header of a safetensors file of `size` bytes, wherever that is; `read` gives any bytes of it.
+    """The header of a safetensors file of `size` bytes, local or remote; `read` returns a range of its bytes.
 
-    `aliases` are the tensors left out because they share memory with one that is held: name -> held name.
+    `aliases` are tensors that were not stored because they share memory with another: name -> stored name.
     """
 
     def __init__(self, path: Path, size: int, read: Callable[[int, int], bytes]) -> None:
@@ -106,7 +106,7 @@ class SafetensorsHeader:
         return Entry(dtype, tuple(shape), *offsets)
 
     def _check_covered(self, data_bytes: int) -> None:
-        """Refuse tensors that overlap, and data that belong to no tensor."""
+        """Raise if tensors overlap, or if bytes belong to no tensor."""
         covered, before = 0, ""
         for begin, end, name in sorted((e.begin, e.end, name) for name, e in self.entries.items()):
             if begin < covered and end > begin:
@@ -122,7 +122,7 @@ class SafetensorsHeader:
 
 
 class SafetensorsFile(SafetensorsHeader):
-    """An open safetensors file; its header and its tensors are read of one state of it."""
+    """An open safetensors file; header and tensors come from the same state of it."""
 
     def __init__(self, path: Path) -> None:
         self._file = LocalFile(path)
@@ -130,7 +130,7 @@ class SafetensorsFile(SafetensorsHeader):
         super().__init__(path, self._file.size, self._file.read)
 
     def array(self, name: str, *, progress: bool = False) -> npt.NDArray[Any]:
-        """Return one tensor of a type that NumPy has as it is stored, and of BF16 the bits as uint16."""
+        """Return one tensor in its stored type; bfloat16, which NumPy lacks, as its bits in uint16."""
         entry = self.entries[name]
         if entry.dtype not in _TYPES:
             check_dtype(entry.dtype, f"{name} in {self.path}")

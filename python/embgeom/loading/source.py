@@ -51,7 +51,7 @@ def find_local(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> tupl
     try:
         is_folder = path.is_dir()
         if is_folder:
-            # Whether the folder may be entered.
+            # Raises if the folder may not be entered.
             next(path.iterdir(), None)
         is_file = path.is_file()
     except OSError as error:
@@ -62,9 +62,9 @@ def find_local(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> tupl
 
 
 def find_folder(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> Folder | None:
-    """Return the folder on this machine that holds a model, or the file of that name; None for other names.
+    """Return the local folder that holds a model (or the file of that name); None for any other name.
 
-    Of a model's folder in the Hugging Face cache it is the snapshot of the main branch, or the only one.
+    A model's folder in the Hugging Face cache stands for the snapshot of its main branch, or its only one.
     """
     path, is_file = find_local(model, **hub)
     if is_file or path.is_dir():
@@ -79,7 +79,7 @@ def find_folder(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> Fol
 def find_source(
     model: str | os.PathLike[str], *, progress: bool = False, **hub: Unpack[HubOptions]
 ) -> Source:
-    """Return where a model's files are; what exists here comes before examples and repositories."""
+    """Return where a model's files are; local paths come before examples and repositories."""
     if (folder := find_folder(model, **hub)) is not None:
         return folder
     if looks_like_repo_id(str(model)):
@@ -99,11 +99,11 @@ def refuse_options(what: str, **options: Any) -> None:
 def enter(source: Source, subfolder: str | None = None) -> Source:
     """Return the folder within a model that holds its weights.
 
-    That is the subfolder asked for, or of a sentence embedder the first module in its modules.json.
+    That is the requested subfolder, or the first module in the modules.json of a sentence embedder.
     """
     if subfolder:
         return _within(source, _relative(subfolder, "subfolder="))
-    # A repository is asked for no more than it is likely to hold.
+    # A request costs time, so a repository is asked only for what it is likely to hold.
     rooted = isinstance(source, HubRepo) and source.find("config.json") is not None
     if not rooted and (modules := source.find("modules.json")) is not None:
         path = _first_module(modules)
@@ -131,7 +131,7 @@ def beside(source: Source) -> Source | None:
 
 
 def _refuse_hub_options(model: str | os.PathLike[str], what: str, hub: HubOptions) -> None:
-    """Refuse options of a Hugging Face id, which would be lost on a model that is here."""
+    """Refuse options of a Hugging Face id that a local model would ignore."""
     for name in ("revision", "token"):
         if hub.get(name):
             way_out = "leave it out"

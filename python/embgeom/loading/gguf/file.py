@@ -2,7 +2,7 @@
 
 A header can lie, so every count is checked against the bytes that are there before anything is made of it,
 and every tensor against the file's end, its alignment and its neighbors. Values are read when asked for; a
-vocabulary that nobody asks for is only stepped over. A float32 tensor is the file's own pages. Any other is
+vocabulary that is not needed is skipped. A float32 tensor is the file's own pages. Any other is
 converted a few rows at a time, so that the matrix and one piece of it are all that is held.
 """
 
@@ -31,7 +31,7 @@ _MAX_NAME = 65_535
 _MAX_TEXT = 1 << 26
 _MAX_DIMENSIONS = 4
 _MAX_NUMBERS = 1 << 60
-# Types are numbered without gaps, some forty by now.
+# Types are numbered consecutively; there are about forty.
 _MAX_TYPE = 255
 _MAX_ENTRIES = 1 << 20
 _MAX_STRINGS = 1 << 24
@@ -53,7 +53,7 @@ _TYPES = {
 }
 # fmt: on
 
-# Types of whole numbers, which no model's matrix has.
+# Integer types, in which no model stores a matrix.
 _WHOLE = ("I8", "I16", "I32", "I64")
 
 _T = TypeVar("_T")
@@ -94,7 +94,7 @@ def _corrupt(file: LocalFile, why: str) -> LoadError:
 
 
 class _Reader:
-    """Reads a header from an offset on, value by value, never beyond the end of the file."""
+    """Reads values of a header from an offset on, never beyond the end of the file."""
 
     def __init__(self, file: LocalFile, order: Literal["little", "big"], offset: int) -> None:
         self._file, self._order, self._stream = file, order, file.stream()
@@ -105,7 +105,7 @@ class _Reader:
         return self._stream.tell()
 
     def check_count(self, count: int, size: int, most: int, what: str) -> None:
-        """Refuse a count of things of at least `size` bytes for which the rest of the file has no room."""
+        """Refuse a count of things of `size` bytes or more for which the rest of the file is too short."""
         if count > most or count * size > self._file.size - self.position:
             raise _corrupt(self._file, f"it would hold {count} {what}, more than it has room for")
 
@@ -202,7 +202,7 @@ class GGUFFile:
             if accept is not None and key == "general.architecture":
                 position = reader.position
                 accept(self.text(key) or "")
-                # The two read through one descriptor.
+                # Both readers share one file descriptor.
                 reader = _Reader(self._file, self._order, position)
         self.keys = tuple(self._values)
         self._tensors = self._read_tensors(reader.position, tensors)
@@ -228,7 +228,7 @@ class GGUFFile:
         return None if value is None else value.astype(np.int64)
 
     def scalar(self, key: str) -> str | float | bool | None:
-        """Return a single value of whatever type; None for an array."""
+        """Return a single value of any type; None for an array."""
         value: str | float | bool | None = None if self._values[key].is_array else self._value(key)
         return value
 
@@ -342,7 +342,7 @@ class GGUFFile:
         return result.reshape(info.shape)
 
     def _converter(self, name: str, info: TensorInfo) -> _Convert:
-        """Return what makes float32 of rows as they are stored."""
+        """Return the function that converts stored rows to float32."""
         if info.dtype in READ_AS:
             stored = READ_AS[info.dtype].newbyteorder(self._order)
             return lambda piece, rows: to_float32(
@@ -368,7 +368,7 @@ class GGUFFile:
             ) from error
 
         def convert(piece: bytes, rows: int) -> npt.NDArray[np.float32]:
-            # A damaged scale may be infinite; the scan of the rows names the row then.
+            # A damaged scale may be infinite; row_stats then reports the row.
             with np.errstate(all="ignore"):
                 values: npt.NDArray[np.float32] = quants.dequantize(
                     np.frombuffer(piece, np.uint8).reshape(rows, -1), kind

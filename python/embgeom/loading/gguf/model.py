@@ -118,7 +118,7 @@ class GGUFModel:
 
     @property
     def num_layers(self) -> int | None:
-        """How many layers it has, draft heads left out; None for an encoder and a decoder."""
+        """The number of layers without draft heads; None for an encoder-decoder."""
         if self.architecture == "t5" or (count := self._integer("block_count")) is None:
             return None
         return count - (self._integer("nextn_predict_layers") or 0)
@@ -188,7 +188,7 @@ class GGUFModel:
         return FinalNorm.from_weights(weight, "layer_norm" if self._centers(found[0]) else "rms_norm")
 
     def disagreements(self, shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Return in what the shape of a (V, d) matrix differs from the metadata, each a sentence."""
+        """Return how the shape of a (V, d) matrix differs from the metadata, in sentences."""
         said = self._integer("vocab_size"), self._integer("embedding_length")
         return tuple(
             f"the tensor has {held} {what}, the metadata say {number}"
@@ -197,7 +197,7 @@ class GGUFModel:
         )
 
     def _tied(self) -> bool | None:
-        """Whether one matrix is both input and output; None where a missing part might decide."""
+        """Return whether one matrix is both input and output; None if that depends on a missing part."""
         held = self._files.get(_INPUT), self._files.get(_OUTPUT)
         if held[0] is not None and held[1] is not None:
             return held[0].same_bytes(_INPUT, held[1], _OUTPUT)
@@ -220,7 +220,7 @@ class GGUFModel:
 
 
 def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
-    """Return the first part of a model, the others that are there, and the names of those that are not."""
+    """Return the first part of a model, the other parts that exist, and the names of missing ones."""
     if (part := _PART.fullmatch(path.name)) is None:
         return path, [], ()
     names = [f"{part[1]}-{number:05}-of-{part[3]}{part[4]}" for number in range(1, int(part[3]) + 1)]

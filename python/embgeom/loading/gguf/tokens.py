@@ -22,9 +22,9 @@ from embgeom.loading.tokenizers.table import TokenTable
 _KEY = "tokenizer.ggml."
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 _WITHOUT_TOKEN = re.compile(r"\[PAD\d+\]")
-# Whatever the types say, these are special.
+# These are special whatever their type.
 _NAMED_SPECIAL = ("bos", "eos", "unknown", "seperator", "separator", "cls", "mask")
-# These are not where the type is that of text: a config may name any token, as RWKV's names two line breaks.
+# These are special unless their type is normal: a config may name any token, as RWKV's names two newlines.
 _NAMED = ("padding", "eot", "eom", "prefix", "suffix", "middle", "fim_pre", "fim_suf", "fim_mid", "fim_pad",
           "fim_rep", "fim_sep")  # fmt: skip
 # The kind "gpt2" is BPE of any alphabet. These pre-tokenizers escape spaces as SentencePiece does.
@@ -95,7 +95,7 @@ def _token_format(
 
 
 def _word_piece(token: str) -> str:
-    """Return a token of WordPiece as its own vocabulary writes it; a lone mark is left of a ``##▁``."""
+    """Return a token of WordPiece as its own vocabulary writes it; a lone mark stands for ``##▁``."""
     if token.startswith(METASPACE) and token != METASPACE:
         return token.removeprefix(METASPACE)
     return f"##{token}"

@@ -1,12 +1,12 @@
-"""Where embgeom keeps what it fetched of files on the Hugging Face Hub, and how a file of it comes to be.
+"""The cache of what was fetched from the Hugging Face Hub, and files that appear there once complete.
 
-In the cache, which has a folder for each file of each repository, lie
+The cache has a folder for each file of each repository, which holds
 
     <commit>.head                    what the Hub says of the file at a commit, and the file's first bytes
-    <content>/<tensor>.safetensors   one tensor of that content, by itself a safetensors file
+    <content>/<tensor>.safetensors   one tensor of that content, as a safetensors file
     <content>.safetensors            the whole file, from a server that gives no ranges
 
-A file is fetched piece by piece, continues where it stopped, and appears when it is whole.
+Files are fetched in pieces; an interrupted download resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from embgeom.errors import LoadError
 from embgeom.loading.hub.ranges import Identity
 
 _LONGEST_NAME = 200
-# Another process that is fetching the same is waited for as long as its file grows within this time.
+# How many seconds to wait for another process that fetches the same file while the file does not grow.
 _STUCK = 60.0
 _POLL = 0.1
-# What a disk should still have once the file is there.
+# How many bytes should stay free on the disk.
 _SPARE = 1 << 24
 _WAY_OUT = "make room, or name another folder for what is fetched by cache_dir= or the variable EMBGEOM_CACHE"
 
@@ -48,7 +48,7 @@ def cache_folder(cache_dir: Path | None, repo_id: str, filename: str) -> Path:
 
 
 def file_name(name: str) -> str:
-    """Return a name of a file for any text; a long one ends with its hash."""
+    """Return a file name for any text; a long one ends with its hash."""
     safe = quote(name, safe="", errors="surrogatepass")
     if len(safe) <= _LONGEST_NAME:
         return safe
@@ -56,7 +56,7 @@ def file_name(name: str) -> str:
 
 
 def read_head(path: Path) -> tuple[Identity, bytes] | None:
-    """Return what was kept of a file, and its first bytes; None if that is nothing, or damaged."""
+    """Return what is known of a file, and its first bytes; None if nothing was kept or it is damaged."""
     try:
         about, _, head = path.read_bytes().partition(b"\n")
         said = json.loads(about)
@@ -77,18 +77,18 @@ def write_head(path: Path, identity: Identity, head: bytes) -> None:
 
 
 def forget(path: Path) -> None:
-    """Throw away a file of the cache."""
+    """Delete a file of the cache, if it exists."""
     with suppress(OSError):
         path.unlink()
 
 
 def discard(path: Path) -> None:
-    """Throw away what is there of a file that will not be completed."""
+    """Delete the partial download of a file that will not be completed."""
     forget(_partial(path))
 
 
 class PartialFile:
-    """What is there of a file, open for more; the first `size` bytes."""
+    """The first `size` bytes of a file, open for more."""
 
     def __init__(self, file: io.FileIO, total: int | None, what: str, progress: bool) -> None:
         self._file = file
@@ -104,7 +104,7 @@ class PartialFile:
             self.bar.update(self.size)
 
     def restart(self) -> None:
-        """Throw away what is there."""
+        """Delete what was written so far."""
         self._file.truncate(0)
         self.size = 0
         self.bar.reset()
@@ -122,10 +122,10 @@ class PartialFile:
 def appearing(
     path: Path, total: int | None, what: str = "", *, progress: bool = False
 ) -> Iterator[PartialFile | None]:
-    """Give what is there of the file at `path`, which takes that name at the end of the block.
+    """Yield the partial download of the file at `path`, which gets that name at the end of the block.
 
-    After an error or interruption, and in a process that was killed, what is there stays for the next time.
-    Of several processes one fetches, and the others wait for it and get None.
+    After an error, an interruption or a kill it stays there for the next attempt. If several processes want
+    the file, one fetches it; the others wait and get None.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ def _partial(path: Path) -> Path:
 
 @contextmanager
 def _claimed(path: Path) -> Iterator[tuple[io.FileIO | None, Path]]:
-    """Give a file that no other process writes to, and its name; no file if `path` appeared meanwhile."""
+    """Yield a file that no other process writes to, and its name; no file if `path` appeared meanwhile."""
     partial = _partial(path)
     deadline, length = time.monotonic() + _STUCK, -1
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
@@ -185,7 +185,7 @@ def _claimed(path: Path) -> Iterator[tuple[io.FileIO | None, Path]]:
 
 @contextmanager
 def _own_file(path: Path) -> Iterator[tuple[io.FileIO, Path]]:
-    """Give a new file beside `path`, for where nothing can be locked or the other process is stuck."""
+    """Yield a new file beside `path`, for when nothing can be locked or the other process is stuck."""
     descriptor, own = tempfile.mkstemp(prefix=".", suffix=".partial", dir=path.parent)
     try:
         os.fchmod(descriptor, 0o644)
@@ -207,7 +207,7 @@ def _lock(file: io.FileIO) -> bool | None:
 
 
 def _is_at(file: io.FileIO, path: Path) -> bool:
-    """Return whether an open file still has a name; it has another one once its process has completed it."""
+    """Return whether an open file still has a name; once complete, it has another one."""
     with suppress(OSError):
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     return False

@@ -1,7 +1,7 @@
-"""Bytes of a file on the Hugging Face Hub, over connections that break and from servers that say wait.
+"""Byte ranges of a file on the Hugging Face Hub, with retries after broken connections and rate limits.
 
-Requests go through the session of huggingface_hub, so that proxies, certificates and a client of the user's
-own serve here, too; that session takes the token off when a server sends it to another host.
+Requests go through the session of huggingface_hub, so proxies, certificates and a client that the
+user has configured apply; it drops the token when a server redirects to another host.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from urllib.parse import urlsplit
 from embgeom._common.record import versions
 from embgeom.errors import LoadError, first_line
 
-# How often a request is repeated that brings nothing, and how long a server may let us wait in all.
+# How often a request that brings nothing is repeated, and how long a server may make us wait in total.
 TRIES = 5
 _PATIENCE = 120.0
-# A try that brought so much restarts the count.
+# A try that brought this many bytes restarts the count.
 _WORTH_A_TRY = 1 << 20
 _MAY_PASS = frozenset((408, 425, 429, 500, 502, 503, 504))
-# Elsewhere a refusal is that of a signed address which is too old: the Hub gives a new one.
+# From storage elsewhere these mean that a signed address has expired; the Hub issues a new one.
 _TOO_OLD = frozenset((401, 403, 404, 410))
 _CHUNK = 1 << 16
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
@@ -42,11 +42,11 @@ class NoRanges(Exception):
 
 
 class Changed(Exception):
-    """The file is not the one any more of which the first bytes were fetched."""
+    """The file on the Hub changed after its first bytes were fetched."""
 
 
 class _Broken(Exception):
-    """A request failed in a way that may pass, after `wait` seconds if the server says so."""
+    """A request failed in a way that may pass, perhaps after the `wait` seconds that the server asks for."""
 
     def __init__(self, detail: str, status: int | None = None, wait: float | None = None) -> None:
         super().__init__(detail)
@@ -79,11 +79,11 @@ class Answer:
     end: int | None = None
 
     def close(self) -> None:
-        """Close the connection, whatever is still to come."""
+        """Close the connection."""
         self.response.close()
 
     def chunks(self) -> Iterator[bytes]:
-        """Give the body piece by piece; one that breaks off or is too long is an error."""
+        """Yield the body in pieces; raise if it breaks off or is too long."""
         response = self.response
         raw = hasattr(response, "iter_raw")
         pieces = response.iter_raw() if raw else response.raw.stream(_CHUNK)
@@ -97,7 +97,7 @@ class Answer:
         except NoRanges:
             raise
         except Exception as error:
-            # What a connection that breaks raises depends on the HTTP library of huggingface_hub.
+            # Which exception a broken connection raises depends on the HTTP library of huggingface_hub.
             raise _Broken(_detail(error)) from error
         if self.end is not None and position < self.end:
             raise _Broken(f"the answer ended after {position - self.begin} bytes")
@@ -105,7 +105,7 @@ class Answer:
 
 @dataclass
 class RangeRequests:
-    """Requests for the bytes of one file, of which `identity` says what is known; answers add to it.
+    """Requests for the bytes of one file; `identity` is what is known of the file, and answers add to it.
 
     `fail` makes the `LoadError` of what a request failed with and why, where the error itself does not say
     why. That the repository holds no such file is raised as the EntryNotFoundError of huggingface_hub.
@@ -130,10 +130,10 @@ class RangeRequests:
                 patience.wait(self._broken(error))
 
     def stream(self, begin: int, end: int) -> Iterator[bytes]:
-        """Give the bytes from `begin` to `end` or the end of the file; go on where an answer broke.
+        """Yield the bytes from `begin` to `end` or the end of the file, resuming where an answer broke off.
 
-        Raises `NoRanges` if the server gives no ranges that can be relied on, `Changed` if the file is
-        another one than `identity` says.
+        Raises `NoRanges` if the server sends no reliable ranges, and `Changed` if the file is not the one
+        that `identity` describes.
         """
         patience = _Patience(self.tries, self.fail)
         while begin < end:
@@ -148,7 +148,7 @@ class RangeRequests:
                 patience.wait(failure)
 
     def whole(self, answer: Answer | None) -> Iterator[bytes | None]:
-        """Give the whole file, from `answer` if there is one; None marks each new start."""
+        """Yield the whole file, from `answer` if there is one; None marks each new start."""
         patience = _Patience(self.tries, self.fail)
         while True:
             try:
@@ -190,7 +190,7 @@ class RangeRequests:
         return answer
 
     def _get(self, headers: dict[str, str]) -> Any:
-        """Send one request, and return the answer with its body still to come."""
+        """Send one request, and return the answer with its body unread."""
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         try:
@@ -236,7 +236,7 @@ class RangeRequests:
         raise self.fail(error, "") from error
 
     def _check_identity(self, found: Identity) -> None:
-        """Refuse the answer for another file than the one that is known, and learn from it what is not."""
+        """Raise if an answer is for another file than the known one; learn from it what is not known yet."""
         known = {name: value for name, value in asdict(self.identity).items() if value is not None}
         if any(said is not None and said != known.get(name, said) for name, said in asdict(found).items()):
             raise Changed
@@ -245,7 +245,7 @@ class RangeRequests:
 
 @dataclass
 class _Patience:
-    """How often requests may still fail, and how long the server may still let us wait."""
+    """Counts failed requests and waiting time, and decides when to give up."""
 
     tries: int
     fail: Fail
@@ -274,12 +274,12 @@ class _Patience:
 
 
 def number(text: str | None) -> int | None:
-    """Return the count that a header or variable holds; None where it holds none."""
+    """Return the number in a header or variable; None if it holds no number."""
     return int(text) if text is not None and _NUMBER.fullmatch(text.strip()) else None
 
 
 def _range_of(response: Any, begin: int, end: int) -> Answer:
-    """Return the answer for the bytes from `begin` to `end` or the first of them, if its headers say so."""
+    """Return the answer for the bytes from `begin` to `end`, if its headers are consistent."""
     said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if said is None:
         raise NoRanges
@@ -293,14 +293,14 @@ def _range_of(response: Any, begin: int, end: int) -> Answer:
 
 
 def _identity(response: Any, size: int | None) -> Identity:
-    """Return what the answers on the way to a file say of it; the Hub's own word comes first."""
+    """Return what the answers along the redirects say of a file; the Hub's own headers come first."""
     etag = _first(response, "X-Linked-ETag") or response.headers.get("ETag") or ""
     name = etag.strip().removeprefix("W/").strip('"')
     return Identity(_first(response, "X-Repo-Commit"), name or None, size)
 
 
 def _first(response: Any, name: str) -> str | None:
-    """Return a header of the first answer that has it, on the way from the Hub to the file."""
+    """Return a header of the first answer along the redirects that has it."""
     return next(
         (value for answer in (*response.history, response) if (value := answer.headers.get(name))), None
     )
@@ -321,11 +321,11 @@ def _asked_wait(headers: Any) -> float | None:
 
 
 def _sender() -> dict[str, Any]:
-    """Return how requests name this library."""
+    """Return how requests identify this library."""
     return {"library_name": "embgeom", "library_version": versions().get("embgeom")}
 
 
 def _detail(error: Exception) -> str:
-    """Return the kind of an error and the first line of what it says."""
+    """Return the kind and the first line of an error."""
     kind, first = type(error).__name__, first_line(error)
     return kind if first == kind else f"{kind}: {first}"

@@ -16,12 +16,12 @@ from embgeom.loading.hub.ranges import TRIES, Identity, RangeRequests
 from embgeom.loading.hub.tensors import HubSafetensors
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# A file that is missing is not worth a minute of asking the Hub for a repository of that name.
+# The name of a missing file is not looked up on the Hub.
 _FILES = (".npy", ".npz", ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".json", ".txt")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-# What Git takes as a name; it becomes part of paths in the cache.
+# Names that Git accepts; they become part of paths in the cache.
 _REVISION = re.compile(r"(?![./])(?!.*(?:\.\.|//|/\.|/$))[^\x00-\x20\x7f~^:?*\[\\\ud800-\udfff]{1,250}")
-# What may be the name of a file whatever a server says.
+# Safe as a file name, whatever a server sends.
 _PLAIN = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _TRUE = frozenset(("1", "on", "true", "yes"))
 _SWITCHED_OFF = "downloads are switched off (local_files_only or HF_HUB_OFFLINE)"
@@ -65,8 +65,8 @@ class HubRepo:
             raise InputError(f"revision={revision!r:.60} is not the name of a branch, a tag or a commit")
         if not isinstance(cache_dir, str | os.PathLike | None):
             raise InputError(f"cache_dir={cache_dir!r:.60} is not the name of a folder")
-        # A token that was read from a file often ends with a line break, which no request can hold; and what
-        # cannot be sent, libraries put into their messages.
+        # A token read from a file often ends with a newline, which no request can hold; and libraries
+        # put a token that cannot be sent into their error messages.
         self._token = token.strip() if isinstance(token, str) else token
         if isinstance(self._token, str) and not re.fullmatch(r"[!-~]*", self._token):
             raise InputError("token= holds a character that no access token has; copy it again")
@@ -99,9 +99,9 @@ class HubRepo:
         return []
 
     def locate(self, filename: str) -> Path | HubSafetensors | None:
-        """Return a file of tensors, of which only the header is fetched where that can be.
+        """Return a file of tensors, of which only the header is fetched if possible.
 
-        That is a path if huggingface_hub has the file, or its format must be fetched whole.
+        It is a path if huggingface_hub has cached the file, or its format must be fetched whole.
         """
         from huggingface_hub.errors import EntryNotFoundError
 
@@ -128,7 +128,7 @@ class HubRepo:
         try:
             return HubSafetensors(folder, commit, requests, progress=self._progress)
         except EntryNotFoundError:
-            # This notes the absence in the cache, so that it is not asked for again.
+            # This records the absence in the cache.
             return self._fetch(filename)
 
     def _full(self, filename: str) -> str:
@@ -140,12 +140,12 @@ class HubRepo:
             return Path(known) if isinstance(known, str) else None
         path = self._fetch(filename)
         if self.revision is None:
-            # The library has noted the commit with the file, or with its absence.
+            # The library has recorded the commit with the file, or with its absence.
             self.revision = self._kept_commit(self._asked or "main")
         return path
 
     def _contact(self) -> None:
-        """Learn which commit is meant, once, with waits that end; without the Hub, the one in the cache."""
+        """Find out once which commit is meant, with bounded waits; without the Hub, the one in the cache."""
         from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
         if self.revision is not None or self._contacted:
@@ -156,8 +156,8 @@ class HubRepo:
         if self._offline or kept == asked:
             self.revision = kept
             return
-        # What the cache can serve needs little patience with a network that is down: a second try is for a
-        # connection that was kept open, and that the server has closed meanwhile.
+        # If the cache can serve the model, one retry is enough: it covers a kept-alive connection that the
+        # server has closed meanwhile.
         tries = TRIES if kept is None else 2
         try:
             commit = self._requests("config.json", asked, Identity(), tries).commit()
@@ -167,7 +167,7 @@ class HubRepo:
             if kept is None or isinstance(error.__cause__, RevisionNotFoundError):
                 raise
             commit = kept
-        # Of another commit the first download by huggingface_hub takes note, on which others rely, too.
+        # A new commit is recorded by the first download of huggingface_hub, which other libraries rely on.
         self.revision = commit if commit in (kept, asked) else None
 
     def _requests(self, filename: str, revision: str, known: Identity, tries: int = TRIES) -> RangeRequests:
@@ -179,7 +179,7 @@ class HubRepo:
         )
 
     def _known(self, filename: str) -> Any:
-        """Return what huggingface_hub knows of a file at the commit: its path, a mark of absence, or None."""
+        """Return the cached path of a file at the commit, a mark if it is known to be absent, or None."""
         from huggingface_hub import try_to_load_from_cache
 
         if self.revision is None:
@@ -203,19 +203,19 @@ class HubRepo:
                     endpoint=_endpoint(),
                 )
         except LocalEntryNotFoundError as error:
-            # What the cache lacks of a revision that it knows counts as absent.
+            # A file that the cache lacks counts as absent if the cache knows the revision.
             if self._offline and self._kept_commit(self.revision or self._asked or "main") is not None:
                 return None
             raise self._error(error, filename) from error
         except EntryNotFoundError:
             return None
         except Exception as error:
-            # What a failing connection raises depends on the HTTP library that huggingface_hub uses.
+            # Which exception a broken connection raises depends on the HTTP library of huggingface_hub.
             raise self._error(error, filename) from error
         return Path(path)
 
     def _kept_commit(self, revision: str) -> str | None:
-        """Return the commit of a branch or tag, or of itself, that the cache of huggingface_hub knows."""
+        """Return the commit of a branch, tag or commit in the cache of huggingface_hub."""
         from huggingface_hub.constants import HF_HUB_CACHE
 
         folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
@@ -259,7 +259,7 @@ def _endpoint() -> str | None:
 
 @contextmanager
 def _bars(show: bool) -> Iterator[None]:
-    """Let huggingface_hub draw its progress bars or not, and leave the setting as it was."""
+    """Let huggingface_hub draw its progress bars or not, and restore the setting."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,

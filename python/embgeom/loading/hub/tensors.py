@@ -26,10 +26,10 @@ _HEAD = 1 << 16
 
 
 class HubSafetensors(SafetensorsHeader):
-    """A safetensors file on the Hub, which `folder` of the cache is for.
+    """A safetensors file on the Hub; `folder` is its folder in the cache.
 
-    `requests` makes the requests for what is named, given what is known of the file; it raises where nothing
-    may be fetched.
+    `requests` is called with what is wanted and what is known of the file; it raises if nothing may be
+    fetched.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class HubSafetensors(SafetensorsHeader):
         self._requests = requests
         self._progress = progress
         self._head_file = folder / f"{commit}.head"
-        # The whole file, where the server gives no ranges.
+        # The whole file, if the server supports no ranges.
         self._whole: Path | None = None
         kept = read_head(self._head_file)
         self._identity, self._head = kept or (Identity(commit), b"")
@@ -84,14 +84,14 @@ class HubSafetensors(SafetensorsHeader):
         }
 
     def _place(self, suffix: str = "") -> Path:
-        """Return where what this content holds is kept, whichever commits it is of."""
+        """Return where parts of this content are kept, whichever commits have it."""
         return self._folder / f"{file_name(self._identity.etag or self._head_file.stem)}{suffix}"
 
     def _tensor_path(self, name: str) -> Path:
         return self._place() / f"{file_name(name)}.safetensors"
 
     def _bytes(self, begin: int, end: int) -> bytes:
-        """Return the bytes from `begin` to `end` of the header, and keep all bytes up to them."""
+        """Return the bytes from `begin` to `end` of the header, and keep all up to `end`."""
         if self._whole is None and end > len(self._head):
             self._fetch_head(end)
         return LocalFile(self._whole).read(begin, end) if self._whole else self._head[begin:end]
@@ -157,7 +157,7 @@ class HubSafetensors(SafetensorsHeader):
 
     @contextmanager
     def _unchanged(self) -> Iterator[None]:
-        """Throw away the first bytes of a file that changes meanwhile, so that they are fetched again."""
+        """Forget the first bytes of a file that changes meanwhile, so that they are fetched again."""
         try:
             yield
         except Changed as error:
@@ -168,7 +168,7 @@ class HubSafetensors(SafetensorsHeader):
 
 
 def _tensor_head(name: str, entry: Entry, identity: Identity) -> bytes:
-    """Return the beginning of a safetensors file that holds this one tensor; it says which tensor it is."""
+    """Return the header of a safetensors file that holds this one tensor and says where it comes from."""
     about = {"format": "embgeom", "content": str(identity.etag), "begin": str(entry.begin)}
     tensor = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [0, entry.end - entry.begin]}
     text = json.dumps({"__metadata__": about, name: tensor}).encode()

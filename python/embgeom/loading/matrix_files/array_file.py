@@ -41,7 +41,7 @@ def load_array(path: Path, request: LoadRequest) -> Embeddings:
 def read_array(
     path: Path, tensor: str | None = None, *, progress: bool = False
 ) -> tuple[npt.NDArray[np.float32], str, TokenTable | None, FileState]:
-    """Read a matrix (V, d): the numbers, the type they are stored in, the tokens a .npz holds, the state.
+    """Return a matrix (V, d), its stored type, the tokens in a .npz, and the state of the file.
 
     A .npz holds ``matrix``, or one array of any name, and may hold ``tokens`` (or ``vocabulary``), V strings,
     and ``special``, those of them that are special: as strings, or as V booleans.
@@ -65,7 +65,7 @@ def read_array(
 class ArrayFile:
     """An open .npy or .npz file; the one array of a .npy is named ``"array"``.
 
-    One descriptor serves all of it: a file that is replaced meanwhile cannot mix with its successor.
+    All arrays are read through one descriptor, so a file that replaces this one meanwhile is never mixed in.
     """
 
     def __init__(self, path: Path) -> None:
@@ -78,7 +78,7 @@ class ArrayFile:
         if self.packed:
             with self._opened() as stream, ZipFile(stream) as archive:
                 held = archive.infolist()
-            # What a compressed array unpacks to is in the archive's list.
+            # The archive lists the unpacked size of each array.
             self.bytes = sum(member.file_size for member in held)
             self._members = {member.filename.removesuffix(".npy"): member.filename for member in held}
             if len(self._members) != len(held):
@@ -86,7 +86,7 @@ class ArrayFile:
         self.names = tuple(self._members)
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[Any]:
-        """Return one array as it is stored: of a .npy a view of the file where it can be mapped."""
+        """Return one array in its stored type; that of a .npy is mapped if possible."""
         with self._opened() as stream:
             if self.packed:
                 with ZipFile(stream) as archive, archive.open(self._members[name]) as member:

@@ -1,7 +1,7 @@
 """The KeyedVectors and Word2Vec files of gensim, which are pickles, read without running any code in them.
 
 A pickle names the classes of its objects, and calls them. Here each name becomes a class of this module
-that only keeps what it is given, so that nothing of what a file asks for is ever imported or called.
+that only keeps what it is given, so nothing that a file names is ever imported or called.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[b
 
 
 class _Object:
-    """What stands for an object of a pickle: it keeps its arguments and its state."""
+    """The stand-in for an object of a pickle: it keeps its arguments and its state."""
 
     library = name = ""
     given: tuple[Any, ...] = ()
@@ -82,7 +82,7 @@ class _Reader(pickle._Unpickler):
     """Read a pickle of gensim; the unpickler in C would take memory for any length that a file claims."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name: a new one each time, as a file may change it at will."""
+        """Return a new stand-in class for a name each time, as the file may change its attributes."""
         if (module, name) == ("_codecs", "encode"):
             # Protocol 2 writes bytes as a string of Latin-1.
             return lambda text="", *_: text.encode("latin-1") if isinstance(text, str) else b""
@@ -114,7 +114,7 @@ def _is_of(held: Any, library: str) -> bool:
 
 
 def _state(held: Any) -> dict[str, Any]:
-    """Return the attributes of an object; none where it has kept something else."""
+    """Return the attributes of an object; empty if its state is something else."""
     state = held.state if isinstance(held, _Object) else None
     return state if isinstance(state, dict) else {}
 

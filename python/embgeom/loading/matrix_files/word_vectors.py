@@ -31,7 +31,7 @@ from embgeom.loading.matrix_files.keyed_vectors import is_pickle, read_keyed_vec
 from embgeom.loading.tokenizers.table import TokenTable
 
 _SUFFIXES = frozenset({".vec", ".txt", ".kv", ".wordvectors", ".w2v", ".gz", ".zip"})
-# Suffixes that files of other kinds have, too.
+# Suffixes that other kinds of files share.
 _SHARED = frozenset({".bin", ".model"})
 _HEADER = re.compile(rb"\s*(\d{1,12})[ \t]+(\d{1,7})\s*")
 # How many bytes are worth reading at once.
@@ -42,7 +42,7 @@ _START_BYTES = 1 << 20
 # A longer line is not a word with its vector.
 _LONGEST_LINE = 1 << 22
 _LONGEST_WORD = 1 << 12
-# Lines at the beginning of a file from which its width is found, where no header says it.
+# How many lines decide the width of a file without a header.
 _SAMPLE = 64
 _SPECIAL = ("</s>", "<unk>")
 
@@ -71,7 +71,7 @@ def load_words(path: Path, request: LoadRequest) -> Embeddings:
 
 
 def is_word_vectors(path: Path) -> bool:
-    """Return whether a file is one of word vectors: by its suffix, or by its content where that is shared."""
+    """Return whether a file holds word vectors: by its suffix, or if that is shared, by its content."""
     if path.suffix in _SUFFIXES:
         return True
     if path.suffix not in _SHARED:
@@ -129,9 +129,9 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
 
 
 def _look(path: Path, start: bytes) -> _Start:
-    """Find from the beginning of a file what it holds."""
+    """Recognize the format from the beginning of a file."""
     lines = start.removeprefix(_BOM).split(b"\n")
-    # The last line is cut where the file goes on; binary numbers may hold no line break at all.
+    # The last line may be cut off; binary numbers may hold no line break at all.
     whole = lines[:-1] if len(start) == _START_BYTES and len(lines) > 2 else lines
     whole = [line for line in whole if line.strip()][:_SAMPLE] or [b""]
     if (header := _HEADER.fullmatch(whole[0])) is not None and len(whole) > 1:
@@ -195,7 +195,7 @@ def _is_text(start: bytes) -> bool:
 def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
     count = start.words
     if count is None:
-        # One look through the file is cheap beside reading its numbers, and spares a second copy of them.
+        # Counting lines first is cheap compared to parsing numbers, and avoids a second copy of them.
         count = sum(map(len, _lines(file)))
     else:
         _check_count(file, start, count)
@@ -213,7 +213,7 @@ def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix
 
 
 def _lines(file: LocalFile, advance: Advance = lambda _: None) -> Iterator[list[bytes]]:
-    """Yield the lines of a file that are not blank, without their ends, in pieces of some megabytes."""
+    """Yield the lines of a file that are not blank, without their ends, in pieces of a few megabytes."""
     rest, first = b"", True
     with _opened(file) as stream:
         while chunk := stream.read(CHUNK):
@@ -258,7 +258,7 @@ def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, 
         with np.errstate(over="ignore", under="ignore"):
             rows[...] = values.reshape(rows.shape)
     except (ValueError, DeprecationWarning):
-        # Only now that something is wrong, look where.
+        # Search for the wrong line only now.
         first = len(words) - len(lines)
         bad = next((i for i, n in enumerate(numbers) if not _are_numbers(n.split())), 0)
         raise LoadError(
@@ -314,7 +314,7 @@ def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matr
 
 @contextmanager
 def _opened(file: LocalFile) -> Iterator[IO[bytes]]:
-    """Open a file from its beginning, unpacking it if its content is that of gzip; one reader at a time."""
+    """Open a file from its beginning, decompressing gzip; one reader at a time."""
     try:
         with file.stream() as stored:
             packed = stored.read(2) == b"\x1f\x8b"
@@ -331,7 +331,7 @@ def _opened(file: LocalFile) -> Iterator[IO[bytes]]:
 
 
 def _unpacked_size(file: LocalFile) -> int:
-    """Return how many bytes a file holds; one that is packed is read for it."""
+    """Return how many bytes a file holds; a compressed one has to be read for that."""
     with _opened(file) as stream:
         if not isinstance(stream, gzip.GzipFile):
             return file.size

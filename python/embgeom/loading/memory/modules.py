@@ -21,7 +21,7 @@ from embgeom.loading.architectures import USUAL_NORMS
 # What holds scales beside a weight multiplies with more than the weight; what holds codes has none.
 _SCALED = ("weight_scale", "weight_scale_inv", "scales", "qweight", "W_q", "quant_state", "SCB",
            "weight_packed")  # fmt: skip
-# Norms of what goes into the first layer, except LFM2's, which is its last and is called so.
+# Norms of the first layer's input; LFM2's embedding_norm is its last norm despite its name.
 _OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
 _IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
 _MAKE = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
@@ -36,7 +36,7 @@ class Weight:
     notes: tuple[str, ...] = ()
 
     def matrix(self, name: str) -> npt.NDArray[np.float32]:
-        """Return the matrix in memory of its own: the model may go on learning, and would change it."""
+        """Return the matrix in its own memory, as training the model further would change it."""
         matrix = as_matrix(self.tensor, name)
         shared = self.stored.device.type == "cpu" and matrix.ctypes.data == self.stored.data_ptr()
         return matrix.copy() if shared else matrix
@@ -87,7 +87,7 @@ def weight_of(module: Any, what: str) -> Weight:
 
 
 def final_norm_of(model: Any) -> FinalNorm:
-    """Return the final norm of a model in memory; what kind it is, is measured."""
+    """Return the final norm of a model in memory; its kind is measured."""
     if isinstance(model, type) or not hasattr(model, "named_modules"):
         raise InputError(
             f"{type(model).__name__} is not a model: give a folder, a Hugging Face id or a model of "
@@ -102,7 +102,7 @@ def final_norm_of(model: Any) -> FinalNorm:
     try:
         given, got = _numbers(probe, "the probe"), _numbers(module(probe), name)
     except Exception as error:
-        # A module takes and raises what it likes.
+        # A module may expect anything, and raise anything.
         raise LoadError(f"{name} cannot be run as a norm ({error}); {_MAKE}") from error
     if (bias := getattr(module, "bias", None)) is not None:
         got = got - _numbers(bias, "its bias")

@@ -1,4 +1,4 @@
-"""Models, tensors, frames and word vectors in memory to an `Embeddings`; their libraries are not imported."""
+"""From models, tensors, frames and word vectors in memory to an `Embeddings`, without their libraries."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _side(model: Any, side: str) -> Weight | None:
 
 
 def _may_be_array(x: object) -> bool:
-    """Return whether `x` is worth a try, so that the error says what is wrong with an array of its kind."""
+    """Return whether `x` may be an array, so that the error says what is wrong with it."""
     kinds = is_tensor(x) or isinstance(x, list | tuple | np.ndarray) or hasattr(x, "__array__")
     return kinds or is_lazy_frame(x) or hasattr(x, "tocsr") or hasattr(x, "__dlpack__")
 
