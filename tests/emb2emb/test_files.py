@@ -137,7 +137,7 @@ def test_tensors_that_make_no_map(saved, tmp_path, method, change, why):
         ("ridge", ["result"], "Scores", "it holds something else"),
         ("ridge", ["method", "name"], "magic", "NeighborWeights lacks"),
         ("ridge", ["method"], ["ridge"], r"\['ridge'\] is not"),
-        ("ridge", ["method"], {"ridge": 1}, "lacks 'k'"),
+        ("ridge", ["method"], {"ridge": 1}, "NeighborWeights lacks"),
         ("ridge", ["method", "strength"], 0.0, "is not"),
         ("ridge", ["method", "center"], 1, "is not"),
         ("ridge", ["method"], {"name": "lle", "k": 2, "reg": 0.1, "center": True}, "has no matrix"),

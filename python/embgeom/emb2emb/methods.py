@@ -6,6 +6,7 @@ d x d moments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
@@ -37,23 +38,53 @@ class Solution:
     rows: tuple[Float32Matrix, Float32Matrix] | None = None
 
 
+def _strength(value: object) -> float | None:
+    if value is None:
+        return None
+    strength = real_number(value, "strength")
+    if not 0 < strength < np.inf:
+        raise InputError(f"strength = {strength} must be above 0 and finite; LeastSquares() has none")
+    return strength
+
+
+def _reg(value: object) -> float:
+    reg = real_number(value, "reg")
+    if not _LEAST_REG <= reg < np.inf:
+        raise InputError(f"reg = {reg} must be at least {_LEAST_REG:g} and finite")
+    return reg
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "center": lambda value: flag(value, "center"),
+    "scaled": lambda value: flag(value, "scaled"),
+    "strength": _strength,
+    "rank": lambda value: None if value is None else whole_number(value, "rank", 1),
+    "k": lambda value: whole_number(value, "k", 1),
+    "reg": _reg,
+}
+
+
 @dataclass(frozen=True)
-class LeastSquares:
-    """Least squares, the published method: the map of smallest norm where tokens determine no single one.
+class _Options:
+    """What all methods have: `center` says whether both means are subtracted first."""
 
-    Where tokens are few compared with the hidden size it fits noise, and `Ridge` does not.
-
-    Attributes
-    ----------
-    center : bool
-        Whether both means are subtracted first, which gives the map an intercept.
-    """
-
-    center: bool = True
-    name: Literal["least_squares"] = field(default="least_squares", repr=False)
+    center: bool = field(default=True, kw_only=True)
 
     def __post_init__(self) -> None:
-        _set_center(self)
+        # As plain numbers, which a file can hold.
+        for name in (each.name for each in fields(self) if each.name in _CHECKS):
+            object.__setattr__(self, name, _CHECKS[name](getattr(self, name)))
+
+
+@dataclass(frozen=True)
+class LeastSquares(_Options):
+    """Least squares, the published method: the map of smallest norm where tokens determine no single one.
+
+    Where tokens are few compared with the hidden size it fits noise, and `Ridge` does not. As in all methods,
+    ``center=False`` fits a map without an intercept.
+    """
+
+    name: Literal["least_squares"] = field(default="least_squares", repr=False, kw_only=True)
 
     def solve(self, moments: Moments, _source: PreparedRows, _target: PreparedRows) -> Solution:
         """Return A, and the rank of x'x."""
@@ -66,7 +97,7 @@ class LeastSquares:
 
 
 @dataclass(frozen=True)
-class Ridge:
+class Ridge(_Options):
     """Ridge regression: A = (x'x + s I)^-1 x'y.
 
     Attributes
@@ -74,17 +105,10 @@ class Ridge:
     strength : float or None
         s relative to the mean eigenvalue of x'x. None chooses it by generalised cross-validation over 66
         strengths, from one eigendecomposition.
-    center : bool
-        Whether both means are subtracted first.
     """
 
     strength: float | None = None
-    center: bool = True
-    name: Literal["ridge"] = field(default="ridge", repr=False)
-
-    def __post_init__(self) -> None:
-        _set_center(self)
-        _set_strength(self)
+    name: Literal["ridge"] = field(default="ridge", repr=False, kw_only=True)
 
     def solve(self, moments: Moments, _source: PreparedRows, _target: PreparedRows) -> Solution:
         """Return A, the strength and the degrees of freedom."""
@@ -92,7 +116,7 @@ class Ridge:
 
 
 @dataclass(frozen=True)
-class LowRank:
+class LowRank(_Options):
     """The ridge map, followed by a projection on the directions in which its fitted y vary most.
 
     Attributes
@@ -101,20 +125,11 @@ class LowRank:
         How many directions; None for the fewest that keep 95 % of the fitted variance.
     strength : float or None
         As in `Ridge`.
-    center : bool
-        Whether both means are subtracted first.
     """
 
     rank: int | None = None
     strength: float | None = None
-    center: bool = True
-    name: Literal["low_rank"] = field(default="low_rank", repr=False)
-
-    def __post_init__(self) -> None:
-        _set_center(self)
-        _set_strength(self)
-        if self.rank is not None:
-            object.__setattr__(self, "rank", whole_number(self.rank, "rank", 1))
+    name: Literal["low_rank"] = field(default="low_rank", repr=False, kw_only=True)
 
     def solve(self, moments: Moments, _source: PreparedRows, _target: PreparedRows) -> Solution:
         """Return A of limited rank, and what is known of the ridge map."""
@@ -131,7 +146,7 @@ class LowRank:
 
 
 @dataclass(frozen=True)
-class Procrustes:
+class Procrustes(_Options):
     """The matrix with orthonormal rows or columns whose x A agrees most with y, scaled if asked.
 
     Of all such matrices it has the greatest trace of A'x'y (Schoenemann 1966). With orthonormal rows, where y
@@ -142,17 +157,10 @@ class Procrustes:
     ----------
     scaled : bool
         Whether A is also scaled, by the factor of least error.
-    center : bool
-        Whether both means are subtracted first.
     """
 
     scaled: bool = True
-    center: bool = True
-    name: Literal["procrustes"] = field(default="procrustes", repr=False)
-
-    def __post_init__(self) -> None:
-        _set_center(self)
-        object.__setattr__(self, "scaled", flag(self.scaled, "scaled"))
+    name: Literal["procrustes"] = field(default="procrustes", repr=False, kw_only=True)
 
     def solve(self, moments: Moments, _source: PreparedRows, _target: PreparedRows) -> Solution:
         """Return A and its scale."""
@@ -166,7 +174,7 @@ class Procrustes:
 
 
 @dataclass(frozen=True)
-class NeighborWeights:
+class NeighborWeights(_Options):
     """No matrix: a vector is rebuilt from its neighbors, and their target rows are combined the same way.
 
     A vector is scaled to the mean length of its k nearest source rows (by cosine), rebuilt from them by LLE
@@ -179,22 +187,11 @@ class NeighborWeights:
         How many neighbors.
     reg : float
         The regularization of their weights, see `embgeom.lle`.
-    center : bool
-        Whether both means are subtracted first.
     """
 
     k: int = 20
     reg: float = 1e-3
-    center: bool = True
-    name: Literal["lle"] = field(default="lle", repr=False)
-
-    def __post_init__(self) -> None:
-        _set_center(self)
-        object.__setattr__(self, "k", whole_number(self.k, "k", 1))
-        reg = real_number(self.reg, "reg")
-        if not _LEAST_REG <= reg < np.inf:
-            raise InputError(f"reg = {reg} must be {_LEAST_REG:g} at least and finite")
-        object.__setattr__(self, "reg", reg)
+    name: Literal["lle"] = field(default="lle", repr=False, kw_only=True)
 
     def solve(self, moments: Moments, source: PreparedRows, target: PreparedRows) -> Solution:
         """Return the rows of both models, minus their means, as float32."""
@@ -309,16 +306,3 @@ def gcv(moments: Moments, strengths: Float64Vector) -> Float64Vector:
 def _filtered(moments: Moments, filters: Float64Vector) -> Float64Matrix:
     _, vectors = moments.spectrum
     return np.asarray((vectors * filters) @ (vectors.T @ moments.xy))
-
-
-def _set_center(method: Any) -> None:
-    object.__setattr__(method, "center", flag(method.center, "center"))
-
-
-def _set_strength(method: Ridge | LowRank) -> None:
-    if method.strength is None:
-        return
-    strength = real_number(method.strength, "strength")
-    if not 0 < strength < np.inf:
-        raise InputError(f"strength = {strength} must be above 0 and finite; LeastSquares() has none")
-    object.__setattr__(method, "strength", strength)

@@ -80,7 +80,7 @@ class WordLogRatio(Score):
     Attributes
     ----------
     positive, negative : sequence of str
-        Words as they follow a prompt, so mostly with the space before them: ``" happy"``.
+        Words as they follow a prompt, so mostly with a leading space: ``" happy"``.
     first_token : bool
         Let the first token of a word stand for it where it has several. It may begin other words, too.
     whole : bool
