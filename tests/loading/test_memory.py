@@ -305,6 +305,11 @@ def test_word_vectors_are_words():
         (lambda: embgeom.load("example:small", "output", "input"), InputError, "not a tokenizer object"),
         (lambda: embgeom.load(E, {"a": 1}), InputError, "tokenizer= is a dict"),
         (lambda: embgeom.load(E, SimpleNamespace()), InputError, "tokenizer= is a SimpleNamespace"),
+        (
+            lambda: embgeom.load(E, vocabulary=words(40), revision="main"),
+            InputError,
+            "revision='main' has no",
+        ),
         (lambda: embgeom.load(E, vocabulary={"a": -1}), InputError, "'a'. = -1"),
         (lambda: embgeom.load(E, vocabulary={}), InputError, "is empty"),
         (lambda: embgeom.load(E, vocabulary=[1] * 40), LoadError, "vocabulary= is not a list of strings"),
@@ -341,3 +346,8 @@ def test_a_folder_takes_a_tokenizer_object(example):
     name, _, tokens = example
     assert embgeom.load(name, tokenizer=tokens).tokens == embgeom.load(name).tokens
     assert embgeom.load(name, tokens).tokens == embgeom.load(name).tokens
+
+
+def test_an_option_that_does_not_exist():
+    with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'tokens'"):
+        embgeom.load(E, tokens=words(40))

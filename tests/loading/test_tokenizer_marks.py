@@ -62,3 +62,10 @@ def test_prefixes_of_word_pieces(tmp_path, model_prefix, decoder_prefix, spelled
     )
     table = table_of(tmp_path, tokenizer__json=content)
     assert table.spell(2) == spelled
+
+
+def test_an_unknown_token_that_was_added_is_special(tmp_path):
+    words = tokenizer(["a", "b"], type="WordLevel", unk_token="[UNK]")
+    words["added_tokens"] = [{"id": 2, **added("[UNK]", special=False)}]
+    table = table_of(tmp_path, tokenizer__json=words)
+    assert table.tokens[2] == "[UNK]" and table.special == {2} and table.spell(2) is None

@@ -73,7 +73,7 @@ class _Chooser:
         try:
             other = self._by_name(self.other_side)
         except LoadError:
-            # What the other side is, is not to be told, or it is not stored as plain numbers.
+            # The names leave open what the other side is, or it is not stored as plain numbers.
             if chosen is None:
                 raise
             return self._choice(chosen, False)

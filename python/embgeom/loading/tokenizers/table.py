@@ -60,7 +60,7 @@ def make_table(
     """Bring a vocabulary and what is added to it together.
 
     Added tokens come before the vocabulary's. Tokens in `special` are special if they are there; `named` are
-    special tokens that transformers adds behind the vocabulary, in this order, if they are not there.
+    special tokens that transformers adds after the vocabulary, in this order, if they are not there.
     """
     # Nobody adds a token that is there already.
     added = [a for a in added if vocabulary.get(a[1], a[0]) == a[0]]

@@ -238,7 +238,7 @@ def read_tiktoken(data: bytes, path: Path, settings: TokenizerSettings) -> Token
     table = make_table(path, vocabulary, added, _BYTES, (), settings.special)
     return table.noted(
         f"{path.name} holds {count} ranks and {'only some' if added else 'none'} of the special tokens "
-        "behind them; other rows have no token"
+        "after them; other rows have no token"
     )
 
 
