@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.checks import flag, whole_number
+from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import EmbgeomWarning, InputError
@@ -46,8 +46,6 @@ class TrainOptions:
                 "-2"
             )
         whole_number(self.batch_size, "batch_size", 1)
-        flag(self.add_special_tokens, "add_special_tokens")
-        flag(self.skip_long, "skip_long")
 
 
 class Text(NamedTuple):
