@@ -28,6 +28,7 @@ not read back. `_inputs` names files that `save` must not overwrite.
 from __future__ import annotations
 
 import json
+import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
@@ -104,6 +105,9 @@ class Result(ABC):
         from safetensors import SafetensorError
 
         try:
+            # Reading a pipe that nobody writes to, or a device, would never end.
+            if not stat.S_ISREG(mode := Path(path).stat().st_mode) and not stat.S_ISDIR(mode):
+                raise ValueError("it is not a regular file")
             fields, arrays = _read_tensors(path) if cls._large else _read_json(path)
             if not isinstance(fields, dict) or fields.get("result") != cls.__name__:
                 raise ValueError("it holds something else")
