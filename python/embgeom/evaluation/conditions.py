@@ -12,12 +12,12 @@ import numpy as np
 from embgeom.errors import InputError
 from embgeom.steering.directions import placed
 from embgeom.steering.hooks import Handle
+from embgeom.steering.positions import Positions
 from embgeom.steering.vector import SteeringVector
 
 Kind = Literal[
     "transferred", "transferred_negated", "native", "native_negated", "random", "shuffled", "setting"
 ]
-Positions = Literal["all", "generated"]
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Condition, Positions, at_layers, check_vectors, with_controls
+from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
 from embgeom.evaluation.evaluation import Effect, Evaluation, Outcome
 from embgeom.evaluation.scores import Score, Values
 from embgeom.evaluation.side_effects import SideEffects, measure_side_effects
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.passes import inference
 from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.steering.positions import Positions
 from embgeom.steering.vector import SteeringVector
 
 
