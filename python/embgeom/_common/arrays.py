@@ -31,7 +31,7 @@ def as_matrix(x: npt.ArrayLike, name: str = "x") -> Float32Matrix:
         raise InputError(f"{name} has {array.shape[0]} rows; at most {_LARGEST_ROW_COUNT} can be numbered")
     if array.dtype == np.float32:
         return np.require(array, requirements=["C", "A"])
-    # An overflow is reported below by its place instead of by NumPy's warning.
+    # An overflow is reported below with its row and column instead of by NumPy's warning.
     with np.errstate(over="ignore", under="ignore"):
         matrix = np.ascontiguousarray(array, dtype=np.float32)
     if array.dtype.itemsize > 4:
@@ -46,11 +46,11 @@ def as_row_numbers(rows: npt.ArrayLike, row_count: int, name: str = "rows") -> R
         raise InputError(f"{name} must be a vector of at least one row number, not of shape {array.shape}")
     outside = (array < 0) | (array >= row_count)
     if outside.any():
-        place = int(np.argmax(outside))
+        index = int(np.argmax(outside))
         raise InputError(
-            f"{name}[{place}] = {array[place]} is not a row of x: row numbers lie in [0, {row_count})"
+            f"{name}[{index}] = {array[index]} is not a row of x: row numbers lie in [0, {row_count})"
         )
-    # A copy, so that nobody can change the numbers after they were checked.
+    # A copy, so that the numbers cannot change after they were checked.
     return np.array(array, dtype=np.int64, order="C")
 
 

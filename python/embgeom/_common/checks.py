@@ -1,4 +1,4 @@
-"""What numbers may be, and packages that only some of embgeom needs."""
+"""Checks of numbers and flags, and of optional packages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from embgeom.errors import InputError
 
 
 def whole_number(value: object, name: str, least: int, most: int | None = None, hint: str = "") -> int:
-    """Return `value` as an int in [least, most], or say what it may be; `hint` ends the message."""
+    """Return `value` as an int in [least, most], or raise an error; `hint` ends the message."""
     try:
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -24,7 +24,7 @@ def whole_number(value: object, name: str, least: int, most: int | None = None, 
 
 
 def real_number(value: object, name: str) -> float:
-    """Return `value` as a float, or say that it is none."""
+    """Return `value` as a float, or raise an error."""
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
@@ -33,7 +33,7 @@ def real_number(value: object, name: str) -> float:
 
 
 def flag(value: object, name: str) -> bool:
-    """Return `value` as a bool, or say that it is neither true nor false."""
+    """Return `value` as a bool, or raise an error."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, not {value!r:.40}")
     return bool(value)

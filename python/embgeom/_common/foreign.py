@@ -15,7 +15,7 @@ TAKEN = (
     "embgeom takes NumPy arrays, torch tensors, polars and pandas frames of numbers, gensim KeyedVectors, "
     "its own Embeddings, and what NumPy can read"
 )
-# Fields by which libraries of quantized models are told; what they hold are codes, not the numbers.
+# Fields that identify tensors of quantization libraries; they hold codes, not the numbers.
 _CODES = ("quant_state", "SCB", "qweight", "qzeros", "tensor_impl")
 _PACKED = ("float4", "int4", "uint4", "int2", "uint2", "uint3", "uint5", "uint6", "uint7", "uint1", "bits")
 
@@ -35,7 +35,7 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
     elif isinstance(x, list | tuple) and any(is_tensor(item) for item in x):
         x = [to_numpy(item, name) for item in x]
     elif is_lazy_frame(x):
-        raise InputError(f"{name} is a lazy frame, whose numbers are not there yet: pass its collect()")
+        raise InputError(f"{name} is a lazy frame, whose numbers are not computed yet: pass its collect()")
     elif hasattr(x, "get_input_embeddings") or hasattr(x, "named_parameters"):
         raise InputError(
             f"{name} is the module {type(x).__name__}: pass its weight, or embgeom.load(model, tokenizer)"
@@ -47,7 +47,7 @@ def to_numpy(x: Any, name: str) -> npt.NDArray[Any]:
     except InputError:
         raise
     except Exception as error:
-        # Each library raises what it likes where NumPy cannot see into its arrays.
+        # Each library raises its own exceptions where NumPy cannot read its arrays.
         raise InputError(
             f"{name} is not an array that NumPy can read: {first_line(error)}; {TAKEN}"
         ) from None
@@ -67,7 +67,7 @@ def to_strings(x: Any, name: str) -> list[str]:
     try:
         listed = list(x)
     except Exception as error:
-        # A tensor, a series or a view may refuse in its own way.
+        # A tensor, a series or a view may raise any exception.
         raise InputError(
             f"{name} must be a list of strings, not a {type(x).__name__}: {first_line(error)}"
         ) from None
@@ -93,7 +93,7 @@ def is_tensor(x: object) -> TypeGuard[Any]:
 
 def is_frame(x: object) -> TypeGuard[Any]:
     """Return whether `x` is a frame of polars or pandas."""
-    # A lazy frame warns of the work that it has with its attributes, so its type is asked.
+    # A lazy frame warns about the cost of its attributes, so its type is asked.
     return all(hasattr(type(x), part) for part in ("columns", "dtypes", "to_numpy"))
 
 
@@ -153,9 +153,9 @@ def _of_tensor(x: Any, name: str) -> npt.NDArray[Any]:
     return array
 
 
-def column_of(frame: Any, place: int | list[int]) -> Any:
-    """Return a column or columns of a frame by place; in pandas several may have one name."""
-    return frame.iloc[:, place] if hasattr(frame, "iloc") else frame[:, place]
+def column_of(frame: Any, index: int | list[int]) -> Any:
+    """Return a column or columns of a frame by index; in pandas several may share a name."""
+    return frame.iloc[:, index] if hasattr(frame, "iloc") else frame[:, index]
 
 
 def _of_frame(x: Any) -> npt.NDArray[Any]:
@@ -190,7 +190,7 @@ def _what_objects(x: Any) -> str:
         return f"must hold real numbers, and {type(x).__name__} is not an array of them"
     columns = [
         str(column)
-        for place, (column, kind) in enumerate(zip(x.columns, x.dtypes, strict=True))
-        if np.asarray(column_of(x, place)).dtype.kind not in "biuf" and _kind_of_column(kind) not in "biuf"
+        for index, (column, kind) in enumerate(zip(x.columns, x.dtypes, strict=True))
+        if np.asarray(column_of(x, index)).dtype.kind not in "biuf" and _kind_of_column(kind) not in "biuf"
     ]
     return f"has columns that hold no numbers: {', '.join(columns[:5])}"

@@ -1,4 +1,4 @@
-"""The one place that loads the compiled extension."""
+"""The only file that loads the compiled extension."""
 
 from __future__ import annotations
 

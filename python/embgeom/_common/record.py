@@ -32,7 +32,7 @@ def plain(value: Any, arrays: Arrays | None = None, name: str = "") -> Any:
     if isinstance(value, Mapping):
         return {str(key): plain(item, arrays, f"{prefix}{key}") for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, arrays, f"{prefix}{place}") for place, item in enumerate(value)]
+        return [plain(item, arrays, f"{prefix}{index}") for index, item in enumerate(value)]
     return _plain_scalar(value)
 
 
@@ -117,7 +117,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def digest(items: Any) -> str:
-    """Return the SHA-256 of items as compact JSON, in hexadecimal: it tells whether two runs had the same."""
+    """Return the SHA-256 of items as compact JSON, in hexadecimal: equal in two runs that had the same."""
     text = json.dumps(items, default=str, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 

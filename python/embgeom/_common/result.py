@@ -169,7 +169,7 @@ def _read_json(path: str | PathLike[str]) -> tuple[Any, Arrays]:
 def _read_tensors(path: str | PathLike[str]) -> tuple[Any, Arrays]:
     from safetensors import safe_open
 
-    # safe_open's own message for an absent file names no reason.
+    # safe_open does not say why a file cannot be opened.
     with Path(path).open("rb"), safe_open(path, framework="numpy") as file:
         header = (file.metadata() or {}).get("embgeom", "null")
         return json.loads(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

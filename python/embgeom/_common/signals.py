@@ -33,7 +33,7 @@ def status(interrupt: KeyboardInterrupt) -> int:
 def _watch_start() -> None:
     """Let signals end the command at once while it is still importing, when there is nothing to clean up."""
     program = next(iter(getattr(sys, "argv", [])), "")
-    # "-m" is what Python says while it looks for the module, so while it imports the package.
+    # "-m" stands there while Python looks for the module, so while it imports the package.
     if program.rpartition(os.sep)[2] not in ("-m", "embgeom"):
         return
     try:
@@ -41,12 +41,12 @@ def _watch_start() -> None:
             if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
                 signal.signal(number, _leave)
     except ValueError:
-        pass  # Not the main thread: somebody runs the command in a program of their own.
+        pass  # Not the main thread: another program runs the command.
 
 
 @contextmanager
 def interrupts() -> Iterator[None]:
-    """Turn signals that end the command into exceptions meanwhile; those that are ignored stay so."""
+    """Turn signals that end the command into exceptions; those that are ignored stay so."""
     before = {}
     try:
         for number in _WORDS:

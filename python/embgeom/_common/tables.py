@@ -40,12 +40,12 @@ class Table:
         # As Text, brackets in tokens and names are not read as markup.
         rows = [[Text(visible(_cell(value)), overflow="fold") for value in row] for row in self.rows]
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-        for place, name in enumerate(self.columns):
-            is_numeric = bool(rows) and all(_NUMBER.fullmatch(row[place].plain) for row in rows)
+        for index, name in enumerate(self.columns):
+            is_numeric = bool(rows) and all(_NUMBER.fullmatch(row[index].plain) for row in rows)
             table.add_column(Text(visible(name)), justify="right" if is_numeric else "left")
         for cells in rows:
             table.add_row(*cells)
-        # rich would break the table's own title to the width of the table.
+        # rich would wrap a title of the table to the width of the table.
         return Group(Text(visible(self.title), style="bold"), table) if self.title else table
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 _PLACE = re.compile(r"\.embgeom-.*\.partial-\w{8}", re.DOTALL)
-# Bytes of a target's name that its place repeats: with the rest it stays below the 255 that a name may have.
+# Bytes of a target's name that the name of its place repeats, which stays below the limit of 255.
 _REPEATED = 100
 _LOCK = "lock"
 _TRIES = 5

@@ -27,7 +27,7 @@ RESULT_FILES = (
     "tokens.parquet",
 )
 
-# What is read with a file of a model where it lies beside it.
+# What is read with a file of a model in the same folder.
 _BESIDE = re.compile(
     r"(generation_)?config\.json|(special_tokens|added_tokens|tokenizer|tekken)\w*\.json"
     r"|(vocab|merges|tokens)\.\w+"
@@ -139,7 +139,7 @@ def check_kept(outputs: Mapping[str, Name | None], inputs: Iterable[Name | None]
 def _check_apart(output: Path, name: str) -> None:
     if not name or "\0" in name:
         return
-    with suppress(RuntimeError):  # a user whom nobody knows
+    with suppress(RuntimeError):  # an unknown user
         name = str(Path(name).expanduser())
     source = Path(os.path.realpath(name))
     # Also where neither is there yet: a folder would stand before a model of that name on the Hub.
@@ -147,7 +147,7 @@ def _check_apart(output: Path, name: str) -> None:
         raise OutputError(f"{output} would be written over {name}, which is read; name another file")
     with suppress(OSError):
         if source.is_dir() and source in output.parents:
-            raise OutputError(f"{output} lies in {name}, which is read; name a place outside of it")
+            raise OutputError(f"{output} lies in {name}, which is read; name another folder")
         if source.exists() and output in source.parents:
             raise OutputError(f"{output} holds {name}, which is read; name another folder")
         if not output.is_file():
@@ -199,7 +199,7 @@ def _reported(target: Path) -> Iterator[None]:
 
 
 def _take_place(place: Place, target: Path, overwrite: bool) -> None:
-    """Give the new folder its name; what stood there goes only after the new one is in its place."""
+    """Give the new folder its name; an old one is removed only after that."""
     # Another process may have written there since the first check.
     check_writable(target, overwrite=overwrite)
     if not target.exists() or not any(target.iterdir()):

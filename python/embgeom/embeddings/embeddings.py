@@ -188,7 +188,7 @@ class Embeddings(Result, Tabular):
     def model_info(self) -> ModelInfo:
         """The model that the matrix is of; without a name where a bare array has none."""
         known, columns = self.provenance, self.matrix.shape[1]
-        # A file of one array is called by its own name, which is not a model's.
+        # A file of one array is called by its file name, which is not a model's.
         if known.tensor is None and (known.file is not None or self.name == known.source):
             return ModelInfo(hidden_size=columns, num_layers=known.num_layers)
         aliases = (

@@ -14,7 +14,7 @@ from embgeom.errors import InputError
 
 _ROW = re.compile(r"<row ([0-9]{1,18})>")
 _MARKS = (METASPACE, "Ġ")
-# Comparing with each of 262,144 tokens takes seconds, and the tenth suggestion helps nobody.
+# Comparing with each of 262,144 tokens would take seconds.
 _SUGGESTIONS = 5
 _COMPARED = 10_000
 

@@ -1,4 +1,4 @@
-"""Where a matrix comes from: enough to say which numbers were measured on what."""
+"""Where a matrix comes from, so that a result says what it was measured on."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class Provenance:
     state: FileState | None = field(default=None, repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it, with the SHA-256, ready for JSON; where that cannot be had, a note says why."""
+        """Return all of it, with the SHA-256, ready for JSON; if that is unavailable, a note says why."""
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
         del plain["state"]
         try:
@@ -126,7 +126,7 @@ class Provenance:
             if self.adapter is not None:
                 known["adapter_sha256"] = _sha256(self.adapter)
         except LoadError as error:
-            # What was computed meanwhile must not be lost with the file that it was computed from.
+            # A result must not be lost because the file that it was computed from is gone.
             known = {"notes": [*self.notes, f"no SHA-256: {error}"], "sha256": None}
         return {**plain, **known}
 

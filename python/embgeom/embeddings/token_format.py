@@ -39,7 +39,7 @@ class TokenFormat:
         The mark of a token that ends a word (``</w>``), spelled as a space.
     separator : str or None
         The mark of a token that does not end its word (subword-nmt: ``@@``). Where it is set, a token without
-        it has an implied space behind it.
+        it has an implied trailing space.
     byte_fallback : bool
         Whether ``<0x41>`` stands for the byte 0x41.
     whole_words : bool
@@ -118,7 +118,7 @@ class TokenFormat:
 
 
 TokenFormatOption = TokenFormat | Literal["words"]
-"""How a user says how tokens write text: a `TokenFormat`, or "words" for whole words without a mark."""
+"""How a user passes the format of tokens: a `TokenFormat`, or "words" for whole words without a mark."""
 
 
 def as_token_format(token_format: Any) -> TokenFormat | None:

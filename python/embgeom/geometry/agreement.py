@@ -132,7 +132,7 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
 
 @dataclass(frozen=True)
 class _Listed:
-    """Neighbors, and whose they are where that is known."""
+    """Neighbors, with the rows and tokens they belong to, if known."""
 
     indices: npt.NDArray[Any]
     rows: RowNumbers | None = None

@@ -180,7 +180,7 @@ def intrinsic_dimension(
 
 
 def check_variance(variance: float) -> float:
-    """Return `variance` as a float, or say what it may be."""
+    """Return `variance` as a float, or raise an error."""
     share = real_number(variance, "variance")
     if not 0.0 < share <= 1.0:
         raise InputError(f"variance = {variance} is a share and must lie in (0, 1], for example 0.95")

@@ -135,7 +135,7 @@ def knn(
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     metric : {"cosine", "inner_product", "euclidean"}
-        By cosine, zero rows have no neighbors and are nobody's.
+        By cosine, zero rows neither have neighbors nor are any.
     exclude_self : bool
         Whether a row of `x` is excluded from its own neighbors. It is identified by its number: rows equal
         to it stay in.
@@ -200,7 +200,7 @@ def knn(
 
 
 def check_k(k: int, limit: int, name: str = "k") -> int:
-    """Return `k` as an int, or say what it may be."""
+    """Return `k` as an int, or raise an error."""
     if limit < 1:
         raise InputError(f"{name} = {k}, but x has a single row, which has no neighbors but itself")
     return whole_number(k, name, 1, limit, f": there are {limit} rows to choose neighbors from")

@@ -190,7 +190,7 @@ def lle(
 
 
 def check_reg(reg: object) -> float:
-    """Return `reg` as a float, or say what it may be."""
+    """Return `reg` as a float, or raise an error."""
     number = real_number(reg, "reg")
     if not (math.isfinite(number) and number >= 0.0):
         raise InputError(f"reg = {reg} must be a finite number of at least 0 (1e-3 is usual)")

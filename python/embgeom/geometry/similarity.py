@@ -36,7 +36,7 @@ def global_similarity(
         Row i of both is the same token. Rows that are zero in either are left out.
     center : bool
         First subtract the mean of the rows that are used. Embeddings often share a direction, which makes
-        all cosines alike; without it, angles tell tokens apart.
+        all cosines alike; without it, angles distinguish tokens.
     sample : int, optional
         Use this many rows only, drawn without replacement from those that are not zero in either matrix, as
         published figures do; all rows by default.
