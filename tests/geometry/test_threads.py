@@ -107,21 +107,22 @@ def test_interruption(name):
             print("sound", flush=True)
         """)
     )
-    child = subprocess.Popen(script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watchdog = threading.Timer(120, child.kill)
-    watchdog.start()
-    try:
-        assert child.stdout.readline() == "ready\n", child.stderr.read()
-        time.sleep(0.7)  # so that the call is under way
-        child.send_signal(signal.SIGINT)
-        sent = time.monotonic()
-        line = child.stdout.readline()
-        took = time.monotonic() - sent
-        out, err = child.communicate()
-    finally:
-        watchdog.cancel()
-        child.kill()
-        child.wait()
+    with subprocess.Popen(script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        watchdog = threading.Timer(120, child.kill)
+        watchdog.start()
+        try:
+            assert child.stdout.readline() == "ready\n", child.stderr.read()
+            time.sleep(0.7)  # so that the call is under way
+            child.send_signal(signal.SIGINT)
+            sent = time.monotonic()
+            line = child.stdout.readline()
+            took = time.monotonic() - sent
+            # communicate() would miss what readline() has read ahead.
+            out, err = child.stdout.read(), child.stderr.read()
+            child.wait()
+        finally:
+            watchdog.cancel()
+            child.kill()
     assert line == "interrupted\n", f"{line!r} after {took:.1f} s: {err}"
     assert took < SECONDS_TO_STOP
     assert out == "sound\n" and child.returncode == 0, err
