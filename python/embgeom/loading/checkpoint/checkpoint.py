@@ -64,7 +64,7 @@ class Checkpoint:
             if path := source.locate(name):
                 return open_file(path)
             held = [p.name for pattern in ("*.safetensors", "*.bin") for p in source.list_local(pattern)]
-            there = f" (it holds {_first(held)})" if held else ""
+            there = f" (it holds {listed(held)})" if held else ""
             raise LoadError(
                 f"{index} names the shard {name}, which {source.name} does not hold{there}; fetch it, or the "
                 "index that belongs to the files"
@@ -127,7 +127,7 @@ def open_checkpoint(source: Source) -> Checkpoint:
     if len(others) == 1:
         return Checkpoint.single(open_file(others[0]))
     names = [path.name for path in others]
-    found = f" (it holds {_first(names)}: name one of these files)" if names else ""
+    found = f" (it holds {listed(names)}: name one of these files)" if names else ""
     raise LoadError(
         f"{source.name} holds neither model.safetensors nor pytorch_model.bin, nor an index of either{found}"
         "; fetch the weights, or name the file that holds them"
@@ -144,11 +144,11 @@ def _other_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
         return ()
     return (
         f"{file} was read, as transformers does; {index_name} beside it names other files "
-        f"({_first(shards, 1)})",
+        f"({listed(shards, 1)})",
     )
 
 
-def _first(names: list[str], most: int = 5) -> str:
+def listed(names: list[str], most: int = 5) -> str:
     """Return the first of several names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -15,7 +15,7 @@ from embgeom.embeddings.embeddings import Which
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import USUAL, Architecture
 from embgeom.loading.checkpoint import names
-from embgeom.loading.checkpoint.checkpoint import Checkpoint
+from embgeom.loading.checkpoint.checkpoint import Checkpoint, listed
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import READ_AS
 
@@ -84,7 +84,7 @@ class _Chooser:
     def _asked_for(self, tensor: str) -> Choice:
         name, held = self._held(tensor), self.checkpoint.names
         if name not in held:
-            like = _listed(filter(names.may_embed, held), held)
+            like = listed(list(filter(names.may_embed, held)) or list(held), 12)
             raise self._error(f"holds no tensor {tensor}; it holds {like}")
         names.check_plain(self.checkpoint, [names.module_of(name)], self.which, asked_for=True)
         try:
@@ -240,12 +240,8 @@ class _Chooser:
         )
 
     def _shapes(self, found: Iterable[str]) -> str:
-        return _listed(f"{name} {list(self.checkpoint.shape(name))}" for name in found)
+        shown = [f"{name} {list(self.checkpoint.shape(name))}" for name in found]
+        return listed(shown, 12) or "no matrices"
 
     def _error(self, why: str) -> LoadError:
         return LoadError(f"{self.checkpoint.where} {why}")
-
-
-def _listed(found: Iterable[str], otherwise: Iterable[str] = ("no matrices",), most: int = 12) -> str:
-    listed = list(found) or list(otherwise)
-    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")
