@@ -121,14 +121,15 @@ class Provenance:
         """Return all of it, with the SHA-256, ready for JSON; if that is unavailable, a note says why."""
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
         del plain["state"]
+        plain |= {"notes": list(self.notes), "sha256": None}
         try:
-            known: dict[str, Any] = {"notes": list(self.notes), "sha256": self.sha256}
+            plain["sha256"] = self.sha256
             if self.adapter is not None:
-                known["adapter_sha256"] = _sha256(self.adapter)
+                plain["adapter_sha256"] = _sha256(self.adapter)
         except LoadError as error:
             # A result must not be lost because the file that it was computed from is gone.
-            known = {"notes": [*self.notes, f"no SHA-256: {error}"], "sha256": None}
-        return {**plain, **known}
+            plain["notes"] = [*self.notes, f"no SHA-256: {error}"]
+        return plain
 
     @property
     def inputs(self) -> list[Path]:
