@@ -313,6 +313,7 @@ def test_progress_is_shown_where_asked_for(hub, cache, capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.slow
 def test_no_row_of_bad_days_gives_a_wrong_number(hub, cache, impatient):
     """Whatever comes in which order: the right matrix or an error, and the right matrix in the end."""
     tensors = {"wte.weight": matrix(3000, 50, 1), "z": X}

@@ -19,6 +19,7 @@ CASES = int(os.environ.get("EMBGEOM_FUZZ_CASES", "100"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_damaged_files(kind, tmp_path):
     if package := NEEDS.get(kind):

@@ -125,6 +125,7 @@ def peak(*arguments):
     return map(int, run.stdout.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", ["Q8_0", "F16"])
 def test_memory_is_the_matrix_and_little_more(stored, tmp_path):
     rows = np.tile(E, (500, 16))
@@ -144,6 +145,7 @@ def smollm():
     return next(Path(found.origin).parent.glob("*.gguf"))
 
 
+@pytest.mark.model
 def test_smollm2(tmp_path):
     path = smollm()
     loaded = load(path)
@@ -157,6 +159,7 @@ def test_smollm2(tmp_path):
     np.testing.assert_array_equal(load_final_norm(path).weight, oracle(path, "output_norm.weight"))
 
 
+@pytest.mark.model
 def test_the_tokens_of_smollm2_are_those_that_transformers_makes_of_it(monkeypatch):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -170,6 +173,7 @@ def test_the_tokens_of_smollm2_are_those_that_transformers_makes_of_it(monkeypat
         assert loaded.token_bytes[row].decode("utf-8", "replace") == text
 
 
+@pytest.mark.model
 def test_the_docs_show_what_inspect_prints():
     path = smollm()
     text = (Path(__file__).parents[2] / "docs" / "loading.md").read_text(encoding="utf-8")

@@ -78,6 +78,7 @@ def test_a_server_that_falls_silent_is_asked_again(hub, cache, monkeypatch):
     assert time.monotonic() - begin < 5
 
 
+@pytest.mark.slow
 def test_two_processes_fetch_a_tensor_once(hub, cache):
     big(hub)
 

@@ -18,9 +18,8 @@ from embgeom.embeddings.norm import FinalNorm, NormKind
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.architectures import USUAL_NORMS
 
-# What holds scales beside a weight multiplies with more than the weight; what holds codes has none.
-_SCALED = ("weight_scale", "weight_scale_inv", "scales", "qweight", "W_q", "quant_state", "SCB",
-           "weight_packed")  # fmt: skip
+# A layer that holds scales multiplies with more than its weight, and one that holds codes has no weight.
+_SCALED = ("weight_scale", "weight_scale_inv", "scales", "W_q", "weight_packed")
 # Norms of the first layer's input; LFM2's embedding_norm is its last norm despite its name.
 _OF_EMBEDDINGS = re.compile(r"emb(?!edding_norm$)")
 _IS_NORM = re.compile(r"norm|^ln(_|$)", re.IGNORECASE)
