@@ -287,7 +287,7 @@ def test_an_undefined_r2_is_kept(tmp_path):
     assert np.isnan(again.r2) and again.cosine == made.scores.cosine
 
 
-def test_vectors_carried_beyond_float32_are_refused():
+def test_vectors_transferred_beyond_float32_are_refused():
     made = fit(*related())
     made = replace(made, matrix=made.matrix * 1e300)
     with pytest.raises(InputError, match="beyond float32"):

@@ -66,7 +66,7 @@ def test_norms():
         mapping.transfer(stack, norm=-1)
 
 
-def test_steering_vectors_are_carried_layer_by_layer():
+def test_steering_vectors_are_transferred_layer_by_layer():
     mapping = fit(*related())
     rng = np.random.default_rng(0)
     vector = SteeringVector({1: rng.standard_normal(12), 3: rng.standard_normal(12)}, "a", {"how": "by hand"})
@@ -187,12 +187,12 @@ def test_rows_that_do_not_fit(rows, why):
 
 def test_the_norm_is_kept_in_the_provenance():
     mapping = fit(*related())
-    own = SteeringVector({1: np.full(20, 2.0), 3: np.ones(20), 5: np.ones(20)}, "toy target")
+    native = SteeringVector({1: np.full(20, 2.0), 3: np.ones(20), 5: np.ones(20)}, "toy target")
     assert mapping.transfer(VECTOR).provenance["norm"] is None
     assert mapping.transfer(VECTOR, norm=np.float32(7)).provenance["norm"] == 7
-    found = mapping.transfer(VECTOR, norm=own).provenance["norm"]
+    found = mapping.transfer(VECTOR, norm=native).provenance["norm"]
     assert found["norms_of"] == "toy target" and found["norms"].keys() == {"1"}
     assert found["norms"]["1"] == pytest.approx(80**0.5)
     json.dumps(found)
     with pytest.raises(InputError, match="no direction for layer 2"):
-        mapping.transfer(VECTOR, layers=2, norm=own)
+        mapping.transfer(VECTOR, layers=2, norm=native)

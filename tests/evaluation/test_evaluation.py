@@ -284,7 +284,7 @@ def test_progress_is_reported():
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
         ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
         ({"vector": 5}, r"vector = 5 is not a SteeringVector"),
-        ({"native": "own.safetensors"}, r"native = 'own.safetensors' is no"),
+        ({"native": "native.safetensors"}, r"native = 'native.safetensors' is not a SteeringVector"),
         ({"score": len}, r"is not a score: give a WordLogRatio"),
         ({"neutral": 5}, r"neutral = 5 is not a list"),
         ({"prompts": 5}, r"prompts = 5 is not a list"),

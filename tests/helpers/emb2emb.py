@@ -24,6 +24,6 @@ def prepared(matrix, rows=None, norm=None, normalize=False):
 
 def fit(source, target, method="ridge", *, held_out=0, **options):
     """Fit a map on all pairs, without scores; options of the method are given among the others."""
-    own = ("strength", "rank", "scaled", "k", "reg", "center")
-    chosen = as_method(method, **{name: options.pop(name) for name in own if name in options})
+    names = ("strength", "rank", "scaled", "k", "reg", "center")
+    chosen = as_method(method, **{name: options.pop(name) for name in names if name in options})
     return Emb2Emb.fit(source, target, method=chosen, held_out=held_out, **options)

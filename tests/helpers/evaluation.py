@@ -78,8 +78,8 @@ def layers_of(model):
 
 def random_vector(model, layers, norm=5.0, seed=0):
     generator = np.random.default_rng(seed)
-    width = model.config.hidden_size
-    vector = SteeringVector({layer: generator.standard_normal(width) for layer in layers}, model="test")
+    size = model.config.hidden_size
+    vector = SteeringVector({layer: generator.standard_normal(size) for layer in layers}, model="test")
     return vector.with_norm(norm)
 
 

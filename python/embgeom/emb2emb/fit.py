@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,6 @@ from embgeom.emb2emb.transfer import FittedMap, predict
 from embgeom.errors import InputError
 
 
-@dataclass(frozen=True, eq=False)
-class Fit:
-    """A fitted map, its scores and those of one fitted on shuffled pairs, and what is known of the fit."""
-
-    fitted: FittedMap
-    scores: Scores | None
-    shuffled: Scores | None
-    details: dict[str, Any]
-
-
 def fit(
     pairs: Pairs,
     kept: RowNumbers,
@@ -39,8 +28,8 @@ def fit(
     threads: int,
     report: ProgressCallable | None,
     about: dict[str, Any],
-) -> Fit:
-    """Fit a map on the pairs at positions `kept`, and score it on those at `held`."""
+) -> tuple[FittedMap, Scores | None, Scores | None, dict[str, Any]]:
+    """Return a map fitted on the pairs at `kept`, its scores on those at `held`, a control's, and details."""
     fitted_on, scored = pairs.choose(kept), pairs.choose(draw(held, MOST_SCORED, [seed, 3]))
     if shuffle:
         fitted_on = fitted_on.shuffled(seed)
@@ -64,7 +53,7 @@ def fit(
         other, _ = fit_arrays(fitted_on.shuffled(seed), method, weights, threads, report, about)
         control = scores_of(other)
     counts = {"shared": len(pairs), "fitted_on": len(kept), "held_out": len(held), "scored": len(scored)}
-    return Fit(fitted, scores, control, {"tokens": counts, **details})
+    return fitted, scores, control, {"tokens": counts, **details}
 
 
 def fit_arrays(
@@ -101,13 +90,11 @@ def fit_arrays(
     return fitted, {"fit": solution.details, "logits": logits.details}
 
 
-def undetermined(fit: Fit, loses_mean: bool) -> str | None:
+def undetermined(fitted: FittedMap, rank: int, loses_mean: bool) -> str | None:
     """Return a warning where the tokens leave a least-squares map open, but for a folded norm's centering."""
-    if fit.fitted.method.name != "least_squares":
-        return None
     # Rows that lose their mean have nothing in the direction of equal coordinates.
-    rank, wanted = fit.details["fit"]["rank"], fit.fitted.source_size - loses_mean
-    if rank >= wanted:
+    wanted = fitted.source_size - loses_mean
+    if fitted.method.name != "least_squares" or rank >= wanted:
         return None
     return (
         f"the tokens determine {rank} of {wanted} directions: the map of smallest norm is returned, which "

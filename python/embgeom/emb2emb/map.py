@@ -201,7 +201,7 @@ class Emb2Emb(FittedMap, Result):
             for side, ids, norm in zip(sides, rows, norms, strict=True)
         )
         with reporter(progress, "emb2emb") as report:
-            found = fitting.fit(
+            fitted, scores, control, details = fitting.fit(
                 Pairs(*both),
                 kept,
                 held,
@@ -217,8 +217,9 @@ class Emb2Emb(FittedMap, Result):
                     "names": (sides[0].name, sides[1].name),
                 },
             )
-        if open_directions := fitting.undetermined(found, norms[0] is not None and norms[0].centers):
-            warnings.warn(open_directions, EmbgeomWarning, stacklevel=2)
+        loses_mean = norms[0] is not None and norms[0].centers
+        if doubt := fitting.undetermined(fitted, details["fit"].get("rank", 0), loses_mean):
+            warnings.warn(doubt, EmbgeomWarning, stacklevel=2)
         options = {"normalize": normalize, "held_out": float(held_out), "shuffle": shuffle, "seed": seed}
         provenance = {
             "source": sides[0].description,
@@ -227,10 +228,10 @@ class Emb2Emb(FittedMap, Result):
             "options": {"method": asdict(method), **options, "weights": weights is not None},
             "folded": [norm is not None for norm in norms],
             "versions": versions(),
-            **found.details,
+            **details,
         }
-        arrays = {each.name: getattr(found.fitted, each.name) for each in fields(FittedMap)}
-        return cls(**arrays, scores=found.scores, shuffled=found.shuffled, provenance=provenance)
+        arrays = {each.name: getattr(fitted, each.name) for each in fields(FittedMap)}
+        return cls(**arrays, scores=scores, shuffled=control, provenance=provenance)
 
     def predict(self, rows: npt.ArrayLike, *, threads: int | None = None) -> npt.NDArray[np.float64]:
         """Predict the target rows of tokens from their source rows; the means count.
