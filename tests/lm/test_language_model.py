@@ -126,6 +126,7 @@ def test_code_of_a_tokenizer_is_not_run_either(tmp_path):
     assert tokenizer("Tom")["input_ids"] == load_language_model(SMALL).tokenizer("Tom")["input_ids"]
 
 
+@pytest.mark.slow
 def test_the_command_line_asks_nothing(own, tmp_path):
     SteeringVector({1: np.ones(32)}).save(tmp_path / "v.safetensors")
     asked = [sys.executable, "-m", "embgeom", "steer", str(own), "--vector", str(tmp_path / "v.safetensors")]
@@ -140,6 +141,7 @@ def test_the_command_line_asks_nothing(own, tmp_path):
     assert "--trust-remote-code" in error and error.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_every_command_that_runs_a_model_takes_the_option(own, tmp_path_factory, monkeypatch, capsys):
     folder = fill(tmp_path_factory.mktemp("steering"))
     monkeypatch.setenv("HF_HOME", str(folder))

@@ -186,4 +186,4 @@ def test_pairs_that_are_too_long_are_left_out_by_an_option(model, tmp_path, caps
     assert "--skip-long" in capsys.readouterr().err
     run(*asked, "-o", tmp_path / "v.safetensors", "--skip-long")
     out = capsys.readouterr().out
-    assert "from 2 pairs" in out and "2 pairs left out, longer than the model reads" in out
+    assert "from 2 pairs" in out and "2 pairs left out, too long for the model" in out

@@ -307,7 +307,7 @@ def test_paths_that_do_not_work_say_so(tmp_path):
         vector().save("v.npz")
     with pytest.raises(OutputError, match="no folder"):
         vector().save(tmp_path / "absent" / "v.pt")
-    with pytest.raises(OutputError, match="no ordinary file"):
+    with pytest.raises(OutputError, match="not an ordinary file"):
         vector().save(tmp_path / "folder.pt")
 
 

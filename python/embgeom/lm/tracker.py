@@ -190,10 +190,8 @@ def _replace_method(module: Any, name: str, method: Callable[..., Any]) -> Calla
 
 
 def _uncompiled(owner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments of ``generate`` with compilation switched off, where it knows of it.
-
-    A graph compiled before would run without the hooks, one compiled now would keep them.
-    """
+    """Return the arguments of ``generate`` with compilation switched off, where it knows of it."""
+    # A graph compiled before would run without the hooks, one compiled now would keep them.
     given: Any = kwargs.get("generation_config")
     if hasattr(given, "disable_compile"):
         # With a config of the caller's own, options are not to be given one by one.
