@@ -111,16 +111,14 @@ def _describe(data: bytes) -> str:
         return f"a binary file that begins {start[:8]!r}"
 
 
-def read_tokenizer_json(path: Path, settings: TokenizerSettings | None = None) -> TokenTable:
-    """Read a tokenizer.json, with the special and the added tokens that the files beside it name."""
-    return parse_tokenizer_json(read_bytes(path), path, settings)
-
-
-def parse_tokenizer_json(data: bytes, path: Path, settings: TokenizerSettings | None = None) -> TokenTable:
-    """Read the text of a tokenizer.json; see `read_tokenizer_json`."""
+def read_tokenizer_json(
+    path: Path, settings: TokenizerSettings | None = None, data: bytes | None = None
+) -> TokenTable:
+    """Read a tokenizer.json, or its `data`, with the special and the added tokens that `settings` name."""
     from tokenizers import Tokenizer
 
-    parsed, settings = parse_json(data, str(path)), settings or TokenizerSettings()
+    data, settings = read_bytes(path) if data is None else data, settings or TokenizerSettings()
+    parsed = parse_json(data, str(path))
     try:
         tokenizer = Tokenizer.from_buffer(data)
     except BaseException as error:
@@ -256,7 +254,7 @@ def _table_of_tokenizer(tokenizer: Any) -> TokenTable:
     decoder = getattr(tokenizer, "added_tokens_decoder", None)
     added = dict(decoder) if isinstance(decoder, Mapping) else {}
     if hasattr(backend, "to_str"):
-        table = parse_tokenizer_json(backend.to_str().encode(), Path("the tokenizer"))
+        table = read_tokenizer_json(Path("the tokenizer"), data=backend.to_str().encode())
     else:
         table = _by_files(tokenizer) or _by_vocabulary(tokenizer, added)
     special = {row for row, token in added.items() if getattr(token, "special", False)}
