@@ -184,11 +184,8 @@ class GGUFFile:
         self.path = path
         self._file = LocalFile(path)
         self.state = self._file.state
-        head = self._file.read(0, min(24, self._file.size))
-        self._order = self._byte_order(head)
+        self._order = self._byte_order()
         reader = _Reader(self._file, self._order, 8)
-        if len(head) < 24:
-            raise _corrupt(self._file, "it ends within its header")
         tensors, keys = reader.uint(), reader.uint()
         # The shortest key has 13 bytes, the shortest entry of a tensor 24.
         reader.check_count(keys, 13, _MAX_ENTRIES, "keys")
@@ -266,7 +263,8 @@ class GGUFFile:
             if (end := min(at + _PIECE_BYTES, mine.bytes))
         )
 
-    def _byte_order(self, head: bytes) -> Literal["little", "big"]:
+    def _byte_order(self) -> Literal["little", "big"]:
+        head = self._file.read(0, min(8, self._file.size))
         if head[:4] != MAGIC:
             raise LoadError(
                 f"{self.path} ({self._file.size} bytes) is not a GGUF file, which begins with the letters "
@@ -275,7 +273,7 @@ class GGUFFile:
         version = int.from_bytes(head[4:8], "little")
         order: Literal["little", "big"] = "little" if version & 0xFFFF else "big"
         version = int.from_bytes(head[4:8], order)
-        if len(head) == 24 and version not in _VERSIONS:
+        if len(head) == 8 and version not in _VERSIONS:
             raise LoadError(
                 f"{self.path} is a GGUF file of version {version}; embgeom reads versions 2 and 3; convert "
                 "the model again with a current llama.cpp"

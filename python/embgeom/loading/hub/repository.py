@@ -111,10 +111,9 @@ class HubRepo:
             self._find("config.json")
         commit = self.revision or ""
         folder = cache_folder(self._cache_dir, self._id, filename)
+        reachable = not self._offline or (folder / f"{commit}.head").is_file()
         by_ranges = _PLAIN.fullmatch(commit) is not None and filename.endswith(".safetensors")
-        if not by_ranges or self._known(filename) is not None:
-            return self._find(filename)
-        if self._offline and not (folder / f"{commit}.head").is_file():
+        if not reachable or not by_ranges or self._known(filename) is not None:
             return self._find(filename)
 
         def requests(what: str, known: Identity) -> RangeRequests:
