@@ -1,4 +1,4 @@
-"""The demonstration says what was measured, beside chance, and needs no network."""
+"""The demonstration shows what was measured, with null baselines, and needs no network."""
 
 from __future__ import annotations
 

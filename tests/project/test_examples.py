@@ -116,7 +116,7 @@ def test_rare_tokens_are_left_out(name):
 
 def test_rare_tokens_are_known_of_examples_only():
     pets = embgeom.Embeddings.from_array(np.eye(3), ["cat", "dog", "cow"], name="pets")
-    with pytest.raises(embgeom.InputError, match=r"pets has no training\.json beside it; only"):
+    with pytest.raises(embgeom.InputError, match=r"no training\.json next to pets; only"):
         examples.without_rare_tokens(pets)
 
 

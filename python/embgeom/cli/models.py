@@ -110,11 +110,9 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Let transformers log only errors, unless the user has asked for more.
-
-    While a model is loaded it may report problems with the weights. After that it comments on how it is
-    called, which the user cannot change.
-    """
+    """Let transformers log only errors, unless the user has asked for more."""
+    # While a model is loaded it reports problems with the weights, but after that how it is called, which the
+    # user cannot change.
     from transformers.utils import logging
 
     level = logging.get_verbosity()

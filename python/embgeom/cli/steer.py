@@ -59,9 +59,10 @@ def train_vector(options: argparse.Namespace) -> None:
         "batch_size",
         "add_special_tokens",
         "skip_long",
+        "progress",
     )
     with running(options) as (model, tokenizer):
-        vector = embgeom.SteeringVector.train(model, tokenizer, pairs, **chosen(options, *names, "progress"))
+        vector = embgeom.SteeringVector.train(model, tokenizer, pairs, **chosen(options, *names))
     if options.normalize:
         vector = vector.with_norm(1.0)
     vector.save(options.output)

@@ -203,12 +203,9 @@ class Comparison(FolderResult, Plotted):
 
     def columns(self) -> Columns:
         """Return the table of `to_pandas`: a row for each shared token, dimensions only where sampled."""
-        dimensions: dict[str, list[int | None]] = {}
-        for side, local in (("a", self.local_a), ("b", self.local_b)):
-            column: list[int | None] = [None] * len(self.match)
-            for position, count in zip(self.sampled, local.dimension.n_components, strict=True):
-                column[position] = int(count)
-            dimensions[f"n_components_{side}"] = column
+        dimensions = np.full((2, len(self.match)), None)
+        for column, local in zip(dimensions, (self.local_a, self.local_b), strict=True):
+            column[self.sampled] = local.dimension.n_components.tolist()
         return {
             "row_a": self.match.ids_a,
             "row_b": self.match.ids_b,
@@ -217,7 +214,8 @@ class Comparison(FolderResult, Plotted):
             "kind": self.match.kind,
             "neighbor_overlap": self.neighbor_overlap,
             "weight_cosine": self.weight_cosine,
-            **dimensions,
+            "n_components_a": dimensions[0].tolist(),
+            "n_components_b": dimensions[1].tolist(),
         }
 
     def to_html(self, path: str | PathLike[str]) -> None:
@@ -280,6 +278,6 @@ def near_max_notes(*dimensions: IntrinsicDimension) -> list[str]:
     highest = " and ".join(str(dimension.max_components) for dimension in dimensions)
     return [
         f"Most dimensions come near the highest possible, {highest}: they reflect the number of neighbors or "
-        "columns more than the data. More neighbors (--dimension-k) tell more.",
+        "columns more than the data. More neighbors (--dimension-k) are more informative.",
         "",
     ]

@@ -263,7 +263,7 @@ def inspect(
             f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed"
         )
     k = default_dimension_k(len(candidates)) if dimension_k is None else dimension_k
-    # By cosine, zero rows are nobody's neighbor, so they do not count among those to choose from.
+    # By cosine, zero rows are not neighbors of any row, so they do not count.
     k = check_k(k, len(candidates) - 1, "dimension_k")
     size = min(wanted, len(candidates))
     sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)

@@ -46,7 +46,7 @@ class ModelRecord:
             "name": self.name,
             "which": self.which,
             "shape": list(self.shape),
-            "counts": dict(self.anomalies),
+            "anomalies": dict(self.anomalies),
             "provenance": self.provenance.to_dict(),
         }
 

@@ -91,7 +91,7 @@ def without_rare_tokens(model: Embeddings) -> Embeddings:
     """
     file = model.provenance.file
     if file is None or not file.with_name(RECORD).is_file():
-        raise InputError(f"{model.name} has no {RECORD} beside it; only the example models are recorded so")
+        raise InputError(f"there is no {RECORD} next to {model.name}; only the example models have one")
     rare = record(file.parent)["data"]["rare_tokens"]
     kept = np.setdiff1d(np.flatnonzero(~model.special), rare)
     tokens = [model.tokens[row] for row in kept]
