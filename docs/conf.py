@@ -11,6 +11,9 @@ from docutils.utils.math.latex2mathml import tex2mathml
 
 import embgeom
 
+# Tutorials run torch. On a shared machine its threads had better sleep than spin while they wait.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 project = "embgeom"
 author = "The embgeom developers"
 copyright = author
@@ -32,7 +35,7 @@ myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 900
 nb_merge_streams = True
 
 # The reference is what the docstrings say.

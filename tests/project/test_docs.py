@@ -16,6 +16,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in DOCS.glob("**/*.md")}
 STATES = "user-guide/hidden-states.md"
 WITH_PYTHON = sorted(page for page, text in PAGES.items() if fenced(text, "python"))
+QUICK = ("how-to/clusters.md", "user-guide/loading.md", "user-guide/matching.md")
 WITH_COMMANDS = sorted(page for page, text in PAGES.items() if commands(text))
 SUBPACKAGES = ("comparison", "emb2emb", "evaluation", "examples", "hidden_states", "loading", "steering")
 
@@ -34,12 +35,20 @@ def test_the_pages_are_found():
     assert len(commands(PAGES["user-guide/command-line.md"])) == 10
 
 
-@pytest.mark.parametrize("page", [page for page in WITH_PYTHON if page != STATES])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page in QUICK else pytest.mark.slow)
+        for page in WITH_PYTHON
+        if page != STATES
+    ],
+)
 def test_the_lines_of_python_print_what_is_shown(page):
     for shown, printed in run_python(PAGES[page]):
         assert differences(printed, shown) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", WITH_COMMANDS)
 def test_the_commands_print_what_is_shown(page):
     # In order: some read what others wrote.
@@ -49,6 +58,7 @@ def test_the_commands_print_what_is_shown(page):
             assert wrong(printed, output) == []
 
 
+@pytest.mark.slow
 def test_the_table_of_hidden_states(capsys, folder):
     text = PAGES[STATES]
     for code in fenced(text, "python"):
