@@ -37,6 +37,7 @@ nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 900
 nb_merge_streams = True
+nb_output_stderr = "remove"
 
 # The reference is what the docstrings say.
 autosummary_generate = True

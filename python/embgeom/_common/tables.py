@@ -67,7 +67,7 @@ def as_text(blocks: Iterable[Any]) -> str:
     """Render blocks, or anything else that rich can print, as plain text."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None)
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH, color_system=None, force_jupyter=False)
     with console.capture() as capture:
         print_tables(console, blocks)
     # Not splitlines(), which would split at characters that are to be seen.
@@ -78,7 +78,7 @@ def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
     """Render blocks as HTML: a fragment for notebooks, or a whole page."""
     from rich.console import Console
 
-    console = Console(file=io.StringIO(), width=TEXT_WIDTH, record=True)
+    console = Console(file=io.StringIO(), width=TEXT_WIDTH, record=True, force_jupyter=False)
     print_tables(console, blocks)
     if page:
         return console.export_html()
