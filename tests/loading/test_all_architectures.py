@@ -49,22 +49,22 @@ WORDS = {
 }
 HEAD = """# Supported models
 
-Every causal, sequence-to-sequence and masked language model of transformers 5.24 was built with few, random
-weights, saved, and loaded with `embgeom`. Both matrices equal those of the running model to the bit, tied and
-untied, and the final norm gives what the model's own gives, but for a length and a constant (its bias).
+Every causal, sequence-to-sequence and masked language model of transformers 5.24 was built at a small size
+with random weights, saved, and loaded with `embgeom`. Both matrices are bitwise equal to those of the running
+model, tied and untied, and the final norm computes what the model's own does, up to a length and a constant
+(its bias).
 
 This file is written by `python -m tests.loading.test_all_architectures`.
 
 | Model type | Class | Input embedding | Output matrix | Final norm |
 |---|---|---|---|---|"""
 SEE = (
-    "The same was compared for these, whose outer config decides on ties and whose text model on the final "
-    "norm."
+    "The same was compared for these. Their outer config decides on ties, their text model on the final norm."
 )
 TAIL = """
 ## Not built
 
-These types are not compared, because transformers could not build them with few weights, save and load them.
+These types were not compared, because transformers could not build, save and load them at a small size.
 
 | Model type | Why |
 |---|---|"""
@@ -187,9 +187,9 @@ def test_the_docs_name_every_type():
 
 
 def seeing() -> str:
-    """The docs' list of models that see."""
+    """The docs' list of vision-language models."""
     return "\n".join(
-        ["", "## Models that see", "", SEE, "", ", ".join(f"`{c.model_type}`" for c in SEEING), ""]
+        ["", "## Vision-language models", "", SEE, "", ", ".join(f"`{c.model_type}`" for c in SEEING), ""]
     )
 
 
