@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import io
 import json
-import pickle
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
@@ -23,8 +21,8 @@ import numpy.typing as npt
 
 from embgeom._common.checks import need
 from embgeom._common.writing import save_tensors
-from embgeom.errors import InputError, LoadError, first_line
-from embgeom.loading.checkpoint.torch_file import check_sum
+from embgeom.errors import InputError, LoadError
+from embgeom.loading.checkpoint.torch_file import check_sum, load_torch
 from embgeom.loading.folder import LocalFile, parse_json
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.matrix_files.array_file import ArrayFile
@@ -150,7 +148,7 @@ def read_gguf(path: Path) -> Content:
 
 def write_pt(path: Path, header: dict[str, str], directions: Directions) -> None:
     """Write ``{"directions": {layer: tensor}, ...}``, the rest of it the header."""
-    torch = _torch(path)
+    torch = need("torch", f"{path}, a PyTorch file,", or_else="; or take .safetensors")
     tensors = {layer: torch.tensor(direction) for layer, direction in directions.items()}
     # Written straight to a file, the archive would bear that file's temporary name inside.
     stream = io.BytesIO()
@@ -160,8 +158,8 @@ def write_pt(path: Path, header: dict[str, str], directions: Directions) -> None
 
 def read_pt(path: Path) -> Content:
     """Return the header, the tensors by name, and what stands beside them; a lone tensor is ``"tensor"``."""
-    torch, file = _torch(path), LocalFile(path)
-    held = _load_pt(file)
+    torch, file = need("torch", f"{path}, a PyTorch file,", or_else="; or take .safetensors"), LocalFile(path)
+    held = load_torch(file, mapped=False)
     if isinstance(held, torch.Tensor):
         held = {"tensor": held}
     if not isinstance(held, Mapping):
@@ -181,7 +179,7 @@ def read_pt(path: Path) -> Content:
     if not isinstance(tensors, Mapping):
         raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{layer: tensor}}")
     for name, tensor in tensors.items():
-        _check_tensor(tensor, f"{name!r} in {path}", torch)
+        _check_tensor(tensor, name, path)
     _check_size({name: tuple(tensor.shape) for name, tensor in tensors.items()}, path)
     for name, tensor in tensors.items():
         check_sum(tensor, f"{name!r} in {path}", file)
@@ -194,37 +192,13 @@ def _is_fact(key: Any, value: Any) -> bool:
     return isinstance(key, str) and (isinstance(value, str) or (names_factor(key) and is_number))
 
 
-def _torch(path: Path) -> Any:
-    return need("torch", f"{path}, a PyTorch file,", or_else="; or take .safetensors")
-
-
-def _load_pt(file: LocalFile) -> Any:
+def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
     import torch
 
-    try:
-        with file.stream() as stream, warnings.catch_warnings():
-            # Of files by other picklers torch says that it may not read them; then an error says so.
-            warnings.simplefilter("ignore")
-            return torch.load(stream, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise LoadError(
-            f"{file.path} is damaged, or holds objects that run code when they are loaded, so it was not "
-            "loaded. If you trust it, load it with the library that wrote it and save its tensors by "
-            "torch.save({layer: tensor}, path)"
-        ) from error
-    except Exception as error:
-        # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
-        raise LoadError(
-            f"{file.path} cannot be read as a PyTorch file ({type(error).__name__}: {first_line(error)}); "
-            "fetch it again"
-        ) from error
-
-
-def _check_tensor(tensor: Any, where: str, torch: Any) -> None:
+    where = f"{name!r} in {path}"
     if isinstance(tensor, int | float):
-        name, _, path = where.partition(" in ")
         raise LoadError(
-            f"{path} holds {name} = {tensor!r} beside its tensors, and embgeom does not know what that "
+            f"{path} holds {name!r} = {tensor!r} beside its tensors, and embgeom does not know what that "
             "means for them; save the tensors alone, torch.save({layer: tensor}, path)"
         )
     if not isinstance(tensor, torch.Tensor) or not tensor.is_floating_point():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,7 +31,7 @@ class TorchFile:
         self.path = path
         self._file = LocalFile(path)
         self.state = self._file.state
-        self._tensors = _tensors(_load(self._file), path)
+        self._tensors = _tensors(load_torch(self._file, mapped=_is_zip(self._file)), path)
         # torch opens a path several times; the file at its end must be the one at its beginning.
         if LocalFile(path).state != self.state:
             raise LoadError(f"{path} was replaced while it was read; load it again")
@@ -91,24 +92,27 @@ def _is_zip(file: LocalFile) -> bool:
     return file.size >= len(_ZIP) and file.read(0, len(_ZIP)) == _ZIP
 
 
-def _load(file: LocalFile) -> Any:
-    path = file.path
-    torch = need("torch", f"{path}, a PyTorch checkpoint,", extra="torch", or_else="; or take safetensors")
-    # The format since torch 1.6 is a zip file, and it alone can be mapped.
-    mapped = _is_zip(file)
+def load_torch(file: LocalFile, *, mapped: bool) -> Any:
+    """Return what a PyTorch file holds; one of the format since torch 1.6, a zip file, can be mapped."""
+    torch = need("torch", f"{file.path}, a PyTorch file,", extra="torch", or_else="; or take safetensors")
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-        except RuntimeError as error:
-            # Some network, FUSE and container file systems cannot map a file, but all can read it.
-            if not mapped or "mmap" not in str(error):
-                raise
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with file.stream() as stream, warnings.catch_warnings():
+            # Of files by other picklers torch says that it may not read them; then an error says so.
+            warnings.simplefilter("ignore")
+            try:
+                where = file.path if mapped else stream
+                return torch.load(where, map_location="cpu", weights_only=True, mmap=mapped)
+            except RuntimeError as error:
+                # Some network, FUSE and container file systems cannot map a file, but all can read it.
+                if not mapped or "mmap" not in str(error):
+                    raise
+                return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
         raise LoadError(
-            f"{path} cannot be read as a PyTorch checkpoint of plain tensors ({type(error).__name__}: "
-            f"{first_line(error)}); fetch it again, or save the model as safetensors"
+            f"{file.path} cannot be read as a PyTorch file of plain tensors ({type(error).__name__}: "
+            f"{first_line(error)}); fetch it again. Objects that run code when they are loaded are never "
+            "read: if you trust the file, load it with the library that wrote it and save its tensors alone"
         ) from error
 
 
