@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from embgeom._common.arrays import as_matrix
 from embgeom._common.threads import resolve_threads
@@ -31,41 +31,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-@overload
-def load(
-    model: str | os.PathLike[str],
-    which: Which = "input",
-    *,
-    tokenizer: Any = None,
-    tensor: str | None = None,
-    vocabulary: Tokens | None = None,
-    adapter: str | os.PathLike[str] | None = None,
-    token_format: TokenFormatOption | None = None,
-    subfolder: str | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-    **hub: Unpack[HubOptions],
-) -> Embeddings: ...
-
-
-@overload
 def load(
     model: Any,
     tokenizer: Any = None,
-    which: Which = "input",
-    *,
-    vocabulary: Tokens | None = None,
-    token_format: TokenFormatOption | None = None,
-    threads: int | None = None,
-    progress: bool = False,
-) -> Embeddings: ...
-
-
-# The second argument has a name of its own in each form.
-def load(  # type: ignore[misc]
-    model: Any,
-    tokenizer: Any = None,
-    which: Any = None,
+    which: Which | None = None,
     *,
     tensor: str | None = None,
     vocabulary: Tokens | None = None,
