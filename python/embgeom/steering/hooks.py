@@ -76,15 +76,11 @@ class Handle:
         self._chosen: tuple[ForwardContext | None, Any] = (None, None)
         self._tracker = PassTracker.for_model(layout)
         self._undo: list[Callable[[], None]] = []
-        try:
-            self._tracker.subscribe(self)
-            for layer, direction in directions.items():
-                hook = self._adder(layer, direction)
-                # Before other hooks, so that whoever records the layer's output records what goes on from it.
-                self._undo.append(layout.layers[layer].register_forward_hook(hook, prepend=True).remove)
-        except BaseException:
-            self.remove()
-            raise
+        self._tracker.subscribe(self)
+        for layer, direction in directions.items():
+            hook = self._adder(layer, direction)
+            # Before other hooks, so that whoever records the layer's output records what goes on from it.
+            self._undo.append(layout.layers[layer].register_forward_hook(hook, prepend=True).remove)
 
     def remove(self) -> None:
         """End it: the model is as it was before, but for other vectors. May be called again.

@@ -106,10 +106,11 @@ class GGUFModel:
 
     def __init__(self, path: Path) -> None:
         self.path, others, self.missing = _parts(path)
-        first = GGUFFile(self.path, self._refuse)
-        self._first = first
+        self._first = first = GGUFFile(self.path)
         self.architecture = first.text("general.architecture") or ""
-        self._refuse(first.text("general.type") or "")
+        for kind in (self.architecture, first.text("general.type")):
+            if kind in _NO_MODEL:
+                raise LoadError(f"{self.path} is {_NO_MODEL[kind]}")
         parts = first.integer("split.count") or 1
         if not others and not self.missing and parts > 1:
             self.missing = (f"the rest of its {parts} parts, named ...-00001-of-{parts:05}.gguf and so on,",)
@@ -213,10 +214,6 @@ class GGUFModel:
 
     def _integer(self, key: str) -> int | None:
         return self._first.integer(f"{self.architecture}.{key}")
-
-    def _refuse(self, kind: str) -> None:
-        if kind in _NO_MODEL:
-            raise LoadError(f"{self.path} is {_NO_MODEL[kind]}")
 
 
 def _parts(path: Path) -> tuple[Path, list[Path], tuple[str, ...]]:
