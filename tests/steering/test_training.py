@@ -310,7 +310,7 @@ def test_the_data_of_contrastive_activation_addition():
     [
         ("a.json", "{}", "holds a dict, not a list"),
         ("a.json", "[]", "holds no pair"),
-        ("a.json", "[", "is not JSON"),
+        ("a.json", "[", "is not valid JSON"),
         ("a.jsonl", '["a", "b"]\n["c"]', r"line 2 is \['c'\]"),
         ("a.json", '[{"positive": "a"}]', "item 1"),
         ("a.json", '[{"positive": "a", "negative": 3}]', "item 1"),

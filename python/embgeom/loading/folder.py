@@ -61,7 +61,9 @@ class LocalFile:
     def array(
         self, begin: int, dtype: np.dtype[Any], shape: tuple[int, ...], *, progress: bool = False
     ) -> npt.NDArray[Any]:
-        """Return an array of the file's bytes, mapped if possible, in C order; `shape` holds no 0."""
+        """Return an array of the file's bytes, mapped if possible, in C order."""
+        if 0 in shape:
+            return np.empty(shape, dtype)
         try:
             with self.stream() as stream:
                 return np.asarray(np.memmap(stream, dtype=dtype, mode="r", offset=begin, shape=shape))
@@ -133,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
     return parsed
 
 
-def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
+def parse_json(text: bytes | str, where: str, *, unique_keys: bool = False) -> Any:
     """Return the value of a JSON text; of a repeated key the last value counts, if it is allowed at all."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def parse_json(text: bytes, where: str, *, unique_keys: bool = False) -> Any:
     try:
         return json.loads(text, object_pairs_hook=once if unique_keys else None)
     except (ValueError, RecursionError) as error:
-        raise LoadError(f"{where} is not valid JSON ({error}); fetch the file again") from error
+        raise LoadError(f"{where} is not valid JSON ({error}); fetch it again, or mend it") from error
 
 
 @dataclass(frozen=True)

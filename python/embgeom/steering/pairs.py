@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from embgeom.errors import InputError, LoadError
 from embgeom.lm.tokenizing import check_text
-from embgeom.loading.folder import read_bytes
+from embgeom.loading.folder import parse_json, read_bytes
 
 Pair = tuple[str, str]
 Template = str | Callable[[str, str], str]
@@ -136,22 +135,12 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
     elif kind == ".jsonl":
         for number, line in enumerate(text.split("\n"), start=1):
             if line.strip():
-                yield f"line {number}", _parsed(line, f"{file}, line {number},", "JSONL")
+                yield f"line {number}", parse_json(line, f"{file}, line {number},")
     else:
-        found = _parsed(text, str(file), "JSON")
+        found = parse_json(text, str(file))
         if not isinstance(found, list):
             raise LoadError(f"{file} holds a {type(found).__name__}, not a list of pairs")
         yield from ((f"item {number}", item) for number, item in enumerate(found, start=1))
-
-
-def _parsed(text: str, where: str, kind: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise LoadError(f"{where} is not {kind} of pairs: it is nested too deep") from error
-    except ValueError as error:
-        # Of a number with thousands of digits as well as of what is not JSON.
-        raise LoadError(f"{where} is not {kind}: {error}") from error
 
 
 def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
