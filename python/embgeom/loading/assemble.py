@@ -73,6 +73,17 @@ def assemble(
     )
 
 
+def disagreements(
+    shape: tuple[int, ...], said: tuple[int | None, int | None], source: str
+) -> tuple[str, ...]:
+    """Return how the shape of a matrix differs from what the model says of itself, in sentences."""
+    return tuple(
+        f"the tensor has {held} {what}, {source} {number}"
+        for what, held, number in zip(("rows", "columns"), shape, said, strict=True)
+        if number not in (None, held)
+    )
+
+
 def _check_fit(table: TokenTable, shape: tuple[int, ...], covered: int, name: str) -> None:
     rows = shape[0]
     turned = " (transposed, it would fit)" if table.size == shape[1] else ""

@@ -14,15 +14,15 @@ from embgeom.embeddings.provenance import Provenance
 from embgeom.embeddings.token_format import TokenFormatOption, as_token_format
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tokenizer_source
-from embgeom.loading.assemble import LoadRequest, assemble
+from embgeom.loading.assemble import LoadRequest, assemble, disagreements
 from embgeom.loading.checkpoint import checkpoint as files
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
-from embgeom.loading.checkpoint.tensor_names import Choice, choose_tensor, side_of
+from embgeom.loading.checkpoint.tensor_names import Choice, Chooser, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
-from embgeom.loading.matrix_files.word_vectors import is_word_vectors, load_words
+from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words
 from embgeom.loading.memory.objects import load_object
 from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
 from embgeom.loading.tokenizers.reading import Tokens, given_tokens, read_tokens
@@ -147,7 +147,7 @@ def load(
     if is_file and path.suffix in ARRAY_SUFFIXES:
         refuse_options(f"{path}, an array", **of_models)
         return load_array(path, request)
-    if is_file and is_word_vectors(path):
+    if is_file and holds_word_vectors(path):
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models)
         return load_words(path, request)
     source = find_source(model, progress=progress, **hub)
@@ -193,7 +193,8 @@ def _load_model(
     if change is not None:
         matrix, tied, merged = change.matrix(matrix, tensor, request.which, tied)
         name = f"{name} + {change.name}" if merged else name
-    notes = (*checkpoint.notes, *choice.notes, *table.notes, *_disagreements(shape, config))
+    said = disagreements(shape, (config.vocab_size, config.columns), "config.json says")
+    notes = (*checkpoint.notes, *choice.notes, *table.notes, *said)
     provenance = Provenance(
         source=request.asked,
         revision=source.revision,
@@ -212,7 +213,7 @@ def _choose(checkpoint: Checkpoint, config: ModelConfig, request: LoadRequest, v
     """Choose the tensor; that of model2vec may have fewer rows than there are tokens."""
     name = files.embeddings_name(checkpoint.names)
     if name is None or request.tensor is not None:
-        return choose_tensor(checkpoint, config, request.which, request.tensor, vocabulary)
+        return Chooser(checkpoint, config, request.which, vocabulary).choose(request.tensor)
     if request.which == "output":
         raise LoadError(f"{checkpoint.where} is a model of model2vec, which has no output matrix")
     return Choice(name, tied=False)
@@ -230,12 +231,3 @@ def _which(tokenizer: Any, which: Any) -> tuple[Any, Which]:
             f"which={which!r}; it is 'input' or 'output' (a tokenizer's file goes to vocabulary=)"
         )
     return tokenizer, which
-
-
-def _disagreements(shape: tuple[int, ...], config: ModelConfig) -> tuple[str, ...]:
-    pairs = (("rows", shape[0], config.vocab_size), ("columns", shape[1], config.columns))
-    return tuple(
-        f"the tensor has {held} {what}, config.json says {said}"
-        for what, held, said in pairs
-        if said not in (None, held)
-    )

@@ -134,10 +134,8 @@ class SafetensorsFile(SafetensorsHeader):
         entry = self.entries[name]
         if entry.dtype not in _TYPES:
             check_dtype(entry.dtype, f"{name} in {self.path}")
-        dtype = _TYPES[entry.dtype]
-        if 0 in entry.shape:
-            return np.empty(entry.shape, dtype)
-        array = self._file.array(self.data_start + entry.begin, dtype, entry.shape, progress=progress)
+        begin, dtype = self.data_start + entry.begin, _TYPES[entry.dtype]
+        array = self._file.array(begin, dtype, entry.shape, progress=progress)
         self._file.check_unchanged()
         return array
 

@@ -118,7 +118,7 @@ def enter(source: Source, subfolder: str | None = None) -> Source:
     return source
 
 
-def beside(source: Source) -> Source | None:
+def tokenizer_beside(source: Source) -> Source | None:
     """Return the folder that holds the tokenizer of a diffusers text encoder; None for any other folder."""
     if isinstance(source, Folder):
         path = source.path
@@ -210,7 +210,7 @@ def _name_subfolder(source: Folder) -> None:
 
 
 def _is_model(folder: Path) -> bool:
-    tokenizer = beside(Folder(folder))
+    tokenizer = tokenizer_beside(Folder(folder))
     places = [folder, tokenizer.path] if isinstance(tokenizer, Folder) else [folder]
     return any(_holds(place, _TOKENIZERS) for place in places) and _holds(folder, _WEIGHTS)
 

@@ -41,7 +41,8 @@ _NOT_PLAIN = (
      "in parts", "take a checkpoint in which they are multiplied out"),
 )
 # fmt: on
-_CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
+# Tensors that hold the codes of a quantized matrix, whose shape is not the matrix's.
+CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
 # What may change a weight in a way that is not known; the first two are of what comes before and after it.
 _ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|indices|centroids)$")
 
@@ -120,11 +121,6 @@ def _every_name(side: str) -> tuple[re.Pattern[str], ...]:
 def may_embed(name: str) -> bool:
     """Return whether a name looks like an embedding's, outside of layers."""
     return _MAY_EMBED.search(name) is not None and not is_elsewhere(name)
-
-
-def holds_codes(name: str) -> bool:
-    """Return whether a tensor holds the codes of a quantized matrix, whose shape is not the matrix's."""
-    return _CODES.search(name) is not None
 
 
 def check_plain(

@@ -33,25 +33,18 @@ class Choice:
     transposed: bool = False
 
 
-def choose_tensor(
-    checkpoint: Checkpoint, config: ModelConfig, which: str, tensor: str | None, vocabulary: int
-) -> Choice:
-    """Choose the tensor for `which`, of a model of so many tokens, or the one that the user names."""
-    return _Chooser(checkpoint, config, which, vocabulary).choose(tensor)
-
-
 def side_of(checkpoint: Checkpoint, config: ModelConfig, name: str, vocabulary: int) -> Which:
     """Return "output" for a tensor that is the output matrix of a model that has two, else "input"."""
     try:
-        chosen = _Chooser(checkpoint, config, "output", vocabulary).choose(None)
+        chosen = Chooser(checkpoint, config, "output", vocabulary).choose(None)
         return "output" if chosen.name == name and not chosen.tied else "input"
     except LoadError:
         # The names leave open which tensors the sides are.
         return "input"
 
 
-class _Chooser:
-    """One choice: the checkpoint, what is known of the model, and the side that is asked for."""
+class Chooser:
+    """One choice: the checkpoint, what is known of the model, of how many tokens, and the side asked for."""
 
     def __init__(self, checkpoint: Checkpoint, config: ModelConfig, which: str, vocabulary: int) -> None:
         self.checkpoint, self.config, self.which = checkpoint, config, which
@@ -62,6 +55,7 @@ class _Chooser:
         self.counts = {config.vocab_size, vocabulary}
 
     def choose(self, tensor: str | None) -> Choice:
+        """Choose the tensor for the side, or the one that the user names."""
         if tensor is not None:
             return self._asked_for(tensor)
         chosen = self._by_name(self.which)
@@ -198,7 +192,7 @@ class _Chooser:
         for name in self.checkpoint.names:
             if name == held or names.is_elsewhere(name) or names.is_on_side(name, side):
                 continue
-            if self.config.tied is None and names.holds_codes(name):
+            if self.config.tied is None and names.CODES.search(name):
                 return name
             shape = self.checkpoint.shape(name)
             if len(shape) == 2 and (

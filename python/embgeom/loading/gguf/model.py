@@ -16,7 +16,7 @@ from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.embeddings.provenance import Provenance
 from embgeom.errors import LoadError
-from embgeom.loading.assemble import LoadRequest, assemble
+from embgeom.loading.assemble import LoadRequest, assemble, disagreements
 from embgeom.loading.checkpoint.tensor_names import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder
@@ -81,6 +81,7 @@ def load_gguf(path: Path, revision: str | None, request: LoadRequest) -> Embeddi
     shape, stored = held_in.shape(choice.name), held_in.dtype(choice.name)
     check_matrix(shape, f"{choice.name} in {held_in.path}")
     table = request.tokens(model.tokens)
+    said = (model.integer("vocab_size"), model.integer("embedding_length"))
     matrix = held_in.read(choice.name, progress=request.progress)
     provenance = Provenance(
         source=request.asked,
@@ -91,7 +92,7 @@ def load_gguf(path: Path, revision: str | None, request: LoadRequest) -> Embeddi
         dtype=stored,
         tied=choice.tied,
         num_layers=model.num_layers,
-        notes=choice.notes + table.notes + model.disagreements(shape),
+        notes=choice.notes + table.notes + disagreements(shape, said, "the metadata say"),
     )
     loaded = assemble(matrix, table, model.path.stem, provenance, request)
     if stored in READ_AS:
@@ -120,9 +121,9 @@ class GGUFModel:
     @property
     def num_layers(self) -> int | None:
         """The number of layers without draft heads; None for an encoder-decoder."""
-        if self.architecture == "t5" or (count := self._integer("block_count")) is None:
+        if self.architecture == "t5" or (count := self.integer("block_count")) is None:
             return None
-        return count - (self._integer("nextn_predict_layers") or 0)
+        return count - (self.integer("nextn_predict_layers") or 0)
 
     def choose(self, which: Which, tensor: str | None) -> Choice:
         """Choose the tensor for `which`, or the one that the user names."""
@@ -175,7 +176,7 @@ class GGUFModel:
     def final_norm(self) -> FinalNorm:
         """Return the norm between the last layer and the output matrix."""
         if self.architecture == "olmo":
-            width = self._integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
+            width = self.integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
             return FinalNorm.from_weights([1.0] * width, "layer_norm")
         names = _FINAL_NORMS if self.architecture in _LFM2 else _FINAL_NORMS[:-1]
         found = [name for name in names if f"{name}.weight" in self._files]
@@ -187,15 +188,6 @@ class GGUFModel:
         weight = self.file(f"{found[0]}.weight").read(f"{found[0]}.weight")
         # llama.cpp's converter has added the 1 of those norms that multiply with 1 + weight.
         return FinalNorm.from_weights(weight, "layer_norm" if self._centers(found[0]) else "rms_norm")
-
-    def disagreements(self, shape: tuple[int, ...]) -> tuple[str, ...]:
-        """Return how the shape of a (V, d) matrix differs from the metadata, in sentences."""
-        said = self._integer("vocab_size"), self._integer("embedding_length")
-        return tuple(
-            f"the tensor has {held} {what}, the metadata say {number}"
-            for what, held, number in zip(("rows", "columns"), shape, said, strict=True)
-            if number not in (None, held)
-        )
 
     def _tied(self) -> bool | None:
         """Return whether one matrix is both input and output; None if that depends on a missing part."""
@@ -212,7 +204,8 @@ class GGUFModel:
             or epsilons == {"layer_norm_epsilon"}
         )
 
-    def _integer(self, key: str) -> int | None:
+    def integer(self, key: str) -> int | None:
+        """Return an integer that the file says of its architecture."""
         return self._first.integer(f"{self.architecture}.{key}")
 
 

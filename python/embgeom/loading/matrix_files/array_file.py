@@ -92,8 +92,6 @@ class ArrayFile:
                 with ZipFile(stream) as archive, archive.open(self._members[name]) as member:
                     return _read(member, archive.getinfo(self._members[name]).file_size)
             shape, fortran, dtype = _header(stream, self.bytes)
-            if 0 in shape:
-                return np.empty(shape, dtype)
             shape = shape[::-1] if fortran else shape
             array = self._file.array(stream.tell(), dtype, shape, progress=progress)
             return array.T if fortran else array

@@ -70,7 +70,7 @@ def load_words(path: Path, request: LoadRequest) -> Embeddings:
     return assemble(matrix, table, Path(path.name.removesuffix(".gz")).stem, provenance, request)
 
 
-def is_word_vectors(path: Path) -> bool:
+def holds_word_vectors(path: Path) -> bool:
     """Return whether a file holds word vectors: by its suffix, or if that is shared, by its content."""
     if path.suffix in _SUFFIXES:
         return True

@@ -18,7 +18,7 @@ from embgeom._common.foreign import to_strings
 from embgeom.embeddings.token_format import METASPACE, TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.folder import Folder, parse_json, read_bytes, read_lines
-from embgeom.loading.source import Source, beside
+from embgeom.loading.source import Source, tokenizer_beside
 from embgeom.loading.tokenizers import vocabulary_files as files
 from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
 from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
@@ -69,7 +69,7 @@ def read_tokens(source: Source) -> TokenTable:
     found = (path for name in _MODELS if (path := source.find(name)))
     if path := next(found, None) or next(iter(source.list_local("*.tiktoken")), None):
         return _read_binary(path, settings)
-    if (folder := beside(source)) is not None:
+    if (folder := tokenizer_beside(source)) is not None:
         return read_tokens(folder)
     raise _nothing_to_read(source, settings)
 
