@@ -59,6 +59,7 @@ def test_more_callers_than_the_blas_has_room_for():
     assert run(body) == "True\n"
 
 
+@pytest.mark.slow
 def test_a_fork_amid_calls_of_the_blas():
     # Its parent's callers are not there to leave, but they must not keep the child's out.
     body = """

@@ -125,7 +125,8 @@ def test_growth(tmp_path):
     assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
 
 
-def test_carried_vectors_are_compared_with_their_controls(tmp_path):
+@pytest.mark.slow
+def test_transferred_vectors_are_compared_with_their_controls(tmp_path):
     if lacking := missing("torch", "transformers"):
         pytest.skip(f"{lacking[0]}: not installed")
     done = run("steering", tmp_path, "--quick", "--seeds", "1")
@@ -172,7 +173,7 @@ def checks(**changes):
         ({"negation_reverses": False}, False),
     ],
 )
-def test_what_it_takes_for_a_carried_vector_to_hold(changes, holds, table):
+def test_what_it_takes_for_a_transferred_vector_to_hold(changes, holds, table):
     assert table.holds(checks(**changes)) is holds
 
 

@@ -143,6 +143,7 @@ def test_the_models_share_their_geometry(comparison):
         assert measure.value > 0.15 and max(abs(measure.shuffled), abs(measure.gaussian)) < 0.01, name
 
 
+@pytest.mark.slow
 def test_the_page_and_the_cards_say_what_is_measured(tmp_path):
     for module in ("transformers", "accelerate", "matplotlib"):
         pytest.importorskip(module, reason=f"{module} is not installed: pip install '.[train]'")

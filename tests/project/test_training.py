@@ -212,6 +212,7 @@ def test_what_is_exported_loads_everywhere(text, prepared, tiny, tmp_path):
 
 @pytest.mark.model
 @pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.slow
 def test_the_recorded_training_begins_in_the_same_way(name):
     # All 50 recorded steps take a minute each: python -m training reproduce small --text TEXT.
     folder = getattr(examples.pair(), name)
