@@ -33,7 +33,7 @@ class Architecture:
     ties: Ties = "own"
     tied: bool = False  # where no config says
     tied_to: tuple[str, ...] = ()  # what the output matrix is tied to, if not to the input embedding
-    headless: bool = False  # a tied model does not look at an output matrix that is stored
+    ignores_head: bool = False  # a tied model does not look at an output matrix that is stored
     weightless: bool = False  # the final norm multiplies with ones
     why_no_norm: str = ""  # why there is no norm to fold into the output matrix
     input_note: str = ""  # what the running model does to the matrix beyond what is stored
@@ -78,10 +78,10 @@ _FAMILIES = (
     Architecture("exaone qwen", input=("wte",), norm=("ln_f",)),
     Architecture("internlm2", input=("tok_embeddings",), output=("output", "lm_head")),
     Architecture("chatglm", input=_WORDS, output=("output_layer",), norm=("final_layernorm",)),
-    Architecture("llada", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), headless=True),
-    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), headless=True,
+    Architecture("llada", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), ignores_head=True),
+    Architecture("molmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), ignores_head=True,
         input_note="Molmo puts the rows of wte.new_embedding after these when it runs"),
-    Architecture("openelm", input=("token_embeddings",), tied=True, headless=True),
+    Architecture("openelm", input=("token_embeddings",), tied=True, ignores_head=True),
     Architecture("inkling_text inkling2_text inkling2_loop_text", input=("llm.embed", "embed_tokens"),
         output=("llm.unembed", "lm_head"), norm=("llm.norm", "norm"), ties="never"),
     Architecture("lfm2 lfm2_moe lfm3", norm=("embedding_norm",), tied=True),
@@ -97,7 +97,7 @@ _FAMILIES = (
     Architecture("nanochat dory", input=("embed_tokens", "backbone.embeddings"), norm=(), weightless=True),
     Architecture("hrm_text", norm=(), weightless=True),
     _layer_norm("olmo", norm=(), weightless=True),
-    _layer_norm("hf_olmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), headless=True,
+    _layer_norm("hf_olmo", input=("wte",), output=("transformer.ff_out",), norm=("ln_f",), ignores_head=True,
         weightless=True),
     # State-space models.
     Architecture("mamba falcon_mamba", input=("backbone.embeddings", "backbone.embedding"), norm=("norm_f",),

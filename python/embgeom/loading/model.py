@@ -17,7 +17,7 @@ from embgeom.loading.adapter import Adapter, adapter_source, adapter_within, tok
 from embgeom.loading.assemble import LoadRequest, assemble, disagreements
 from embgeom.loading.checkpoint import checkpoint as files
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
-from embgeom.loading.checkpoint.tensor_names import Choice, Chooser, side_of
+from embgeom.loading.checkpoint.choice import Choice, Chooser, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
 from embgeom.loading.gguf.model import find_gguf, load_gguf

@@ -17,7 +17,7 @@ from embgeom.embeddings.norm import FinalNorm
 from embgeom.embeddings.provenance import Provenance
 from embgeom.errors import LoadError
 from embgeom.loading.assemble import LoadRequest, assemble, disagreements
-from embgeom.loading.checkpoint.tensor_names import Choice
+from embgeom.loading.checkpoint.choice import Choice
 from embgeom.loading.convert import READ_AS, check_matrix
 from embgeom.loading.folder import Folder
 from embgeom.loading.gguf.file import MAGIC, GGUFFile

@@ -93,7 +93,7 @@ class Chooser:
         """Both matrices are there: the model uses each as it is stored, and ties only equal ones."""
         if chosen == other or not self.config.tied:
             return self._choice(chosen, chosen == other)
-        if self.family.headless:
+        if self.family.ignores_head:
             embedding, head = (chosen, other) if self.which == "input" else (other, chosen)
             return self._choice(
                 embedding, True, f"{head} is stored, too, but the tied model has no use for it"
