@@ -106,7 +106,7 @@ def _cell(value: str | float) -> str:
     return number(value) if isinstance(value, float | np.floating) else str(value)
 
 
-def distribution(title: str | None, quantities: Mapping[str, npt.NDArray[Any]]) -> Table:
+def distribution(quantities: Mapping[str, npt.NDArray[Any]]) -> Table:
     """Return a table of the quantiles of some quantities; undefined numbers are left out."""
     columns = ("", "lowest", "10%", "median", "90%", "highest")
     rows = []
@@ -114,4 +114,4 @@ def distribution(title: str | None, quantities: Mapping[str, npt.NDArray[Any]]) 
         defined = values[~np.isnan(values)]
         cells = np.quantile(defined, (0.0, 0.1, 0.5, 0.9, 1.0)).tolist() if defined.size else [np.nan] * 5
         rows.append([name, *("undefined" if np.isnan(cell) else f"{cell:.4g}" for cell in cells)])
-    return Table(title, columns, rows)
+    return Table(None, columns, rows)

@@ -202,10 +202,10 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     )
 
 
-def require_shared(found: Match, minimum: int = MIN_SHARED) -> None:
+def require_shared(found: Match) -> None:
     """Refuse a match of too few tokens to compare anything."""
-    if len(found) < minimum:
-        raise InputError(f"too few shared tokens, at least {minimum} are needed: {found.summary()}")
+    if len(found) < MIN_SHARED:
+        raise InputError(f"too few shared tokens, at least {MIN_SHARED} are needed: {found.summary()}")
 
 
 def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:

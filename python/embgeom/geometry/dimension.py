@@ -85,7 +85,7 @@ class IntrinsicDimension(Result, Tabular):
     def tables(self) -> list[Block]:
         """Return the quantiles of the number of components and of the participation ratio."""
         quantities = {"components": self.n_components, "participation ratio": self.participation_ratio}
-        return [repr(self), distribution(None, quantities)]
+        return [repr(self), distribution(quantities)]
 
     def columns(self) -> Columns:
         """Return a row for each token, in the order of the tokens that were measured."""

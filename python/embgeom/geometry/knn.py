@@ -91,7 +91,7 @@ class Neighbors(Result, Tabular):
         """Return the quantiles of the similarity to the first and to the last neighbor."""
         nearest, farthest = self.similarities[:, 0], self.similarities[:, -1]
         quantities = {"similarity to the nearest": nearest, f"to neighbor {self.k}": farthest}
-        return [repr(self), distribution(None, quantities)]
+        return [repr(self), distribution(quantities)]
 
     def columns(self) -> Columns:
         """Return a row for each token and neighbor."""

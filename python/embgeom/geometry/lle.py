@@ -95,7 +95,7 @@ class LLE(Result, Tabular):
     def tables(self) -> list[Block]:
         """Return the quantiles of the residuals and of the largest weights."""
         quantities = {"residual": self.residuals, "largest weight": self.weights.max(axis=1, initial=-np.inf)}
-        return [repr(self), distribution(None, quantities)]
+        return [repr(self), distribution(quantities)]
 
     def columns(self) -> Columns:
         """Return a row for each token and neighbor."""

@@ -53,7 +53,7 @@ class RowStats(Result, Tabular):
 
     def tables(self) -> list[Block]:
         """Return the counts and the quantiles of the norms."""
-        return [repr(self), distribution(None, {"norm": self.norms})]
+        return [repr(self), distribution({"norm": self.norms})]
 
     def columns(self) -> Columns:
         """Return a row for each row of the matrix."""

@@ -254,9 +254,10 @@ LEAVES = {"embed_tokens", "wte", "embed_in", "word_embeddings", "tok_embeddings"
 
 # Names with these belong to another part of the model: a layer, an image encoder, a draft head, ...
 ELSEWHERE = re.compile(
-    r"(^|[._])(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|pos_emb|wpe|token_type|per_layer|speech|protein"
-    r"|q_?former|codec|mtp|nextn|draft|eagle|medusa|speculator|talker|token2wav|code_predictor|code2wav"
-    r"|depth_decoder|projector|merger|connector|resampler|aligner|lora|gemma_expert|patcher"
+    r"(^|[._])(layers?|h|blocks?)\.\d+\.|vision|visual|audio|image|position|pos_emb|wpe|token_type|per_layer"
+    r"|speech|protein|q_?former|codec|mtp|nextn|draft|eagle|medusa|speculator|talker|token2wav"
+    r"|code_predictor|code2wav|depth_decoder|projector|merger|connector|resampler|aligner|lora"
+    r"|gemma_expert|patcher"
 )
 # Of several hits, the one of the text model is meant, then the decoder's.
 TEXT_MODEL = re.compile(r"language_model|text_model|llm|thinker|text_decoder")
