@@ -116,12 +116,16 @@ def write_gguf(path: Path, header: dict[str, str], directions: Directions) -> No
 
 def read_gguf(path: Path) -> Content:
     """Return the header, the tensors of a control vector, and what other keys say."""
-    file = GGUFFile(path)
-    if (architecture := file.text("general.architecture")) != CONTROL_VECTOR:
-        raise LoadError(
-            f"{path} is a GGUF file of the architecture {architecture!r}, not a control vector "
-            f"({CONTROL_VECTOR!r}); name the file of the vector, not that of the model"
-        )
+
+    def accept(architecture: str) -> None:
+        if architecture != CONTROL_VECTOR:
+            raise LoadError(
+                f"{path} is a GGUF file of the architecture {architecture!r}, not a control vector "
+                f"({CONTROL_VECTOR!r}); name the file of the vector, not that of the model"
+            )
+
+    file = GGUFFile(path, accept)
+    accept(file.text("general.architecture") or "")
     ours = f"{_KEY}."
     header = {key.removeprefix(ours): file.text(key) or "" for key in file.keys if key.startswith(ours)}
     header.setdefault("model", file.text(f"{CONTROL_VECTOR}.model_hint") or "")

@@ -168,10 +168,11 @@ class _Reader:
 class GGUFFile:
     """An open GGUF file, used like a `SafetensorsFile`; its keys are read by their type.
 
-    A key that is absent is None, and one of another type a LoadError.
+    A key that is absent is None, and one of another type a LoadError. `accept` is called with the
+    architecture before the rest of the header is read, to refuse it early.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, accept: Callable[[str], None] | None = None) -> None:
         self.path = path
         self._file = LocalFile(path)
         self.state = self._file.state
@@ -187,6 +188,11 @@ class GGUFFile:
             if key in self._values:
                 raise _corrupt(self._file, f"the key {key!r} occurs twice")
             self._values[key] = reader.step_over(key)
+            if accept is not None and key == "general.architecture":
+                position = reader.position
+                accept(self.text(key) or "")
+                # Both readers share one file descriptor.
+                reader = _Reader(self._file, self._order, position)
         self.keys = tuple(self._values)
         self._tensors = self._read_tensors(reader.position, tensors)
         self.names = tuple(self._tensors)
