@@ -103,7 +103,7 @@ class Ridge(_Options):
     Attributes
     ----------
     strength : float or None
-        s relative to the mean eigenvalue of x'x. None chooses it by generalised cross-validation over 66
+        s relative to the mean eigenvalue of x'x. None chooses it by generalized cross-validation over 66
         strengths, from one eigendecomposition.
     """
 
@@ -286,7 +286,7 @@ def ridge_regression(moments: Moments, strength: float | None) -> Solution:
 
 
 def gcv(moments: Moments, strengths: Float64Vector) -> Float64Vector:
-    """Return the generalised cross-validation score of each ridge strength.
+    """Return the generalized cross-validation score of each ridge strength.
 
     n RSS / (n - degrees of freedom)^2, an estimate of the squared error on tokens that were left out; all
     strengths from one eigendecomposition (Golub, Heath & Wahba 1979).
