@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import refuse_lost_rows
-from embgeom._common.tables import visible
+from embgeom._common.progress import byte_bar
 from embgeom.errors import InputError, LoadError
 
 # How each stored type is read from the file; NumPy has no bfloat16, so its bits are read.
@@ -44,14 +44,16 @@ def to_float32(
         return to_float32(raw.reshape(1), stored, tensor).reshape(())
     result = np.empty(raw.shape, dtype=np.float32)
     step = max(1, _CHUNK_BYTES // max(1, raw[:1].nbytes))
-    for start in steps(len(raw), step, tensor, progress):
-        chunk, out = raw[start : start + step], result[start : start + step]
-        if stored == "BF16":
-            # A bfloat16 is the upper half of the float32 of the same value.
-            np.left_shift(chunk, 16, out=out.view(np.uint32), dtype=np.uint32)
-            continue
-        with np.errstate(over="ignore", under="ignore"):
-            out[...] = chunk
+    with byte_bar(f"converting {tensor}", raw.nbytes, progress) as bar:
+        for start in range(0, len(raw), step):
+            chunk, out = raw[start : start + step], result[start : start + step]
+            if stored == "BF16":
+                # A bfloat16 is the upper half of the float32 of the same value.
+                np.left_shift(chunk, 16, out=out.view(np.uint32), dtype=np.uint32)
+            else:
+                with np.errstate(over="ignore", under="ignore"):
+                    out[...] = chunk
+            bar.update(chunk.nbytes)
     if stored == "F64" and raw.size:
         shape = (1, -1) if raw.ndim == 1 else (len(raw), -1)
         try:
@@ -59,13 +61,3 @@ def to_float32(
         except InputError as error:
             raise LoadError(str(error)) from error
     return result
-
-
-def steps(rows: int, step: int, tensor: str, progress: bool) -> range:
-    """Return where each chunk of `step` rows starts, with an optional progress bar."""
-    starts = range(0, rows, step)
-    if not progress:
-        return starts
-    from tqdm import tqdm
-
-    return tqdm(starts, desc=visible(f"converting {tensor}"), unit="chunk")  # type: ignore[no-any-return]

@@ -174,8 +174,6 @@ def read_pt(path: Path) -> Content:
     tensors = next((held[name] for name in _PT_WRAPPERS if name in held), None)
     if tensors is None:
         tensors = {key: value for key, value in held.items() if key not in facts}
-    if isinstance(tensors, torch.Tensor):
-        tensors = {"tensor": tensors}
     if not isinstance(tensors, Mapping):
         raise LoadError(f"{path} holds its directions as a {type(tensors).__name__}, not {{layer: tensor}}")
     for name, tensor in tensors.items():

@@ -19,8 +19,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import need
+from embgeom._common.progress import byte_bar
 from embgeom.errors import LoadError
-from embgeom.loading.convert import READ_AS, steps, to_float32
+from embgeom.loading.convert import READ_AS, to_float32
 from embgeom.loading.folder import LocalFile
 
 MAGIC = b"GGUF"
@@ -324,11 +325,13 @@ class GGUFFile:
         rows = prod(info.shape) // columns
         result = np.empty((rows, columns), dtype=np.float32)
         step = max(1, _PIECE_BYTES // (4 * columns))
-        for start in steps(rows, step, name, progress):
-            count = min(step, rows - start)
-            begin = info.offset + start * info.row_bytes
-            piece = self._file.read(begin, begin + count * info.row_bytes)
-            result[start : start + count] = convert(piece, count)
+        with byte_bar(f"converting {name}", info.bytes, progress) as bar:
+            for start in range(0, rows, step):
+                count = min(step, rows - start)
+                begin = info.offset + start * info.row_bytes
+                piece = self._file.read(begin, begin + count * info.row_bytes)
+                result[start : start + count] = convert(piece, count)
+                bar.update(len(piece))
         return result.reshape(info.shape)
 
     def _converter(self, name: str, info: TensorInfo) -> _Convert:
