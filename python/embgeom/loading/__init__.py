@@ -19,7 +19,7 @@ Other forms of a model, each with steps of its own:
 
     gguf/                a file of llama.cpp
     matrix_files/        NumPy's arrays and word vectors
-    memory/              models, tensors, frames and word vectors in memory
+    memory.py            models, tensors, frames and word vectors in memory
 """
 
 from embgeom.loading.model import load

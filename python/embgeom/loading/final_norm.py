@@ -16,8 +16,7 @@ from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint
 from embgeom.loading.checkpoint.names import matches, module_of, pick_one
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.gguf.model import GGUFModel, find_gguf
-from embgeom.loading.memory.modules import final_norm_of
-from embgeom.loading.memory.objects import unwrapped
+from embgeom.loading.memory import final_norm_of, unwrapped
 from embgeom.loading.source import HubOptions, enter, find_local, find_source, refuse_options
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from embgeom.loading.convert import check_matrix
 from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words
-from embgeom.loading.memory.objects import load_object
+from embgeom.loading.memory import load_object
 from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
 from embgeom.loading.tokenizers.reading import Tokens, given_tokens, read_tokens
 

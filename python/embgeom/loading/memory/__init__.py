@@ -1,1 +1,0 @@
-"""Models, layers, tensors, frames and word vectors in memory; their libraries are not imported."""
