@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from embgeom._common.arrays import Float32Matrix
 from embgeom.errors import LoadError
 from embgeom.loading.architectures import LEAVES, USUAL, WHOLE_NAMES
 from embgeom.loading.checkpoint.checkpoint import open_file
@@ -52,8 +52,6 @@ _OTHER_LORA = ("use_dora", "use_qalora", "alora_invocation_tokens", "arrow_confi
                "kasa_config", "monteclora_config", "velora_config")  # fmt: skip
 _PLAIN_INIT = (None, True, False, "gaussian", "eva", "orthogonal")
 
-Matrix = npt.NDArray[np.float32]
-
 
 class Adapter:
     """An adapter that has been opened: its name, its configuration and its tensors."""
@@ -74,8 +72,8 @@ class Adapter:
                 self._modules.setdefault(module, []).append((name, part))
 
     def matrix(
-        self, base: Matrix, tensor: str, which: str, tied: bool
-    ) -> tuple[Matrix, bool, tuple[str, ...]]:
+        self, base: Float32Matrix, tensor: str, which: str, tied: bool
+    ) -> tuple[Float32Matrix, bool, tuple[str, ...]]:
         """Return a base's matrix of one side under this adapter, whether it is still tied, and what was done.
 
         An adapter of one side of a tied base leaves the other as it is, unless it replaces rows, or says that
@@ -85,7 +83,7 @@ class Adapter:
         done: list[str] = []
         columns = base.shape[1]
 
-        def replace_by(name: str) -> Matrix:
+        def replace_by(name: str) -> Float32Matrix:
             done.append(f"{name} of {self.name} in place of {tensor}")
             return self.file.read(name)
 
@@ -112,7 +110,7 @@ class Adapter:
             raise self._unfit(module, f"a tensor of shape {list(base.shape)}, not of {columns} columns,")
         return base, tied, tuple(done)
 
-    def vector(self, tensor: str) -> Matrix | None:
+    def vector(self, tensor: str) -> Float32Matrix | None:
         """Return the adapter's copy of a norm's weight, by its name in the base's file, or None."""
         norm = tensor.split(".")[-2]
         for module in (m for m in self._modules if norm in m.split(".")):
@@ -123,7 +121,9 @@ class Adapter:
                 return self.file.read(parts[_WHOLE])
         return None
 
-    def _find(self, base: Matrix, tensor: str, which: str, tied: bool) -> tuple[str | None, str | None]:
+    def _find(
+        self, base: Float32Matrix, tensor: str, which: str, tied: bool
+    ) -> tuple[str | None, str | None]:
         """Return the modules of the adapter that change the matrix of a side, and that of the other."""
         other_side = "output" if which == "input" else "input"
         known = {which: set(_SIDES[which]), other_side: set(_SIDES[other_side])}
@@ -165,7 +165,9 @@ class Adapter:
                 )
         return {part: name for name, part in self._modules[module] if part}
 
-    def _with_lora(self, base: Matrix, module: str, parts: dict[str, str]) -> tuple[Matrix, str]:
+    def _with_lora(
+        self, base: Float32Matrix, module: str, parts: dict[str, str]
+    ) -> tuple[Float32Matrix, str]:
         other = [key for key in _OTHER_LORA if self.config.get(key)]
         if "DoRA" in parts or other:
             kind = "DoRA" if "DoRA" in parts or other[0] == "use_dora" else other[0]
@@ -204,7 +206,7 @@ class Adapter:
                 raise LoadError(f"{self.name}: {key!r} in {pattern} is not a pattern: {error}") from error
         return default
 
-    def _with_rows(self, base: Matrix, module: str, name: str) -> Matrix:
+    def _with_rows(self, base: Float32Matrix, module: str, name: str) -> Float32Matrix:
         indices = self.config.get("trainable_token_indices") or self.config.get("token_indices")
         if isinstance(indices, dict):
             indices = next((rows for key, rows in indices.items() if module.endswith(key)), None)

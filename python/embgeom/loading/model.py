@@ -25,7 +25,7 @@ from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words
 from embgeom.loading.memory import load_object
 from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
-from embgeom.loading.tokenizers.reading import Tokens, given_tokens, read_tokens
+from embgeom.loading.tokenizers.reading import Vocabulary, given_tokens, read_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -37,7 +37,7 @@ def load(
     which: Which | None = None,
     *,
     tensor: str | None = None,
-    vocabulary: Tokens | None = None,
+    vocabulary: Vocabulary | None = None,
     adapter: str | os.PathLike[str] | None = None,
     token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,

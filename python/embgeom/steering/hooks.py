@@ -169,11 +169,9 @@ class Handle:
                 f"a layer gives {tuple(hidden.shape[:2])} positions, but the model got {context.batch} "
                 f"sequences of {context.length}; such a model cannot be steered"
             )
-        return (
-            steered
-            if chosen is None
-            else need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
-        )
+        if chosen is None:
+            return steered
+        return need_torch().where(chosen.to(hidden.device)[..., None], steered, hidden)
 
 
 def _unlike(layout: Layout, size: int) -> str:

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
+from embgeom._common.arrays import Float32Matrix
 from embgeom._common.progress import byte_bar
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import FileState, Provenance
@@ -46,7 +46,6 @@ _LONGEST_WORD = 1 << 12
 _SAMPLE = 64
 _SPECIAL = ("</s>", "<unk>")
 
-Matrix = npt.NDArray[np.float32]
 # Called with the number of bytes that were read.
 Advance = Callable[[int], object]
 
@@ -86,7 +85,9 @@ def holds_word_vectors(path: Path) -> bool:
     )
 
 
-def read_word_vectors(path: Path, *, progress: bool = False) -> tuple[Matrix, str, TokenTable, FileState]:
+def read_word_vectors(
+    path: Path, *, progress: bool = False
+) -> tuple[Float32Matrix, str, TokenTable, FileState]:
     """Read word vectors: every word with its row."""
     file = LocalFile(path)
     with _opened(file) as stream:
@@ -192,7 +193,7 @@ def _is_text(start: bytes) -> bool:
     return b"\0" not in start and sum(b < 9 for b in start[:4096]) == 0
 
 
-def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
+def _read_text(file: LocalFile, start: _Start, advance: Advance) -> tuple[Float32Matrix, list[bytes]]:
     count = start.words
     if count is None:
         # Counting lines first is cheap compared to parsing numbers, and avoids a second copy of them.
@@ -231,7 +232,7 @@ def _lines(file: LocalFile, advance: Advance = lambda _: None) -> Iterator[list[
             yield [rest]
 
 
-def _parse(path: Path, lines: list[bytes], rows: Matrix, words: list[bytes], *, header: bool) -> None:
+def _parse(path: Path, lines: list[bytes], rows: Float32Matrix, words: list[bytes], *, header: bool) -> None:
     """Append the words of `lines` to `words`, and write their numbers into `rows`."""
     width = rows.shape[1]
     numbers: list[bytes] = []
@@ -280,7 +281,7 @@ def _miscounted(path: Path, start: _Start, held: str) -> LoadError:
     )
 
 
-def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Matrix, list[bytes]]:
+def _read_binary(file: LocalFile, start: _Start, advance: Advance) -> tuple[Float32Matrix, list[bytes]]:
     """Read word2vec's binary form: each word, a space, and its numbers as little-endian float32."""
     count = start.words or 0
     _check_count(file, start, count)

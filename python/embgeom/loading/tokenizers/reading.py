@@ -23,7 +23,7 @@ from embgeom.loading.tokenizers import vocabulary_files as files
 from embgeom.loading.tokenizers.settings import TokenizerSettings, read_settings
 from embgeom.loading.tokenizers.table import TokenTable, check_vocabulary, make_table
 
-Tokens = str | PathLike[str] | Iterable[str]
+Vocabulary = str | PathLike[str] | Iterable[str]
 _MODELS = (
     "tokenizer.model", "tiktoken.model", "qwen.tiktoken", "spiece.model", "spm.model",
     "sentencepiece.bpe.model", "sentencepiece.model", "spm_char.model",
@@ -192,7 +192,7 @@ def given_tokens(tokenizer: Any, vocabulary: Any) -> TokenTable | None:
     return None if vocabulary is None else token_table(vocabulary)
 
 
-def token_table(tokens: Tokens) -> TokenTable:
+def token_table(tokens: Vocabulary) -> TokenTable:
     """Return the tokens of a list, a table of token -> row, or a file of tokens.
 
     A list and the lines of a .txt are taken in the order of the rows; how they write text is guessed from
