@@ -183,13 +183,11 @@ class Chooser:
         return bool(np.array_equal(first, second))
 
     def _stray(self, held: str, side: str) -> str | None:
-        """Return a matrix of the shape of `held`, which is of a `side`, that may be the other side's.
-
-        Encoders and decoders have copies of one matrix, which the names of that side tell.
-        """
+        """Return a matrix of the shape of `held`, which is of a `side`, that may be the other side's."""
         rows, columns = self.checkpoint.shape(held)[:1], self.checkpoint.shape(held)[1:]
         counts = {*rows, *self.counts}
         for name in self.checkpoint.names:
+            # Encoders and decoders have copies of one matrix, which the names of that side tell.
             if name == held or names.is_elsewhere(name) or names.is_on_side(name, side):
                 continue
             if self.config.tied is None and names.CODES.search(name):
