@@ -41,6 +41,7 @@ def compared(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_measure_has_an_exact_answer_of_embgeom(compared):
     cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
     measures = {case["measure"] for case in cases.values()}
@@ -52,6 +53,7 @@ def test_every_measure_has_an_exact_answer_of_embgeom(compared):
         assert own.get("exact") or case["measure"] in ("import", "alternating"), name
 
 
+@pytest.mark.slow
 def test_the_others_answer_the_same_question(compared):
     cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
     for name, case in cases.items():
@@ -65,6 +67,7 @@ def test_the_others_answer_the_same_question(compared):
             )
 
 
+@pytest.mark.slow
 def test_every_case_is_in_the_table(compared):
     cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
     page = (compared / "against_others.md").read_text(encoding="utf-8")
@@ -89,6 +92,7 @@ def test_committed_tables_are_made_of_the_committed_records(render, record):
     assert importlib.import_module(render).markdown(committed) == page and "goals" not in committed
 
 
+@pytest.mark.slow
 def test_numbers_of_other_settings_are_not_mixed(compared):
     before = (compared / "against_others.json").read_bytes()
     done = run("compare", compared, "--quick", "--only", "import", "--rows", "601")
@@ -96,6 +100,7 @@ def test_numbers_of_other_settings_are_not_mixed(compared):
     assert (compared / "against_others.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_some_measures_can_be_made_anew(compared):
     file = compared / "against_others.json"
     before = json.loads(file.read_text(encoding="utf-8"))
@@ -111,6 +116,7 @@ def test_an_unknown_measure_is_named(tmp_path):
     assert done.returncode == 2 and "'lie' is none of knn, queries" in done.stderr
 
 
+@pytest.mark.slow
 def test_growth(tmp_path):
     if lacking := missing("matplotlib"):
         pytest.skip(f"{lacking[0]}: not installed")
@@ -194,6 +200,7 @@ def test_routes_are_summed_up_where_the_own_vector_has_an_effect(table):
     assert "| ridge | dual | relative depth | 0.50 / 0.50 (+- 0.44, KL x 3.67) |" in cells
 
 
+@pytest.mark.slow
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
     sizes = ["--rows=500", "--source=12", "--target=17", f"--output={tmp_path}"]
