@@ -34,6 +34,10 @@ def test_what_a_terminal_would_act_on_is_shown_as_escapes():
     assert all(escape in text for escape in (r"a\x1b[31m", r"b\x07", r"c\u202e", r"d\u2028"))
 
 
+def test_names_of_files_that_are_not_utf8_can_be_shown_in_notebooks():
+    assert rb"m\udcff" in as_html(["m\udcff", Table(None, ("m\udcff",), [("m\udcff",)])]).encode()
+
+
 def test_markup_in_names_is_text():
     html = as_html(["<b>x</b>", Table(None, ("name",), [("[red]y[/red]",)])])
     assert "<b>" not in html and "&lt;b&gt;x" in html and "[red]y[/red]" in html

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom._common.checks import need
+from embgeom._common.tables import visible
 from embgeom._common.writing import check_file_writable, write_file
 from embgeom.errors import OutputError
 
@@ -29,8 +30,12 @@ def new_figure(width: float, height: float) -> Any:
 def save_figure(figure: Any, path: str | PathLike[str]) -> None:
     """Write a figure in the format that the suffix names."""
     import matplotlib
+    from matplotlib.text import Text
 
     suffix = _suffix(path)
+    # Names of models are no formulas, and may hold characters that cannot be drawn.
+    for text in figure.findobj(Text):
+        text.set(text=visible(text.get_text()), parse_math=False)
 
     def write(partial: Path) -> None:
         # Neither the date nor random names, so that equal results are equal files.
