@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import warnings
 import zlib
 from collections.abc import Mapping
@@ -109,9 +110,12 @@ def load_torch(file: LocalFile, *, mapped: bool) -> Any:
                 return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:
         # torch.load raises what its unpickler, its zip reader or the system raises, and documents none of it.
+        # What its unpickler says is how to run the code in the file, and holds commands to a terminal.
+        is_refusal = isinstance(error, pickle.UnpicklingError)
+        what = "" if is_refusal else f": {first_line(error)}"
         raise LoadError(
-            f"{file.path} cannot be read as a PyTorch file of plain tensors ({type(error).__name__}: "
-            f"{first_line(error)}); fetch it again. Objects that run code when they are loaded are never "
+            f"{file.path} cannot be read as a PyTorch file of plain tensors ({type(error).__name__}{what}); "
+            "fetch it again. Objects that run code when they are loaded are never "
             "read: if you trust the file, load it with the library that wrote it and save its tensors alone"
         ) from error
 
