@@ -228,6 +228,8 @@ def test_files(evaluation, found, tmp_path):
         result.save(tmp_path / name)
         written = json.loads((tmp_path / name).read_text(encoding="utf-8"))
         assert written == result.to_dict()
+        held_out = result.held_out if name == "sweep.json" else result
+        assert written["checks"] == held_out.to_dict()["checks"]
         provenance = written["provenance"]
         assert provenance["versions"]["torch"] and provenance["versions"]["transformers"]
         assert provenance["model"]["class"] == "GPT2LMHeadModel"

@@ -100,6 +100,10 @@ class Sweep(Result, Tabular, Plotted):
         """Return a row for each setting."""
         return outcome_columns(self.grid)
 
+    def _derived(self) -> dict[str, Any]:
+        # The checks of the held-out prompts: an evaluation within a result is written without its own.
+        return self.held_out._derived() if self.held_out else {"checks": None}
+
     def figure(self) -> Any:
         """Draw the effect against the scale for each layer and, with neutral texts, the divergence."""
         with_kl = self.unsteered_perplexity is not None
