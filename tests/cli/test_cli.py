@@ -148,13 +148,13 @@ def test_help(run, command):
 def test_help_and_version(run):
     status, out, _ = run("--help")
     assert status == 0 and all(command in out for command in ("demo", "compare", "inspect", "neighbors"))
+    assert run() == (0, out, "")
     assert run("--version") == (0, f"embgeom {embgeom.__version__}\n", "")
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "COMMAND"),
         (["measure"], "measure"),
         (["compare", "one"], "B"),
         (["inspect", "one", "--metric", "manhattan"], "manhattan"),

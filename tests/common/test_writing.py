@@ -158,7 +158,8 @@ def test_a_folder_is_made_with_its_parents_and_the_usual_permissions(inspection,
         os.umask(mask)
     for path in (tmp_path / "a", tmp_path / "a" / "b"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o750
-    assert stat.S_IMODE((tmp_path / "a" / "b" / "tokens.csv").stat().st_mode) == 0o640
+    for file in RESULT:
+        assert stat.S_IMODE((tmp_path / "a" / "b" / file).stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("name", ["out", "./out", "out/", "elsewhere/../out"])

@@ -1,4 +1,4 @@
-"""Comparisons whose outcome theory knows, and null models recomputed from scratch."""
+"""Comparisons whose outcome theory knows, and null baselines recomputed from scratch."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_seeds_and_threads():
     )
     assert numbers(first) == numbers(again) == numbers(single)
     assert first.sampled.tolist() == single.sampled.tolist() != other.sampled.tolist()
-    # What does not depend on the sample stays, the null models do not.
+    # What does not depend on the sample stays, the null baselines do not.
     for one, two in list(zip(first.statistics, other.statistics, strict=True))[:4]:
         assert one.value == two.value
         assert one.shuffled != two.shuffled and one.gaussian != two.gaussian

@@ -116,7 +116,9 @@ def test_one_to_one_and_symmetric(tokens_a, tokens_b):
 
 def test_too_few():
     a, b = vocabulary(["x"], "alpha"), vocabulary(["x", "y"], "beta")
-    with pytest.raises(InputError, match=rf"at least {MIN_SHARED} .*alpha and beta share 1 tokens"):
+    with pytest.raises(
+        InputError, match=rf"at least {MIN_SHARED} .*alpha and beta share 1 tokens; exact: 1; left out of"
+    ):
         require_shared(match(a, b))
 
 

@@ -301,7 +301,11 @@ def test_word_vectors_are_words():
         (lambda: embgeom.load(None), LoadError, "neither a path.*embgeom takes NumPy arrays, torch tensors"),
         (lambda: embgeom.load(object()), LoadError, "neither a path nor a Hugging Face id"),
         (lambda: embgeom.load(torch.nn.Dropout()), LoadError, "neither a path nor a Hugging Face id"),
-        (lambda: embgeom.load(E, "outputs", vocabulary=words(40)), InputError, "which='outputs'"),
+        (
+            lambda: embgeom.load(E, "outputs", vocabulary=words(40)),
+            InputError,
+            "which='outputs' must be 'input'",
+        ),
         (lambda: embgeom.load("example:small", "output", "input"), InputError, "not a tokenizer object"),
         (lambda: embgeom.load(E, {"a": 1}), InputError, "tokenizer= is a dict"),
         (lambda: embgeom.load(E, SimpleNamespace()), InputError, "tokenizer= is a SimpleNamespace"),

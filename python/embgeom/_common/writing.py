@@ -54,6 +54,7 @@ def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] 
                 place.new.mkdir()
                 yield place.new
                 for file in place.new.iterdir():
+                    file.chmod(place.mode)
                     _flush(file)
                 flush_folder(place.new)
                 _take_place(place, target, overwrite)

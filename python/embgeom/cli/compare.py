@@ -25,12 +25,13 @@ def add_commands(commands: Any) -> None:
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
     add = search.add_argument
-    add("--dimension-k", type=int, metavar="K", help="neighbors for the intrinsic dimension")
+    explained = "neighbors for the intrinsic dimension (default: a tenth of the tokens, from 50 to 1200)"
+    add("--dimension-k", type=int, metavar="K", help=explained)
     add("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
     add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
     add = sample.add_argument
     add("--dimension-sample", type=int, metavar="M", default=500, help="tokens for dimensions (default: 500)")
-    add("--seed", type=int, default=0, help="seed of samples and null models (default: 0)")
+    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     add = folder.add_argument
     add("-o", "--output", metavar="FOLDER", help="write all results and provenance into a new folder")
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")

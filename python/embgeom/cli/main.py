@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: list[str]) -> int:
     terminal.prepare_streams()
     try:
-        options = build_parser().parse_args(arguments)
+        options = build_parser().parse_args(arguments or ["--help"])
     except SystemExit:
         # Help that nobody reads to its end (head, less) is not an error.
         with terminal.standard_output():

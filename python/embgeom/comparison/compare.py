@@ -43,7 +43,7 @@ def compare(
 ) -> Comparison:
     """Measure what the token embeddings of two models share, over all tokens that both have.
 
-    Every statistic comes with its value under two null models: the same matrices with tokens paired at
+    Every statistic comes with its value under two null baselines: the same matrices with tokens paired at
     random, and independent Gaussian rows of the same shapes.
 
     Parameters
@@ -65,7 +65,7 @@ def compare(
     variance : float
         Share of variance that defines the intrinsic dimension.
     seed : int
-        Seed of the null models and of the sample.
+        Seed of the null baselines and of the sample.
     threads : int, optional
         Threads to use; every core available to the process by default.
     progress : bool or callable

@@ -45,7 +45,7 @@ class CompareOptions:
 
 @dataclass(frozen=True)
 class Statistic:
-    """One number on what two models share, with its value under two null models.
+    """One number on what two models share, with its value under two null baselines.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ class Comparison(FolderResult, Plotted):
     options : CompareOptions
         Every parameter.
     statistics : tuple of Statistic
-        Each with its values under the two null models.
+        Each with its values under the two null baselines.
     neighbor_overlap : ndarray of float64, shape (n,)
         Share of common neighbors of each shared token.
     weight_cosine : ndarray of float64, shape (n,)

@@ -154,7 +154,7 @@ class Embeddings(Result, Tabular):
         array = as_matrix(matrix, "the matrix")
         tokens = to_strings(tokens, "the tokens")
         if which not in get_args(Which):
-            raise InputError(f"which={which!r:.40}; it is 'input' or 'output'")
+            raise InputError(f"which={which!r:.40} must be 'input' (embedding) or 'output' (unembedding)")
         if len(tokens) != len(array):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         form = as_token_format(token_format) or TokenFormat.guess(tokens)

@@ -205,7 +205,8 @@ def match(a: Embeddings, b: Embeddings) -> Match:
 def require_shared(found: Match) -> None:
     """Refuse a match of too few tokens to compare anything."""
     if len(found) < MIN_SHARED:
-        raise InputError(f"too few shared tokens, at least {MIN_SHARED} are needed: {found.summary()}")
+        reasons = "; ".join(line.strip() for line in found.summary().splitlines())
+        raise InputError(f"too few shared tokens, at least {MIN_SHARED} are needed: {reasons}")
 
 
 def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:

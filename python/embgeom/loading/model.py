@@ -228,6 +228,7 @@ def _which(tokenizer: Any, which: Any) -> tuple[Any, Which]:
     which = "input" if which is None else which
     if which not in ("input", "output"):
         raise InputError(
-            f"which={which!r}; it is 'input' or 'output' (a tokenizer's file goes to vocabulary=)"
+            f"which={which!r} must be 'input' (embedding) or 'output' (unembedding); a tokenizer's file goes "
+            "to vocabulary="
         )
     return tokenizer, which
