@@ -46,7 +46,7 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
     [
         ((), LowRank()),
         (("--method", "lle", "-k", "5"), NeighborWeights(k=5)),
-        (("--rank", "7", "--ridge", "0.1"), LowRank(rank=7, strength=0.1)),
+        (("--rank", "7", "--strength", "0.1"), LowRank(rank=7, strength=0.1)),
         (("--method", "procrustes", "--no-scaled"), Procrustes(scaled=False)),
         (("--method", "ridge", "--no-center"), Ridge(center=False)),
     ],

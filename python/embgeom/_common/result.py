@@ -117,7 +117,8 @@ class Result(ABC):
             if extra := sorted(arrays.keys() - named.keys()):
                 raise ValueError(f"it also holds {extra[0]!r:.80}")
         except OSError as error:
-            raise LoadError(f"{path} cannot be read: {error.strerror or error}") from error
+            reason = error.strerror or error
+            raise LoadError(f"{path} cannot be read: {reason}; check the path and its permissions") from error
         except (SafetensorError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise LoadError(f"{path} is not a saved {cls.__name__}: {first_line(error)}") from error
         return loaded

@@ -32,10 +32,10 @@ def _add_fit(commands: Any) -> None:
     add("--normalize", action="store_true", help="first scale all rows to length 1")
     add("--fold-norm", action="store_true", help="fold each model's final norm into its unembedding")
     add(
-        "--ridge",
+        "--strength",
         type=_positive,
         metavar="S",
-        help="strength relative to the mean eigenvalue (default: by GCV)",
+        help="of ridge, relative to the mean eigenvalue (default: by generalized cross-validation)",
     )
     add("--rank", type=whole(1), metavar="R", help="default: as many as keep 95%% of the fitted variance")
     add(
@@ -57,9 +57,7 @@ def fit(options: argparse.Namespace) -> None:
     """Fit a map from one model to another on the tokens that they share."""
     check_path(options.output)
     check_kept({"-o": options.output}, model_inputs(options))
-    method = as_method(
-        options.method, strength=options.ridge, **chosen(options, "rank", "k", "scaled", "center")
-    )
+    method = as_method(options.method, **chosen(options, "strength", "rank", "k", "scaled", "center"))
     source, target = load_model(options, "_a"), load_model(options, "_b")
     mapping = embgeom.Emb2Emb.fit(
         source,
