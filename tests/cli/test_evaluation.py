@@ -31,6 +31,17 @@ def test_evaluate(folder, tmp_path, capsys):
     assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_a_word_without_its_space_is_warned_of_once(folder, capsys):
+    run(
+        "evaluate", "example:large", "--vector", folder / "large.safetensors", "--layers", "5",
+        "--random", "2", "--prompts", folder / "prompts.txt", "--positive", "happy", "--negative", " sad",
+        "--quiet",
+    )  # fmt: skip
+    assert capsys.readouterr().err == (
+        "embgeom: warning: 'happy' continues a word; for the next word write ' happy'\n"
+    )
+
+
 def test_sweep_chooses_on_one_half_and_reports_on_the_other(folder, tmp_path, capsys):
     run(
         "sweep", "example:large", "--vector", folder / "large.safetensors", "--layers", "1,4+5",

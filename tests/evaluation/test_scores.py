@@ -249,6 +249,35 @@ def test_words_of_sentencepiece():
     assert word_token(tokenizer, " the", first=False) == word_token(tokenizer, "the", first=False) == expected
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_word_without_its_space_is_warned_of(whole):
+    model, tokenizer = small()
+    with pytest.warns(embgeom.EmbgeomWarning) as caught:
+        WordLogRatio(["he"], SAD, whole=whole)(model, tokenizer, PROMPTS)
+    assert [str(each.message) for each in caught] == ["'he' continues a word; for the next word write ' he'"]
+    # Where a new line or a quote begins, and where no letter follows, no space is missing.
+    WordLogRatio(["he"], SAD, whole=whole)(model, tokenizer, ['She said "', "A line\n"])
+    WordLogRatio(["."], ["!"], whole=whole)(model, tokenizer, PROMPTS)
+
+
+def test_spaces_that_mean_nothing_are_not_missed():
+    from embgeom.lm.tokenizing import continues_a_word
+
+    class Tokenizer:
+        """Splits into characters, with the space as one of its own."""
+
+        def __call__(self, text, **options):
+            return {"input_ids": [ord(letter) for letter in text]}
+
+        def convert_ids_to_tokens(self, tokens):
+            return [chr(token).replace(" ", "\u0120") for token in tokens]
+
+        def decode(self, tokens):
+            return "".join(map(chr, tokens))
+
+    assert not continues_a_word(Tokenizer(), "\u597d")
+
+
 def test_words_of_several_tokens():
     model, tokenizer = small()
     with pytest.raises(embgeom.InputError, match=r"has 3 tokens .*first_token=True"):

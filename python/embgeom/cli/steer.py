@@ -23,7 +23,11 @@ from embgeom.steering.files import check_vector_path
 def add_commands(commands: Any) -> None:
     """Add the commands of this file."""
     add = add_command(commands, train_vector, language_model_options()).add_argument
-    add("--pairs", metavar="FILE", required=True, help="contrastive texts, or example:moods: see the README")
+    explained = (
+        "contrastive texts: a .csv with the columns positive and negative, or a .jsonl with a line such as "
+        '{"positive": "TEXT", "negative": "TEXT"} for each pair; or example:moods'
+    )
+    add("--pairs", metavar="FILE", required=True, help=explained)
     add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
     add("--layers", metavar="L,...", type=layers, help="layers to read, counted from 0 (default: all)")
     add("--method", choices=("mean", "pca"), default="mean", help="default: mean")

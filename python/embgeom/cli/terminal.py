@@ -75,6 +75,7 @@ def standard_output() -> Iterator[None]:
 @contextmanager
 def warnings_in_a_line() -> Iterator[None]:
     """Print warnings of this package in one line, as its errors, without a line of code."""
+    told = set()
     with warnings.catch_warnings():
 
         def show_warning(
@@ -86,7 +87,10 @@ def warnings_in_a_line() -> Iterator[None]:
             line: str | None = None,
         ) -> None:
             if issubclass(category, EmbgeomWarning):
-                tell(f"warning: {message}")
+                # What is true of each vector that is measured need not be said for each.
+                if str(message) not in told:
+                    tell(f"warning: {message}")
+                told.add(str(message))
             else:
                 _write_error(warnings.formatwarning(message, category, filename, lineno, line))
 

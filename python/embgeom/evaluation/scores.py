@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -11,10 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import real_number, whole_number
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.continuations import continuations
 from embgeom.lm.passes import check_lengths, next_log_probabilities, word_log_probabilities
-from embgeom.lm.tokenizing import encode_prompt, where_answers_part, word_token, word_tokens
+from embgeom.lm.tokenizing import (
+    continues_a_word,
+    encode_prompt,
+    where_answers_part,
+    word_token,
+    word_tokens,
+)
 
 Values = dict[str, npt.NDArray[np.float64]]
 _QUESTION_KEYS = ("question", "answer_matching_behavior", "answer_not_matching_behavior")
@@ -95,6 +102,11 @@ class WordLogRatio(Score):
         If there are no words; when called, if a word has several tokens (unless `first_token` or `whole`),
         or the same tokens stand on both sides.
 
+    Warns
+    -----
+    EmbgeomWarning
+        When called, if a word has no leading space and so continues the last word of a prompt.
+
     Examples
     --------
     >>> import embgeom
@@ -132,6 +144,7 @@ class WordLogRatio(Score):
             tokens = tokenizer.convert_ids_to_tokens(list(min(both)))
             raise InputError(f"{' '.join(map(repr, tokens))} stands for a positive and for a negative word")
         prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
+        self._warn_of_spaces(tokenizer, samples)
         room = max(map(len, (*positive, *negative))) - 1
         check_lengths(model, prompts, "prompt", least=1, room=room)
         logs = word_log_probabilities(model, prompts, sorted({*positive, *negative}), batch_size)
@@ -140,6 +153,18 @@ class WordLogRatio(Score):
             for found in logs
         ]
         return {"log-ratio": np.array(ratios)}
+
+    def _warn_of_spaces(self, tokenizer: Any, prompts: Sequence[str]) -> None:
+        # After a template, a quote or a line's end the next word has no space.
+        if self.chat or not any(prompt[-1:].isalnum() or prompt[-1:] in (*".,;:!?",) for prompt in prompts):
+            return
+        for word in (*self.positive, *self.negative):
+            if continues_a_word(tokenizer, word):
+                warnings.warn(
+                    f"{word!r} continues a word; for the next word write {' ' + word!r}",
+                    EmbgeomWarning,
+                    stacklevel=3,
+                )
 
     def _tokens(self, tokenizer: Any, word: str) -> tuple[int, ...]:
         if self.whole:

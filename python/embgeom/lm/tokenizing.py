@@ -10,6 +10,8 @@ from embgeom.errors import EmbgeomWarning, InputError
 
 # What stands for a leading space in the vocabularies of SentencePiece.
 _SENTENCEPIECE_SPACE = "\u2581"
+# What stands for it in those of byte-level BPE.
+_BYTE_LEVEL_SPACE = "\u0120"
 
 
 class AddedTokens(NamedTuple):
@@ -115,6 +117,20 @@ def word_tokens(tokenizer: Any, word: str) -> list[int]:
     if not tokens:
         raise InputError(f"{word!r} has no tokens; choose another word")
     return tokens
+
+
+def continues_a_word(tokenizer: Any, word: str) -> bool:
+    """Return whether a word as it is written continues another, and a leading space would begin a new one."""
+    if not word[:1].isalpha():
+        return False
+    plain, spaced = (encode(tokenizer, text, special=False)[:1] for text in (word, " " + word))
+    if not plain or plain == spaced:
+        return False
+    names = [tokenizer.convert_ids_to_tokens(tokens)[0] for tokens in (plain, spaced)]
+    begins = [name.startswith((_SENTENCEPIECE_SPACE, _BYTE_LEVEL_SPACE)) for name in names]
+    # Where spaces mean nothing no token holds a space together with a letter of the word.
+    letters = tokenizer.decode(spaced).strip()
+    return begins == [False, True] and bool(letters) and word.startswith(letters)
 
 
 def word_token(tokenizer: Any, word: str, *, first: bool) -> int:
