@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import embgeom
 from embgeom._common.record import plain
@@ -76,6 +77,12 @@ def results():
     return {f"{type(result).__name__}-{place}": result for place, result in enumerate(found)}
 
 
+def file_name(result):
+    if isinstance(result, FolderResult):
+        return "result"
+    return "result.safetensors" if result._large else "result.json"
+
+
 NAMES = sorted(results())
 FILES = [name for name in NAMES if not isinstance(results()[name], FolderResult)]
 
@@ -101,8 +108,9 @@ def test_plain_types(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_saved_result_reads_back_equal(name, tmp_path):
     result = results()[name]
-    result.save(tmp_path / "result")
-    loaded = type(result).load(tmp_path / "result")
+    path = tmp_path / file_name(result)
+    result.save(path)
+    loaded = type(result).load(path)
     written, read = {}, {}
     structure = plain(result, written)
     assert structure == plain(loaded, read) or "provenance" in structure
@@ -116,18 +124,23 @@ def test_a_saved_result_reads_back_equal(name, tmp_path):
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_refused(name, tmp_path):
     result = results()[name]
-    path = tmp_path / "result"
+    path = tmp_path / file_name(result)
     result.save(path)
     whole = path.read_bytes()
     damaged = [b"", b"{}", b"[1]", whole[: len(whole) // 2], whole.replace(b"result", b"resulf")]
     for content in damaged:
         path.write_bytes(content)
-        with pytest.raises(embgeom.LoadError, match=rf"result is not a saved {type(result).__name__}"):
+        with pytest.raises(embgeom.LoadError, match=rf"result\.\w+ is not a saved {type(result).__name__}"):
             type(result).load(path)
     with pytest.raises(embgeom.LoadError, match="cannot be read"):
         type(result).load(tmp_path / "absent")
     with pytest.raises(embgeom.OutputError):
-        result.save(tmp_path / "absent" / "result")
+        result.save(tmp_path / "absent" / path.name)
+    for name in ("result", "result.npz"):
+        with pytest.raises(
+            embgeom.OutputError, match=rf"{name} does not end in {path.suffix}, the format of"
+        ):
+            result.save(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if isinstance(results()[name], Tabular)])
@@ -159,12 +172,36 @@ def test_fields_that_do_not_belong_together_are_refused(tmp_path):
 
 
 def test_a_model_is_not_written_over_its_file(tmp_path):
-    np.save(tmp_path / "model.npy", np.eye(40, 4, dtype=np.float32))
-    model = embgeom.load(tmp_path / "model.npy", vocabulary=TOKENS)
+    path, saved = tmp_path / "weights.safetensors", tmp_path / "saved.safetensors"
+    save_file({"embed_tokens.weight": np.eye(40, 4, dtype=np.float32)}, path)
+    model = embgeom.load(path, vocabulary=TOKENS)
     with pytest.raises(embgeom.OutputError, match="which is read"):
-        model.save(tmp_path / "model.npy")
-    model.save(tmp_path / "model.safetensors")
-    (tmp_path / "model.npy").unlink()
-    again = embgeom.Embeddings.load(tmp_path / "model.safetensors")
+        model.save(path)
+    model.save(saved)
+    path.unlink()
+    again = embgeom.Embeddings.load(saved)
     assert again.provenance.sha256 == model.provenance.sha256 is not None
     assert not again.matrix.flags.writeable and again.row_of("word3") == 3
+
+
+def test_a_saved_matrix_is_loaded_like_a_model_and_other_results_are_named(tmp_path):
+    model = results()[NAMES[[name.split("-")[0] for name in NAMES].index("Embeddings")]]
+    path = tmp_path / "saved.safetensors"
+    model.save(path)
+    loaded = embgeom.load(path)
+    assert loaded.name == "left" and loaded.tokens == model.tokens
+    np.testing.assert_array_equal(loaded.matrix, model.matrix)
+    assert embgeom.load(path, "input").which == "input"
+    with pytest.raises(embgeom.LoadError, match="holds the input side of left alone, not 'output'"):
+        embgeom.load(path, "output")
+    with pytest.raises(embgeom.InputError, match=r"vocabulary=.* has no meaning for .*its tokens"):
+        embgeom.load(path, vocabulary=TOKENS)
+    embgeom.inspect(model).save(tmp_path / "out")
+    embgeom.knn(model, 3).save(tmp_path / "near.safetensors")
+    for name, kind, place in (
+        ("out", "Inspection", "out"),
+        ("out/inspection.safetensors", "Inspection", "out"),
+        ("near.safetensors", "Neighbors", "near.safetensors"),
+    ):
+        with pytest.raises(embgeom.LoadError, match=rf"saved {kind}: read it by {kind}\.load\('.*{place}'\)"):
+            embgeom.load(tmp_path / name)

@@ -28,6 +28,7 @@ not read back. `_inputs` names files that `save` must not overwrite.
 from __future__ import annotations
 
 import json
+import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -42,7 +43,7 @@ from embgeom._common.figures import check_figure_path, save_figure
 from embgeom._common.record import Arrays, plain, rebuilt, write_json
 from embgeom._common.tables import Block, as_html, as_text
 from embgeom._common.writing import save_tensors, write_file
-from embgeom.errors import LoadError, first_line
+from embgeom.errors import LoadError, OutputError, first_line
 
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 _AnyResult = TypeVar("_AnyResult", bound="Result")
@@ -81,8 +82,12 @@ class Result(ABC):
         Raises
         ------
         OutputError
-            If the file cannot be written or is one that the result was computed from; then nothing changes.
+            If the file cannot be written, does not end in ``.json`` (``.safetensors`` for large arrays), or
+            is one that the result was computed from; then nothing changes.
         """
+        suffix = ".safetensors" if self._large else ".json"
+        if isinstance(path, str | PathLike) and os.fspath(path) and Path(path).suffix != suffix:
+            raise OutputError(f"{path} does not end in {suffix}, the format of saved {type(self).__name__}")
         write_file(path, self._write, inputs=self._inputs())
 
     def _write(self, path: Path) -> None:

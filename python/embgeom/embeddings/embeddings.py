@@ -268,7 +268,8 @@ class Embeddings(Result, Tabular):
         Raises
         ------
         OutputError
-            If the file cannot be written or is one that the matrix was read from; then nothing changes.
+            If the file cannot be written, does not end in ``.safetensors``, or is one that the matrix was
+            read from; then nothing changes.
         """
         origin = self.provenance
         known = replace(origin, state=FileState(sha256=origin.to_dict()["sha256"], part=True))

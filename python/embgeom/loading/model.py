@@ -20,10 +20,12 @@ from embgeom.loading.checkpoint.checkpoint import Checkpoint
 from embgeom.loading.checkpoint.choice import Choice, Chooser, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import check_matrix
+from embgeom.loading.folder import parse_json
 from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words
 from embgeom.loading.memory import load_object
+from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.loading.source import HubOptions, Source, enter, find_local, find_source, refuse_options
 from embgeom.loading.tokenizers.reading import Vocabulary, given_tokens, read_tokens
 
@@ -54,9 +56,9 @@ def load(
     ----------
     model : str, path-like, or object
         A Hugging Face model folder; a ``.safetensors``, ``.bin``, ``.pt``, ``.gguf``, ``.npy`` or ``.npz``
-        file; a file of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); a Hugging Face id, ``name`` or
-        ``owner/name``; or ``example:small`` or ``example:large``, the models that come with the package (see
-        `embgeom.examples`). What exists here comes before such names.
+        file; a file of word vectors (``.txt``, ``.vec``, ``.bin``, ``.kv``); what `Embeddings.save` wrote; a
+        Hugging Face id, ``name`` or ``owner/name``; or ``example:small`` or ``example:large``, the
+        models that come with the package (see `embgeom.examples`). What exists here comes before such names.
         Or in memory: a model of transformers, also under PEFT's adapters, a sentence embedder, a layer; a
         NumPy array, a torch tensor or Parameter, a frame of polars or pandas whose columns are dimensions,
         gensim's KeyedVectors.
@@ -127,7 +129,7 @@ def load(
     1
     """
     threads = resolve_threads(threads)
-    known_side = which is not None or isinstance(tokenizer, str) or tensor is None
+    asked_side = which is not None or isinstance(tokenizer, str)
     tokenizer, which = _which(tokenizer, which)
     token_format = as_token_format(token_format)
     if not isinstance(tensor, str | None):
@@ -150,6 +152,12 @@ def load(
     if is_file and holds_word_vectors(path):
         refuse_options(f"{model}, which holds word vectors", tensor=tensor, **of_models)
         return load_words(path, request)
+    if (saved := _saved(path, is_file=is_file)) is not None:
+        refuse_options(f"{path}, a saved Embeddings", tensor=tensor, token_format=token_format, **of_models)
+        refuse_options(f"{path}, which holds its tokens", vocabulary=vocabulary, tokenizer=tokenizer)
+        if asked_side and which != saved.which:
+            raise LoadError(f"{path} holds the {saved.which} side of {saved.name} alone, not {which!r}")
+        return saved
     source = find_source(model, progress=progress, **hub)
     if is_file:
         refuse_options(f"{model}, a file", subfolder=subfolder)
@@ -159,7 +167,28 @@ def load(
         refuse_options(f"{model}, a GGUF model", adapter=adapter)
         return load_gguf(gguf, source.revision, request)
     change = None if adapter is None else adapter_source(adapter, progress=progress, **hub)
+    known_side = asked_side or tensor is None
     return _load_model(source, path if is_file else None, change, request, known_side=known_side)
+
+
+def _saved(path: Path, *, is_file: bool) -> Embeddings | None:
+    """Return the Embeddings that was saved as a file; None for a model, an error for any other result."""
+    kind, place = None, path
+    if is_file and path.suffix == ".safetensors":
+        fields = parse_json(
+            SafetensorsFile(path).metadata.get("embgeom", "null").encode(), f"the header of {path}"
+        )
+        kind = fields.get("result") if isinstance(fields, dict) else None
+        if kind == "Embeddings":
+            return Embeddings.load(path)
+    for result in ("Comparison", "Inspection"):
+        if kind == result:
+            place = path.parent
+        elif (path / f"{result.lower()}.safetensors").is_file():
+            kind = result
+    if kind is not None:
+        raise LoadError(f"{path} holds no model but a saved {kind}: read it by {kind}.load({str(place)!r})")
+    return None
 
 
 def _load_model(
