@@ -100,6 +100,7 @@ def test_transfer(folder, tmp_path, capsys):
         "transferred by" in out
         and "layer 1 to 2, 3 to 5; left out: 0, 2\n" in out
         and "layer 0 to 1, 1 to 2, 2 to 4," in out
+        and "norms by layer: 1: 3, 2: 3, 4: 3, 5: 3\n" in out
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from embgeom import Emb2Emb, Embeddings, EmbgeomWarning, FinalNorm, InputError
+from embgeom.emb2emb import LowRank
 from tests.helpers.emb2emb import fit, related
 
 
@@ -108,6 +109,11 @@ def test_the_provenance_holds_the_options_of_the_method_alone(method, used):
 def test_sources_that_are_no_model(source, why):
     with pytest.raises(InputError, match=why):
         Emb2Emb.fit(source, related()[1])
+
+
+def test_a_rank_above_the_smaller_hidden_size_is_refused():
+    with pytest.raises(InputError, match="rank = 13 is above the smaller hidden size, 12;"):
+        Emb2Emb.fit(*related(), method=LowRank(rank=13))
 
 
 def embeddings(matrix, which):

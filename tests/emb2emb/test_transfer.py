@@ -2,11 +2,12 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from embgeom import EmbgeomWarning, FinalNorm, InputError, SteeringVector
+from embgeom import Embeddings, EmbgeomWarning, FinalNorm, InputError, SteeringVector
 from tests.helpers.emb2emb import LINEAR, fit, related
 
 VECTOR = SteeringVector({1: np.ones(12)}, "toy")
@@ -38,6 +39,27 @@ def test_modes_of_noisy_maps_between_other_sizes(d_s, d_t):
     strength = mapping.provenance["logits"]["strength"] * np.trace(y.T @ y) / d_t
     wanted = np.linalg.solve(y.T @ y + strength * np.eye(d_t), y.T @ x @ v)
     np.testing.assert_allclose(mapping.transfer(v, mode="logits"), wanted, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_map_of_input_embeddings_is_warned_of(side):
+    def embeddings(matrix, which, tied):
+        made = Embeddings.from_array(matrix, [f"t{i}" for i in range(len(matrix))], name="toy", which=which)
+        return replace(made, provenance=replace(made.provenance, tied=tied))
+
+    def mapping(which, tied):
+        kinds = [(which, tied or side != each) for each in ("source", "target")]
+        return fit(*(embeddings(rows, *kind) for rows, kind in zip(related(), kinds, strict=True)))
+
+    doubtful = mapping("input", False)
+    with pytest.warns(
+        EmbgeomWarning, match=f"the map is of input embeddings .'toy', its {side}.; the residual"
+    ):
+        doubtful.transfer(VECTOR)
+    # Plain directions may be anything, and what is tied is the unembedding, too.
+    doubtful.transfer(np.ones(12))
+    mapping("input", True).transfer(VECTOR)
+    mapping("output", False).transfer(VECTOR)
 
 
 def test_norms_of_a_vector_of_another_size_are_refused():

@@ -247,6 +247,7 @@ def test_a_model_without_data():
     [
         ({"scale": float("nan")}, "not finite"),
         ({"scale": "much"}, "must be a number"),
+        ({"scale": "2"}, "must be a number"),
         ({"scale": {0: 1.0}}, "no number for layer 2"),
         ({"scale": {0: 1.0, 1: 1.0, 2: 1.0}}, "has a number for layer 1"),
         ({"layers": [1]}, "no direction for layer 1"),

@@ -26,6 +26,8 @@ def whole_number(value: object, name: str, least: int, most: int | None = None, 
 def real_number(value: object, name: str) -> float:
     """Return `value` as a float, or raise an error."""
     try:
+        if isinstance(value, str | bytes):
+            raise TypeError
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError, RuntimeError):
         # RuntimeError is what a tensor raises that is no single number.

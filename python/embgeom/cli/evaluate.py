@@ -128,7 +128,9 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
     if words == (None, None) and options.prompts is not None and texts.is_moods(options.prompts):
         words = (moods.HAPPY, moods.SAD)
     if options.prompts is None or None in words:
-        raise InputError("give --prompts with --positive and --negative, or --questions")
+        raise InputError(
+            "give --prompts with --positive and --negative, or --prompts example:moods, or --questions"
+        )
     prompts = texts.lines(options.prompts, moods.prompts)
     return WordLogRatio(*words, whole=True, chat=options.chat), prompts
 

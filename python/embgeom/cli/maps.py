@@ -9,7 +9,7 @@ import embgeom
 from embgeom._common.writing import check_kept
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Once, add_command, chosen, finite, not_negative, whole
-from embgeom.cli.terminal import say, show
+from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.emb2emb.map import check_path
 from embgeom.emb2emb.methods import METHODS, as_method
 from embgeom.emb2emb.transfer import TransferMode
@@ -117,6 +117,7 @@ def transfer(options: argparse.Namespace) -> None:
         f"transferred by {mapping!r} ({transferred.provenance['mode']}); "
         f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
         + (f"; left out: {left_out}" if left_out else "")
+        + f"\n{norms_by_layer(transferred)}"
     )
 
 

@@ -13,7 +13,7 @@ from embgeom._common.writing import check_kept
 from embgeom.cli import texts
 from embgeom.cli.models import language_model_options, running, steered_model_options
 from embgeom.cli.options import add_command, chosen, finite, layers, not_negative, whole
-from embgeom.cli.terminal import say, show
+from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.errors import InputError
 from embgeom.evaluation import GenerationScore
 from embgeom.lm.tokenizing import encode, warn_of_doubled
@@ -70,10 +70,9 @@ def train_vector(options: argparse.Namespace) -> None:
     if options.normalize:
         vector = vector.with_norm(1.0)
     vector.save(options.output)
-    norms = ", ".join(f"{layer}: {norm:.3g}" for layer, norm in vector.norms.items())
     used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
     say(
-        f"{vector!r}, from {used} pairs, written to {options.output}\nnorms by layer: {norms}"
+        f"{vector!r}, from {used} pairs, written to {options.output}\n{norms_by_layer(vector)}"
         + (f"\n{left_out} pairs left out, too long for the model" if left_out else "")
     )
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from embgeom._common.tables import as_text, print_tables, visible
 from embgeom.errors import EmbgeomWarning, OutputError
+from embgeom.steering.vector import SteeringVector
 
 
 def prepare_streams() -> None:
@@ -45,6 +46,11 @@ def say(text: str) -> None:
     with standard_output():
         # Only Unicode has the character that lines are drawn with.
         print(visible(text if encoding.lower().startswith("utf") else text.replace("─", "-")))
+
+
+def norms_by_layer(vector: SteeringVector) -> str:
+    """Return a line with the norms of a vector."""
+    return "norms by layer: " + ", ".join(f"{layer}: {norm:.3g}" for layer, norm in vector.norms.items())
 
 
 def tell(message: object) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from embgeom._common.arrays import Float64Vector, RowNumbers
 from embgeom._common.progress import ProgressCallable
-from embgeom.emb2emb.methods import Method, ridge_regression
+from embgeom.emb2emb.methods import LowRank, Method, ridge_regression
 from embgeom.emb2emb.moments import gather
 from embgeom.emb2emb.pairs import Pairs, draw
 from embgeom.emb2emb.score import MOST_CANDIDATES, MOST_SCORED, Scores, score
@@ -65,6 +65,11 @@ def fit_arrays(
     about: dict[str, Any],
 ) -> tuple[FittedMap, dict[str, Any]]:
     """Fit a map on all of these pairs; `about` holds its models and names."""
+    narrower = min(pairs.source.matrix.shape[1], pairs.target.matrix.shape[1])
+    if isinstance(method, LowRank) and method.rank is not None and method.rank > narrower:
+        raise InputError(
+            f"rank = {method.rank} is above the smaller hidden size, {narrower}; give {narrower} at most"
+        )
     moments = gather(
         pairs.source, pairs.target, weights=weights, center=method.center, threads=threads, progress=report
     )

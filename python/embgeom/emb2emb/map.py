@@ -321,7 +321,8 @@ class Emb2Emb(FittedMap, Result):
         Warns
         -----
         EmbgeomWarning
-            If a steering vector is, by the names kept with both, another model's than the map's source.
+            If a steering vector is, by the names kept with both, another model's than the map's source; or if
+            the map is of input embeddings that are not tied to the unembedding.
         """
         if not isinstance(vectors, SteeringVector):
             if layers is not None or isinstance(norm, SteeringVector):
@@ -331,8 +332,9 @@ class Emb2Emb(FittedMap, Result):
             return transferring.transfer_array(self, vectors, mode, norm, threads)
         result = transferring.transfer_vector(self, vectors, mode, layers, norm, threads)
         result.provenance["map"] = self.provenance
-        if unlike := transferring.other_model(vectors, self):
-            warnings.warn(unlike, EmbgeomWarning, stacklevel=2)
+        for doubt in (transferring.other_model(vectors, self), transferring.of_inputs(self.provenance)):
+            if doubt:
+                warnings.warn(doubt, EmbgeomWarning, stacklevel=2)
         return result
 
     def save(self, path: str | PathLike[str]) -> None:

@@ -122,7 +122,8 @@ class LowRank(_Options):
     Attributes
     ----------
     rank : int or None
-        How many directions; None for the fewest that keep 95 % of the fitted variance.
+        How many directions, the smaller hidden size at most; None for the fewest that keep 95 % of the fitted
+        variance.
     strength : float or None
         As in `Ridge`.
     """
@@ -140,7 +141,7 @@ class LowRank(_Options):
         rank = self.rank
         if rank is None:
             rank = 1 + int(np.searchsorted(np.cumsum(values), KEPT_VARIANCE * values.sum()))
-        # More directions than the narrower side has would be zero.
+        # The variance may take more directions than a narrower target has.
         kept = directions[:, : min(rank, *matrix.shape)]
         return Solution(matrix @ kept @ kept.T, full.details | {"rank": kept.shape[1]})
 

@@ -169,6 +169,18 @@ def other_model(vector: SteeringVector, fitted: FittedMap) -> str | None:
     )
 
 
+def of_inputs(provenance: Mapping[str, Any]) -> str | None:
+    """Return a warning where a map was fitted on input embeddings that are not tied to the unembedding."""
+    for side in ("source", "target"):
+        fitted = provenance.get(side, {})
+        if fitted.get("which") == "input" and fitted["provenance"]["tied"] is False:
+            return (
+                f"the map is of input embeddings ({fitted['name']!r}, its {side}); the residual stream is "
+                "read by the unembedding: fit it on load(..., 'output')"
+            )
+    return None
+
+
 def target_layers(
     vector: SteeringVector, layers: Layers, source_count: int | None, target_count: int | None
 ) -> dict[int, int]:
