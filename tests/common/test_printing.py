@@ -42,8 +42,20 @@ def test_numbers_that_mean_little_come_with_a_caution():
     # With 50 neighbors in 6 columns every dimension is the largest possible, and correlates with nothing.
     summary = results()["Comparison"].summary()
     assert "undefined: a correlation with numbers that are all equal" in summary
-    assert "With 60 tokens a correlation scatters by about 0.13." in summary
-    assert "Most dimensions come near the highest possible, 6 and 6" in summary
+    assert "A correlation of the dimensions of 60 tokens scatters by about 0.13 by chance." in summary
+    assert "Most dimensions in A and B come near the highest possible, 6 and 6" in summary
+    assert "More neighbors (dimension_k=, --dimension-k)" in summary
+
+
+def test_the_caution_names_the_model_it_is_about():
+    a = model(0, "left")
+    flat = embgeom.Embeddings.from_array(a.matrix * [1, 1, 1e-3, 1e-3, 1e-3, 1e-3], a.tokens, name="flat")
+    assert (
+        "Most dimensions in B come near the highest possible, 6:" in embgeom.compare(flat, a, k=4).summary()
+    )
+    # Where all other rows are neighbors already, no more are suggested.
+    summary = embgeom.inspect(a, dimension_k=ROWS - 1).summary()
+    assert "Most dimensions come near the highest possible, 6:" in summary and "More neighbors" not in summary
 
 
 def test_notes_on_a_matrix_are_printed_under_its_table(capsys):

@@ -25,8 +25,6 @@ from embgeom.geometry.knn import Metric, Neighbors
 from embgeom.geometry.lle import LLE
 
 QUANTILES = (0.1, 0.5, 0.9)
-# With fewer tokens a table says how far a correlation scatters.
-_FEW_TOKENS = 100
 
 
 @dataclass(frozen=True)
@@ -166,7 +164,7 @@ class Comparison(FolderResult, Plotted):
             f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
             f"of at most {a.max_components} and {b.max_components} "
             f"({a.variance:.0%} of variance, {a.k} neighbors)",
-            *near_max_notes(a, b),
+            *near_max_notes(len(self.match) - 1, A=a, B=b),
             *self._cautions(),
         ]
 
@@ -188,9 +186,8 @@ class Comparison(FolderResult, Plotted):
     def _cautions(self) -> Iterator[str]:
         if np.isnan([(s.value, s.shuffled, s.gaussian) for s in self.statistics]).any():
             yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
-        fewest = min(len(self.match), len(self.sampled))
-        if fewest < _FEW_TOKENS:
-            yield f"With {fewest} tokens a correlation scatters by about {fewest**-0.5:.2f}."
+        m = len(self.sampled)
+        yield f"A correlation of the dimensions of {m} tokens scatters by about {m**-0.5:.2f} by chance."
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -271,13 +268,17 @@ class Comparison(FolderResult, Plotted):
         return [*self.a.provenance.inputs, *self.b.provenance.inputs]
 
 
-def near_max_notes(*dimensions: IntrinsicDimension) -> list[str]:
-    """Return a caution where most dimensions are limited by the neighbors or columns."""
-    if not any(np.mean(dimension.near_max) > 0.5 for dimension in dimensions):
+def near_max_notes(others: int, **dimensions: IntrinsicDimension) -> list[str]:
+    """Return a caution where neighbors or columns limit most dimensions; a row has so many `others`."""
+    limited = {name: found for name, found in dimensions.items() if np.mean(found.near_max) > 0.5}
+    if not limited:
         return []
-    highest = " and ".join(str(dimension.max_components) for dimension in dimensions)
+    where = f" in {' and '.join(limited)}" if len(dimensions) > 1 else ""
+    highest = " and ".join(str(found.max_components) for found in limited.values())
+    more = any(found.k < others for found in limited.values())
+    hint = " More neighbors (dimension_k=, --dimension-k) are more informative." if more else ""
     return [
-        f"Most dimensions come near the highest possible, {highest}: they reflect the number of neighbors or "
-        "columns more than the data. More neighbors (--dimension-k) are more informative.",
+        f"Most dimensions{where} come near the highest possible, {highest}: they reflect the number of "
+        f"neighbors or columns more than the data.{hint}",
         "",
     ]

@@ -95,7 +95,7 @@ class Inspection(FolderResult, Plotted):
                     for name, values in quantities
                 ),
             ),
-            *near_max_notes(dimension),
+            *near_max_notes(np.count_nonzero(self.norms) - 1, model=dimension),
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
             self._extremes("tokens of highest intrinsic dimension", self.highest),
         ]
