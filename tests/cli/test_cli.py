@@ -97,6 +97,9 @@ def test_neighbors(run):
     rows = [model.row_of(word) for word in (" king", " red")]
     assert out == "\n".join(embgeom.inspect_token(model, row, k=5).summary() + "\n" for row in rows)
     assert run("neighbors", "example:small", "--row", *rows, "-k", 5)[1] == out
+    # The piece of a word is not silently taken for the word.
+    piece, word = run("neighbors", "example:small", "king")[1], model.row_of(" king")
+    assert piece.endswith(f"\nalso: ' king' (row {word})\n") and model.row_of("king") != word
     status, euclidean, _ = run("neighbors", "example:small", " king", "--metric", "euclidean")
     assert status == 0 and "distance" in euclidean
     assert "inner product" in run("neighbors", "example:small", " king", "--metric", "inner_product")[1]

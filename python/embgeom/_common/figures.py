@@ -18,13 +18,15 @@ _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"Creati
 def check_figure_path(path: str | PathLike[str]) -> None:
     """Check early that a figure can be drawn and written."""
     _suffix(path)
-    need("matplotlib", "a figure")
+    need("matplotlib", "a figure", extra="figures")
     check_file_writable(path)
 
 
 def new_figure(width: float, height: float) -> Any:
     """Return an empty figure in inches, which no window and no global state know."""
-    return need("matplotlib.figure", "a figure").Figure(figsize=(width, height), layout="constrained")
+    return need("matplotlib.figure", "a figure", extra="figures").Figure(
+        figsize=(width, height), layout="constrained"
+    )
 
 
 def save_figure(figure: Any, path: str | PathLike[str]) -> None:

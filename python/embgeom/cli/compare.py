@@ -10,7 +10,9 @@ from embgeom._common.writing import check_file_writable, check_kept, check_writa
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen
 from embgeom.cli.terminal import say, show
+from embgeom.comparison.model_record import shown
 from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format
+from embgeom.embeddings.token_format import utf8
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Metric
 
@@ -72,10 +74,15 @@ def neighbors(options: argparse.Namespace) -> None:
     tokens = [_row_number(token) for token in options.token] if options.row else options.token
     model, keywords = load_model(options), chosen(options, "k", "reg", *_SEARCH)
     # An unknown token is reported before anything is shown of the others.
-    for position, row in enumerate([model.row_of(token) for token in tokens]):
+    rows = [model.row_of(token) for token in tokens]
+    for position, (token, row) in enumerate(zip(tokens, rows, strict=True)):
         if position > 0:
             say("")
         show(embgeom.inspect_token(model, row, **keywords).tables())
+        # Whoever types a word may mean the token with a space before it.
+        word = utf8(f" {token}")
+        if not options.row and word in model.token_bytes and row != (other := model.token_bytes.index(word)):
+            say(f"also: {shown(model, other)} (row {other})")
 
 
 def _check_folder(options: argparse.Namespace, others: dict[str, str | None]) -> None:
