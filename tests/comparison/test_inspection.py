@@ -201,7 +201,17 @@ def test_letters_need_the_most_dimensions():
     assert sum(len(text) == 1 and text.isalpha() for text in highest) >= 6
 
 
-@pytest.mark.parametrize("given", ["example:large", np.eye(3), None])
+def test_models_are_named_as_for_compare():
+    model = embgeom.load("example:large", "output")
+    named = embgeom.inspect("example:large", which="output", dimension_sample=3)
+    assert named.summary() == embgeom.inspect(model, dimension_sample=3).summary()
+    near = embgeom.inspect_token("example:large", " queen", which="output", k=3)
+    assert near.neighbor_tokens == embgeom.inspect_token(model, " queen", k=3).neighbor_tokens
+    with pytest.raises(InputError, match="is not an Embeddings"):
+        embgeom.match(model, "example:large")
+
+
+@pytest.mark.parametrize("given", [np.eye(3), None])
 def test_what_is_no_embeddings(given):
     calls = (
         embgeom.inspect,

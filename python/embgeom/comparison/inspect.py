@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
 from embgeom.comparison.model_record import ModelRecord, model_tables, shown
 from embgeom.comparison.saving import FolderResult
-from embgeom.embeddings.embeddings import Embeddings, check_embeddings
+from embgeom.embeddings.embeddings import Embeddings, Which, check_embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
     IntrinsicDimension,
@@ -29,6 +30,7 @@ from embgeom.geometry.dimension import (
 )
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
 from embgeom.geometry.lle import LLE, LLEStatus, check_reg, lle
+from embgeom.loading import load
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
@@ -210,9 +212,17 @@ class TokenNeighborhood(Result, Tabular):
         }
 
 
+def _loaded(model: Any, which: Which, threads: int, progress: Progress) -> Embeddings:
+    """Return a model that is loaded already, or load the one of this name."""
+    if isinstance(model, str | PathLike):
+        return load(model, which, threads=threads, progress=progress is True)
+    return check_embeddings(model)
+
+
 def inspect(
-    embeddings: Embeddings,
+    embeddings: Embeddings | str | PathLike[str],
     *,
+    which: Which = "input",
     dimension_k: int | None = None,
     dimension_sample: int = 500,
     variance: float = 0.95,
@@ -225,8 +235,10 @@ def inspect(
 
     Parameters
     ----------
-    embeddings : Embeddings
-        The model, as `load` returns it.
+    embeddings : Embeddings, or str or path-like
+        The model, or its name as `load` takes it.
+    which : {"input", "output"}
+        Embedding or unembedding, where the model is given by name.
     dimension_k : int, optional
         Neighbors for the intrinsic dimension; by default a tenth of the rows, from 50 to 1200.
     dimension_sample : int
@@ -242,6 +254,8 @@ def inspect(
     ------
     InputError
         If a parameter does not fit the model.
+    LoadError
+        If the model cannot be loaded.
 
     Notes
     -----
@@ -250,11 +264,13 @@ def inspect(
     Examples
     --------
     >>> import embgeom
-    >>> inspection = embgeom.inspect(embgeom.load("example:small"), dimension_sample=100)
+    >>> inspection = embgeom.inspect("example:small", dimension_sample=100)
     >>> inspection.norms.shape, inspection.dimension.n_components.shape
     ((4096,), (100,))
     """
-    x, team = check_embeddings(embeddings).matrix, resolve_threads(threads)
+    team = resolve_threads(threads)
+    embeddings = _loaded(embeddings, which, team, progress)
+    x = embeddings.matrix
     wanted = whole_number(dimension_sample, "dimension_sample", 1)
     variance, generator = check_variance(variance), np.random.default_rng(check_seed(seed))
     candidates = np.flatnonzero(~embeddings.zero)
@@ -287,9 +303,10 @@ def inspect(
 
 
 def inspect_token(
-    embeddings: Embeddings,
+    embeddings: Embeddings | str | PathLike[str],
     token: str | int,
     *,
+    which: Which = "input",
     k: int = 10,
     metric: Metric = "cosine",
     reg: float = 1e-3,
@@ -302,10 +319,12 @@ def inspect_token(
 
     Parameters
     ----------
-    embeddings : Embeddings
-        The model, as `load` returns it.
+    embeddings : Embeddings, or str or path-like
+        The model, or its name as `load` takes it.
     token : str or int
         The token as `Embeddings.row_of` takes it, or its row number.
+    which : {"input", "output"}
+        As in `inspect`.
     k : int
         Neighbors to find and to reconstruct from.
     dimension_k : int, optional
@@ -322,6 +341,8 @@ def inspect_token(
     InputError
         If there is no such token (the message lists similar ones), its row is zero, or a parameter does
         not fit.
+    LoadError
+        If the model cannot be loaded.
 
     Notes
     -----
@@ -335,8 +356,9 @@ def inspect_token(
     >>> " three" in [model.text(row) for row in near]
     True
     """
-    check_embeddings(embeddings)
-    x, team = embeddings.matrix, resolve_threads(threads)
+    team = resolve_threads(threads)
+    embeddings = _loaded(embeddings, which, team, progress)
+    x = embeddings.matrix
     row = embeddings.row_of(token)
     usable = int(np.count_nonzero(~embeddings.zero))
     if embeddings.zero[row] and metric == "cosine":
