@@ -132,8 +132,9 @@ def test_steer_shows_both_texts(folder, capsys):
     assert err == ""
 
 
-def test_steer_at_several_scales(folder, capsys):
-    options = ("--prompt", "Tom walked home. He was", "--max-new-tokens", "4", "--scale", "-6", "0", "6")
+@pytest.mark.parametrize("scales", [("--scale", "-6", "0", "6"), ("--scale=-6,0,6",)])
+def test_steer_at_several_scales(scales, folder, capsys):
+    options = ("--prompt", "Tom walked home. He was", "--max-new-tokens", "4", *scales)
     run("steer", "example:large", "--vector", folder / "large.safetensors", "--layers", "2", *options)
     rows = dict(re.findall(r"(unsteered|steered, scale \S+)\s+(.*)", capsys.readouterr().out))
     assert list(rows) == ["unsteered", "steered, scale -6", "steered, scale 0", "steered, scale 6"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
-from embgeom import Emb2Emb, InputError, LoadError, OutputError, SteeringVector
+from embgeom import Emb2Emb, Embeddings, InputError, LoadError, OutputError, SteeringVector
 from tests.helpers.emb2emb import LINEAR, fit, related
 
 FORMAT = "embgeom"
@@ -49,6 +49,16 @@ def test_files_that_are_no_maps(tmp_path):
         Emb2Emb.load(path)
     save_file({"a": np.zeros(3)}, path)
     with pytest.raises(LoadError, match="is not a saved Emb2Emb: it holds something else"):
+        Emb2Emb.load(path)
+    mapping.save(path)
+    with pytest.raises(LoadError, match="is a map of embgeom; a steering vector is expected"):
+        SteeringVector.load(path)
+    with pytest.raises(
+        LoadError, match="is not a saved Embeddings: it holds a result of the class 'Emb2Emb'"
+    ):
+        Embeddings.load(path)
+    SteeringVector({1: np.ones(3)}).save(path)
+    with pytest.raises(LoadError, match="is not a saved Emb2Emb: it holds a steering vector"):
         Emb2Emb.load(path)
     mapping.save(path)
     with safe_open(path, "numpy") as file:
@@ -134,7 +144,7 @@ def test_tensors_that_make_no_map(saved, tmp_path, method, change, why):
 @pytest.mark.parametrize(
     ("method", "place", "value", "why"),
     [
-        ("ridge", ["result"], "Scores", "it holds something else"),
+        ("ridge", ["result"], "Scores", "it holds a result of the class 'Scores'"),
         ("ridge", ["method", "name"], "magic", "NeighborWeights lacks"),
         ("ridge", ["method"], ["ridge"], r"\['ridge'\] is not"),
         ("ridge", ["method"], {"ridge": 1}, "NeighborWeights lacks"),

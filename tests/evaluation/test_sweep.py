@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -201,9 +202,13 @@ def test_an_evaluation_as_tables(evaluation):
     lines = {line[:16].strip(): line for line in text.splitlines()}
     transferred = evaluation.transferred
     assert (
-        f"{transferred.effect.mean:+.4f}" in lines["transferred"]
-        and f"{transferred.side_effects.kl:.4f}" in lines["transferred"]
+        f"{transferred.effect.mean:+.4f}" in lines["vector"]
+        and f"{transferred.side_effects.kl:.4f}" in lines["vector"]
     )
+    assert "vector, negated" in lines and "transferred" not in text
+    came_over = {**evaluation.provenance["vector"], "provenance": {"transferred_from": {"model": "other"}}}
+    moved = replace(evaluation, provenance={**evaluation.provenance, "vector": came_over})
+    assert "\n transferred  " in moved.summary() and "\n transferred, negated  " in moved.summary()
     random = [evaluation[f"random_{number}"].effect.mean for number in range(3)]
     assert f"{np.mean(random):+.4f}" in text and f"{np.std(random, ddof=1):.4f}" in text
     assert "by log-ratio:\nfraction of the native vector's effect: 1.00" in text

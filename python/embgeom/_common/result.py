@@ -115,7 +115,7 @@ class Result(ABC):
                 raise ValueError("it is not a regular file")
             fields, arrays = _read_tensors(path) if cls._large else _read_json(path)
             if not isinstance(fields, dict) or fields.get("result") != cls.__name__:
-                raise ValueError("it holds something else")
+                raise ValueError(f"it holds {_held(fields, arrays)}")
             loaded: _AnyResult = rebuilt(cls, fields, arrays)
             named: Arrays = {}
             plain(loaded, named)
@@ -166,6 +166,13 @@ class Plotted(ABC):
         """
         check_figure_path(path)
         save_figure(self.figure(), path)
+
+
+def _held(fields: Any, arrays: Arrays) -> str:
+    """Say what a file holds that is not the result which was looked for."""
+    if isinstance(fields, dict) and isinstance(name := fields.get("result"), str):
+        return f"a result of the class {name!r:.40}"
+    return "a steering vector" if any(each.startswith("direction.") for each in arrays) else "something else"
 
 
 def _read_json(path: str | PathLike[str]) -> tuple[Any, Arrays]:

@@ -12,7 +12,18 @@ from embgeom._common.figures import check_figure_path
 from embgeom._common.writing import check_file_writable, check_kept
 from embgeom.cli import texts
 from embgeom.cli.models import running, steered_model_options
-from embgeom.cli.options import Once, Parser, add_command, chosen, finite, layers, not_negative, whole
+from embgeom.cli.options import (
+    Flat,
+    Once,
+    Parser,
+    add_command,
+    chosen,
+    finite,
+    layers,
+    not_negative,
+    numbers,
+    whole,
+)
 from embgeom.cli.terminal import show
 from embgeom.errors import InputError, OutputError
 from embgeom.evaluation import AnswerProbability, EvaluateOptions, Score, SweepOptions, WordLogRatio
@@ -38,8 +49,8 @@ def add_commands(commands: Any) -> None:
         help="layers to try, counted from 0: 1,2,3 one after the other, 2+3 both together (default: each "
         "that the vector has); a vector of one layer may be tried at others",
     )
-    explained = f"factors to try at each (default: {','.join(f'{scale:g}' for scale in SCALES)})"
-    add("--scales", metavar="S,...", type=_factors, default=SCALES, help=f"{explained}; or --scales=-1,1")
+    explained = f"factors to try at each (default: {','.join(f'{scale:g}' for scale in SCALES)}); --scales=-1,1 or -1 1"
+    add("--scales", metavar="S", type=numbers, nargs="+", action=Flat, default=SCALES, help=explained)
     explained = "choose only where KL(unsteered || steered) per token of the --neutral texts is at most this"
     add("--max-kl", type=not_negative, metavar="NATS", help=explained)
 
@@ -162,8 +173,3 @@ def _alternatives(text: str) -> list[list[int]]:
             f"{text!r} is not a list of layers to try, such as 1,2 or 1,2+3; they are counted from 0"
         )
     return [[int(layer) for layer in together.split("+")] for together in text.split(",")]
-
-
-def _factors(text: str) -> list[float]:
-    """Read ``0.5,1``."""
-    return [finite(part) for part in text.split(",")]

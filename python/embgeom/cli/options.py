@@ -43,6 +43,14 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class Flat(argparse.Action):
+    """Takes lists one after the other as one list."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        """Keep what the lists hold."""
+        setattr(namespace, self.dest, [value for each in values for value in each])
+
+
 def add_command(commands: Any, run: Run, *shared: Parser) -> Parser:
     """Add the command that is named as `run` and explained by its docstring, with its `shared` options."""
     name = run.__name__.replace("_", "-")
@@ -88,6 +96,11 @@ def finite(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text} is not finite; give a finite number")
     return number
+
+
+def numbers(text: str) -> list[float]:
+    """Read ``0.5,1``."""
+    return [finite(part) for part in text.split(",")]
 
 
 def not_negative(text: str) -> float:

@@ -12,7 +12,7 @@ from embgeom._common.tables import Table
 from embgeom._common.writing import check_kept
 from embgeom.cli import texts
 from embgeom.cli.models import language_model_options, running, steered_model_options
-from embgeom.cli.options import add_command, chosen, finite, layers, not_negative, whole
+from embgeom.cli.options import Flat, add_command, chosen, layers, not_negative, numbers, whole
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.errors import InputError
 from embgeom.evaluation import GenerationScore
@@ -39,9 +39,8 @@ def add_commands(commands: Any) -> None:
     add("--skip-long", action="store_true", help="leave out pairs that are too long for the model")
 
     add = add_command(commands, steer, steered_model_options()).add_argument
-    add(
-        "--scale", type=finite, metavar="S", nargs="+", default=[1.0], help="one or more factors (default: 1)"
-    )
+    explained = "one or more factors (default: 1); --scale=-1,1 or -1 1"
+    add("--scale", type=numbers, metavar="S", nargs="+", action=Flat, default=[1.0], help=explained)
     add("--layers", metavar="L,...", type=layers, help="layers to steer (default: all that the vector has)")
     add("--prompt", metavar="TEXT", action="append", required=True, help="may be repeated")
     add("--max-new-tokens", type=whole(1), metavar="N", default=40, help="tokens to write (default: 40)")

@@ -263,10 +263,16 @@ class Evaluation(Result, Tabular, Plotted):
             else None,
         )
 
+    def _label(self, outcome: Outcome) -> str:
+        """Return an outcome's label; of a vector that was not transferred it does not say so."""
+        if "transferred_from" in str(self.provenance.get("vector")):
+            return outcome.label
+        return outcome.label.replace("transferred", "vector")
+
     def tables(self) -> list[Block]:
         """Return the effects and side effects, and the checks."""
         random = self.of_kind("random")
-        singles = [(o.label, [o]) for o in self.outcomes if o.kind not in ("random", "shuffled")]
+        singles = [(self._label(o), [o]) for o in self.outcomes if o.kind not in ("random", "shuffled")]
         if random:
             singles.append((f"random, mean of {len(random)} (± sd)", list(random)))
         singles += [(o.label, [o]) for o in self.of_kind("shuffled")]
@@ -297,7 +303,7 @@ class Evaluation(Result, Tabular, Plotted):
         """Draw each vector's effect with its standard error, next to the cloud of random vectors."""
         singles = [outcome for outcome in self.outcomes if outcome.kind != "random"]
         random = [outcome.effect.mean for outcome in self.of_kind("random")]
-        names = [outcome.label for outcome in singles] + ([f"{len(random)} random"] if random else [])
+        names = [self._label(outcome) for outcome in singles] + ([f"{len(random)} random"] if random else [])
         figure = new_figure(6.4, 1.2 + 0.35 * len(names))
         axes = figure.subplots()
         axes.axvline(0, color="0.7", linewidth=0.8)

@@ -72,6 +72,8 @@ def load(path: str | PathLike[str], layer: int | None) -> Saved:
         layer = whole_number(layer, "layer", 0)
     file = _path(path, READERS, LoadError)
     header, tensors, facts = READERS[file.suffix](file)
+    if "logits_matrix" in tensors:
+        raise LoadError(f"{file} is a map of embgeom; a steering vector is expected")
     provenance, info = _checked_header(header, file)
     ours = ("format", "format_version", "layers", "model", "model_info", "provenance", "layer_type")
     check_declared({k: v for k, v in facts.items() if k not in ours}, file, f"{CONTROL_VECTOR}.")
