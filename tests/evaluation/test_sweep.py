@@ -276,6 +276,21 @@ def test_figures(evaluation, found, tmp_path, ending):
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_figures_say_what_is_drawn(evaluation, found):
+    def texts(figure):
+        import matplotlib.text
+
+        return {text.get_text() for text in figure.findobj(matplotlib.text.Text)}
+
+    drawn = texts(evaluation.figure())
+    layers = ", ".join(map(str, evaluation.transferred.layers))
+    assert "random vectors, mean ± 2 sd" in drawn
+    assert any(f" {layers}, scale {evaluation.transferred.scale:g}" in text for text in drawn)
+    assert any("effect on log-ratio (nats), " in text for text in drawn)
+    assert {"chosen", "effect on log-ratio (nats)"} <= texts(found.figure())
+    assert ("KL limit" in texts(found.figure())) == (found.max_kl is not None)
+
+
 def test_figures_of_unknown_formats(evaluation, found, tmp_path):
     for result in (evaluation, found):
         with pytest.raises(

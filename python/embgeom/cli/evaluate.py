@@ -49,7 +49,8 @@ def add_commands(commands: Any) -> None:
         help="layers to try, counted from 0: 1,2,3 one after the other, 2+3 both together (default: each "
         "that the vector has); a vector of one layer may be tried at others",
     )
-    explained = f"factors to try at each (default: {','.join(f'{scale:g}' for scale in SCALES)}); --scales=-1,1 or -1 1"
+    scales = ",".join(f"{scale:g}" for scale in SCALES)
+    explained = f"factors to try at each (default: {scales}); --scales=-1,1 or -1 1"
     add("--scales", metavar="S", type=numbers, nargs="+", action=Flat, default=SCALES, help=explained)
     explained = "choose only where KL(unsteered || steered) per token of the --neutral texts is at most this"
     add("--max-kl", type=not_negative, metavar="NATS", help=explained)

@@ -172,11 +172,15 @@ def other_model(vector: SteeringVector, fitted: FittedMap) -> str | None:
 def of_inputs(provenance: Mapping[str, Any]) -> str | None:
     """Return a warning where a map was fitted on input embeddings that are not tied to the unembedding."""
     for side in ("source", "target"):
-        fitted = provenance.get(side, {})
-        if fitted.get("which") == "input" and fitted["provenance"]["tied"] is False:
+        # A file's provenance may be of any shape.
+        fitted = provenance.get(side)
+        origin = fitted.get("provenance") if isinstance(fitted, dict) else None
+        if not isinstance(fitted, dict) or not isinstance(origin, dict):
+            continue
+        if fitted.get("which") == "input" and origin.get("tied") is False:
             return (
-                f"the map is of input embeddings ({fitted['name']!r}, its {side}); the residual stream is "
-                "read by the unembedding: fit it on load(..., 'output')"
+                f"the map is of input embeddings ({fitted.get('name')!r}, its {side}); the residual stream "
+                "is read by the unembedding: fit it on load(..., 'output')"
             )
     return None
 

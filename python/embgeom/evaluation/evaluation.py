@@ -318,15 +318,26 @@ class Evaluation(Result, Tabular, Plotted):
         if len(random) > 1:
             # The band that a vector must leave to beat the random ones.
             mean, reach = np.mean(random), 2 * deviation(random)
-            axes.axvspan(mean - reach, mean + reach, color="0.92", zorder=0)
+            label = "random vectors, mean ± 2 sd"
+            axes.axvspan(mean - reach, mean + reach, color="0.92", zorder=0, label=label)
+            figure.legend(loc="outside lower right", fontsize="small")
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         quantity = next(iter(self.unsteered))
-        axes.set_xlabel(f"effect on {quantity}, {self.samples} samples (± standard error)")
+        shown = self.transferred
+        plural = "s" if len(shown.layers) > 1 else ""
+        where = f"layer{plural} {', '.join(map(str, shown.layers))}, scale {shown.scale:g}"
+        axes.set_title(where, fontsize="medium")
+        axes.set_xlabel(f"effect on {in_unit(quantity)}, {self.samples} samples (± standard error)")
         return figure
 
     def _derived(self) -> dict[str, Any]:
         return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in self.unsteered}}
+
+
+def in_unit(quantity: str) -> str:
+    """Return a quantity with its unit where it has one."""
+    return f"{quantity} (nats)" if quantity in ("log-ratio", "log-odds") else quantity
 
 
 def effects_table(title: str, first: str, rows: Sequence[tuple[str, Sequence[Outcome]]]) -> Table:

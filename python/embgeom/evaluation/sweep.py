@@ -17,7 +17,7 @@ from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
 from embgeom.evaluation.evaluate import EvaluateOptions, EvaluationRun, as_texts, check_score, evaluate
-from embgeom.evaluation.evaluation import Evaluation, Outcome, effects_table, outcome_columns
+from embgeom.evaluation.evaluation import Evaluation, Outcome, effects_table, in_unit, outcome_columns
 from embgeom.evaluation.scores import Score
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering.vector import SteeringVector
@@ -122,15 +122,17 @@ class Sweep(Result, Tabular, Plotted):
                 ]
                 panels[1].plot(scales, divergences, marker="o", markersize=4)
         panels[0].axhline(0, color="0.7", linewidth=0.8)
-        panels[0].set_ylabel(f"effect on {next(iter(self.unsteered))}")
-        panels[0].legend(title="layer", fontsize="small")
+        panels[0].set_ylabel(f"effect on {in_unit(next(iter(self.unsteered)))}")
         if self.chosen is not None:
-            best = self.chosen
-            panels[0].plot(best.scale, best.effect.mean, "o", markersize=11, fillstyle="none", color="black")
+            best, ring = self.chosen, {"markersize": 11, "fillstyle": "none", "color": "black"}
+            panels[0].plot(best.scale, best.effect.mean, "o", label="chosen", **ring)
+        panels[0].legend(title="layer", fontsize="small")
         if with_kl:
             panels[1].set_ylabel("KL on neutral text (nats)")
             if self.max_kl is not None:
-                panels[1].axhline(self.max_kl, color="black", linestyle="--", linewidth=0.8)
+                limit = {"color": "black", "linestyle": "--", "linewidth": 0.8}
+                panels[1].axhline(self.max_kl, label="KL limit", **limit)
+                panels[1].legend(fontsize="small")
         panels[-1].set_xlabel("scale")
         return figure
 
