@@ -355,3 +355,12 @@ def test_a_folder_takes_a_tokenizer_object(example):
 def test_an_option_that_does_not_exist():
     with pytest.raises(TypeError, match=r"load\(\) got an unexpected keyword argument 'tokens'"):
         embgeom.load(E, tokens=words(40))
+
+
+def test_matrices_in_memory_are_told_apart_by_name():
+    one, other = (embgeom.load(E, vocabulary=words(40), name=name) for name in ("before", "after"))
+    assert embgeom.match(one, other).summary().startswith("before and after share 40 tokens")
+    assert embgeom.load(E, vocabulary=words(40)).name == "array"
+    assert embgeom.load("example:small", name="mine").name == "mine"
+    with pytest.raises(InputError, match="name=3 is not a name"):
+        embgeom.load(E, vocabulary=words(40), name=3)

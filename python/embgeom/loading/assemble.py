@@ -32,6 +32,7 @@ class LoadRequest:
     token_format: TokenFormat | None
     threads: int
     progress: bool
+    name: str | None = None
 
     def tokens(self, read: Callable[[], TokenTable]) -> TokenTable:
         """Return the user's tokens, or else those that `read` returns, in the user's token format."""
@@ -47,7 +48,7 @@ def assemble(
     request: LoadRequest,
 ) -> Embeddings:
     """Bring a matrix and its tokens together."""
-    rows = len(matrix)
+    rows, name = len(matrix), request.name or name
     has_token = np.zeros(rows, dtype=bool)
     has_token[[row for row in table.tokens if row < rows]] = True
     _check_fit(table, matrix.shape, int(np.count_nonzero(has_token)), name)

@@ -43,6 +43,7 @@ def load(
     adapter: str | os.PathLike[str] | None = None,
     token_format: TokenFormatOption | None = None,
     subfolder: str | None = None,
+    name: str | None = None,
     threads: int | None = None,
     progress: bool = False,
     **hub: Unpack[HubOptions],
@@ -82,6 +83,9 @@ def load(
     subfolder : str, optional
         The folder within the model that holds its weights, such as ``"text_encoder"``. For a sentence
         embedder it is found by its modules.json.
+    name : str, optional
+        What tables and messages call the model; by default the name of the folder, file or repository, or
+        ``"array"`` for a matrix.
     threads : int, optional
         Threads for the scan of the rows; every core available to the process by default.
     progress : bool
@@ -134,12 +138,14 @@ def load(
     token_format = as_token_format(token_format)
     if not isinstance(tensor, str | None):
         raise InputError(f"tensor={tensor!r:.60} is not the name of a tensor")
+    if not isinstance(name, str | None):
+        raise InputError(f"name={name!r:.60} is not a name: give a string")
     if unknown := hub.keys() - HubOptions.__annotations__.keys():
         raise TypeError(f"load() got an unexpected keyword argument {min(unknown)!r}")
     is_name = isinstance(model, str | os.PathLike)
     tokens = given_tokens(tokenizer, vocabulary)
     request = LoadRequest(
-        str(model) if is_name else "", which, tensor, tokens, token_format, threads, progress
+        str(model) if is_name else "", which, tensor, tokens, token_format, threads, progress, name
     )
     of_models = {"adapter": adapter, "subfolder": subfolder, **hub, "local_files_only": None}
     if not is_name:
@@ -157,7 +163,7 @@ def load(
         refuse_options(f"{path}, which holds its tokens", vocabulary=vocabulary, tokenizer=tokenizer)
         if asked_side and which != saved.which:
             raise LoadError(f"{path} holds the {saved.which} side of {saved.name} alone, not {which!r}")
-        return saved
+        return replace(saved, name=name or saved.name)
     source = find_source(model, progress=progress, **hub)
     if is_file:
         refuse_options(f"{model}, a file", subfolder=subfolder)
