@@ -241,7 +241,9 @@ def test_a_map_that_does_not_fit_is_told_before_the_models_run(small, large, mon
 
 def test_the_summary_names_layers_and_nulls(compared):
     text = compared.summary()
-    assert "4 layers" in text and "layer 5" in text and "shuffled map" in text
+    assert "4 layers" in text and "layer 5" in text and "90 positions of 5 texts" in text
+    # Where all columns do not fit, their names stand in several lines.
+    assert "positions shuffled" in text and "map of" in text and "tokens" in text
     assert f"{compared['centered_cosine'].value[4, 6]:.4f}" in text
     assert max(map(len, text.splitlines())) <= 110
 

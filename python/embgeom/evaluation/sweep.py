@@ -113,7 +113,7 @@ class Sweep(Result, Tabular, Plotted):
             line = sorted((o for o in self.grid if o.layers == layers), key=lambda outcome: outcome.scale)
             scales = [outcome.scale for outcome in line]
             errors = np.nan_to_num([outcome.effect.standard_error for outcome in line])
-            label = "+".join(map(str, layers))
+            label = f"layer{'s' if len(layers) > 1 else ''} {'+'.join(map(str, layers))}"
             means = [outcome.effect.mean for outcome in line]
             panels[0].errorbar(scales, means, yerr=errors, marker="o", markersize=4, capsize=2, label=label)
             if with_kl:
@@ -126,7 +126,7 @@ class Sweep(Result, Tabular, Plotted):
         if self.chosen is not None:
             best, ring = self.chosen, {"markersize": 11, "fillstyle": "none", "color": "black"}
             panels[0].plot(best.scale, best.effect.mean, "o", label="chosen", **ring)
-        panels[0].legend(title="layer", fontsize="small")
+        panels[0].legend(fontsize="small")
         if with_kl:
             panels[1].set_ylabel("KL on neutral text (nats)")
             if self.max_kl is not None:

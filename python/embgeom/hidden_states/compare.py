@@ -127,7 +127,7 @@ def compare_states(
     >>> prompts = ["Once upon a time there was a cat.", "The dog ran home."]
     >>> result = compare_states("example:small", "example:small", Same(), prompts)
     >>> result
-    StateComparison('example:small' and 'example:small', 4 and 4 layers, 14 positions of 2 prompts)
+    StateComparison('example:small' and 'example:small', 4 and 4 layers, 14 positions of 2 texts)
     >>> result.match_layers()
     {0: 0, 1: 1, 2: 2, 3: 3}
     """

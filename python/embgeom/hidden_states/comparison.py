@@ -16,8 +16,8 @@ from embgeom.errors import InputError
 from embgeom.lm.layers import matching_layer
 
 MEASURES = {
-    "cosine": "cosine: mean over transferred and target states",
-    "centered_cosine": "centered cosine: the same, after subtracting the mean state of each layer",
+    "cosine": "cosine: mean cosine of transferred and target states",
+    "centered_cosine": "centered cosine: mean cosine of transferred and target states, each minus its mean",
     "cka": "CKA: similarity of the Gram matrices of centered states; needs no map",
     "uncentered_cka": "uncentered CKA: the same of states as they are",
 }
@@ -38,7 +38,7 @@ class StateMeasure:
     value : ndarray of float64, shape (source layers + 1, target layers + 1)
         The similarity.
     shuffled : ndarray of float64, same shape
-        The same where each position is paired with a position of another prompt.
+        The same where each position is paired with a position of another text.
     shuffled_map : ndarray of float64, same shape, or None
         The same by the map that was fitted on shuffled tokens, if there is one and a map plays a part.
     """
@@ -71,7 +71,7 @@ class StateMeasure:
             yield cells
 
     def _table(self) -> Table:
-        nulls = ["shuffled"] if self.shuffled_map is None else ["shuffled", "shuffled map"]
+        nulls = ["positions shuffled", *([] if self.shuffled_map is None else ["map of shuffled tokens"])]
         columns = ("source", "same depth", "value", *nulls, "most similar", "value", *nulls)
         return Table(MEASURES[self.name], columns, self._rows())
 
@@ -84,7 +84,9 @@ class StateMeasure:
         axes.plot(self._best(), np.arange(rows), "o", color="white", markeredgecolor="black")
         axes.plot(self._same_depth(), np.arange(rows), "x", color="red")
         label, _, _ = MEASURES[self.name].partition(":")
-        axes.set_title(f"{label} (other prompts: {np.nanmean(self.shuffled):.2f} on average)", fontsize=9)
+        axes.set_title(
+            f"{label} (positions shuffled: {np.nanmean(self.shuffled):.2f} on average)", fontsize=9
+        )
         for axis, count in ((axes.xaxis, columns), (axes.yaxis, rows)):
             ticks = range(0, count, -(-count // 16))
             axis.set_ticks(ticks, labels=[str(tick - 1) if tick else "E" for tick in ticks])
@@ -99,7 +101,7 @@ class StateComparison(Result, Plotted):
     source, target : str
         The models.
     prompts, positions : int
-        What was compared: positions in all of the prompts.
+        What was compared: positions in all of the texts.
     measures : tuple of StateMeasure
         ``"cosine"``, ``"centered_cosine"``, ``"cka"`` and ``"uncentered_cka"``.
     provenance : dict
@@ -133,7 +135,7 @@ class StateComparison(Result, Plotted):
     def __repr__(self) -> str:
         return (
             f"StateComparison({self.source!r} and {self.target!r}, {self.source_layers} and "
-            f"{self.target_layers} layers, {self.positions} positions of {self.prompts} prompts)"
+            f"{self.target_layers} layers, {self.positions} positions of {self.prompts} texts)"
         )
 
     def match_layers(self, measure: str = "centered_cosine") -> dict[int, int]:
@@ -153,7 +155,7 @@ class StateComparison(Result, Plotted):
         """Return for each source layer the most similar target layer, and the equally deep one."""
         return [
             f"{self.source} ({self.source_layers} layers) to {self.target} ({self.target_layers} layers), "
-            f"{self.positions} positions of {self.prompts} prompts",
+            f"{self.positions} positions of {self.prompts} texts",
             *(self[name]._table() for name in _SHOWN),
         ]
 
@@ -164,7 +166,7 @@ class StateComparison(Result, Plotted):
             measure._draw(figure, axes)
         figure.suptitle(
             f"hidden states of {self.source} and {self.target}, {self.positions} positions "
-            f"of {self.prompts} prompts\ndot: most similar; cross: same relative depth",
+            f"of {self.prompts} texts\ndot: most similar; cross: same relative depth",
             fontsize=11,
         )
         figure.supxlabel(f"state of {self.target} (E: embedding, i: output of layer i)")
