@@ -50,7 +50,7 @@ def add_commands(commands: Any) -> None:
         "that the vector has); a vector of one layer may be tried at others",
     )
     scales = ",".join(f"{scale:g}" for scale in SCALES)
-    explained = f"factors to try at each (default: {scales}); --scales=-1,1 or -1 1"
+    explained = f"factors to try at each (default: {scales}): --scales=-1,1 or --scales -1 1"
     add("--scales", metavar="S", type=numbers, nargs="+", action=Flat, default=SCALES, help=explained)
     explained = "choose only where KL(unsteered || steered) per token of the --neutral texts is at most this"
     add("--max-kl", type=not_negative, metavar="NATS", help=explained)

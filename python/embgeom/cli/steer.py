@@ -39,7 +39,7 @@ def add_commands(commands: Any) -> None:
     add("--skip-long", action="store_true", help="leave out pairs that are too long for the model")
 
     add = add_command(commands, steer, steered_model_options()).add_argument
-    explained = "one or more factors (default: 1); --scale=-1,1 or -1 1"
+    explained = "factors to try (default: 1): --scale=-1,1 or --scale -1 1"
     add("--scale", type=numbers, metavar="S", nargs="+", action=Flat, default=[1.0], help=explained)
     add("--layers", metavar="L,...", type=layers, help="layers to steer (default: all that the vector has)")
     add("--prompt", metavar="TEXT", action="append", required=True, help="may be repeated")
