@@ -18,7 +18,7 @@ def mapping(source=None, target=None, names=("one", "two")):
     """Return a map between models of which this is known: fields of their provenance."""
     sides = [
         replace(
-            Embeddings.from_array(matrix, [f"t{i}" for i in range(len(matrix))], name=name),
+            Embeddings.from_array(matrix, [f"t{i}" for i in range(len(matrix))], name=name, which="output"),
             provenance=Provenance(**{"source": name, "tensor": "lm_head.weight"} | (known or {})),
         )
         for matrix, name, known in zip(related(), names, (source, target), strict=True)

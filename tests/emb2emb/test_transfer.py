@@ -45,7 +45,7 @@ def test_modes_of_noisy_maps_between_other_sizes(d_s, d_t):
 def test_a_map_of_input_embeddings_is_warned_of(side):
     def embeddings(matrix, which, tied):
         made = Embeddings.from_array(matrix, [f"t{i}" for i in range(len(matrix))], name="toy", which=which)
-        return replace(made, provenance=replace(made.provenance, tied=tied))
+        return replace(made, provenance=replace(made.provenance, tied=tied, num_layers=3))
 
     def mapping(which, tied):
         kinds = [(which, tied or side != each) for each in ("source", "target")]
@@ -60,6 +60,8 @@ def test_a_map_of_input_embeddings_is_warned_of(side):
     doubtful.transfer(np.ones(12))
     mapping("input", True).transfer(VECTOR)
     mapping("output", False).transfer(VECTOR)
+    # Which side a plain matrix is, nobody knows.
+    fit(*(Embeddings.from_array(rows, [f"t{i}" for i in range(400)]) for rows in related())).transfer(VECTOR)
 
 
 def test_norms_of_a_vector_of_another_size_are_refused():

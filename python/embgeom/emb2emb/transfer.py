@@ -177,7 +177,9 @@ def of_inputs(provenance: Mapping[str, Any]) -> str | None:
         origin = fitted.get("provenance") if isinstance(fitted, dict) else None
         if not isinstance(fitted, dict) or not isinstance(origin, dict):
             continue
-        if fitted.get("which") == "input" and origin.get("tied") is False:
+        # Of a plain matrix, unlike a model's, nobody knows which side it is: "input" is a default there.
+        known = origin.get("num_layers") is not None
+        if known and fitted.get("which") == "input" and origin.get("tied") is False:
             return (
                 f"the map is of input embeddings ({fitted.get('name')!r}, its {side}); the residual stream "
                 "is read by the unembedding: fit it on load(..., 'output')"
