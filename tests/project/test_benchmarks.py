@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import embgeom
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "benchmarks/results"
 PEERS = ("faiss", "sklearn", "torch", "scipy")
@@ -114,6 +116,16 @@ def test_some_measures_can_be_made_anew(compared):
 def test_an_unknown_measure_is_named(tmp_path):
     done = run("compare", tmp_path, "--only", "knn,lie")
     assert done.returncode == 2 and "'lie' is none of knn, queries" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_build_beside_itself_gives_the_same_bits():
+    build = str(Path(embgeom.__file__).parents[1])
+    size = ["--rows", "1600", "--columns", "32", "--rounds", "1", "--threads", "1"]
+    command = [sys.executable, "-m", "benchmarks.kernels.two_builds", build, build, *size]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("| yes |") == 5 and "| no |" not in done.stdout
 
 
 @pytest.mark.slow
