@@ -6,12 +6,14 @@ import ast
 import doctest
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -260,3 +262,29 @@ def test_public_functions_show_an_example(name):
     assert thing.__doc__
     if callable(thing) and not isinstance(thing, type):
         assert "Examples\n" in thing.__doc__ and ">>>" in thing.__doc__
+
+
+HOMES = ("", "comparison", "emb2emb", "evaluation", "examples", "examples.moods", "hidden_states", "steering")
+
+
+@pytest.mark.parametrize("home", HOMES)
+def test_public_names_are_documented(home):
+    module = importlib.import_module(f"embgeom.{home}".rstrip("."))
+    names = getattr(module, "__all__", [name for name in vars(module) if not name.startswith("_")])
+    things = {name: getattr(module, name) for name in names if name != "__version__"}
+    own = {
+        name: thing
+        for name, thing in things.items()
+        if getattr(thing, "__module__", "").startswith("embgeom")
+    }
+    methods = {
+        f"{name}.{member}": getattr(thing, member)
+        for name, thing in own.items()
+        if isinstance(thing, type)
+        for kind in thing.__mro__
+        if kind.__module__.startswith("embgeom")
+        for member, value in vars(kind).items()
+        if not member.startswith("_")
+        and (callable(value) or isinstance(value, property | cached_property | classmethod))
+    }
+    assert own and not [name for name, thing in (own | methods).items() if not inspect.getdoc(thing)]

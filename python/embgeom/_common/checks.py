@@ -24,7 +24,6 @@ def whole_number(value: object, name: str, least: int, most: int | None = None, 
 
 
 def real_number(value: object, name: str) -> float:
-    """Return `value` as a float, or raise an error."""
     try:
         if isinstance(value, str | bytes):
             raise TypeError
@@ -35,14 +34,12 @@ def real_number(value: object, name: str) -> float:
 
 
 def flag(value: object, name: str) -> bool:
-    """Return `value` as a bool, or raise an error."""
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} must be True or False, not {value!r:.40}")
     return bool(value)
 
 
 def check_seed(seed: int) -> int:
-    """Return `seed` as NumPy's random generators take it."""
     return whole_number(seed, "seed", 0)
 
 

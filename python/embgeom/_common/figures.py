@@ -16,7 +16,6 @@ _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"Creati
 
 
 def check_figure_path(path: str | PathLike[str]) -> None:
-    """Check early that a figure can be drawn and written."""
     _suffix(path)
     need("matplotlib", "a figure", extra="figures")
     check_file_writable(path)

@@ -92,7 +92,6 @@ def is_tensor(x: object) -> TypeGuard[Any]:
 
 
 def is_frame(x: object) -> TypeGuard[Any]:
-    """Return whether `x` is a frame of polars or pandas."""
     # A lazy frame warns about the cost of its attributes, so its type is asked.
     return all(hasattr(type(x), part) for part in ("columns", "dtypes", "to_numpy"))
 

@@ -112,7 +112,6 @@ def _rebuilt_scalar(origin: Any, inner: tuple[Any, ...], value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as a JSON file for people and programs."""
     path.write_text(json.dumps(plain(value), indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 

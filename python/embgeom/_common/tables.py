@@ -55,7 +55,6 @@ Block = Table | str
 
 
 def number(value: float) -> str:
-    """Return a measured number as tables show it."""
     return "undefined" if np.isnan(value) else f"{value:.4f}"
 
 
@@ -89,7 +88,6 @@ def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
 
 
 def print_tables(console: Console, blocks: Iterable[Any]) -> None:
-    """Print blocks on a console of rich; a text stays as it is."""
     from rich.text import Text
 
     for block in blocks:

@@ -113,7 +113,6 @@ def check_writable(folder: Name, *, overwrite: bool = False) -> None:
 
 
 def check_file_writable(path: Name) -> None:
-    """Check early that a file can be written; one that exists is replaced."""
     target = _resolved(path)
     sweep(target.parent)
     with _reported(target):

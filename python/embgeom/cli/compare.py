@@ -21,7 +21,6 @@ _SAMPLE = ("dimension_sample", "seed")
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands of this file."""
     neighborhood, search, sample, folder = (Parser(add_help=False) for _ in range(4))
     add = neighborhood.add_argument
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")

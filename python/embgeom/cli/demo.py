@@ -36,7 +36,6 @@ PROMPTS, RANDOM = 20, 5
 
 
 def add_commands(commands: Any) -> None:
-    """Add the command of this file."""
     add_command(commands, demo)
 
 
@@ -219,7 +218,6 @@ def _next_steps() -> Iterator[RenderableType]:
 
 
 def _answer(statistic: Statistic, question: str, measured: str, meaning: str) -> Iterator[RenderableType]:
-    """Yield a question, what was measured, the number with its null baselines, and how to read it."""
     yield Text(question, style="bold")
     yield _prose(measured, below=0)
     values = statistic.value, statistic.shuffled, statistic.gaussian
@@ -228,7 +226,6 @@ def _answer(statistic: Statistic, question: str, measured: str, meaning: str) ->
 
 
 def _prose(text: str, below: int = 1) -> RenderableType:
-    """Return an indented paragraph with empty lines below it."""
     return Padding(Text(text), (0, 0, below, 1))
 
 

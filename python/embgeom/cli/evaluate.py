@@ -35,7 +35,6 @@ _OPTIONS = ("random", "positions", "seed", "batch_size")
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands of this file."""
     shared = steered_model_options(), _measurement_options()
     add = add_command(commands, evaluate, *shared).add_argument
     add("--scale", type=finite, metavar="S", default=1.0, help="its factor (default: 1)")
@@ -131,7 +130,6 @@ def _control(vector: embgeom.SteeringVector, option: str, file: str) -> embgeom.
 
 
 def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
-    """Return what is scored and on what, from one of two sets of options."""
     words = (options.positive, options.negative)
     if options.questions is not None:
         if options.prompts is not None or words != (None, None):
@@ -148,7 +146,6 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
 
 
 def _check_results(options: argparse.Namespace, inputs: tuple[str | None, ...]) -> None:
-    """Check early that results can be written, and over nothing that is read."""
     output, figure = options.output, options.figure
     check_kept({"-o": output, "--figure": figure}, (options.model, *inputs))
     if output is not None:

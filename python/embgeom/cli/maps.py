@@ -18,7 +18,6 @@ from embgeom.steering.files import check_vector_path
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands of this file."""
     _add_fit(commands)
     _add_transfer(commands)
 
@@ -71,7 +70,6 @@ def fit(options: argparse.Namespace) -> None:
 
 
 def _norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm | None:
-    """Return the final norm to fold into a model's unembedding."""
     if not options.fold_norm:
         return None
     return embgeom.load_final_norm(

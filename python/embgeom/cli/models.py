@@ -19,7 +19,6 @@ _FILES = ("model", "vocabulary", "adapter")
 
 
 def model_options(suffix: str = "", which: str = "input") -> Parser:
-    """Return the options of a model that is read; `suffix` tells the models of a command apart."""
     options, letter = Parser(add_help=False), suffix[1:].upper()
     group = options.add_argument_group(f"model {letter}".strip())
     group.add_argument(
@@ -46,7 +45,6 @@ def model_options(suffix: str = "", which: str = "input") -> Parser:
 
 
 def load_model(options: argparse.Namespace, suffix: str = "") -> embgeom.Embeddings:
-    """Load the model whose options end in `suffix`."""
     named = {name: getattr(options, f"{name}{suffix}") for name in ("model", "which", *_LOADED)}
     return embgeom.load(
         named.pop("model"),
@@ -63,7 +61,6 @@ def model_inputs(options: argparse.Namespace) -> list[str]:
 
 
 def language_model_options() -> Parser:
-    """Return the options of a model that is run."""
     options = Parser(add_help=False, parents=[LOCAL_FILES])
     add = options.add_argument
     add("model", metavar="MODEL", help="a Hugging Face folder or id, example:small or example:large")
@@ -74,7 +71,6 @@ def language_model_options() -> Parser:
 
 
 def steered_model_options() -> Parser:
-    """Return the options of a model that is run with a steering vector."""
     options = Parser(add_help=False, parents=[language_model_options()])
     add = options.add_argument
     add("--vector", metavar="FILE", required=True, action=Once, help="a steering vector")

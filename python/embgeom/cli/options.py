@@ -19,7 +19,6 @@ class Parser(argparse.ArgumentParser):
     """Explains in one line what is wrong with the arguments."""
 
     def error(self, message: str) -> NoReturn:
-        """Exit with the status of errors that the user can fix."""
         self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -37,7 +36,6 @@ class Once(argparse.Action):
     """Refuses an option that is given twice, of which only the last would count."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Keep the value, if it is the first."""
         if getattr(namespace, self.dest) is not None:
             parser.error(f"{option} is given twice, and only one is taken")
         setattr(namespace, self.dest, values)
@@ -47,7 +45,6 @@ class Flat(argparse.Action):
     """Takes lists one after the other as one list."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        """Keep what the lists hold."""
         setattr(namespace, self.dest, [value for each in values for value in each])
 
 
@@ -60,7 +57,6 @@ def add_command(commands: Any, run: Run, *shared: Parser) -> Parser:
 
 
 def add_common(command: argparse.ArgumentParser) -> None:
-    """Add the options of every command."""
     group = command.add_argument_group("common options")
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all available cores)")
     group.add_argument("--quiet", action="store_true", help="show no progress")
@@ -104,7 +100,6 @@ def numbers(text: str) -> list[float]:
 
 
 def not_negative(text: str) -> float:
-    """Read a number that is at least 0."""
     if (number := finite(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} must be at least 0")
     return number

@@ -21,7 +21,6 @@ from embgeom.steering.files import check_vector_path
 
 
 def add_commands(commands: Any) -> None:
-    """Add the commands of this file."""
     add = add_command(commands, train_vector, language_model_options()).add_argument
     explained = (
         "contrastive texts: a .csv with the columns positive and negative, or a .jsonl with a line such as "

@@ -31,7 +31,6 @@ def prepare_streams() -> None:
 
 
 def show(tables: Sequence[Any]) -> None:
-    """Print tables and lines of text."""
     if not sys.stdout.isatty():
         say(as_text(tables))
         return
@@ -40,7 +39,6 @@ def show(tables: Sequence[Any]) -> None:
 
 
 def say(text: str) -> None:
-    """Print a text."""
     # Some streams, such as io.StringIO, have no encoding and accept any character.
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with standard_output():
@@ -54,12 +52,10 @@ def norms_by_layer(vector: SteeringVector) -> str:
 
 
 def tell(message: object) -> None:
-    """Print one line on standard error."""
     _write_error(f"embgeom: {' '.join(str(message).split())}\n")
 
 
 def tell_traceback() -> None:
-    """Print the exception that is being handled, as Python would."""
     _write_error(traceback.format_exc())
 
 

@@ -15,7 +15,6 @@ MOODS = f"{PREFIX}moods"
 
 
 def pairs(name: str) -> list[tuple[str, str]]:
-    """Return the contrastive pairs of a file or of the example."""
     return moods.pairs() if is_moods(name) else read_pairs(name)
 
 
@@ -30,7 +29,6 @@ def lines(name: str, example: Callable[[], list[str]]) -> list[str]:
 
 
 def questions(name: str) -> list[Any]:
-    """Return the questions of a JSON file."""
     found = parse_json(read_bytes(Path(name)), name)
     if not isinstance(found, list):
         raise LoadError(f"{name} holds a JSON {type(found).__name__}, not a list of questions")

@@ -32,7 +32,6 @@ class ModelRecord:
 
     @classmethod
     def from_embeddings(cls, model: Embeddings) -> ModelRecord:
-        """Return the record of a model."""
         rows, columns = model.matrix.shape
         known = model.tokens, model.token_bytes, model.anomalies, model.provenance
         return cls(model.name, model.which, (rows, columns), *known)

@@ -86,7 +86,6 @@ class FolderResult(Result, Tabular):
 
 
 def check_table_format(table_format: str) -> None:
-    """Check early that a table can be written in this format, and raise InputError if not."""
     if table_format not in TABLE_FORMATS:
         raise InputError(f"table_format = {table_format!r} is unknown: use one of {', '.join(TABLE_FORMATS)}")
     if table_format == "parquet":

@@ -379,7 +379,6 @@ class Emb2Emb(FittedMap, Result):
 
 
 def check_path(path: str | PathLike[str]) -> None:
-    """Check early that a map can be written to a file."""
     if not isinstance(path, str | PathLike):
         raise InputError(f"path = {path!r:.60} does not name a file")
     if Path(path).suffix != ".safetensors":

@@ -37,7 +37,6 @@ class Moments:
         return np.maximum(values, 0.0), vectors
 
     def swapped(self) -> Moments:
-        """Return the moments of the pairs (y, x)."""
         return Moments(self.yy, self.xy.T, self.xx, self.y_mean, self.x_mean, self.count, self.centered)
 
 

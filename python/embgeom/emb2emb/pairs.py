@@ -41,7 +41,6 @@ class Side:
 
     @classmethod
     def read(cls, given: Embeddings | npt.ArrayLike, name: str, threads: int) -> Side:
-        """Return what the user gave as the source or target, checked."""
         if isinstance(given, Embeddings):
             return cls(given.matrix, given.name, given.model_info, given.to_dict())
         if isinstance(given, str | PathLike):
@@ -67,7 +66,6 @@ class Pairs:
         return len(self.target)
 
     def choose(self, positions: RowNumbers) -> Pairs:
-        """Return the pairs at some positions."""
         return Pairs(self.source.choose(positions), self.target.choose(positions))
 
     def shuffled(self, seed: int) -> Pairs:
@@ -128,7 +126,6 @@ def draw(positions: RowNumbers, most: int, seed: list[int]) -> RowNumbers:
 
 
 def check_weights(weights: npt.ArrayLike | None, count: int, method: str) -> Float64Vector | None:
-    """Return the weights of all pairs as float64, None where all count the same."""
     if weights is None:
         return None
     if method == "lle":
@@ -178,7 +175,6 @@ def check_sides(source: object, target: object, norms: Norms) -> None:
 
 
 def pair_of(given: Any, name: str, kind: str) -> tuple[Any, Any]:
-    """Return what was given for the source and for the target."""
     try:
         of_source, of_target = given
     except (TypeError, ValueError):

@@ -43,7 +43,6 @@ class PreparedRows:
         return len(self.rows)
 
     def pieces(self) -> list[slice]:
-        """Return slices that cover the rows, each small."""
         return [slice(begin, begin + _CHUNK) for begin in range(0, len(self), _CHUNK)]
 
     def take(self, positions: slice | RowNumbers) -> Float64Matrix:
@@ -52,12 +51,10 @@ class PreparedRows:
         return taken if self.factors is None else taken * self.factors[positions, None]
 
     def choose(self, positions: RowNumbers) -> PreparedRows:
-        """Return the rows at some positions, prepared as these are."""
         factors = None if self.factors is None else self.factors[positions]
         return replace(self, rows=self.rows[positions], factors=factors)
 
     def mean(self) -> Float64Matrix:
-        """Return the mean of the prepared rows, without weights."""
         total = np.zeros(self.matrix.shape[1])
         for piece in self.pieces():
             total += self.take(piece).sum(axis=0)
@@ -72,7 +69,6 @@ class PreparedRows:
         return out
 
     def fold(self, vectors: Float64Matrix) -> Float64Matrix:
-        """Fold the final norm into vectors (d,) or rows (m, d) of the matrix."""
         return vectors if self.norm is None else self.norm.fold(vectors)
 
     def fold_both(self, sums: Float64Matrix, other: PreparedRows) -> Float64Matrix:

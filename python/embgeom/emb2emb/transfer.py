@@ -99,7 +99,6 @@ class FittedMap:
 
 
 def predict(fitted: FittedMap, rows: npt.ArrayLike, threads: int | None) -> npt.NDArray[np.float64]:
-    """Predict target rows from one source row or several; the means count."""
     array = _vectors(rows, fitted)
     moved = _transfer(fitted, np.atleast_2d(array) - fitted.source_mean, "primal", threads)
     return (moved + fitted.target_mean).reshape(*array.shape[:-1], -1)
@@ -112,7 +111,6 @@ def transfer_array(
     norm: float | None,
     threads: int | None,
 ) -> npt.NDArray[np.float32]:
-    """Transfer one direction or a stack of them."""
     array = _vectors(vectors, fitted)
     moved = _transfer(fitted, np.atleast_2d(array), mode, threads)
     if norm is not None:
@@ -211,7 +209,6 @@ def target_layers(
 
 
 def check_mode(mode: TransferMode) -> TransferMode:
-    """Return `mode`, or say which there are."""
     if not isinstance(mode, str) or mode not in get_args(TransferMode):
         raise InputError(f"mode = {mode!r} is unknown: use one of {', '.join(get_args(TransferMode))}")
     return mode
@@ -237,7 +234,6 @@ def _transfer(
 
 
 def _vectors(vectors: npt.ArrayLike, fitted: FittedMap) -> npt.NDArray[np.float64]:
-    """Return one vector (d_s,) or a stack of them (m, d_s) as float64."""
     size = fitted.source_size
     array = as_real_array(vectors, "the vectors").astype(np.float64, copy=False)
     if array.ndim not in (1, 2) or array.shape[-1] != size:

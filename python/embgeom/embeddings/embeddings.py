@@ -324,7 +324,6 @@ class Embeddings(Result, Tabular):
 
 
 def check_embeddings(model: object) -> Embeddings:
-    """Return `model` if it is an `Embeddings`; the error says how to make one."""
     if isinstance(model, Embeddings):
         return model
     shown = f"the string {model!r:.60}" if isinstance(model, str) else f"a {type(model).__name__}"

@@ -24,7 +24,6 @@ class FileState:
 
     @classmethod
     def from_status(cls, status: os.stat_result) -> FileState:
-        """Return the state that the system reports."""
         return cls((status.st_ino, status.st_size, status.st_mtime_ns))
 
 

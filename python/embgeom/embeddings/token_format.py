@@ -122,7 +122,6 @@ TokenFormatOption = TokenFormat | Literal["words"]
 
 
 def as_token_format(token_format: Any) -> TokenFormat | None:
-    """Return the `TokenFormat` that a user passes, or None where nothing is passed."""
     if token_format is None or isinstance(token_format, TokenFormat):
         return token_format
     if isinstance(token_format, str) and token_format == "words":

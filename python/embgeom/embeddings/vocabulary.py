@@ -203,7 +203,6 @@ def match(a: Embeddings, b: Embeddings) -> Match:
 
 
 def require_shared(found: Match) -> None:
-    """Refuse a match of too few tokens to compare anything."""
     if len(found) < MIN_SHARED:
         reasons = "; ".join(line.strip() for line in found.summary().splitlines())
         raise InputError(f"too few shared tokens, at least {MIN_SHARED} are needed: {reasons}")
@@ -306,7 +305,6 @@ def _words(text: _Rows, matched: set[int], *, leading: bool) -> _Rows:
 def _left_out(
     model: Embeddings, ids: npt.NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
 ) -> dict[str, int]:
-    """Count the rows that are not in `ids` by the first of the reasons that holds."""
     counts = dict.fromkeys(REASONS, 0)
     matched = set(ids.tolist())
     for row, spelled in enumerate(model.token_bytes):

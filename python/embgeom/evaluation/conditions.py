@@ -31,7 +31,6 @@ class Condition:
     sign: int = 1
 
     def check_fits(self, model: Any, positions: Positions, layer_modules: Any) -> None:
-        """Raise InputError where the model has no layer for the vector."""
         self._apply(model, positions, layer_modules).remove()
 
     @contextmanager
@@ -81,7 +80,6 @@ def with_controls(
 
 
 def check_vectors(given: object, name: str) -> list[SteeringVector]:
-    """Return a vector, several, or none for None, as a list, or report what is not one."""
     several = isinstance(given, Iterable) and not isinstance(given, str)
     found: list[Any] = list(given) if several else [] if given is None else [given]  # type: ignore[call-overload]
     for vector in found:
@@ -91,7 +89,6 @@ def check_vectors(given: object, name: str) -> list[SteeringVector]:
 
 
 def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> SteeringVector:
-    """Return the vector at some layers; a single direction may be put at others, as `apply` does."""
     return replace(vector, directions=placed(vector.directions, layers))
 
 

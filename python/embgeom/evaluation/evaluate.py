@@ -191,7 +191,6 @@ class EvaluationRun:
     def measure(
         self, conditions: Sequence[Condition], samples: Sequence[Any]
     ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
-        """Return the unsteered values and perplexity, and the outcome of each condition."""
         options = self.options
         for condition in conditions:
             # A vector that does not fit the model is reported before the first pass.
@@ -236,7 +235,6 @@ class EvaluationRun:
         samples: Sequence[Any],
         settings: Mapping[str, Any],
     ) -> dict[str, Any]:
-        """Return the provenance of a result."""
         options, texts = self.options, self.neutral
         return {
             "model": describe_model(self.model),
@@ -289,7 +287,6 @@ class EvaluationRun:
 
 
 def check_score(score: object) -> None:
-    """Raise InputError for what is not a score."""
     if not isinstance(score, Score):
         raise InputError(
             f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "

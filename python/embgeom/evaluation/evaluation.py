@@ -288,7 +288,6 @@ class Evaluation(Result, Tabular, Plotted):
         ]
 
     def _strength(self) -> str:
-        """Say where and how strongly all vectors act."""
         norms = self.provenance["options"]["norms"]
         low, high = min(norms.values()), max(norms.values())
         length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
@@ -336,12 +335,10 @@ class Evaluation(Result, Tabular, Plotted):
 
 
 def in_unit(quantity: str) -> str:
-    """Return a quantity with its unit where it has one."""
     return f"{quantity} (nats)" if quantity in ("log-ratio", "log-odds") else quantity
 
 
 def effects_table(title: str, first: str, rows: Sequence[tuple[str, Sequence[Outcome]]]) -> Table:
-    """Return a table with a row for each outcome, or for the means of several."""
     example = rows[0][1][0]
     columns = [first, *(column for name in example.effects for column in (name, "±")), "anti-steered"]
     return Table(
@@ -352,7 +349,6 @@ def effects_table(title: str, first: str, rows: Sequence[tuple[str, Sequence[Out
 
 
 def outcome_columns(outcomes: Sequence[Outcome]) -> Columns:
-    """Return columns with a row for each outcome."""
     columns: dict[str, list[Any]] = {
         name: [getattr(outcome, name) for outcome in outcomes] for name in ("name", "kind", "layers", "scale")
     }

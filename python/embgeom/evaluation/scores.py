@@ -239,7 +239,6 @@ class AnswerProbability(Score):
     def _encoded(
         self, tokenizer: Any, sample: Mapping[str, str], position: int
     ) -> tuple[list[int], int, int]:
-        """Return the tokens that both answers share, and the first token of each that differs."""
         try:
             question, *answers = (sample[key] for key in _QUESTION_KEYS)
             prompt = self.template.replace("{question}", question)

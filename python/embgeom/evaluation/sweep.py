@@ -255,7 +255,6 @@ def _grid(
     layers: Iterable[int | Iterable[int]] | None,
     scales: Iterable[float],
 ) -> list[Condition]:
-    """Return a condition for each setting."""
     if native is not None and layers is None:
         native = for_layers_of(vector, native, "native")
     wanted = [layer_numbers(entry) for entry in (vector.layers if layers is None else layers)]
@@ -285,7 +284,6 @@ def _halves(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
 
 
 def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
-    """Return the setting with the largest effect within the limit; what is undefined is not within it."""
     allowed = [
         outcome
         for outcome in grid

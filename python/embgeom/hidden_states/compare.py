@@ -221,7 +221,6 @@ def _describe_map(mapping: Map) -> dict[str, Any]:
 
 
 def _transferred(transfer: Transfer, states: States, size: int) -> States:
-    """Return the states in the target's space, layer by layer, checked."""
     layers = []
     for vectors in states:
         moved = as_real_array(transfer(vectors), "what the map returns")

@@ -53,12 +53,10 @@ class StateMeasure:
         return f"StateMeasure({self.name!r}, {rows} x {columns})"
 
     def _best(self) -> list[int]:
-        """Return the most similar column of each row."""
         best: list[int] = np.nan_to_num(self.value, nan=-np.inf).argmax(axis=1).tolist()
         return best
 
     def _same_depth(self) -> list[int]:
-        """Return the column of each row that is at the same relative depth."""
         rows, columns = self.value.shape
         return [0, *(matching_layer(layer, rows - 1, columns - 1) + 1 for layer in range(rows - 1))]
 

@@ -15,7 +15,6 @@ _PIECE = 1 << 18
 
 
 def centered(states: States) -> States:
-    """Subtract each layer's mean over positions."""
     mean = states.mean(axis=1, keepdims=True, dtype=np.float64)
     result: States = (states - mean).astype(np.float32)
     return result

@@ -27,7 +27,6 @@ class Tokenized(NamedTuple):
 
 
 def opened(model: Any) -> LanguageModel:
-    """Return a model and tokenizer: those that were given as a pair, or those in a folder, as float32."""
     if isinstance(model, tuple) and len(model) == 2:
         return LanguageModel(*model)
     if not isinstance(model, str | os.PathLike):
@@ -82,7 +81,6 @@ def _ends(prompt: str, tokenizer: Any, limit: int | None) -> tuple[list[int], di
 def sampled(
     pairs: list[tuple[Tokenized, Tokenized]], count: int, generator: np.random.Generator
 ) -> list[tuple[Tokenized, Tokenized]]:
-    """Keep `count` of all positions, drawn without replacement."""
     lengths = [len(source.positions) for source, _ in pairs]
     if sum(lengths) <= count:
         return pairs

@@ -22,7 +22,6 @@ def continuations(
     batch_size: int,
     seed: int,
 ) -> list[str]:
-    """Return the model's continuation of each prompt, given as tokens."""
     from transformers import LogitsProcessorList
 
     ends = _ends(model, tokenizer)
@@ -65,7 +64,6 @@ class GumbelSampling:
         self._generators = [torch.Generator().manual_seed(int(state)) for state in states]
 
     def __call__(self, input_ids: Any, scores: Any) -> Any:
-        """Return the scores to take the largest of."""
         import torch
 
         size = scores.shape[-1]
@@ -74,7 +72,6 @@ class GumbelSampling:
 
 
 def _ends(model: Any, tokenizer: Any) -> list[int]:
-    """Return the tokens that end a text."""
     ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     ends = tokenizer.eos_token_id if ends is None else ends
     if ends is None:

@@ -52,7 +52,6 @@ class Projection(NamedTuple):
 
 
 def need_torch() -> Any:
-    """Return the module torch, or say how to install it."""
     return need("torch", "steering a model")
 
 
@@ -63,7 +62,6 @@ def config_of(model: Any) -> Any:
 
 
 def layer_numbers(layers: int | Iterable[int]) -> list[int]:
-    """Return one layer number or several as a list."""
     try:
         given = list(layers) if isinstance(layers, Iterable) else [layers]
         numbers = [operator.index(layer) for layer in given]
@@ -210,14 +208,12 @@ def stream_in_input(args: tuple[Any, ...], named: dict[str, Any]) -> Any:
 
 
 def with_stream(output: Any, hidden: Any) -> Any:
-    """Return what a layer gives with another residual stream in it."""
     if isinstance(output, tuple):
         return (hidden, *output[1:])
     return [hidden, *output[1:]] if isinstance(output, list) else hidden
 
 
 def projection(layout: Layout) -> Projection | None:
-    """Return the projection to an unembedding of another size than the residual stream, or None."""
     torch = need_torch()
     heads = [m.get_output_embeddings() for m in layout.above if hasattr(m, "get_output_embeddings")]
     shape: Any = next((head.weight.shape for head in heads if hasattr(head, "weight")), ())

@@ -83,7 +83,6 @@ def padded(model: Any, sequences: Sequence[Tokens], *, left: bool = False, pad: 
 
 
 def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
-    """Run a model on what `padded` returns, without a cache."""
     taken = inspect.signature(model.forward).parameters
     named = {"use_cache": False, **batch, **more}
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):

@@ -35,7 +35,6 @@ def check_text(text: object, what: str = "text") -> str:
 
 
 def encoded(tokenizer: Any, text: str, **options: Any) -> Any:
-    """Return what a tokenizer of transformers makes of a text."""
     if not callable(tokenizer):
         raise InputError(
             f"tokenizer: a {type(tokenizer).__name__} does not split texts; give the model's own"
@@ -52,7 +51,6 @@ def encoded(tokenizer: Any, text: str, **options: Any) -> Any:
 
 
 def added_tokens(tokenizer: Any) -> AddedTokens:
-    """Return what a tokenizer adds, as a short text shows."""
     plain, whole, start = _with_and_without_special(tokenizer, "a")
     if start is None or not plain:
         return AddedTokens((), ())
@@ -107,7 +105,6 @@ def where_answers_part(
 
 
 def word_tokens(tokenizer: Any, word: str) -> list[int]:
-    """Return the tokens of a word as it follows a text."""
     tokens = encode(tokenizer, word, special=False)
     if len(tokens) != 1 and word[:1] == " ":
         # SentencePiece puts a space in front by itself, so that one of the word's own is one too many.
@@ -147,7 +144,6 @@ def word_token(tokenizer: Any, word: str, *, first: bool) -> int:
 
 
 def token_names(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """Return tokens as a person knows them."""
     names = getattr(tokenizer, "convert_ids_to_tokens", list)(list(tokens))
     return " ".join(map(str, names))
 

@@ -70,7 +70,6 @@ class PassTracker:
 
     @staticmethod
     def for_model(layout: Layout) -> PassTracker:
-        """Return the one tracker of a model."""
         return layout.stack.__dict__.get(_MARK) or PassTracker(layout)
 
     @property
@@ -81,7 +80,6 @@ class PassTracker:
 
     @property
     def subscribers(self) -> tuple[Any, ...]:
-        """Those who subscribed, in order."""
         return tuple(self._subscribers)
 
     def subscribe(self, who: Any) -> None:
@@ -106,7 +104,6 @@ class PassTracker:
             self._latest = None
 
     def layer_ran(self, who: Any, layer: int) -> None:
-        """Note that the hook of `who` on a layer has run."""
         self._ran().add((who, layer))
 
     def __reduce_ex__(self, protocol: Any) -> Any:

@@ -196,7 +196,6 @@ class Adapter:
         return merged, f"LoRA of rank {rank} of {self.name} added to {module}, times {scale:g}"
 
     def _for_module(self, pattern: str, module: str, default: Any) -> Any:
-        """Return the value of the first pattern of a table that fits a module's name."""
         table = self.config.get(pattern)
         for key, value in table.items() if isinstance(table, dict) else ():
             try:

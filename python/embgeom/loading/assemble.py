@@ -47,7 +47,6 @@ def assemble(
     provenance: Provenance,
     request: LoadRequest,
 ) -> Embeddings:
-    """Bring a matrix and its tokens together."""
     rows, name = len(matrix), request.name or name
     has_token = np.zeros(rows, dtype=bool)
     has_token[[row for row in table.tokens if row < rows]] = True

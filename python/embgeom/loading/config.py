@@ -49,7 +49,6 @@ class ModelConfig:
 
     @classmethod
     def read(cls, source: Source) -> ModelConfig:
-        """Return the values of the config.json at `source`; all None if it has none."""
         path = source.find("config.json")
         return cls() if path is None else cls.parse(read_json(path))
 
@@ -148,6 +147,5 @@ def _says(config: Mapping[str, Any]) -> bool | None:
 
 
 def _positive(config: Mapping[str, Any], *keys: str) -> int | None:
-    """Return the first positive integer under one of `keys`."""
     values = (config.get(key) for key in keys)
     return next((v for v in values if isinstance(v, int) and not isinstance(v, bool) and v > 0), None)

@@ -20,7 +20,6 @@ _CHUNK_BYTES = 1 << 24
 
 
 def check_dtype(stored: str, tensor: str) -> None:
-    """Refuse a stored type that is not one of the four floating-point types."""
     if stored not in READ_AS:
         raise LoadError(
             f"{tensor} is stored as {stored}, which embgeom does not read (it reads {', '.join(READ_AS)}); "
@@ -29,7 +28,6 @@ def check_dtype(stored: str, tensor: str) -> None:
 
 
 def check_matrix(shape: tuple[int, ...], where: str) -> None:
-    """Refuse a tensor that is not a matrix, or an empty one."""
     if len(shape) != 2 or 0 in shape:
         raise LoadError(f"{where} has shape {list(shape)}; it must be (tokens, hidden_size) and not empty")
 
@@ -37,7 +35,6 @@ def check_matrix(shape: tuple[int, ...], where: str) -> None:
 def to_float32(
     raw: npt.NDArray[np.generic], stored: str, tensor: str, *, progress: bool = False
 ) -> npt.NDArray[np.float32]:
-    """Convert the raw (V, d) array of a tensor to float32."""
     if raw.dtype == np.float32 and raw.flags.c_contiguous and raw.flags.aligned:
         return raw.view(np.float32)
     if raw.ndim == 0:

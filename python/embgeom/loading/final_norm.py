@@ -132,7 +132,6 @@ def _warn(message: str) -> None:
 
 
 def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | None:
-    """Return the name of the norm's weight, or None if there is none."""
     for module in () if family is None else family.norm:
         if found := matches(checkpoint.names, module, _ENDS):
             return _only(checkpoint, found)

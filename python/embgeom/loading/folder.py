@@ -48,7 +48,6 @@ class LocalFile:
         self.state = FileState.from_status(status)
 
     def read(self, begin: int, end: int) -> bytes:
-        """Return the bytes from `begin` to `end`."""
         data = bytearray(end - begin)
         self._read_into(memoryview(data), begin)
         return bytes(data)
@@ -78,7 +77,6 @@ class LocalFile:
         return array
 
     def check_unchanged(self) -> None:
-        """Raise if the file was written to since it was opened."""
         if FileState.from_status(os.fstat(self._descriptor)) != self.state:
             raise LoadError(f"{self.path} was written to while it was read; load it again")
 
@@ -97,7 +95,6 @@ class LocalFile:
 
 
 def unreadable(path: Path, error: OSError) -> LoadError:
-    """Return the error for a file that the system cannot read."""
     return LoadError(f"{path} cannot be read: {error.strerror or error}; check the path and its permissions")
 
 
@@ -110,7 +107,6 @@ def is_file(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a small file."""
     file = LocalFile(path)
     if file.size > _MOST_BYTES:
         raise LoadError(f"{path} holds more than {_MOST_BYTES >> 20} MiB, which no list or text does")
@@ -118,7 +114,6 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """Return the lines of a UTF-8 file without their ends."""
     try:
         # Not splitlines(): a token may hold any of the rarer characters at which that splits.
         text = read_bytes(path).decode("utf-8").replace("\r\n", "\n")
@@ -128,7 +123,6 @@ def read_lines(path: Path) -> list[str]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file."""
     parsed = parse_json(read_bytes(path), str(path))
     if not isinstance(parsed, dict):
         raise LoadError(f"{path} holds a JSON {type(parsed).__name__}, not an object; fetch the file again")
@@ -160,11 +154,9 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """The label, or else the folder's own name."""
         return self.label or self.path.resolve().name
 
     def find(self, filename: str) -> Path | None:
-        """Return the path of a file in the folder, or None."""
         path = self.path / filename
         try:
             path.stat()

@@ -47,7 +47,6 @@ _MAKE = "make one with embgeom.FinalNorm.from_weights(weight, kind)"
 
 
 def load_object(model: Any, request: LoadRequest) -> Embeddings:
-    """Load from an object in memory; see `embgeom.load`."""
     if isinstance(model, Embeddings):
         raise InputError(f"{model!r} is loaded already: pass it to the functions as it is")
     outer, (model, own_tokenizer) = type(model).__name__, unwrapped(model)
@@ -198,7 +197,6 @@ def _split_frame(frame: Any) -> tuple[Any, list[str] | None]:
 
 
 def _words(column: Any) -> list[str] | None:
-    """Return the values of a column of strings; None for any other."""
     values = [] if np.asarray(column).dtype.kind in "biuf" else list(column)
     return values if all(isinstance(value, str) for value in values) else None
 
@@ -229,7 +227,6 @@ class Weight:
 
 
 def weight_of(module: Any, what: str) -> Weight:
-    """Return the matrix that an embedding or a linear layer computes with."""
     if hasattr(module, "modules_to_save") and hasattr(module, "original_module"):
         # An active adapter puts a copy of its own in the layer's place.
         active = [] if module.disable_adapters else list(module.active_adapters)
@@ -263,7 +260,6 @@ def weight_of(module: Any, what: str) -> Weight:
 
 
 def final_norm_of(model: Any) -> FinalNorm:
-    """Return the final norm of a model in memory; its kind is measured."""
     if isinstance(model, type) or not hasattr(model, "named_modules"):
         raise InputError(
             f"{type(model).__name__} is not a model: give a folder, a Hugging Face id or a model of "
@@ -295,7 +291,6 @@ def final_norm_of(model: Any) -> FinalNorm:
 
 
 def _adapted(module: Any, what: str) -> Weight:
-    """Return the matrix of a layer that PEFT has put an adapter around."""
     base = weight_of(module.base_layer, what)
     kind = type(module).__name__
     merged = list(getattr(module, "merged_adapters", ()))
@@ -328,7 +323,6 @@ def _adapted(module: Any, what: str) -> Weight:
 
 
 def _memory(tensor: Any) -> tuple[Any, ...]:
-    """Return where the numbers of a tensor lie, and how."""
     return (str(tensor.device), tensor.data_ptr(), tuple(tensor.shape), tuple(tensor.stride()), tensor.dtype)
 
 

@@ -178,7 +178,6 @@ def load(
 
 
 def _saved(path: Path, *, is_file: bool) -> Embeddings | None:
-    """Return the Embeddings that was saved as a file; None for a model, an error for any other result."""
     kind, place = None, path
     if is_file and path.suffix == ".safetensors":
         fields = parse_json(

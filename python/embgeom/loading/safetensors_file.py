@@ -77,11 +77,9 @@ class SafetensorsHeader:
         }
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
         return self.entries[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return the stored type of a tensor, as the file names it."""
         return self.entries[name].dtype
 
     def _entry(self, name: str, value: Any, data_bytes: int) -> Entry:

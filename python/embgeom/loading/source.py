@@ -30,8 +30,6 @@ _ENCODER, _TOKENIZER = "text_encoder", "tokenizer"
 
 
 class HubOptions(TypedDict, total=False):
-    """How a repository of the Hugging Face Hub is found, as in huggingface_hub."""
-
     revision: str | None
     cache_dir: str | os.PathLike[str] | None
     token: str | bool | None
@@ -79,7 +77,6 @@ def find_folder(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> Fol
 def find_source(
     model: str | os.PathLike[str], *, progress: bool = False, **hub: Unpack[HubOptions]
 ) -> Source:
-    """Return where a model's files are; local paths come before examples and repositories."""
     if (folder := find_folder(model, **hub)) is not None:
         return folder
     if looks_like_repo_id(str(model)):

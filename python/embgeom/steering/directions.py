@@ -16,7 +16,6 @@ Directions = Mapping[int, Direction]
 
 
 def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
-    """Return the directions in ascending order of layers, as read-only float32."""
     if not isinstance(directions, Mapping):
         raise InputError(f"directions are a mapping from layers to arrays, not a {type(directions).__name__}")
     if not directions:
@@ -32,7 +31,6 @@ def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
 
 
 def placed(directions: Directions, layers: int | Iterable[int] | None) -> dict[int, Direction]:
-    """Return the direction for each layer that is to be steered: a single one may be put at any layers."""
     if layers is None:
         return dict(directions)
     wanted = sorted(set(layer_numbers(layers)))
@@ -43,7 +41,6 @@ def placed(directions: Directions, layers: int | Iterable[int] | None) -> dict[i
 
 
 def chosen(directions: Directions, layers: int | Iterable[int]) -> dict[int, Direction]:
-    """Return the directions of some layers, each of which must have one."""
     wanted = layer_numbers(layers)
     if missing := [layer for layer in wanted if layer not in directions]:
         raise InputError(

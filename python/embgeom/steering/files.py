@@ -40,7 +40,6 @@ class Saved(NamedTuple):
 
 
 def save(path: str | PathLike[str], vector: Saved) -> None:
-    """Write a vector as a file; see `SteeringVector.save`."""
     target = _path(path, WRITERS, OutputError)
     try:
         vector.model.encode("utf-8")
@@ -62,12 +61,10 @@ def save(path: str | PathLike[str], vector: Saved) -> None:
 
 
 def check_vector_path(path: str | PathLike[str]) -> None:
-    """Check early that a vector can be written: the suffix, and the folder."""
     check_file_writable(_path(path, WRITERS, OutputError))
 
 
 def load(path: str | PathLike[str], layer: int | None) -> Saved:
-    """Read a vector from a file; see `SteeringVector.load`."""
     if layer is not None:
         layer = whole_number(layer, "layer", 0)
     file = _path(path, READERS, LoadError)
@@ -85,7 +82,6 @@ def load(path: str | PathLike[str], layer: int | None) -> Saved:
 
 
 def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[EmbgeomError]) -> Path:
-    """Return the path, or say which suffixes there are."""
     try:
         file = Path(path).expanduser()
         os.fsencode(file)
@@ -129,7 +125,6 @@ def _checked_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, An
 
 
 def _by_layer(tensors: Mapping[Any, Direction], file: Path, layer: int | None) -> dict[int, Direction]:
-    """Return the directions by layer: as their names say, or the only one by `layer`."""
     numbers = {name: _layer(name) for name in tensors}
     unclear = [name for name, number in numbers.items() if number is None]
     if unclear and len(tensors) > 1:

@@ -54,14 +54,12 @@ class Content(NamedTuple):
 
 
 def write_safetensors(path: Path, header: dict[str, str], directions: Directions) -> None:
-    """Write ``direction.<layer>``, and the header in the file's metadata."""
     # The library writes entries of metadata in an order that differs from run to run, so there is only one.
     tensors = {f"direction.{layer}": direction for layer, direction in directions.items()}
     save_tensors(tensors, path, {_KEY: json.dumps(header)})
 
 
 def read_safetensors(path: Path) -> Content:
-    """Return the header and what else the metadata say."""
     file = SafetensorsFile(path)
     _check_size({name: file.shape(name) for name in file.names}, path)
     text = file.metadata.get(_KEY, "{}").encode("utf-8", "surrogatepass")

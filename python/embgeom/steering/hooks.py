@@ -27,7 +27,6 @@ def apply(
     generated: bool,
     layer_modules: Any,
 ) -> Handle:
-    """Add directions to a model's residual stream until the handle is removed; see `SteeringVector.apply`."""
     layout = find(model, layer_modules)
     size = len(next(iter(directions.values())))
     if layout.hidden_size is not None and layout.hidden_size != size:
@@ -139,7 +138,6 @@ class Handle:
         return f"Handle(layers {', '.join(map(str, self.layers))}, {'active' if self.active else 'removed'})"
 
     def _adder(self, layer: int, direction: Direction) -> Callable[..., Any]:
-        """Return the hook that adds a direction to a layer's output."""
         ready = need_torch().from_numpy(direction)
 
         def add(_layer: Any, _args: Any, output: Any) -> Any:
@@ -195,7 +193,6 @@ def _left_out(layer: int, steered: int, passes: int) -> str:
 
 
 def _factors(scale: float | Mapping[int, float], layers: list[int]) -> dict[int, float]:
-    """Return the factor for each layer."""
     if not isinstance(scale, Mapping):
         scale = dict.fromkeys(layers, scale)
     if odd := sorted(set(layers) ^ set(scale)):
@@ -220,7 +217,6 @@ def _scaled(direction: Direction, layer: int, factor: float) -> Direction:
 
 
 def _converted(direction: Direction, layer: int, hidden: Any) -> Any:
-    """Return a direction as a tensor of the device and dtype of a layer's output."""
     torch, largest = need_torch(), float(np.abs(direction).max())
     if largest > torch.finfo(hidden.dtype).max:
         raise InputError(

@@ -84,7 +84,6 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
 
 
 def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
-    """Return pairs as a list of tuples of two texts."""
     if isinstance(pairs, str) or not isinstance(pairs, Iterable):
         raise InputError(f"pairs = {pairs!r:.80} are not a list of pairs (positive, negative)")
     checked = []
@@ -144,7 +143,6 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
 
 
 def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
-    """Return the pair that an item holds."""
     texts: Any = None
     match item:
         case [str(positive), str(negative)]:

@@ -19,7 +19,6 @@ Chooser = Callable[[ForwardContext], Any]
 
 
 def chooser(positions: Positions | Mask, generated: bool) -> Chooser:
-    """Return the function that finds the steered positions of a forward pass."""
     if isinstance(positions, str) and positions in ("all", "generated"):
         if not generated:
             raise InputError(
@@ -75,7 +74,6 @@ def _in_mask(context: ForwardContext, mask: Any, generated: bool) -> Any:
 
 
 def _mask(positions: Mask) -> Any:
-    """Return a mask as a bool tensor (sequences, columns)."""
     torch = need_torch()
     try:
         mask = torch.as_tensor(positions)

@@ -64,7 +64,6 @@ def train(
     layer_modules: Any = None,
     progress: Progress = False,
 ) -> tuple[dict[int, Float64Array], dict[str, Any]]:
-    """Return a direction for each layer, and how they were made; see `SteeringVector.train`."""
     texts, layout = check_pairs(pairs), find(model, layer_modules)
     numbers = layout.numbers(layers)
     kept = _tokenized(tokenizer, texts, options, longest_text(model))
@@ -103,7 +102,6 @@ def _directions(
     options: TrainOptions,
     report: Any,
 ) -> tuple[dict[int, Float64Array], dict[str, Any]]:
-    """Return a direction for each layer, and for "pca" the share of the differences that it explains."""
     numbers, texts, done = list(pairs), list(pairs.values()), 0
     total, kept = np.float64(0), []
     for batch in in_batches(
@@ -164,7 +162,6 @@ def _principal(differences: Float64Array) -> tuple[Float64Array, float]:
 def _tokenized(
     tokenizer: Any, pairs: Sequence[Pair], options: TrainOptions, limit: int | None
 ) -> dict[int, tuple[Text, Text]]:
-    """Return both texts of each pair, by its number; those that are too long are left out if asked to."""
     back, found = len(added_tokens(tokenizer).back), {}
     for number, pair in enumerate(pairs):
         both = [_tokens(tokenizer, text, options.add_special_tokens) for text in pair]
@@ -193,7 +190,6 @@ def _tokenized(
 
 
 def _tokens(tokenizer: Any, text: str, add_special_tokens: bool) -> tuple[list[int], list[int]]:
-    """Return a text's tokens, and for each of them whether the tokenizer put it there by itself."""
     found = encoded(tokenizer, text, add_special_tokens=add_special_tokens, return_special_tokens_mask=True)
     tokens = [int(token) for token in found["input_ids"]]
     special = found.get("special_tokens_mask") if add_special_tokens else None

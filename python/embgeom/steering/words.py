@@ -35,7 +35,6 @@ def unembedding_of(given: Embeddings | str | PathLike[str]) -> Embeddings:
 def from_words(
     model: Embeddings, positive: Sequence[str], negative: Sequence[str]
 ) -> tuple[npt.NDArray[np.float32], dict[str, Any]]:
-    """Return the mean row of the positive words minus that of the negative ones, and how it was made."""
     words = {"positive": positive, "negative": negative}
     for side, listed in words.items():
         if isinstance(listed, str):

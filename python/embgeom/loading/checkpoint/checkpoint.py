@@ -45,7 +45,6 @@ class Checkpoint:
 
     @classmethod
     def single(cls, file: TensorFile) -> Checkpoint:
-        """Return the checkpoint of one file."""
         path = str(file.path)
         checkpoint = cls(path, dict.fromkeys(file.names, path), lambda _: file)
         checkpoint.aliases = file.aliases
@@ -53,7 +52,6 @@ class Checkpoint:
 
     @classmethod
     def indexed(cls, source: Source, index: Path) -> Checkpoint:
-        """Return the checkpoint of an index file: a table from tensor name to shard."""
         table = read_json(index).get("weight_map")
         if not isinstance(table, dict) or not table or not all(isinstance(v, str) for v in table.values()):
             raise LoadError(f"{index} has no weight_map from tensor to file; fetch it again")
@@ -83,7 +81,6 @@ class Checkpoint:
         return file
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
         return self.file(name).shape(name)
 
     def origin(self, name: str) -> dict[str, Any]:
@@ -114,7 +111,6 @@ def open_file(path: Path | HubSafetensors) -> TensorFile:
 
 
 def open_checkpoint(source: Source) -> Checkpoint:
-    """Find the tensors of the model at `source`, safetensors first."""
     for stem, suffix in zip(USUAL_STEMS, ("safetensors", "bin"), strict=True):
         index_name = f"{stem}.{suffix}.index.json"
         if path := source.locate(f"{stem}.{suffix}"):
@@ -149,7 +145,6 @@ def _other_index(source: Source, file: str, index_name: str) -> tuple[str, ...]:
 
 
 def listed(names: list[str], most: int = 5) -> str:
-    """Return the first of several names, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

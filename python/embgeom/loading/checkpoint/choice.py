@@ -55,7 +55,6 @@ class Chooser:
         self.counts = {config.vocab_size, vocabulary}
 
     def choose(self, tensor: str | None) -> Choice:
-        """Choose the tensor for the side, or the one that the user names."""
         if tensor is not None:
             return self._asked_for(tensor)
         chosen = self._by_name(self.which)
@@ -129,7 +128,6 @@ class Chooser:
         return self._choice(held, True, None if self.config.tied else _UNSAID.format(held))
 
     def _by_name(self, side: str) -> str | None:
-        """Return the tensor with a known name, or None where there is none."""
         modules = self.family.input if side == "input" else self.family.output
         if self.config.decoder_only:
             modules = tuple(sorted(modules, key=lambda module: "decoder" not in module))
@@ -160,7 +158,6 @@ class Chooser:
         return Choice(name, tied, tuple(filter(None, notes)), transposed)
 
     def _is_transposed(self, name: str) -> bool:
-        """Return whether a matrix has its rows, one for each token, as columns."""
         shape, columns = self.checkpoint.shape(name), self.config.columns
         if name.endswith(("W_U", ".kernel")):
             return True

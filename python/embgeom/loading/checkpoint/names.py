@@ -97,7 +97,6 @@ def pick_one(names: list[str], part: str) -> list[str]:
 
 
 def module_of(name: str) -> str:
-    """Return the name of the module that a tensor belongs to."""
     return name.rpartition(".")[0]
 
 
@@ -119,7 +118,6 @@ def _every_name(side: str) -> tuple[re.Pattern[str], ...]:
 
 
 def may_embed(name: str) -> bool:
-    """Return whether a name looks like an embedding's, outside of layers."""
     return _MAY_EMBED.search(name) is not None and not is_elsewhere(name)
 
 

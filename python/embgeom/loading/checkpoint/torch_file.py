@@ -44,16 +44,13 @@ class TorchFile:
         }
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor."""
         return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> str:
-        """Return the stored type of a tensor, named as in safetensors."""
         stored = str(self._tensors[name].dtype)
         return _STORED.get(stored, stored)
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Read one tensor as float32."""
         import torch
 
         tensor, stored, where = self._tensors[name].detach(), self.dtype(name), f"{name} in {self.path}"

@@ -70,7 +70,6 @@ class TensorInfo:
 
     @property
     def bytes(self) -> int:
-        """The bytes of the whole tensor."""
         return self.row_bytes * prod(self.shape[:-1]) if prod(self.shape) else 0
 
 
@@ -199,19 +198,15 @@ class GGUFFile:
         self.names = tuple(self._tensors)
 
     def text(self, key: str) -> str | None:
-        """Return a string."""
         return self._get(key, str, "a string")
 
     def integer(self, key: str) -> int | None:
-        """Return an integer."""
         return self._get(key, int, "an integer")
 
     def strings(self, key: str) -> list[str] | None:
-        """Return an array of strings."""
         return self._get(key, list, "an array of strings")
 
     def integers(self, key: str) -> npt.NDArray[np.int64] | None:
-        """Return an array of integers."""
         value = self._get(key, np.ndarray, "an array of integers")
         if value is not None and value.dtype.kind == "f":
             raise _corrupt(self._file, f"{key} is not an array of integers")
@@ -223,11 +218,9 @@ class GGUFFile:
         return value
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, rows first."""
         return self._tensors[name].shape
 
     def dtype(self, name: str) -> str:
-        """Return the stored type of a tensor: F32, Q8_0, ..."""
         return self._tensors[name].dtype
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
@@ -335,7 +328,6 @@ class GGUFFile:
         return result.reshape(info.shape)
 
     def _converter(self, name: str, info: TensorInfo) -> _Convert:
-        """Return the function that converts stored rows to float32."""
         if info.dtype in READ_AS:
             stored = READ_AS[info.dtype].newbyteorder(self._order)
             return lambda piece, rows: to_float32(

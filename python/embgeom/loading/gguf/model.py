@@ -74,7 +74,6 @@ def find_gguf(place: Path | Source) -> Path | None:
 
 
 def load_gguf(path: Path, revision: str | None, request: LoadRequest) -> Embeddings:
-    """Load the token embeddings of a GGUF model; see `embgeom.load`."""
     model = GGUFModel(path)
     choice = model.choose(request.which, request.tensor)
     held_in = model.file(choice.name)
@@ -126,7 +125,6 @@ class GGUFModel:
         return count - (self.integer("nextn_predict_layers") or 0)
 
     def choose(self, which: Which, tensor: str | None) -> Choice:
-        """Choose the tensor for `which`, or the one that the user names."""
         ties = self._tied()
         if tensor is not None:
             self.file(tensor)
@@ -147,7 +145,6 @@ class GGUFModel:
         return Choice(_INPUT, True)
 
     def file(self, name: str) -> GGUFFile:
-        """Return the file that holds a tensor."""
         if (file := self._files.get(name)) is not None:
             if (scale := f"{name.removesuffix('.weight')}.scale") in self._files:
                 raise LoadError(
@@ -174,7 +171,6 @@ class GGUFModel:
             raise LoadError(f"{self.path} holds no tokens, and beside it: {error}") from error
 
     def final_norm(self) -> FinalNorm:
-        """Return the norm between the last layer and the output matrix."""
         if self.architecture == "olmo":
             width = self.integer("embedding_length") or self.file(_INPUT).shape(_INPUT)[-1]
             return FinalNorm.from_weights([1.0] * width, "layer_norm")
@@ -205,7 +201,6 @@ class GGUFModel:
         )
 
     def integer(self, key: str) -> int | None:
-        """Return an integer that the file says of its architecture."""
         return self._first.integer(f"{self.architecture}.{key}")
 
 

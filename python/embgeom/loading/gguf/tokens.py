@@ -35,7 +35,6 @@ _ESCAPED = {"n": 10, "r": 13, "t": 9, "\\": 92, "'": 39, '"': 34}
 
 
 def gguf_tokens(file: GGUFFile) -> TokenTable | None:
-    """Return the tokens of a GGUF file, or None where it holds none."""
     kind = file.text(f"{_KEY}model")
     tokens = file.strings(f"{_KEY}tokens")
     if kind in (None, "none", "no_vocab") or not tokens:
@@ -70,7 +69,6 @@ def gguf_tokens(file: GGUFFile) -> TokenTable | None:
 def _token_format(
     file: GGUFFile, kind: str | None, tokens: list[str], types: npt.NDArray[np.int64]
 ) -> TokenFormat:
-    """Return how the tokens write text, by the kind of tokenizer."""
     byte_fallback = bool((types == _BYTE).any()) or TokenFormat.guess(tokens).byte_fallback
     metaspace = TokenFormat(space=METASPACE, byte_fallback=byte_fallback)
     kinds = {

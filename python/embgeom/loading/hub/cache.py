@@ -68,7 +68,6 @@ def read_head(path: Path) -> tuple[Identity, bytes] | None:
 
 
 def write_head(path: Path, identity: Identity, head: bytes) -> None:
-    """Keep what the Hub says of a file, and its first bytes."""
     forget(path)
     with appearing(path, None) as partial:
         if partial is not None:
@@ -77,7 +76,6 @@ def write_head(path: Path, identity: Identity, head: bytes) -> None:
 
 
 def forget(path: Path) -> None:
-    """Delete a file of the cache, if it exists."""
     with suppress(OSError):
         path.unlink()
 
@@ -104,13 +102,11 @@ class PartialFile:
             self.bar.update(self.size)
 
     def restart(self) -> None:
-        """Delete what was written so far."""
         self._file.truncate(0)
         self.size = 0
         self.bar.reset()
 
     def write(self, piece: bytes) -> None:
-        """Add bytes at the end."""
         left = memoryview(piece)
         while left:
             left = left[self._file.write(left) or 0 :]

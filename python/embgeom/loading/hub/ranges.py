@@ -79,7 +79,6 @@ class Answer:
     end: int | None = None
 
     def close(self) -> None:
-        """Close the connection."""
         self.response.close()
 
     def chunks(self) -> Iterator[bytes]:
@@ -118,7 +117,6 @@ class RangeRequests:
     tries: int = TRIES
 
     def commit(self) -> str | None:
-        """Return the commit that the Hub says the file is of."""
         from huggingface_hub import get_hf_file_metadata
 
         patience = _Patience(self.tries, self.fail)
@@ -190,7 +188,6 @@ class RangeRequests:
         return answer
 
     def _get(self, headers: dict[str, str]) -> Any:
-        """Send one request, and return the answer with its body unread."""
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         try:
@@ -274,7 +271,6 @@ class _Patience:
 
 
 def number(text: str | None) -> int | None:
-    """Return the number in a header or variable; None if it holds no number."""
     return int(text) if text is not None and _NUMBER.fullmatch(text.strip()) else None
 
 

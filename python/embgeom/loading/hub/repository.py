@@ -214,7 +214,6 @@ class HubRepo:
         return Path(path)
 
     def _kept_commit(self, revision: str) -> str | None:
-        """Return the commit of a branch, tag or commit in the cache of huggingface_hub."""
         from huggingface_hub.constants import HF_HUB_CACHE
 
         folder = Path(self._cache_dir or HF_HUB_CACHE) / f"models--{self._id.replace('/', '--')}"
@@ -240,7 +239,6 @@ class HubRepo:
 
 
 def _why_it_failed(error: BaseException) -> str:
-    """Say what a request failed with, and what to do about it."""
     kinds = (kind.__name__ for kind in type(error).__mro__)
     if (why := next((_MEANINGS[kind] for kind in kinds if kind in _MEANINGS), None)) is not None:
         return why
@@ -258,7 +256,6 @@ def _endpoint() -> str | None:
 
 @contextmanager
 def _bars(show: bool) -> Iterator[None]:
-    """Let huggingface_hub draw its progress bars or not, and restore the setting."""
     from huggingface_hub.utils import (
         are_progress_bars_disabled,
         disable_progress_bars,

@@ -67,7 +67,6 @@ class HubSafetensors(SafetensorsHeader):
         return SafetensorsFile(kept).read(name, progress=progress)
 
     def whole_file(self) -> Path:
-        """Return the local path of the whole file, fetched if need be."""
         return self._whole or self._fetch_whole(self._requests("the whole", self._identity))
 
     def origin(self, name: str) -> dict[str, Any]:
@@ -108,7 +107,6 @@ class HubSafetensors(SafetensorsHeader):
         write_head(self._head_file, self._identity, self._head)
 
     def _fetch_tensor(self, name: str, entry: Entry, progress: bool) -> Path:
-        """Return a local safetensors file that holds one tensor, fetched unless it was before."""
         path, head = self._tensor_path(name), _tensor_head(name, entry, self._identity)
         begin, end = self.data_start + entry.begin, self.data_start + entry.end
         total = len(head) + end - begin

@@ -31,7 +31,6 @@ _ALONE = "array"
 
 
 def load_array(path: Path, request: LoadRequest) -> Embeddings:
-    """Load a .npy or .npz; see `embgeom.load`."""
     matrix, stored, inside, state = read_array(path, request.tensor, progress=request.progress)
     table = request.tokens(lambda: inside or token_table(_tokens_beside(path)))
     provenance = Provenance(source=str(path), file=path, state=state, tensor=request.tensor, dtype=stored)
@@ -114,7 +113,6 @@ class ArrayFile:
 
 
 def _header(stream: IO[bytes], held: int) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a .npy of `held` bytes: the shape, whether in Fortran order, and the type."""
     version = np.lib.format.read_magic(stream)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
@@ -190,7 +188,6 @@ def _strings(file: ArrayFile, name: str) -> list[str]:
 
 
 def _tokens_beside(matrix: Path) -> Path:
-    """Return the file beside a .npy that holds its tokens; the names are tried in order."""
     names = [f"{matrix.stem}{end}" for end in (".tokens.txt", ".tokens.json", ".txt", ".json")]
     names += ["tokens.txt", "tokens.json", "tokenizer.json"]
     if (found := next((path for name in names if is_file(path := matrix.with_name(name))), None)) is None:

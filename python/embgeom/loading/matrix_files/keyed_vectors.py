@@ -114,13 +114,11 @@ def _is_of(held: Any, library: str) -> bool:
 
 
 def _state(held: Any) -> dict[str, Any]:
-    """Return the attributes of an object; empty if its state is something else."""
     state = held.state if isinstance(held, _Object) else None
     return state if isinstance(state, dict) else {}
 
 
 def _matrix(array: _Object, path: Path) -> npt.NDArray[np.float32]:
-    """Return the matrix in an array of NumPy, as protocol 5 writes it or the ones before."""
     shape = dtype = data = order = None
     if array.name == "_frombuffer" and len(array.given) >= 4:
         data, dtype, shape, order = array.given[:4]

@@ -60,7 +60,6 @@ class _Start:
 
 
 def load_words(path: Path, request: LoadRequest) -> Embeddings:
-    """Load a file of word vectors; see `embgeom.load`."""
     matrix, stored, found, state = read_word_vectors(path, progress=request.progress)
     # Words that the user gives are whole words, too, if nothing else is said of them.
     said = replace(request, token_format=request.token_format or found.token_format)
@@ -88,7 +87,6 @@ def holds_word_vectors(path: Path) -> bool:
 def read_word_vectors(
     path: Path, *, progress: bool = False
 ) -> tuple[Float32Matrix, str, TokenTable, FileState]:
-    """Read word vectors: every word with its row."""
     file = LocalFile(path)
     with _opened(file) as stream:
         start = stream.read(_START_BYTES)
@@ -130,7 +128,6 @@ def _table(path: Path, words: list[bytes]) -> TokenTable:
 
 
 def _look(path: Path, start: bytes) -> _Start:
-    """Recognize the format from the beginning of a file."""
     lines = start.removeprefix(_BOM).split(b"\n")
     # The last line may be cut off; binary numbers may hold no line break at all.
     whole = lines[:-1] if len(start) == _START_BYTES and len(lines) > 2 else lines
@@ -269,7 +266,6 @@ def _parse(path: Path, lines: list[bytes], rows: Float32Matrix, words: list[byte
 
 
 def _check_count(file: LocalFile, start: _Start, count: int) -> None:
-    """Refuse a header that promises more than the file can hold, before memory is taken for it."""
     if count * start.width * (4 if start.binary else 2) > _unpacked_size(file):
         raise _miscounted(file.path, start, "fewer")
 

@@ -99,7 +99,6 @@ def _nothing_to_read(source: Source, settings: TokenizerSettings) -> LoadError:
 
 
 def _describe(data: bytes) -> str:
-    """Return what a file seems to be, in a few words."""
     start = data[:512].lstrip()
     if not start:
         return "an empty file"
@@ -114,7 +113,6 @@ def _describe(data: bytes) -> str:
 def read_tokenizer_json(
     path: Path, settings: TokenizerSettings | None = None, data: bytes | None = None
 ) -> TokenTable:
-    """Read a tokenizer.json, or its `data`, with the special and the added tokens that `settings` name."""
     from tokenizers import Tokenizer
 
     data, settings = read_bytes(path) if data is None else data, settings or TokenizerSettings()
@@ -172,7 +170,6 @@ def _parts(component: Any) -> Iterator[dict[str, Any]]:
 
 
 def _space_mark(part: Mapping[str, Any]) -> str | None:
-    """Return the character that stands for a space, if `part` converts between the two."""
     if part.get("type") == "Metaspace":
         return str(part.get("replacement") or METASPACE)
     pattern, written = part.get("pattern"), part.get("content")
@@ -184,7 +181,6 @@ def _space_mark(part: Mapping[str, Any]) -> str | None:
 
 
 def given_tokens(tokenizer: Any, vocabulary: Any) -> TokenTable | None:
-    """Return the tokens that a user passes in either way, or None."""
     if tokenizer is not None and vocabulary is not None:
         raise InputError("give tokenizer= or vocabulary=, not both: each says which token each row is")
     if tokenizer is not None or _is_tokenizer(vocabulary):
@@ -238,7 +234,6 @@ def listed_tokens(tokens: Any, path: Path | None) -> TokenTable:
 
 
 def _is_tokenizer(x: object) -> bool:
-    """Return whether `x` is a tokenizer, or a processor that holds one."""
     return callable(getattr(getattr(x, "tokenizer", x), "get_vocab", None))
 
 

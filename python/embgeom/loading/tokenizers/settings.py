@@ -144,7 +144,6 @@ class TokenizerSettings:
 
 
 def read_settings(source: Source) -> TokenizerSettings:
-    """Read the files beside a vocabulary; of files that are absent, nothing."""
     values, config, named, table = (
         read_json(path) if (path := source.find(name)) else {}
         for name in (_CONFIG, "config.json", _SPECIAL, _ADDED)
@@ -160,7 +159,6 @@ def read_settings(source: Source) -> TokenizerSettings:
 
 
 def token_of(value: Any) -> str | None:
-    """Return the token in a string or in a token's record; None for anything else."""
     token = value.get("content") if isinstance(value, dict) else value
     return token if isinstance(token, str) else None
 
@@ -185,7 +183,6 @@ def _named(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _added(decoder: Any, table: Mapping[str, Any], named: Mapping[str, None]) -> list[Added]:
-    """Return the added tokens by id; those of ``added_tokens_decoder`` come before added_tokens.json."""
     found: dict[int, Added] = {}
 
     def add(row: Any, value: Any, where: str) -> None:

@@ -32,7 +32,6 @@ class TokenTable:
 
     @property
     def size(self) -> int:
-        """One more than the highest id."""
         return max(self.tokens, default=-1) + 1
 
     def spell(self, row: int) -> bytes | None:
@@ -45,7 +44,6 @@ class TokenTable:
         return (utf8(token) if row in self.added else self.token_format.spell(token)) or None
 
     def noted(self, note: str) -> TokenTable:
-        """Return the table with one more note."""
         return replace(self, notes=(*self.notes, note))
 
 
@@ -88,7 +86,6 @@ def make_table(
 
 
 def is_id(value: Any) -> TypeGuard[int]:
-    """Return whether `value` may be the id of a token."""
     return type(value) is int and 0 <= value < _MAX_ID
 
 

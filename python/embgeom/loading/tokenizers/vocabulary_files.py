@@ -47,7 +47,6 @@ _LETTERS = [letter for letter, _ in sorted(byte_level_alphabet().items(), key=la
 
 
 def read_vocab_json(path: Path, source: Source, settings: TokenizerSettings) -> TokenTable:
-    """Read a vocab.json: a table of token -> id."""
     vocabulary = check_vocabulary(read_json(path), path)
     if settings.values.get("separate_vocabs") is True or source.find("target_vocab.json"):
         raise LoadError(
@@ -124,7 +123,6 @@ def _read_counted(path: Path, lines: list[str], settings: TokenizerSettings) -> 
 
 
 def _is_byte_level(tokens: Iterable[str], settings: TokenizerSettings) -> bool:
-    """Return whether nearly all tokens are of characters that stand for bytes."""
     known = byte_level_alphabet().keys()
     other = {*settings.special, *(token for _, token, _ in settings.added)}
     ordinary = [t for t in tokens if t not in other and not (t.startswith("<") and t.endswith(">"))]
@@ -132,7 +130,6 @@ def _is_byte_level(tokens: Iterable[str], settings: TokenizerSettings) -> bool:
 
 
 def _by_marks(path: Path, tokens: Mapping[str, int], settings: TokenizerSettings) -> TokenFormat:
-    """Return the format that the marks in the tokens show; two that are possible are an error."""
     marks = TokenFormat.guess(tokens)
     if marks.space or marks.separator:
         return marks
@@ -213,7 +210,6 @@ def read_sentencepiece(data: bytes, path: Path, settings: TokenizerSettings) -> 
 
 
 def is_tiktoken(data: bytes) -> bool:
-    """Return whether a file begins as a table of tiktoken does."""
     return _RANK_LINE.fullmatch(data[:4096].lstrip(b"\r\n").split(b"\n", 1)[0]) is not None
 
 
