@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
 
@@ -19,3 +21,10 @@ def _same(ours, theirs):
         return float(ours.rstrip("%,")) == pytest.approx(float(theirs.rstrip("%,")), abs=2e-4, rel=2e-3)
     except ValueError:
         return ours == theirs
+
+
+class Terminal(io.StringIO):
+    """A stream that keeps what is shown on a terminal."""
+
+    def isatty(self):
+        return True

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.helpers.hub_server import (
     small,
 )
 from tests.helpers.loading import matrix, tokenizer, words, write_folder
+from tests.helpers.printed import Terminal
 
 pytest.importorskip("huggingface_hub")
 
@@ -305,12 +307,13 @@ def test_a_cache_that_takes_nothing(hub, cache, monkeypatch):
         load("owner/m", cache_dir=cache)
 
 
-def test_progress_is_shown_where_asked_for(hub, cache, capsys):
+def test_progress_is_shown_where_asked_for(hub, cache, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     big(hub)
     load("owner/big", cache_dir=cache, progress=True)
-    assert "fetching wte.weight" in capsys.readouterr().err
+    assert "fetching wte.weight" in (shown := terminal.getvalue())
     load("owner/big", tensor="a", vocabulary=words(1000), cache_dir=cache)
-    assert capsys.readouterr().err == ""
+    assert terminal.getvalue() == shown
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import hashlib
 import mmap
 import os
+import sys
 import threading
 import time
 
@@ -22,6 +23,7 @@ from tests.helpers.loading import (
     write_raw_safetensors,
     write_safetensors,
 )
+from tests.helpers.printed import Terminal
 
 X = matrix(40, 8)
 
@@ -50,12 +52,13 @@ def test_where_nothing_can_be_mapped_the_bytes_are_read(tmp_path, no_maps, dtype
     np.testing.assert_array_equal(load(folder).matrix, X.astype(dtype).astype(np.float32))
 
 
-def test_reading_shows_progress_and_maps_do_not(tmp_path, no_maps, capsys):
+def test_reading_shows_progress_and_maps_do_not(tmp_path, no_maps, monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     folder = write_folder(tmp_path, {"wte.weight": X})
     load(folder, progress=True)
-    assert "reading model.safetensors" in capsys.readouterr().err
+    assert "reading model.safetensors" in (shown := terminal.getvalue())
     load(folder)
-    assert capsys.readouterr().err == ""
+    assert terminal.getvalue() == shown
 
 
 def test_a_checkpoint_of_torch_is_read_where_it_cannot_be_mapped(tmp_path, monkeypatch):

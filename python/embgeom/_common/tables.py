@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +64,21 @@ def number(value: float) -> str:
 def visible(text: str) -> str:
     """Return a text with control characters escaped: names in files may hold commands to a terminal."""
     return _ACTS.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def write_error(text: str) -> None:
+    """Write to standard error, which may be closed, or a pipe whose reader has gone."""
+    if sys.stderr is None:
+        return
+    try:
+        sys.stderr.write(visible(text))
+        sys.stderr.flush()
+    except BrokenPipeError:
+        # The rest of the buffer would fail again at exit, and change the exit status.
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    except (OSError, ValueError):
+        pass
 
 
 def as_text(blocks: Iterable[Any]) -> str:

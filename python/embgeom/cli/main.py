@@ -47,8 +47,7 @@ def _run(arguments: list[str]) -> int:
         # Help that nobody reads to its end (head, less) is not an error.
         with terminal.standard_output():
             raise
-    # A command may be started with standard error closed.
-    options.progress = bool(sys.stderr and sys.stderr.isatty() and not options.quiet)
+    options.progress = not options.quiet
     try:
         with terminal.warnings_in_a_line():
             options.run(options)

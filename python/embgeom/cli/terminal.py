@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from embgeom._common.tables import as_text, print_tables, visible
+from embgeom._common.tables import as_text, print_tables, visible, write_error
 from embgeom.errors import EmbgeomWarning, OutputError
 from embgeom.steering.vector import SteeringVector
 
@@ -52,11 +52,11 @@ def norms_by_layer(vector: SteeringVector) -> str:
 
 
 def tell(message: object) -> None:
-    _write_error(f"embgeom: {' '.join(str(message).split())}\n")
+    write_error(f"embgeom: {' '.join(str(message).split())}\n")
 
 
 def tell_traceback() -> None:
-    _write_error(traceback.format_exc())
+    write_error(traceback.format_exc())
 
 
 @contextmanager
@@ -94,15 +94,8 @@ def warnings_in_a_line() -> Iterator[None]:
                     tell(f"warning: {message}")
                 told.add(str(message))
             else:
-                _write_error(warnings.formatwarning(message, category, filename, lineno, line))
+                write_error(warnings.formatwarning(message, category, filename, lineno, line))
 
         warnings.simplefilter("always", EmbgeomWarning)
         warnings.showwarning = show_warning
         yield
-
-
-def _write_error(text: str) -> None:
-    # Standard error may be a pipe whose reader has gone.
-    with suppress(OSError, ValueError):
-        sys.stderr.write(visible(text))
-        sys.stderr.flush()

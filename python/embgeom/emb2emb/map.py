@@ -142,7 +142,8 @@ class Emb2Emb(FittedMap, Result):
         threads : int, optional
             Threads to use; every core available to the process by default.
         progress : bool or callable
-            True for a bar on standard error; or a callable ``(phase, done, total)``.
+            True for a bar on standard error, or a line a minute in a log; or a callable
+            ``(phase, done, total)``.
 
         Returns
         -------

@@ -109,7 +109,8 @@ def evaluate(
     options : EvaluateOptions, optional
         Random vectors, positions, seed and batch size.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a line a minute in a log; or a callable
+        ``(phase, done, total)``.
 
     Returns
     -------

@@ -142,7 +142,8 @@ def knn(
     threads : int, optional
         All usable cores by default.
     progress : bool or callable
-        True for a bar on standard error, or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a line a minute in a log; or a callable
+        ``(phase, done, total)``.
 
     Returns
     -------

@@ -91,7 +91,8 @@ def compare_states(
     seed : int
         Seed of ``numpy.random.default_rng``, which draws positions and pairs those of different prompts.
     progress : bool or callable
-        True for a bar on standard error; or a callable ``(phase, done, total)``.
+        True for a bar on standard error, or a line a minute in a log; or a callable
+        ``(phase, done, total)``.
 
     Returns
     -------

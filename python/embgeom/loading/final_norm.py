@@ -47,7 +47,7 @@ def load_final_norm(
     subfolder : str, optional
         The folder within the model that holds its weights, as in `embgeom.load`.
     progress : bool
-        Whether to show progress bars.
+        Whether to show progress bars, or a line a minute in a log.
     **hub
         ``revision``, ``cache_dir``, ``token`` and ``local_files_only``, as in `embgeom.load`.
 

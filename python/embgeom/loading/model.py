@@ -89,7 +89,7 @@ def load(
     threads : int, optional
         Threads for the scan of the rows; every core available to the process by default.
     progress : bool
-        Whether to show progress bars.
+        Whether to show progress bars, or a line a minute in a log.
     **hub
         For a Hugging Face id, as in huggingface_hub: ``revision``, the branch, tag or commit; ``token``, the
         access token for gated and private models; ``cache_dir``, the folder of the cache;

@@ -136,7 +136,8 @@ class SteeringVector:
         layer_modules : str or torch.nn.ModuleList, optional
             The layers, or their path in the model, where they are not found by themselves.
         progress : bool or callable
-            True for a bar on standard error; or a callable ``(phase, done, total)``.
+            True for a bar on standard error, or a line a minute in a log; or a callable
+            ``(phase, done, total)``.
 
         Returns
         -------
