@@ -25,6 +25,7 @@ _HOMES = {
     "hidden_states": ("StateComparison", "compare_states", "matching_layer"),
     "loading": ("load",),
     "loading.final_norm": ("load_final_norm",),
+    "runs.run": ("run",),
     "steering": ("SteeringVector",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -19,6 +19,7 @@ from embgeom.geometry.similarity import global_similarity
 from embgeom.hidden_states import StateComparison, compare_states, matching_layer
 from embgeom.loading import load
 from embgeom.loading.final_norm import load_final_norm
+from embgeom.runs.run import run
 from embgeom.steering import SteeringVector
 
 __version__: str
@@ -69,6 +70,7 @@ __all__ = [
     "matching_layer",
     "neighbor_overlap",
     "row_stats",
+    "run",
     "steering",
     "sweep",
     "weight_cosine",

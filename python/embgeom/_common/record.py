@@ -121,6 +121,15 @@ def digest(items: Any) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
+def array_digest(array: npt.NDArray[Any]) -> str:
+    """Return the SHA-256 of a C-contiguous array's type, shape and bytes, in hexadecimal."""
+    sha = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode("ascii"))
+    # In pieces, between which Ctrl-C is heeded.
+    for begin in range(0, len(array), step := max(1, (1 << 26) * len(array) // max(array.nbytes, 1))):
+        sha.update(array[begin : begin + step].data)
+    return sha.hexdigest()
+
+
 def versions(others: Iterable[str] = ()) -> dict[str, str]:
     """Return the versions that a result depends on; of `others` those that are installed."""
     from importlib.metadata import PackageNotFoundError, version  # slow to import

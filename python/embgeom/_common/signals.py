@@ -26,7 +26,9 @@ def status(interrupt: KeyboardInterrupt) -> int:
     """Say that the command was interrupted, and return its exit status."""
     number = interrupt.number if isinstance(interrupt, Ended) else signal.SIGINT
     with suppress(OSError, ValueError):  # Standard error may be closed.
-        print(_line(number), file=sys.stderr, flush=True)
+        # Whoever keeps work says where.
+        kept = "".join(f"; {text}" for text in interrupt.args if isinstance(text, str))
+        print(_line(number) + kept, file=sys.stderr, flush=True)
     return 128 + number
 
 

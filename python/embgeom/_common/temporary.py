@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_PLACE = re.compile(r"\.embgeom-.*\.partial-\w{8}", re.DOTALL)
+PLACE = re.compile(r"\.embgeom-.*\.partial-\w{8}", re.DOTALL)
 # Bytes of a target's name that the name of its place repeats, which stays below the limit of 255.
 _REPEATED = 100
 _LOCK = "lock"
@@ -47,7 +47,7 @@ def place_beside(target: Path) -> Iterator[Place]:
 def sweep(folder: Path) -> None:
     """Remove the places in a folder that dead runs have left; what one was about to exchange is put back."""
     try:
-        entries = [entry for entry in os.scandir(folder) if _PLACE.fullmatch(entry.name)]
+        entries = [entry for entry in os.scandir(folder) if PLACE.fullmatch(entry.name)]
     except OSError:
         return
     for entry in entries:

@@ -1,0 +1,1 @@
+"""Runs that keep their work in a folder, block by block."""
