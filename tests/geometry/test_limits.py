@@ -8,24 +8,26 @@ import textwrap
 import pytest
 
 PRELUDE = """
-import resource, sys
+import os, resource, sys
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import embgeom
 
-x = np.random.default_rng(0).standard_normal((700, 64)).astype(np.float32)
-y = np.random.default_rng(1).standard_normal((700, 300)).astype(np.float32)
+x = np.random.default_rng(0).standard_normal((1300, 64)).astype(np.float32)
+y = np.random.default_rng(1).standard_normal((1300, 300)).astype(np.float32)
 neighbors = embgeom.knn(x, 250, threads=2)
 
 def answers(threads):
     weights = embgeom.lle(x, neighbors, threads=threads)
+    few = embgeom.lle(y, neighbors.indices[:, :10], threads=threads)
     # A share so near to 1 is decided by float64, which goes through LAPACK.
     dimension = embgeom.intrinsic_dimension(y, neighbors.indices[:150], rows=np.arange(150),
                                             variance=1 - 1e-9, threads=threads)
     found = embgeom.knn(y, 20, threads=threads)
     mapping = embgeom.Emb2Emb.fit(x, y, threads=threads)
-    arrays = (weights.weights, weights.residuals, dimension.n_components, dimension.explained_variance_ratio,
-              found.indices, found.similarities, mapping.matrix)
+    arrays = (weights.weights, weights.residuals, few.weights, dimension.n_components,
+              dimension.explained_variance_ratio, found.indices, found.similarities, mapping.matrix,
+              embgeom.row_stats(x, threads=threads).norms)
     return [a.tobytes() for a in arrays], embgeom.global_similarity(x, y, center=True, threads=threads)
 """
 
@@ -42,10 +44,25 @@ def run(body, **environment):
     return done.stdout
 
 
-@pytest.mark.parametrize("threads", [192, 700])
+@pytest.mark.parametrize("threads", [192, 1000])
 def test_more_threads_than_the_blas_has_room_for(threads):
     # OpenBLAS is built for 64 threads, and ends a process in which more of them call it at once.
     assert run(f"print(answers({threads}) == answers(2))") == "True\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ru_maxrss counts KiB as Linux does")
+def test_threads_beyond_the_cores_take_little_memory():
+    # With k = 1,200 a worker of lle has two matrices of 11 MiB.
+    body = """
+        def peak():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+        lists = np.tile(np.arange(1200), (40, 1))
+        def solve(threads):
+            return embgeom.lle(x, lists, rows=np.arange(1200, 1240), threads=threads).weights.tobytes()
+        expected, before = solve(1), peak()
+        print(solve(1000) == expected, peak() - before < max(256, 22 * len(os.sched_getaffinity(0))) + 200)
+    """
+    assert run(body) == "True True\n"
 
 
 def test_more_callers_than_the_blas_has_room_for():

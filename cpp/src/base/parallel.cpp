@@ -198,6 +198,14 @@ void Worker::checkpoint() const {
     if (watch_) watch_();
 }
 
+int useful_workers(std::size_t tasks, int threads, std::size_t bytes) {
+    constexpr std::size_t of_all = std::size_t{256} << 20U;
+    const std::size_t cores = std::max(1U, std::thread::hardware_concurrency());
+    const std::size_t most = std::max(cores, of_all / std::max<std::size_t>(bytes, 1));
+    return static_cast<int>(
+        std::clamp<std::size_t>(tasks, 1, std::min(most, static_cast<std::size_t>(threads))));
+}
+
 void parallel_for(const char* phase, std::size_t tasks, int threads, Monitor& monitor,
                   const std::function<void(std::size_t, const Worker&)>& body) {
     Region region{.phase = phase, .tasks = tasks, .monitor = monitor, .body = body};

@@ -219,7 +219,8 @@ void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<
                         ? norms.base
                         : squared_norms(question.queries.matrix, "queries", threads, monitor);
     const Search::Mode mode{.multiply = "multiply", .order = "order", .guess = true};
-    Search(question, norms, mode, threads, monitor, indices, similarities).run();
+    const int workers = useful_workers(question.queries.size, threads, Tiles::most_bytes);
+    Search(question, norms, mode, workers, monitor, indices, similarities).run();
 }
 
 }  // namespace embgeom

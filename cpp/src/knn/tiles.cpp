@@ -58,8 +58,8 @@ std::size_t Tiles::largest_block(std::size_t rows, std::size_t d, int workers) {
 }
 
 std::size_t Tiles::largest_square(std::size_t block, std::size_t d, int workers) {
-    constexpr std::size_t of_one = std::size_t{16} << 20U, of_all = std::size_t{128} << 20U, most = 6;
-    const std::size_t bytes = std::min(of_one, of_all / static_cast<std::size_t>(workers));
+    constexpr std::size_t of_all = std::size_t{128} << 20U, most = 6;
+    const std::size_t bytes = std::min(most_bytes, of_all / static_cast<std::size_t>(workers));
     return std::clamp<std::size_t>(bytes / (2 * block * d * sizeof(float)), 2, most);
 }
 

@@ -4,7 +4,6 @@
 #include <charconv>
 #include <condition_variable>
 #include <cstddef>
-#include <limits>
 #include <mutex>
 #include <new>
 #include <stdexcept>
@@ -34,9 +33,6 @@ void EMBGEOM_BLAS_NAME(sgemm_)(const char*, const char*, const blas_int*, const 
 void EMBGEOM_BLAS_NAME(dgemm_)(const char*, const char*, const blas_int*, const blas_int*, const blas_int*,
                                const double*, const double*, const blas_int*, const double*, const blas_int*,
                                const double*, double*, const blas_int*, blas_length, blas_length);
-void EMBGEOM_BLAS_NAME(ssyrk_)(const char*, const char*, const blas_int*, const blas_int*, const float*,
-                               const float*, const blas_int*, const float*, float*, const blas_int*,
-                               blas_length, blas_length);
 void EMBGEOM_BLAS_NAME(dsyrk_)(const char*, const char*, const blas_int*, const blas_int*, const double*,
                                const double*, const blas_int*, const double*, double*, const blas_int*,
                                blas_length, blas_length);
@@ -82,11 +78,11 @@ std::string_view openblas_config() {
 }
 
 // The number of threads that OpenBLAS was built for. It has room for so many callers at a time, and more make
-// it end the process.
+// it end the process. 64 is what it is mostly built for, where the library does not say.
 std::size_t most_callers() {
     constexpr std::string_view key = "MAX_THREADS=";
     const std::string_view config = openblas_config();
-    std::size_t most = std::numeric_limits<std::size_t>::max();
+    std::size_t most = 64;
     if (const std::size_t at = config.find(key); at != std::string_view::npos) {
         std::from_chars(config.data() + at + key.size(), config.data() + config.size(), most);
     }

@@ -87,8 +87,11 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, "x", threads, monitor);
     const Spectrum spectrum(x, neighborhoods.neighbors.cols);
 
-    std::vector<Workspace> spaces(static_cast<std::size_t>(threads));
-    parallel_for("decompose", neighborhoods.neighbors.rows, threads, monitor,
+    const std::size_t order = spectrum.order();
+    const int workers = useful_workers(neighborhoods.neighbors.rows, threads,
+                                       order * order * (sizeof(float) + sizeof(double)));
+    std::vector<Workspace> spaces(static_cast<std::size_t>(workers));
+    parallel_for("decompose", neighborhoods.neighbors.rows, workers, monitor,
                  [&](std::size_t i, const Worker& worker) {
                      Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
                      constexpr double nan = std::numeric_limits<double>::quiet_NaN();

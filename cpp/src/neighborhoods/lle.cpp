@@ -6,6 +6,7 @@
 #include <numeric>
 #include <vector>
 
+#include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/rows.hpp"
 #include "embgeom/linalg/blas.hpp"
 #include "embgeom/linalg/small_matrix.hpp"
@@ -174,9 +175,11 @@ void lle(const Neighborhoods& neighborhoods, double reg, int threads, Monitor& m
     const std::vector<std::int64_t> first_equal = first_equal_rows(x, "x", threads, monitor);
     const Solver solver(neighborhoods, first_equal, reg);
 
-    std::vector<Workspace> spaces(static_cast<std::size_t>(threads), Workspace(k, x.cols));
     const std::size_t tokens_per_task = std::clamp<std::size_t>(4096 / k, 1, 64);
-    parallel_ranges("reconstruct", neighborhoods.tokens.size, tokens_per_task, threads, monitor,
+    const int workers = useful_workers(divide_up(neighborhoods.tokens.size, tokens_per_task), threads,
+                                       2 * k * k * sizeof(double));
+    std::vector<Workspace> spaces(static_cast<std::size_t>(workers), Workspace(k, x.cols));
+    parallel_ranges("reconstruct", neighborhoods.tokens.size, tokens_per_task, workers, monitor,
                     [&](std::size_t begin, std::size_t end, const Worker& worker) {
                         Workspace& space = spaces[static_cast<std::size_t>(worker.id())];
                         for (std::size_t i = begin; i < end; ++i) {

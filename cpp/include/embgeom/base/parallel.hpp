@@ -49,6 +49,10 @@ class Worker {
     std::function<void()> watch_;
 };
 
+// The number of workers for a loop over `tasks` in which each keeps `bytes` of scratch: at most `threads`,
+// and beyond one for each core only as many as 256 MiB hold. No result depends on it.
+int useful_workers(std::size_t tasks, int threads, std::size_t bytes);
+
 // Runs body(task, worker) once for each task in [0, tasks), on at most `threads` workers with ids in
 // [0, threads). Tasks are handed out in order, one at a time. The first exception stops the loop and is
 // rethrown here.

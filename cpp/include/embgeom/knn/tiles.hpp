@@ -25,6 +25,8 @@ struct Tile {
 // up to 128 MiB, but never less than 4 blocks for each, of at most 3 MiB), and a tile of about half a MiB.
 class Tiles {
   public:
+    static constexpr std::size_t most_bytes = std::size_t{16} << 20U;  // of the blocks of one worker
+
     // The block size that is fastest.
     static std::size_t largest_block(std::size_t rows, std::size_t d, int workers);
 
