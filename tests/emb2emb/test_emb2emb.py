@@ -7,8 +7,7 @@ import pytest
 
 import embgeom
 from embgeom import Emb2Emb, EmbgeomWarning, FinalNorm, InputError
-from embgeom.emb2emb.methods import gcv
-from embgeom.emb2emb.moments import gather
+from embgeom.emb2emb.methods import gather, gcv
 from tests.helpers import real_data
 from tests.helpers.emb2emb import fit, prepared, related
 

@@ -62,7 +62,7 @@ def test_a_mean_that_all_rows_share_changes_no_score():
 
 
 def test_most_tokens_that_are_scored(monkeypatch):
-    from embgeom.emb2emb import fit as fitting
+    from embgeom.emb2emb import score as fitting
 
     monkeypatch.setattr(fitting, "MOST_SCORED", 30)
     monkeypatch.setattr(fitting, "MOST_CANDIDATES", 100)

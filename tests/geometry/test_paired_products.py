@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embgeom.emb2emb.moments import gather
+from embgeom.emb2emb.methods import gather
 from tests.helpers.emb2emb import prepared
 
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from embgeom import Emb2Emb
 from embgeom.emb2emb.methods import as_method
-from embgeom.emb2emb.rows import PreparedRows
+from embgeom.emb2emb.pairs import PreparedRows
 
 LINEAR = ["least_squares", "ridge", "procrustes", "low_rank"]
 

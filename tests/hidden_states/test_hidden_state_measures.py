@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embgeom import InputError
 from embgeom.hidden_states import matching_layer
-from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
+from embgeom.hidden_states.compare import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.states import elsewhere
 
 
@@ -67,7 +67,7 @@ def test_cka_does_not_see_rotations_and_is_undefined_for_zeros():
 def test_pieces_add_up(monkeypatch):
     a, b = layers(0, 4), layers(1, 4)
     whole = mean_cosines(a, b), linear_cka(a, b)
-    monkeypatch.setattr("embgeom.hidden_states.measures._PIECE", 23)
+    monkeypatch.setattr("embgeom.hidden_states.compare._PIECE", 23)
     np.testing.assert_allclose(mean_cosines(a, b), whole[0], rtol=1e-12)
     np.testing.assert_allclose(linear_cka(a, b), whole[1], rtol=1e-6)
 

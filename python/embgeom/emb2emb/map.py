@@ -20,12 +20,13 @@ from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_file_writable
-from embgeom.emb2emb import fit as fitting
+from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
 from embgeom.emb2emb.methods import Method, as_method
 from embgeom.emb2emb.pairs import (
     Norms,
     Pairs,
+    PreparedRows,
     Side,
     check_sides,
     check_weights,
@@ -34,7 +35,6 @@ from embgeom.emb2emb.pairs import (
     pair_rows,
     split,
 )
-from embgeom.emb2emb.rows import PreparedRows
 from embgeom.emb2emb.score import COLUMNS, Scores
 from embgeom.emb2emb.transfer import FittedMap, TransferMode
 from embgeom.embeddings.embeddings import Embeddings
@@ -202,7 +202,7 @@ class Emb2Emb(FittedMap, Result):
             for side, ids, norm in zip(sides, rows, norms, strict=True)
         )
         with reporter(progress, "emb2emb") as report:
-            fitted, scores, control, details = fitting.fit(
+            fitted, scores, control, details = score.fit(
                 Pairs(*both),
                 kept,
                 held,
@@ -219,7 +219,7 @@ class Emb2Emb(FittedMap, Result):
                 },
             )
         loses_mean = norms[0] is not None and norms[0].centers
-        if doubt := fitting.undetermined(fitted, details["fit"].get("rank", 0), loses_mean):
+        if doubt := score.undetermined(fitted, details["fit"].get("rank", 0), loses_mean):
             warnings.warn(doubt, EmbgeomWarning, stacklevel=2)
         options = {"normalize": normalize, "held_out": float(held_out), "shuffle": shuffle, "seed": seed}
         provenance = {

@@ -11,8 +11,7 @@ import numpy as np
 
 from embgeom.errors import InputError
 from embgeom.steering.directions import placed
-from embgeom.steering.hooks import Handle
-from embgeom.steering.positions import Positions
+from embgeom.steering.hooks import Handle, Positions
 from embgeom.steering.vector import SteeringVector
 
 Kind = Literal[

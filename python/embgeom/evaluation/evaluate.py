@@ -20,7 +20,7 @@ from embgeom.evaluation.side_effects import SideEffects, measure_side_effects
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.passes import inference
 from embgeom.lm.tokenizing import encode, warn_of_doubled
-from embgeom.steering.positions import Positions
+from embgeom.steering.hooks import Positions
 from embgeom.steering.vector import SteeringVector
 
 

@@ -11,13 +11,12 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import check_seed, whole_number
-from embgeom._common.progress import Progress, reporter
+from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.emb2emb import Emb2Emb
 from embgeom.emb2emb.transfer import TransferMode, check_mode
 from embgeom.errors import InputError
 from embgeom.hidden_states.comparison import MEASURES, StateComparison, StateMeasure
-from embgeom.hidden_states.measures import centered, linear_cka, mean_cosines
 from embgeom.hidden_states.states import (
     PromptPositions,
     States,
@@ -33,6 +32,10 @@ from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
 from embgeom.lm.tokenizing import warn_of_doubled
 
+Table = npt.NDArray[np.float64]
+
+# Numbers of one layer that are held as float64 at a time.
+_PIECE = 1 << 18
 Model = str | os.PathLike[str] | tuple[Any, Any]
 
 Transfer = Callable[[npt.NDArray[np.float32]], npt.ArrayLike]
@@ -234,3 +237,55 @@ def _transferred(transfer: Transfer, states: States, size: int) -> States:
             raise InputError("the map returns NaN or infinity")
         layers.append(np.asarray(moved, dtype=np.float32))
     return np.stack(layers)
+
+
+def centered(states: States) -> States:
+    mean = states.mean(axis=1, keepdims=True, dtype=np.float64)
+    result: States = (states - mean).astype(np.float32)
+    return result
+
+
+def mean_cosines(a: States, b: States) -> Table:
+    """Return the mean cosine over positions, of each layer in `a` (s, p, d) with each in `b` (t, p, d).
+
+    The cosine of a zero state counts as 0.
+    """
+    total = np.zeros((len(a), len(b)))
+    step = max(1, _PIECE // a.shape[2])
+    for start in range(0, a.shape[1], step):
+        units = (_units(states[:, start : start + step]).reshape(len(states), -1) for states in (a, b))
+        total += np.matmul(next(units), next(units).T)
+    total /= a.shape[1]
+    return total
+
+
+def linear_cka(a: States, b: States, *, report: ProgressCallable | None = None, phase: str = "CKA") -> Table:
+    """Return the cosine of the Gram matrices of each layer in `a` (s, p, d) with those in `b` (t, p, e).
+
+    For states that are centered over positions this is linear CKA, between 0 and 1; NaN for a layer whose
+    states are all zero.
+    """
+    positions = a.shape[1]
+    cross, squares_a, squares_b = np.zeros((len(a), len(b))), np.zeros(len(a)), np.zeros(len(b))
+    step = max(1, _PIECE // positions)
+    for start in range(0, positions, step):
+        grams_a, grams_b = _grams(a, start, step), _grams(b, start, step)
+        cross += grams_a @ grams_b.T
+        squares_a += np.einsum("ij,ij->i", grams_a, grams_a)
+        squares_b += np.einsum("ij,ij->i", grams_b, grams_b)
+        if report:
+            report(phase, min(start + step, positions), positions)
+    norms = np.sqrt(np.outer(squares_a, squares_b))
+    return np.divide(cross, norms, out=np.full_like(cross, np.nan), where=norms > 0)
+
+
+def _units(states: States) -> Table:
+    wide = states.astype(np.float64)
+    norms = np.linalg.norm(wide, axis=2, keepdims=True)
+    np.divide(wide, norms, out=wide, where=norms > 0)
+    return wide
+
+
+def _grams(states: States, start: int, step: int) -> Table:
+    """Return some rows of each layer's Gram matrix, as (layers, rows * positions)."""
+    return np.stack([(layer[start : start + step] @ layer.T).astype(np.float64).ravel() for layer in states])

@@ -13,7 +13,7 @@ from embgeom.errors import EmbgeomWarning, LoadError
 from embgeom.loading.adapter import Adapter, adapter_source
 from embgeom.loading.architectures import USUAL_NORMS, Architecture
 from embgeom.loading.checkpoint.checkpoint import Checkpoint, open_checkpoint
-from embgeom.loading.checkpoint.names import matches, module_of, pick_one
+from embgeom.loading.checkpoint.choice import matches, module_of, pick_one
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.gguf.model import GGUFModel, find_gguf
 from embgeom.loading.memory import final_norm_of, unwrapped

@@ -16,9 +16,9 @@ from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
 from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
-from embgeom.steering import files, hooks, training, words
+from embgeom.steering import files, hooks, training
 from embgeom.steering.directions import Direction, checked, chosen
-from embgeom.steering.positions import Mask, Positions
+from embgeom.steering.hooks import Mask, Positions
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -231,8 +231,8 @@ class SteeringVector:
         >>> embgeom.SteeringVector.from_words(model, [" happy", " glad"], [" sad"], layers=3)
         SteeringVector('example:large', layers 3, hidden_size 192)
         """
-        numbers, model = layer_numbers(layers), words.unembedding_of(unembedding)
-        direction, provenance = words.from_words(model, positive, negative)
+        numbers, model = layer_numbers(layers), training.unembedding_of(unembedding)
+        direction, provenance = training.from_words(model, positive, negative)
         return cls(dict.fromkeys(numbers, direction), name or model.name, provenance, model.model_info)
 
     def apply(

@@ -4,6 +4,5 @@ The files, each of which uses only those above it:
 
     torch_file.py     one tensor of a PyTorch file
     checkpoint.py     one file, or shards with an index; the table of a model2vec model
-    names.py          tensors by name, and matrices that are quantized, adapted or in parts
-    choice.py         which tensor is asked for, by `architectures`
+    choice.py         which tensor is asked for, by `architectures`, names and shapes
 """

@@ -6,19 +6,53 @@ not give one tensor, the error lists the candidates, and `tensor=` picks one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from embgeom.embeddings.embeddings import Which
 from embgeom.errors import LoadError
-from embgeom.loading.architectures import USUAL, Architecture
-from embgeom.loading.checkpoint import names
+from embgeom.loading.architectures import (
+    ELSEWHERE,
+    FAMILIES,
+    LIKE_OUTPUTS,
+    TEXT_MODEL,
+    USUAL,
+    WHOLE_NAMES,
+    Architecture,
+)
 from embgeom.loading.checkpoint.checkpoint import Checkpoint, listed
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.convert import READ_AS
 
+# What the one matrix of a module is called: by PyTorch; by Flax; by TransformerLens.
+_ENDS = {"input": (".weight", ".embedding"), "output": (".weight", ".kernel")}
+_LENS = {"input": "embed.W_E", "output": "unembed.W_U"}
+_MAY_EMBED = re.compile(r"emb|wte|tok|vocab|head|shared|output|word|logit|proj_out|decoder", re.IGNORECASE)
+# fmt: off
+# What follows a module's name where its matrix is not stored as plain numbers; how it is stored; and what
+# to do. Quantizers: GPTQ, AWQ, bitsandbytes, FP8, MXFP4, compressed-tensors, HQQ, AQLM, QuIP#, EXL2, EXL3,
+# SpQR, MLX, optimum-quanto.
+_NOT_PLAIN = (
+    (re.compile(r"^((lora|hada|lokr|ia3|oft|boft|vera|adapter|trainable_tokens)_"
+                r"|(base_layer|modules_to_save|original_module)\.)"),
+     "beside an adapter's tensors", "merge the adapter (merge_and_unload)"),
+    (re.compile(r"^_?(qweight|qzeros|scales?|zeros|g_idx|SCB|CB|weight_format|biases|absmax|blocks|codes?"
+                r"|codebooks|Qidxs\w*|S[UV]|su?[uv]h|trellis|q_\w+|W_q|meta|_packed_params\S*|\w*quantizer\S*"
+                r"|\w*bitsandbytes\S*|(input|output|act\w*)_scale\w*|weight[.:]\S+"
+                r"|(weight|embedding|kernel)_\w*(scale|packed|zero|shape|block|quant|qdata|g_idx)\w*)$"),
+     "quantized", "take the original checkpoint"),
+    (re.compile(r"^(weight_([guv]|orig|mask)|parametrizations\.weight\S*)$"),
+     "in parts", "take a checkpoint in which they are multiplied out"),
+)
+# fmt: on
+# Tensors that hold the codes of a quantized matrix, whose shape is not the matrix's.
+CODES = re.compile(r"\.(qweight|weight_packed|W_q|weight_blocks|codes|trellis|Qidxs\w*)$")
+# What may change a weight in a way that is not known; the first two are of what comes before and after it.
+_ODD = re.compile(r"^(?!(embed|logit)_scale$)(s\d|smooth\w*|\w*scale\w*|mask|indices|centroids)$")
 _PICK = "pick one with tensor=NAME (--tensor NAME)"
 _UNSAID = "config.json does not say whether the model is tied, and there is only {}"
 
@@ -77,9 +111,9 @@ class Chooser:
     def _asked_for(self, tensor: str) -> Choice:
         name, held = self._held(tensor), self.checkpoint.names
         if name not in held:
-            like = listed(list(filter(names.may_embed, held)) or list(held), 12)
+            like = listed(list(filter(may_embed, held)) or list(held), 12)
             raise self._error(f"holds no tensor {tensor}; it holds {like}")
-        names.check_plain(self.checkpoint, [names.module_of(name)], self.which, asked_for=True)
+        check_plain(self.checkpoint, [module_of(name)], self.which, asked_for=True)
         try:
             sides = {n for side in USUAL if (n := self._by_name(side))}
         except LoadError:
@@ -132,19 +166,19 @@ class Chooser:
         if self.config.decoder_only:
             modules = tuple(sorted(modules, key=lambda module: "decoder" not in module))
         tied_to = self.family.tied_to if side == "output" and self.config.tied else ()
-        hits = next(filter(None, (names.matches(self.names, module) for module in (*modules, *tied_to))), [])
+        hits = next(filter(None, (matches(self.names, module) for module in (*modules, *tied_to))), [])
         if not hits:
-            names.check_plain(self.checkpoint, (*modules, *USUAL[side]), side)
-            hits = names.usual(self.names, side, known=self.config.architecture is not None)
+            check_plain(self.checkpoint, (*modules, *USUAL[side]), side)
+            hits = usual(self.names, side, known=self.config.architecture is not None)
         held = list(dict.fromkeys(map(self._held, hits)))
         if len(held) > 1:
-            held = names.pick_one(held, "encoder" if modules and "encoder" in modules[0] else "decoder")
+            held = pick_one(held, "encoder" if modules and "encoder" in modules[0] else "decoder")
         if len(held) > 1:
             held = [n for n in held if self.counts & set(self.checkpoint.shape(n)[:1])] or held
         if len(held) > 1:
             raise self._ambiguous(side, held)
         if held:
-            names.check_plain(self.checkpoint, [names.module_of(held[0])], side)
+            check_plain(self.checkpoint, [module_of(held[0])], side)
         return held[0] if held else None
 
     def _held(self, name: str) -> str:
@@ -164,7 +198,7 @@ class Chooser:
         if len(shape) != 2 or shape[1] not in self.counts or shape[0] in self.counts:
             return False
         if columns is None:
-            return not names.is_on_side(name, "input")
+            return not is_on_side(name, "input")
         # It may have as many columns as there are tokens, and more rows than these.
         return shape[1] != columns or shape[0] == columns
 
@@ -185,9 +219,9 @@ class Chooser:
         counts = {*rows, *self.counts}
         for name in self.checkpoint.names:
             # Encoders and decoders have copies of one matrix, which the names of that side tell.
-            if name == held or names.is_elsewhere(name) or names.is_on_side(name, side):
+            if name == held or is_elsewhere(name) or is_on_side(name, side):
                 continue
-            if self.config.tied is None and names.CODES.search(name):
+            if self.config.tied is None and CODES.search(name):
                 return name
             shape = self.checkpoint.shape(name)
             if len(shape) == 2 and (
@@ -200,7 +234,7 @@ class Chooser:
     def _by_shape(self) -> Choice:
         """Return the only 2-D tensor with about as many rows as the vocabulary."""
         # An index gives no shapes, and opening every shard would fetch the whole model.
-        seen = [n for n in self.checkpoint.names if names.may_embed(n) or not self.checkpoint.sharded]
+        seen = [n for n in self.checkpoint.names if may_embed(n) or not self.checkpoint.sharded]
         rows = {n: shape[0] for n in seen if len(shape := self.checkpoint.shape(n)) == 2}
         found = [n for n, count in rows.items() if count in self.counts]
         if len(found) != 1:
@@ -214,7 +248,7 @@ class Chooser:
                 f"{self.config.vocab_size or self.vocabulary} rows, but {self._shapes(rows)}; {_PICK}"
             )
         (name,) = found
-        names.check_plain(self.checkpoint, [names.module_of(name)], self.which)
+        check_plain(self.checkpoint, [module_of(name)], self.which)
         if self.which == "output" and self.config.tied is False:
             raise self._error(
                 f"holds {name}, whose name does not tell whether it is the output matrix, and config.json "
@@ -234,3 +268,105 @@ class Chooser:
 
     def _error(self, why: str) -> LoadError:
         return LoadError(f"{self.checkpoint.where} {why}")
+
+
+def matches(
+    names: Iterable[str], module: str, ends: tuple[str, ...] = (".weight", ".kernel", ".embedding")
+) -> list[str]:
+    """Return the tensors of the module of that name, wherever it stands but in another part of the model.
+
+    A ``*`` in the name stands for a number, and the highest one is meant; `ends` follow the name.
+    """
+    pattern = _pattern(module)
+    # Large models have 100,000 names: the expression is only tried on those that end alike.
+    alike = tuple(module.rpartition("*")[2] + end for end in ends)
+    found = [(n, m) for n in names if n.endswith(alike) and (m := pattern.match(module_of(n)))]
+    found = [(n, m) for n, m in found if not ELSEWHERE.search(m["before"])]
+    if "*" in module and found:
+        last = max(int(m["number"]) for _, m in found)
+        return [n for n, m in found if int(m["number"]) == last]
+    return [n for n, _ in found]
+
+
+@cache
+def _pattern(module: str) -> re.Pattern[str]:
+    path = re.escape(module).replace(r"\*", r"(?P<number>[0-9]{1,9})")
+    return re.compile(rf"(?P<before>(?:.*\.)?){path}$")
+
+
+def usual(names: Iterable[str], side: str, *, known: bool) -> list[str]:
+    """Return the tensors with a name that is usual for a side, "input" or "output".
+
+    Of a model whose type is not `known`, all usual names count, since nothing tells which the model uses; but
+    "shared" is what encoder-decoder models call that of which they also store copies.
+    """
+    names = list(names)
+    found: list[str] = []
+    for end in USUAL[side]:
+        found += matches(names, end, _ENDS[side])
+        if found and (known or end == "shared"):
+            return found
+    found = found or [n for n in names if module_of(n) in WHOLE_NAMES[side] and n.endswith(_ENDS[side])]
+    if side == "output" and not found:
+        like = [n for n in names if LIKE_OUTPUTS.search(module_of(n).rpartition(".")[2])]
+        found = [n for n in like if n.endswith(_ENDS[side]) and not is_elsewhere(n)]
+    return found or [n for n in names if n == _LENS[side] or n.endswith("." + _LENS[side])]
+
+
+def pick_one(names: list[str], part: str) -> list[str]:
+    """Return those of several tensors that belong to the text model, and there to a `part` of it."""
+    names = [n for n in names if TEXT_MODEL.search(n)] or names
+    return [n for n in names if part in n] or names
+
+
+def module_of(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def is_elsewhere(name: str) -> bool:
+    """Return whether a tensor belongs to a layer or to another part than the language model's ends."""
+    return ELSEWHERE.search(name) is not None
+
+
+def is_on_side(name: str, side: str) -> bool:
+    """Return whether a tensor has the name of some family's input embedding, or output matrix, alone."""
+    sides = {s for s in USUAL if any(pattern.match(module_of(name)) for pattern in _every_name(s))}
+    return sides == {side}
+
+
+@cache
+def _every_name(side: str) -> tuple[re.Pattern[str], ...]:
+    named = (m for f in FAMILIES.values() for m in ((*f.input, *f.tied_to) if side == "input" else f.output))
+    return tuple(_pattern(m) for m in dict.fromkeys((*USUAL[side], *named)))
+
+
+def may_embed(name: str) -> bool:
+    return _MAY_EMBED.search(name) is not None and not is_elsewhere(name)
+
+
+def check_plain(
+    checkpoint: Checkpoint, modules: Iterable[str], side: str, *, asked_for: bool = False
+) -> None:
+    """Refuse a side whose matrix, under one of the names of `modules`, is not stored as plain numbers.
+
+    Of a tensor that the user `asked_for`, what is not known beside it is no reason to refuse it.
+    """
+    matrix = "the input embedding" if side == "input" else "the output matrix"
+    for module in filter(None, modules):
+        path = re.compile(rf"(?P<before>(?:.*\.)?){re.escape(module)}(\.|_(?=blocks$|scales$))(?P<rest>.+)$")
+        named = ((n, path.match(n)) for n in checkpoint.names if module in n)
+        found = {n: m["rest"] for n, m in named if m and not ELSEWHERE.search(m["before"])}
+        for pattern, how, instead in _NOT_PLAIN:
+            if parts := [n for n, rest in found.items() if pattern.match(rest)]:
+                raise LoadError(
+                    f"{checkpoint.where}: {matrix} is stored {how}, as {', '.join(parts[:3])}, "
+                    f"which embgeom does not read; {instead}"
+                )
+        odd = [
+            n for n, rest in found.items() if _ODD.match(rest) and f"{n.removesuffix(rest)}weight" in found
+        ]
+        if odd and not asked_for:
+            raise LoadError(
+                f"{checkpoint.where}: beside {matrix} stands {odd[0]}, whose meaning embgeom does not know; "
+                "take the matrix as it is stored with tensor=NAME (--tensor NAME)"
+            )
