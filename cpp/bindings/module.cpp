@@ -6,6 +6,7 @@
 
 namespace embgeom::bindings {
 
+void bind_instructions(pybind11::module_& module);
 void bind_rows(pybind11::module_& module);
 void bind_knn(pybind11::module_& module);
 void bind_lle(pybind11::module_& module);
@@ -26,6 +27,7 @@ PYBIND11_MODULE(_core, module) {
     // A daemon thread may be inside a kernel when the interpreter exits.
     pybind11::module_::import("atexit").attr("register")(pybind11::cpp_function(
         &embgeom::abandon_loops, pybind11::call_guard<pybind11::gil_scoped_release>()));
+    bindings::bind_instructions(module);
     bindings::bind_rows(module);
     bindings::bind_knn(module);
     bindings::bind_lle(module);

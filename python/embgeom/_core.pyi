@@ -6,7 +6,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats']
+__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -60,6 +60,10 @@ class Metric:
 def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, center: bool, include_diagonal: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> float:
     """
     Correlation of two matrices' pairwise cosine similarities.
+    """
+def instruction_set() -> str:
+    """
+    The widest instructions that the kernels use on this processor: avx512, avx2 or base.
     """
 def intrinsic_dimension(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, variance: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     """

@@ -4,13 +4,18 @@
 // version that the processor can run. The wheel as a whole is built for the base level. Sanitizers cannot
 // start before the loader chooses, so their builds define EMBGEOM_SINGLE_VERSION. Clang names levels from
 // version 17 on, and single features from version 14 on; fused multiply-adds, which make the difference, are
-// switched off (see CMakeLists.txt).
+// switched off (see CMakeLists.txt). A build with EMBGEOM_AVX512=OFF defines EMBGEOM_NO_AVX512 and shows on
+// any processor what those without AVX-512 do.
 #if !defined(__x86_64__) || !defined(__ELF__) || defined(EMBGEOM_SINGLE_VERSION)
 #define EMBGEOM_MULTIVERSION
 #elif defined(__clang__) && __clang_major__ < 14
 #define EMBGEOM_MULTIVERSION
+#elif defined(__clang__) && __clang_major__ < 17 && defined(EMBGEOM_NO_AVX512)
+#define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "avx2")))
 #elif defined(__clang__) && __clang_major__ < 17
 #define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "avx2", "avx512f")))
+#elif defined(__GNUC__) && defined(EMBGEOM_NO_AVX512)
+#define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3")))
 #elif defined(__GNUC__)
 #define EMBGEOM_MULTIVERSION __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
@@ -31,7 +36,7 @@ inline bool have_avx2() {
     return have;
 }
 inline bool have_avx512() {
-#if defined(EMBGEOM_SINGLE_VERSION)
+#if defined(EMBGEOM_SINGLE_VERSION) || defined(EMBGEOM_NO_AVX512)
     return false;
 #else
     static const bool have = have_avx2() && __builtin_cpu_supports("avx512f") != 0;
@@ -40,3 +45,14 @@ inline bool have_avx512() {
 }
 }  // namespace embgeom
 #endif
+
+namespace embgeom {
+// The widest instructions that this build uses on this processor.
+inline const char* instruction_set() {
+#if defined(EMBGEOM_HAS_AVX2_CODE)
+    if (have_avx512()) return "avx512";
+    if (have_avx2()) return "avx2";
+#endif
+    return "base";
+}
+}  // namespace embgeom
