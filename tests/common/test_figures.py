@@ -7,7 +7,7 @@ import sys
 import pytest
 
 import embgeom
-from embgeom._common.figures import check_figure_path, new_figure, save_figure
+from embgeom._common.result import check_figure_path, new_figure, save_figure
 
 pytest.importorskip("matplotlib")
 

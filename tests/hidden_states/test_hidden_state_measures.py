@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from embgeom import InputError
 from embgeom.hidden_states import matching_layer
-from embgeom.hidden_states.compare import centered, linear_cka, mean_cosines
-from embgeom.hidden_states.states import elsewhere
+from embgeom.hidden_states.compare import centered, elsewhere, linear_cka, mean_cosines
 
 
 @given(st.integers(1, 90), st.integers(1, 90))

@@ -97,7 +97,7 @@ def test_two_processes_fetch_a_tensor_once(hub, cache):
 
 def test_where_nothing_can_be_locked_each_has_a_file_of_its_own(hub, cache, monkeypatch):
     big(hub)
-    monkeypatch.setattr("embgeom.loading.hub.cache._lock", lambda _: None)
+    monkeypatch.setattr("embgeom.loading.hub.tensors._lock", lambda _: None)
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
     assert not kept(cache, ".partial")
 
@@ -107,7 +107,7 @@ def test_a_process_that_is_stuck_is_not_waited_for_forever(hub, cache, monkeypat
     hub.faults = [None, stalling(1_000_000, 30)]
     process = start(cache)
     until(lambda: partial_size(cache) >= 1_000_000)
-    monkeypatch.setattr("embgeom.loading.hub.cache._STUCK", 0.5)
+    monkeypatch.setattr("embgeom.loading.hub.tensors._STUCK", 0.5)
     np.testing.assert_array_equal(load("owner/big", cache_dir=cache).matrix, BIG)
     process.kill()
     process.communicate()

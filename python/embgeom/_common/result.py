@@ -22,7 +22,8 @@ together. So the annotations must resolve at run time: import none of their name
 
 The file is JSON. A class with large arrays says ``_large = True`` and gets safetensors, with the arrays as
 tensors and all else as JSON in the header. `_derived` adds to `to_dict` what follows from the fields and is
-not read back. `_inputs` names files that `save` must not overwrite.
+not read back. `_inputs` names files that `save` must not overwrite. Figures are the same bytes for the same
+result.
 """
 
 from __future__ import annotations
@@ -39,14 +40,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy.typing as npt
 
 from embgeom._common.checks import need
-from embgeom._common.figures import check_figure_path, save_figure
 from embgeom._common.record import Arrays, plain, rebuilt, write_json
-from embgeom._common.tables import Block, as_html, as_text
-from embgeom._common.writing import save_tensors, write_file
-from embgeom.errors import LoadError, OutputError, first_line
+from embgeom._common.tables import Block, as_html, as_text, visible
+from embgeom._common.writing import check_file_writable, save_tensors, write_file
+from embgeom.errors import InputError, LoadError, OutputError, first_line
 
+# What each format would otherwise write of the time of its making.
+_UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 _AnyResult = TypeVar("_AnyResult", bound="Result")
+_Named = TypeVar("_Named", bound=Any)
 
 
 class Result(ABC):
@@ -168,6 +171,14 @@ class Plotted(ABC):
         save_figure(self.figure(), path)
 
 
+def named(items: Iterable[_Named], name: str, what: str) -> _Named:
+    """Return the item of a result that has this name."""
+    found = {item.name: item for item in items}
+    if name not in found:
+        raise InputError(f"no {what} is named {name!r}; there are {', '.join(map(repr, found))}")
+    return found[name]
+
+
 def _held(fields: Any, arrays: Arrays) -> str:
     """Say what a file holds that is not the result which was looked for."""
     if isinstance(fields, dict) and isinstance(name := fields.get("result"), str):
@@ -186,3 +197,41 @@ def _read_tensors(path: str | PathLike[str]) -> tuple[Any, Arrays]:
     with Path(path).open("rb"), safe_open(path, framework="numpy") as file:
         header = (file.metadata() or {}).get("embgeom", "null")
         return json.loads(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+
+def check_figure_path(path: str | PathLike[str]) -> None:
+    _suffix(path)
+    need("matplotlib", "a figure", extra="figures")
+    check_file_writable(path)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """Return an empty figure in inches, which no window and no global state know."""
+    return need("matplotlib.figure", "a figure", extra="figures").Figure(
+        figsize=(width, height), layout="constrained"
+    )
+
+
+def save_figure(figure: Any, path: str | PathLike[str]) -> None:
+    """Write a figure in the format that the suffix names."""
+    import matplotlib
+    from matplotlib.text import Text
+
+    suffix = _suffix(path)
+    # Names of models are no formulas, and may hold characters that cannot be drawn.
+    for text in figure.findobj(Text):
+        text.set(text=visible(text.get_text()), parse_math=False)
+
+    def write(partial: Path) -> None:
+        # Neither the date nor random names, so that equal results are equal files.
+        with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
+            figure.savefig(partial, format=suffix[1:], metadata=_UNDATED[suffix], dpi=150)
+
+    write_file(path, write)
+
+
+def _suffix(path: str | PathLike[str]) -> str:
+    suffix = Path(path).suffix.lower()
+    if suffix not in _UNDATED:
+        raise OutputError(f"{path} has the suffix {suffix!r}; a figure is one of {', '.join(_UNDATED)}")
+    return suffix

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import embgeom
-from embgeom._common.figures import check_figure_path
+from embgeom._common.result import check_figure_path
 from embgeom._common.writing import check_file_writable, check_kept
 from embgeom.cli import texts
 from embgeom.cli.models import running, steered_model_options

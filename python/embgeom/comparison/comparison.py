@@ -12,14 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
-from embgeom._common.figures import new_figure
-from embgeom._common.result import Columns, Plotted
+from embgeom._common.result import Columns, Plotted, named, new_figure
 from embgeom._common.tables import Block, Table, as_html, number
 from embgeom._common.writing import write_file
 from embgeom.comparison.model_record import ModelRecord, model_tables
 from embgeom.comparison.saving import FolderResult
 from embgeom.embeddings.vocabulary import Match
-from embgeom.errors import InputError
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Metric, Neighbors
 from embgeom.geometry.lle import LLE
@@ -136,11 +134,7 @@ class Comparison(FolderResult, Plotted):
 
     def __getitem__(self, name: str) -> Statistic:
         """Return a statistic by its name."""
-        for statistic in self.statistics:
-            if statistic.name == name:
-                return statistic
-        known = ", ".join(repr(statistic.name) for statistic in self.statistics)
-        raise InputError(f"no statistic is named {name!r}; there are {known}")
+        return named(self.statistics, name, "statistic")
 
     def weight_cosine_quantiles(self) -> dict[float, float]:
         """Return the 10 %, 50 % and 90 % quantiles of the weight cosines that are defined."""

@@ -11,10 +11,9 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.checks import check_seed, whole_number
-from embgeom._common.figures import new_figure
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
-from embgeom._common.result import Columns, Plotted, Result, Tabular
+from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block, Table
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes

@@ -13,10 +13,16 @@ from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
+from embgeom.evaluation.conditions import (
+    Condition,
+    SideEffects,
+    at_layers,
+    check_vectors,
+    measure_side_effects,
+    with_controls,
+)
 from embgeom.evaluation.evaluation import Effect, Evaluation, Outcome
 from embgeom.evaluation.scores import Score, Values
-from embgeom.evaluation.side_effects import SideEffects, measure_side_effects
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.passes import inference
 from embgeom.lm.tokenizing import encode, warn_of_doubled

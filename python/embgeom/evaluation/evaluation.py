@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.figures import new_figure
-from embgeom._common.result import Columns, Plotted, Result, Tabular
+from embgeom._common.result import Columns, Plotted, Result, Tabular, named, new_figure
 from embgeom._common.tables import Block, Table, number
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Kind
-from embgeom.evaluation.side_effects import SideEffects
+from embgeom.evaluation.conditions import Kind, SideEffects
 
 _COLORS = {
     "transferred": "C0",
@@ -203,11 +201,7 @@ class Evaluation(Result, Tabular, Plotted):
 
     def __getitem__(self, name: str) -> Outcome:
         """Return an outcome by its name."""
-        for outcome in self.outcomes:
-            if outcome.name == name:
-                return outcome
-        names = ", ".join(repr(outcome.name) for outcome in self.outcomes)
-        raise InputError(f"no outcome is named {name!r}; there are {names}")
+        return named(self.outcomes, name, "outcome")
 
     @property
     def samples(self) -> int:

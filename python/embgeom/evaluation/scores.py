@@ -13,8 +13,7 @@ import numpy.typing as npt
 
 from embgeom._common.checks import real_number, whole_number
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.continuations import continuations
-from embgeom.lm.passes import check_lengths, next_log_probabilities, word_log_probabilities
+from embgeom.lm.passes import check_lengths, continuations, next_log_probabilities, word_log_probabilities
 from embgeom.lm.tokenizing import (
     continues_a_word,
     encode_prompt,

@@ -10,9 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import real_number
-from embgeom._common.figures import new_figure
 from embgeom._common.progress import Progress, reporter
-from embgeom._common.result import Columns, Plotted, Result, Tabular
+from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of

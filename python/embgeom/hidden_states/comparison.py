@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.figures import new_figure
-from embgeom._common.result import Plotted, Result
+from embgeom._common.result import Plotted, Result, named, new_figure
 from embgeom._common.tables import Block, Table
-from embgeom.errors import InputError
 from embgeom.lm.layers import matching_layer
 
 MEASURES = {
@@ -125,10 +123,7 @@ class StateComparison(Result, Plotted):
 
     def __getitem__(self, name: str) -> StateMeasure:
         """Return a measure by its name."""
-        by_name = {measure.name: measure for measure in self.measures}
-        if name not in by_name:
-            raise InputError(f"no measure is named {name!r}; there are {', '.join(map(repr, by_name))}")
-        return by_name[name]
+        return named(self.measures, name, "measure")
 
     def __repr__(self) -> str:
         return (

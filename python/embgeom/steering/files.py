@@ -18,8 +18,7 @@ from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import parse_json
 from embgeom.steering.directions import Direction, checked
-from embgeom.steering.foreign import check_declared, lone_layer
-from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS
+from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, check_declared, lone_layer
 
 FORMAT = "embgeom.steering_vector"
 VERSION = "1"

@@ -4,6 +4,8 @@ A GGUF control vector holds one-dimensional tensors ``direction.<i>``, i >= 1. l
 to the output of its layer i, counted from 0: ``common_control_vector_load`` keeps it at index i - 1 of a
 buffer, and ``llama_adapter_cvec::apply`` takes the tensor of layer i from index i - 1. So i is a layer's
 number as it is everywhere in embgeom, and layer 0 is never steered. repeng means the same.
+
+And what files of other tools say of their directions' use, and of the layer of one that stands alone.
 """
 
 from __future__ import annotations
@@ -11,7 +13,9 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,15 +25,42 @@ import numpy.typing as npt
 
 from embgeom._common.checks import need
 from embgeom._common.writing import save_tensors
-from embgeom.errors import InputError, LoadError
+from embgeom.errors import EmbgeomWarning, InputError, LoadError
 from embgeom.loading.checkpoint.torch_file import check_sum, load_torch
-from embgeom.loading.folder import LocalFile, parse_json
+from embgeom.loading.folder import LocalFile, parse_json, read_bytes
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.matrix_files.array_file import ArrayFile
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.steering.directions import Direction, Directions
-from embgeom.steering.foreign import names_factor
 
+# A direction is added to the residual stream as it is. A file of another tool may say that it is to be
+# projected out, or multiplied first, or added elsewhere; to ignore that would steer by something that nobody
+# meant.
+_OPERATION = frozenset((
+    "mode", "operation", "operator", "op", "action", "intervention", "application", "apply", "kind", "type",
+    "method", "function", "func", "fn", "steering",
+))  # fmt: skip
+_PLACE = frozenset(("hook", "hookpoint", "site", "location", "component", "stream", "module"))
+_SCALE = frozenset((
+    "scale", "scaling", "coefficient", "coefficients", "coeff", "coef", "strength", "multiplier", "factor",
+    "gain", "alpha", "intensity", "weight", "scales", "weights", "factors",
+))  # fmt: skip
+# How a vector was found is often called its type or method, which says nothing of its use.
+_OF_USE = _PLACE | _OPERATION - {"type", "method", "kind", "steering"}
+# Words of operations other than addition, by how they begin.
+_NOT_ADDED = re.compile(
+    r"\b(project|proj\b|ablat|ortho|erase|erasure|remov|null(ify|space)|subtract|clamp|clip\b|replac|rotat"
+    r"|multipl|affine|reflect|mirror|overwrit|leace|inlp)",
+    re.IGNORECASE,
+)
+_ADDED = re.compile(
+    r"\b(add|sum\b|plus\b|actadd|caa\b|resid(ual)?(_?stream)?(_?post)?\b|decoder_?block|block_?output|output\b"
+    r"|steer|control)",
+    re.IGNORECASE,
+)
+_YES = ("1", "1.0", "true", "yes", "on")
+_NO = ("", "0", "false", "no", "none", "null", "off")
+_MOST_METADATA = 1 << 16
 # More than a direction for each of 1,000 layers of the widest models: what is larger is a model.
 _MOST_NUMBERS = 1 << 25
 _MOST_BYTES = 1 << 28
@@ -237,3 +268,92 @@ READERS: dict[str, Callable[[Path], Content]] = {
     ".npy": read_arrays,
     ".npz": read_arrays,
 }
+
+
+def check_declared(facts: Mapping[str, object], file: Path, owned: str) -> None:
+    """Refuse or warn of what a file says of its directions that adding them as they are would not obey.
+
+    An operation that is not addition is refused; a factor other than 1, and another place or operation that
+    is not known, is a warning, as is any key that begins with `owned`, which is about a vector's use alone.
+    """
+    for key, value in facts.items():
+        said, words, text = f"{file} says {key} = {value!r:.60}", _words(key), str(value).strip().lower()
+        of_scale, is_text = bool(words & _SCALE), isinstance(value, str)
+        other = is_text and words & _OPERATION and _NOT_ADDED.search(text.replace("_", " "))
+        # A key that is true, such as ``ablate``.
+        if other or (text in _YES and not of_scale and any(map(_NOT_ADDED.match, words))):
+            raise LoadError(
+                f"{said}, and a steering vector is added to the residual stream; a direction that is meant "
+                "otherwise is not read as one"
+            )
+        factor = None
+        if of_scale and isinstance(value, str | int | float) and not isinstance(value, bool):
+            with suppress(ValueError):
+                factor = float(value)
+        unclear = of_scale or (words & _OF_USE and not _ADDED.search(text))
+        if factor not in (None, 1.0):
+            problem = f"which is not applied: multiply the loaded vector by it, {factor:g} * vector"
+        elif factor is None and (key.startswith(owned) or (is_text and text not in _NO and unclear)):
+            problem = (
+                "which embgeom does not obey: its directions are added, as they are, to the outputs of the "
+                "layers that they name"
+            )
+        else:
+            continue
+        warnings.warn(f"{said}, {problem}", EmbgeomWarning, stacklevel=4)
+
+
+def names_factor(key: str) -> bool:
+    """Return whether a key names what directions are to be multiplied with."""
+    return bool(_words(key) & _SCALE)
+
+
+def _words(key: str) -> set[str]:
+    return set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
+
+
+def lone_layer(file: Path, tensor: npt.NDArray[np.float32], layer: int | None) -> int:
+    """Return the layer of the only tensor of a file, as the caller says it; a file beside it may object."""
+    if tensor.ndim > 1 and (rows := tensor.size // max(1, tensor.shape[-1])) != 1:
+        wanted = "row i for layer i - 1" if layer is None else f"row {layer + 1} for layer {layer}"
+        counted = "row i for layer i" if layer is None else f"row {layer}"
+        raise LoadError(
+            f"{file} holds one tensor of shape {tensor.shape}, and does not say of which layer each of its "
+            f"{rows} rows is. Of layers + 1 rows, as persona vectors have, row 0 is the output of the "
+            f"embeddings: take {wanted}. Of one row for each layer take {counted}. Save it by itself, "
+            "torch.save({layer: row}, path)"
+        )
+    stated, meaning = _stated_layer(file.with_name(f"{file.stem}_metadata.json"))
+    if layer is None:
+        raise LoadError(
+            f"{file} holds one direction"
+            + (f"; {meaning}" if meaning else " and does not say of which layer; pass layer=")
+        )
+    if layer == stated:
+        warnings.warn(f"{file} is read for layer {layer}; {meaning}", EmbgeomWarning, stacklevel=5)
+    return layer
+
+
+def _stated_layer(metadata: Path) -> tuple[int | None, str]:
+    """Return the layer that ``direction_metadata.json`` names, and what it says by that."""
+    try:
+        small = metadata.is_file() and metadata.stat().st_size <= _MOST_METADATA
+        found = parse_json(read_bytes(metadata), str(metadata)) if small else None
+    except (OSError, LoadError):
+        found = None
+    held = found if isinstance(found, dict) else {}
+    layer = held.get("layer")
+    if type(layer) is not int or layer < 0:
+        return None, ""
+    before = (
+        f"the output of layer {layer - 1}" if layer else "the output of the embeddings, which is no layer's"
+    )
+    says = f"{metadata.name} beside it says layer {layer}, and"
+    # With the position of the token beside it, it is written by the code for refusal directions.
+    if "pos" in held:
+        way = f": pass layer={layer - 1}" if layer else ""
+        return layer, f"{says} in files of this kind that is the *input* of the layer, {before}{way}"
+    return layer, (
+        f"{says} not whether its input or its output is meant: code for refusal directions means the "
+        f"*input*, {before}; pass layer="
+    )

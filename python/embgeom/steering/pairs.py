@@ -170,15 +170,14 @@ def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
 def _table(text: str, name: str, delimiter: str | None) -> Iterator[tuple[str, dict[str, str]]]:
     """Give the rows of a table as dicts by column in lower case, each with the line on which it begins."""
     # Spreadsheets may say on a line before the header what divides the columns.
-    said = re.match(r"sep=(.)\r?\n", text)
-    if said is not None:
+    if said := re.match(r"sep=(.)\r?\n", text):
         text, delimiter = "\n" + text[said.end() :], said[1]
-    delimiter = delimiter or _found_delimiter(text)
+    first = next((line for line in re.split(r"[\r\n]", text) if line), "")
+    delimiter = delimiter or _found_delimiter(first)
+    # Whoever writes a space after each comma of the header does so in the rows, too.
+    spaced = all(part[:1] == " " for part in first.split(delimiter)[1:])
     with _long_fields():
-        rows = list(_rows(text, name, delimiter, spaced=False))
-        if rows and all(field[:1] == " " for field in rows[0][1][1:]):
-            # Whoever writes a space after each comma of the header does so in the rows, too.
-            rows = list(_rows(text, name, delimiter, spaced=True))
+        rows = list(_rows(text, name, delimiter, spaced=spaced))
     if not rows:
         return
     line, header = rows.pop(0)
@@ -207,24 +206,21 @@ def _rows(text: str, name: str, delimiter: str, *, spaced: bool) -> Iterator[tup
     """Give the rows that are not empty, each with the line on which it begins."""
     stream = io.StringIO(text, newline="")
     reader = csv.reader(stream, delimiter=delimiter, skipinitialspace=spaced, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            raise LoadError(
-                f"{name}, line {line}: {error}; put a text that holds quotes into quotes, with each of its "
-                "own written twice"
-            ) from error
-        if row:
-            yield line, row
+    line = 1
+    try:
+        for row in reader:
+            if row:
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise LoadError(
+            f"{name}, line {line}: {error}; put a text that holds quotes into quotes, with each of its own "
+            "written twice"
+        ) from error
 
 
-def _found_delimiter(text: str) -> str:
+def _found_delimiter(header: str) -> str:
     """Return the delimiter that makes known columns of the header; a comma if none does."""
-    header = next((line for line in re.split(r"[\r\n]", text) if line), "")
     for delimiter in _DELIMITERS:
         columns = {part.strip(' "').lower() for part in header.split(delimiter)}
         if any(known <= columns for known in _COLUMNS):

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError, first_line
-from embgeom.loading.hub.cache import cache_folder
 from embgeom.loading.hub.ranges import TRIES, Identity, RangeRequests
-from embgeom.loading.hub.tensors import HubSafetensors
+from embgeom.loading.hub.tensors import HubSafetensors, cache_folder
 
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # The name of a missing file is not looked up on the Hub.
