@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +23,13 @@ from embgeom.geometry.dimension import IntrinsicDimension, check_variance, defau
 from embgeom.geometry.knn import Metric, Neighbors, check_k
 from embgeom.geometry.lle import LLE, check_reg
 from embgeom.geometry.rows import tokens_of
-from embgeom.runs.compute import Block, Parameters, Task, Work, compute_here
+from embgeom.runs.compute import Block, Executor, Parameters, Task, Work, compute_here
+from embgeom.runs.dask import Cluster
 from embgeom.runs.folder import RunFolder, open_run
 from embgeom.runs.plan import boundaries
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 _RESULTS: dict[Task, type[Neighbors] | type[LLE] | type[IntrinsicDimension]] = {
     "knn": Neighbors,
@@ -44,6 +49,7 @@ def run(
     variance: float = 0.95,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
+    client: Client | None = None,
     progress: Progress = False,
 ) -> Neighbors | LLE | IntrinsicDimension:
     """Compute neighbors, LLE weights or intrinsic dimensions in a folder that keeps what is done.
@@ -72,7 +78,12 @@ def run(
         The share of variance to explain, see `intrinsic_dimension`.
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
-    threads, progress : optional
+    threads : int, optional
+        All usable cores by default; on a cluster, each worker uses those that it was started with.
+    client : distributed.Client, optional
+        A client of a Dask cluster, whose workers compute the blocks, one at a time each. Needs the extra
+        ``embgeom[dask]``, on the workers too. The folder is this machine's.
+    progress : optional
         As for `knn`. With ``progress=True`` a run that goes on says how many blocks were there.
 
     Returns
@@ -87,6 +98,8 @@ def run(
     OutputError
         If the folder holds another run (the message says in what it differs) or other files, another process
         computes in it, or it cannot be written; blocks that are done stay.
+    EmbgeomError
+        If a cluster has lost all of its workers; blocks that are done stay.
 
     Notes
     -----
@@ -112,29 +125,35 @@ def run(
     parameters = _checked(task, len(matrix), k, metric, reg, variance)
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     team = resolve_threads(threads)
+    identity = _identity(parameters, matrix, selection)
     known = x if isinstance(x, Embeddings) else None
     check_kept({"the folder of the run": folder}, known.provenance.inputs if known else ())
     count = len(matrix) if selection is None else len(selection)
 
     def describe() -> dict[str, Any]:
+        teams = cluster.threads if cluster else [team]
         return {
-            "blocks": boundaries(parameters, matrix.shape, count, threads=team),
+            "blocks": boundaries(parameters, matrix.shape, count, threads=min(teams), workers=len(teams)),
             "model": known.to_dict() if known else None,
             "versions": versions(),
         }
 
     with (
         reporter(progress, task) as report,
-        open_run(folder, _identity(parameters, matrix, selection), describe) as kept,
+        Cluster(client, matrix, identity["matrix"]["sha256"])
+        if client is not None
+        else nullcontext() as cluster,
+        open_run(folder, identity, describe) as kept,
     ):
         if not kept.result.exists():
             meter = _Meter(kept, parameters, report)
+            compute: Executor = cluster.compute if cluster else compute_here
             if progress is True and meter.found:
                 print(f"embgeom: resumed: {meter.standing()} were there", file=sys.stderr, flush=True)
             try:
                 for stage in parameters.stages:
                     work = _work(stage, parameters, matrix, selection, team, kept)
-                    for block, arrays in compute_here(work, meter.missing[stage], meter.share):
+                    for block, arrays in compute(work, meter.missing[stage], meter.share):
                         kept.write(block, arrays)
                         meter.finish(block)
             except KeyboardInterrupt as interrupt:
