@@ -31,6 +31,7 @@ using Doubles = py::array_t<double>;
 using Integers = py::array_t<std::int32_t>;
 using LongIntegers = py::array_t<std::int64_t>;
 using Bytes = py::array_t<std::uint8_t>;
+using Flags = py::array_t<bool>;
 
 template <class T>
 MatrixView<const T> view(const py::array_t<T, py::array::c_style>& array) {

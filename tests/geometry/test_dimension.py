@@ -117,6 +117,90 @@ def test_integers_of_many_kinds(kind, k, d):
         reference.assert_same_dimension(result, expected, variance)
 
 
+SPECTRA = {
+    "flat": np.ones_like,
+    "i^-0.4": lambda i: i**-0.4,
+    "i^-1": lambda i: i**-1.0,
+    "i^-2": lambda i: i**-2.0,
+    "exp(-i / 30)": lambda i: np.exp(-i / 30),
+}
+SIZES = {
+    # (d, k): (tokens, tokens compared with the oracle)
+    (64, 50): (200, 200),
+    (64, 1200): (100, 100),
+    (300, 200): (100, 100),
+    (768, 100): (100, 100),
+    (768, 1200): (40, 12),
+    (1536, 1200): (40, 6),
+    (2048, 500): (60, 20),
+    (2048, 2000): (30, 3),
+    (5376, 200): (60, 20),
+    (5376, 1200): (40, 3),
+}
+
+
+@pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize(
+    ("d", "k"), [pytest.param(*size, marks=[pytest.mark.slow] * (size[0] * size[1] > 1e5)) for size in SIZES]
+)
+def test_float32_decides(spectrum, d, k):
+    # Shares lie anywhere. Exact ties with the threshold, which only float64 can settle, are tested below.
+    tokens, compared = SIZES[d, k]
+    rng = np.random.default_rng(d + k)
+    centers = rng.standard_normal((8, d)) * SPECTRA[spectrum](np.arange(1.0, d + 1))
+    x = rng.standard_normal((2 * k, d)) * SPECTRA[spectrum](np.arange(1.0, d + 1))
+    x = (x + centers[rng.integers(0, 8, 2 * k)]).astype(np.float32)
+    lists = np.array([rng.choice(2 * k, k, replace=False) for _ in range(tokens)])
+    result = intrinsic_dimension(x, lists, rows=np.arange(tokens) % (2 * k))
+    assert result.decided_in_float64.mean() < 0.15
+    reference.assert_same_dimension(result, reference.intrinsic_dimension(x, lists[:compared]), 0.95)
+
+
+@pytest.mark.parametrize(
+    ("model", "k"),
+    [
+        ("example:small", 50),
+        ("example:small", 300),
+        ("example:large", 100),
+        pytest.param("example:large", 1200, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("variance", [0.5, 0.95, 0.99])
+def test_float32_decides_for_real_rows(model, k, variance):
+    x = real_data.embeddings(model)
+    rows = np.random.default_rng(k).choice(len(x), 150, replace=False)
+    neighbors = knn(x, k, rows=rows)
+    result = check(x, neighbors, neighbors.indices, variance)
+    assert result.decided_in_float64.mean() < 0.15
+
+
+@pytest.mark.parametrize(("d", "k"), [(40, 100), (200, 100), (200, 190)])
+def test_float64_decides_what_float32_cannot(d, k):
+    rng = np.random.default_rng(d)
+    x = rng.standard_normal((300, d)).astype(np.float32)
+    lists = np.array([rng.choice(300, k, replace=False) for _ in range(5)])
+    # No share exceeds 1, and k equal shares reach exactly half at the middle.
+    assert intrinsic_dimension(x, lists, rows=range(5), variance=1.0).decided_in_float64.all()
+    tied = np.concatenate([np.eye(d), -np.eye(d)]).astype(np.float32)
+    result = intrinsic_dimension(tied, np.arange(2 * d)[None], rows=[0], variance=0.5)
+    assert result.decided_in_float64.all() and result.n_components[0] == d // 2
+    # Tokens whose answer needs no arithmetic are not decided by it.
+    x[:] = 1
+    assert not intrinsic_dimension(x, lists, rows=range(5)).decided_in_float64.any()
+
+
+@pytest.mark.parametrize("variance", [0.999, 0.99999, 0.999995])
+@pytest.mark.parametrize("power", [1, 2, 4])
+@pytest.mark.parametrize(("d", "k"), [(100, 250), (400, 250)])
+def test_shares_among_roundings(d, k, power, variance):
+    # The last eigenvalues that count are no larger than float32 roundings of the first.
+    rng = np.random.default_rng(power)
+    x = rng.standard_normal((k, d)) / np.arange(1.0, d + 1) ** power
+    x = (x @ np.linalg.qr(rng.standard_normal((d, d)))[0]).astype(np.float32)
+    lists = np.array([rng.choice(k, k - 20, replace=False) for _ in range(8)])
+    check(x, lists, lists, variance, rows=range(8))
+
+
 @pytest.mark.parametrize("seed", [89, 242, 757, 1001, 1236])
 def test_roundings_that_all_point_one_way(seed):
     # All neighbors but two are equal: a float32 sum adds the same small term to a large one again and again.
@@ -188,6 +272,7 @@ def test_shapes_and_types():
         (result.n_components, np.int32),
         (result.participation_ratio, np.float32),
         (result.explained_variance_ratio, np.float32),
+        (result.decided_in_float64, np.bool_),
     ):
         assert array.shape == (60,) and array.dtype == type_
     assert result.max_rank == 8

@@ -23,11 +23,10 @@ struct IntrinsicDimension {
     std::int32_t n_components;
     double participation_ratio;
     double explained_variance_ratio;
+    bool decided_in_float64 = false;
 };
 
-Crossing find_crossing(std::vector<double>& eigenvalues, double share) {
-    // Rounding leaves some of the zero eigenvalues slightly negative.
-    for (double& value : eigenvalues) value = std::max(value, 0.0);
+Crossing find_crossing(const std::vector<double>& eigenvalues, double share) {
     const double total = std::accumulate(eigenvalues.begin(), eigenvalues.end(), 0.0);
     double below = 0.0, reached = 0.0;
     std::int32_t n_components = 0;
@@ -49,11 +48,13 @@ Crossing find_crossing(SpectrumSpace& tridiagonal, double share) {
     return find_crossing(tridiagonal.diagonal, share);
 }
 
-// Whether shares with an error of at most `error` give the same number of components.
-bool is_certain(const Crossing& crossing, double wanted, double error) {
-    const bool enough = crossing.reached - error > wanted;
-    const bool needed = crossing.n_components == 1 || crossing.below + error < wanted;
-    return enough && needed;
+// Whether the error that float32 may leave cannot change the number of components.
+bool is_certain(const Spectrum& spectrum, const Moments& moments, const Crossing& crossing, double wanted) {
+    const std::int32_t c = crossing.n_components;
+    const double least = (crossing.reached - crossing.below) * moments.trace;
+    const bool enough = crossing.reached - spectrum.share_error(moments, c, least) > wanted;
+    const bool needed = c == 1 || crossing.below + spectrum.share_error(moments, c - 1, least) < wanted;
+    return Spectrum::is_sound(moments) && enough && needed;
 }
 
 // Float32 finds the number, float64 decides it wherever float32 could be wrong.
@@ -66,17 +67,19 @@ IntrinsicDimension measure(const Spectrum& spectrum, double variance, Workspace&
     if (variance + Spectrum::least_share_error < 1.0) {
         const Moments moments = spectrum.compute_single(space.list, scratch);
         const Crossing crossing = find_crossing(scratch, wanted);
-        if (Spectrum::is_sound(moments) && is_certain(crossing, wanted, spectrum.share_error(moments))) {
+        if (is_certain(spectrum, moments, crossing, wanted)) {
             return {crossing.n_components, moments.trace * moments.trace / moments.squares,
                     std::min(crossing.reached, 1.0)};
         }
     }
     spectrum.compute(space.list, scratch);
-    const Crossing crossing = find_crossing(scratch.eigenvalues, wanted);
-    const auto& values = scratch.eigenvalues;
+    std::vector<double>& values = scratch.eigenvalues;
+    // Rounding leaves some of the zero eigenvalues slightly negative.
+    for (double& value : values) value = std::max(value, 0.0);
+    const Crossing crossing = find_crossing(values, wanted);
     const double sum = std::accumulate(values.begin(), values.end(), 0.0);
     const double squares = std::inner_product(values.begin(), values.end(), values.begin(), 0.0);
-    return {crossing.n_components, sum * sum / squares, std::min(crossing.reached, 1.0)};
+    return {crossing.n_components, sum * sum / squares, std::min(crossing.reached, 1.0), true};
 }
 
 }  // namespace
@@ -107,6 +110,7 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
                      result.participation_ratio[i] = static_cast<float>(dimension.participation_ratio);
                      result.explained_variance_ratio[i] =
                          static_cast<float>(dimension.explained_variance_ratio);
+                     result.decided_in_float64[i] = dimension.decided_in_float64;
                  });
 }
 

@@ -139,16 +139,17 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
               });
     // The diagonal is a sum of squares, in which rounding has the most to lose; in float64 it costs little.
     for (std::size_t i = 0; i < order_; ++i) scratch.gram[i * (order_ + 1)] = static_cast<float>(squares[i]);
-    const Moments moments{std::accumulate(squares.begin(), squares.end(), 0.0),
-                          2.0 * squares_below(scratch.gram.data(), order_) +
-                              std::inner_product(squares.begin(), squares.end(), squares.begin(), 0.0),
-                          space.probe.error(scratch.gram.data())};
+    Moments moments{std::accumulate(squares.begin(), squares.end(), 0.0),
+                    2.0 * squares_below(scratch.gram.data(), order_) +
+                        std::inner_product(squares.begin(), squares.end(), squares.begin(), 0.0),
+                    space.probe.error(scratch.gram.data()), 0.0};
     scratch.centered.resize(2 * order_);
     float* diagonal = scratch.centered.data();
     float* off_diagonal = diagonal + order_;
     blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, off_diagonal, scratch.work);
     space.diagonal.assign(diagonal, diagonal + order_);
     space.off_diagonal.assign(off_diagonal, off_diagonal + order_ - 1);
+    moments.drift = std::accumulate(space.diagonal.begin(), space.diagonal.end(), -moments.trace);
     return moments;
 }
 
@@ -158,15 +159,21 @@ void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& spa
     blas::eigenvalues(order_, space.full.gram.data(), space.eigenvalues.data(), space.full.work);
 }
 
-// An error E of C moves a sum of eigenvalues by at most sqrt(p) |E|_F, here a quarter of what share_error
-// allows.
 bool Spectrum::is_sound(const Moments& moments) {
-    return moments.error <= 4.0 * unit_roundoff * std::sqrt(moments.squares);
+    return moments.error <= 12.0 * unit_roundoff * std::sqrt(moments.squares);
 }
 
-double Spectrum::share_error(const Moments& moments) const {
-    const double concentration = std::sqrt(moments.squares) / moments.trace;  // |C|_F / tr(C), at most 1
-    return 16.0 * unit_roundoff * (std::sqrt(static_cast<double>(order_)) * concentration + 1.0);
+double Spectrum::share_error(const Moments& moments, std::int32_t c, double least) const {
+    // Shares are of the trace, so their errors come from an E of trace 0, whose c largest eigenvalues add up
+    // to at most sqrt(c (p - c) / p) |E|_F.
+    const auto p = static_cast<double>(order_);
+    const double spread = std::sqrt(c * (p - c) / p);
+    const double unit = unit_roundoff * std::sqrt(moments.squares);
+    // An error of few directions may hide from the probes, but moves the sum less.
+    const double gram = (1.25 * spread + 2.75) * moments.error;
+    // Only eigenvalues that drown in roundings move all one way.
+    const double reduction = ((least >= 64.0 * unit ? 2.0 : 16.0) * spread + 16.0) * unit;
+    return (gram + reduction + std::abs(moments.drift)) / moments.trace + least_share_error;
 }
 
 }  // namespace embgeom

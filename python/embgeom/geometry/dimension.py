@@ -37,8 +37,11 @@ class IntrinsicDimension(Result, Tabular):
         directions if all had the same variance. It has no threshold. Accurate to a relative 2e-6; NaN for a
         token without neighbors.
     explained_variance_ratio : ndarray of float32, shape (m,)
-        The share of variance that `n_components` components explain. Accurate to 1e-6 (1 + sqrt(p / r)) with
+        The share of variance that `n_components` components explain. Accurate to 2e-6 (1 + sqrt(p / r)) with
         p = min(k, d) and participation ratio r; usually to 1e-7.
+    decided_in_float64 : ndarray of bool, shape (m,)
+        Whether float32 could not be certain of `n_components`, and float64, which takes several times as
+        long, decided: rarely, but always for a `variance` within 4e-7 of 1.
     variance : float
         The share asked for.
     k, n_columns : int
@@ -50,12 +53,13 @@ class IntrinsicDimension(Result, Tabular):
     n_components: npt.NDArray[np.int32]
     participation_ratio: Float32Vector
     explained_variance_ratio: Float32Vector
+    decided_in_float64: npt.NDArray[np.bool_]
     variance: float
     k: int
     n_columns: int
 
     def __post_init__(self) -> None:
-        lengths = {len(self.n_components), len(self.participation_ratio), len(self.explained_variance_ratio)}
+        lengths = {len(column) for column in self._measured().values()}
         if len(lengths) != 1:
             raise InputError(f"the fields of IntrinsicDimension have different lengths: {sorted(lengths)}")
 
@@ -63,7 +67,8 @@ class IntrinsicDimension(Result, Tabular):
         return (
             f"IntrinsicDimension({len(self.n_components)} tokens, "
             f"{self.n_components.min()} to {self.n_components.max()} components "
-            f"of at most {self.max_components}, k={self.k}, variance={self.variance})"
+            f"of at most {self.max_components}, k={self.k}, variance={self.variance}, "
+            f"{self.decided_in_float64.mean():.1%} decided in float64)"
         )
 
     @property
@@ -89,12 +94,11 @@ class IntrinsicDimension(Result, Tabular):
 
     def columns(self) -> Columns:
         """Return a row for each token, in the order of the tokens that were measured."""
-        return {
-            "n_components": self.n_components,
-            "participation_ratio": self.participation_ratio,
-            "explained_variance_ratio": self.explained_variance_ratio,
-            "near_max": self.near_max,
-        }
+        return {**self._measured(), "near_max": self.near_max}
+
+    def _measured(self) -> dict[str, npt.NDArray[Any]]:
+        names = ("n_components", "participation_ratio", "explained_variance_ratio", "decided_in_float64")
+        return {name: getattr(self, name) for name in names}
 
     def _derived(self) -> dict[str, Any]:
         return {"max_rank": self.max_rank, "max_components": self.max_components}
@@ -136,7 +140,8 @@ def intrinsic_dimension(
     Returns
     -------
     IntrinsicDimension
-        With ``n_components``, ``participation_ratio`` and ``explained_variance_ratio``, each (m,).
+        With ``n_components``, ``participation_ratio``, ``explained_variance_ratio`` and
+        ``decided_in_float64``, each (m,).
 
     Raises
     ------
@@ -147,10 +152,10 @@ def intrinsic_dimension(
     Notes
     -----
     `n_components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
-    comes near `variance`, the token is computed again in float64. With p = min(k, d), p k d / 2 + 2 p^3 / 3
-    multiply-adds for each token, after the search for neighbors; memory besides input and output: 12 (p^2 +
-    512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is honored between
-    tokens.
+    comes within its measured error of `variance`, the token is computed again in float64. With p = min(k, d),
+    p k d / 2 + 2 p^3 / 3 multiply-adds for each token, after the search for neighbors; memory besides input
+    and output: 12 (p^2 + 512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is
+    honored between tokens.
 
     References
     ----------

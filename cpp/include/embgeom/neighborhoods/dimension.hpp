@@ -13,6 +13,7 @@ struct IntrinsicDimensionResult {
     std::span<std::int32_t> n_components;       // (m), -1 without neighbors, 0 where all neighbors are equal
     std::span<float> participation_ratio;       // (m), NaN without neighbors
     std::span<float> explained_variance_ratio;  // (m), the share of variance of `n_components` components
+    std::span<bool> decided_in_float64;         // (m), whether float32 could have been wrong
 };
 
 // Intrinsic dimension of each token's neighborhood: how many principal components its k neighbors need.
@@ -25,8 +26,8 @@ struct IntrinsicDimensionResult {
 // of c or of c - 1 components comes within the error bound of the threshold, float64 decides. A result of
 // float32 has a participation_ratio with a relative error of about 2e-6, and an explained_variance_ratio
 // within that bound. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds in float32,
-// and the same in float64 for the few tokens near the threshold. Workspace for each worker: p^2 + 512 k or
-// 256 d float32, and, once it is needed, as many float64.
+// and the same in float64 for the few tokens near the threshold (`decided_in_float64`). Workspace for each
+// worker: p^2 + 512 k or 256 d float32, and, once it is needed, as many float64.
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const IntrinsicDimensionResult& result);
 

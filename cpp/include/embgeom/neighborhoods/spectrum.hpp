@@ -31,11 +31,12 @@ struct SpectrumSpace {
     GramScratch<double> full;
 };
 
-// Sums over the spectrum that need no eigenvalues.
+// Sums over the spectrum that need no eigenvalues, and what tells how right they are.
 struct Moments {
     double trace;    // sum(l) = |Z|_F^2, added up in float64
     double squares;  // sum(l^2) = |C|_F^2, from the elements of C
     double error;    // of C, estimated: its distance from Z'Z in the Frobenius norm
+    double drift;    // of the trace, from C to T
 };
 
 // The spectrum l of the centered neighbors of a token, in two precisions.
@@ -53,8 +54,8 @@ class Spectrum {
 
     std::size_t order() const { return order_; }
 
-    // Float32 for C and for its reduction to a tridiagonal T. Where `is_sound`, sums of the largest
-    // eigenvalues of T err by at most share_error(.) * trace.
+    // Float32 for C and for its reduction to a tridiagonal T. Where `is_sound`, the share of the c largest
+    // eigenvalues of T errs by at most share_error(.).
     Moments compute_single(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
 
     // Float64 throughout: eigenvalues err by about p 2^-52 times the largest.
@@ -63,9 +64,10 @@ class Spectrum {
     // False where the roundings in C do not cancel as they usually do: then float32 is not to be trusted.
     static bool is_sound(const Moments& moments);
 
-    // Bounds the error of (l_1 + ... + l_c) / sum(l), for any c, that compute_single leaves.
-    double share_error(const Moments& moments) const;
-    static constexpr double least_share_error = 16.0 * unit_roundoff;
+    // Bounds the error of (l_1 + ... + l_c) / sum(l) that compute_single leaves, where l_c is about `least`
+    // (see docs/numerics.md).
+    double share_error(const Moments& moments, std::int32_t c, double least) const;
+    static constexpr double least_share_error = 6.0 * unit_roundoff;
 
   private:
     double center(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
