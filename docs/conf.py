@@ -78,7 +78,7 @@ copybutton_only_copy_prompt_lines = True
 
 # Files elsewhere in the repository that have a page here. They link to each other as files.
 PAGES = {
-    "benchmarks/results/against_others.md": "reference/against-others.md",
+    "benchmarks/results/avx2/against_others.md": "reference/against-others-avx2.md",
     "benchmarks/results/avx512/against_others.md": "reference/against-others-avx512.md",
     "benchmarks/results/growth.md": "reference/growth.md",
     "benchmarks/results/map_fit.md": "reference/map-fit.md",

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.compare import alternating, dimension, knn, lle, similarity
+from benchmarks.compare import alternating, dimension, knn, lle, runs, similarity, study, threads
 from benchmarks.compare.contender import Call, Case, Contender, Timed, no_check
 from benchmarks.compare.problem import Problem, Size
 
@@ -58,6 +58,9 @@ CASES = (
     *similarity.CASES,
     IMPORT,
     *alternating.CASES,
+    *study.CASES,
+    *runs.CASES,
+    *threads.CASES,
 )
 MEASURES = tuple(dict.fromkeys(case.measure for case in CASES))
 BY_NAME = {case.name: case for case in CASES}

@@ -19,7 +19,9 @@ from typing import Any
 
 from benchmarks.compare.contender import Call, Case, Contender, Timed, smaller
 from benchmarks.compare.dimension_workers import THREAD_VARIABLES
-from benchmarks.compare.problem import Size
+from benchmarks.compare.problem import Problem, Size
+from benchmarks.compare.record import loaded_versions
+from benchmarks.compare.usage import cpu_seconds, memory, start_of_peak
 
 ROOT = Path(__file__).resolve().parents[2]
 WARM_UP_ROWS, WARM_UP_TOKENS = 600, 64
@@ -86,7 +88,7 @@ def limit_threads(library: str, threads: int) -> None:
 
 def warm_up(case: Case, contender: Contender, job: Job) -> None:
     """Answer the question for a small problem: code is loaded and threads are started."""
-    small = replace(job.size, rows=min(job.size.rows, WARM_UP_ROWS), quick=True)
+    small = replace(job.size, rows=min(job.size.rows, WARM_UP_ROWS), quick=True, full=False)
     contender.prepare(case.build(small, smaller(contender.limit, WARM_UP_TOKENS)), **job.options)()
 
 
@@ -95,19 +97,31 @@ def measure(case: Case, contender: Contender, job: Job) -> dict[str, Any]:
     warm_up(case, contender, job)
     problem = case.build(job.size, contender.limit)
     call = contender.prepare(problem, **job.options)
-    before = start_of_peak()
+    before, cpu = start_of_peak(), cpu_seconds()
     seconds, answer = timed(call)
+    cpu = cpu_seconds() - cpu
     growth = None if before is None else (memory("VmHWM") - before) / 1e6
-    repeated = not isinstance(answer, Timed) and seconds < SHORT_SECONDS and not job.size.quick
-    if repeated:
-        seconds = statistics.median([seconds, *(timed(call)[0] for _ in range(REPEATS - 1))])
-    per = len(problem.tokens) if case.per_token else 1
-    result = {"seconds": seconds / per, "peak_mb": growth, "tokens": len(problem.tokens), "k": problem.k}
-    if job.check and not isinstance(answer, Timed) and answer is not None:
+    result: dict[str, Any] = {"peak_mb": growth, "tokens": len(problem.tokens), "k": problem.k}
+    if isinstance(answer, Timed):
+        result |= {"seconds": seconds, "cpu_seconds": answer.cpu_seconds, "scaled": answer.scaled}
+        result |= {"parts": answer.parts} if answer.parts else {}
+        answer = answer.answer
+    else:
+        if seconds < SHORT_SECONDS and not job.size.quick:
+            seconds = statistics.median([seconds, *(timed(call)[0] for _ in range(REPEATS - 1))])
+        scaled = not case.per_token and bool(contender.limit) and len(problem.tokens) < job.size.rows
+        times = job.size.rows / len(problem.tokens) if scaled else 1 / per_call(case, problem)
+        result |= {"seconds": seconds * times, "cpu_seconds": cpu * times, "scaled": scaled}
+    if job.check and answer is not None:
         finished = contender.finish(problem, answer)
         result |= case.check(problem, finished, contender.is_reference)
         result["exact"] = contender.is_reference
-    return result | {"pools": pools()}
+    return result | {"pools": pools(), "versions": loaded_versions()}
+
+
+def per_call(case: Case, problem: Problem) -> int:
+    """Return by what the time of a call is divided."""
+    return len(problem.tokens) if case.per_token else 1
 
 
 def tune(case: Case, contender: Contender, job: Job) -> dict[str, Any]:
@@ -125,21 +139,6 @@ def timed(call: Call) -> tuple[float, Any]:
     answer = call()
     seconds = time.perf_counter() - begin
     return (answer.seconds if isinstance(answer, Timed) else seconds), answer
-
-
-def start_of_peak() -> int | None:
-    """Forget the highest memory so far, and return the present one in bytes; None where only Linux knows."""
-    try:
-        Path("/proc/self/clear_refs").write_text("5")
-        return memory("VmRSS")
-    except OSError:
-        return None
-
-
-def memory(key: str) -> int:
-    """Return an entry of this process's status, in bytes."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
 
 
 def pools() -> list[str]:

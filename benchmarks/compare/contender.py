@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,9 +19,17 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Timed:
-    """The answer of a contender that knows better than the clock around it how long it took."""
+    """The answer of a contender that knows better than the clock around it how long it took.
+
+    `parts` are the seconds of its steps, where they are of interest; `scaled` says that some of them were
+    timed on a sample of tokens.
+    """
 
     seconds: float
+    answer: Any = None
+    cpu_seconds: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    scaled: bool = False
 
 
 def as_it_is(_: Problem, answer: Any) -> Any:
@@ -49,7 +57,7 @@ class Contender:
     slow : bool
         Whether one round must do.
     limit : int, optional
-        How many tokens at most it is asked about; its time counts for each token.
+        How many tokens at most it is asked about; its time counts for each token, or is scaled to all.
     alone : str, optional
         The contender that does the same undisturbed: the ratio of the two is reported as a slowdown.
     """

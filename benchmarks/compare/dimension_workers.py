@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,24 +23,6 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 # What a worker keeps between two parts of the work.
 _kept: dict[str, np.ndarray] = {}
-
-
-def spectrum_by(driver: str | None, routine: str) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from k rows to the ascending eigenvalues of their covariance, up to its scale."""
-    from scipy.linalg import eigvalsh
-    from scipy.linalg.blas import ssyrk
-
-    def spectrum(rows: np.ndarray) -> np.ndarray:
-        rows = rows - rows.mean(axis=0)
-        wide = rows.shape[0] < rows.shape[1]  # the smaller of the two Gram matrices has all eigenvalues
-        if routine == "matmul":
-            gram = rows @ rows.T if wide else rows.T @ rows
-        else:
-            # The transpose of a C array is the Fortran array that BLAS wants, so nothing is copied.
-            gram = ssyrk(1.0, rows.T, trans=int(wide), lower=1)
-        return eigvalsh(gram, driver=driver, overwrite_a=True, check_finite=False)
-
-    return spectrum
 
 
 def by_scipy_processes(problem: Problem) -> Call:
@@ -72,5 +53,16 @@ def _get_ready(file: Path, lists: np.ndarray) -> None:
 
 
 def _spectra(lists: np.ndarray) -> np.ndarray:
-    spectrum = spectrum_by("evd", "syrk")
-    return np.array([spectrum(_kept["x"][list_]) for list_ in lists])
+    return np.array([_spectrum(_kept["x"][list_]) for list_ in lists])
+
+
+def _spectrum(rows: np.ndarray) -> np.ndarray:
+    """Return the ascending eigenvalues of the rows' covariance, up to its scale."""
+    from scipy.linalg import eigvalsh
+    from scipy.linalg.blas import ssyrk
+
+    rows -= rows.mean(axis=0)
+    wide = rows.shape[0] < rows.shape[1]  # the smaller of the two Gram matrices has all eigenvalues
+    # The transpose of a C array is the Fortran array that BLAS wants, so nothing is copied.
+    gram = ssyrk(1.0, rows.T, trans=int(wide), lower=1)
+    return eigvalsh(gram, driver="evd", overwrite_a=True, check_finite=False)

@@ -45,7 +45,8 @@ def by_torch(problem: Problem, dtype: str = "float32", solver: str = "cholesky",
         neighbors -= x[tokens[some], None].to(precision)
         gram = torch.bmm(neighbors, neighbors.mT)
         diagonal = gram.diagonal(dim1=1, dim2=2)
-        diagonal += REG * diagonal.sum(dim=1, keepdim=True)
+        trace = diagonal.sum(dim=1, keepdim=True)
+        diagonal += REG * torch.where(trace > 0, trace, 1)  # 0 where a token equals all of its neighbors
         solution = solve(gram)[:, :, 0]
         return (solution / solution.sum(dim=1, keepdim=True)).float()
 

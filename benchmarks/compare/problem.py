@@ -26,12 +26,17 @@ def synthetic(n: int, d: int, seed: int) -> Array:
 
 @dataclass(frozen=True)
 class Size:
-    """How large a run is; `quick` shrinks what does not follow from the rows, such as repetitions."""
+    """How large a run is.
+
+    `quick` shrinks what does not follow from the rows, such as repetitions; with `full`, no part of a study
+    is scaled from a sample of tokens.
+    """
 
     rows: int
     columns: int
     threads: int
     quick: bool = False
+    full: bool = False
 
 
 @dataclass(frozen=True)

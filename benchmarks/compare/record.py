@@ -6,6 +6,8 @@ import ctypes
 import json
 import os
 import platform
+import subprocess
+import sys
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -14,12 +16,14 @@ from typing import Any
 from benchmarks.compare.blas import library_path
 from benchmarks.compare.problem import Size
 
-PACKAGES = (
-    *("embgeom", "numpy", "faiss-cpu", "torch", "scipy", "scikit-learn", "scikit-dimension"),
-    "threadpoolctl",
-)
+# Packages, by the modules that they bring.
+PACKAGES = {
+    **{"embgeom": "embgeom", "numpy": "numpy", "faiss": "faiss-cpu", "torch": "torch", "scipy": "scipy"},
+    **{"sklearn": "scikit-learn", "skdim": "scikit-dimension", "threadpoolctl": "threadpoolctl"},
+    "distributed": "distributed",
+}
 # Numbers that were measured under different settings do not belong into one table.
-SETTINGS = ("rows", "columns", "threads", "processor", "quick")
+SETTINGS = ("rows", "columns", "threads", "processor", "instructions", "blas_core", "quick")
 
 Record = dict[str, Any]
 
@@ -37,9 +41,11 @@ def new_record(size: Size) -> Record:
         "quick": size.quick,
         "processor": processor(),
         "cores": os.cpu_count(),
+        "instructions": instructions(),
         "blas_core": blas_core(),
         "python": platform.python_version(),
-        "versions": {name: found for name in PACKAGES if (found := installed_version(name))},
+        "versions": {name: found for name in PACKAGES.values() if (found := installed_version(name))},
+        "revision": revision(),
         "date": today(),
         "cases": {},
     }
@@ -84,6 +90,31 @@ def today() -> str:
     return datetime.now(timezone.utc).date().isoformat()
 
 
+def revision() -> str | None:
+    """Return the last commit that changed code, with a + where files differ from it; None outside of git."""
+    code = ("cpp", "python", "benchmarks/compare")
+    commit = git_output("log", "-1", "--format=%h", "--", *code)
+    return commit + "+" * bool(git_output("status", "--porcelain", "--", *code)) if commit else None
+
+
+def git_output(*command: str) -> str:
+    root = Path(__file__).resolve().parents[2]
+    try:
+        return subprocess.run(
+            ["git", *command], cwd=root, capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:
+        return ""
+
+
+def loaded_versions() -> dict[str, str]:
+    """Return the versions of the packages that this process has loaded."""
+    loaded = {
+        package: installed_version(package) for module, package in PACKAGES.items() if module in sys.modules
+    }
+    return {package: found for package, found in loaded.items() if found}
+
+
 def installed_version(package: str) -> str | None:
     try:
         return version(package)
@@ -98,6 +129,14 @@ def processor() -> str:
         return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def instructions() -> str:
+    """Return the widest instructions that embgeom's kernels use."""
+    # Imported here: processes that time other libraries load this file, too.
+    from embgeom._common.native import core
+
+    return core.instruction_set()
 
 
 def blas_core() -> str | None:

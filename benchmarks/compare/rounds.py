@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from benchmarks.compare.child import ChildFailed, Job, run_in_child
 from benchmarks.compare.contender import REFERENCE, Case, Contender
 from benchmarks.compare.problem import Size
+from benchmarks.compare.record import revision, today
 
 Say = Callable[[str], None]
 Entry = dict[str, Any]
 
 
-def measure_case(case: Case, size: Size, rounds: int, say: Say) -> Entry:
-    """Measure every contender of a case, and return the case's entry of the record.
+def measure_case(case: Case, size: Size, rounds: int, say: Say, earlier: Entry, only: Sequence[str]) -> Entry:
+    """Measure the contenders of a case, or `only` some, and return the case's entry of the record.
 
     Rounds alternate: whatever disturbs the machine for a while disturbs all contenders, not one of them.
+    Contenders that are not measured keep their `earlier` entries.
     """
-    entries: dict[str, Entry] = {}
+    begin = time.monotonic()
+    entries: dict[str, Entry] = dict(earlier)
     jobs: dict[str, Job] = {}
-    for contender in case.contenders:
+    chosen = [contender for contender in case.contenders if not only or contender.name in only]
+    for contender in chosen:
         entries[contender.name] = {"status": "measured" if contender.installed else "not installed"}
         if contender.installed:
             jobs[contender.name] = Job(case.name, contender.name, size)
             if contender.options:
                 jobs[contender.name] = tuned(jobs[contender.name], contender, entries[contender.name], say)
     for number in range(rounds):
-        for contender in case.contenders:
+        for contender in chosen:
             entry = entries[contender.name]
             if entry["status"] != "measured" or (contender.slow and number):
                 continue
@@ -37,7 +42,8 @@ def measure_case(case: Case, size: Size, rounds: int, say: Say) -> Entry:
             for result in attempt([job], contender, entry):
                 say(f"round {number + 1}: {contender.name}: {shown(case, result)}")
                 add(entry, result)
-    return summarized(case, entries)
+    ordered = {c.name: entries[c.name] for c in case.contenders if c.name in entries}
+    return summarized(case, ordered) | {"took": round(time.monotonic() - begin)}
 
 
 def measure_quickly(cases: Sequence[Case], size: Size, say: Say) -> dict[str, Entry]:
@@ -85,7 +91,8 @@ def add(entry: Entry, result: Entry) -> None:
     peak = result.pop("peak_mb")
     if peak is not None:
         entry["peak_mb"] = max(peak, entry.get("peak_mb", 0.0))
-    entry |= result
+    entry |= {key: value for key, value in result.items() if value is not None}
+    entry |= {"date": today(), "revision": revision()}
 
 
 def summarized(case: Case, entries: dict[str, Entry]) -> Entry:
@@ -93,10 +100,10 @@ def summarized(case: Case, entries: dict[str, Entry]) -> Entry:
     for entry in entries.values():
         if "seconds" in entry:
             entry["median"] = statistics.median(entry["seconds"])
-    own = entries[REFERENCE]["median"]
+    own = entries.get(REFERENCE, {}).get("median")
     for contender in case.contenders:
-        entry, alone = entries[contender.name], entries.get(contender.alone or "", {})
-        if "median" in entry:
+        entry, alone = entries.get(contender.name, {}), entries.get(contender.alone or "", {})
+        if own and "median" in entry:
             entry["times_embgeom"] = entry["median"] / own
         if "median" in entry and "median" in alone:
             entry["slowdown"] = entry["median"] / alone["median"]

@@ -70,7 +70,7 @@ def over_pairs(
     return call
 
 
-def by_torch(problem: Problem, once: bool, block: int = 256, dots: str = "bmm") -> Call:
+def by_torch(problem: Problem, block: int = 256, dots: str = "bmm") -> Call:
     """Multiply by blocks; sums along a row of products are float32, those over rows are float64.
 
     torch's own float64 sum of float32 numbers is several times slower than all else together.
@@ -93,7 +93,7 @@ def by_torch(problem: Problem, once: bool, block: int = 256, dots: str = "bmm") 
                 by_row.append(torch.mul(left, right, out=product).sum(dim=1))
         return torch.stack(by_row).double().sum(dim=1).numpy()
 
-    return over_pairs(problem, len(a), block, sums_of, once)
+    return over_pairs(problem, len(a), block, sums_of, once=True)
 
 
 def by_numpy(problem: Problem, block: int = 256) -> Call:
@@ -137,10 +137,6 @@ def check(problem: Problem, value: float, exact: bool) -> dict[str, float]:
 TORCH_OPTIONS = tuple({"block": block, "dots": dots} for block in (256, 1024) for dots in ("bmm", "mul"))
 
 
-def by_torch_with(name: str, once: bool) -> Contender:
-    return Contender(name, "torch", partial(by_torch, once=once), options=TORCH_OPTIONS, slow=True)
-
-
 def case(center: bool) -> Case:
     return Case(
         "similarity",
@@ -150,8 +146,7 @@ def case(center: bool) -> Case:
         (
             Contender("embgeom", "embgeom", by_embgeom),
             Contender("its own products at sgemm's speed", EMBEDDED_BLAS, closed_form_products),
-            by_torch_with("torch, all pairs", once=False),
-            by_torch_with("torch, each pair once", once=True),
+            Contender("torch, each pair once", "torch", by_torch, options=TORCH_OPTIONS, slow=True),
             Contender("NumPy, all pairs", "numpy", by_numpy, slow=True),
         ),
         tuning_limit=2048,

@@ -47,7 +47,10 @@ def compared(tmp_path_factory):
 def test_every_measure_has_an_exact_answer_of_embgeom(compared):
     cases = json.loads((compared / "against_others.json").read_text(encoding="utf-8"))["cases"]
     measures = {case["measure"] for case in cases.values()}
-    assert measures == {"knn", "queries", "lle", "dimension", "similarity", "import", "alternating"}
+    assert measures == {
+        *("knn", "queries", "lle", "dimension", "similarity", "import", "alternating", "runs", "threads"),
+        *("study-768", "study-2048", "study-whole"),
+    }
     for name, case in cases.items():
         own = case["contenders"]["embgeom"]
         assert own["median"] > 0
@@ -63,10 +66,9 @@ def test_the_others_answer_the_same_question(compared):
             assert entry["status"] in ("measured", "not installed"), (name, contender)
             assert entry.get("recall", 1) > 0.99, (name, contender)
             # Of a dimension, this is the share of tokens that float32 counts otherwise.
-            assert entry.get("error", 0) < (0.2 if case["measure"] == "dimension" else 1e-4), (
-                name,
-                contender,
-            )
+            counts = case["measure"].partition("-")[0] in ("dimension", "study")
+            assert entry.get("error", 0) < (0.2 if counts else 1e-4), (name, contender)
+            assert entry.get("weight_error", 0) < 1e-4, (name, contender)
 
 
 @pytest.mark.slow
@@ -83,7 +85,7 @@ def test_every_case_is_in_the_table(compared):
 @pytest.mark.parametrize(
     ("render", "record"),
     [
-        ("benchmarks.compare.table", "against_others"),
+        ("benchmarks.compare.table", "avx2/against_others"),
         ("benchmarks.compare.table", "avx512/against_others"),
         ("benchmarks.growth.pages", "growth"),
     ],
@@ -111,6 +113,28 @@ def test_some_measures_can_be_made_anew(compared):
     after = json.loads(file.read_text(encoding="utf-8"))
     assert list(after["cases"]) == list(before["cases"])
     assert after["cases"]["knn, k = 10"] == before["cases"]["knn, k = 10"]
+
+
+@pytest.mark.slow
+def test_one_contender_can_be_made_anew_and_what_is_done_is_skipped(tmp_path):
+    size = ["--rows", "600", "--columns", "32", "--rounds", "1", "--only", "import"]
+    file = tmp_path / "against_others.json"
+
+    def measured(*options):
+        done = run("compare", tmp_path, *size, *options)
+        assert done.returncode == 0, done.stderr
+        case = json.loads(file.read_text(encoding="utf-8"))["cases"]["a fresh interpreter"]
+        return {name: entry["seconds"] for name, entry in case["contenders"].items()}
+
+    before = measured()
+    after = measured("--contender", "no import")
+    assert [name for name in before if after[name] != before[name]] == ["no import"]
+    assert measured("--minutes", "1") == after
+
+
+def test_a_study_is_chosen_as_a_family():
+    chosen = importlib.import_module("benchmarks.compare.__main__").chosen
+    assert chosen("study,lle") == ("study-768", "study-2048", "study-whole", "lle")
 
 
 def test_an_unknown_measure_is_named(tmp_path):
