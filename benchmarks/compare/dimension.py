@@ -10,11 +10,12 @@ import numpy as np
 
 from benchmarks.compare.contender import Call, Case, Contender
 from benchmarks.compare.dimension_workers import by_scipy_processes
-from benchmarks.compare.problem import Array, Problem, local_problem
+from benchmarks.compare.problem import Array, Problem, Size, local_problem
 from tests.oracles import reference
 from tests.oracles import tolerances as tol
 
 K = 1200
+ROWS = 16384
 VARIANCE = 0.95
 TOKENS = 64
 FEW_TOKENS = 8
@@ -64,6 +65,26 @@ def components_in_threads(problem: Problem, precision: str = "float32") -> Array
 
     with threadpool_limits(1, "blas"), ThreadPoolExecutor(problem.threads) as pool:
         return np.array(list(pool.map(count, problem.lists)))
+
+
+def gram_and_reduction(problem: Problem) -> Call:
+    """Take the two large steps alone, on one thread: the Gram matrix and LAPACK's ssytrd."""
+    from scipy.linalg.lapack import ssytrd, ssytrd_lwork
+    from threadpoolctl import threadpool_limits
+
+    def reduce(neighbors: Array) -> None:
+        rows = problem.x[neighbors]
+        rows -= rows.mean(axis=0)
+        gram = rows @ rows.T if rows.shape[0] < rows.shape[1] else rows.T @ rows
+        # The matrix is symmetric, so its transpose, which LAPACK takes without a copy, does as well.
+        ssytrd(gram.T, lower=1, lwork=int(ssytrd_lwork(len(gram))[0]), overwrite_a=1)
+
+    def call() -> None:
+        with threadpool_limits(1, "blas"):
+            for neighbors in problem.lists:
+                reduce(neighbors)
+
+    return call
 
 
 def by_sklearn(problem: Problem, solver: str) -> Call:
@@ -124,6 +145,30 @@ CONTENDERS = (
     ),
     Contender("scikit-dimension lPCA", "skdim", by_skdim, slow=True, limit=FEW_TOKENS),
 )
+
+
+def narrow_problem(size: Size, limit: int | None, *, columns: int) -> Problem:
+    """Ask for some tokens of a matrix of so many columns, on one thread."""
+    if size.quick:
+        columns = min(columns, size.columns)
+    return local_problem(Size(min(size.rows, ROWS), columns, 1, size.quick), limit, k=K)
+
+
+def steps_alone(columns: int) -> Case:
+    return Case(
+        f"steps-{columns}",
+        f"intrinsic dimension beside its two large steps, d = {columns}, k = {K}, one thread",
+        partial(narrow_problem, columns=columns),
+        check,
+        (
+            Contender("embgeom", "embgeom", by_embgeom, own_components, limit=TOKENS),
+            Contender("Gram matrix and ssytrd, float32", "scipy", gram_and_reduction, limit=TOKENS),
+        ),
+        unit=("ms a token", 1e3),
+        per_token=True,
+    )
+
+
 CASES = (
     Case(
         "dimension",
@@ -135,4 +180,5 @@ CASES = (
         per_token=True,
         tuning_limit=16,
     ),
+    *(steps_alone(columns) for columns in (768, 1024, 1536, 2048, 4096)),
 )

@@ -50,6 +50,7 @@ def test_every_measure_has_an_exact_answer_of_embgeom(compared):
     assert measures == {
         *("knn", "queries", "lle", "dimension", "similarity", "import", "alternating", "runs", "threads"),
         *("study-768", "study-2048", "study-whole"),
+        *(f"steps-{columns}" for columns in (768, 1024, 1536, 2048, 4096)),
     }
     for name, case in cases.items():
         own = case["contenders"]["embgeom"]
