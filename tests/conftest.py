@@ -3,7 +3,11 @@
 Cases are derandomized: a run depends on the code alone, never on the clock or on an earlier run.
 """
 
+import hashlib
 import os
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -25,11 +29,25 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
 
+# What is computed or fetched before any test begins must not lie in the user's folders, either.
+CACHES = tempfile.TemporaryDirectory()
+os.environ["EMBGEOM_CACHE"] = CACHES.name
+
+
+@pytest.fixture(autouse=True)
+def own_cache(request, monkeypatch):
+    """Each test has a cache of its own, which is empty: no test uses what another one computed."""
+    folder = Path(CACHES.name) / hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:32]
+    monkeypatch.setenv("EMBGEOM_CACHE", str(folder))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     for proxy in PROXIES:
         monkeypatch.delenv(proxy, raising=False)
-    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "EMBGEOM_CACHE"):
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     with serving(Hub(tmp_path / "hub")) as state:
         monkeypatch.setenv("HF_ENDPOINT", state.url)

@@ -25,6 +25,7 @@ _HOMES = {
     "hidden_states": ("StateComparison", "compare_states", "matching_layer"),
     "loading": ("load",),
     "loading.final_norm": ("load_final_norm",),
+    "runs.cache": ("use_cache",),
     "runs.run": ("run",),
     "steering": ("SteeringVector",),
 }

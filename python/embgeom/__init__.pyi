@@ -19,6 +19,7 @@ from embgeom.geometry.similarity import global_similarity
 from embgeom.hidden_states import StateComparison, compare_states, matching_layer
 from embgeom.loading import load
 from embgeom.loading.final_norm import load_final_norm
+from embgeom.runs.cache import use_cache
 from embgeom.runs.run import run
 from embgeom.steering import SteeringVector
 
@@ -73,5 +74,6 @@ __all__ = [
     "run",
     "steering",
     "sweep",
+    "use_cache",
     "weight_cosine",
 ]

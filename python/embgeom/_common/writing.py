@@ -80,6 +80,15 @@ def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Na
         flush_folder(target.parent)
 
 
+def cache_root(folder: Name | None = None) -> Path:
+    """Return the folder of all caches: the one given, that of EMBGEOM_CACHE, or Hugging Face's for assets."""
+    if named := folder or os.environ.get("EMBGEOM_CACHE"):
+        return Path(named).expanduser()
+    from huggingface_hub.constants import HF_ASSETS_CACHE
+
+    return Path(HF_ASSETS_CACHE)
+
+
 def save_tensors(tensors: dict[str, Any], path: Path, metadata: dict[str, str]) -> None:
     """Write a safetensors file, or raise an OSError, also where the library has an exception of its own."""
     from safetensors import SafetensorError

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import embgeom
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
+from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen
 from embgeom.cli.terminal import say, show
@@ -38,11 +39,11 @@ def add_commands(commands: Any) -> None:
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
 
-    pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES)
+    pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
     add = add_command(commands, compare, *pair, neighborhood, sample, *shared, folder).add_argument
     add("--html", metavar="FILE", help="also write the tables as HTML")
     add_command(commands, inspect, model_options(), sample, *shared, folder)
-    add = add_command(commands, neighbors, model_options(), neighborhood, *shared).add_argument
+    add = add_command(commands, neighbors, model_options(), neighborhood, search, LOCAL_FILES).add_argument
     add("token", metavar="TOKEN", nargs="+", help="a token as the vocabulary writes it, or as text")
     add("--row", action="store_true", help="TOKEN is a row number")
 

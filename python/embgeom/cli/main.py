@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import embgeom
 from embgeom._common import signals
-from embgeom.cli import compare, demo, evaluate, maps, steer, terminal
+from embgeom.cli import cache, compare, demo, evaluate, maps, steer, terminal
 from embgeom.cli.options import USAGE_ERROR, Parser, add_common
 from embgeom.errors import EmbgeomError
 
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="embgeom", description="The geometry of language models' token embeddings.")
     parser.add_argument("--version", action="version", version=f"embgeom {embgeom.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (demo, compare, maps, steer, evaluate):
+    for group in (demo, compare, maps, steer, evaluate, cache):
         group.add_commands(commands)
     for command in commands.choices.values():
         add_common(command)
@@ -49,7 +49,7 @@ def _run(arguments: list[str]) -> int:
             raise
     options.progress = not options.quiet
     try:
-        with terminal.warnings_in_a_line():
+        with terminal.warnings_in_a_line(), cache.caching(options):
             options.run(options)
     except (KeyboardInterrupt, SystemExit):
         raise

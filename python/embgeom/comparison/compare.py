@@ -24,6 +24,7 @@ from embgeom.geometry.knn import Metric, check_k, knn
 from embgeom.geometry.lle import check_reg, lle
 from embgeom.geometry.similarity import global_similarity
 from embgeom.loading import load
+from embgeom.runs.cache import Cached, active
 
 
 def compare(
@@ -86,8 +87,9 @@ def compare(
     Notes
     -----
     Four searches for neighbors (two models, two Gaussian matrices) dominate where the vocabulary is
-    large; the intrinsic dimension where it is small. Memory: the shared rows of both models once more,
-    and n k numbers for each result.
+    large; the intrinsic dimension where it is small. Within `use_cache`, results of the two models that
+    were computed before are read instead; the null baselines are computed each time. Memory: the shared
+    rows of both models once more, and n k numbers for each result.
 
     References
     ----------
@@ -129,12 +131,14 @@ def compare(
     )
     draws = _Draws(options, n)
     common: dict[str, Any] = {"threads": team, "progress": progress}
-    local_a, local_b = (_measure_local(x, draws.sampled, options, **common) for x in (x_a, x_b))
-    actual, overlap, cosine = _agree(x_a, x_b, local_a, local_b, **common)
-    shuffled, *_ = _agree(x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), **common)
+    # What was drawn would fill a cache without ever being read for another comparison.
+    cached, direct = active((a.name, x_a), (b.name, x_b)), Cached(None)
+    local_a, local_b = (_measure_local(cached, x, draws.sampled, options, **common) for x in (x_a, x_b))
+    actual, overlap, cosine = _agree(cached, x_a, x_b, local_a, local_b, **common)
+    shuffled, *_ = _agree(direct, x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), **common)
     x_a, x_b = draws.gaussian_like(x_a, x_b)
-    null_a, null_b = (_measure_local(x, draws.sampled, options, **common) for x in (x_a, x_b))
-    gaussian, *_ = _agree(x_a, x_b, null_a, null_b, **common)
+    null_a, null_b = (_measure_local(direct, x, draws.sampled, options, **common) for x in (x_a, x_b))
+    gaussian, *_ = _agree(direct, x_a, x_b, null_a, null_b, **common)
     return Comparison(
         a=ModelRecord.from_embeddings(a),
         b=ModelRecord.from_embeddings(b),
@@ -152,6 +156,7 @@ def compare(
         local_a=local_a,
         local_b=local_b,
         versions=versions(),
+        from_cache=cached.served,
     )
 
 
@@ -206,19 +211,21 @@ class _Draws:
 
 
 def _measure_local(
-    x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, **common: Any
+    call: Cached, x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, **common: Any
 ) -> LocalGeometry:
-    neighbors = knn(x, options.k, metric=options.metric, **common)
-    weights = lle(x, neighbors, reg=options.reg, **common)
+    neighbors = call(knn, x, options.k, metric=options.metric, **common)
+    weights = call(lle, x, neighbors, reg=options.reg, **common)
     around: dict[str, Any] = {
         "k": options.dimension_k,
         "metric": options.metric,
         "variance": options.variance,
     }
-    return LocalGeometry(neighbors, weights, intrinsic_dimension(x, rows=sampled, **around, **common))
+    dimension = call(intrinsic_dimension, x, rows=sampled, **around, **common)
+    return LocalGeometry(neighbors, weights, dimension)
 
 
 def _agree(
+    call: Cached,
     x_a: Float32Matrix,
     x_b: Float32Matrix,
     local_a: LocalGeometry,
@@ -231,8 +238,8 @@ def _agree(
     defined = cosine[~np.isnan(cosine)]
     dimensions = local_a.dimension.n_components, local_b.dimension.n_components
     values = {
-        "global_similarity": global_similarity(x_a, x_b, **common),
-        "global_similarity_centered": global_similarity(x_a, x_b, center=True, **common),
+        "global_similarity": call(global_similarity, x_a, x_b, **common),
+        "global_similarity_centered": call(global_similarity, x_a, x_b, center=True, **common),
         "neighbor_overlap": float(overlap.mean()),
         "weight_cosine": float(defined.mean()) if defined.size else float("nan"),
         "dimension_pearson": pearson(*dimensions),

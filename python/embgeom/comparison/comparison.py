@@ -114,6 +114,8 @@ class Comparison(FolderResult, Plotted):
         Neighbors (numbered among the shared tokens), weights and dimensions in each model.
     versions : dict of str to str
         The versions of the software that measured it.
+    from_cache : list of str
+        What was read from the cache instead of computed, such as ``"knn of example:small"``.
     """
 
     a: ModelRecord
@@ -127,6 +129,7 @@ class Comparison(FolderResult, Plotted):
     local_a: LocalGeometry
     local_b: LocalGeometry
     versions: dict[str, str]
+    from_cache: list[str]
 
     def __repr__(self) -> str:
         values = ", ".join(f"{statistic.name} {statistic.value:.4f}" for statistic in self.statistics)
@@ -190,6 +193,7 @@ class Comparison(FolderResult, Plotted):
             "match": self.match.to_dict(),
             "options": self.options,
             "models": {"a": self.a.to_dict(), "b": self.b.to_dict()},
+            "from_cache": self.from_cache,
         }
 
     def columns(self) -> Columns:

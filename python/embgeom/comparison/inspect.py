@@ -30,6 +30,7 @@ from embgeom.geometry.dimension import (
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
 from embgeom.geometry.lle import LLE, LLEStatus, check_reg, lle
 from embgeom.loading import load
+from embgeom.runs.cache import active
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
@@ -58,6 +59,8 @@ class Inspection(FolderResult, Plotted):
         Every parameter.
     versions : dict of str to str
         The versions of the software that measured it.
+    from_cache : list of str
+        What was read from the cache instead of computed.
     """
 
     model: ModelRecord
@@ -68,6 +71,7 @@ class Inspection(FolderResult, Plotted):
     highest: Neighbors
     options: dict[str, Any]
     versions: dict[str, str]
+    from_cache: list[str]
 
     def __repr__(self) -> str:
         return f"Inspection({self.model!r}, {self.dimension!r})"
@@ -115,7 +119,7 @@ class Inspection(FolderResult, Plotted):
         return Table(title, ("row", "dimension", "token", "nearest rows"), lines)
 
     def _record(self) -> dict[str, Any]:
-        return {"model": self.model.to_dict(), "options": self.options}
+        return {"model": self.model.to_dict(), "options": self.options, "from_cache": self.from_cache}
 
     def columns(self) -> Columns:
         """Return the table of `to_pandas`: a row for each sampled row of the matrix."""
@@ -258,7 +262,8 @@ def inspect(
 
     Notes
     -----
-    The intrinsic dimensions dominate; see `intrinsic_dimension`.
+    The intrinsic dimensions dominate; see `intrinsic_dimension`. Within `use_cache`, results that were
+    computed before are read instead.
 
     Examples
     --------
@@ -283,7 +288,8 @@ def inspect(
     size = min(wanted, len(candidates))
     sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)
     search: dict[str, Any] = {"metric": metric, "threads": team, "progress": progress}
-    dimension = intrinsic_dimension(x, k=k, rows=sampled, variance=variance, **search)
+    call = active((embeddings.name, x))
+    dimension = call(intrinsic_dimension, x, k=k, rows=sampled, variance=variance, **search)
     # A stable sort lets equal dimensions stand in the order of rows.
     ascending = sampled[np.argsort(dimension.n_components, kind="stable")]
     shown = min(EXTREMES, max(1, size // 2))
@@ -298,7 +304,9 @@ def inspect(
         "threads": team,
     }
     model = ModelRecord.from_embeddings(embeddings)
-    return Inspection(model, embeddings.norms, sampled, dimension, lowest, highest, options, versions())
+    return Inspection(
+        model, embeddings.norms, sampled, dimension, lowest, highest, options, versions(), call.served
+    )
 
 
 def inspect_token(

@@ -32,6 +32,7 @@ import numpy.typing as npt
 
 from embgeom._common.progress import byte_bar
 from embgeom._common.temporary import flush_folder
+from embgeom._common.writing import cache_root
 from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
 from embgeom.loading.convert import check_dtype
@@ -199,10 +200,7 @@ def _tensor_head(name: str, entry: Entry, identity: Identity) -> bytes:
 
 def cache_folder(cache_dir: Path | None, repo_id: str, filename: str) -> Path:
     """Return the folder of the cache for one file of a repository, which need not exist."""
-    from huggingface_hub.constants import HF_ASSETS_CACHE
-
-    root = Path(cache_dir or os.environ.get("EMBGEOM_CACHE") or HF_ASSETS_CACHE).expanduser()
-    return root / "embgeom" / repo_id.replace("/", "--") / file_name(filename)
+    return cache_root(cache_dir) / "embgeom" / repo_id.replace("/", "--") / file_name(filename)
 
 
 def file_name(name: str) -> str:

@@ -1,0 +1,488 @@
+"""A cache of results, in files: what was computed from the same numbers before is read instead.
+
+A result is found again by the SHA-256 of the matrices it was computed from, as float32 with their shapes,
+by every parameter that it depends on, by `NUMERICS` and the processor's instructions. Results of the first
+k of more neighbors, and of some of the rows that were computed, are cut from the larger ones. Files are
+written atomically and hold a checksum of all they say, so that nothing damaged is ever returned.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass, fields, is_dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+
+from embgeom._common.arrays import (
+    Float32Matrix,
+    RowNumbers,
+    as_matrix,
+    as_neighbor_list,
+    as_row_numbers,
+)
+from embgeom._common.checks import whole_number
+from embgeom._common.native import core
+from embgeom._common.record import Arrays, array_digest, digest, plain, rebuilt
+from embgeom._common.writing import cache_root, save_tensors, write_file
+from embgeom.errors import EmbgeomWarning, InputError, OutputError, first_line
+from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.knn import Neighbors
+from embgeom.geometry.lle import LLE
+from embgeom.geometry.rows import check_same_tokens, tokens_of
+
+NUMERICS = 1
+"""The version of what kernels compute. Raise it with every change after which a function of `KINDS` may
+return other bits for the same input: of a kernel, of its constants, of the BLAS, of the fields of a result.
+Results that were kept under another number are not found any more, and go when room is needed."""
+
+KINDS: dict[str, Any] = {
+    "knn": Neighbors,
+    "lle": LLE,
+    "intrinsic_dimension": IntrinsicDimension,
+    "global_similarity": float,
+}
+"""The functions whose results are kept, and the types of these."""
+
+SIZE_VARIABLE = "EMBGEOM_CACHE_GIB"
+_DEFAULT_GIB = 20.0
+# Every other parameter of the functions decides on their results.
+_WITHOUT_INFLUENCE = ("threads", "progress")
+_HEADER = "embgeom"
+_ROWS = "rows asked for"
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call of a function: what decides on its result.
+
+    `k` is the number of neighbors that were asked for where fewer are the first of more, otherwise 0. `rows`
+    are those that were asked for where `by_row` says that each row's result depends on no other.
+    """
+
+    key: dict[str, Any]
+    shapes: list[tuple[int, ...]]
+    k: int
+    by_row: bool
+    rows: RowNumbers | None
+    tokens: list[str] | None
+
+    @property
+    def function(self) -> str:
+        """The name of the function."""
+        return str(self.key["function"])
+
+    @property
+    def group(self) -> str:
+        """The part of its file's name that differs for other input or parameters, but `k` and `rows`."""
+        return digest(self.key)[:40]
+
+    @property
+    def file(self) -> str:
+        """The name of the file for its result."""
+        return f"{self.group}.{self.k}.{'all' if self.rows is None else array_digest(self.rows)[:16]}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A result that is kept: of which models, what it is, its bytes, and when it was last used (seconds)."""
+
+    path: Path
+    models: str
+    shape: str
+    what: str
+    size: int
+    used: float
+
+
+class ResultCache:
+    """The folder of the cache: results are found there, kept there, and those unused for longest removed."""
+
+    def __init__(self, folder: str | PathLike[str] | None = None) -> None:
+        self.folder = cache_root() / "embgeom-results" if folder is None else Path(folder).expanduser()
+        self.limit = _limit()
+        self._writable = True
+
+    def find(self, request: Request) -> Any:
+        """Return the result of a request, or None."""
+        for path in self._candidates(request):
+            try:
+                result, rows = _read(path, request.key)
+                os.utime(path)
+            except FileNotFoundError:
+                continue  # Another process has just removed it.
+            except _damage() as error:
+                warnings.warn(
+                    f"{path} is damaged ({first_line(error)}); it is removed, and its result computed again",
+                    EmbgeomWarning,
+                    stacklevel=2,
+                )
+                self.remove([path])
+            else:
+                return _cut(result, rows, request)
+        return None
+
+    def keep(self, request: Request, result: Any, models: Sequence[str] = ()) -> None:
+        """Keep a result; where that fails, warn once."""
+        arrays: Arrays = {}
+        kept = replace(result, tokens=None) if getattr(result, "tokens", None) else result
+        about = {
+            "key": request.key,
+            "models": list(models),
+            "shapes": request.shapes,
+            "k": request.k,
+            "rows": None if request.rows is None else len(request.rows),
+            "result": plain(kept, arrays, "result"),
+        }
+        if request.rows is not None:
+            arrays[_ROWS] = request.rows
+        header = json.dumps({**about, "sha256": _checksum(about, arrays)})
+        # The file quotes the header once more, and has a few numbers for each array.
+        size = sum(array.nbytes for array in arrays.values()) + 2 * len(header) + 4096
+        if size > self.limit or not self._writable:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._make_room(size)
+            path = self.folder / f"{request.file}.safetensors"
+            write_file(path, lambda partial: save_tensors(arrays, partial, {_HEADER: header}))
+        except (OSError, OutputError) as error:
+            self._writable = False
+            warnings.warn(
+                f"results are not kept in {self.folder}: {first_line(error)}; make room, name another folder "
+                "by EMBGEOM_CACHE, or turn the cache off",
+                EmbgeomWarning,
+                stacklevel=2,
+            )
+
+    def entries(self) -> list[Entry]:
+        """Return what is kept, most recently used first; damaged files are left out."""
+        found = []
+        for path in self._files():
+            with suppress(*_damage(), FileNotFoundError):
+                stat = path.stat()
+                about = _about(path)
+                shapes = " and ".join(f"{n} x {d}" for n, d in about["shapes"])
+                models = " and ".join(about["models"]) or "unnamed"
+                found.append(Entry(path, models, shapes, _what(about), stat.st_size, stat.st_mtime))
+        return sorted(found, key=lambda entry: entry.used, reverse=True)
+
+    def size(self) -> int:
+        """Return the bytes of everything that is kept, damaged files included."""
+        return sum(size for _, size, _ in self._by_age())
+
+    def remove(self, paths: Iterable[Path]) -> None:
+        """Remove files, which other processes may have removed already."""
+        for path in paths:
+            with suppress(OSError):
+                path.unlink()
+
+    def clear(self) -> None:
+        """Remove everything that is kept, damaged files included."""
+        self.remove(self._files())
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.safetensors"))
+
+    def _candidates(self, request: Request) -> list[Path]:
+        """Return the files that hold the result, or more than it; small ones first."""
+        found = []
+        for path in self.folder.glob(f"{request.group}.*.safetensors"):
+            k, which = path.name.split(".")[1:3]
+            if k.isdecimal() and int(k) >= request.k:
+                exact = path.stem == request.file
+                if exact or which == "all" or (request.rows is not None and _holds(path, request.rows)):
+                    found.append((not exact, int(k), which == "all", path))
+        return [path for *_, path in sorted(found)]
+
+    def _by_age(self) -> list[tuple[float, int, Path]]:
+        files = []
+        for path in self._files():
+            with suppress(OSError):
+                stat = path.stat()
+                files.append((stat.st_mtime, stat.st_size, path))
+        return sorted(files)
+
+    def _make_room(self, size: int) -> None:
+        files = self._by_age()
+        total = size + sum(size for _, size, _ in files)
+        for _, freed, path in files:
+            if total <= self.limit:
+                return
+            self.remove([path])
+            total -= freed
+
+
+class Cached:
+    """Calls functions of geometry, or reads what they returned before.
+
+    `matrices` are pairs of a name, which the cache lists, and a matrix that does not change from call to
+    call. `served` names what was read.
+    """
+
+    def __init__(self, cache: ResultCache | None, matrices: Sequence[tuple[str, Float32Matrix]] = ()) -> None:
+        self._cache = cache
+        self._known = [] if cache is None else [(name, x, array_digest(x)) for name, x in matrices]
+        self.served: list[str] = []
+
+    def __call__(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:
+        """Return what the function does, from the cache if it is there; otherwise it is kept there."""
+        if self._cache is None:
+            return function(*arguments, **options)
+        request, used = self._request(function, arguments, options)
+        found: _R | None = self._found(request, used)
+        if found is None:
+            found = function(*arguments, **options)
+            self._cache.keep(request, found, used)
+        return found
+
+    def find(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R | None:
+        """Return what the function would return if it is in the cache, or None."""
+        if self._cache is None:
+            return None
+        found: _R | None = self._found(*self._request(function, arguments, options))
+        return found
+
+    def keep(self, result: _R, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> None:
+        """Keep a result that the function would return."""
+        if self._cache is not None:
+            request, used = self._request(function, arguments, options)
+            self._cache.keep(request, result, used)
+
+    def _request(self, function: Any, arguments: Any, options: Any) -> tuple[Request, list[str]]:
+        used: list[str] = []
+
+        def matrix_digest(x: Float32Matrix) -> str:
+            for name, known, digest_of_known in self._known:
+                if x is known:
+                    used.append(name)
+                    return digest_of_known
+            return array_digest(x)
+
+        return requested(function, arguments, options, matrix_digest), used
+
+    def _found(self, request: Request, used: list[str]) -> Any:
+        found = self._cache.find(request) if self._cache is not None else None
+        if found is not None:
+            self.served.append(f"{request.function} of {' and '.join(used)}" if used else request.function)
+        return found
+
+
+_ACTIVE: ContextVar[ResultCache | None] = ContextVar("embgeom_cache", default=None)
+
+
+@contextmanager
+def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
+    """Read results that were computed before, and keep new ones, in the calls within a ``with`` statement.
+
+    `compare`, `inspect` and `run` do so there; what they return does not depend on it. The object that the
+    statement gives calls `knn`, `lle`, `intrinsic_dimension` or `global_similarity` in the same way.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where results are kept; by default ``embgeom-results`` in the folder that ``EMBGEOM_CACHE`` names,
+        or else in Hugging Face's cache of assets.
+
+    Yields
+    ------
+    callable
+        ``cached(function, *arguments, **options)``.
+
+    Raises
+    ------
+    InputError
+        If ``EMBGEOM_CACHE_GIB`` is no size.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If a file was damaged (its result is computed again), or results cannot be written.
+
+    Notes
+    -----
+    Results are found by the SHA-256 of the matrices (2 GB/s on a processor with instructions for it), all
+    parameters, and the version of the kernels. The cache takes at most 20 GiB, or what ``EMBGEOM_CACHE_GIB``
+    says; those unused for longest go first.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import embgeom
+    >>> model = embgeom.load("example:small")
+    >>> with tempfile.TemporaryDirectory() as folder, embgeom.use_cache(folder) as cached:
+    ...     many = cached(embgeom.knn, model, 50)
+    ...     few = cached(embgeom.knn, model, 10)  # read, as they are the first of the 50
+    >>> few.k
+    10
+    """
+    cache = ResultCache(folder)
+    token = _ACTIVE.set(cache)
+    try:
+        yield Cached(cache)
+    finally:
+        _ACTIVE.reset(token)
+
+
+def active(*matrices: tuple[str, Float32Matrix]) -> Cached:
+    """Return what calls functions on these named matrices: through the cache that is in use, if any."""
+    return Cached(_ACTIVE.get(), matrices)
+
+
+def requested(
+    function: Callable[..., Any],
+    arguments: Sequence[Any],
+    options: Mapping[str, Any],
+    matrix_digest: Callable[[Float32Matrix], str],
+) -> Request:
+    """Return what decides on the result of a call: every parameter but those without influence."""
+    name = getattr(function, "__name__", "")
+    if name not in KINDS:
+        raise InputError(f"the cache keeps results of {', '.join(KINDS)}, not of {name or repr(function)}")
+    bound = inspect.signature(function).bind(*arguments, **options)
+    bound.apply_defaults()
+    values = {each: value for each, value in bound.arguments.items() if each not in _WITHOUT_INFLUENCE}
+    tokens = tokens_of(next(iter(values.values())))
+    matrices = {each: as_matrix(values[each], each) for each in ("x", "a", "b") if each in values}
+    n = len(next(iter(matrices.values())))
+    by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
+    asked = values.pop("rows") if by_row else None
+    k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
+    # Processors with other instructions round the last bits otherwise.
+    key: dict[str, Any] = {
+        "numerics": NUMERICS,
+        "instructions": core.instruction_set(),
+        "function": name,
+    }
+    for each, value in values.items():
+        if isinstance(value, Neighbors):
+            check_same_tokens(tokens, value.tokens)
+            key[each] = [array_digest(as_neighbor_list(value.indices, n)), value.of_queries]
+            key[f"{each} of rows"] = None if value.rows is None else array_digest(value.rows)
+        elif each in matrices:
+            check_same_tokens(tokens, tokens_of(value))
+            key[each] = matrix_digest(matrices[each])
+        elif value is None or isinstance(value, bool | int | float | str):
+            key[each] = value
+        elif isinstance(value, np.generic):
+            key[each] = value.item()
+        elif each == "queries":
+            key[each] = array_digest(as_matrix(value, each))
+        else:
+            array = as_row_numbers(value, n) if each == "rows" else as_neighbor_list(value, n)
+            key[each] = array_digest(array)
+    rows = None if asked is None else as_row_numbers(asked, n)
+    return Request(key, [matrix.shape for matrix in matrices.values()], k, by_row, rows, tokens)
+
+
+def _limit() -> float:
+    text = os.environ.get(SIZE_VARIABLE, "").strip()
+    try:
+        size = float(text) if text else _DEFAULT_GIB
+    except ValueError:
+        size = math.nan
+    if not size >= 0:
+        raise InputError(f"{SIZE_VARIABLE} = {text!r} is no size; give the cache's limit in GiB, such as 20")
+    return size * 2**30
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """Return what is raised for files that say something else than what was written."""
+    from safetensors import SafetensorError
+
+    return SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError
+
+
+def _about(path: Path) -> dict[str, Any]:
+    from safetensors import safe_open
+
+    # safe_open does not tell files that are gone from damaged ones.
+    with path.open("rb"), safe_open(path, framework="numpy") as file:
+        about: dict[str, Any] = json.loads(file.metadata()[_HEADER])
+        return about
+
+
+def _read(path: Path, key: Mapping[str, Any]) -> tuple[Any, RowNumbers | None]:
+    """Return the result that a file holds, and the rows it is of (None: all); damage raises an error."""
+    from safetensors import safe_open
+
+    about = _about(path)
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if about.pop("sha256") != _checksum(about, arrays):
+        raise ValueError("its checksum does not fit")
+    if about["key"] != plain(key):
+        raise ValueError("it holds another result")
+    rows = arrays.pop(_ROWS, None)
+    return rebuilt(KINDS[about["key"]["function"]], about["result"], arrays), rows
+
+
+def _holds(path: Path, rows: RowNumbers) -> bool:
+    """Return whether the result in a file is of all these rows."""
+    from safetensors import safe_open
+
+    with suppress(*_damage()), safe_open(path, framework="numpy") as file:
+        return bool(np.isin(rows, file.get_tensor(_ROWS)).all())
+    return False
+
+
+def _checksum(about: Mapping[str, Any], arrays: Arrays) -> str:
+    return digest([plain(about), {name: array_digest(array) for name, array in arrays.items()}])
+
+
+def _cut(result: Any, rows: RowNumbers | None, request: Request) -> Any:
+    """Return the part of a result that was asked for, with its tokens."""
+    if not is_dataclass(result):
+        return result
+    changes: dict[str, Any] = {}
+    arrays = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "rows"}
+    arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
+    if request.rows is not None and (rows is None or not np.array_equal(rows, request.rows)):
+        places = request.rows
+        if rows is not None:
+            order = np.argsort(rows, kind="stable")
+            places = order[np.searchsorted(rows, request.rows, sorter=order)]
+        changes = {name: value[places] for name, value in arrays.items()}
+    if isinstance(result, Neighbors) and request.k < result.k:
+        changes |= {name: changes.get(name, value)[:, : request.k].copy() for name, value in arrays.items()}
+    names = {field.name for field in fields(result)}
+    if request.by_row and "rows" in names:
+        changes["rows"] = request.rows
+    if "tokens" in names:
+        changes["tokens"] = request.tokens
+    return replace(result, **changes)
+
+
+def _what(about: Mapping[str, Any]) -> str:
+    """Say what a result is: the function, its parameters that are numbers or words, and how many rows."""
+    key = about["key"]
+    said = {name: value for name, value in key.items() if isinstance(value, int | float | str)}
+    hidden = ("numerics", "instructions", "function", "x", "a", "b", "neighbors", "queries")
+    parts = [f"{name}={value}" for name, value in said.items() if name not in hidden]
+    if about["k"]:
+        parts.insert(0, f"k={about['k']}")
+    if about["rows"] is not None:
+        parts.append(f"{about['rows']} rows")
+    return f"{key['function']}({', '.join(parts)})"
+
+
+def age(seconds: float) -> str:
+    """Return how long ago a time was, roughly."""
+    passed = max(0.0, time.time() - seconds)
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if passed >= 2 * length:
+            return f"{passed // length:.0f} {unit}"
+    return f"{passed:.0f} seconds"
