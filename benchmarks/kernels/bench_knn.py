@@ -1,5 +1,6 @@
 """Time of knn over a whole vocabulary: n^2 d multiplications, and the choice of the best k of each row."""
 
+import numpy as np
 import pytest
 
 from embgeom import knn
@@ -22,6 +23,15 @@ def bench_metrics(measure, x, threads, sample, metric):
 def bench_list_lengths(measure, x, threads, sample, k):
     k = min(k, len(x) - 1)
     found = measure(knn, x, k, threads=threads, rounds=1)
+    check(found, x, sample)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def bench_equal_rows(measure, x, threads, sample, share):
+    # Tokens that were never trained share a row: 15,000 of GPT-2's size, and nothing else.
+    x = x.copy()
+    x[np.random.default_rng(2).permutation(len(x))[: int(share * len(x))]] = x[sample[0]]
+    found = measure(knn, x, 10, threads=threads, rounds=1)
     check(found, x, sample)
 
 

@@ -19,10 +19,11 @@ std::tuple<Integers, Floats> knn_of_rows(const Rows& x, const std::optional<RowN
                                          Metric metric, bool exclude_self, int threads,
                                          const py::object& progress) {
     const KnnQuestion question{.queries = row_set(x, rows),
-                               .base = view(x),
+                               .base = RowSet::all(view(x)),
                                .k = k,
                                .metric = metric,
                                .queries_are_base_rows = true,
+                               .self_join = !rows,
                                .exclude_self = exclude_self};
     return answer(question, threads, progress);
 }
@@ -30,10 +31,11 @@ std::tuple<Integers, Floats> knn_of_rows(const Rows& x, const std::optional<RowN
 std::tuple<Integers, Floats> knn_of_queries(const Rows& x, const Rows& queries, std::size_t k, Metric metric,
                                             int threads, const py::object& progress) {
     const KnnQuestion question{.queries = RowSet::all(view(queries)),
-                               .base = view(x),
+                               .base = RowSet::all(view(x)),
                                .k = k,
                                .metric = metric,
                                .queries_are_base_rows = false,
+                               .self_join = false,
                                .exclude_self = false};
     return answer(question, threads, progress);
 }

@@ -10,8 +10,9 @@ namespace {
 std::tuple<Doubles, LongIntegers> row_stats(const Rows& x, int threads, const py::object& progress) {
     auto [norms, first_equal] = run_unlocked(progress, [&](Monitor& monitor) {
         std::vector<double> lengths = squared_norms(view(x), "x", threads, monitor);
+        std::vector<std::int64_t> equal = first_equal_rows(view(x), lengths, threads, monitor);
         for (double& length : lengths) length = std::sqrt(length);
-        return std::pair(std::move(lengths), first_equal_rows(view(x), "x", threads, monitor));
+        return std::pair(std::move(lengths), std::move(equal));
     });
     return {copy_to_array(norms), copy_to_array(first_equal)};
 }

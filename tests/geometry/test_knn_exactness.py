@@ -98,6 +98,54 @@ def test_thousands_of_equal_rows(metric):
     reference.assert_same_neighbors(found.indices, found.similarities, ranking, first_equal=first_equal)
 
 
+@st.composite
+def rows_in_groups(draw, family, n, d):
+    """Rows of few or many values; zeros of either sign are equal."""
+    rng = np.random.default_rng(draw(strategies.seeds))
+    values = strategies.build(family, (draw(st.integers(1, n)), d), rng)
+    values[rng.random(len(values)) < draw(st.sampled_from([0, 0.3]))] = 0
+    skew = draw(st.sampled_from([1, 4]))  # some groups are far larger than others
+    x = values[(len(values) * rng.random(n) ** skew).astype(int)]
+    return np.where((x == 0) & (rng.random(x.shape) < 0.5), np.float32(-0.0), x)
+
+
+@given(st.data(), strategies.metrics, strategies.threads)
+def test_equal_rows_and_equal_queries(data, metric, threads):
+    family = data.draw(st.sampled_from(["integers", "gaussian", "clustered", "scaled"]))
+    n, d = data.draw(strategies.shapes(min_rows=2))
+    x = data.draw(rows_in_groups(family, n, d))
+    asked = data.draw(st.sampled_from(["all", "rows", "queries"]))
+    options = {"metric": metric}
+    if asked == "rows":
+        options["rows"] = data.draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=30))
+    if asked == "queries":
+        own = data.draw(rows_in_groups(family, 20, d))
+        options["queries"] = np.concatenate([own, x[: data.draw(st.integers(0, n))]])
+    else:
+        options["exclude_self"] = data.draw(st.booleans())
+    k = data.draw(st.integers(1, n - options.get("exclude_self", False)))
+    found = knn(x, k, threads=threads, **options)
+    first_equal = np.unique(x + np.float32(0), axis=0, return_inverse=True)[1].ravel()
+    reference.assert_same_neighbors(
+        found.indices,
+        found.similarities,
+        reference.rank(x, **options),
+        exact=family == "integers" and metric != "cosine",
+        first_equal=first_equal,
+    )
+
+
+@pytest.mark.parametrize("exclude_self", [True, False])
+@pytest.mark.parametrize("metric", strategies.METRICS)
+def test_rows_that_are_all_equal(metric, exclude_self):
+    x = np.tile(np.float32([1.5, -2.0]), (900, 1))
+    found = knn(x, 899, metric=metric, exclude_self=exclude_self)
+    own = np.arange(900)[:, None]
+    others = np.tile(np.arange(899), (900, 1))
+    np.testing.assert_array_equal(found.indices, others + (exclude_self & (others >= own)))
+    assert len(np.unique(found.similarities)) == 1
+
+
 @pytest.mark.parametrize("metric", strategies.METRICS)
 def test_huge_and_tiny_rows_together(metric):
     rng = np.random.default_rng(10)

@@ -37,8 +37,9 @@ LONG_CALLS = {
         x = rng.standard_normal((60000, 512), dtype=np.float32)
         call = lambda: knn(x, 50, threads=2)
     """,
-    "knn among ties": """
+    "knn among near-ties": """
         x = np.resize(rng.standard_normal((1000, 512), dtype=np.float32), (200000, 512))
+        x *= 1 + np.float32(1e-6) * rng.random((200000, 1), dtype=np.float32)
         call = lambda: knn(x, 1000, queries=x[:20000], metric="euclidean", threads=2)
     """,
     "lle": """

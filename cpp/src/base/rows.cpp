@@ -4,6 +4,7 @@
 #include <atomic>
 #include <bit>
 #include <cmath>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -85,32 +86,84 @@ bool equal_rows(const float* a, const float* b, std::size_t d) {
     return std::equal(a + l, a + d, b + l);
 }
 
+// The low bits of a hash are those of the low bits of the coordinates, which rounded values lack.
+std::uint64_t spread(std::uint64_t hash) {
+    return (hash * 0x9E3779B97F4A7C15U) >> 24U;
+}
+
 // The distinct rows seen so far, in an open-addressing table at most half full; rows of one hash are compared
 // by value.
 class DistinctRows {
   public:
-    DistinctRows(MatrixView<const float> x, const std::vector<std::uint64_t>& hashes)
-        : x_(x), hashes_(hashes), places_(std::bit_ceil(2 * x.rows + 1), -1) {}
+    // Rows are numbers of the set; `hashes` are theirs.
+    DistinctRows(RowSet rows, const std::vector<std::uint64_t>& hashes)
+        : rows_(rows), hashes_(hashes), places_(std::bit_ceil(2 * rows.size + 1), -1) {}
 
     // The first row equal to row i, which is i itself where none was seen.
-    std::int64_t first_equal(std::size_t i) {
+    std::size_t first_equal(std::size_t i) {
         const std::size_t mask = places_.size() - 1;
         for (std::size_t place = spread(hashes_[i]) & mask;; place = (place + 1) & mask) {
             const std::int64_t met = places_[place];
-            if (met < 0) return places_[place] = static_cast<std::int64_t>(i);
+            if (met < 0) {
+                places_[place] = static_cast<std::int64_t>(i);
+                return i;
+            }
             const auto row = static_cast<std::size_t>(met);
-            if (hashes_[row] == hashes_[i] && equal_rows(x_.row(row), x_.row(i), x_.cols)) return met;
+            if (hashes_[row] == hashes_[i] && equal_rows(rows_.row(row), rows_.row(i), rows_.matrix.cols))
+                return row;
         }
     }
 
   private:
-    // The low bits of a hash are those of the low bits of the coordinates, which rounded values lack.
-    static std::uint64_t spread(std::uint64_t hash) { return (hash * 0x9E3779B97F4A7C15U) >> 24U; }
-
-    MatrixView<const float> x_;
+    RowSet rows_;
     const std::vector<std::uint64_t>& hashes_;
     std::vector<std::int64_t> places_;
 };
+
+// Sets first[i] of each row i of the set, by its number in the matrix. Returns the least number in the set of
+// a row that is not finite; first is then not set.
+std::size_t find_first_equal(RowSet rows, std::vector<std::int64_t>& first, int threads, Monitor& monitor) {
+    const std::vector<std::uint32_t> keys = random_keys(rows.matrix.cols);
+    std::vector<std::uint64_t> hashes(rows.size);
+    std::atomic<std::size_t> bad{rows.size};
+    parallel_ranges("find equal rows", rows.size, rows_per_task, threads, monitor,
+                    [&](std::size_t begin, std::size_t end, const Worker&) {
+                        for (std::size_t i = begin; i < end; ++i) {
+                            const Fingerprint print =
+                                fingerprint_of(rows.row(i), keys.data(), rows.matrix.cols);
+                            hashes[i] = print.hash;
+                            if (!print.finite) lower(bad, i);
+                        }
+                    });
+    if (bad < rows.size) return bad;
+    DistinctRows distinct(rows, hashes);
+    for (std::size_t i = 0; i < rows.size; ++i) {
+        if (i % rows_per_task == 0) monitor.report("compare equal rows", i, rows.size);
+        first[rows.row_number(i)] = static_cast<std::int64_t>(rows.row_number(distinct.first_equal(i)));
+    }
+    return rows.size;
+}
+
+// The rows that may share their value with another: all that do, and a few that only seem to.
+std::vector<std::int64_t> rows_of_shared_values(const std::vector<double>& values) {
+    constexpr std::size_t places_per_row = 8;
+    const std::size_t places = std::bit_ceil(places_per_row * values.size() + 1);
+    const auto place = [&](double value) {
+        // Of round numbers only the high bits differ.
+        const auto bits = std::bit_cast<std::uint64_t>(value);
+        return spread(bits ^ bits >> 32U) & (places - 1);
+    };
+    std::vector<std::uint8_t> met(places, 0);
+    for (const double value : values) {
+        std::uint8_t& times = met[place(value)];
+        times = static_cast<std::uint8_t>(std::min(times + 1, 2));
+    }
+    std::vector<std::int64_t> rows;
+    for (std::size_t i = 0; i < values.size(); ++i) {
+        if (met[place(values[i])] > 1) rows.push_back(static_cast<std::int64_t>(i));
+    }
+    return rows;
+}
 
 }  // namespace
 
@@ -134,24 +187,19 @@ void check_finite(MatrixView<const float> x, const char* name, int threads, Moni
 
 std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, const char* name, int threads,
                                            Monitor& monitor) {
-    const std::vector<std::uint32_t> keys = random_keys(x.cols);
-    std::vector<std::uint64_t> hashes(x.rows);
-    std::atomic<std::size_t> bad{x.rows};
-    parallel_ranges("find equal rows", x.rows, rows_per_task, threads, monitor,
-                    [&](std::size_t begin, std::size_t end, const Worker&) {
-                        for (std::size_t i = begin; i < end; ++i) {
-                            const Fingerprint print = fingerprint_of(x.row(i), keys.data(), x.cols);
-                            hashes[i] = print.hash;
-                            if (!print.finite) lower(bad, i);
-                        }
-                    });
-    if (bad < x.rows) throw_not_finite(x, name, bad);
-    DistinctRows distinct(x, hashes);
     std::vector<std::int64_t> first(x.rows);
-    for (std::size_t i = 0; i < x.rows; ++i) {
-        if (i % rows_per_task == 0) monitor.report("compare equal rows", i, x.rows);
-        first[i] = distinct.first_equal(i);
-    }
+    const std::size_t bad = find_first_equal(RowSet::all(x), first, threads, monitor);
+    if (bad < x.rows) throw_not_finite(x, name, bad);
+    return first;
+}
+
+std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x,
+                                           const std::vector<double>& squared_norms, int threads,
+                                           Monitor& monitor) {
+    std::vector<std::int64_t> first(x.rows);
+    std::iota(first.begin(), first.end(), 0);
+    const std::vector<std::int64_t> sharing = rows_of_shared_values(squared_norms);
+    find_first_equal(RowSet::selected(x, sharing), first, threads, monitor);
     return first;
 }
 

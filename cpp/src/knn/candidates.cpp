@@ -59,24 +59,23 @@ void sort_by_similarity(std::vector<Candidates::Key>& keys, std::vector<Candidat
 
 }  // namespace
 
-Candidates::Candidates(const Scores& scores, const Bounds& bounds, MatrixView<std::int32_t> rows,
-                       MatrixView<float> similarities, std::size_t k)
+Candidates::Candidates(const Scores& scores, const Bounds& bounds, const Buffers& buffers,
+                       std::size_t queries, std::size_t k)
     : scores_(scores),
       bounds_(bounds),
-      rows_(rows),
-      similarities_(similarities),
+      buffers_(buffers),
       k_(k),
-      counts_(rows.rows, 0),
-      floors_(rows.rows, no_floor),
-      limits_(rows.rows, -infinity) {
-    for (std::size_t i = 0; i < rows.rows; ++i) {
+      counts_(queries, 0),
+      floors_(queries, no_floor),
+      limits_(queries, -infinity) {
+    for (std::size_t i = 0; i < queries; ++i) {
         if (!scores.query_counts(i)) limits_[i] = infinity;
     }
 }
 
 void Candidates::insert(std::size_t i, const Scored& entry) {
-    rows_.row(i)[counts_[i]] = entry.row;
-    similarities_.row(i)[counts_[i]] = scores_.similarity(entry.score);
+    buffers_.rows_of(i)[counts_[i]] = entry.row;
+    buffers_.similarities_of(i)[counts_[i]] = scores_.similarity(entry.score);
     ++counts_[i];
 }
 
@@ -93,8 +92,8 @@ void Candidates::start(std::size_t i, double score) {
 
 void Candidates::fill_keys(std::size_t i, std::vector<Key>& keys) const {
     keys.resize(counts_[i]);
-    const std::int32_t* rows = rows_.row(i);
-    const float* similarities = similarities_.row(i);
+    const std::int32_t* rows = buffers_.rows_of(i);
+    const float* similarities = buffers_.similarities_of(i);
     for (std::size_t c = 0; c < counts_[i]; ++c) {
         keys[c] = (Key{descending(similarities[c])} << 32U) | static_cast<std::uint32_t>(rows[c]);
     }
@@ -115,9 +114,11 @@ void Candidates::cut(std::size_t i, std::size_t keep, Scratch& scratch) {
     });
     const Scored floor = near > 1 ? settle_boundary(i, keep, scratch)
                                   : Scored{scores_.below(from_descending(boundary)), row_of(*last)};
+    std::int32_t* rows = buffers_.rows_of(i);
+    float* similarities = buffers_.similarities_of(i);
     for (std::size_t c = 0; c < keep; ++c) {
-        rows_.row(i)[c] = row_of(keys[c]);
-        similarities_.row(i)[c] = from_descending(similarity_of(keys[c]));
+        rows[c] = row_of(keys[c]);
+        similarities[c] = from_descending(similarity_of(keys[c]));
     }
     counts_[i] = keep;
     set_floor(i, floor);
@@ -167,8 +168,8 @@ bool Candidates::finish(std::size_t i, Scratch& scratch) {
     sort_by_similarity(keys, scratch.sorted);
     order_equal_keys(i, keys, scratch.tied);
     const std::size_t written = std::min(k_, keys.size());
-    std::int32_t* rows = rows_.row(i);
-    float* similarities = similarities_.row(i);
+    std::int32_t* rows = buffers_.rows_of(i);
+    float* similarities = buffers_.similarities_of(i);
     for (std::size_t c = 0; c < written; ++c) {
         rows[c] = row_of(keys[c]);
         similarities[c] = from_descending(similarity_of(keys[c]));

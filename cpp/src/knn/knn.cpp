@@ -8,6 +8,7 @@
 #include "embgeom/base/rows.hpp"
 #include "embgeom/knn/bounds.hpp"
 #include "embgeom/knn/candidates.hpp"
+#include "embgeom/knn/equal_rows.hpp"
 #include "embgeom/knn/floors.hpp"
 #include "embgeom/knn/reduction.hpp"
 #include "embgeom/knn/search.hpp"
@@ -20,8 +21,9 @@ constexpr std::size_t spare_bytes = std::size_t{128} << 20U;
 constexpr std::size_t second_search_bytes = std::size_t{32} << 20U;
 constexpr std::size_t entry_bytes = sizeof(std::int32_t) + sizeof(float);
 
+// The squared norms of the rows of two matrices, which may be one.
 struct Norms {
-    std::vector<double> queries, base;  // squared; of the query matrix and of the base
+    const std::vector<double>&queries, &base;
 };
 
 std::vector<double> select(const std::vector<double>& values, const RowSet& rows) {
@@ -39,29 +41,31 @@ class Search {
     };
 
     Search(const KnnQuestion& question, const Norms& norms, const Mode& mode, int threads, Monitor& monitor,
-           MatrixView<std::int32_t> indices, MatrixView<float> similarities)
+           const Buffers& buffers)
         : question_(question),
-          base_(RowSet::all(question.base)),
           norms_(norms),
           mode_(mode),
           threads_(threads),
           monitor_(monitor),
-          indices_(indices),
-          similarities_(similarities),
+          buffers_(buffers),
           query_norms_(select(norms.queries, question.queries)),
-          largest_block_(
-              Tiles::largest_block(std::max(question.queries.size, base_.size), base_.matrix.cols, threads)),
+          base_norms_(select(norms.base, question.base)),
+          largest_block_(Tiles::largest_block(std::max(question.queries.size, question.base.size),
+                                              question.base.matrix.cols, threads)),
           setup_{.queries = question.queries,
+                 .base = question.base,
                  .query_blocks = Blocks(question.queries.size, largest_block_),
-                 .base_blocks = Blocks(base_.size, largest_block_),
+                 .base_blocks = Blocks(question.base.size, largest_block_),
                  .k = question.k,
-                 .self_join = question.queries_are_base_rows && !question.queries.selection,
+                 .self_join = question.self_join,
                  .exclude_self = question.queries_are_base_rows && question.exclude_self},
           guess_(setup_, mode.guess),
-          scores_(question.metric, question.queries, base_, query_norms_, norms.base),
+          scores_(question.metric, question.queries, question.base, query_norms_, base_norms_),
           bounds_(question.metric, setup_.query_blocks, setup_.base_blocks, setup_.self_join,
-                  base_.matrix.cols, query_norms_, norms.base),
-          candidates_(scores_, bounds_, indices, similarities, question.k) {}
+                  question.base.matrix.cols, query_norms_, base_norms_),
+          candidates_(scores_, bounds_, buffers, question.queries.size, question.k) {}
+
+    const Scores& scores() const { return scores_; }
 
     void run() {
         collect();
@@ -91,7 +95,7 @@ class Search {
     std::size_t choose_square() const {
         constexpr std::size_t squares_per_worker = 16;  // tuned by benchmarks/kernels/bench_knn.py
         const std::size_t tiles = setup_.query_blocks.count() * setup_.base_blocks.count();
-        std::size_t square = Tiles::largest_square(largest_block_, base_.matrix.cols, threads_);
+        std::size_t square = Tiles::largest_square(largest_block_, question_.base.matrix.cols, threads_);
         while (square > 1 &&
                tiles < squares_per_worker * static_cast<std::size_t>(threads_) * square * square)
             --square;
@@ -120,8 +124,8 @@ class Search {
         const std::size_t rows = divide_up(setup_.query_blocks.count(), square);
         const std::size_t squares = divide_up(setup_.base_blocks.count(), square);
         const std::size_t tasks = setup_.self_join ? squares * (squares + 1) / 2 : rows * squares;
-        Tiles tiles(question_.queries, base_, setup_.query_blocks, setup_.base_blocks, square, query_norms_,
-                    norms_.base, threads_);
+        Tiles tiles(setup_.queries, setup_.base, setup_.query_blocks, setup_.base_blocks, square,
+                    query_norms_, base_norms_, threads_);
         Reduction reduction(setup_, scores_, bounds_, guess_, candidates_, threads_);
         parallel_for(mode_.multiply, tasks, threads_, monitor_, [&](std::size_t task, const Worker& worker) {
             visit_square(place(task, squares), square, [&](std::size_t query_block, std::size_t base_block) {
@@ -171,29 +175,28 @@ class Search {
         }
         KnnQuestion question = question_;
         question.queries = RowSet::selected(question_.queries.matrix, rows);
+        question.self_join = false;
         const std::size_t capacity = knn_capacity(question);
         std::vector<std::int32_t> indices(rows.size() * capacity);
         std::vector<float> similarities(rows.size() * capacity);
-        const MatrixView<std::int32_t> found{indices.data(), rows.size(), capacity, capacity};
-        const MatrixView<float> found_similarities{similarities.data(), rows.size(), capacity, capacity};
+        const Buffers found{.rows = {indices.data(), rows.size(), capacity, capacity},
+                            .similarities = {similarities.data(), rows.size(), capacity, capacity}};
         const Mode mode{.multiply = "multiply again", .order = "order again", .guess = false};
-        Search(question, norms_, mode, threads_, monitor_, found, found_similarities).run();
+        Search(question, norms_, mode, threads_, monitor_, found).run();
         for (std::size_t r = 0; r < rows.size(); ++r) {
             const auto i = static_cast<std::size_t>(short_queries[r]);
-            std::copy_n(found.row(r), question_.k, indices_.row(i));
-            std::copy_n(found_similarities.row(r), question_.k, similarities_.row(i));
+            std::copy_n(found.rows_of(r), question_.k, buffers_.rows_of(i));
+            std::copy_n(found.similarities_of(r), question_.k, buffers_.similarities_of(i));
         }
     }
 
     const KnnQuestion& question_;
-    RowSet base_;
-    const Norms& norms_;
+    Norms norms_;
     Mode mode_;
     int threads_;
     Monitor& monitor_;
-    MatrixView<std::int32_t> indices_;
-    MatrixView<float> similarities_;
-    std::vector<double> query_norms_;
+    Buffers buffers_;
+    std::vector<double> query_norms_, base_norms_;
     std::size_t largest_block_;
     SearchSetup setup_;
     FloorGuess guess_;
@@ -209,18 +212,24 @@ std::size_t knn_capacity(const KnnQuestion& question) {
     const std::size_t wanted = 24 + k / 3;
     const std::size_t affordable =
         spare_bytes / (entry_bytes * std::max<std::size_t>(1, question.queries.size));
-    return std::min(question.base.rows, k + std::max<std::size_t>(16, std::min(wanted, affordable)));
+    return std::min(question.base.size, k + std::max<std::size_t>(16, std::min(wanted, affordable)));
 }
 
 void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<std::int32_t> indices,
          MatrixView<float> similarities) {
-    Norms norms{.queries = {}, .base = squared_norms(question.base, "x", threads, monitor)};
-    norms.queries = question.queries_are_base_rows
-                        ? norms.base
-                        : squared_norms(question.queries.matrix, "queries", threads, monitor);
+    const std::vector<double> base_norms = squared_norms(question.base.matrix, "x", threads, monitor);
+    std::vector<double> other_norms;
+    if (!question.queries_are_base_rows)
+        other_norms = squared_norms(question.queries.matrix, "queries", threads, monitor);
+    const Norms norms{.queries = question.queries_are_base_rows ? base_norms : other_norms,
+                      .base = base_norms};
     const Search::Mode mode{.multiply = "multiply", .order = "order", .guess = true};
-    const int workers = useful_workers(question.queries.size, threads, Tiles::most_bytes);
-    Search(question, norms, mode, workers, monitor, indices, similarities).run();
+    const DistinctQuestion distinct(question, norms.queries, norms.base, threads, monitor);
+    const Buffers buffers = distinct.buffers(indices, similarities);
+    const int workers = useful_workers(distinct.question().queries.size, threads, Tiles::most_bytes);
+    Search search(distinct.question(), norms, mode, workers, monitor, buffers);
+    if (distinct.question().k > 0) search.run();
+    distinct.expand(search.scores(), buffers, threads, monitor);
 }
 
 }  // namespace embgeom

@@ -159,9 +159,10 @@ def knn(
     Notes
     -----
     m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
-    about m k d in float64. Memory besides input and output: at most 128 MiB for candidates, 17 MiB a
-    thread for tiles (for more than 8 threads, 128 MiB in all or 13 MiB a thread, whichever is more), and
-    some 64 bytes a row. ``docs/numerics.md`` explains how float32 products lead to an exact answer.
+    about m k d in float64. Of equal rows and of equal queries only one counts. Memory besides input and
+    output: at most 128 MiB for candidates, 17 MiB a thread for tiles (for more than 8 threads, 128 MiB
+    in all or 13 MiB a thread, whichever is more), and some 100 bytes a row. ``docs/numerics.md``
+    explains how float32 products lead to an exact answer.
 
     Examples
     --------

@@ -22,4 +22,10 @@ void check_finite(MatrixView<const float> x, const char* name, int threads, Moni
 std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x, const char* name, int threads,
                                            Monitor& monitor);
 
+// The same where all is known to be finite, and the squared norms are known: rows of different norms differ,
+// so only those that share theirs are looked at. Cost: n, and d for each such row.
+std::vector<std::int64_t> first_equal_rows(MatrixView<const float> x,
+                                           const std::vector<double>& squared_norms, int threads,
+                                           Monitor& monitor);
+
 }  // namespace embgeom

@@ -3,6 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "embgeom/base/matrix_view.hpp"
@@ -10,6 +12,18 @@
 #include "embgeom/knn/scores.hpp"
 
 namespace embgeom {
+
+// Where the buffers of queries lie: in rows of two matrices that belong to the caller, in the order of the
+// queries or where `places` says.
+struct Buffers {
+    MatrixView<std::int32_t> rows;
+    MatrixView<float> similarities;
+    std::optional<std::span<const std::int64_t>> places = std::nullopt;
+
+    std::size_t place(std::size_t i) const { return places ? static_cast<std::size_t>((*places)[i]) : i; }
+    std::int32_t* rows_of(std::size_t i) const { return rows.row(place(i)); }
+    float* similarities_of(std::size_t i) const { return similarities.row(place(i)); }
+};
 
 // The rows that may be among the k nearest of each query: a buffer for each query, in no order, that is
 // cut back to its best entries when it is full.
@@ -40,22 +54,21 @@ class Candidates {
         std::vector<Scored> tied;
     };
 
-    // The buffers lie in `rows` and `similarities`, (queries, capacity), which belong to the caller.
-    Candidates(const Scores& scores, const Bounds& bounds, MatrixView<std::int32_t> rows,
-               MatrixView<float> similarities, std::size_t k);
+    Candidates(const Scores& scores, const Bounds& bounds, const Buffers& buffers, std::size_t queries,
+               std::size_t k);
 
     // A row whose bound is at most limit(i) is below the floor. Infinite for a query without neighbors.
     float limit(std::size_t i) const { return limits_[i]; }
 
     bool takes(std::size_t i, const Scored& entry) const { return entry < floors_[i]; }
-    bool full(std::size_t i) const { return counts_[i] == rows_.cols; }
+    bool full(std::size_t i) const { return counts_[i] == buffers_.rows.cols; }
 
     void insert(std::size_t i, const Scored& entry);
 
     // Brings the place of the next insertion into the cache: buffers are many and far apart.
     void prefetch(std::size_t i) const {
-        __builtin_prefetch(rows_.row(i) + counts_[i], 1);
-        __builtin_prefetch(similarities_.row(i) + counts_[i], 1);
+        __builtin_prefetch(buffers_.rows_of(i) + counts_[i], 1);
+        __builtin_prefetch(buffers_.similarities_of(i) + counts_[i], 1);
     }
 
     // Keeps the best `keep` entries at most. The floor becomes the last of them, or a value between it and
@@ -77,8 +90,7 @@ class Candidates {
 
     const Scores& scores_;
     const Bounds& bounds_;
-    MatrixView<std::int32_t> rows_;
-    MatrixView<float> similarities_;
+    Buffers buffers_;
     std::size_t k_;
     std::vector<std::size_t> counts_;
     std::vector<Scored> floors_;
