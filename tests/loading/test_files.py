@@ -13,9 +13,10 @@ from hypothesis.extra import numpy as hnp
 
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading import load
-from embgeom.loading.convert import to_float32
+from embgeom.loading.folder import to_float32
 from embgeom.loading.safetensors_file import SafetensorsFile
 from tests.helpers.loading import matrix, words, write_folder, write_raw_safetensors, write_safetensors
+from tests.helpers.printed import Terminal
 
 X = matrix(20, 4)
 
@@ -59,10 +60,11 @@ def test_bfloat16_is_exact_for_every_bit_pattern(bits):
     np.testing.assert_array_equal(to_float32(bits, "BF16", "t").view(np.uint32), expected.view(np.uint32))
 
 
-def test_conversion_in_many_chunks(monkeypatch, capsys):
-    monkeypatch.setattr("embgeom.loading.convert._CHUNK_BYTES", 40)
+def test_conversion_in_many_chunks(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setattr("embgeom.loading.folder._CHUNK_BYTES", 40)
     np.testing.assert_array_equal(to_float32(X.astype(np.float64), "F64", "t", progress=True), X)
-    assert "converting t" in capsys.readouterr().err
+    assert "converting t" in terminal.getvalue()
 
 
 def test_float64_too_large_names_the_row(tmp_path):

@@ -145,5 +145,4 @@ def versions(others: Iterable[str] = ()) -> dict[str, str]:
 
 
 def model_versions() -> dict[str, str]:
-    """Return the versions that the output of a language model depends on."""
     return versions(("torch", "transformers"))

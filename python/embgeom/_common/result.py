@@ -172,7 +172,6 @@ class Plotted(ABC):
 
 
 def named(items: Iterable[_Named], name: str, what: str) -> _Named:
-    """Return the item of a result that has this name."""
     found = {item.name: item for item in items}
     if name not in found:
         raise InputError(f"no {what} is named {name!r}; there are {', '.join(map(repr, found))}")

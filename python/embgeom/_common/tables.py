@@ -123,7 +123,7 @@ def _cell(value: str | float) -> str:
     return number(value) if isinstance(value, float | np.floating) else str(value)
 
 
-def distribution(quantities: Mapping[str, npt.NDArray[Any]]) -> Table:
+def distribution(quantities: Mapping[str, npt.NDArray[Any]], title: str | None = None) -> Table:
     """Return a table of the quantiles of some quantities; undefined numbers are left out."""
     columns = ("", "lowest", "10%", "median", "90%", "highest")
     rows = []
@@ -131,4 +131,4 @@ def distribution(quantities: Mapping[str, npt.NDArray[Any]]) -> Table:
         defined = values[~np.isnan(values)]
         cells = np.quantile(defined, (0.0, 0.1, 0.5, 0.9, 1.0)).tolist() if defined.size else [np.nan] * 5
         rows.append([name, *("undefined" if np.isnan(cell) else f"{cell:.4g}" for cell in cells)])
-    return Table(None, columns, rows)
+    return Table(title, columns, rows)

@@ -10,8 +10,7 @@ from typing import Any
 import embgeom
 from embgeom._common.result import check_figure_path
 from embgeom._common.writing import check_file_writable, check_kept
-from embgeom.cli import texts
-from embgeom.cli.models import running, steered_model_options
+from embgeom.cli.models import is_moods, running, steered_model_options, text_lines
 from embgeom.cli.options import (
     Flat,
     Once,
@@ -25,10 +24,11 @@ from embgeom.cli.options import (
     whole,
 )
 from embgeom.cli.terminal import show
-from embgeom.errors import InputError, OutputError
+from embgeom.errors import InputError, LoadError, OutputError
 from embgeom.evaluation import AnswerProbability, EvaluateOptions, Score, SweepOptions, WordLogRatio
 from embgeom.evaluation.sweep import FEWEST_SAMPLES, SCALES
 from embgeom.examples import moods
+from embgeom.loading.folder import parse_json, read_bytes
 
 RESULT_SUFFIX = ".json"
 _OPTIONS = ("random", "positions", "seed", "batch_size")
@@ -115,7 +115,7 @@ def _inputs(
     keywords["native"] = None if options.native is None else _control(vector, "--native", options.native)
     keywords["shuffled"] = [_control(vector, "--shuffled", file) for file in options.shuffled]
     if options.neutral is not None:
-        keywords["neutral"] = texts.lines(options.neutral, moods.neutral_texts)
+        keywords["neutral"] = text_lines(options.neutral, moods.neutral_texts)
     return vector, score, score.samples(samples), keywords
 
 
@@ -134,14 +134,18 @@ def _score(options: argparse.Namespace) -> tuple[Score, list[Any]]:
     if options.questions is not None:
         if options.prompts is not None or words != (None, None):
             raise InputError("give --questions, or --prompts with --positive and --negative, not both")
-        return AnswerProbability(chat=options.chat), texts.questions(options.questions)
-    if words == (None, None) and options.prompts is not None and texts.is_moods(options.prompts):
+        found = parse_json(read_bytes(Path(options.questions)), options.questions)
+        if not isinstance(found, list):
+            kind = type(found).__name__
+            raise LoadError(f"{options.questions} holds a JSON {kind}, not a list of questions")
+        return AnswerProbability(chat=options.chat), found
+    if words == (None, None) and options.prompts is not None and is_moods(options.prompts):
         words = (moods.HAPPY, moods.SAD)
     if options.prompts is None or None in words:
         raise InputError(
             "give --prompts with --positive and --negative, or --prompts example:moods, or --questions"
         )
-    prompts = texts.lines(options.prompts, moods.prompts)
+    prompts = text_lines(options.prompts, moods.prompts)
     return WordLogRatio(*words, whole=True, chat=options.chat), prompts
 
 

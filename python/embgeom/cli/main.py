@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 
 import embgeom
 from embgeom._common import signals
+from embgeom._common.tables import write_error
 from embgeom.cli import cache, compare, demo, evaluate, maps, steer, terminal
 from embgeom.cli.options import USAGE_ERROR, Parser, add_common
 from embgeom.errors import EmbgeomError
@@ -56,7 +58,7 @@ def _run(arguments: list[str]) -> int:
     except BaseException as error:
         # Libraries in other languages raise what is not an Exception, such as a panic of Rust.
         if options.debug:
-            terminal.tell_traceback()
+            write_error(traceback.format_exc())
         if isinstance(error, EmbgeomError | MemoryError):
             if not options.debug:
                 terminal.tell(error if str(error) else "out of memory")

@@ -1,21 +1,25 @@
-"""The models of a command: the options that name them, and loading them."""
+"""The models and texts of a command: the options that name them, and loading them."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import embgeom
 from embgeom._common.threads import resolve_threads
 from embgeom.cli.options import LOCAL_FILES, Once, Parser, chosen, whole
-from embgeom.errors import InputError, first_line
+from embgeom.errors import InputError, LoadError, first_line
+from embgeom.examples import PREFIX
+from embgeom.loading.folder import is_file, read_lines
 from embgeom.steering import LanguageModel, load_language_model
 
 # Options of a model that `embgeom.load` takes by the same name, and those that may name a file.
 _LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
 _FILES = ("model", "vocabulary", "adapter")
+MOODS = f"{PREFIX}moods"
 
 
 def model_options(suffix: str = "", which: str = "input") -> Parser:
@@ -118,3 +122,21 @@ def _quiet_transformers() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(level)
+
+
+def text_lines(name: str, example: Callable[[], list[str]]) -> list[str]:
+    if is_moods(name):
+        return example()
+    found = [line for line in read_lines(Path(name)) if line.strip()]
+    if not found:
+        raise InputError(f"{name} holds no text; write one text per line")
+    return found
+
+
+def is_moods(name: str) -> bool:
+    """Whether `name` stands for the example's texts; raise LoadError for another name like it."""
+    if not name.startswith(PREFIX) or is_file(Path(name)):
+        return False
+    if name != MOODS:
+        raise LoadError(f"there are no texts {name!r}; those that come with the package are {MOODS}")
+    return True

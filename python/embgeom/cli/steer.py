@@ -10,13 +10,14 @@ import embgeom
 from embgeom._common.progress import reporter
 from embgeom._common.tables import Table
 from embgeom._common.writing import check_kept
-from embgeom.cli import texts
-from embgeom.cli.models import language_model_options, running, steered_model_options
+from embgeom.cli.models import is_moods, language_model_options, running, steered_model_options
 from embgeom.cli.options import Flat, add_command, chosen, layers, not_negative, numbers, whole
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.errors import InputError
 from embgeom.evaluation import GenerationScore
+from embgeom.examples import moods
 from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.steering import read_pairs
 from embgeom.steering.files import check_vector_path
 
 
@@ -53,7 +54,7 @@ def train_vector(options: argparse.Namespace) -> None:
     check_kept({"-o": options.output}, [options.model, options.pairs])
     if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
         raise InputError("a .gguf cannot hold layer 0: name others by --layers, or write .safetensors")
-    pairs = texts.pairs(options.pairs)
+    pairs = moods.pairs() if is_moods(options.pairs) else read_pairs(options.pairs)
     names = (
         "layers",
         "method",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -47,16 +46,11 @@ def say(text: str) -> None:
 
 
 def norms_by_layer(vector: SteeringVector) -> str:
-    """Return a line with the norms of a vector."""
     return "norms by layer: " + ", ".join(f"{layer}: {norm:.3g}" for layer, norm in vector.norms.items())
 
 
 def tell(message: object) -> None:
     write_error(f"embgeom: {' '.join(str(message).split())}\n")
-
-
-def tell_traceback() -> None:
-    write_error(traceback.format_exc())
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
 from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
-from embgeom._common.tables import Block, Table
+from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
 from embgeom.comparison.model_record import ModelRecord, model_tables, shown
@@ -34,7 +34,6 @@ from embgeom.runs.cache import active
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
-_QUANTILES = (0.0, 0.1, 0.5, 0.9, 1.0)
 _VALUES = {"cosine": "cosine", "inner_product": "inner product", "euclidean": "distance"}
 
 
@@ -83,22 +82,18 @@ class Inspection(FolderResult, Plotted):
     def tables(self) -> list[Block]:
         """Return the tables of `summary`: matrix, norms and dimensions, tokens at both ends of them."""
         dimension = self.dimension
-        quantities = (
-            ("norm", self.norms),
-            ("intrinsic dimension", dimension.n_components),
-            ("participation ratio", dimension.participation_ratio),
-        )
+        quantities: dict[str, npt.NDArray[Any]] = {
+            "norm": self.norms,
+            "intrinsic dimension": dimension.n_components,
+            "participation ratio": dimension.participation_ratio,
+        }
         return [
             *model_tables(self.model.name, self.model),
-            Table(
+            distribution(
+                quantities,
                 f"norms of all rows, and intrinsic dimensions of {len(self.sampled)} sampled rows "
                 f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, "
                 f"at most {dimension.max_components})",
-                ("", "lowest", "10%", "median", "90%", "highest"),
-                (
-                    (name, *(f"{v:.4g}" for v in np.quantile(values, _QUANTILES)))
-                    for name, values in quantities
-                ),
             ),
             *near_max_notes(np.count_nonzero(self.norms) - 1, model=dimension),
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
@@ -216,7 +211,6 @@ class TokenNeighborhood(Result, Tabular):
 
 
 def _loaded(model: Any, which: Which, threads: int, progress: Progress) -> Embeddings:
-    """Return a model that is loaded already, or load the one of this name."""
     if isinstance(model, str | PathLike):
         return load(model, which, threads=threads, progress=progress is True)
     return check_embeddings(model)

@@ -47,7 +47,6 @@ class PreparedRows:
     def prepare(
         cls, matrix: Float32Matrix, rows: RowNumbers, norm: FinalNorm | None, normalize: bool
     ) -> PreparedRows:
-        """Return the rows with a norm folded in and, if asked, scaled to length 1."""
         if norm is not None and len(norm.weight) != matrix.shape[1]:
             raise InputError(
                 f"the final norm has {len(norm.weight)} weights, but the matrix {matrix.shape[1]} columns"

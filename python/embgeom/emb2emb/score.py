@@ -86,7 +86,9 @@ def score(
     predicted = predict(source.take(everything)) - mean
     true = target.take(everything) - mean
     around, error = np.square(true).sum(), np.square(true - predicted).sum()
-    cosine = _mean_cosine(predicted, true)
+    lengths = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
+    products = (predicted * true).sum(axis=1)
+    cosine = float(np.divide(products, lengths, out=np.zeros(len(true)), where=lengths > 0).mean())
     # From here on float32 does, and together with the candidates float64 would be the largest part of a fit.
     queries = predicted.astype(np.float32)
     del predicted, true
@@ -103,11 +105,6 @@ def score(
         retrieval_at_10=float(hits.any(axis=1).mean()),
         candidates=len(candidates),
     )
-
-
-def _mean_cosine(a: Float64Matrix, b: Float64Matrix) -> float:
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    return float(np.divide((a * b).sum(axis=1), lengths, out=np.zeros(len(a)), where=lengths > 0).mean())
 
 
 def fit(

@@ -7,7 +7,7 @@ import difflib
 import operator
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -253,7 +253,34 @@ class Embeddings(Result, Tabular):
         InputError
             If there is no such token (close ones are listed) or no such row.
         """
-        return find_row(token, self.tokens, self._by_token, self._by_bytes, self.name)
+        if not isinstance(token, str):
+            try:
+                return self._checked(operator.index(token))
+            except TypeError as error:
+                raise InputError(f"{token!r} is neither a token (a string) nor a row (an integer)") from error
+        if match := _ROW.fullmatch(token):
+            return self._checked(int(match[1]))
+        for text in (token, _unescaped(token)):
+            if (row := self._find(text)) is not None:
+                return row
+        close = _close(token, self.tokens)
+        hint = f"; close: {', '.join(map(repr, close))}" if close else ""
+        raise InputError(f"{token!r} is not a token of {self.name} ({len(self)} rows){hint}")
+
+    def _checked(self, row: int) -> int:
+        if not 0 <= row < len(self):
+            raise InputError(f"row {row} is outside {self.name}, whose rows are 0 to {len(self) - 1}")
+        return row
+
+    def _find(self, text: str) -> int | None:
+        by_bytes = self._by_bytes
+        written, spelled = self._by_token.get(text), by_bytes.get(utf8(text))
+        # A byte-level vocabulary writes the byte 0xE9 as "é", but a person who types é means the letter.
+        part = (by_bytes.get(bytes([byte])) == written for byte in range(0x80, 0x100))
+        if written is not None and (spelled is None or text.isascii() or not any(part)):
+            return written
+        rows = (spelled, *(by_bytes.get(reading) for reading in _readings(text)))
+        return next((row for row in rows if row is not None), None)
 
     def text(self, row: int) -> str:
         """Return what a row's token spells, as text, or the token itself if it spells nothing."""
@@ -353,50 +380,6 @@ def named_row_stats(matrix: Float32Matrix, tokens: Sequence[str], *, threads: in
                     "repair the row in the checkpoint, or pass the finite rows to Embeddings.from_array"
                 ) from error
         raise
-
-
-def find_row(
-    token: str | int,
-    tokens: Sequence[str],
-    by_token: Mapping[str, int],
-    by_bytes: Mapping[bytes, int],
-    name: str,
-) -> int:
-    """Return the row of `token`; `Embeddings.row_of` documents the order of preference."""
-    if not isinstance(token, str):
-        try:
-            return _checked(operator.index(token), len(tokens), name)
-        except TypeError as error:
-            raise InputError(f"{token!r} is neither a token (a string) nor a row (an integer)") from error
-    if match := _ROW.fullmatch(token):
-        return _checked(int(match[1]), len(tokens), name)
-    for text in (token, _unescaped(token)):
-        row = _find_text(text, by_token, by_bytes)
-        if row is not None:
-            return row
-    close = _close(token, tokens)
-    hint = f"; close: {', '.join(map(repr, close))}" if close else ""
-    raise InputError(f"{token!r} is not a token of {name} ({len(tokens)} rows){hint}")
-
-
-def _checked(row: int, rows: int, name: str) -> int:
-    if not 0 <= row < rows:
-        raise InputError(f"row {row} is outside {name}, whose rows are 0 to {rows - 1}")
-    return row
-
-
-def _find_text(text: str, by_token: Mapping[str, int], by_bytes: Mapping[bytes, int]) -> int | None:
-    written, spelled = by_token.get(text), by_bytes.get(utf8(text))
-    # A byte-level vocabulary writes the byte 0xE9 as "é", but a person who types é means the letter.
-    if written is not None and (spelled is None or text.isascii() or not _is_part(written, by_bytes)):
-        return written
-    rows = (spelled, *(by_bytes.get(reading) for reading in _readings(text)))
-    return next((row for row in rows if row is not None), None)
-
-
-def _is_part(row: int, by_bytes: Mapping[bytes, int]) -> bool:
-    """Return whether a token is a single byte that is no character by itself."""
-    return any(by_bytes.get(bytes([byte])) == row for byte in range(0x80, 0x100))
 
 
 def _readings(text: str) -> list[bytes]:

@@ -97,7 +97,8 @@ class TokenFormat:
     def _spell_word_piece(token: str, continuation: str) -> bytes:
         if token.startswith(continuation) and token != continuation:
             return utf8(token.removeprefix(continuation))
-        implied = bool(token) and token[0].isalnum() and not _is_cjk(token[0])
+        first = token[:1]
+        implied = first.isalnum() and not unicodedata.name(first, "").startswith("CJK ")
         return utf8(" " + token if implied else token)
 
     @classmethod
@@ -157,7 +158,3 @@ def _from_byte_level(token: str) -> bytes:
     except KeyError:
         # A token outside the alphabet was added as text, and tokenizers decode it as text.
         return utf8(token)
-
-
-def _is_cjk(character: str) -> bool:
-    return unicodedata.name(character, "").startswith("CJK ")

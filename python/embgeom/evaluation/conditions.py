@@ -95,7 +95,6 @@ def at_layers(vector: SteeringVector, layers: int | Iterable[int] | None) -> Ste
 
 
 def for_layers_of(vector: SteeringVector, other: SteeringVector, name: str) -> SteeringVector:
-    """Return the directions of another vector for the layers of this one."""
     if other.hidden_size != vector.hidden_size:
         raise InputError(
             f"{name} has hidden size {other.hidden_size}, the vector {vector.hidden_size}: both must be for "

@@ -163,10 +163,8 @@ def evaluate(
     check_score(score)
     others = [at_layers(other, layers) for other in check_vectors(shuffled, "shuffled")]
     (vector,) = (at_layers(each, layers) for each in check_vectors([vector], "vector"))
-    natives = (
-        [] if native is None else [at_layers(each, layers) for each in check_vectors([native], "native")]
-    )
-    native = natives[0] if natives else None
+    if native is not None:
+        (native,) = (at_layers(each, layers) for each in check_vectors([native], "native"))
     conditions = with_controls(
         vector,
         scale=factor,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -102,8 +102,7 @@ class Outcome:
     def label(self) -> str:
         """What tables call it."""
         if self.kind == "setting":
-            plural = "s" if len(self.layers) > 1 else ""
-            return f"layer{plural} {'+'.join(map(str, self.layers))}, scale {self.scale:g}"
+            return f"{named_layers(self.layers, '+')}, scale {self.scale:g}"
         return self.name.replace("_negated", ", negated").replace("_", " ")
 
     @property
@@ -285,8 +284,7 @@ class Evaluation(Result, Tabular, Plotted):
         norms = self.provenance["options"]["norms"]
         low, high = min(norms.values()), max(norms.values())
         length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        layers = f"layer{'s' if len(norms) > 1 else ''} {', '.join(map(str, norms))}"
-        return f"{layers}: all vectors have the norm {length}, times {self.transferred.scale:g}"
+        return f"{named_layers(norms)}: all vectors have the norm {length}, times {self.transferred.scale:g}"
 
     def columns(self) -> Columns:
         """Return a row for each vector."""
@@ -318,14 +316,16 @@ class Evaluation(Result, Tabular, Plotted):
         axes.invert_yaxis()
         quantity = next(iter(self.unsteered))
         shown = self.transferred
-        plural = "s" if len(shown.layers) > 1 else ""
-        where = f"layer{plural} {', '.join(map(str, shown.layers))}, scale {shown.scale:g}"
-        axes.set_title(where, fontsize="medium")
+        axes.set_title(f"{named_layers(shown.layers)}, scale {shown.scale:g}", fontsize="medium")
         axes.set_xlabel(f"effect on {in_unit(quantity)}, {self.samples} samples (± standard error)")
         return figure
 
     def _derived(self) -> dict[str, Any]:
         return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in self.unsteered}}
+
+
+def named_layers(layers: Collection[Any], between: str = ", ") -> str:
+    return f"layer{'s' if len(layers) > 1 else ''} {between.join(map(str, layers))}"
 
 
 def in_unit(quantity: str) -> str:

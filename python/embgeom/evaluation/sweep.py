@@ -16,7 +16,14 @@ from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
 from embgeom.evaluation.evaluate import EvaluateOptions, EvaluationRun, as_texts, check_score, evaluate
-from embgeom.evaluation.evaluation import Evaluation, Outcome, effects_table, in_unit, outcome_columns
+from embgeom.evaluation.evaluation import (
+    Evaluation,
+    Outcome,
+    effects_table,
+    in_unit,
+    named_layers,
+    outcome_columns,
+)
 from embgeom.evaluation.scores import Score
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering.vector import SteeringVector
@@ -112,7 +119,7 @@ class Sweep(Result, Tabular, Plotted):
             line = sorted((o for o in self.grid if o.layers == layers), key=lambda outcome: outcome.scale)
             scales = [outcome.scale for outcome in line]
             errors = np.nan_to_num([outcome.effect.standard_error for outcome in line])
-            label = f"layer{'s' if len(layers) > 1 else ''} {'+'.join(map(str, layers))}"
+            label = named_layers(layers, "+")
             means = [outcome.effect.mean for outcome in line]
             panels[0].errorbar(scales, means, yerr=errors, marker="o", markersize=4, capsize=2, label=label)
             if with_kl:

@@ -161,7 +161,6 @@ def _given(lists: dict[str, Any], layer_modules: Any) -> str:
 
 
 def _found(model: Any, lists: dict[str, Any]) -> str:
-    """Return the path of the list that holds the layers, as far as names and lengths tell."""
     depth = getattr(config_of(model), "num_hidden_layers", None)
     deep = [path for path, modules in lists.items() if len(modules) == depth]
     only = deep[0] if len(deep) == 1 else None

@@ -91,7 +91,7 @@ class PassTracker:
             self._undo.append(self._stack.register_forward_hook(self._stack_ran).remove)
             self._undo.append(self._model.register_forward_hook(self._model_ran).remove)
             for module in self._generators:
-                self._undo.append(_replace_method(module, "generate", self._noting_prompt(module.generate)))
+                self._undo.append(_replace_generate(module, self._noting_prompt(module.generate)))
 
     def unsubscribe(self, who: Any) -> None:
         """Forget `who`, and track no more if nobody is left."""
@@ -172,16 +172,16 @@ class PassTracker:
             return start
 
 
-def _replace_method(module: Any, name: str, method: Callable[..., Any]) -> Callable[[], None]:
-    """Give an instance a method of its own, and return what takes it away again."""
-    before = module.__dict__.get(name)
-    module.__dict__[name] = method
+def _replace_generate(module: Any, method: Callable[..., Any]) -> Callable[[], None]:
+    """Give an instance a ``generate`` of its own, and return what takes it away again."""
+    held, before = module.__dict__, module.__dict__.get("generate")
+    held["generate"] = method
 
     def undo() -> None:
-        if module.__dict__.get(name) is method:
-            del module.__dict__[name]
+        if held.get("generate") is method:
+            del held["generate"]
             if before is not None:
-                module.__dict__[name] = before
+                held["generate"] = before
 
     return undo
 

@@ -144,7 +144,6 @@ def _weight_name(checkpoint: Checkpoint, family: Architecture | None) -> str | N
 
 
 def _only(checkpoint: Checkpoint, found: list[str]) -> str:
-    """Return the one of several norms that is the model's own, or raise `LoadError`."""
     if len(found) > 1:
         found = pick_one(found, "decoder")
     if len(found) > 1:

@@ -19,8 +19,7 @@ from embgeom.loading.checkpoint import checkpoint as files
 from embgeom.loading.checkpoint.checkpoint import Checkpoint
 from embgeom.loading.checkpoint.choice import Choice, Chooser, side_of
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.convert import check_matrix
-from embgeom.loading.folder import parse_json
+from embgeom.loading.folder import check_matrix, parse_json
 from embgeom.loading.gguf.model import find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words

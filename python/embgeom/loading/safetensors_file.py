@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.errors import LoadError
-from embgeom.loading.convert import READ_AS, check_dtype, to_float32
-from embgeom.loading.folder import LocalFile, parse_json
+from embgeom.loading.folder import READ_AS, LocalFile, check_dtype, parse_json, to_float32
 
 # The stored types that can be read.
 _TYPES = READ_AS | {

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from embgeom._common.checks import whole_number
 from embgeom._common.record import rebuilt
@@ -29,20 +29,16 @@ CONVENTION = "added to the output of layer i, counted from 0"
 _NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
 
-class Saved(NamedTuple):
-    """A vector as a file holds it: the fields of a `SteeringVector`."""
-
-    directions: dict[int, Direction]
-    model: str
-    provenance: dict[str, Any]
-    model_info: ModelInfo
+# The fields of a `SteeringVector`: directions, model, provenance, model_info.
+Fields = tuple[dict[int, Direction], str, dict[str, Any], ModelInfo]
 
 
-def save(path: str | PathLike[str], vector: Saved) -> None:
+def save(path: str | PathLike[str], vector: Fields) -> None:
     target = _path(path, WRITERS, OutputError)
+    directions, model, provenance, info = vector
     try:
-        vector.model.encode("utf-8")
-        provenance, info = json.dumps(vector.provenance), json.dumps(asdict(vector.model_info))
+        model.encode("utf-8")
+        written = {"model_info": json.dumps(asdict(info)), "provenance": json.dumps(provenance)}
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the model's name and the provenance cannot be written: {error}; a name is a string, and a "
@@ -52,18 +48,17 @@ def save(path: str | PathLike[str], vector: Saved) -> None:
         "format": FORMAT,
         "format_version": VERSION,
         "layers": CONVENTION,
-        "model": vector.model,
-        "model_info": info,
-        "provenance": provenance,
+        "model": model,
+        **written,
     }
-    write_file(target, lambda partial: WRITERS[target.suffix](partial, header, vector.directions))
+    write_file(target, lambda partial: WRITERS[target.suffix](partial, header, directions))
 
 
 def check_vector_path(path: str | PathLike[str]) -> None:
     check_file_writable(_path(path, WRITERS, OutputError))
 
 
-def load(path: str | PathLike[str], layer: int | None) -> Saved:
+def load(path: str | PathLike[str], layer: int | None) -> Fields:
     if layer is not None:
         layer = whole_number(layer, "layer", 0)
     file = _path(path, READERS, LoadError)
@@ -77,7 +72,7 @@ def load(path: str | PathLike[str], layer: int | None) -> Saved:
         directions = checked(_by_layer(tensors, file, layer))
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
-    return Saved(directions, header.get("model", ""), provenance, info)
+    return directions, header.get("model", ""), provenance, info
 
 
 def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[EmbgeomError]) -> Path:

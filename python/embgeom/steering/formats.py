@@ -144,8 +144,6 @@ def write_gguf(path: Path, header: dict[str, str], directions: Directions) -> No
 
 
 def read_gguf(path: Path) -> Content:
-    """Return the header, the tensors of a control vector, and what other keys say."""
-
     def accept(architecture: str) -> None:
         if architecture != CONTROL_VECTOR:
             raise LoadError(
@@ -216,7 +214,7 @@ def read_pt(path: Path) -> Content:
 def _is_fact(key: Any, value: Any) -> bool:
     """Return whether a value beside the tensors says something of them; a number alone says nothing sure."""
     is_number = isinstance(value, int | float)
-    return isinstance(key, str) and (isinstance(value, str) or (names_factor(key) and is_number))
+    return isinstance(key, str) and (isinstance(value, str) or (is_number and bool(_words(key) & _SCALE)))
 
 
 def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
@@ -301,11 +299,6 @@ def check_declared(facts: Mapping[str, object], file: Path, owned: str) -> None:
         else:
             continue
         warnings.warn(f"{said}, {problem}", EmbgeomWarning, stacklevel=4)
-
-
-def names_factor(key: str) -> bool:
-    """Return whether a key names what directions are to be multiplied with."""
-    return bool(_words(key) & _SCALE)
 
 
 def _words(key: str) -> set[str]:

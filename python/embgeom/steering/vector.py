@@ -354,7 +354,7 @@ class SteeringVector:
             If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
             layer 0, which llama.cpp never steers, or the package that writes the format is missing.
         """
-        files.save(path, files.Saved(self.directions, self.model, self.provenance, self.model_info))
+        files.save(path, (self.directions, self.model, self.provenance, self.model_info))
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:

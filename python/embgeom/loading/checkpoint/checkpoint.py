@@ -14,8 +14,7 @@ import numpy.typing as npt
 
 from embgeom.errors import LoadError
 from embgeom.loading.checkpoint.torch_file import TorchFile
-from embgeom.loading.convert import check_dtype
-from embgeom.loading.folder import is_inside, read_json
+from embgeom.loading.folder import check_dtype, is_inside, read_json
 from embgeom.loading.hub.tensors import HubSafetensors
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.loading.source import Source
@@ -84,7 +83,6 @@ class Checkpoint:
         return self.file(name).shape(name)
 
     def origin(self, name: str) -> dict[str, Any]:
-        """Return what a `Provenance` says of the file that a tensor was read from."""
         file = self.file(name)
         if isinstance(file, HubSafetensors):
             return file.origin(name)

@@ -26,7 +26,7 @@ from embgeom.loading.architectures import (
 )
 from embgeom.loading.checkpoint.checkpoint import Checkpoint, listed
 from embgeom.loading.config import ModelConfig
-from embgeom.loading.convert import READ_AS
+from embgeom.loading.folder import READ_AS
 
 # What the one matrix of a module is called: by PyTorch; by Flax; by TransformerLens.
 _ENDS = {"input": (".weight", ".embedding"), "output": (".weight", ".kernel")}

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from embgeom._common.checks import need
 from embgeom.errors import LoadError, first_line
-from embgeom.loading.convert import check_dtype, to_float32
-from embgeom.loading.folder import LocalFile
+from embgeom.loading.folder import LocalFile, check_dtype, to_float32
 
 _STORED = {"torch.float32": "F32", "torch.float16": "F16", "torch.bfloat16": "BF16", "torch.float64": "F64"}
 # How files of the format since torch 1.6 begin.

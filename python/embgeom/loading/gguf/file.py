@@ -21,8 +21,7 @@ import numpy.typing as npt
 from embgeom._common.checks import need
 from embgeom._common.progress import byte_bar
 from embgeom.errors import LoadError
-from embgeom.loading.convert import READ_AS, to_float32
-from embgeom.loading.folder import LocalFile
+from embgeom.loading.folder import READ_AS, LocalFile, to_float32
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)

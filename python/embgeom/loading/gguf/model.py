@@ -21,8 +21,7 @@ from embgeom.embeddings.token_format import METASPACE, TokenFormat, byte_level_a
 from embgeom.errors import LoadError
 from embgeom.loading.assemble import LoadRequest, assemble, disagreements
 from embgeom.loading.checkpoint.choice import Choice
-from embgeom.loading.convert import READ_AS, check_matrix
-from embgeom.loading.folder import Folder
+from embgeom.loading.folder import READ_AS, Folder, check_matrix
 from embgeom.loading.gguf.file import MAGIC, GGUFFile
 from embgeom.loading.source import Source
 from embgeom.loading.tokenizers.reading import read_tokens
@@ -177,7 +176,6 @@ class GGUFModel:
         raise LoadError(f"{self.path} holds no tensor {name}; it holds {listed}")
 
     def tokens(self) -> TokenTable:
-        """Return the tokens in the file, or else those of a tokenizer beside it."""
         if (table := gguf_tokens(self._first)) is not None:
             return table
         try:

@@ -275,7 +275,6 @@ def number(text: str | None) -> int | None:
 
 
 def _range_of(response: Any, begin: int, end: int) -> Answer:
-    """Return the answer for the bytes from `begin` to `end`, if its headers are consistent."""
     said = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
     if said is None:
         raise NoRanges
@@ -317,11 +316,9 @@ def _asked_wait(headers: Any) -> float | None:
 
 
 def _sender() -> dict[str, Any]:
-    """Return how requests identify this library."""
     return {"library_name": "embgeom", "library_version": versions().get("embgeom")}
 
 
 def _detail(error: Exception) -> str:
-    """Return the kind and the first line of an error."""
     kind, first = type(error).__name__, first_line(error)
     return kind if first == kind else f"{kind}: {first}"

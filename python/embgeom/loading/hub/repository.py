@@ -82,7 +82,6 @@ class HubRepo:
         self._progress = progress
 
     def within(self, folder: str, name: str | None = None) -> HubRepo:
-        """Return the same repository, called `name`, with `folder` as the one whose files are found."""
         inner = copy(self)
         inner.folder = folder
         inner.name = name or f"{self.name}/{folder}"

@@ -35,8 +35,7 @@ from embgeom._common.temporary import flush_folder
 from embgeom._common.writing import cache_root
 from embgeom.embeddings.provenance import FileState
 from embgeom.errors import LoadError
-from embgeom.loading.convert import check_dtype
-from embgeom.loading.folder import LocalFile
+from embgeom.loading.folder import LocalFile, check_dtype
 from embgeom.loading.hub.ranges import Answer, Changed, Identity, NoRanges, RangeRequests
 from embgeom.loading.safetensors_file import Entry, SafetensorsFile, SafetensorsHeader
 
@@ -86,7 +85,6 @@ class HubSafetensors(SafetensorsHeader):
             raise
 
     def read(self, name: str, *, progress: bool = False) -> npt.NDArray[np.float32]:
-        """Return one tensor as float32, fetched unless it was before."""
         entry = self.entries[name]
         check_dtype(entry.dtype, f"{name} in {self.path}")
         kept = self._whole or self._fetch_tensor(name, entry, progress)
@@ -190,7 +188,6 @@ class HubSafetensors(SafetensorsHeader):
 
 
 def _tensor_head(name: str, entry: Entry, identity: Identity) -> bytes:
-    """Return the header of a safetensors file that holds this one tensor and says where it comes from."""
     about = {"format": "embgeom", "content": str(identity.etag), "begin": str(entry.begin)}
     tensor = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [0, entry.end - entry.begin]}
     text = json.dumps({"__metadata__": about, name: tensor}).encode()

@@ -18,8 +18,7 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import FileState, Provenance
 from embgeom.errors import EmbgeomError, InputError, LoadError
 from embgeom.loading.assemble import LoadRequest, assemble
-from embgeom.loading.convert import check_dtype, check_matrix, to_float32
-from embgeom.loading.folder import LocalFile, is_file, unreadable
+from embgeom.loading.folder import LocalFile, check_dtype, check_matrix, is_file, to_float32, unreadable
 from embgeom.loading.tokenizers.reading import listed_tokens, token_table
 from embgeom.loading.tokenizers.table import TokenTable
 

@@ -342,14 +342,12 @@ def _unpacked_size(file: LocalFile) -> int:
 
 
 def is_pickle(start: bytes) -> bool:
-    """Return whether a file begins as a pickle of protocol 2 or later does."""
     return len(start) > 2 and start[0] == 0x80 and 2 <= start[1] <= 5
 
 
 # A pickle names the classes of its objects, and calls them. Here each name becomes a class of this module
 # that only keeps what it is given, so nothing that a file of gensim names is ever imported or called.
 def read_keyed_vectors(file: LocalFile) -> tuple[npt.NDArray[np.float32], list[bytes]]:
-    """Read the vectors and the words, in UTF-8, of a file that gensim saved."""
     path, prefix = file.path, str(file.path)
     held = _root(file)
     state = _state(held)

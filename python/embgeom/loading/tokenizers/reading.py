@@ -238,7 +238,6 @@ def _is_tokenizer(x: object) -> bool:
 
 
 def _table_of_tokenizer(tokenizer: Any) -> TokenTable:
-    """Return the tokens of a tokenizer of transformers, fast or slow, or of the tokenizers library."""
     if not _is_tokenizer(tokenizer):
         raise InputError(
             f"tokenizer= is a {type(tokenizer).__name__}: pass a tokenizer of transformers or tokenizers, or "

@@ -120,7 +120,6 @@ class TokenizerSettings:
 
     @property
     def described(self) -> str:
-        """The tokenizer's class for a message, or else the model type."""
         if self.tokenizer_class:
             return f"{self.tokenizer_class}Tokenizer"
         return f"a tokenizer {f'of model type {self.model_type}' if self.model_type else 'without a class'}"
@@ -138,7 +137,6 @@ class TokenizerSettings:
         special: Iterable[str] = (),
         named: Iterable[str] | None = None,
     ) -> TokenTable:
-        """Return the table of a vocabulary with the added and special tokens that these files name."""
         named = self.special if named is None else named
         return make_table(path, vocabulary, self.added, token_format, special, named)
 

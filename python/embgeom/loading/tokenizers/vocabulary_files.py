@@ -273,7 +273,6 @@ def read_tekken(path: Path) -> TokenTable:
 
 
 def _put(vocabulary: dict[str, int], text: bytes, row: int, where: str) -> None:
-    """Enter a token in base64 under its id."""
     try:
         token = base64.b64decode(text, validate=True)
     except binascii.Error as error:
