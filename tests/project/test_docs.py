@@ -16,7 +16,7 @@ DOCS = ROOT / "docs"
 PAGES = {path.relative_to(DOCS).as_posix(): path.read_text(encoding="utf-8") for path in DOCS.glob("**/*.md")}
 STATES = "user-guide/hidden-states.md"
 WITH_PYTHON = sorted(page for page, text in PAGES.items() if fenced(text, "python"))
-QUICK = ("how-to/clusters.md", "user-guide/loading.md", "user-guide/matching.md")
+QUICK = ("how-to/clusters.md", "how-to/long-runs.md", "user-guide/loading.md", "user-guide/matching.md")
 WITH_COMMANDS = sorted(page for page, text in PAGES.items() if commands(text))
 SUBPACKAGES = ("comparison", "emb2emb", "evaluation", "examples", "hidden_states", "loading", "steering")
 

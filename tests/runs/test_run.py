@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import random
+import signal
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import embgeom
 from embgeom._common.record import plain
+from embgeom.runs import compute, folder, plan
+from embgeom.runs import run as run_module
+
+TASKS = ("knn", "lle", "dimension")
+K = 20
 
 
 def matrix(n=300, d=12, seed=0):
@@ -16,13 +30,11 @@ def matrix(n=300, d=12, seed=0):
     return x
 
 
-def plainly(task, x, rows=None, **options):
-    k = options.pop("k")
-    metric = options.pop("metric", "cosine")
+def plainly(task, x, rows=None, metric="cosine", k=K):
     if task == "dimension":
-        return embgeom.intrinsic_dimension(x, k=k, metric=metric, rows=rows, **options)
+        return embgeom.intrinsic_dimension(x, k=k, metric=metric, rows=rows)
     neighbors = embgeom.knn(x, k, metric=metric, rows=rows)
-    return neighbors if task == "knn" else embgeom.lle(x, neighbors, **options)
+    return neighbors if task == "knn" else embgeom.lle(x, neighbors)
 
 
 def same(one, other):
@@ -32,19 +44,313 @@ def same(one, other):
     for name, array in a.items():
         assert array.dtype == b[name].dtype
         assert array.tobytes() == b[name].tobytes(), name
+    return True
 
 
-TASKS = ("knn", "lle", "dimension")
+def cut_at(monkeypatch, *cuts):
+    """Cut all stages of new runs at these tokens."""
+
+    def boundaries(parameters, shape, count, **_):
+        return {stage: [0, *cuts, count] for stage in parameters.stages}
+
+    monkeypatch.setattr(run_module, "boundaries", boundaries)
 
 
-@pytest.mark.parametrize("rows", [None, [5, 3, 280, 11]], ids=["all", "some"])
+@pytest.fixture
+def computed(monkeypatch):
+    """The stage and the size of each block that is computed."""
+    seen, before = [], compute.compute_block
+
+    def watched(stage, x, neighbors, rows, *rest):
+        seen.append((stage, len(x) if rows is None else len(rows)))
+        return before(stage, x, neighbors, rows, *rest)
+
+    monkeypatch.setattr(compute, "compute_block", watched)
+    return seen
+
+
+def stop_after(monkeypatch, count, error):
+    """Let a run fail when it writes its next block after `count` of them."""
+    before, left = folder.save_tensors, [count]
+
+    def failing(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise error
+        before(*arguments)
+
+    monkeypatch.setattr(folder, "save_tensors", failing)
+    return lambda: monkeypatch.setattr(folder, "save_tensors", before)
+
+
+@pytest.mark.parametrize("rows", [None, [5, 3, 120, 11]], ids=["all", "some"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_gives_the_plain_result(task, rows, tmp_path):
-    x = matrix()
-    result = embgeom.run(task, x, tmp_path / "run", k=20, rows=rows)
-    same(result, plainly(task, x, rows, k=20))
-    same(embgeom.run(task, x, tmp_path / "run", k=20, rows=rows), result)
-    same(type(result).load(tmp_path / "run" / f"{task}.safetensors"), result)
+    x, place = matrix(150), tmp_path / "new" / "run"
+    result = embgeom.run(task, x, place, k=K, rows=rows)
+    same(result, plainly(task, x, rows))
+    same(type(result).load(place / f"{task}.safetensors"), result)
+    assert sorted(path.name for path in place.iterdir()) == sorted(
+        ["lock", "manifest.json", f"{task}.safetensors"]
+    )
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    task=st.sampled_from(TASKS),
+    metric=st.sampled_from(("cosine", "inner_product", "euclidean")),
+    cuts=st.sets(st.integers(1, 79), max_size=6).map(sorted),
+    search_cuts=st.sets(st.integers(1, 79), max_size=6).map(sorted),
+    some=st.booleans(),
+    threads=st.sampled_from((1, 3)),
+)
+def test_boundaries_of_blocks_change_no_bit(
+    monkeypatch, tmp_path_factory, task, metric, cuts, search_cuts, some, threads
+):
+    x = matrix(80 + 40 * some)
+    rows = np.random.default_rng(1).permutation(len(x))[:80] if some else None
+
+    def boundaries(parameters, shape, count, **_):
+        return {stage: [0, *(search_cuts if stage == "knn" else cuts), count] for stage in parameters.stages}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run_module, "boundaries", boundaries)
+        place = tmp_path_factory.mktemp("run")
+        result = embgeom.run(task, x, place, k=K, rows=rows, metric=metric, threads=threads)
+    same(result, plainly(task, x, rows, metric))
+
+
+def test_tokens_and_model_are_kept(tmp_path):
+    model = embgeom.load("example:small")
+    result = embgeom.run("dimension", model, tmp_path, k=30, rows=[5, 2])
+    assert result.tokens == model.tokens and result.columns()["token"] == [model.tokens[5], model.tokens[2]]
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["model"]["name"] == "example:small" and manifest["rows"] == [5, 2]
+    assert manifest["versions"]["numpy"] == np.__version__
+    other = embgeom.load("example:large")
+    with pytest.raises(embgeom.OutputError, match=r"its matrix shape is \[4096, 128\], not \[4096, 192\]"):
+        embgeom.run("dimension", other, tmp_path, k=30, rows=[5, 2])
+    with pytest.raises(embgeom.OutputError, match="which is read"):
+        embgeom.run("dimension", model, model.provenance.file.parent, k=30)
+
+
+@pytest.mark.parametrize("stop", [0, 1, 2, 4, 5])
+@pytest.mark.parametrize("task", ["lle", "dimension"])
+def test_only_missing_blocks_are_computed(task, stop, tmp_path, monkeypatch, computed, capsys):
+    x = matrix(150)
+    cut_at(monkeypatch, 50, 70)
+    mend = stop_after(monkeypatch, stop, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt, match=rf"{stop} of 6 blocks are in .*, and the same call goes on"):
+        embgeom.run(task, x, tmp_path, k=K)
+    mend()
+    # Blocks stay as the first call has cut them.
+    cut_at(monkeypatch, 10)
+    computed.clear()
+    result = embgeom.run(task, x, tmp_path, k=K, progress=True)
+    whole = [(stage, size) for stage in ("knn", task) for size in (50, 20, 80)]
+    assert computed == whole[stop:]
+    assert (f"embgeom: resumed: {stop} of 6 blocks were there\n" in capsys.readouterr().err) == (stop > 0)
+    same(result, plainly(task, x))
+    computed.clear()
+    same(embgeom.run(task, x, tmp_path, k=K), result)
+    assert computed == []
+
+
+def test_a_disk_that_is_full_loses_no_block(tmp_path, monkeypatch, computed):
+    cut_at(monkeypatch, 50, 100)
+    mend = stop_after(monkeypatch, 2, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(
+        embgeom.OutputError, match=r"cannot write .*knn-00002.safetensors: No space left on device"
+    ):
+        embgeom.run("knn", matrix(150), tmp_path, k=K)
+    assert sorted(path.name for path in (tmp_path / "blocks").iterdir()) == [
+        "knn-00000.safetensors",
+        "knn-00001.safetensors",
+    ]
+    mend()
+    computed.clear()
+    same(embgeom.run("knn", matrix(150), tmp_path, k=K), plainly("knn", matrix(150)))
+    assert computed == [("knn", 50)]
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "bit": flip,
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
+    "empty": lambda path: path.write_bytes(b""),
+    "gone": lambda path: path.unlink(),
+    "text": lambda path: path.write_text("{}"),
+    "other block": lambda path: path.write_bytes((path.parent / "knn-00000.safetensors").read_bytes()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_block_is_computed_again(damage, tmp_path, monkeypatch, computed):
+    cut_at(monkeypatch, 50, 100)
+    mend = stop_after(monkeypatch, 5, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        embgeom.run("dimension", matrix(150), tmp_path, k=K)
+    mend()
+    for name in ("knn-00001", "dimension-00001"):
+        DAMAGES[damage](tmp_path / "blocks" / f"{name}.safetensors")
+    computed.clear()
+    same(embgeom.run("dimension", matrix(150), tmp_path, k=K), plainly("dimension", matrix(150)))
+    assert computed == [("knn", 50), ("dimension", 50), ("dimension", 50)]
+
+
+@pytest.mark.parametrize("finished", [False, True])
+@pytest.mark.parametrize(
+    ("task", "changes", "told"),
+    [
+        ("dimension", {"k": 21}, "its k is 20, not 21"),
+        ("dimension", {"variance": 0.9}, "its variance is 0.95, not 0.9"),
+        ("dimension", {"metric": "euclidean"}, "its metric is cosine, not euclidean"),
+        ("dimension", {"rows": [1, 2]}, "it is about other rows"),
+        ("lle", {}, "its task is dimension, not lle"),
+    ],
+)
+def test_another_run_is_refused(task, changes, told, finished, tmp_path, monkeypatch):
+    x = matrix(150)
+    if not finished:
+        stop_after(monkeypatch, 1, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt) if not finished else monkeypatch.context():
+        embgeom.run("dimension", x, tmp_path, k=K)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(embgeom.OutputError, match=f"holds another run: {told}; name another folder, or give"):
+        embgeom.run(task, x, tmp_path, **{"k": K, **changes})
+    x[149, 11] += 1.0
+    with pytest.raises(
+        embgeom.OutputError, match="the numbers of its matrix are others; name another folder"
+    ):
+        embgeom.run("dimension", x, tmp_path, k=K)
+    monkeypatch.setattr(run_module, "version", lambda _: "0.0.7")
+    with pytest.raises(embgeom.OutputError, match=r"its embgeom is 0\.1\.0, not 0\.0\.7"):
+        embgeom.run("dimension", matrix(150), tmp_path, k=K)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_other_folders_are_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("")
+    with pytest.raises(embgeom.OutputError, match=r"holds 'thesis.tex' and no run that could be continued"):
+        embgeom.run("knn", matrix(150), tmp_path)
+    with pytest.raises(embgeom.OutputError, match=r"cannot write .*thesis.tex"):
+        embgeom.run("knn", matrix(150), tmp_path / "thesis.tex")
+    for text in ("", "[]", "{}", '{"format": 1}'):
+        (tmp_path / "manifest.json").write_text(text)
+        with pytest.raises(embgeom.OutputError, match=r"manifest.json is not the manifest of a run"):
+            embgeom.run("knn", matrix(150), tmp_path)
+    with pytest.raises(embgeom.InputError, match="task = 'pca' is unknown: use one of knn, lle, dimension"):
+        embgeom.run("pca", matrix(150), tmp_path)
+
+
+def test_two_processes_in_a_folder_are_refused(tmp_path):
+    program = """
+import fcntl, sys
+with open(sys.argv[1], "a") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"locked\n"
+        with pytest.raises(embgeom.OutputError, match=r"another process computes in .*; wait until it has"):
+            embgeom.run("knn", matrix(150), tmp_path)
+        process.kill()
+    # The lock of a dead process is not in the way.
+    embgeom.run("knn", matrix(150), tmp_path)
+
+
+PROGRAM = """
+import os, random, signal, sys
+from pathlib import Path
+
+import embgeom
+import numpy as np
+from embgeom.runs import run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+task, folder, number, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+
+def step(*_):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), number)
+
+def watched(function):
+    def call(*arguments, **options):
+        step()
+        result = function(*arguments, **options)
+        step()
+        return result
+    return call
+
+os.fsync, os.mkdir, os.open = watched(os.fsync), watched(os.mkdir), watched(os.open)
+Path.replace = watched(Path.replace)
+run.boundaries = lambda parameters, *_, **__: {stage: [0, 40, 90, 150] for stage in parameters.stages}
+embgeom.run(task, np.load(folder + ".npy"), folder, k=20, progress=step)
+"""
+
+
+@pytest.mark.parametrize("task", ["lle", "dimension"])
+def test_a_run_that_is_killed_again_and_again(task, tmp_path):
+    np.save(tmp_path / "run.npy", matrix(150))
+    draws, ends = random.Random(task), []
+    while not ends or ends[-1] != 0:
+        # A block takes about 20 of these steps; a process that has no time for one is not the last.
+        number = draws.choice((signal.SIGKILL, signal.SIGINT))
+        arguments = [task, str(tmp_path / "run"), str(int(number)), str(draws.randrange(1, 120))]
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *arguments], check=False, capture_output=True, timeout=120
+        )
+        ends.append(done.returncode)
+        assert done.returncode in (0, -signal.SIGKILL, -signal.SIGINT), done.stderr
+        assert len(ends) < 60
+    assert {-signal.SIGKILL, -signal.SIGINT} <= set(ends)
+    result = embgeom.run(task, matrix(150), tmp_path / "run", k=K)
+    same(result, plainly(task, matrix(150)))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == sorted(
         ["lock", "manifest.json", f"{task}.safetensors"]
     )
+
+
+def test_progress_counts_tokens_and_never_runs_back(tmp_path, monkeypatch):
+    cut_at(monkeypatch, 50, 100)
+    seen = {}
+    embgeom.run(
+        "lle", matrix(150), tmp_path, k=K, progress=lambda *now: seen.setdefault(now[0], []).append(now)
+    )
+    assert list(seen) == ["neighbors", "weights"]
+    for reports in seen.values():
+        counts = [done for _, done, _ in reports]
+        assert counts == sorted(counts) and {50, 100, 150} <= set(counts)
+        assert {total for *_, total in reports} == {150}
+
+
+def test_blocks_are_cut_by_cost():
+    def cuts(task, n, d, k, threads=2, count=None, **options):
+        parameters = compute.Parameters(task, k, "cosine", 1e-3, 0.95)
+        found = plan.boundaries(parameters, (n, d), count or n, threads=threads, **options)
+        for stage in parameters.stages:
+            assert found[stage][0] == 0 and found[stage][-1] == (count or n)
+            assert found[stage] == sorted(set(found[stage]))
+        return found
+
+    # One search of all rows where that takes less than a minute, which visits each pair once.
+    wide = cuts("dimension", 50_257, 768, 1200)
+    assert len(wide["knn"]) == 2 and 10 <= len(wide["dimension"]) <= 60
+    larger = cuts("dimension", 262_144, 5376, 1200)
+    assert len(larger["knn"]) > 30
+    assert max(np.diff(larger["knn"])) * 1200 * 8 <= 1 << 29
+    # Reading the matrix takes at most a hundredth of a block's time.
+    seconds = max(np.diff(larger["dimension"])) * (1200 * 1200 * 5376 / 2 + 2 * 1200**3 / 3) / 30e9
+    assert pytest.approx(seconds, rel=0.01) == 100 * 4 * 262_144 * 5376 / 5e9
+    assert len(cuts("knn", 100, 10, 5)["knn"]) == 2
+    assert len(cuts("dimension", 50_257, 768, 1200, count=3)["dimension"]) == 2
+    assert len(cuts("dimension", 50_257, 768, 1200, count=100, workers=8)["dimension"]) == 33

@@ -48,7 +48,7 @@ def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] 
     check_writable(target, overwrite=overwrite)
     missing = [parent for parent in target.parents if not parent.exists()]
     try:
-        with _reported(target):
+        with reported(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             with place_beside(target) as place:
                 place.new.mkdir()
@@ -71,7 +71,7 @@ def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Na
     target = _resolved(path)
     check_kept({"the output": target}, inputs)
     check_file_writable(target)
-    with _reported(target), place_beside(target) as place:
+    with reported(target), place_beside(target) as place:
         write(place.new)
         # Some libraries make files that only their owner can read.
         place.new.chmod(place.mode)
@@ -104,7 +104,7 @@ def check_writable(folder: Name, *, overwrite: bool = False) -> None:
     """Check early that results can be written to a folder; what it holds may be earlier results alone."""
     target = _resolved(folder)
     sweep(target.parent)
-    with _reported(target):
+    with reported(target):
         if target.exists() and not target.is_dir():
             raise OutputError(f"{target} is a file; name a folder for the results")
         held = sorted(file.name for file in target.iterdir()) if target.is_dir() else []
@@ -124,7 +124,7 @@ def check_writable(folder: Name, *, overwrite: bool = False) -> None:
 def check_file_writable(path: Name) -> None:
     target = _resolved(path)
     sweep(target.parent)
-    with _reported(target):
+    with reported(target):
         if target.exists() and not target.is_file():
             raise OutputError(f"{target} is not an ordinary file; name another one")
         if not target.parent.is_dir():
@@ -200,7 +200,8 @@ def _try_to_write(folder: Path) -> None:
 
 
 @contextmanager
-def _reported(target: Path) -> Iterator[None]:
+def reported(target: Path) -> Iterator[None]:
+    """Turn an OSError into the error that `target` cannot be written."""
     try:
         yield
     except OSError as error:

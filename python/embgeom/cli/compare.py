@@ -9,12 +9,11 @@ import embgeom
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
-from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen
+from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number
 from embgeom.cli.terminal import say, show
 from embgeom.comparison.model_record import shown
 from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format
 from embgeom.embeddings.token_format import utf8
-from embgeom.errors import InputError
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -71,7 +70,7 @@ def inspect(options: argparse.Namespace) -> None:
 
 def neighbors(options: argparse.Namespace) -> None:
     """Show a token's neighborhood."""
-    tokens = [_row_number(token) for token in options.token] if options.row else options.token
+    tokens = [row_number(token) for token in options.token] if options.row else options.token
     model, keywords = load_model(options), chosen(options, "k", "reg", *_SEARCH)
     # An unknown token is reported before anything is shown of the others.
     rows = [model.row_of(token) for token in tokens]
@@ -96,10 +95,3 @@ def _check_folder(options: argparse.Namespace, others: dict[str, str | None]) ->
 def _save(result: FolderResult, options: argparse.Namespace) -> None:
     if options.output is not None:
         result.save(options.output, **chosen(options, "table_format", "overwrite"))
-
-
-def _row_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{text!r} is not a row number; without --row it is looked up as a token") from None

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from embgeom._common.tables import visible
+from embgeom.errors import InputError
 
 USAGE_ERROR = 2
 
@@ -103,6 +104,14 @@ def not_negative(text: str) -> float:
     if (number := finite(text)) < 0:
         raise argparse.ArgumentTypeError(f"{text} must be at least 0")
     return number
+
+
+def row_number(text: str) -> int:
+    """Read a row number where a token could stand."""
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"{text!r} is not a row number; without --row it is looked up as a token") from None
 
 
 def layers(text: str) -> list[int]:

@@ -65,7 +65,6 @@ class FolderResult(Result, Tabular):
         check_table_format(table_format)
         with new_folder(path, overwrite=overwrite, inputs=self._inputs()) as folder:
             self._write(folder / self._file(".safetensors"))
-            write_table = _write_csv if table_format == "csv" else _write_parquet
             write_table(folder / f"tokens.{table_format}", self.columns())
             write_json(folder / self._file(".json"), self.to_dict())
 
@@ -92,19 +91,25 @@ def check_table_format(table_format: str) -> None:
         need("pyarrow", "a parquet table", extra="parquet", or_else=", or use csv")
 
 
+def write_table(path: Path, columns: Columns) -> None:
+    """Write a table in the format that the suffix names."""
+    write = _write_csv if path.suffix == ".csv" else _write_parquet
+    write(path, columns)
+
+
 def _write_parquet(path: Path, columns: Columns) -> None:
     import pyarrow.parquet
 
     encodable = {
-        name: [_encodable(value) for value in values] if name.startswith("token") else values
+        name: [_encodable(value) for value in values] if isinstance(values, list) else values
         for name, values in columns.items()
     }
     pyarrow.parquet.write_table(pyarrow.table(encodable), path)
 
 
-def _encodable(token: str) -> str:
+def _encodable(value: Any) -> Any:
     # No UTF-8 can hold a lone surrogate, so it is written as its code, as in a csv.
-    return token.encode("utf-8", "backslashreplace").decode("utf-8")
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _write_csv(path: Path, columns: Columns) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Vector, as_matrix
+from embgeom._common.arrays import Float32Vector, RowNumbers, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -18,7 +18,7 @@ from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Metric, Neighbors, knn, resolve_neighborhoods
-from embgeom.geometry.rows import tokens_of
+from embgeom.geometry.rows import token_columns, tokens_of
 
 DEFAULT_K = 1200
 
@@ -46,6 +46,10 @@ class IntrinsicDimension(Result, Tabular):
         The share asked for.
     k, n_columns : int
         Neighbors of each token, and columns of the matrix.
+    rows : ndarray of int64, shape (m,), or None
+        The rows of the matrix that were measured, if only some were asked for.
+    tokens : list of str, length n, or None
+        The tokens of the matrix's rows, if known.
     """
 
     _large: ClassVar[bool] = True
@@ -57,6 +61,8 @@ class IntrinsicDimension(Result, Tabular):
     variance: float
     k: int
     n_columns: int
+    rows: RowNumbers | None = None
+    tokens: list[str] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(column) for column in self._measured().values()}
@@ -94,7 +100,8 @@ class IntrinsicDimension(Result, Tabular):
 
     def columns(self) -> Columns:
         """Return a row for each token, in the order of the tokens that were measured."""
-        return {**self._measured(), "near_max": self.near_max}
+        numbers = np.arange(len(self.n_components)) if self.rows is None else self.rows
+        return {**token_columns(numbers, self.tokens), **self._measured(), "near_max": self.near_max}
 
     def _measured(self) -> dict[str, npt.NDArray[Any]]:
         names = ("n_components", "participation_ratio", "explained_variance_ratio", "decided_in_float64")
@@ -176,12 +183,22 @@ def intrinsic_dimension(
     team = resolve_threads(threads)
     if neighbors is None:
         neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
-    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens_of(x))
+    tokens = tokens_of(x)
+    numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens)
     with reporter(progress, "dimension") as report:
         arrays = core.intrinsic_dimension(
             matrix, numbers, selection, variance=variance, threads=team, progress=report
         )
-    return IntrinsicDimension(*arrays, variance=variance, k=numbers.shape[1], n_columns=matrix.shape[1])
+    if tokens is None and isinstance(neighbors, Neighbors):
+        tokens = neighbors.tokens
+    return IntrinsicDimension(
+        *arrays,
+        variance=variance,
+        k=numbers.shape[1],
+        n_columns=matrix.shape[1],
+        rows=selection,
+        tokens=tokens,
+    )
 
 
 def check_variance(variance: float) -> float:

@@ -17,14 +17,17 @@ import numpy.typing as npt
 from embgeom._common.record import Arrays, array_digest, digest, plain, write_json
 from embgeom._common.result import Result
 from embgeom._common.temporary import PLACE, sweep
-from embgeom._common.writing import save_tensors, write_file
+from embgeom._common.writing import reported, save_tensors, write_file
 from embgeom.errors import OutputError, first_line
 from embgeom.runs.compute import Block, Task
 
 _FORMAT = 1
 _MANIFEST, _BLOCKS, _LOCK = "manifest.json", "blocks", "lock"
 _BEFORE_ANYTHING = (_LOCK, _BLOCKS)
+_HELD = ("parameters", "matrix", "rows", "blocks")
 _KEY = "embgeom"
+# In what two runs may differ whose values would tell nobody anything.
+_UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of its matrix are others"}
 
 
 class RunFolder:
@@ -35,7 +38,7 @@ class RunFolder:
         self.result = path / f"{manifest['parameters']['task']}.safetensors"
         self._cuts: dict[Task, list[int]] = manifest["blocks"]
         # Blocks of another run would not be taken for this one's, even if copied here.
-        self._run = digest([manifest[name] for name in ("parameters", "matrix", "rows", "blocks")])
+        self._run = digest([manifest[name] for name in _HELD])
 
     def blocks(self, stage: Task) -> list[Block]:
         """Return all blocks of a stage."""
@@ -118,9 +121,10 @@ def open_run(
     """
     path = Path(folder)
     identity = plain({"format": _FORMAT, **identity})
-    with _reported(path):
+    with reported(path):
         path.mkdir(parents=True, exist_ok=True)
         with _locked(path):
+            sweep(path)
             file = path / _MANIFEST
             if file.exists():
                 manifest = _read_manifest(file)
@@ -150,19 +154,11 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-@contextmanager
-def _reported(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-
-
 def _read_manifest(file: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or "format" not in manifest:
-            raise ValueError("it has no format")
+        if not isinstance(manifest, dict) or not manifest.keys() >= {"format", *_HELD}:
+            raise ValueError("it lacks entries")
     except ValueError as error:
         raise OutputError(
             f"{file} is not the manifest of a run ({first_line(error)}); name another folder"
@@ -184,9 +180,9 @@ def _refuse_another(path: Path, manifest: Mapping[str, Any], identity: Mapping[s
     for name, wanted in _flat(identity).items():
         held = _flat(manifest).get(name)
         if held != wanted:
-            what = "other rows are asked for" if name == "rows" else f"its {name} is {held}, not {wanted}"
+            what = _UNSAID.get(name, f"its {name.removeprefix('parameters ')} is {held}, not {wanted}")
             raise OutputError(
-                f"{path} holds another run: {what}; name another folder, or repeat the call that began it"
+                f"{path} holds another run: {what}; name another folder, or give what that run was given"
             )
 
 

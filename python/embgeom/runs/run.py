@@ -221,7 +221,12 @@ def _assembled(
         indices = kept.assembled("knn")["indices"]
         return LLE(**arrays, indices=indices, rows=rows, tokens=tokens)
     return IntrinsicDimension(
-        **arrays, variance=parameters.variance or 0.0, k=parameters.k, n_columns=matrix.shape[1]
+        **arrays,
+        variance=parameters.variance or 0.0,
+        k=parameters.k,
+        n_columns=matrix.shape[1],
+        rows=rows,
+        tokens=tokens,
     )
 
 

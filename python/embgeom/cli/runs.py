@@ -1,0 +1,146 @@
+"""The commands of long runs, which keep their work in a folder: knn, lle, dimension."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+import embgeom
+from embgeom._common.arrays import RowNumbers
+from embgeom._common.result import Columns
+from embgeom._common.tables import Block, Table
+from embgeom._common.writing import check_kept, write_file
+from embgeom.cli.models import load_model, model_inputs, model_options
+from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, whole
+from embgeom.cli.terminal import show
+from embgeom.comparison.model_record import shown
+from embgeom.comparison.saving import TABLE_FORMATS, check_table_format, write_table
+from embgeom.errors import InputError
+from embgeom.geometry.knn import Metric
+from embgeom.geometry.rows import token_columns
+from embgeom.loading.folder import read_lines
+from embgeom.runs.compute import Task
+
+# Tokens at each end of a summary.
+_SHOWN = 5
+
+
+def add_commands(commands: Any) -> None:
+    """Add the commands of this file."""
+    shared = Parser(add_help=False)
+    add = shared.add_argument
+    add("-o", "--output", metavar="FOLDER", required=True, help="where the run keeps its work and its result")
+    explained = "all of them, a random sample of N, or those in FILE, one per line (default: all)"
+    add("--tokens", metavar="all|N|FILE", default="all", help=explained)
+    add("--row", action="store_true", help="FILE lists row numbers")
+    add("--seed", type=whole(0), default=0, help="seed of the sample (default: 0)")
+    add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
+    add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
+    near, wide = (Parser(add_help=False) for _ in range(2))
+    near.add_argument("-k", type=int, default=10, help="neighbors (default: 10)")
+    wide.add_argument("-k", type=int, help="neighbors (default: a tenth of the rows, from 50 to 1200)")
+    common = model_options(), shared, LOCAL_FILES
+    add_command(commands, knn, *common, near)
+    add = add_command(commands, lle, *common, near).add_argument
+    add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
+    add = add_command(commands, dimension, *common, wide).add_argument
+    add("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
+
+
+def knn(options: argparse.Namespace) -> None:
+    """Find the nearest neighbors of all tokens, in a run that can be interrupted."""
+    _run("knn", options)
+
+
+def lle(options: argparse.Namespace) -> None:
+    """Compute the LLE weights of all tokens, in a run that can be interrupted."""
+    _run("lle", options, "reg")
+
+
+def dimension(options: argparse.Namespace) -> None:
+    """Measure the intrinsic dimensions of all tokens, in a run that can be interrupted."""
+    _run("dimension", options, "variance")
+
+
+def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
+    check_table_format(options.table_format)
+    tokens = [] if options.tokens == "all" or options.tokens.isdecimal() else [options.tokens]
+    check_kept({"-o": options.output}, [*model_inputs(options), *tokens])
+    model = load_model(options)
+    rows = _rows(options, model)
+    keywords = chosen(options, "k", "metric", "threads", "progress", *more)
+    result = embgeom.run(task, model, options.output, rows=rows, **keywords)
+    numbers = np.arange(len(model)) if rows is None else rows
+    values = _values(result, model)
+    table = Path(options.output) / f"tokens.{options.table_format}"
+    texts = [model.text(row) for row in numbers.tolist()]
+    columns = {**token_columns(numbers, model.tokens), "text": texts, **values}
+    write_file(table, lambda path: write_table(path, columns))
+    column, label = _MAIN[task]
+    ends = _ends(model, numbers, label, np.asarray(values[column]))
+    show([*result.tables(), *ends, f"a row for each token: {table}"])
+
+
+def _rows(options: argparse.Namespace, model: embgeom.Embeddings) -> RowNumbers | None:
+    """Return the rows that --tokens names; None for all of them, which is less work than their list."""
+    if options.tokens == "all":
+        return None
+    if not options.tokens.isdecimal():
+        lines = [line for line in read_lines(Path(options.tokens)) if line]
+        if not lines:
+            raise InputError(f"{options.tokens} names no token; write one per line")
+        return np.array([model.row_of(row_number(line) if options.row else line) for line in lines])
+    if options.row:
+        raise InputError("--row goes with a file of row numbers, which --tokens names")
+    count = int(options.tokens)
+    if count >= len(model):
+        return None
+    if count == 0:
+        raise InputError("--tokens 0 asks for no token; give at least 1, a file, or all")
+    return np.sort(np.random.default_rng(options.seed).choice(len(model), count, replace=False))
+
+
+def _values(
+    result: embgeom.Neighbors | embgeom.LLE | embgeom.IntrinsicDimension, model: embgeom.Embeddings
+) -> Columns:
+    """Return what the table says of each token."""
+    if isinstance(result, embgeom.Neighbors):
+        return {
+            "nearest_similarity": result.similarities[:, 0],
+            "last_similarity": result.similarities[:, -1],
+            **token_columns(result.indices[:, 0], model.tokens, "nearest"),
+        }
+    if isinstance(result, embgeom.LLE):
+        names = np.array([status.name for status in embgeom.LLEStatus])
+        largest = result.weights.max(axis=1)
+        return {"residual": result.residuals, "largest_weight": largest, "status": names[result.status]}
+    return {name: values for name, values in result.columns().items() if name not in ("row", "token")}
+
+
+# By what the ends of a summary are chosen: its column of the table, and its name.
+_MAIN: dict[Task, tuple[str, str]] = {
+    "knn": ("nearest_similarity", "similarity to the nearest"),
+    "lle": ("residual", "residual"),
+    "dimension": ("n_components", "dimension"),
+}
+
+
+def _ends(
+    model: embgeom.Embeddings, rows: npt.NDArray[np.int64], label: str, values: npt.NDArray[Any]
+) -> list[Block]:
+    """Return tables of the tokens with the lowest and the highest values; undefined ones are left out."""
+    # A dimension is -1 where there is none.
+    defined = np.flatnonzero(values >= 0 if values.dtype.kind == "i" else ~np.isnan(values))
+    order = defined[np.argsort(values[defined], kind="stable")]
+    return [
+        Table(
+            f"tokens of the {end} {label}",
+            (label, "row", "token"),
+            ((values[place].item(), str(rows[place]), shown(model, rows[place])) for place in places),
+        )
+        for end, places in (("lowest", order[:_SHOWN]), ("highest", order[::-1][:_SHOWN]))
+    ]
