@@ -8,7 +8,7 @@ from typing import Any
 
 import embgeom
 from embgeom._common.tables import number
-from embgeom.comparison.model_record import shown
+from embgeom.comparison.saving import shown
 from embgeom.embeddings.embeddings import Which
 from training.corpus import HELD_OUT_EVERY, HELD_OUT_SHARE, PROSE_SHARE
 from training.data import CONTEXT, RARE, VOCABULARY

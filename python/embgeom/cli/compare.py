@@ -11,8 +11,7 @@ from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number
 from embgeom.cli.terminal import say, show
-from embgeom.comparison.model_record import shown
-from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format
+from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format, shown
 from embgeom.embeddings.token_format import utf8
 from embgeom.geometry.knn import Metric
 

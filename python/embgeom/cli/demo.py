@@ -20,7 +20,7 @@ from embgeom._common.tables import Table
 from embgeom.cli.options import add_command
 from embgeom.cli.terminal import show
 from embgeom.comparison import Comparison, Statistic
-from embgeom.comparison.model_record import shown
+from embgeom.comparison.saving import shown
 from embgeom.errors import InputError
 from embgeom.evaluation import EvaluateOptions, WordLogRatio
 from embgeom.examples import moods

@@ -17,8 +17,7 @@ from embgeom._common.writing import check_kept, write_file
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, whole
 from embgeom.cli.terminal import show
-from embgeom.comparison.model_record import shown
-from embgeom.comparison.saving import TABLE_FORMATS, check_table_format, write_table
+from embgeom.comparison.saving import TABLE_FORMATS, check_table_format, shown, write_table
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Metric
 from embgeom.geometry.rows import token_columns

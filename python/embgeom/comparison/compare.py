@@ -15,7 +15,7 @@ from embgeom._common.progress import Progress
 from embgeom._common.record import versions
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, Statistic
-from embgeom.comparison.model_record import ModelRecord
+from embgeom.comparison.saving import ModelRecord
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine

@@ -15,8 +15,7 @@ from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns, Plotted, named, new_figure
 from embgeom._common.tables import Block, Table, as_html, number
 from embgeom._common.writing import write_file
-from embgeom.comparison.model_record import ModelRecord, model_tables
-from embgeom.comparison.saving import FolderResult
+from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables
 from embgeom.embeddings.vocabulary import Match
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Metric, Neighbors

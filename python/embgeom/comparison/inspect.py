@@ -17,8 +17,7 @@ from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
-from embgeom.comparison.model_record import ModelRecord, model_tables, shown
-from embgeom.comparison.saving import FolderResult
+from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
 from embgeom.embeddings.embeddings import Embeddings, Which, check_embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
