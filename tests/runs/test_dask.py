@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import threading
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 import embgeom
-from embgeom.errors import EmbgeomError, InputError
+from embgeom._common.native import core
+from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError
 from embgeom.runs import dask as runs_dask
 from embgeom.runs import run as runs_run
 from tests.runs.test_run import TASKS, matrix, plainly, same
@@ -53,6 +55,11 @@ def hold_blocks(folder, stage):
         return plain(actual, *arguments)
 
     runs_dask.compute_block = held
+
+
+def claim_instructions(name):
+    """Run on a worker: let it report another instruction set."""
+    runs_dask.core.instruction_set = lambda: name
 
 
 def kill_at_work(folder):
@@ -122,15 +129,28 @@ def test_what_a_worker_refuses_is_the_error_of_the_call(client, tmp_path):
     assert str(remote.value) == str(plain.value)
 
 
+def test_mixed_instruction_sets_are_warned_of_and_recorded(client, tmp_path):
+    x = matrix()
+    worker = next(iter(client.nthreads()))
+    client.run(claim_instructions, "other", workers=[worker])
+    try:
+        with pytest.warns(EmbgeomWarning, match="last bits of weights, residuals and ratios may differ"):
+            embgeom.run("lle", x, tmp_path / "run", k=20, client=client)
+    finally:
+        client.run(claim_instructions, core.instruction_set(), workers=[worker])
+    manifest = json.loads((tmp_path / "run/manifest.json").read_text())
+    assert sorted(manifest["instruction_sets"]["lle"]) == sorted(["other", core.instruction_set()])
+
+
 def test_a_worker_of_another_version_is_refused():
     with pytest.raises(InputError, match=r"not 0\.0; install one version everywhere"):
-        runs_dask._receive(matrix(), "", "0.0")
+        runs_dask._checked(matrix(), "", "0.0")
 
 
 def test_a_damaged_matrix_is_refused():
     version = runs_dask.versions().get("embgeom")
     with pytest.raises(EmbgeomError, match="arrived damaged"):
-        runs_dask._receive(matrix(), "", version)
+        runs_dask._checked(matrix(), "", version)
 
 
 def test_a_worker_without_room_for_the_matrix_is_named(client, tmp_path, monkeypatch):

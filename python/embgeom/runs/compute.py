@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers
+from embgeom._common.native import core
 from embgeom._common.progress import Progress
 from embgeom._common.record import Arrays
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
@@ -80,8 +81,9 @@ class Work:
 
 # Called with a block that is being computed and the share of it that is done.
 ReportShare = Callable[[Block, float], None]
-# Computes blocks in any order, and gives each with its arrays as soon as it is there.
-Executor = Callable[[Work, Sequence[Block], ReportShare], Iterator[tuple[Block, Arrays]]]
+# Computes blocks in any order, and gives each as soon as it is there, with its arrays and the instruction set
+# of the processor that computed it.
+Executor = Callable[[Work, Sequence[Block], ReportShare], Iterator[tuple[Block, Arrays, str]]]
 
 
 def compute_block(
@@ -116,7 +118,9 @@ def compute_block(
     }
 
 
-def compute_here(work: Work, blocks: Sequence[Block], report: ReportShare) -> Iterator[tuple[Block, Arrays]]:
+def compute_here(
+    work: Work, blocks: Sequence[Block], report: ReportShare
+) -> Iterator[tuple[Block, Arrays, str]]:
     """Compute blocks on this machine, one after another, each with all threads."""
     for block in blocks:
 
@@ -135,4 +139,5 @@ def compute_here(work: Work, blocks: Sequence[Block], report: ReportShare) -> It
                 work.threads,
                 progress,
             ),
+            core.instruction_set(),
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix
 from embgeom._common.checks import need
+from embgeom._common.native import core
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import Arrays, array_digest, versions
 from embgeom.errors import EmbgeomError, InputError, first_line
@@ -51,8 +52,8 @@ def connected(address: str) -> Iterator[Client]:
 class _Copy(NamedTuple):
     """A worker's matrix, which Dask counts twice and memory holds once.
 
-    Dask removes superfluous replicas of what was sent to others, which is `lent`, from any worker. Blocks use
-    `own`, which is sent to none.
+    Of what was sent to others, which is `lent`, Dask removes the replicas that it holds superfluous, on any
+    worker. Blocks use `own`, which is sent to none. A copy is passed on before it is checked.
     """
 
     own: Future
@@ -115,11 +116,11 @@ class Cluster:
                 # The worker goes on while the arrays of its last block travel.
                 self._give_orders(work, waiting)
                 try:
-                    arrays = order.future.result(timeout=_ARRIVAL)
+                    arrays, instructions = order.future.result(timeout=_ARRIVAL)
                 except (OSError, self._distributed.TimeoutError, self._distributed.CancelledError):
                     self._give_up(order, waiting)
                 else:
-                    yield order.block, arrays
+                    yield order.block, arrays, instructions
 
     def _look(self) -> None:
         """Find out which workers there are; wait for the first, but not for ever."""
@@ -174,9 +175,10 @@ class Cluster:
         held = self._sent(name) if source is None else self._copies[source].lent
         if held is None:
             return
-        own = self._submit(name, _receive, held, self._digest, versions().get("embgeom"))
-        copy = self._copies[name] = _Copy(own, self._submit(name, _same, own))
-        self._expect(_Order(name, copy.lent, source=source or name))
+        lent = self._submit(name, _same, held)
+        own = self._submit(name, _checked, lent, self._digest, versions().get("embgeom"))
+        self._copies[name] = _Copy(own, lent)
+        self._expect(_Order(name, lent, source=source or name))
 
     def _sent(self, name: str) -> Future | None:
         """Send the matrix to a worker; None if that has gone meanwhile."""
@@ -239,7 +241,11 @@ def _explained(order: _Order, error: BaseException | None) -> BaseException:
 # The functions that workers run.
 
 
-def _receive(matrix: Float32Matrix, digest: str, version: str | None) -> Float32Matrix:
+def _same(matrix: Float32Matrix) -> Float32Matrix:
+    return matrix
+
+
+def _checked(matrix: Float32Matrix, digest: str, version: str | None) -> Float32Matrix:
     here = versions().get("embgeom")
     if here != version:
         raise InputError(f"a Dask worker has embgeom {here}, not {version}; install one version everywhere")
@@ -249,10 +255,6 @@ def _receive(matrix: Float32Matrix, digest: str, version: str | None) -> Float32
     return received
 
 
-def _same(matrix: Float32Matrix) -> Float32Matrix:
-    return matrix
-
-
 def _compute(
     matrix: Float32Matrix,
     stage: Task,
@@ -260,8 +262,9 @@ def _compute(
     rows: RowNumbers | None,
     parameters: Parameters,
     threads: int,
-) -> Arrays:
-    return compute_block(stage, matrix, neighbors, rows, parameters, threads, _stopping())
+) -> tuple[Arrays, str]:
+    arrays = compute_block(stage, matrix, neighbors, rows, parameters, threads, _stopping())
+    return arrays, core.instruction_set()
 
 
 def _stopping() -> ProgressCallable:

@@ -33,8 +33,8 @@ _UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of it
 class RunFolder:
     """A folder that this process has locked, whose manifest agrees with what is asked for."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+        self.path, self._manifest = path, manifest
         self.result = path / f"{manifest['parameters']['task']}.safetensors"
         self._cuts: dict[Task, list[int]] = manifest["blocks"]
         # Blocks of another run would not be taken for this one's, even if copied here.
@@ -58,6 +58,18 @@ class RunFolder:
             save_tensors(arrays, path, {_KEY: json.dumps(header)})
 
         write_file(self._file(block), write)
+
+    def note(self, stage: Task, instruction_set: str) -> None:
+        """Keep with which instruction set a block was computed."""
+        known = self.instruction_sets(stage)
+        if instruction_set not in known:
+            known.append(instruction_set)
+            write_file(self.path / _MANIFEST, lambda partial: write_json(partial, self._manifest))
+
+    def instruction_sets(self, stage: Task) -> list[str]:
+        """Return the instruction sets of all blocks of a stage so far."""
+        known: list[str] = self._manifest["instruction_sets"].setdefault(stage, [])
+        return known
 
     def read(self, stage: Task, name: str, begin: int, end: int) -> npt.NDArray[Any]:
         """Return an array's rows of tokens `begin` to `end`, of which only those are read."""
@@ -131,7 +143,7 @@ def open_run(
                 _refuse_another(path, manifest, identity)
             else:
                 _refuse_strangers(path)
-                manifest = plain({**identity, **describe()})
+                manifest = plain({**identity, **describe(), "instruction_sets": {}})
                 write_file(file, lambda partial: write_json(partial, manifest))
             run = RunFolder(path, manifest)
             if not run.result.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterable
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -18,7 +19,7 @@ from embgeom._common.record import array_digest, versions
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_kept
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.geometry.dimension import IntrinsicDimension, check_variance, default_dimension_k
 from embgeom.geometry.knn import Metric, Neighbors, check_k
 from embgeom.geometry.lle import LLE, check_reg
@@ -153,7 +154,8 @@ def run(
             try:
                 for stage in parameters.stages:
                     work = _work(stage, parameters, matrix, selection, team, kept)
-                    for block, arrays in compute(work, meter.missing[stage], meter.share):
+                    for block, arrays, instructions in compute(work, meter.missing[stage], meter.share):
+                        kept.note(stage, instructions)
                         kept.write(block, arrays)
                         meter.finish(block)
             except KeyboardInterrupt as interrupt:
@@ -161,6 +163,7 @@ def run(
                     f"{meter.standing()} are in {folder}, and the same call goes on from there",
                 )
                 raise
+            _warn_of_mixed(task, kept.instruction_sets(task))
             kept.finish(_assembled(kept, parameters, matrix, selection, tokens_of(x)))
         kept.remove_blocks()
         return _RESULTS[task].load(kept.result)
@@ -191,6 +194,16 @@ def _identity(parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | 
         "matrix": {"shape": matrix.shape, "sha256": array_digest(matrix)},
         "rows": rows,
     }
+
+
+def _warn_of_mixed(task: Task, instruction_sets: list[str]) -> None:
+    if task != "knn" and len(instruction_sets) > 1:
+        warnings.warn(
+            f"blocks were computed with different instruction sets ({', '.join(instruction_sets)}): the last "
+            "bits of weights, residuals and ratios may differ from those of one machine",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
 
 
 def _work(
