@@ -1,5 +1,6 @@
 """The programs that compare embgeom with other libraries and fit its costs, on tiny problems."""
 
+import dataclasses
 import importlib
 import importlib.util
 import json
@@ -89,6 +90,7 @@ def test_every_case_is_in_the_table(compared):
         ("benchmarks.compare.table", "avx2/against_others"),
         ("benchmarks.compare.table", "avx512/against_others"),
         ("benchmarks.growth.pages", "growth"),
+        ("benchmarks.growth.cluster", "cluster"),
     ],
 )
 def test_committed_tables_are_made_of_the_committed_records(render, record):
@@ -166,6 +168,39 @@ def test_growth(tmp_path):
         assert all(entry["seconds"] > 0 for entry in kernel["predictions"])
     assert (tmp_path / "growth.svg").read_text(encoding="utf-8").rstrip().endswith("</svg>")
     assert "Llama 3" in (tmp_path / "growth.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_a_cluster_is_measured_and_simulated(tmp_path):
+    if lacking := missing("distributed"):
+        pytest.skip(f"{lacking[0]}: not installed")
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.growth.cluster",
+        "--measure",
+        "--quick",
+        f"--output={tmp_path}",
+    ]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    record = json.loads((tmp_path / "cluster.json").read_text(encoding="utf-8"))
+    assert record["speed"]["same"] and all(entry["total"] > 0 for entry in record["simulated"])
+
+
+def test_a_simulated_cluster_does_all_blocks_and_is_slowed_by_what_is_slow():
+    simulation = importlib.import_module("benchmarks.growth.simulation")
+    free = dict.fromkeys(
+        ("link", "copy_rate", "digest_rate", "order_rate", "result_rate", "write_rate"), 1e30
+    )
+    free |= {"search_rate": 1e9, "token_seconds": 0.1, "order_seconds": 0, "write_seconds": 0}
+    costs = simulation.Costs(**free, task_seconds=0, spread=0)
+    case = simulation.Case(rows=4096, columns=64, k=100, workers=8, threads=2)
+    ideal = simulation.Simulation(case, costs).run()
+    work = (4096 * 4096 * 64 / 1e9 + 4096 * 0.1) / 2
+    assert ideal.total == pytest.approx(work / 8) and ideal.efficiency == pytest.approx(1)
+    slow = dataclasses.replace(costs, copy_rate=case.matrix_bytes / 1.0)
+    # To the first worker, and in three doublings to all.
+    assert simulation.Simulation(case, slow).run().spread_out == pytest.approx(4)
 
 
 @pytest.mark.slow

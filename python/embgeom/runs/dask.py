@@ -82,18 +82,21 @@ class Cluster:
         self._finished: SimpleQueue[Future] = SimpleQueue()
         self._losses: Counter[Block] = Counter()
         self._workers: dict[str, dict[str, Any]] = {}
-        self._look()
+        self._looked = 0.0
 
     def __enter__(self) -> Cluster:
         return self
 
     def __exit__(self, *_: object) -> None:
         futures = [order.future for order in self._orders.values()]
-        self._client.cancel(futures + [future for copy in self._copies.values() for future in copy])
+        # A client whose scheduler is gone is closed.
+        if self._client.status == "running":
+            self._client.cancel(futures + [future for copy in self._copies.values() for future in copy])
 
     @property
     def threads(self) -> list[int]:
         """How many threads each worker has."""
+        self._look()
         return [worker["nthreads"] for worker in self._workers.values()]
 
     def compute(self, work: Work, blocks: Sequence[Block], _: ReportShare) -> Iterator[tuple[Block, Arrays]]:
@@ -133,10 +136,10 @@ class Cluster:
             self._looked = time.monotonic()
             if self._workers:
                 return
-            if self._looked > end:
+            if self._looked > end or self._client.status == "closed":
                 raise EmbgeomError(
-                    f"the Dask cluster has had no worker for {PATIENCE:.0f} seconds; blocks that are done "
-                    "are kept, so start workers (`dask worker ADDRESS`) and repeat the call"
+                    f"the Dask cluster is gone, or has had no worker for {PATIENCE:.0f} seconds; blocks that "
+                    "are done are kept, so start workers (`dask worker ADDRESS`) and repeat the call"
                 )
             time.sleep(_LOOK / 5)
 
@@ -216,6 +219,8 @@ class Cluster:
         self._looked = 0.0  # Most likely a worker is gone.
         self._client.cancel([order.future])
         self._copies.pop(order.worker, None)
+        if order.source in self._copies and self._copies[order.source].lent.status != "finished":
+            del self._copies[order.source]
         if order.block is not None:
             self._losses[order.block] += 1
             if self._losses[order.block] == _MOST_LOSSES:
@@ -227,13 +232,13 @@ class Cluster:
 
 
 def _explained(order: _Order, error: BaseException | None) -> BaseException:
-    """Return what a worker raised, and what the user can mend as such."""
+    """Return what a worker raised on purpose, or an error that says what may have happened to it."""
     if isinstance(error, EmbgeomError | MemoryError):
         return error
-    what = f"the Dask worker {order.worker} failed ({first_line(error or EmbgeomError())})"
-    if isinstance(error, ImportError):
-        what += "; install the same version of embgeom on all workers"
-    explained = EmbgeomError(what)
+    explained = EmbgeomError(
+        f"the Dask worker {order.worker} failed ({first_line(error or EmbgeomError())}); see its log, and "
+        "install the same versions of embgeom and distributed on all machines"
+    )
     explained.__cause__ = error
     return explained
 
