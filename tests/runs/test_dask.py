@@ -14,6 +14,7 @@ import pytest
 
 import embgeom
 from embgeom._common.native import core
+from embgeom.cli.main import main
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError
 from embgeom.runs import dask as runs_dask
 from embgeom.runs import run as runs_run
@@ -82,6 +83,24 @@ def killer(tmp_path):
 def test_a_cluster_gives_the_same_bits(task, client, tmp_path):
     x = matrix()
     same(embgeom.run(task, x, tmp_path / "run", k=20, client=client), plainly(task, x, k=20))
+
+
+def test_the_command_computes_on_a_cluster(cluster, tmp_path, capsys):
+    for name, more in (("plain", []), ("dask", ["--dask", cluster.scheduler_address])):
+        call = [
+            "dimension",
+            "example:small",
+            "-o",
+            str(tmp_path / name),
+            "-k",
+            "50",
+            "--tokens",
+            "30",
+            "--quiet",
+        ]
+        assert main([*call, *more]) == 0
+    plain, remote = ((tmp_path / name / "dimension.safetensors").read_bytes() for name in ("plain", "dask"))
+    assert plain == remote
 
 
 @pytest.mark.parametrize("stage", ["knn", "dimension"])

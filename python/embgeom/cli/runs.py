@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
 
@@ -23,6 +24,7 @@ from embgeom.geometry.knn import Metric
 from embgeom.geometry.rows import token_columns
 from embgeom.loading.folder import read_lines
 from embgeom.runs.compute import Task
+from embgeom.runs.dask import connected
 
 # Tokens at each end of a summary.
 _SHOWN = 5
@@ -38,6 +40,8 @@ def add_commands(commands: Any) -> None:
     add("--row", action="store_true", help="FILE lists row numbers")
     add("--seed", type=whole(0), default=0, help="seed of the sample (default: 0)")
     add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
+    explained = "compute on the workers of the Dask cluster whose scheduler has this address"
+    add("--dask", metavar="ADDRESS", help=explained)
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     near, wide = (Parser(add_help=False) for _ in range(2))
     near.add_argument("-k", type=int, default=10, help="neighbors (default: 10)")
@@ -72,7 +76,8 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     model = load_model(options)
     rows = _rows(options, model)
     keywords = chosen(options, "k", "metric", "threads", "progress", *more)
-    result = embgeom.run(task, model, options.output, rows=rows, **keywords)
+    with connected(options.dask) if options.dask else nullcontext() as client:
+        result = embgeom.run(task, model, options.output, rows=rows, client=client, **keywords)
     numbers = np.arange(len(model)) if rows is None else rows
     values = _values(result, model)
     table = Path(options.output) / f"tokens.{options.table_format}"
