@@ -99,7 +99,9 @@ class Cluster:
         self._look()
         return [worker["nthreads"] for worker in self._workers.values()]
 
-    def compute(self, work: Work, blocks: Sequence[Block], _: ReportShare) -> Iterator[tuple[Block, Arrays]]:
+    def compute(
+        self, work: Work, blocks: Sequence[Block], _: ReportShare
+    ) -> Iterator[tuple[Block, Arrays, str]]:
         """Give blocks as they are done: each worker computes one at a time, with all of its threads."""
         waiting = deque(blocks)
         while waiting or any(order.block for order in self._orders.values()):
