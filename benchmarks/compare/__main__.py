@@ -105,8 +105,7 @@ def run(options: argparse.Namespace) -> None:
         quick,
         options.full,
     )
-    if options.avx2:
-        keep_to_avx2()
+    choose_instructions(options.avx2)
     record = new_record(size)
     output = options.output or RESULTS / record["instructions"]
     if options.only or options.minutes:
@@ -152,9 +151,14 @@ def waiting(
         yield case
 
 
-def keep_to_avx2() -> None:
-    """Let this process and its children use AVX2 at most."""
-    os.environ |= AVX2_ONLY  # before the first BLAS is loaded
+def choose_instructions(avx2: bool) -> None:
+    """Keep this process and its children to AVX2, or let each library take what the processor has."""
+    # Before the first BLAS is loaded; a setting that holds back only the others would not be fair.
+    for name in (*AVX2_ONLY, "OPENBLAS_L2_SIZE"):
+        os.environ.pop(name, None)
+    if not avx2:
+        return
+    os.environ |= AVX2_ONLY
     if instructions() == "avx512":
         raise RecordDiffers(
             "this embgeom uses AVX-512: build one by pip install -Ccmake.define.EMBGEOM_AVX512=OFF "

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmarks.compare import dimension, knn, lle
 from benchmarks.compare.contender import Call, Case, Contender, Timed
+from benchmarks.compare.dimension_workers import start_workers
 from benchmarks.compare.problem import Array, Problem, Size, knn_problem
 from benchmarks.compare.usage import cpu_seconds
 
@@ -98,11 +99,12 @@ def by_embgeom(problem: Problem) -> Call:
 
 
 def by_script(problem: Problem, precision: str = "float32") -> Call:
-    """Search by faiss, weights by torch, eigenvalues by NumPy's LAPACK in as many threads as there are."""
+    """Search by faiss, weights by torch, eigenvalues by SciPy's LAPACK in as many processes as threads."""
     import faiss  # noqa: F401  Loaded here, as the others are: what is imported is not timed.
     import torch  # noqa: F401
 
     x, everybody = problem.x, replace(problem, tokens=np.arange(len(problem.x)))
+    spectra = start_workers(problem, precision)
 
     def neighbors() -> tuple[Array, Array]:
         fresh = replace(everybody)  # which has not scaled its rows yet
@@ -114,10 +116,9 @@ def by_script(problem: Problem, precision: str = "float32") -> Call:
         indices, similarities = clock.part("knn", neighbors)
         near = replace(everybody, k=FEW, lists=indices[:, :FEW])
         weights = clock.part("lle", lle.by_torch(near, **TORCH_OPTIONS))
-        some = replace(problem, lists=indices[problem.tokens])
         components = clock.part(
             "dimension",
-            lambda: dimension.components_in_threads(some, precision),
+            lambda: dimension.components(problem, spectra(indices[problem.tokens])),
             len(x) / len(problem.tokens),
         )
         return clock.timed(Study(indices, similarities, weights, components, first_equal))
@@ -159,7 +160,7 @@ def study_of(name: str, rows: int, columns: int) -> Case:
         check,
         (
             Contender("embgeom", "embgeom", by_embgeom, limit=TOKENS),
-            Contender("script: faiss, torch, NumPy", "faiss", by_script, limit=TOKENS),
+            Contender("script: faiss, torch, SciPy", "faiss", by_script, limit=TOKENS),
             Contender(
                 "the same, dimension in float64",
                 "faiss",
