@@ -104,7 +104,8 @@ def remarks(entry: Entry) -> Entry:
     slowdown = {"slowdown": f"{entry['slowdown']:.2f}"} if "slowdown" in entry else {}
     parts = {name: f"{seconds:.4g}" for name, seconds in entry.get("parts", {}).items()}
     scaled = {"scaled from": f"{entry['tokens']:,} tokens"} if entry.get("scaled") else {}
-    return entry.get("options", {}) | slowdown | parts | scaled
+    share = {"decided in float64": f"{entry['float64']:.1%}"} if "float64" in entry else {}
+    return entry.get("options", {}) | slowdown | parts | scaled | share
 
 
 def number(entry: Entry, key: str, form: str) -> str:
