@@ -26,6 +26,8 @@ _MANIFEST, _BLOCKS, _LOCK = "manifest.json", "blocks", "lock"
 _BEFORE_ANYTHING = (_LOCK, _BLOCKS)
 _HELD = ("parameters", "matrix", "rows", "blocks")
 _KEY = "embgeom"
+# The types of arrays in blocks, as safetensors calls them.
+_KINDS = {"I32": np.int32, "F32": np.float32, "U8": np.uint8, "BOOL": np.bool_}
 # In what two runs may differ whose values would tell nobody anything.
 _UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of its matrix are others"}
 
@@ -84,18 +86,19 @@ class RunFolder:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def assembled(self, stage: Task) -> Arrays:
-        """Return the arrays of a whole stage, which are held once."""
-        from safetensors import safe_open
-
+        """Return the arrays of a whole stage, in memory once: blocks are read to where they belong."""
         whole: Arrays = {}
         blocks = self.blocks(stage)
         for block in blocks:
-            with safe_open(self._file(block), framework="numpy") as file:
-                for name in file.keys():  # noqa: SIM118
-                    part = file.get_tensor(name)
+            with self._file(block).open("rb") as file:
+                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                begin = file.tell()
+                for name in sorted(header.keys() - {"__metadata__"}):
+                    kind, (_, *rest) = _KINDS[header[name]["dtype"]], header[name]["shape"]
                     if name not in whole:
-                        whole[name] = np.empty((blocks[-1].end, *part.shape[1:]), part.dtype)
-                    whole[name][block.begin : block.end] = part
+                        whole[name] = np.empty((blocks[-1].end, *rest), kind)
+                    file.seek(begin + header[name]["data_offsets"][0])
+                    file.readinto(whole[name][block.begin : block.end].data)
         return whole
 
     def finish(self, result: Result) -> None:
