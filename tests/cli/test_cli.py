@@ -301,3 +301,36 @@ def test_an_interrupt_is_no_error(run, small, tmp_path, monkeypatch):
         "embgeom: interrupted\n",
     )
     assert not (tmp_path / "out").exists()
+
+
+def test_the_cache_is_used_listed_and_cleared(run, refused, own_cache):
+    small = ("inspect", "example:small", "--dimension-sample", 20, "--dimension-k", 30)
+    status, plainly, err = run(*small, "--no-cache")
+    assert (status, err) == (0, "") and not own_cache.exists()
+    folder = own_cache / "embgeom-results"
+    status, out, _ = run("cache")
+    assert (status, out) == (0, f"0 results; {folder} holds 0.0 KiB of at most 20.0 GiB\n")
+    assert run(*small) == run(*small) == (0, plainly, "")
+    run("inspect", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
+    assert len(list(folder.iterdir())) == 2
+    _, out, _ = run("cache")
+    assert "example:small" in out and "example:large" in out and "2 results" in out
+    assert "intrinsic_dimension(k=30, variance=0.95, cosine, 20 rows)" in out
+    _, out, _ = run("cache", "--model", "small")
+    assert "example:large" not in out and "1 result;" in out
+    assert run("cache", "--clear", "--unused-for", 1)[1].startswith("0 results removed")
+    assert run("cache", "--clear", "--model", "small")[1].startswith(f"1 result removed from {folder}, ")
+    (folder / "damaged.safetensors").write_text("damaged")
+    assert run("cache", "--clear")[0] == 0 and not any(folder.iterdir())
+    assert "unused-for" in refused("cache", "--unused-for", "-1")
+
+
+def test_damage_in_the_cache_is_reported_in_a_line(run, own_cache):
+    small = ("inspect", "example:small", "--dimension-sample", 20, "--dimension-k", 30)
+    before = run(*small)
+    (path,) = (own_cache / "embgeom-results").iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    status, out, err = run(*small)
+    assert (status, out) == before[:2]
+    assert err.startswith("embgeom: warning: ") and "is damaged" in err and err.count("\n") == 1
+    assert run(*small) == before

@@ -11,6 +11,7 @@ import pytest
 
 import embgeom
 from embgeom import InputError
+from embgeom._common.record import plain
 from embgeom.comparison.compare import _Draws
 from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
 from embgeom.geometry.dimension import default_dimension_k
@@ -264,3 +265,25 @@ def test_statistics_are_found_by_name():
 )
 def test_default_neighborhoods_are_a_tenth_of_the_tokens(n, k):
     assert default_dimension_k(n) == k
+
+
+def test_the_cache_changes_no_bit_and_keeps_no_null(tmp_path):
+    a, b = model(gaussian(), "a"), model(gaussian(seed=1), "b")
+    plainly = embgeom.compare(a, b, **QUICK)
+    with embgeom.use_cache(tmp_path):
+        first, second = (embgeom.compare(a, b, **QUICK) for _ in range(2))
+        other = embgeom.compare(a, b, **{**QUICK, "k": 5, "seed": 1})
+    assert plainly.from_cache == first.from_cache == []
+    kinds = ("knn", "lle", "intrinsic_dimension")
+    alone = [f"{kind} of {name}" for name in "ab" for kind in kinds]
+    assert second.from_cache == [*alone, *["global_similarity of a and b"] * 2]
+    # All tokens were sampled, whatever the seed, and 5 neighbors are the first of 8.
+    assert other.from_cache == [name for name in second.from_cache if not name.startswith("lle")]
+    assert len(list(tmp_path.iterdir())) == len(second.from_cache) + 2
+    for comparison in (first, second):
+        one, two = {}, {}
+        again = replace(comparison, from_cache=[])
+        assert plain(again, one) == plain(plainly, two)
+        assert all(one[name].tobytes() == two[name].tobytes() for name in two)
+    second.save(tmp_path / "out")
+    assert embgeom.Comparison.load(tmp_path / "out").from_cache == second.from_cache

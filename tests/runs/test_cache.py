@@ -332,11 +332,11 @@ def test_entries(folder):
     entries = ResultCache(folder).entries()
     said = {(entry.models, entry.shape, entry.what) for entry in entries}
     assert len(entries) == len(said) == 8
-    assert ("example:small", "4095 x 128", "knn(k=4, metric=cosine, exclude_self=True)") in said
+    assert ("example:small", "4095 x 128", "knn(k=4, cosine, exclude_self)") in said
     assert (
         "example:small and example:large",
         "4095 x 128 and 4095 x 192",
-        "global_similarity(center=True, include_diagonal=False, seed=0)",
+        "global_similarity(center, seed=0)",
     ) in said
     assert all(0 < entry.size < 10**6 for entry in entries)
     next(folder.glob("*.safetensors")).write_text("damaged")
@@ -350,3 +350,30 @@ def test_headers_are_json(folder):
         cached(lle, X, NEAR)
     (path,) = folder.glob("*.safetensors")
     assert json.dumps(module._about(path)) and stat.S_IMODE(path.stat().st_mode) & 0o400
+
+
+@pytest.mark.parametrize("rows", [None, [5, 3, 100]])
+def test_a_run_in_a_folder_keeps_its_result_and_reads_it(folder, tmp_path, rows, monkeypatch):
+    model = embgeom.Embeddings.from_array(X, [f"w{i}" for i in range(120)])
+    options = {"k": 8, "rows": rows}
+    with use_cache(folder) as cached:
+        results = {
+            task: embgeom.run(task, model, tmp_path / task, **options) for task in ("knn", "lle", "dimension")
+        }
+        near, new = computed(cached, knn, model, **options)
+        assert not new
+        assert not computed(cached, lle, model, near)[1]
+        assert not computed(cached, intrinsic_dimension, model, **options)[1]
+        for task, result in results.items():
+            monkeypatch.setattr("embgeom.runs.run.compute_here", None)
+            same(embgeom.run(task, model, tmp_path / f"{task} again", **options), result)
+
+
+def test_a_run_feeds_an_inspection(folder, tmp_path):
+    with use_cache(folder):
+        embgeom.run("dimension", embgeom.load("example:small"), tmp_path / "run", k=40)
+        inspection = embgeom.inspect("example:small", dimension_k=40, dimension_sample=50)
+    assert inspection.from_cache == ["intrinsic_dimension of example:small"]
+    same(
+        inspection.dimension, embgeom.inspect("example:small", dimension_k=40, dimension_sample=50).dimension
+    )

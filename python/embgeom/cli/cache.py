@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sized
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from embgeom._common.tables import Table
 from embgeom.cli.options import Parser, add_command, not_negative
 from embgeom.cli.terminal import say, show
-from embgeom.runs.cache import ResultCache, age, use_cache
+from embgeom.runs.cache import ResultCache, use_cache
 
 CACHE = Parser(add_help=False)
 CACHE.add_argument(
@@ -50,18 +51,22 @@ def cache(options: argparse.Namespace) -> None:
     if options.unused_for is not None:
         found = [entry for entry in found if time.time() - entry.used >= 86400 * options.unused_for]
     if not options.clear:
-        rows = [(each.models, each.shape, each.what, _size(each.size), age(each.used)) for each in found]
+        rows = [(each.models, each.shape, each.what, _size(each.size), _age(each.used)) for each in found]
         if rows:
-            show([Table(None, ("model", "rows x columns", "result", "size", "last used"), rows)])
+            show([Table(None, ("model", "matrix", "result", "size", "unused"), rows)])
         total, limit = _size(results.size()), _size(results.limit)
-        say(f"{len(found)} results; {results.folder} holds {total} of at most {limit}")
+        say(f"{_count(found)}; {results.folder} holds {total} of at most {limit}")
         return
     before = results.size()
     if options.model is None and options.unused_for is None:
         results.clear()
     else:
         results.remove(entry.path for entry in found)
-    say(f"{len(found)} results removed from {results.folder}, {_size(before - results.size())}")
+    say(f"{_count(found)} removed from {results.folder}, {_size(before - results.size())}")
+
+
+def _count(found: Sized) -> str:
+    return f"{len(found)} result{'' if len(found) == 1 else 's'}"
 
 
 def _size(size: float) -> str:
@@ -70,3 +75,11 @@ def _size(size: float) -> str:
         if size >= length:
             return f"{size / length:.1f} {unit}"
     return f"{size / 2**10:.1f} KiB"
+
+
+def _age(used: float) -> str:
+    passed = max(0.0, time.time() - used)
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if passed >= 2 * length:
+            return f"{passed // length:.0f} {unit}"
+    return f"{passed:.0f} s"

@@ -15,6 +15,7 @@ from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns
 from embgeom._common.tables import Block, Table
 from embgeom._common.writing import check_kept, write_file
+from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, whole
 from embgeom.cli.terminal import show
@@ -46,7 +47,7 @@ def add_commands(commands: Any) -> None:
     near, wide = (Parser(add_help=False) for _ in range(2))
     near.add_argument("-k", type=int, default=10, help="neighbors (default: 10)")
     wide.add_argument("-k", type=int, help="neighbors (default: a tenth of the rows, from 50 to 1200)")
-    common = model_options(), shared, LOCAL_FILES
+    common = model_options(), shared, LOCAL_FILES, CACHE
     add_command(commands, knn, *common, near)
     add = add_command(commands, lle, *common, near).add_argument
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")

@@ -12,7 +12,6 @@ import inspect
 import json
 import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -367,11 +366,16 @@ def requested(
         "instructions": core.instruction_set(),
         "function": name,
     }
-    for each, value in values.items():
+    for each in list(values):
+        value = values[each]
         if isinstance(value, Neighbors):
             check_same_tokens(tokens, value.tokens)
-            key[each] = [array_digest(as_neighbor_list(value.indices, n)), value.of_queries]
-            key[f"{each} of rows"] = None if value.rows is None else array_digest(value.rows)
+            # The same call with arrays has the same key, unless the function will refuse this one.
+            key[each] = array_digest(as_neighbor_list(value.indices, n))
+            if value.of_queries or values["rows"] is not None:
+                key["refused"] = True
+            elif value.rows is not None:
+                values["rows"] = value.rows
         elif each in matrices:
             check_same_tokens(tokens, tokens_of(value))
             key[each] = matrix_digest(matrices[each])
@@ -467,22 +471,13 @@ def _cut(result: Any, rows: RowNumbers | None, request: Request) -> Any:
 
 
 def _what(about: Mapping[str, Any]) -> str:
-    """Say what a result is: the function, its parameters that are numbers or words, and how many rows."""
+    """Say what a result is: the function, its parameters that are numbers, words or true, and the rows."""
     key = about["key"]
-    said = {name: value for name, value in key.items() if isinstance(value, int | float | str)}
-    hidden = ("numerics", "instructions", "function", "x", "a", "b", "neighbors", "queries")
-    parts = [f"{name}={value}" for name, value in said.items() if name not in hidden]
-    if about["k"]:
-        parts.insert(0, f"k={about['k']}")
+    hidden = ("numerics", "instructions", "function", "x", "a", "b", "neighbors", "queries", "rows")
+    parts = [f"k={about['k']}"] if about["k"] else []
+    for name, value in key.items():
+        if name not in hidden and value is not None and value is not False:
+            parts.append(name if value is True else value if isinstance(value, str) else f"{name}={value}")
     if about["rows"] is not None:
         parts.append(f"{about['rows']} rows")
     return f"{key['function']}({', '.join(parts)})"
-
-
-def age(seconds: float) -> str:
-    """Return how long ago a time was, roughly."""
-    passed = max(0.0, time.time() - seconds)
-    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if passed >= 2 * length:
-            return f"{passed // length:.0f} {unit}"
-    return f"{passed:.0f} seconds"

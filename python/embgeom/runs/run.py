@@ -14,16 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.native import core
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import array_digest, versions
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_kept
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.geometry.dimension import IntrinsicDimension, check_variance, default_dimension_k
-from embgeom.geometry.knn import Metric, Neighbors, check_k
-from embgeom.geometry.lle import LLE, check_reg
+from embgeom.geometry.dimension import (
+    IntrinsicDimension,
+    check_variance,
+    default_dimension_k,
+    intrinsic_dimension,
+)
+from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
+from embgeom.geometry.lle import LLE, check_reg, lle
 from embgeom.geometry.rows import tokens_of
+from embgeom.runs.cache import Cached, active
 from embgeom.runs.compute import Block, Executor, Parameters, Task, Work, compute_here
 from embgeom.runs.dask import Cluster
 from embgeom.runs.folder import RunFolder, open_run
@@ -107,7 +114,8 @@ def run(
     A block takes about half a minute, or a minute in a search. A search of less than a minute is one block;
     in larger ones, each block is compared with all rows, which takes twice the time of the plain `knn` of
     all rows. On the disk a run takes 4 m k bytes for neighbors until it ends, 8 m k for `knn`, 16 m k for
-    `lle`. Memory besides input and output is that of the plain functions; for the dimension that of the
+    `lle`. Within `use_cache` a result that is kept there is not computed again, and a new one is kept. Memory
+    besides input and output is that of the plain functions; for the dimension that of the
     neighbors of one block, at most 512 MB.
 
     Examples
@@ -146,6 +154,9 @@ def run(
         else nullcontext() as cluster,
         open_run(folder, identity, describe) as kept,
     ):
+        cached = active(*([(known.name, matrix)] if known else []))
+        if not kept.result.exists() and (found := _find(cached, parameters, x, selection)) is not None:
+            kept.finish(found)
         if not kept.result.exists():
             meter = _Meter(kept, parameters, report)
             compute: Executor = cluster.compute if cluster else compute_here
@@ -163,10 +174,44 @@ def run(
                     f"{meter.standing()} are in {folder}, and the same call goes on from there",
                 )
                 raise
-            _warn_of_mixed(task, kept.instruction_sets(task))
-            kept.finish(_assembled(kept, parameters, matrix, selection, tokens_of(x)))
+            _warn_of_mixed(task, used := kept.instruction_sets(task))
+            kept.finish(result := _assembled(kept, parameters, matrix, selection, tokens_of(x)))
+            # Others would be taken for what this processor computes.
+            if set(used) == {core.instruction_set()}:
+                _keep(cached, parameters, x, selection, result)
         kept.remove_blocks()
         return _RESULTS[task].load(kept.result)
+
+
+def _find(
+    cached: Cached, parameters: Parameters, x: npt.ArrayLike, rows: RowNumbers | None
+) -> Neighbors | LLE | IntrinsicDimension | None:
+    """Return the result of a run that the cache has computed already, or None."""
+    k = parameters.k
+    near: dict[str, Any] = {"metric": parameters.metric, "rows": rows}
+    if parameters.task == "dimension":
+        return cached.find(intrinsic_dimension, x, k=k, variance=parameters.variance or 0.0, **near)
+    neighbors = cached.find(knn, x, k, **near)
+    if parameters.task == "knn" or neighbors is None:
+        return neighbors
+    return cached.find(lle, x, neighbors, reg=parameters.reg or 0.0)
+
+
+def _keep(
+    cached: Cached,
+    parameters: Parameters,
+    x: npt.ArrayLike,
+    rows: RowNumbers | None,
+    result: Neighbors | LLE | IntrinsicDimension,
+) -> None:
+    k = parameters.k
+    near: dict[str, Any] = {"metric": parameters.metric, "rows": rows}
+    if isinstance(result, Neighbors):
+        cached.keep(result, knn, x, k, **near)
+    elif isinstance(result, LLE):
+        cached.keep(result, lle, x, result.indices, reg=parameters.reg or 0.0, rows=rows)
+    else:
+        cached.keep(result, intrinsic_dimension, x, k=k, variance=parameters.variance or 0.0, **near)
 
 
 def _checked(task: Task, n: int, k: int | None, metric: Metric, reg: float, variance: float) -> Parameters:
