@@ -1,5 +1,6 @@
 #include "embgeom/base/dot.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 #include "embgeom/base/multiversion.hpp"
@@ -35,6 +36,9 @@ struct Product {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
     // A product of two float32 is exact in float64, so fusing it with the addition changes no bit.
     EMBGEOM_AVX2 static __m256d add(__m256d sum, __m256d a, __m256d b) { return _mm256_fmadd_pd(a, b, sum); }
+    EMBGEOM_AVX512 static __m512d add(__m512d sum, __m512d a, __m512d b) {
+        return _mm512_fmadd_pd(a, b, sum);
+    }
 #endif
 };
 
@@ -45,6 +49,10 @@ struct SquaredDifference {
     EMBGEOM_AVX2 static __m256d add(__m256d sum, __m256d a, __m256d b) {
         const __m256d difference = _mm256_sub_pd(a, b);
         return _mm256_add_pd(sum, _mm256_mul_pd(difference, difference));
+    }
+    EMBGEOM_AVX512 static __m512d add(__m512d sum, __m512d a, __m512d b) {
+        const __m512d difference = _mm512_sub_pd(a, b);
+        return _mm512_add_pd(sum, _mm512_mul_pd(difference, difference));
     }
 #endif
 };
@@ -66,6 +74,13 @@ double portable_sum(const float* a, const float* b, std::size_t d) {
 }
 
 #if defined(EMBGEOM_HAS_AVX2_CODE)
+
+// The tree of tree_sum: lanes 4 apart first, then 2 and 1.
+EMBGEOM_AVX2 inline double tree_sum_avx2(__m256d low, __m256d high) {
+    const __m256d four = _mm256_add_pd(low, high);
+    const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+    return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
 
 // Sums over `Rows` rows b at once; `low` and `high` are lanes 0 to 3 and 4 to 7 of each.
 template <class Term, std::size_t Rows>
@@ -97,11 +112,70 @@ EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const* b, std::size_t d
             high[r] = tail_high[0];
         }
     }
-    // The tree of tree_sum: lanes 4 apart first, then 2 and 1.
-    for (std::size_t r = 0; r < Rows; ++r) {
-        const __m256d four = _mm256_add_pd(low[r], high[r]);
-        const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
-        sums[r] = _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+    for (std::size_t r = 0; r < Rows; ++r) sums[r] = tree_sum_avx2(low[r], high[r]);
+}
+
+// Eight conversions by one instruction; `sum` holds all lanes of a row.
+template <class Term, std::size_t Rows>
+EMBGEOM_AVX512 void sums_avx512(const float* a, const float* const* b, std::size_t d, double* sums) {
+    __m512d sum[Rows];
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r) sum[r] = _mm512_setzero_pd();
+    std::size_t l = 0;
+    for (; l + lanes <= d; l += lanes) {
+        const __m512d values = _mm512_cvtps_pd(_mm256_loadu_ps(a + l));
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < Rows; ++r)
+            sum[r] = Term::add(sum[r], values, _mm512_cvtps_pd(_mm256_loadu_ps(b[r] + l)));
+    }
+    if (l < d) {
+        const __m512d values = _mm512_cvtps_pd(_mm256_loadu_ps(Tail(a + l, d - l).values));
+#pragma GCC unroll 8
+        for (std::size_t r = 0; r < Rows; ++r) {
+            const Tail other(b[r] + l, d - l);
+            sum[r] = Term::add(sum[r], values, _mm512_cvtps_pd(_mm256_loadu_ps(other.values)));
+        }
+    }
+#pragma GCC unroll 8
+    for (std::size_t r = 0; r < Rows; ++r)
+        sums[r] = tree_sum_avx2(_mm512_castpd512_pd256(sum[r]), _mm512_extractf64x4_pd(sum[r], 1));
+}
+
+template <class Term>
+void sums_of_up_to_four(const float* a, const float* const* b, std::size_t count, std::size_t d,
+                        double* sums) {
+    switch (count) {
+        case 1:
+            return sums_avx2<Term, 1>(a, b, d, sums);
+        case 2:
+            return sums_avx2<Term, 2>(a, b, d, sums);
+        case 3:
+            return sums_avx2<Term, 3>(a, b, d, sums);
+        default:
+            return sums_avx2<Term, 4>(a, b, d, sums);
+    }
+}
+
+template <class Term>
+void sums_of_up_to_eight(const float* a, const float* const* b, std::size_t count, std::size_t d,
+                         double* sums) {
+    switch (count) {
+        case 1:
+            return sums_avx512<Term, 1>(a, b, d, sums);
+        case 2:
+            return sums_avx512<Term, 2>(a, b, d, sums);
+        case 3:
+            return sums_avx512<Term, 3>(a, b, d, sums);
+        case 4:
+            return sums_avx512<Term, 4>(a, b, d, sums);
+        case 5:
+            return sums_avx512<Term, 5>(a, b, d, sums);
+        case 6:
+            return sums_avx512<Term, 6>(a, b, d, sums);
+        case 7:
+            return sums_avx512<Term, 7>(a, b, d, sums);
+        default:
+            return sums_avx512<Term, 8>(a, b, d, sums);
     }
 }
 
@@ -110,17 +184,12 @@ EMBGEOM_AVX2 void sums_avx2(const float* a, const float* const* b, std::size_t d
 template <class Term>
 void fastest_sums(const float* a, const float* const* b, std::size_t count, std::size_t d, double* sums) {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
+    if (have_avx512()) return sums_of_up_to_eight<Term>(a, b, count, d, sums);
     if (have_avx2()) {
-        switch (count) {
-            case 1:
-                return sums_avx2<Term, 1>(a, b, d, sums);
-            case 2:
-                return sums_avx2<Term, 2>(a, b, d, sums);
-            case 3:
-                return sums_avx2<Term, 3>(a, b, d, sums);
-            default:
-                return sums_avx2<Term, rows_at_a_time>(a, b, d, sums);
-        }
+        constexpr std::size_t some = 4;
+        for (std::size_t r = 0; r < count; r += some)
+            sums_of_up_to_four<Term>(a, b + r, std::min(some, count - r), d, sums + r);
+        return;
     }
 #endif
     for (std::size_t r = 0; r < count; ++r) sums[r] = portable_sum<Term>(a, b[r], d);

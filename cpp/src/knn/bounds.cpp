@@ -74,6 +74,29 @@ EMBGEOM_AVX2 std::size_t find_products_above_avx2(const float* products, std::si
     }
     return count + find_products_above(products, begin, end, row_limit, column_limits, found + count);
 }
+
+EMBGEOM_AVX512 std::size_t find_products_above_avx512(const float* products, std::size_t begin,
+                                                      std::size_t end, float row_limit,
+                                                      const float* column_limits, std::uint32_t* found) {
+    constexpr std::size_t width = 16;
+    static_assert(width <= Bounds::spare_places);
+    const __m512 limit = _mm512_set1_ps(row_limit);
+    __m512i columns =
+        _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(begin)),
+                         _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
+    std::size_t count = 0;
+    for (; begin + width <= end; begin += width) {
+        const __m512 values = _mm512_loadu_ps(products + begin);
+        const auto above = static_cast<__mmask16>(
+            _mm512_cmp_ps_mask(values, limit, _CMP_GT_OQ) |
+            _mm512_cmp_ps_mask(values, _mm512_loadu_ps(column_limits + begin), _CMP_GT_OQ));
+        // Storing the chosen ones alone is slow on some processors; what is stored after them is overwritten.
+        _mm512_storeu_si512(found + count, _mm512_maskz_compress_epi32(above, columns));
+        count += static_cast<std::size_t>(std::popcount(static_cast<unsigned>(above)));
+        columns = _mm512_add_epi32(columns, _mm512_set1_epi32(static_cast<int>(width)));
+    }
+    return count + find_products_above(products, begin, end, row_limit, column_limits, found + count);
+}
 #endif
 
 // One row of a tile, as a query and as a base row, and the rows of the base block in both roles.
@@ -169,6 +192,8 @@ std::size_t Bounds::find_above(const Tile& tile, std::size_t row, float row_limi
     const std::size_t size = tile.products.cols;
     if (metric_ == Metric::cosine) {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
+        if (have_avx512())
+            return find_products_above_avx512(products, 0, size, row_limit, column_limits, found);
         if (have_avx2()) return find_products_above_avx2(products, 0, size, row_limit, column_limits, found);
 #endif
         return find_products_above(products, 0, size, row_limit, column_limits, found);

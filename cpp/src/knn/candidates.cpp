@@ -4,6 +4,7 @@
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "embgeom/base/arithmetic.hpp"
@@ -73,14 +74,8 @@ Candidates::Candidates(const Scores& scores, const Bounds& bounds, const Buffers
     }
 }
 
-void Candidates::insert(std::size_t i, const Scored& entry) {
-    buffers_.rows_of(i)[counts_[i]] = entry.row;
-    buffers_.similarities_of(i)[counts_[i]] = scores_.similarity(entry.score);
-    ++counts_[i];
-}
-
 void Candidates::set_floor(std::size_t i, const Scored& floor) {
-    if (!takes(i, floor)) return;
+    if (!(floor < floors_[i])) return;
     floors_[i] = floor;
     limits_[i] = bounds_.limit(i, floor.score);
 }
@@ -122,6 +117,16 @@ void Candidates::cut(std::size_t i, std::size_t keep, Scratch& scratch) {
     }
     counts_[i] = keep;
     set_floor(i, floor);
+}
+
+void Candidates::tighten(std::size_t i, std::size_t rank, Scratch& scratch) {
+    if (counts_[i] <= rank) return;
+    auto& values = scratch.similarities;
+    const float* similarities = buffers_.similarities_of(i);
+    values.assign(similarities, similarities + counts_[i]);
+    const auto last = values.begin() + static_cast<std::ptrdiff_t>(rank) - 1;
+    std::nth_element(values.begin(), last, values.end(), std::greater<>());
+    set_floor(i, {scores_.below(*last), no_floor.row});
 }
 
 // Of the entries whose similarity equals that of the last one kept, the exact scores decide which stay.
@@ -176,7 +181,11 @@ bool Candidates::finish(std::size_t i, Scratch& scratch) {
     }
     std::fill(rows + written, rows + k_, -1);
     std::fill(similarities + written, similarities + k_, std::numeric_limits<float>::quiet_NaN());
-    return written == k_ || floors_[i].score == no_floor.score;
+    if (floors_[i].score == no_floor.score) return true;
+    if (written < k_) return false;
+    // A floor that was raised without a cut leaves entries below it, where others were dropped.
+    const std::int32_t last = row_of(keys[k_ - 1]);
+    return !(floors_[i] < Scored{scores_.exact(i, static_cast<std::size_t>(last)), last});
 }
 
 }  // namespace embgeom

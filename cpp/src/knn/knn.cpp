@@ -226,7 +226,8 @@ void knn(const KnnQuestion& question, int threads, Monitor& monitor, MatrixView<
     const Search::Mode mode{.multiply = "multiply", .order = "order", .guess = true};
     const DistinctQuestion distinct(question, norms.queries, norms.base, threads, monitor);
     const Buffers buffers = distinct.buffers(indices, similarities);
-    const int workers = useful_workers(distinct.question().queries.size, threads, Tiles::most_bytes);
+    const std::size_t rows = std::max(distinct.question().queries.size, distinct.question().base.size);
+    const int workers = useful_workers(rows, threads, Tiles::most_bytes);
     Search search(distinct.question(), norms, mode, workers, monitor, buffers);
     if (distinct.question().k > 0) search.run();
     distinct.expand(search.scores(), buffers, threads, monitor);

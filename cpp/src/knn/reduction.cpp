@@ -17,14 +17,6 @@ constexpr std::size_t batch = 8192;
 // The base rows of a strip of columns: what a second-level cache of 512 KiB holds besides everything else.
 constexpr std::size_t strip_bytes = std::size_t{288} << 10U;
 
-// Calls visit(item, later) for each item, `later` being one whose turn comes soon, to be prefetched.
-template <class Item, class Visit>
-void for_each_with_later(const std::vector<Item>& items, Visit visit) {
-    constexpr std::size_t ahead = 24;
-    for (std::size_t h = 0; h < items.size(); ++h)
-        visit(items[h], items[std::min(h + ahead, items.size() - 1)]);
-}
-
 }  // namespace
 
 // Locks the one or two blocks of queries that a tile concerns, in order of their numbers.
@@ -57,7 +49,7 @@ Reduction::Reduction(const SearchSetup& setup, const Scores& scores, const Bound
     for (auto& space : workspaces_) {
         space.row_limits.resize(setup.query_blocks.width());
         space.column_limits.assign(setup.base_blocks.width(), infinity);
-        space.found.resize(setup.base_blocks.width());
+        space.found.resize(setup.base_blocks.width() + Bounds::spare_places);
         space.hits.resize(divide_up(setup.base_blocks.width(), strip_));
         space.by_row.reserve(batch + setup.base_blocks.width());
         space.by_column.reserve(batch + setup.base_blocks.width());
@@ -131,27 +123,18 @@ void Reduction::score_hits(const Tile& tile, Workspace& space) const {
     }
 }
 
-// Buffers lie far apart in memory, so each is visited once for all its hits.
 void Reduction::hand_over(const Tile& tile, Workspace& space) {
     score_hits(tile, space);
     sort_hits(space, tile.products.rows, &Hit::row, space.by_row);
     if (counts_twice(tile)) sort_hits(space, tile.products.cols, &Hit::column, space.by_column);
-    const BothBlocks lock(*this, tile);
-    const auto query = [&](const Hit& hit) { return setup_.query_blocks.item(tile.query_block, hit.row); };
-    const auto base_row = [&](const Hit& hit) {
-        return setup_.base_blocks.item(tile.base_block, hit.column);
-    };
-    for_each_with_later(space.by_row, [&](const Hit& hit, const Hit& later) {
-        candidates_.prefetch(query(later));
-        offer(tile.query_block, query(hit), base_row(hit), hit.score, space);
-    });
-    if (counts_twice(tile)) {
-        for_each_with_later(space.by_column, [&](const Hit& hit, const Hit& later) {
-            candidates_.prefetch(base_row(later));
-            offer(tile.base_block, base_row(hit), query(hit), hit.score, space);
-        });
-    }
     for (auto& hits : space.hits) hits.clear();
+    const BothBlocks lock(*this, tile);
+    offer(setup_.query_blocks, tile.query_block, setup_.base_blocks, tile.base_block, &Hit::row, &Hit::column,
+          space.by_row, space);
+    if (counts_twice(tile)) {
+        offer(setup_.base_blocks, tile.base_block, setup_.query_blocks, tile.query_block, &Hit::column,
+              &Hit::row, space.by_column, space);
+    }
     copy_limits(tile, space);
 }
 
@@ -170,14 +153,28 @@ void Reduction::sort_hits(Workspace& space, std::size_t places, std::uint32_t Hi
     }
 }
 
-void Reduction::offer(std::size_t block, std::size_t i, std::size_t j, double score, Workspace& space) {
-    const Candidates::Scored entry{score, static_cast<std::int32_t>(j)};
-    if (!candidates_.takes(i, entry)) return;
-    if (candidates_.full(i)) {
-        candidates_.cut(i, guess_.likely_rank(states_[block].begun), space.cut);
-        if (!candidates_.takes(i, entry)) return;
+// Offers hits, sorted by the place of a query in its block, to the queries. Buffers lie far apart in memory,
+// so each is visited once for all its hits.
+void Reduction::offer(const Blocks& blocks, std::size_t block, const Blocks& other_blocks, std::size_t other,
+                      std::uint32_t Hit::* place, std::uint32_t Hit::* other_place,
+                      const std::vector<Hit>& sorted, Workspace& space) {
+    constexpr std::size_t ahead = 24;
+    const std::size_t rank = guess_.likely_rank(states_[block].begun);
+    for (std::size_t begin = 0, end = 0, fetched = 0; begin < sorted.size(); begin = end) {
+        while (end < sorted.size() && sorted[end].*place == sorted[begin].*place) ++end;
+        for (; fetched < std::min(end + ahead, sorted.size()); ++fetched) {
+            if (fetched == 0 || sorted[fetched].*place != sorted[fetched - 1].*place)
+                candidates_.prefetch(blocks.item(block, sorted[fetched].*place));
+        }
+        const std::size_t i = blocks.item(block, sorted[begin].*place);
+        const auto entry = [&](std::size_t h) {
+            const Hit& hit = sorted[begin + h];
+            const std::size_t j = other_blocks.item(other, hit.*other_place);
+            return Candidates::Scored{hit.score, static_cast<std::int32_t>(j)};
+        };
+        while ((begin += candidates_.insert(i, end - begin, entry)) < end)
+            candidates_.cut(i, rank, space.cut);
     }
-    candidates_.insert(i, entry);
 }
 
 void Reduction::end(const Tile& tile, Workspace& space) {
@@ -195,7 +192,7 @@ void Reduction::tighten(std::size_t block, Workspace& space) {
     if (!FloorGuess::is_due(state.done)) return;
     const std::size_t rank = guess_.likely_rank(state.begun);
     for (std::size_t c = 0; c < setup_.query_blocks.size(block); ++c)
-        candidates_.cut(setup_.query_blocks.item(block, c), rank, space.cut);
+        candidates_.tighten(setup_.query_blocks.item(block, c), rank, space.cut);
 }
 
 }  // namespace embgeom

@@ -38,10 +38,6 @@ void Scores::exact(std::size_t i, const std::int32_t* rows, std::size_t count, d
     }
 }
 
-float Scores::similarity(double score) const {
-    return static_cast<float>(metric_ == Metric::euclidean ? -std::sqrt(-score) : score);
-}
-
 double Scores::below(float similarity) const {
     const double next = std::nextafter(similarity, -infinity);
     return metric_ == Metric::euclidean ? -next * next : next;

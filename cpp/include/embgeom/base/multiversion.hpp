@@ -23,13 +23,14 @@
 #endif
 
 // The same where a loop is written out for AVX2 with fused multiply-add, because compilers do not vectorize
-// it well: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called; have_avx512()
-// is for files that are compiled for AVX-512. So that all branches are tested on a processor that has
-// everything, a build for the thread sanitizer defines EMBGEOM_PORTABLE, and one of a single version stays
-// with AVX2.
+// it well: EMBGEOM_AVX2 marks such a function, and have_avx2() says whether it may be called; the same for
+// EMBGEOM_AVX512 and have_avx512(), which is also for files that are compiled for AVX-512. So that all
+// branches are tested on a processor that has everything, a build for the thread sanitizer defines
+// EMBGEOM_PORTABLE, and one of a single version stays with AVX2.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(EMBGEOM_PORTABLE)
 #define EMBGEOM_HAS_AVX2_CODE
 #define EMBGEOM_AVX2 __attribute__((target("avx2,fma")))
+#define EMBGEOM_AVX512 __attribute__((target("avx512f,avx2,fma")))
 namespace embgeom {
 inline bool have_avx2() {
     static const bool have = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;

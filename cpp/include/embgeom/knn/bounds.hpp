@@ -34,7 +34,9 @@ class Bounds {
 
     // Lists in `found` the columns of a tile's row where the bound of the row's query is above `row_limit`,
     // or the bound of the column's query, for this row as a base row, is above its limit in `column_limits`.
-    // The latter is for self-joins; elsewhere the limits are infinite. Returns how many were found.
+    // The latter is for self-joins; elsewhere the limits are infinite. Returns how many were found; some
+    // places after them may be written to.
+    static constexpr std::size_t spare_places = 16;
     std::size_t find_above(const Tile& tile, std::size_t row, float row_limit, const float* column_limits,
                            std::uint32_t* found) const;
 

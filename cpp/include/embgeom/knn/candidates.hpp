@@ -29,9 +29,9 @@ struct Buffers {
 // cut back to its best entries when it is full.
 //
 // A query's floor is a score and a row number; only what is better (a larger score, or an equal one and a
-// smaller row) is taken, and whatever was dropped is not. It rises when the buffer is cut to its best k
-// entries, to the k-th; or to fewer, a guess that may prove too high: then fewer than k rows are left at the
-// end, and `finish` says so.
+// smaller row) is taken, and whatever was dropped is not. It rises to the k-th best entry, when the buffer is
+// cut or looked through; or to one of a lower rank, a guess that may prove too high: then fewer than k rows
+// at or above it are left at the end, and `finish` says so.
 //
 // The buffers hold similarities rounded to float32. That is enough to tell which is larger unless they
 // are equal; the few that are equal are scored again.
@@ -51,6 +51,7 @@ class Candidates {
 
     struct Scratch {
         std::vector<Key> keys, sorted;
+        std::vector<float> similarities;
         std::vector<Scored> tied;
     };
 
@@ -60,10 +61,25 @@ class Candidates {
     // A row whose bound is at most limit(i) is below the floor. Infinite for a query without neighbors.
     float limit(std::size_t i) const { return limits_[i]; }
 
-    bool takes(std::size_t i, const Scored& entry) const { return entry < floors_[i]; }
-    bool full(std::size_t i) const { return counts_[i] == buffers_.rows.cols; }
-
-    void insert(std::size_t i, const Scored& entry);
+    // Inserts those of the entries entry(0) to entry(count - 1) that are above the floor, as long as there is
+    // room. Returns how many were looked at: fewer than `count` if the buffer has to be cut for the next.
+    template <class Entry>
+    std::size_t insert(std::size_t i, std::size_t count, Entry entry) {
+        std::int32_t* rows = buffers_.rows_of(i);
+        float* similarities = buffers_.similarities_of(i);
+        const Scored floor = floors_[i];
+        std::size_t place = counts_[i], seen = 0;
+        for (; seen < count; ++seen) {
+            const Scored offered = entry(seen);
+            if (!(offered < floor)) continue;
+            if (place == buffers_.rows.cols) break;
+            rows[place] = offered.row;
+            similarities[place] = scores_.similarity(offered.score);
+            ++place;
+        }
+        counts_[i] = place;
+        return seen;
+    }
 
     // Brings the place of the next insertion into the cache: buffers are many and far apart.
     void prefetch(std::size_t i) const {
@@ -75,11 +91,14 @@ class Candidates {
     // the best entry that is dropped.
     void cut(std::size_t i, std::size_t keep, Scratch& scratch);
 
+    // Raises the floor to just below the entry of a rank, and leaves the buffer as it is.
+    void tighten(std::size_t i, std::size_t rank, Scratch& scratch);
+
     // Guesses, before anything is inserted, that rows of a lower score are not among the k nearest.
     void start(std::size_t i, double score);
 
-    // Writes the k nearest in order to the head of the buffer, -1 and NaN after the last. False if there
-    // are fewer, and rows below the floor may belong to them.
+    // Writes the k nearest in order to the head of the buffer, -1 and NaN after the last. False if fewer are
+    // at or above the floor, and rows that were dropped may belong to them.
     bool finish(std::size_t i, Scratch& scratch);
 
   private:

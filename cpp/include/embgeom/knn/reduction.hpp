@@ -59,7 +59,9 @@ class Reduction {
     void hand_over(const Tile& tile, Workspace& space);
     static void sort_hits(Workspace& space, std::size_t places, std::uint32_t Hit::* place,
                           std::vector<Hit>& sorted);
-    void offer(std::size_t block, std::size_t i, std::size_t j, double score, Workspace& space);
+    void offer(const Blocks& blocks, std::size_t block, const Blocks& other_blocks, std::size_t other,
+               std::uint32_t Hit::* place, std::uint32_t Hit::* other_place, const std::vector<Hit>& sorted,
+               Workspace& space);
     void end(const Tile& tile, Workspace& space);
     void tighten(std::size_t block, Workspace& space);
     void copy_limits(const Tile& tile, Workspace& space) const;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <vector>
@@ -34,7 +35,9 @@ class Scores {
 
     // What users see: the cosine, the inner product, or the Euclidean distance negated. Rounding to float32
     // keeps the order, so scores of different similarities need no second look.
-    float similarity(double score) const;
+    float similarity(double score) const {
+        return static_cast<float>(metric_ == Metric::euclidean ? -std::sqrt(-score) : score);
+    }
 
     // The score of the next lower float32: below all scores of this similarity. Scores of that float32 itself
     // may lie on either side.
