@@ -168,6 +168,7 @@ def run(
                     for block, arrays, instructions in compute(work, meter.missing[stage], meter.share):
                         kept.note(stage, instructions)
                         kept.write(block, arrays)
+                        del arrays  # The result is assembled without a second copy of the last block.
                         meter.finish(block)
             except KeyboardInterrupt as interrupt:
                 interrupt.args = (
