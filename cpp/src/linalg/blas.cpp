@@ -225,13 +225,6 @@ void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, do
     EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
 }
 
-void add_gram(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c, std::size_t ldc) {
-    const Stay stay;
-    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
-    const float one = 1.0F;
-    EMBGEOM_BLAS_NAME(ssyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
-}
-
 bool solve_positive(std::size_t n, double* c, double* b) {
     const Stay stay;
     const blas_int order = to_int(n), one = 1;

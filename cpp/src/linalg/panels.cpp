@@ -121,11 +121,42 @@ void Panels::interleave(std::size_t width, float* out) const {
     std::copy_n(rows_.data(), width, out);
 }
 
+void Panels::pack_columns(std::size_t count, const float* matrix, std::size_t stride) {
+    count_ = count;
+    float* out = values_;
+    for (std::size_t panel = 0; panel < count; panel += panel_) {
+        const std::size_t here = std::min(panel_, count - panel);
+        for (std::size_t l = 0; l < d_; ++l, out += panel_) {
+            std::copy_n(matrix + l * stride + panel, here, out);
+            std::fill_n(out + here, panel_ - here, 0.0F);
+        }
+    }
+}
+
 void multiply_piece(const Panels& left, const Panels& right, std::size_t begin, float* products,
                     std::size_t stride) {
     const std::size_t width = std::min(product_depth, left.d_ - begin);
     kernel().multiply(left.count_, right.count_, width, left.piece(begin), right.piece(begin), products,
                       stride, begin > 0);
+}
+
+// Left rows that stay in the second-level cache meet one right panel after another.
+void add_lower_triangle(const Panels& left, const Panels& right, float* c, std::size_t stride) {
+    constexpr std::size_t block = 384;
+    const Kernel& best = kernel();
+    const std::size_t columns = best.panels.right > 1 ? best.panels.right : 96, width = left.d_;
+    for (std::size_t begin = 0; begin < left.count_; begin += block) {
+        const std::size_t end = std::min(begin + block, left.count_);
+        for (std::size_t j = 0; j < end; j += columns) {
+            const std::size_t i = std::max(begin, j / best.panels.left * best.panels.left);
+            best.multiply(end - i, std::min(columns, right.count_ - j), width, left.values_ + i * width,
+                          right.values_ + j * width, c + i * stride + j, stride, true);
+        }
+    }
+}
+
+std::size_t triangle_room(std::size_t count, std::size_t stride) {
+    return Panels::padded(Side::left, count) * stride + Panels::padded(Side::right, count);
 }
 
 }  // namespace embgeom

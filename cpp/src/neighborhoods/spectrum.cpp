@@ -8,13 +8,10 @@
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/blas.hpp"
+#include "embgeom/linalg/panels.hpp"
 
 namespace embgeom {
 namespace {
-
-// Tuned by benchmarks/kernels/bench_dimension.py.
-constexpr std::size_t coordinates_per_piece = 512;
-constexpr std::size_t neighbors_per_piece = 256;
 
 EMBGEOM_MULTIVERSION
 void add_row(const float* __restrict row, std::size_t d, double* __restrict sum, float* __restrict least,
@@ -93,29 +90,51 @@ double Spectrum::center(const std::vector<std::int32_t>& list, SpectrumSpace& sp
     return std::ldexp(1.0, -exponent);
 }
 
-// C = Z'Z is a sum over neighbors, C = Z Z' one over coordinates; either is added up in pieces. `look`
-// sees each piece of Z (count, width).
-template <class Real, class Look>
-void Spectrum::fill_gram(const std::vector<std::int32_t>& list, double scale, SpectrumSpace& space,
-                         GramScratch<Real>& scratch, Look look) const {
+// C = Z'Z is a sum over neighbors, C = Z Z' one over coordinates; either is added up in pieces Z (count,
+// width).
+template <class Real, class Add>
+void Spectrum::visit_pieces(const std::vector<std::int32_t>& list, SpectrumSpace& space,
+                            std::vector<Real>& centered, Add add) const {
+    const double scale = center(list, space);
     const std::size_t d = x_.cols;
-    const std::size_t rows = sums_over_neighbors() ? std::min(neighbors_per_piece, k_) : k_;
-    const std::size_t cols = sums_over_neighbors() ? d : std::min(coordinates_per_piece, d);
-    scratch.gram.assign(order_ * order_, Real{0});
-    scratch.centered.resize(rows * cols);
-    Real* z = scratch.centered.data();
+    const std::size_t rows = sums_over_neighbors() ? std::min(product_depth, k_) : k_;
+    const std::size_t cols = sums_over_neighbors() ? d : std::min(product_depth, d);
+    centered.resize(rows * cols);
+    Real* z = centered.data();
     for (std::size_t row = 0; row < k_; row += rows) {
         const std::size_t count = std::min(rows, k_ - row);
         for (std::size_t col = 0; col < d; col += cols) {
             const std::size_t width = std::min(cols, d - col);
             for (std::size_t j = 0; j < count; ++j)
                 center_row(neighbor(list, row + j) + col, &space.mean[col], scale, width, z + j * width);
-            if (sums_over_neighbors())
-                blas::gram_of_columns(width, count, z, width, Real{1}, scratch.gram.data(), order_);
-            else
-                blas::add_gram(count, width, z, width, scratch.gram.data(), order_);
-            look(z, count, width);
+            add(z, count, width);
         }
+    }
+}
+
+// Adds a piece to C, to its diagonal in float64, and to the probe.
+void Spectrum::add_piece(const float* z, std::size_t count, std::size_t width, SpectrumSpace& space) const {
+    const std::size_t depth = sums_over_neighbors() ? count : width;
+    const std::size_t left_room = Panels::room(Side::left, order_, product_depth);
+    space.packed.resize(left_room + Panels::room(Side::right, order_, product_depth));
+    Panels left(Side::left, depth, space.packed.data());
+    Panels right(Side::right, depth, space.packed.data() + left_room);
+    for (Panels* side : {&left, &right}) {
+        if (sums_over_neighbors()) {
+            side->pack_columns(order_, z, width);
+        } else {
+            side->pack(order_, [&](std::size_t row, std::size_t, std::size_t, float* out) {
+                std::copy_n(z + row * width, width, out);
+            });
+        }
+    }
+    add_lower_triangle(left, right, space.single.gram.data(), order_);
+    if (sums_over_neighbors()) {
+        space.probe.add_rows(z, count);
+        for (std::size_t j = 0; j < count; ++j) add_squares(z + j * width, width, space.squares.data());
+    } else {
+        space.probe.add_columns(z, width);
+        for (std::size_t j = 0; j < count; ++j) space.squares[j] += sum_of_squares(z + j * width, width);
     }
 }
 
@@ -124,19 +143,10 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     std::vector<double>& squares = space.squares;
     squares.assign(order_, 0.0);
     space.probe.begin(order_);
-    fill_gram(list, center(list, space), space, scratch,
-              [&](const float* z, std::size_t count, std::size_t width) {
-                  if (sums_over_neighbors())
-                      space.probe.add_rows(z, count);
-                  else
-                      space.probe.add_columns(z, width);
-                  for (std::size_t j = 0; j < count; ++j) {
-                      if (sums_over_neighbors())
-                          add_squares(z + j * width, width, squares.data());
-                      else
-                          squares[j] += sum_of_squares(z + j * width, width);
-                  }
-              });
+    scratch.gram.assign(triangle_room(order_, order_), 0.0F);
+    visit_pieces(list, space, scratch.centered, [&](const float* z, std::size_t count, std::size_t width) {
+        add_piece(z, count, width, space);
+    });
     // The diagonal is a sum of squares, in which rounding has the most to lose; in float64 it costs little.
     for (std::size_t i = 0; i < order_; ++i) scratch.gram[i * (order_ + 1)] = static_cast<float>(squares[i]);
     Moments moments{std::accumulate(squares.begin(), squares.end(), 0.0),
@@ -154,9 +164,16 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
 }
 
 void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& space) const {
-    fill_gram(list, center(list, space), space, space.full, [](const double*, std::size_t, std::size_t) {});
+    GramScratch<double>& scratch = space.full;
+    scratch.gram.assign(order_ * order_, 0.0);
+    visit_pieces(list, space, scratch.centered, [&](const double* z, std::size_t count, std::size_t width) {
+        if (sums_over_neighbors())
+            blas::gram_of_columns(width, count, z, width, 1.0, scratch.gram.data(), order_);
+        else
+            blas::add_gram(count, width, z, width, scratch.gram.data(), order_);
+    });
     space.eigenvalues.resize(order_);
-    blas::eigenvalues(order_, space.full.gram.data(), space.eigenvalues.data(), space.full.work);
+    blas::eigenvalues(order_, scratch.gram.data(), space.eigenvalues.data(), scratch.work);
 }
 
 bool Spectrum::is_sound(const Moments& moments) {

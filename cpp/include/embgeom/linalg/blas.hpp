@@ -28,9 +28,8 @@ void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t l
 void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
                      std::size_t ldc);
 
-// Lower triangle of C (n, n) += A (n, k) A^T.
+// Lower triangle of C (n, n) += A (n, k) A^T, in float64.
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
-void add_gram(std::size_t n, std::size_t k, const float* a, std::size_t lda, float* c, std::size_t ldc);
 
 // Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is
 // overwritten by its Cholesky factor and b by x. False where C is not positive definite.

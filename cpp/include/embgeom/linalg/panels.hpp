@@ -52,10 +52,15 @@ class Panels {
         }
     }
 
+    // Packs the `count` columns of a matrix (d, count) whose rows lie `stride` apart; d is at most
+    // `product_depth`.
+    void pack_columns(std::size_t count, const float* matrix, std::size_t stride);
+
     std::size_t count() const { return count_; }
 
     friend void multiply_piece(const Panels& left, const Panels& right, std::size_t begin, float* products,
                                std::size_t stride);
+    friend void add_lower_triangle(const Panels& left, const Panels& right, float* c, std::size_t stride);
 
   private:
     void interleave(std::size_t width, float* out) const;
@@ -74,5 +79,12 @@ class Panels {
 // are added. Padding is multiplied, too, so there must be room for it.
 void multiply_piece(const Panels& left, const Panels& right, std::size_t begin, float* products,
                     std::size_t stride);
+
+// Adds the product of some rows with themselves, packed for either side and at most `product_depth` deep, to
+// the lower triangle of c (count, count); what lies above it is left undefined. `stride` is at least `count`,
+// and c has `triangle_room(count, stride)` floats: zeros, the products of padding, are added to what follows
+// a row.
+void add_lower_triangle(const Panels& left, const Panels& right, float* c, std::size_t stride);
+std::size_t triangle_room(std::size_t count, std::size_t stride);
 
 }  // namespace embgeom

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "embgeom/base/aligned.hpp"
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/matrix_view.hpp"
 #include "embgeom/neighborhoods/gram_probe.hpp"
@@ -14,7 +15,7 @@ namespace embgeom {
 template <class Real>
 struct GramScratch {
     std::vector<Real> centered;  // a piece of Z
-    std::vector<Real> gram;      // (p, p), lower triangle
+    std::vector<Real> gram;      // (p, p), lower triangle, and room after it
     std::vector<Real> work;      // of a factorization
 };
 
@@ -27,6 +28,7 @@ struct SpectrumSpace {
     std::vector<double> diagonal;      // (p), of T
     std::vector<double> off_diagonal;  // (p - 1), of T
     GramProbe probe;
+    AlignedVector<float> packed;  // a piece of Z, twice
     GramScratch<float> single;
     GramScratch<double> full;
 };
@@ -72,9 +74,11 @@ class Spectrum {
   private:
     double center(const std::vector<std::int32_t>& list, SpectrumSpace& space) const;
 
-    template <class Real, class Look>
-    void fill_gram(const std::vector<std::int32_t>& list, double scale, SpectrumSpace& space,
-                   GramScratch<Real>& scratch, Look look) const;
+    template <class Real, class Add>
+    void visit_pieces(const std::vector<std::int32_t>& list, SpectrumSpace& space,
+                      std::vector<Real>& centered, Add add) const;
+
+    void add_piece(const float* z, std::size_t count, std::size_t width, SpectrumSpace& space) const;
 
     bool sums_over_neighbors() const { return k_ > x_.cols; }
 
