@@ -2,8 +2,8 @@
 
     python -m benchmarks.kernels.dimension_ratio --columns 768 2048 --json FILE
 
-For each number of columns, a process of its own times per token, in turns: `intrinsic_dimension`; NumPy's Gram
-matrix of the centered neighbors, on its smaller side; and LAPACK's reduction of it to tridiagonal form
+For each number of columns, a process of its own times per token, in turns: `intrinsic_dimension`; NumPy's
+Gram matrix of the centered neighbors, on its smaller side; and LAPACK's reduction of it to tridiagonal form
 (ssytrd, from SciPy). Prints medians in ms, the ratio of the first to the sum of the others, and the share of
 tokens that float64 decided.
 """

@@ -23,10 +23,6 @@ void scale_in_float64(const float* row, double factor, std::size_t width, float*
     for (std::size_t l = 0; l < width; ++l) scaled[l] = static_cast<float>(row[l] * factor);
 }
 
-void prefetch(const float* values, std::size_t count) {
-    for (std::size_t l = 0; l < count; l += floats_in_line) __builtin_prefetch(values + l);
-}
-
 // The rows of a block scaled to length 1, each coordinate with a relative error of two roundings.
 void pack(const RowSet& rows, const std::vector<double>& squared_norms, const Blocks& blocks,
           std::size_t block, Panels& panels) {

@@ -1,5 +1,7 @@
 #include "embgeom/linalg/panels.hpp"
 
+#include <cstring>
+
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/blas.hpp"
@@ -12,10 +14,23 @@
 namespace embgeom {
 namespace {
 
+// The columns of one panel, `Panel` of them, of a matrix of `depth` rows.
+template <std::size_t Panel>
+void copy_columns(const float* matrix, std::size_t stride, std::size_t depth, float* out) {
+    for (std::size_t l = 0; l < depth; ++l)
+        std::memcpy(out + l * Panel, matrix + l * stride, Panel * sizeof(float));
+}
+
 struct Kernel {
     PanelSizes panels;
     ProductKernel* multiply;
+    decltype(&copy_columns<1>) copy_left, copy_right;
 };
+
+template <PanelSizes panels>
+Kernel kernel_of(ProductKernel* multiply) {
+    return {panels, multiply, copy_columns<panels.left>, copy_columns<panels.right>};
+}
 
 void multiply_single_rows(std::size_t left_count, std::size_t right_count, std::size_t width,
                           const float* left, const float* right, float* products, std::size_t stride,
@@ -83,10 +98,10 @@ EMBGEOM_AVX2 void interleave_panel(const float* rows, std::size_t count, std::si
 
 Kernel best_kernel() {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
-    if (have_avx512()) return {avx512_panels, multiply_avx512};
-    if (have_avx2()) return {avx2_panels, multiply_avx2};
+    if (have_avx512()) return kernel_of<avx512_panels>(multiply_avx512);
+    if (have_avx2()) return kernel_of<avx2_panels>(multiply_avx2);
 #endif
-    return {{1, 1}, multiply_single_rows};
+    return kernel_of<PanelSizes{1, 1}>(multiply_single_rows);
 }
 
 const Kernel& kernel() {
@@ -111,24 +126,39 @@ std::size_t Panels::padded(Side side, std::size_t count) {
     return round_up(count, panel_of(side));
 }
 
-void Panels::interleave(std::size_t width, float* out) const {
+void Panels::interleave(const float* rows, std::size_t width, float* out) const {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
     if (panel_ > 1) {
-        interleave_panel(rows_.data(), panel_, width, out);
+        interleave_panel(rows, panel_, width, out);
         return;
     }
 #endif
-    std::copy_n(rows_.data(), width, out);
+    std::copy_n(rows, width, out);
+}
+
+void Panels::pack_rows(std::size_t count, const float* matrix) {
+    count_ = count;
+    for (std::size_t panel = 0; panel < count; panel += panel_) {
+        const float* rows = matrix + panel * d_;
+        if (count - panel < panel_) {
+            std::fill(std::copy_n(rows, (count - panel) * d_, rows_.data()), rows_.data() + panel_ * d_,
+                      0.0F);
+            rows = rows_.data();
+        }
+        interleave(rows, d_, values_ + panel * d_);
+    }
 }
 
 void Panels::pack_columns(std::size_t count, const float* matrix, std::size_t stride) {
     count_ = count;
-    float* out = values_;
-    for (std::size_t panel = 0; panel < count; panel += panel_) {
-        const std::size_t here = std::min(panel_, count - panel);
+    const auto copy = side_ == Side::left ? kernel().copy_left : kernel().copy_right;
+    std::size_t panel = 0;
+    for (; panel + panel_ <= count; panel += panel_) copy(matrix + panel, stride, d_, values_ + panel * d_);
+    if (panel < count) {
+        float* out = values_ + panel * d_;
         for (std::size_t l = 0; l < d_; ++l, out += panel_) {
-            std::copy_n(matrix + l * stride + panel, here, out);
-            std::fill_n(out + here, panel_ - here, 0.0F);
+            std::copy_n(matrix + l * stride + panel, count - panel, out);
+            std::fill_n(out + count - panel, panel_ - (count - panel), 0.0F);
         }
     }
 }

@@ -8,7 +8,8 @@
 namespace embgeom {
 namespace {
 
-constexpr std::size_t four = 4, lanes = 8;
+// Partial sums wait for each other in memory, so there are several vectors of them.
+constexpr std::size_t four = 4, lanes = 32;
 
 // sums_q = sum_l row_l vectors_ql, for four vectors `stride` apart: a coordinate is converted once for all.
 EMBGEOM_MULTIVERSION

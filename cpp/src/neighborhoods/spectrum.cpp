@@ -41,10 +41,10 @@ void add_squares(const float* __restrict a, std::size_t n, double* __restrict su
     for (std::size_t l = 0; l < n; ++l) sums[l] += static_cast<double>(a[l]) * static_cast<double>(a[l]);
 }
 
-// sum_l a_l^2 in float64. Sixteen partial sums in a fixed order can be vectorized.
+// sum_l a_l^2 in float64. Partial sums in a fixed order can be vectorized.
 EMBGEOM_MULTIVERSION
 double sum_of_squares(const float* a, std::size_t n) {
-    constexpr std::size_t lanes = 16;
+    constexpr std::size_t lanes = 32;
     double partial[lanes] = {};
     std::size_t l = 0;
     for (; l + lanes <= n; l += lanes) {
@@ -74,8 +74,10 @@ double Spectrum::center(const std::vector<std::int32_t>& list, SpectrumSpace& sp
     space.mean.assign(d, 0.0);
     space.least.assign(neighbor(list, 0), neighbor(list, 0) + d);
     space.most = space.least;
-    for (std::size_t j = 0; j < k_; ++j)
+    for (std::size_t j = 0; j < k_; ++j) {
+        if (j + 1 < k_) prefetch(neighbor(list, j + 1), d);
         add_row(neighbor(list, j), d, space.mean.data(), space.least.data(), space.most.data());
+    }
     double largest = 0.0;
     for (std::size_t l = 0; l < d; ++l) {
         double& mean = space.mean[l];
@@ -99,14 +101,18 @@ void Spectrum::visit_pieces(const std::vector<std::int32_t>& list, SpectrumSpace
     const std::size_t d = x_.cols;
     const std::size_t rows = sums_over_neighbors() ? std::min(product_depth, k_) : k_;
     const std::size_t cols = sums_over_neighbors() ? d : std::min(product_depth, d);
+    // Rows lie far apart, so the processor cannot predict the next one.
+    const std::size_t ahead = sums_over_neighbors() ? 1 : 8;
     centered.resize(rows * cols);
     Real* z = centered.data();
     for (std::size_t row = 0; row < k_; row += rows) {
         const std::size_t count = std::min(rows, k_ - row);
         for (std::size_t col = 0; col < d; col += cols) {
             const std::size_t width = std::min(cols, d - col);
-            for (std::size_t j = 0; j < count; ++j)
+            for (std::size_t j = 0; j < count; ++j) {
+                if (j + ahead < count) prefetch(neighbor(list, row + j + ahead) + col, width);
                 center_row(neighbor(list, row + j) + col, &space.mean[col], scale, width, z + j * width);
+            }
             add(z, count, width);
         }
     }
@@ -123,9 +129,7 @@ void Spectrum::add_piece(const float* z, std::size_t count, std::size_t width, S
         if (sums_over_neighbors()) {
             side->pack_columns(order_, z, width);
         } else {
-            side->pack(order_, [&](std::size_t row, std::size_t, std::size_t, float* out) {
-                std::copy_n(z + row * width, width, out);
-            });
+            side->pack_rows(order_, z);
         }
     }
     add_lower_triangle(left, right, space.single.gram.data(), order_);

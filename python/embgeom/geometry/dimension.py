@@ -161,8 +161,7 @@ def intrinsic_dimension(
     `n_components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
     comes within its measured error of `variance`, the token is computed again in float64. With p = min(k, d),
     p k d / 2 + 2 p^3 / 3 multiply-adds for each token, after the search for neighbors; memory besides input
-    and output: 12 (p^2 + 512 k) or 12 (p^2 + 256 d) bytes for each thread, the former where k <= d. Ctrl-C is
-    honored between tokens.
+    and output: 12 (p^2 + 430 p) bytes for each thread. Ctrl-C is honored between tokens.
 
     References
     ----------

@@ -17,6 +17,10 @@ constexpr std::size_t line_bytes = 64, large_page = std::size_t{2} << 20U;
 constexpr std::size_t floats_in_line = line_bytes / sizeof(float);
 constexpr std::size_t doubles_in_line = line_bytes / sizeof(double);
 
+inline void prefetch(const float* values, std::size_t count) {
+    for (std::size_t l = 0; l < count; l += floats_in_line) __builtin_prefetch(values + l);
+}
+
 // Asks the system to back `memory` with large pages: with pages of 4 KiB, kernels that go back and forth over
 // many rows wait for address translation. Advice only; where it is not taken, nothing changes.
 inline void ask_for_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] std::size_t bytes) {

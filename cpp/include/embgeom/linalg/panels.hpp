@@ -47,13 +47,14 @@ class Panels {
                         std::fill_n(out, width, 0.0F);
                     }
                 }
-                interleave(width, values_ + padded(side_, count_) * begin + panel * width);
+                interleave(rows_.data(), width, values_ + padded(side_, count_) * begin + panel * width);
             }
         }
     }
 
-    // Packs the `count` columns of a matrix (d, count) whose rows lie `stride` apart; d is at most
-    // `product_depth`.
+    // Packs the `count` rows of a matrix (count, d), or the columns of one (d, count) whose rows lie `stride`
+    // apart; d is at most `product_depth`.
+    void pack_rows(std::size_t count, const float* matrix);
     void pack_columns(std::size_t count, const float* matrix, std::size_t stride);
 
     std::size_t count() const { return count_; }
@@ -63,7 +64,7 @@ class Panels {
     friend void add_lower_triangle(const Panels& left, const Panels& right, float* c, std::size_t stride);
 
   private:
-    void interleave(std::size_t width, float* out) const;
+    void interleave(const float* rows, std::size_t width, float* out) const;
 
     // The piece that begins at a coordinate.
     const float* piece(std::size_t begin) const { return values_ + padded(side_, count_) * begin; }

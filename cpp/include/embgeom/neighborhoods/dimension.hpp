@@ -27,7 +27,7 @@ struct IntrinsicDimensionResult {
 // float32 has a participation_ratio with a relative error of about 2e-6, and an explained_variance_ratio
 // within that bound. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds in float32,
 // and the same in float64 for the few tokens near the threshold (`decided_in_float64`). Workspace for each
-// worker: p^2 + 512 k or 256 d float32, and, once it is needed, as many float64.
+// worker: p^2 + 768 p float32, and, once it is needed, p^2 + 256 p float64.
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const IntrinsicDimensionResult& result);
 

@@ -15,7 +15,7 @@ namespace embgeom {
 template <class Real>
 struct GramScratch {
     std::vector<Real> centered;  // a piece of Z
-    std::vector<Real> gram;      // (p, p), lower triangle, and room after it
+    AlignedVector<Real> gram;    // (p, p), lower triangle, and room after it
     std::vector<Real> work;      // of a factorization
 };
 
