@@ -180,6 +180,8 @@ def run(
             # Others would be taken for what this processor computes.
             if set(used) == {core.instruction_set()}:
                 _keep(cached, parameters, x, selection, result)
+            # It is read back from the folder, and is not held twice.
+            del result
         kept.remove_blocks()
         return _RESULTS[task].load(kept.result)
 
