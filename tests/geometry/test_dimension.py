@@ -139,6 +139,28 @@ SIZES = {
 }
 
 
+@pytest.mark.parametrize(
+    "order", [2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 35, 48, 63, 64, 65, 97, 160, 161, 193, 259]
+)
+def test_orders_around_the_blocks_of_the_reduction(order):
+    # Panels of 4 rows and 16 columns, blocks of 32 rows.
+    for k, d in [(order, order + 3), (2 * order + 1, order)]:
+        x = decaying(k + 40, d, seed=order)
+        lists = np.argsort(np.random.default_rng(1).random((4, len(x))), axis=1)[:, :k]
+        for variance in (0.5, 0.95):
+            result = intrinsic_dimension(x, lists, rows=np.arange(4), variance=variance)
+            reference.assert_same_dimension(result, reference.intrinsic_dimension(x, lists), variance)
+
+
+@pytest.mark.parametrize("order", [20, 70, 200])
+def test_a_matrix_that_needs_no_reduction(order):
+    # Columns that do not correlate: every row of the Gram matrix is its own reflection.
+    x = np.concatenate([np.diag(np.arange(1.0, order + 1)), -np.diag(np.arange(1.0, order + 1))]).astype("f4")
+    lists = np.arange(2 * order)[None]
+    result = intrinsic_dimension(x, lists, rows=[0], variance=0.8)
+    reference.assert_same_dimension(result, reference.intrinsic_dimension(x, lists), 0.8)
+
+
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize(
     ("d", "k"), [pytest.param(*size, marks=[pytest.mark.slow] * (size[0] * size[1] > 1e5)) for size in SIZES]

@@ -46,6 +46,9 @@ void EMBGEOM_BLAS_NAME(dpstrf_)(const char*, const blas_int*, double*, const bla
 void EMBGEOM_BLAS_NAME(dsyevd_)(const char*, const char*, const blas_int*, double*, const blas_int*, double*,
                                 double*, const blas_int*, blas_int*, const blas_int*, blas_int*, blas_length,
                                 blas_length);
+void EMBGEOM_BLAS_NAME(ssyr2k_)(const char*, const char*, const blas_int*, const blas_int*, const float*,
+                                const float*, const blas_int*, const float*, const blas_int*, const float*,
+                                float*, const blas_int*, blas_length, blas_length);
 void EMBGEOM_BLAS_NAME(ssytrd_)(const char*, const blas_int*, float*, const blas_int*, float*, float*, float*,
                                 float*, const blas_int*, blas_int*, blas_length);
 void EMBGEOM_BLAS_NAME(dsterf_)(const blas_int*, double*, double*, blas_int*);
@@ -223,6 +226,16 @@ void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, do
     const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
     const double one = 1.0;
     EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+}
+
+void subtract_products(std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
+                       std::size_t ldb, float* c, std::size_t ldc) {
+    const Stay stay;
+    const blas_int order = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const float minus = -1.0F, one = 1.0F;
+    EMBGEOM_BLAS_NAME(ssyr2k_)
+    ("U", "N", &order, &depth, &minus, a, &a_stride, b, &b_stride, &one, c, &c_stride, 1, 1);
 }
 
 bool solve_positive(std::size_t n, double* c, double* b) {

@@ -1,4 +1,5 @@
 #include "embgeom/linalg/product_kernel.hpp"
+#include "embgeom/linalg/symmetric_kernel.hpp"
 
 #if defined(EMBGEOM_HAS_AVX2_CODE)
 
@@ -13,6 +14,8 @@ void multiply_avx2(std::size_t left_count, std::size_t right_count, std::size_t 
                    const float* right, float* products, std::size_t stride, bool add) {
     multiply_all<Vector, avx2_panels>(left_count, right_count, width, left, right, products, stride, add);
 }
+
+const SymmetricKernel symmetric_avx2 = SymmetricLoops<Vector>::kernel;
 
 }  // namespace embgeom
 

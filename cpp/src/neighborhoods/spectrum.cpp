@@ -9,6 +9,7 @@
 #include "embgeom/base/multiversion.hpp"
 #include "embgeom/linalg/blas.hpp"
 #include "embgeom/linalg/panels.hpp"
+#include "embgeom/linalg/tridiagonal_form.hpp"
 
 namespace embgeom {
 namespace {
@@ -160,7 +161,7 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     scratch.centered.resize(2 * order_);
     float* diagonal = scratch.centered.data();
     float* off_diagonal = diagonal + order_;
-    blas::tridiagonal_form(order_, scratch.gram.data(), diagonal, off_diagonal, scratch.work);
+    tridiagonal_form(order_, scratch.gram.data(), diagonal, off_diagonal, space.tridiagonal);
     space.diagonal.assign(diagonal, diagonal + order_);
     space.off_diagonal.assign(off_diagonal, off_diagonal + order_ - 1);
     moments.drift = std::accumulate(space.diagonal.begin(), space.diagonal.end(), -moments.trace);

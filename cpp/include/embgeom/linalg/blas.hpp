@@ -31,6 +31,10 @@ void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t 
 // Lower triangle of C (n, n) += A (n, k) A^T, in float64.
 void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
 
+// Lower triangle of C (n, n) -= A (k, n)^T B (k, n) + B^T A.
+void subtract_products(std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
+                       std::size_t ldb, float* c, std::size_t ldc);
+
 // Solves C x = b for a symmetric positive definite C (n, n) of which the lower triangle is given; C is
 // overwritten by its Cholesky factor and b by x. False where C is not positive definite.
 bool solve_positive(std::size_t n, double* c, double* b);
@@ -43,8 +47,7 @@ std::size_t semidefinite_rank(std::size_t n, double* c, double tolerance, std::v
 // overwritten.
 void eigenvalues(std::size_t n, double* c, double* values, std::vector<double>& work);
 
-// A tridiagonal matrix similar to a symmetric C (n, n), lower triangle given: its diagonal (n) and its
-// off-diagonal elements (n - 1). C and `work` are overwritten.
+// tridiagonal_form of tridiagonal_form.hpp, by LAPACK. C and `work` are overwritten.
 void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* off_diagonal,
                       std::vector<float>& work);
 

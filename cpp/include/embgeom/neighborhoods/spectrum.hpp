@@ -7,6 +7,7 @@
 #include "embgeom/base/aligned.hpp"
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/base/matrix_view.hpp"
+#include "embgeom/linalg/tridiagonal_form.hpp"
 #include "embgeom/neighborhoods/gram_probe.hpp"
 
 namespace embgeom {
@@ -27,6 +28,7 @@ struct SpectrumSpace {
     std::vector<double> eigenvalues;   // (p), ascending
     std::vector<double> diagonal;      // (p), of T
     std::vector<double> off_diagonal;  // (p - 1), of T
+    TridiagonalSpace tridiagonal;
     GramProbe probe;
     AlignedVector<float> packed;  // a piece of Z, twice
     GramScratch<float> single;
