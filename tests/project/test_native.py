@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from embgeom._common import native
 from embgeom._common.native import core
 
 
@@ -14,3 +15,19 @@ def test_instructions_are_those_of_the_processor():
     words = flags.read_text(encoding="utf-8").split()
     needed = {"avx512": {"avx512f", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "base": set()}
     assert needed[core.instruction_set()] <= set(words)
+
+
+def test_the_build_is_known_by_its_files(tmp_path, monkeypatch):
+    files = native.native_files()
+    assert files[0].name.startswith("_core") and len(files) > 1 and "blas" in str(files[1:]).lower()
+    digests = {native.build_digest()}
+    for changed in files:
+        copy = tmp_path / changed.name
+        copy.write_bytes(changed.read_bytes() + b"1")
+        used = [copy if each == changed else each for each in files]
+        monkeypatch.setattr(native, "native_files", lambda used=used: used)
+        digests.add(native.build_digest.__wrapped__())
+    monkeypatch.undo()
+    assert native.build_digest.__wrapped__() in digests and len(digests) == len(files) + 1
+    monkeypatch.setattr("importlib.metadata.version", lambda _: "another")
+    assert native.build_digest.__wrapped__() not in digests
