@@ -136,7 +136,7 @@ def instructions() -> str:
     # Imported here: processes that time other libraries load this file, too.
     from embgeom._common.native import core
 
-    return core.instruction_set()
+    return core.instruction_set().split(",")[0]
 
 
 def blas_core() -> str | None:

@@ -63,7 +63,7 @@ def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.ND
     """
 def instruction_set() -> str:
     """
-    The widest instructions that the kernels use on this processor: avx512, avx2 or base.
+    The widest instructions that the kernels use on this processor (avx512, avx2 or base), and the BLAS library with the core for which it chose its own.
     """
 def intrinsic_dimension(x: numpy.typing.NDArray[numpy.float32], neighbors: numpy.typing.NDArray[numpy.int32], rows: numpy.typing.NDArray[numpy.int64] | None, *, variance: typing.SupportsFloat | typing.SupportsIndex, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.bool]]:
     """

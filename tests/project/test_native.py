@@ -1,5 +1,9 @@
 """What the compiled extension says about itself."""
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +18,17 @@ def test_instructions_are_those_of_the_processor():
         pytest.skip("the processor's flags are known on Linux only")
     words = flags.read_text(encoding="utf-8").split()
     needed = {"avx512": {"avx512f", "avx2", "fma"}, "avx2": {"avx2", "fma"}, "base": set()}
-    assert needed[core.instruction_set()] <= set(words)
+    assert needed[core.instruction_set().split(", ")[0]] <= set(words)
+
+
+def test_instructions_name_the_kernels_of_the_blas():
+    code = "from embgeom._common.native import core; print(core.instruction_set())"
+    if "OpenBLAS" not in core.instruction_set() or core.instruction_set().startswith("base"):
+        pytest.skip("only OpenBLAS chooses its kernels by OPENBLAS_CORETYPE, and these need AVX2")
+    environment = os.environ | {"OPENBLAS_CORETYPE": "Haswell"}
+    said = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True).strip()
+    assert said.split(", ")[0] == core.instruction_set().split(", ")[0]
+    assert re.fullmatch(r"\w+, OpenBLAS [\d.]+\S* Haswell", said)
 
 
 def test_the_build_is_known_by_its_files(tmp_path, monkeypatch):

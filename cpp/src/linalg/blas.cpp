@@ -55,10 +55,12 @@ void EMBGEOM_BLAS_NAME(dsterf_)(const blas_int*, double*, double*, blas_int*);
 #if defined(EMBGEOM_SCIPY_OPENBLAS)
 void scipy_openblas_set_num_threads(int);
 char* scipy_openblas_get_config();
+char* scipy_openblas_get_corename();
 #elif defined(__GNUC__)
 // A system BLAS may or may not be OpenBLAS.
 void openblas_set_num_threads(int) __attribute__((weak));
 char* openblas_get_config() __attribute__((weak));
+char* openblas_get_corename() __attribute__((weak));
 #endif
 }
 
@@ -75,6 +77,17 @@ std::string_view openblas_config() {
     return scipy_openblas_get_config();
 #elif defined(__GNUC__)
     return openblas_get_config == nullptr ? "" : openblas_get_config();
+#else
+    return "";
+#endif
+}
+
+// For which core OpenBLAS has chosen its kernels.
+std::string openblas_core() {
+#if defined(EMBGEOM_SCIPY_OPENBLAS)
+    return scipy_openblas_get_corename();
+#elif defined(__GNUC__)
+    return openblas_get_corename == nullptr ? "" : openblas_get_corename();
 #else
     return "";
 #endif
@@ -170,6 +183,13 @@ void use_one_thread() {
 #elif defined(__GNUC__)
     if (openblas_set_num_threads != nullptr) openblas_set_num_threads(1);
 #endif
+}
+
+std::string name() {
+    const std::string_view config = openblas_config();
+    if (config.empty()) return EMBGEOM_BLAS_LIBRARY;
+    // The configuration begins with the library's name and version.
+    return std::string(config.substr(0, config.find(' ', config.find(' ') + 1))) + " " + openblas_core();
 }
 
 // LAPACK is column-major: what is row-major here reads there as its transpose. So A and B change places

@@ -1,9 +1,9 @@
 """A cache of results, in files: what was computed from the same numbers before is read instead.
 
 A result is found again by the SHA-256 of the matrices it was computed from, as float32 with their shapes,
-by every parameter that it depends on, by `NUMERICS` and the processor's instructions. Results of the first
-k of more neighbors, and of some of the rows that were computed, are cut from the larger ones. Files are
-written atomically and hold a checksum of all they say, so that nothing damaged is ever returned.
+by every parameter that it depends on, by `NUMERICS`, the instructions in use and the BLAS with its kernels.
+Results of the first k of more neighbors, and of some of the rows that were computed, are cut from the larger
+ones. Files are written atomically and hold a checksum of all they say, so that nothing damaged is returned.
 """
 
 from __future__ import annotations
@@ -360,7 +360,7 @@ def requested(
     by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
     asked = values.pop("rows") if by_row else None
     k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
-    # Processors with other instructions round the last bits otherwise.
+    # Other instructions, and other kernels of the BLAS, round the last bits otherwise.
     key: dict[str, Any] = {
         "numerics": NUMERICS,
         "instructions": core.instruction_set(),

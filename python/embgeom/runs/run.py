@@ -247,7 +247,7 @@ def _identity(parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | 
 def _warn_of_mixed(task: Task, instruction_sets: list[str]) -> None:
     if task != "knn" and len(instruction_sets) > 1:
         warnings.warn(
-            f"blocks were computed with different instruction sets ({', '.join(instruction_sets)}): the last "
+            f"blocks were computed with different instructions ({'; '.join(instruction_sets)}): the last "
             "bits of weights, residuals and ratios may differ from those of one machine",
             EmbgeomWarning,
             stacklevel=3,

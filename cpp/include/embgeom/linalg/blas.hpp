@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <string>
 #include <vector>
 
 // The few routines of BLAS and LAPACK that kernels use, on row-major arrays whose rows lie `ld*`
@@ -10,6 +11,9 @@ namespace embgeom::blas {
 
 // Keeps a threaded BLAS at one thread. Called once, when the extension is loaded.
 void use_one_thread();
+
+// The library, and where it is OpenBLAS its version and the core for which it has chosen kernels.
+std::string name();
 
 // C (m, n) = A (m, k) B (n, k)^T + beta C, in float32.
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
