@@ -17,7 +17,7 @@ from safetensors.numpy import load_file
 import embgeom
 from embgeom import InputError, LoadError
 from embgeom._common.record import versions
-from embgeom.comparison.saving import TABLE_FORMATS
+from embgeom._common.tables import TABLE_FORMATS
 from tests.helpers.loading import tokenizer, write_folder
 from tests.helpers.real_data import EXAMPLES
 

@@ -47,6 +47,13 @@ def test_dimension_of_a_sample(model, tmp_path, capsys):
     assert "it is about other rows; name another folder" in capsys.readouterr().err
 
 
+def test_the_default_k_is_that_of_inspect(model, tmp_path, capsys):
+    assert status("dimension", MODEL, "-o", tmp_path / "run", "--tokens", 2, "--quiet") == 0
+    found = embgeom.IntrinsicDimension.load(tmp_path / "run" / "dimension.safetensors")
+    assert found.k == embgeom.inspect(model, dimension_sample=1).dimension.k
+    assert f"k = {found.k}: a tenth of the rows, from 50 to 1200" in capsys.readouterr().out
+
+
 def test_knn_and_lle_of_all_tokens(model, tmp_path, capsys):
     for task in ("knn", "lle"):
         assert status(task, MODEL, "-o", tmp_path / task, "-k", 5, "--quiet") == 0

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import embgeom
-from embgeom._common.native import core
+from embgeom._common.native import build_digest, core
 from embgeom.cli.main import main
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError
 from embgeom.runs import dask as runs_dask
@@ -163,18 +163,28 @@ def test_mixed_instruction_sets_are_warned_of_and_recorded(client, tmp_path):
 
 def test_a_worker_of_another_version_is_refused():
     with pytest.raises(InputError, match=r"not 0\.0; install one version everywhere"):
-        runs_dask._checked(matrix(), "", "0.0")
+        runs_dask._checked(matrix(), "", "0.0", build_digest())
+    with pytest.raises(InputError, match=r"another build of embgeom .*; install the same wheel everywhere"):
+        runs_dask._checked(matrix(), "", runs_dask.versions().get("embgeom"), "other")
 
 
 def test_a_damaged_matrix_is_refused():
     version = runs_dask.versions().get("embgeom")
     with pytest.raises(EmbgeomError, match="arrived damaged"):
-        runs_dask._checked(matrix(), "", version)
+        runs_dask._checked(matrix(), "", version, build_digest())
 
 
 def test_a_worker_without_room_for_the_matrix_is_named(client, tmp_path, monkeypatch):
     monkeypatch.setattr(runs_dask, "_SHARE_OF_MEMORY", 0.0)
     with pytest.raises(InputError, match="start workers with a larger --memory-limit"):
+        embgeom.run("knn", matrix(), tmp_path / "run", k=20, client=client)
+
+
+def test_a_block_that_is_always_lost_is_an_error_that_says_how(client, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs_dask, "_ARRIVAL", 1e-9)
+    monkeypatch.setattr(runs_dask, "_SLOWEST", 1e15)
+    told = r"was lost 4 times, on tcp://\S+ \(its result did not arrive within 0 s\), tcp://.*see the logs"
+    with pytest.raises(EmbgeomError, match=told):
         embgeom.run("knn", matrix(), tmp_path / "run", k=20, client=client)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 import embgeom
 from embgeom._common.record import plain
-from embgeom.runs import compute, folder, plan
+from embgeom.runs import cache, compute, folder, plan
 from embgeom.runs import run as run_module
 
 TASKS = ("knn", "lle", "dimension")
@@ -143,13 +144,16 @@ def test_only_missing_blocks_are_computed(task, stop, tmp_path, monkeypatch, com
     with pytest.raises(KeyboardInterrupt, match=rf"{stop} of 6 blocks are in .*, and the same call goes on"):
         embgeom.run(task, x, tmp_path, k=K)
     mend()
-    # Blocks stay as the first call has cut them.
+    # Blocks of a stage that has begun stay as they were cut, the others are cut anew.
     cut_at(monkeypatch, 10)
     computed.clear()
     result = embgeom.run(task, x, tmp_path, k=K, progress=True)
-    whole = [(stage, size) for stage in ("knn", task) for size in (50, 20, 80)]
-    assert computed == whole[stop:]
-    assert (f"embgeom: resumed: {stop} of 6 blocks were there\n" in capsys.readouterr().err) == (stop > 0)
+    begun = [50, 20, 80]
+    searched = [("knn", size) for size in (begun[stop:] if stop else [10, 140])]
+    measured = [(task, size) for size in (begun[stop - 3 :] if stop > 3 else [10, 140])]
+    assert computed == searched + measured
+    total = 6 if stop > 3 else 5
+    assert (f"resumed: {stop} of {total} blocks were there\n" in capsys.readouterr().err) == (stop > 0)
     same(result, plainly(task, x))
     computed.clear()
     same(embgeom.run(task, x, tmp_path, k=K), result)
@@ -203,67 +207,97 @@ def test_a_damaged_block_is_computed_again(damage, tmp_path, monkeypatch, comput
     assert computed == [("knn", 50), ("dimension", 50), ("dimension", 50)]
 
 
-@pytest.mark.parametrize("finished", [False, True])
-@pytest.mark.parametrize(
-    ("task", "changes", "told"),
-    [
-        ("dimension", {"k": 21}, "its k is 20, not 21"),
-        ("dimension", {"variance": 0.9}, "its variance is 0.95, not 0.9"),
-        ("dimension", {"metric": "euclidean"}, "its metric is cosine, not euclidean"),
-        ("dimension", {"rows": [1, 2]}, "it is about other rows"),
-        ("lle", {}, "its task is dimension, not lle"),
-    ],
-)
-def test_another_run_is_refused(task, changes, told, finished, tmp_path, monkeypatch):
-    x = matrix(150)
-    if not finished:
-        stop_after(monkeypatch, 1, KeyboardInterrupt())
-    with pytest.raises(KeyboardInterrupt) if not finished else monkeypatch.context():
-        embgeom.run("dimension", x, tmp_path, k=K)
-    before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(embgeom.OutputError, match=f"holds another run: {told}; name another folder, or give"):
-        embgeom.run(task, x, tmp_path, **{"k": K, **changes})
-    x[149, 11] += 1.0
-    with pytest.raises(
-        embgeom.OutputError, match="the numbers of its matrix are others; name another folder"
-    ):
-        embgeom.run("dimension", x, tmp_path, k=K)
-    monkeypatch.setattr(run_module, "version", lambda _: "0.0.7")
-    with pytest.raises(embgeom.OutputError, match=r"its embgeom is 0\.1\.0, not 0\.0\.7"):
-        embgeom.run("dimension", matrix(150), tmp_path, k=K)
-    assert sorted(tmp_path.rglob("*")) == before
+def test_a_result_has_the_tokens_of_the_call(tmp_path):
+    x, tokens = matrix(150), [f"t{row}" for row in range(150)]
+    for task in TASKS:
+        assert embgeom.run(task, x, tmp_path / task, k=K).tokens is None
+        named = embgeom.load(x, vocabulary=tokens)
+        assert embgeom.run(task, named, tmp_path / task, k=K).tokens == named.tokens
+        assert embgeom.run(task, x, tmp_path / task, k=K).tokens is None
 
 
-def test_other_folders_are_refused(tmp_path):
-    (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(embgeom.OutputError, match=r"holds 'thesis.tex' and no run that could be continued"):
-        embgeom.run("knn", matrix(150), tmp_path)
-    with pytest.raises(embgeom.OutputError, match=r"cannot write .*thesis.tex"):
-        embgeom.run("knn", matrix(150), tmp_path / "thesis.tex")
-    for text in ("", "[]", "{}", '{"format": 1}'):
-        (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(embgeom.OutputError, match=r"manifest.json is not the manifest of a run"):
-            embgeom.run("knn", matrix(150), tmp_path)
-    with pytest.raises(embgeom.InputError, match="task = 'pca' is unknown: use one of knn, lle, dimension"):
-        embgeom.run("pca", matrix(150), tmp_path)
+def test_defaults_are_those_of_the_plain_functions(tmp_path):
+    x = np.random.default_rng(0).standard_normal((1300, 8)).astype(np.float32)
+    rows = [3, 4]
+    dimension = embgeom.run("dimension", x, tmp_path / "dimension", rows=rows)
+    same(dimension, embgeom.intrinsic_dimension(x, rows=rows))
+    same(embgeom.run("knn", x, tmp_path / "knn", rows=rows), embgeom.knn(x, rows=rows))
+    for task, plain_call in (("knn", embgeom.knn), ("dimension", embgeom.intrinsic_dimension)):
+        with pytest.raises(embgeom.InputError) as told:
+            plain_call(x[:7])
+        with pytest.raises(embgeom.InputError, match=f"^{re.escape(str(told.value))}$"):
+            embgeom.run(task, x[:7], tmp_path / "few")
+    for task, option, owner in (("knn", "reg", "lle"), ("lle", "variance", "dimension")):
+        with pytest.raises(embgeom.InputError, match=f"{option} = 0.5 goes with the task '{owner}', not"):
+            embgeom.run(task, x, tmp_path / "few", **{option: 0.5})
+    assert not (tmp_path / "few").exists()
 
 
-def test_two_processes_in_a_folder_are_refused(tmp_path):
-    program = """
-import fcntl, sys
-with open(sys.argv[1], "a") as file:
-    fcntl.flock(file, fcntl.LOCK_EX)
-    print("locked", flush=True)
-    sys.stdin.read()
-"""
-    command = [sys.executable, "-c", program, str(tmp_path / "lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout.readline() == b"locked\n"
-        with pytest.raises(embgeom.OutputError, match=r"another process computes in .*; wait until it has"):
-            embgeom.run("knn", matrix(150), tmp_path)
-        process.kill()
-    # The lock of a dead process is not in the way.
-    embgeom.run("knn", matrix(150), tmp_path)
+@pytest.mark.parametrize("damage", ["bit", "truncated", "gone"])
+@pytest.mark.parametrize("name", ["knn-00001", "lle-00001"])
+def test_a_block_that_is_damaged_once_it_was_written_is_computed_again(
+    name, damage, tmp_path, monkeypatch, computed
+):
+    cut_at(monkeypatch, 50, 100)
+    before, damaged = folder.RunFolder.assembled, []
+
+    def assembled(kept, stage):
+        if not damaged:
+            DAMAGES[damage](tmp_path / "blocks" / f"{name}.safetensors")
+            damaged.append(name)
+        return before(kept, stage)
+
+    monkeypatch.setattr(folder.RunFolder, "assembled", assembled)
+    same(embgeom.run("lle", matrix(150), tmp_path, k=K), plainly("lle", matrix(150)))
+    assert computed[6:] == [(name[:3], 50)]
+
+
+def test_a_disk_that_damages_every_block_is_reported(tmp_path, monkeypatch):
+    before = folder.save_tensors
+
+    def damaging(arrays, path, metadata):
+        before(arrays, path, metadata)
+        flip(path)
+
+    monkeypatch.setattr(folder, "save_tensors", damaging)
+    with pytest.raises(embgeom.OutputError, match="are damaged again and again"):
+        embgeom.run("knn", matrix(150), tmp_path, k=K)
+
+
+def test_neighbors_that_are_damaged_under_way_are_an_error(tmp_path, monkeypatch):
+    def damage(phase, *_):
+        if phase == "weights":
+            (tmp_path / "blocks" / "knn-00001.safetensors").write_bytes(b"")
+
+    cut_at(monkeypatch, 50, 100)
+    with pytest.raises(embgeom.LoadError, match=r"knn-00001.* was damaged .* repeat the call"):
+        embgeom.run("lle", matrix(150), tmp_path, k=K, progress=damage)
+    same(embgeom.run("lle", matrix(150), tmp_path, k=K), plainly("lle", matrix(150)))
+
+
+def test_what_fails_in_the_call_is_not_reported_of_the_folder(tmp_path):
+    def closed(*_):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    with pytest.raises(BrokenPipeError):
+        embgeom.run("knn", matrix(150), tmp_path, k=K, progress=closed)
+
+
+def test_the_matrix_is_hashed_and_converted_once(tmp_path, monkeypatch):
+    sizes = []
+    before = run_module.array_digest
+
+    def counted(array):
+        sizes.append(array.shape)
+        return before(array)
+
+    for module in (run_module, cache):
+        monkeypatch.setattr(module, "array_digest", counted)
+    x = matrix(150).astype(np.float64)
+    with embgeom.use_cache(tmp_path / "cache"):
+        hashed = embgeom.run("lle", x, tmp_path / "run", k=K)
+        assert sizes.count((150, 12)) == 1
+        same(embgeom.run("lle", x, tmp_path / "again", k=K), hashed)
 
 
 PROGRAM = """

@@ -1,7 +1,8 @@
-"""Tables for the terminal, for text and for HTML."""
+"""Tables for the terminal, for text, for HTML, and in files."""
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import re
@@ -9,15 +10,21 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+
+from embgeom._common.checks import need
+from embgeom.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 TEXT_WIDTH = 110
+TableFormat = Literal["csv", "parquet"]
+TABLE_FORMATS = get_args(TableFormat)
 # Control characters except tab and newline, other line separators, marks that change the text direction, and
 # lone surrogates, which stand in names of files that are not UTF-8 and cannot be encoded.
 _ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -132,3 +139,39 @@ def distribution(quantities: Mapping[str, npt.NDArray[Any]], title: str | None =
         cells = np.quantile(defined, (0.0, 0.1, 0.5, 0.9, 1.0)).tolist() if defined.size else [np.nan] * 5
         rows.append([name, *("undefined" if np.isnan(cell) else f"{cell:.4g}" for cell in cells)])
     return Table(title, columns, rows)
+
+
+def check_table_format(table_format: str) -> None:
+    if table_format not in TABLE_FORMATS:
+        raise InputError(f"table_format = {table_format!r} is unknown: use one of {', '.join(TABLE_FORMATS)}")
+    if table_format == "parquet":
+        need("pyarrow", "a parquet table", extra="parquet", or_else=", or use csv")
+
+
+def write_table(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write a table in the format that the suffix names."""
+    write = _write_csv if path.suffix == ".csv" else _write_parquet
+    write(path, columns)
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    import pyarrow.parquet
+
+    encodable = {
+        name: [_encodable(value) for value in values] if isinstance(values, list) else values
+        for name, values in columns.items()
+    }
+    pyarrow.parquet.write_table(pyarrow.table(encodable), path)
+
+
+def _encodable(value: Any) -> Any:
+    # No UTF-8 can hold a lone surrogate, so it is written as its code, as in a csv.
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
+
+
+def _write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    # Tokens may hold any character: lines end as in RFC 4180, and the writer quotes where it must.
+    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))

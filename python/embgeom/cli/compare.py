@@ -6,12 +6,13 @@ import argparse
 from typing import Any, get_args
 
 import embgeom
+from embgeom._common.tables import TABLE_FORMATS, check_table_format
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number
 from embgeom.cli.terminal import say, show
-from embgeom.comparison.saving import TABLE_FORMATS, FolderResult, check_table_format, shown
+from embgeom.comparison.saving import FolderResult, shown
 from embgeom.embeddings.token_format import utf8
 from embgeom.geometry.knn import Metric
 

@@ -13,14 +13,15 @@ import numpy.typing as npt
 import embgeom
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns
-from embgeom._common.tables import Block, Table
+from embgeom._common.tables import TABLE_FORMATS, Block, Table, check_table_format, write_table
 from embgeom._common.writing import check_kept, write_file
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, whole
 from embgeom.cli.terminal import show
-from embgeom.comparison.saving import TABLE_FORMATS, check_table_format, shown, write_table
+from embgeom.comparison.saving import shown
 from embgeom.errors import InputError
+from embgeom.geometry.dimension import default_dimension_k
 from embgeom.geometry.knn import Metric
 from embgeom.geometry.rows import token_columns
 from embgeom.loading.folder import read_lines
@@ -76,6 +77,9 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     check_kept({"-o": options.output}, [*model_inputs(options), *tokens])
     model = load_model(options)
     rows = _rows(options, model)
+    # As `inspect` measures it by default, so that each finds the other's results in the cache.
+    if is_default := options.k is None:
+        options.k = default_dimension_k(int(np.count_nonzero(~model.zero)))
     keywords = chosen(options, "k", "metric", "threads", "progress", *more)
     with connected(options.dask) if options.dask else nullcontext() as client:
         result = embgeom.run(task, model, options.output, rows=rows, client=client, **keywords)
@@ -87,7 +91,8 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     write_file(table, lambda path: write_table(path, columns))
     column, label = _MAIN[task]
     ends = _ends(model, numbers, label, np.asarray(values[column]))
-    show([*result.tables(), *ends, f"a row for each token: {table}"])
+    chosen_k = [f"k = {options.k}: a tenth of the rows, from 50 to 1200"] if is_default else []
+    show([*result.tables(), *chosen_k, *ends, f"a row for each token: {table}"])
 
 
 def _rows(options: argparse.Namespace, model: embgeom.Embeddings) -> RowNumbers | None:

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 from abc import abstractmethod
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, TypeVar, cast
 
-from embgeom._common.checks import need
 from embgeom._common.record import plain, write_json
-from embgeom._common.result import Columns, Result, Tabular
-from embgeom._common.tables import Block, Table
+from embgeom._common.result import Result, Tabular
+from embgeom._common.tables import Block, Table, TableFormat, check_table_format, write_table
 from embgeom._common.writing import new_folder
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
-from embgeom.errors import InputError
 
-TableFormat = Literal["csv", "parquet"]
-TABLE_FORMATS = get_args(TableFormat)
 _AnyResult = TypeVar("_AnyResult", bound="FolderResult")
 
 
@@ -160,39 +155,3 @@ class FolderResult(Result, Tabular):
     @classmethod
     def _file(cls, suffix: str) -> str:
         return cls.__name__.lower() + suffix
-
-
-def check_table_format(table_format: str) -> None:
-    if table_format not in TABLE_FORMATS:
-        raise InputError(f"table_format = {table_format!r} is unknown: use one of {', '.join(TABLE_FORMATS)}")
-    if table_format == "parquet":
-        need("pyarrow", "a parquet table", extra="parquet", or_else=", or use csv")
-
-
-def write_table(path: Path, columns: Columns) -> None:
-    """Write a table in the format that the suffix names."""
-    write = _write_csv if path.suffix == ".csv" else _write_parquet
-    write(path, columns)
-
-
-def _write_parquet(path: Path, columns: Columns) -> None:
-    import pyarrow.parquet
-
-    encodable = {
-        name: [_encodable(value) for value in values] if isinstance(values, list) else values
-        for name, values in columns.items()
-    }
-    pyarrow.parquet.write_table(pyarrow.table(encodable), path)
-
-
-def _encodable(value: Any) -> Any:
-    # No UTF-8 can hold a lone surrogate, so it is written as its code, as in a csv.
-    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
-
-
-def _write_csv(path: Path, columns: Columns) -> None:
-    # Tokens may hold any character: lines end as in RFC 4180, and the writer quotes where it must.
-    with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))

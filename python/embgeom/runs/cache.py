@@ -229,12 +229,17 @@ class Cached:
     """Calls functions of geometry, or reads what they returned before.
 
     `matrices` are pairs of a name, which the cache lists, and a matrix that does not change from call to
-    call. `served` names what was read.
+    call; `digest` is that of a single one, if it is known. `served` names what was read.
     """
 
-    def __init__(self, cache: ResultCache | None, matrices: Sequence[tuple[str, Float32Matrix]] = ()) -> None:
+    def __init__(
+        self,
+        cache: ResultCache | None,
+        matrices: Sequence[tuple[str, Float32Matrix]] = (),
+        digest: str | None = None,
+    ) -> None:
         self._cache = cache
-        self._known = [] if cache is None else [(name, x, array_digest(x)) for name, x in matrices]
+        self._known = [] if cache is None else [(name, x, digest or array_digest(x)) for name, x in matrices]
         self.served: list[str] = []
 
     def __call__(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:
@@ -336,9 +341,9 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
         _ACTIVE.reset(token)
 
 
-def active(*matrices: tuple[str, Float32Matrix]) -> Cached:
+def active(*matrices: tuple[str, Float32Matrix], digest: str | None = None) -> Cached:
     """Return what calls functions on these named matrices: through the cache that is in use, if any."""
-    return Cached(_ACTIVE.get(), matrices)
+    return Cached(_ACTIVE.get(), matrices, digest)
 
 
 def requested(

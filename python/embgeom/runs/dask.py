@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix
 from embgeom._common.checks import need
-from embgeom._common.native import core
+from embgeom._common.native import build_digest, core
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import Arrays, array_digest, versions
 from embgeom.errors import EmbgeomError, InputError, first_line
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 
 # Seconds without a worker after which a run gives up; a lost one is usually replaced within a few.
 PATIENCE = 60.0
-# Seconds between two looks at the workers, and for the arrays of a block to arrive.
-_LOOK, _ARRIVAL = 1.0, 120.0
-# A block that was lost with so many workers is not tried again: it takes them with it.
+# Seconds between two looks at the workers.
+_LOOK = 1.0
+# Seconds for the arrays of a block to begin to arrive, and the bytes a second of the slowest network.
+_ARRIVAL, _SLOWEST = 120.0, 1e6
+# A block that was lost so many times is not tried again: it may take its workers with it.
 _MOST_LOSSES = 4
 # Beyond this share of a worker's memory limit, Dask moves what a worker holds to its disk.
 _SHARE_OF_MEMORY = 0.6
@@ -80,7 +82,7 @@ class Cluster:
         self._copies: dict[str, _Copy] = {}
         self._orders: dict[str, _Order] = {}
         self._finished: SimpleQueue[Future] = SimpleQueue()
-        self._losses: Counter[Block] = Counter()
+        self._losses: defaultdict[Block, list[str]] = defaultdict(list)
         self._workers: dict[str, dict[str, Any]] = {}
         self._looked = 0.0
 
@@ -116,14 +118,19 @@ class Cluster:
             if order.future.status == "error":
                 raise _explained(order, order.future.exception())
             if order.future.status != "finished":
-                self._give_up(order, waiting)
+                self._give_up(order, waiting, f"it is {order.future.status}")
             elif order.block is not None:
                 # The worker goes on while the arrays of its last block travel.
                 self._give_orders(work, waiting)
+                # At most the indices and similarities, or the weights, of k neighbors.
+                size = 8 * work.parameters.k * (order.block.end - order.block.begin)
+                limit = _ARRIVAL + size / _SLOWEST
                 try:
-                    arrays, instructions = order.future.result(timeout=_ARRIVAL)
-                except (OSError, self._distributed.TimeoutError, self._distributed.CancelledError):
-                    self._give_up(order, waiting)
+                    arrays, instructions = order.future.result(timeout=limit)
+                except self._distributed.TimeoutError:
+                    self._give_up(order, waiting, f"its result did not arrive within {limit:.0f} s")
+                except (OSError, self._distributed.CancelledError) as error:
+                    self._give_up(order, waiting, f"its result did not arrive: {first_line(error)}")
                 else:
                     yield order.block, arrays, instructions
 
@@ -181,7 +188,7 @@ class Cluster:
         if held is None:
             return
         lent = self._submit(name, _same, held)
-        own = self._submit(name, _checked, lent, self._digest, versions().get("embgeom"))
+        own = self._submit(name, _checked, lent, self._digest, versions().get("embgeom"), build_digest())
         self._copies[name] = _Copy(own, lent)
         self._expect(_Order(name, lent, source=source or name))
 
@@ -214,21 +221,23 @@ class Cluster:
         for order in list(self._orders.values()):
             if order.worker not in self._workers or (order.source and order.source not in self._workers):
                 del self._orders[order.future.key]
-                self._give_up(order, waiting)
+                gone = order.worker if order.worker not in self._workers else order.source
+                self._give_up(order, waiting, f"{gone} is gone")
         self._copies = {name: copy for name, copy in self._copies.items() if name in self._workers}
 
-    def _give_up(self, order: _Order, waiting: deque[Block]) -> None:
+    def _give_up(self, order: _Order, waiting: deque[Block], why: str) -> None:
         self._looked = 0.0  # Most likely a worker is gone.
         self._client.cancel([order.future])
         self._copies.pop(order.worker, None)
         if order.source in self._copies and self._copies[order.source].lent.status != "finished":
             del self._copies[order.source]
         if order.block is not None:
-            self._losses[order.block] += 1
-            if self._losses[order.block] == _MOST_LOSSES:
+            losses = self._losses[order.block]
+            losses.append(f"{order.worker} ({why})")
+            if len(losses) == _MOST_LOSSES:
                 raise EmbgeomError(
-                    f"block {order.block.name} was lost with {_MOST_LOSSES} workers, mostly a sign that they "
-                    "have too little memory; see their logs"
+                    f"block {order.block.name} was lost {_MOST_LOSSES} times, on {', '.join(losses)}; see "
+                    "the logs of these workers, which end when they exceed their --memory-limit"
                 )
             waiting.appendleft(order.block)
 
@@ -252,10 +261,15 @@ def _same(matrix: Float32Matrix) -> Float32Matrix:
     return matrix
 
 
-def _checked(matrix: Float32Matrix, digest: str, version: str | None) -> Float32Matrix:
+def _checked(matrix: Float32Matrix, digest: str, version: str | None, build: str) -> Float32Matrix:
     here = versions().get("embgeom")
     if here != version:
         raise InputError(f"a Dask worker has embgeom {here}, not {version}; install one version everywhere")
+    if build_digest() != build:
+        raise InputError(
+            f"a Dask worker has another build of embgeom {here} or of its BLAS, whose results may have other "
+            "bits; install the same wheel everywhere"
+        )
     received = as_matrix(matrix)
     if array_digest(received) != digest:
         raise EmbgeomError("the matrix arrived damaged at a Dask worker; repeat the call")

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import fcntl
 import json
-import shutil
+import os
+import platform
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from embgeom._common.arrays import IndexMatrix
 from embgeom._common.record import Arrays, array_digest, digest, plain, write_json
 from embgeom._common.result import Result
 from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import reported, save_tensors, write_file
-from embgeom.errors import OutputError, first_line
+from embgeom.errors import LoadError, OutputError, first_line
 from embgeom.runs.compute import Block, Task
 
 _FORMAT = 1
-_MANIFEST, _BLOCKS, _LOCK = "manifest.json", "blocks", "lock"
-_BEFORE_ANYTHING = (_LOCK, _BLOCKS)
-_HELD = ("parameters", "matrix", "rows", "blocks")
+_MANIFEST, _BLOCKS, _LOCK, _OWNER = "manifest.json", "blocks", "lock", "owner"
+# What all blocks of a run have in common. What computed a result does not matter once it is there.
+_ALWAYS, _PACKAGE = ("parameters", "matrix", "rows"), ("embgeom", "build")
 _KEY = "embgeom"
+_AnyResult = TypeVar("_AnyResult", bound=Result)
 # The types of arrays in blocks, as safetensors calls them.
 _KINDS = {"I32": np.int32, "F32": np.float32, "U8": np.uint8, "BOOL": np.bool_}
+# Rows that are copied at a time from a file to where they belong.
+_COPIED = 1 << 14
 # In what two runs may differ whose values would tell nobody anything.
 _UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of its matrix are others"}
 
@@ -37,10 +42,19 @@ class RunFolder:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self._manifest = path, manifest
-        self.result = path / f"{manifest['parameters']['task']}.safetensors"
+        self.result = path / _result_name(manifest)
         self._cuts: dict[Task, list[int]] = manifest["blocks"]
         # Blocks of another run would not be taken for this one's, even if copied here.
-        self._run = digest([manifest[name] for name in _HELD])
+        self._run = digest([manifest.get(name) for name in (*_ALWAYS, *_PACKAGE)])
+
+    def prepare(self, cuts: dict[Task, list[int]]) -> None:
+        """Make room for blocks; stages without any are cut as is best now, by other threads or workers."""
+        for stage, cut in cuts.items():
+            if stage not in self._cuts or not any(self._file(block).exists() for block in self.blocks(stage)):
+                self._cuts[stage] = cut
+        self._write_manifest()
+        with reported(self.path):
+            (self.path / _BLOCKS).mkdir(exist_ok=True)
 
     def blocks(self, stage: Task) -> list[Block]:
         """Return all blocks of a stage."""
@@ -50,11 +64,15 @@ class RunFolder:
     def missing(self, stage: Task) -> list[Block]:
         """Return the blocks that are not there, or damaged."""
         sweep(self.path / _BLOCKS)
-        return [block for block in self.blocks(stage) if not self._is_intact(block)]
+        return [
+            block
+            for block in self.blocks(stage)
+            if not self._read_block(block, {}, 0, block.end - block.begin)
+        ]
 
     def write(self, block: Block, arrays: Arrays) -> None:
         """Keep a block: once this returns it is on the disk, and before that it is not there at all."""
-        header = {"run": self._run, "block": block.name, "sha256": _block_digest(arrays)}
+        header = {"run": self._run, "block": block, "sha256": _block_digest(arrays)}
 
         def write(path: Path) -> None:
             save_tensors(arrays, path, {_KEY: json.dumps(header)})
@@ -66,7 +84,7 @@ class RunFolder:
         known = self.instruction_sets(stage)
         if instruction_set not in known:
             known.append(instruction_set)
-            write_file(self.path / _MANIFEST, lambda partial: write_json(partial, self._manifest))
+            self._write_manifest()
 
     def instruction_sets(self, stage: Task) -> list[str]:
         """Return the instruction sets of all blocks of a stage so far."""
@@ -75,105 +93,155 @@ class RunFolder:
 
     def read(self, stage: Task, name: str, begin: int, end: int) -> npt.NDArray[Any]:
         """Return an array's rows of tokens `begin` to `end`, of which only those are read."""
-        from safetensors import safe_open
+        from safetensors import SafetensorError, safe_open
 
         parts = []
         for block in self.blocks(stage):
             if begin < block.end and end > block.begin:
-                with safe_open(self._file(block), framework="numpy") as file:
-                    first, last = max(begin, block.begin), min(end, block.end)
-                    parts.append(file.get_slice(name)[first - block.begin : last - block.begin])
+                first, last = max(begin, block.begin), min(end, block.end)
+                try:
+                    with safe_open(self._file(block), framework="numpy") as file:
+                        parts.append(file.get_slice(name)[first - block.begin : last - block.begin])
+                except (OSError, SafetensorError) as error:
+                    raise LoadError(
+                        f"{self._file(block)} was damaged during the run ({first_line(error)}); repeat the "
+                        "call, which computes it again"
+                    ) from error
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def assembled(self, stage: Task) -> Arrays:
-        """Return the arrays of a whole stage, in memory once: blocks are read to where they belong."""
+    def neighbors(self, block: Block) -> IndexMatrix | None:
+        """Return the neighbors of a block's tokens; None in the stage that finds them."""
+        return None if block.stage == "knn" else self.read("knn", "indices", block.begin, block.end)
+
+    def assembled(self, stage: Task) -> Arrays | None:
+        """Return the arrays of a whole stage, in memory once; None if a block is damaged."""
         whole: Arrays = {}
         blocks = self.blocks(stage)
-        for block in blocks:
-            with self._file(block).open("rb") as file:
-                header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-                begin = file.tell()
-                for name in sorted(header.keys() - {"__metadata__"}):
-                    kind, (_, *rest) = _KINDS[header[name]["dtype"]], header[name]["shape"]
-                    if name not in whole:
-                        whole[name] = np.empty((blocks[-1].end, *rest), kind)
-                    file.seek(begin + header[name]["data_offsets"][0])
-                    file.readinto(whole[name][block.begin : block.end].data)
-        return whole
+        intact = (self._read_block(block, whole, block.begin, blocks[-1].end) for block in blocks)
+        return whole if all(intact) else None
 
     def finish(self, result: Result) -> None:
         """Write the result, and remove the blocks only when it is on the disk."""
         result.save(self.result)
         self.remove_blocks()
 
+    def load(self, kind: type[_AnyResult]) -> _AnyResult:
+        """Read the result."""
+        try:
+            return kind.load(self.result)
+        except LoadError as error:
+            raise LoadError(f"{error}; if it is damaged, delete {self.path} and repeat the call") from error
+
     def remove_blocks(self) -> None:
-        """Remove what the result has made superfluous."""
-        shutil.rmtree(self.path / _BLOCKS, ignore_errors=True)
+        """Remove what the result has made superfluous, and nothing that a run does not write."""
+        sweep(self.path / _BLOCKS)
+        with suppress(OSError):
+            for block in (block for stage in self._cuts for block in self.blocks(stage)):
+                self._file(block).unlink(missing_ok=True)
+            (self.path / _BLOCKS).rmdir()
 
     def _file(self, block: Block) -> Path:
         return self.path / _BLOCKS / f"{block.name}.safetensors"
 
-    def _is_intact(self, block: Block) -> bool:
+    def _write_manifest(self) -> None:
+        write_file(self.path / _MANIFEST, lambda partial: write_json(partial, self._manifest))
+
+    def _read_block(self, block: Block, arrays: Arrays, begin: int, count: int) -> bool:
+        """Read a block to its place in arrays of `count` rows, and return whether it is intact."""
         from safetensors import SafetensorError, safe_open
 
+        size = block.end - block.begin
         try:
             with safe_open(self._file(block), framework="numpy") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
                 header = json.loads((file.metadata() or {})[_KEY])
+                for name in (names := sorted(file.keys())):
+                    part = file.get_slice(name)
+                    rows, *rest = part.get_shape()
+                    if rows != size:
+                        return False
+                    if name not in arrays:
+                        arrays[name] = np.empty((count, *rest), _KINDS[part.get_dtype()])
+                    for first in range(0, size, _COPIED):
+                        last = min(first + _COPIED, size)
+                        arrays[name][begin + first : begin + last] = part[first:last]
         except (OSError, SafetensorError, ValueError, KeyError):
             return False
-        return bool(header == {"run": self._run, "block": block.name, "sha256": _block_digest(arrays)})
+        found = {name: arrays[name][begin : begin + size] for name in names}
+        return bool(header == {"run": self._run, "block": list(block), "sha256": _block_digest(found)})
 
 
 @contextmanager
 def open_run(
-    folder: str | PathLike[str], identity: Mapping[str, Any], describe: Callable[[], Mapping[str, Any]]
+    folder: str | PathLike[str],
+    identity: Mapping[str, Any],
+    describe: Callable[[], Mapping[str, Any]],
+    cut: Callable[[], dict[Task, list[int]]],
 ) -> Iterator[RunFolder]:
     """Give the folder of a run, made if it is not there, while no other process has it.
 
-    `identity` is what a run must have in common with one that is continued; `describe` gives the rest of a
-    new manifest, its blocks among them.
+    `identity` is what a run must have in common with one that is continued, `describe` gives the rest of a
+    new manifest, and `cut` where blocks begin.
     """
     path = Path(folder)
     identity = plain({"format": _FORMAT, **identity})
-    with reported(path):
-        path.mkdir(parents=True, exist_ok=True)
-        with _locked(path):
+    with ExitStack() as held:
+        with reported(path):
+            path.mkdir(parents=True, exist_ok=True)
+            _refuse_strangers(path)
+            held.enter_context(_locked(path))
             sweep(path)
-            file = path / _MANIFEST
-            if file.exists():
-                manifest = _read_manifest(file)
-                _refuse_another(path, manifest, identity)
-            else:
-                _refuse_strangers(path)
-                manifest = plain({**identity, **describe(), "instruction_sets": {}})
-                write_file(file, lambda partial: write_json(partial, manifest))
-            run = RunFolder(path, manifest)
-            if not run.result.exists():
-                (path / _BLOCKS).mkdir(exist_ok=True)
-            yield run
+            manifest = _read_manifest(path / _MANIFEST)
+        if manifest:
+            _refuse_another(path, manifest, identity)
+        else:
+            manifest = plain({**identity, **describe(), "blocks": {}, "instruction_sets": {}})
+        run = RunFolder(path, manifest)
+        if not run.result.exists():
+            run.prepare(cut())
+        yield run
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     # The lock ends with the process however that dies, so a dead one is not in the way.
-    with (path / _LOCK).open("a") as file:
+    with (path / _LOCK).open("a") as file, ExitStack() as held:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        except (BlockingIOError, PermissionError):
             raise OutputError(
-                f"another process computes in {path}; wait until it has ended, or name another folder"
+                f"{path} is in use by another process; wait until that ends, or name another folder"
             ) from None
         except OSError:
-            pass  # The file system knows no locks.
+            held.enter_context(_owned(path / _OWNER))
         yield
 
 
+@contextmanager
+def _owned(file: Path) -> Iterator[None]:
+    """Hold a folder by a file, where the file system does not support locks."""
+    try:
+        with file.open("x", encoding="utf-8") as owner:
+            owner.write(f"process {os.getpid()} on {platform.node()}")
+    except FileExistsError:
+        owner_name = file.read_text(encoding="utf-8") or "another process"
+        raise OutputError(
+            f"{file.parent} is in use by {owner_name}; its file system does not support locks: if that "
+            f"process has ended, delete {file} and repeat the call"
+        ) from None
+    try:
+        yield
+    finally:
+        file.unlink(missing_ok=True)
+
+
 def _read_manifest(file: Path) -> dict[str, Any]:
+    """Return the manifest, empty where there is none."""
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or not manifest.keys() >= {"format", *_HELD}:
+        if not isinstance(manifest, dict) or not manifest.keys() >= {"format", "blocks", *_ALWAYS}:
             raise ValueError("it lacks entries")
+    except FileNotFoundError:
+        return {}
     except ValueError as error:
         raise OutputError(
             f"{file} is not the manifest of a run ({first_line(error)}); name another folder"
@@ -182,9 +250,10 @@ def _read_manifest(file: Path) -> dict[str, Any]:
 
 
 def _refuse_strangers(path: Path) -> None:
+    """Refuse a folder that is not empty without a manifest, which is the first thing that a run writes."""
     held = sorted(file.name for file in path.iterdir())
-    strangers = [name for name in held if name not in _BEFORE_ANYTHING and not PLACE.fullmatch(name)]
-    if strangers:
+    strangers = [name for name in held if name not in (_LOCK, _OWNER) and not PLACE.fullmatch(name)]
+    if strangers and not (path / _MANIFEST).exists():
         raise OutputError(
             f"{path} holds {strangers[0]!r} and no run that could be continued; name another folder"
         )
@@ -192,13 +261,28 @@ def _refuse_strangers(path: Path) -> None:
 
 def _refuse_another(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
     """Name the first thing in which the run that a folder holds differs from the one asked for."""
+    held = _flat(manifest)
+    finished = (path / _result_name(identity)).exists()
     for name, wanted in _flat(identity).items():
-        held = _flat(manifest).get(name)
-        if held != wanted:
-            what = _UNSAID.get(name, f"its {name.removeprefix('parameters ')} is {held}, not {wanted}")
+        if held.get(name) == wanted:
+            continue
+        if name not in _PACKAGE:
+            what = _UNSAID.get(
+                name, f"its {name.removeprefix('parameters ')} is {held.get(name)}, not {wanted}"
+            )
             raise OutputError(
                 f"{path} holds another run: {what}; name another folder, or give what that run was given"
             )
+        if not finished:
+            before = held.get("embgeom") if name == "embgeom" else f"another build of {held.get('embgeom')}"
+            raise OutputError(
+                f"the run in {path} was begun with another embgeom ({before}), whose results may have "
+                "other bits; name a new folder, or continue with that version and build"
+            )
+
+
+def _result_name(manifest: Mapping[str, Any]) -> str:
+    return f"{manifest['parameters']['task']}.safetensors"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable
 from contextlib import nullcontext
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 
-import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_row_numbers
-from embgeom._common.native import core
+from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.native import build_digest, core
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import array_digest, versions
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_kept
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.errors import EmbgeomWarning, InputError, OutputError
 from embgeom.geometry.dimension import (
+    DEFAULT_K,
     IntrinsicDimension,
     check_variance,
-    default_dimension_k,
     intrinsic_dimension,
 )
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
@@ -39,13 +38,58 @@ from embgeom.runs.plan import boundaries
 if TYPE_CHECKING:
     from distributed import Client
 
-_RESULTS: dict[Task, type[Neighbors] | type[LLE] | type[IntrinsicDimension]] = {
+AnyResult = Neighbors | LLE | IntrinsicDimension
+_RESULTS: dict[Task, type[AnyResult]] = {
     "knn": Neighbors,
     "lle": LLE,
     "dimension": IntrinsicDimension,
 }
+# A disk that has damaged blocks so often will do so again.
+_ROUNDS = 3
 
 
+@overload
+def run(
+    task: Literal["knn"],
+    x: npt.ArrayLike,
+    folder: str | PathLike[str],
+    *,
+    k: int | None = None,
+    metric: Metric = "cosine",
+    rows: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    client: Client | None = None,
+    progress: Progress = False,
+) -> Neighbors: ...
+@overload
+def run(
+    task: Literal["lle"],
+    x: npt.ArrayLike,
+    folder: str | PathLike[str],
+    *,
+    k: int | None = None,
+    metric: Metric = "cosine",
+    reg: float | None = None,
+    rows: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    client: Client | None = None,
+    progress: Progress = False,
+) -> LLE: ...
+@overload
+def run(
+    task: Literal["dimension"],
+    x: npt.ArrayLike,
+    folder: str | PathLike[str],
+    *,
+    k: int | None = None,
+    metric: Metric = "cosine",
+    variance: float | None = None,
+    rows: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    client: Client | None = None,
+    progress: Progress = False,
+) -> IntrinsicDimension: ...
+@overload
 def run(
     task: Task,
     x: npt.ArrayLike,
@@ -53,13 +97,27 @@ def run(
     *,
     k: int | None = None,
     metric: Metric = "cosine",
-    reg: float = 1e-3,
-    variance: float = 0.95,
+    reg: float | None = None,
+    variance: float | None = None,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
     progress: Progress = False,
-) -> Neighbors | LLE | IntrinsicDimension:
+) -> AnyResult: ...
+def run(
+    task: Task,
+    x: npt.ArrayLike,
+    folder: str | PathLike[str],
+    *,
+    k: int | None = None,
+    metric: Metric = "cosine",
+    reg: float | None = None,
+    variance: float | None = None,
+    rows: npt.ArrayLike | None = None,
+    threads: int | None = None,
+    client: Client | None = None,
+    progress: Progress = False,
+) -> AnyResult:
     """Compute neighbors, LLE weights or intrinsic dimensions in a folder that keeps what is done.
 
     The tokens are computed in blocks, each of which is written as soon as it is done. However the process
@@ -76,14 +134,13 @@ def run(
         Where the run keeps its blocks and, at the end, its result, as a file that the result's class loads:
         ``knn.safetensors``, ``lle.safetensors`` or ``dimension.safetensors``. It is made if it is not there.
     k : int, optional
-        Neighbors of each token; by default 10, and for the dimension a tenth of the rows of `x`, from 50 to
-        1,200.
+        Neighbors of each token; as for the plain functions, by default 10, and for the dimension 1,200.
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found.
-    reg : float
-        Regularization of the weights, see `lle`.
-    variance : float
-        The share of variance to explain, see `intrinsic_dimension`.
+    reg : float, optional
+        Only for "lle", which says what it means.
+    variance : float, optional
+        Only for "dimension": see `intrinsic_dimension`.
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     threads : int, optional
@@ -97,15 +154,18 @@ def run(
     Returns
     -------
     Neighbors, LLE or IntrinsicDimension
-        A run that has ended is read from its folder.
+        A run that has ended is read from its folder, whatever version computed it.
 
     Raises
     ------
     InputError
         If an argument is not what the plain functions take.
     OutputError
-        If the folder holds another run (the message says in what it differs) or other files, another process
-        computes in it, or it cannot be written; blocks that are done stay.
+        If the folder holds another run (the message says in what it differs), one that another version or
+        build of embgeom has begun, or other files; if another process uses it, or it cannot be written.
+        Blocks that are done stay.
+    LoadError
+        If a file in the folder is damaged that cannot be computed again.
     EmbgeomError
         If a cluster has lost all of its workers; blocks that are done stay.
 
@@ -130,164 +190,154 @@ def run(
     """
     if not isinstance(task, str) or task not in _RESULTS:
         raise InputError(f"task = {task!r} is unknown: use one of {', '.join(_RESULTS)}")
-    matrix = as_matrix(x)
+    matrix, tokens = as_matrix(x), tokens_of(x)
     parameters = _checked(task, len(matrix), k, metric, reg, variance)
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     team = resolve_threads(threads)
-    identity = _identity(parameters, matrix, selection)
     known = x if isinstance(x, Embeddings) else None
     check_kept({"the folder of the run": folder}, known.provenance.inputs if known else ())
-    count = len(matrix) if selection is None else len(selection)
+    identity = {
+        "parameters": parameters,
+        "matrix": {"shape": matrix.shape, "sha256": (digest := array_digest(matrix))},
+        "rows": selection,
+        "embgeom": versions().get("embgeom"),
+        "build": build_digest(),
+    }
 
     def describe() -> dict[str, Any]:
+        return {"model": known.to_dict() if known else None, "versions": versions()}
+
+    def cut() -> dict[Task, list[int]]:
         teams = cluster.threads if cluster else [team]
-        return {
-            "blocks": boundaries(parameters, matrix.shape, count, threads=min(teams), workers=len(teams)),
-            "model": known.to_dict() if known else None,
-            "versions": versions(),
-        }
+        count = len(matrix) if selection is None else len(selection)
+        return boundaries(parameters, matrix.shape, count, threads=min(teams), workers=len(teams))
 
     with (
         reporter(progress, task) as report,
-        Cluster(client, matrix, identity["matrix"]["sha256"])
-        if client is not None
-        else nullcontext() as cluster,
-        open_run(folder, identity, describe) as kept,
+        Cluster(client, matrix, digest) if client is not None else nullcontext() as cluster,
+        open_run(folder, identity, describe, cut) as kept,
     ):
-        cached = active(*([(known.name, matrix)] if known else []))
-        if not kept.result.exists() and (found := _find(cached, parameters, x, selection)) is not None:
-            kept.finish(found)
         if not kept.result.exists():
-            meter = _Meter(kept, parameters, report)
-            compute: Executor = cluster.compute if cluster else compute_here
-            if progress is True and meter.found:
-                print(f"embgeom: resumed: {meter.standing()} were there", file=sys.stderr, flush=True)
-            try:
-                for stage in parameters.stages:
-                    work = _work(stage, parameters, matrix, selection, team, kept)
-                    for block, arrays, instructions in compute(work, meter.missing[stage], meter.share):
-                        kept.note(stage, instructions)
-                        kept.write(block, arrays)
-                        del arrays  # The result is assembled without a second copy of the last block.
-                        meter.finish(block)
-            except KeyboardInterrupt as interrupt:
-                interrupt.args = (
-                    f"{meter.standing()} are in {folder}, and the same call goes on from there",
-                )
-                raise
-            _warn_of_mixed(task, used := kept.instruction_sets(task))
-            kept.finish(result := _assembled(kept, parameters, matrix, selection, tokens_of(x)))
+            cached = active((known.name if known else "", matrix), digest=digest)
+            result = _found(cached, parameters, matrix, selection)
+            if is_new := result is None:
+                compute: Executor = cluster.compute if cluster else compute_here
+
+                def work(stage: Task) -> Work:
+                    return Work(stage, parameters, matrix, selection, team, kept.neighbors)
+
+                result = _computed(kept, work, parameters, compute, report, progress is True)
+            kept.finish(result := replace(result, tokens=tokens))
             # Others would be taken for what this processor computes.
-            if set(used) == {core.instruction_set()}:
-                _keep(cached, parameters, x, selection, result)
+            if is_new and kept.instruction_sets(task) == [core.instruction_set()]:
+                indices = result.indices if isinstance(result, LLE) else None
+                function, arguments, options = _plain_call(parameters, matrix, selection, indices)
+                cached.keep(result, function, *arguments, **options)
             # It is read back from the folder, and is not held twice.
             del result
         kept.remove_blocks()
-        return _RESULTS[task].load(kept.result)
+        # The folder may hold the tokens of an earlier call, for the same numbers.
+        return replace(kept.load(_RESULTS[task]), tokens=tokens)
 
 
-def _find(
-    cached: Cached, parameters: Parameters, x: npt.ArrayLike, rows: RowNumbers | None
-) -> Neighbors | LLE | IntrinsicDimension | None:
-    """Return the result of a run that the cache has computed already, or None."""
-    k = parameters.k
-    near: dict[str, Any] = {"metric": parameters.metric, "rows": rows}
-    if parameters.task == "dimension":
-        return cached.find(intrinsic_dimension, x, k=k, variance=parameters.variance or 0.0, **near)
-    neighbors = cached.find(knn, x, k, **near)
-    if parameters.task == "knn" or neighbors is None:
-        return neighbors
-    return cached.find(lle, x, neighbors, reg=parameters.reg or 0.0)
-
-
-def _keep(
-    cached: Cached,
-    parameters: Parameters,
-    x: npt.ArrayLike,
-    rows: RowNumbers | None,
-    result: Neighbors | LLE | IntrinsicDimension,
-) -> None:
-    k = parameters.k
-    near: dict[str, Any] = {"metric": parameters.metric, "rows": rows}
-    if isinstance(result, Neighbors):
-        cached.keep(result, knn, x, k, **near)
-    elif isinstance(result, LLE):
-        cached.keep(result, lle, x, result.indices, reg=parameters.reg or 0.0, rows=rows)
-    else:
-        cached.keep(result, intrinsic_dimension, x, k=k, variance=parameters.variance or 0.0, **near)
-
-
-def _checked(task: Task, n: int, k: int | None, metric: Metric, reg: float, variance: float) -> Parameters:
-    if k is None:
-        k = default_dimension_k(n) if task == "dimension" else min(10, max(n - 1, 1))
+def _checked(
+    task: Task, n: int, k: int | None, metric: Metric, reg: float | None, variance: float | None
+) -> Parameters:
+    """Return the parameters of a run, which have the defaults of the plain functions."""
+    for name, value, owner in (("reg", reg, "lle"), ("variance", variance, "dimension")):
+        if value is not None and task != owner:
+            raise InputError(f"{name} = {value} goes with the task {owner!r}, not with {task!r}")
     if not isinstance(metric, str) or metric not in get_args(Metric):
         raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
+    if k is None:
+        k = DEFAULT_K if task == "dimension" else 10
     return Parameters(
         task,
         check_k(k, n - 1),
         metric,
-        check_reg(reg) if task == "lle" else None,
-        check_variance(variance) if task == "dimension" else None,
+        check_reg(1e-3 if reg is None else reg) if task == "lle" else None,
+        check_variance(0.95 if variance is None else variance) if task == "dimension" else None,
     )
 
 
-def _identity(parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | None) -> dict[str, Any]:
-    try:
-        release = version("embgeom")
-    except PackageNotFoundError:
-        release = None
-    return {
-        "embgeom": release,
-        "parameters": parameters,
-        "matrix": {"shape": matrix.shape, "sha256": array_digest(matrix)},
-        "rows": rows,
-    }
+def _plain_call(
+    parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | None, indices: IndexMatrix | None
+) -> tuple[Callable[..., AnyResult], tuple[Any, ...], dict[str, Any]]:
+    """Return the plain function that gives the result of a run, and its arguments; of `lle` with indices."""
+    near = {"k": parameters.k, "metric": parameters.metric, "rows": rows}
+    if parameters.task == "dimension":
+        return intrinsic_dimension, (matrix,), {"variance": parameters.variance, **near}
+    if indices is None:
+        return knn, (matrix,), near
+    return lle, (matrix, indices), {"reg": parameters.reg, "rows": rows}
 
 
-def _warn_of_mixed(task: Task, instruction_sets: list[str]) -> None:
-    if task != "knn" and len(instruction_sets) > 1:
-        warnings.warn(
-            f"blocks were computed with different instructions ({'; '.join(instruction_sets)}): the last "
-            "bits of weights, residuals and ratios may differ from those of one machine",
-            EmbgeomWarning,
-            stacklevel=3,
-        )
+def _found(
+    cached: Cached, parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | None
+) -> AnyResult | None:
+    """Return the result of a run that the cache has computed already, or None."""
+    function, arguments, options = _plain_call(parameters, matrix, rows, None)
+    found = cached.find(function, *arguments, **options)
+    if parameters.task == "lle" and isinstance(found, Neighbors):
+        function, arguments, options = _plain_call(parameters, matrix, rows, found.indices)
+        found = cached.find(function, *arguments, **options)
+    return found
 
 
-def _work(
-    stage: Task,
-    parameters: Parameters,
-    matrix: Float32Matrix,
-    rows: RowNumbers | None,
-    threads: int,
+def _computed(
     kept: RunFolder,
-) -> Work:
-    def neighbors(block: Block) -> npt.NDArray[np.int32] | None:
-        return None if stage == "knn" else kept.read("knn", "indices", block.begin, block.end)
-
-    return Work(stage, parameters, matrix, rows, threads, neighbors)
-
-
-def _assembled(
-    kept: RunFolder,
+    work: Callable[[Task], Work],
     parameters: Parameters,
-    matrix: Float32Matrix,
-    rows: RowNumbers | None,
-    tokens: list[str] | None,
-) -> Neighbors | LLE | IntrinsicDimension:
-    arrays: dict[str, Any] = kept.assembled(parameters.task)
+    compute: Executor,
+    report: ProgressCallable | None,
+    is_told: bool,
+) -> AnyResult:
+    """Compute the blocks that are missing, and return the result."""
+    task = parameters.task
+    for _ in range(_ROUNDS):
+        meter = _Meter(kept, parameters, report)
+        if is_told and meter.found:
+            print(f"embgeom: resumed: {meter.standing()} were there", file=sys.stderr, flush=True)
+        try:
+            for stage in parameters.stages:
+                for block, arrays, instructions in compute(work(stage), meter.missing[stage], meter.share):
+                    kept.note(stage, instructions)
+                    kept.write(block, arrays)
+                    del arrays  # The result is assembled without a second copy of the last block.
+                    meter.finish(block)
+        except KeyboardInterrupt as interrupt:
+            interrupt.args = (f"{meter.standing()} are in {kept.path}, and the same call goes on from there",)
+            raise
+        if (result := _assembled(kept, work(task))) is not None:
+            used = kept.instruction_sets(task)
+            if task != "knn" and len(used) > 1:
+                warnings.warn(
+                    f"blocks were computed with different instructions ({'; '.join(used)}): the last "
+                    "bits of weights, residuals and ratios may differ from those of one machine",
+                    EmbgeomWarning,
+                    stacklevel=3,
+                )
+            return result
+    raise OutputError(f"blocks in {kept.path} are damaged again and again; name a folder on another disk")
+
+
+def _assembled(kept: RunFolder, work: Work) -> AnyResult | None:
+    """Return the result without tokens; None if a block is damaged."""
+    parameters = work.parameters
+    arrays: dict[str, Any] | None = kept.assembled(parameters.task)
+    neighbors: dict[str, Any] | None = kept.assembled("knn") if parameters.task == "lle" else {}
+    if arrays is None or neighbors is None:
+        return None
     if parameters.task == "knn":
-        return Neighbors(**arrays, metric=parameters.metric, rows=rows, tokens=tokens)
+        return Neighbors(**arrays, metric=parameters.metric, rows=work.rows)
     if parameters.task == "lle":
-        indices = kept.assembled("knn")["indices"]
-        return LLE(**arrays, indices=indices, rows=rows, tokens=tokens)
+        return LLE(**arrays, **neighbors, rows=work.rows)
     return IntrinsicDimension(
         **arrays,
         variance=parameters.variance or 0.0,
         k=parameters.k,
-        n_columns=matrix.shape[1],
-        rows=rows,
-        tokens=tokens,
+        n_columns=work.matrix.shape[1],
+        rows=work.rows,
     )
 
 
@@ -299,7 +349,10 @@ class _Meter:
         blocks = {stage: kept.blocks(stage) for stage in parameters.stages}
         self._total = sum(map(len, blocks.values()))
         self._tokens = {stage: blocks[stage][-1].end for stage in blocks}
-        self._done = {stage: self._tokens[stage] - _count(self.missing[stage]) for stage in parameters.stages}
+        self._done = {
+            stage: self._tokens[stage] - sum(block.end - block.begin for block in self.missing[stage])
+            for stage in parameters.stages
+        }
         self.found = self._total - sum(map(len, self.missing.values()))
         self._finished = self.found
         self._report = report
@@ -322,7 +375,3 @@ class _Meter:
 
 
 _PHASES: dict[Task, str] = {"knn": "neighbors", "lle": "weights", "dimension": "dimensions"}
-
-
-def _count(blocks: Iterable[Block]) -> int:
-    return sum(block.end - block.begin for block in blocks)
