@@ -1,7 +1,6 @@
 """The cache gives the bits that are computed without it, and nothing that is damaged or of other input."""
 
 import inspect
-import json
 import os
 import stat
 import subprocess
@@ -9,7 +8,6 @@ import sys
 import textwrap
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -142,20 +140,6 @@ def test_fewer_neighbors_and_some_rows_are_cut_from_more(tmp_path_factory, k, ro
         assert not new
 
 
-@settings(max_examples=25)
-@given(
-    held=st.lists(st.integers(0, 119), min_size=1, max_size=30),
-    asked=st.lists(st.integers(0, 119), min_size=1, max_size=5),
-)
-def test_rows_are_cut_from_rows_that_hold_them_all(tmp_path_factory, held, asked):
-    for rows in (asked, held[::-1], held[: len(held) // 2 + 1]):
-        with use_cache(tmp_path_factory.mktemp("cache")) as cached:
-            cached(knn, X, 5, rows=held)
-            found, new = computed(cached, knn, X, 4, rows=rows)
-            same(found, knn(X, 4, rows=rows))
-            assert new == (not set(rows) <= set(held))
-
-
 def test_more_is_never_read_from_less(folder):
     with use_cache(folder) as cached:
         for options in ({"k": 5}, {"k": 9, "rows": [2, 1]}, {"k": 9}, {"k": 10, "rows": [1]}):
@@ -182,6 +166,24 @@ def test_tokens_come_from_the_matrix_and_must_agree(folder):
         cached(global_similarity, a, a)
         with pytest.raises(InputError, match="different tokens"):
             cached(global_similarity, a, b)
+
+
+@pytest.mark.parametrize("rows", [None, [5, 3, 100]])
+@pytest.mark.parametrize("x_has", [False, True])
+@pytest.mark.parametrize("neighbors_have", [None, False, True])
+@pytest.mark.parametrize("function", [lle, intrinsic_dimension])
+def test_a_hit_equals_the_plain_call(folder, function, neighbors_have, x_has, rows):
+    named = embgeom.Embeddings.from_array(X, [f"w{i}" for i in range(120)])
+    near = knn(named if neighbors_have else X, 6, rows=rows)
+    arguments = (named if x_has else X, near.indices if neighbors_have is None else near)
+    options = {"rows": rows} if neighbors_have is None else {}
+    with use_cache(folder) as cached:
+        # What is kept may have come from a call with or without tokens.
+        cached(function, X, near.indices, rows=rows)
+        found, new = computed(cached, function, *arguments, **options)
+        assert not new
+        same(found, function(*arguments, **options))
+        assert (found.tokens is None) == (not x_has and not neighbors_have)
 
 
 def flip(path, position):
@@ -221,44 +223,60 @@ def test_what_was_cut_off_or_exchanged_is_computed_again(folder, length):
             assert computed(cached, knn, X, 5)[1]
 
 
-def test_another_version_of_the_kernels_finds_nothing(folder, monkeypatch):
+@pytest.mark.parametrize(("owner", "name"), [(module, "build_digest"), (module.core, "instruction_set")])
+def test_another_build_or_processor_finds_nothing(folder, monkeypatch, owner, name):
     with use_cache(folder) as cached:
         cached(knn, X, 5)
-        monkeypatch.setattr(module, "NUMERICS", module.NUMERICS + 1)
+        assert not computed(cached, knn, X, 5)[1]
+        monkeypatch.setattr(owner, name, lambda: "another")
         assert computed(cached, knn, X, 5)[1]
 
 
-def test_the_fields_of_kept_results_are_known():
-    """Whoever adds a field to one of these raises NUMERICS, and sees that a part of it can be cut."""
-    names = {
-        name: [field.name for field in fields(kind)] for name, kind in KINDS.items() if kind is not float
-    }
-    for name, result in (
-        ("knn", NEAR),
-        ("lle", lle(X, NEAR)),
-        ("intrinsic_dimension", intrinsic_dimension(X, k=9)),
-    ):
-        by_token = [each for each in names[name] if isinstance(getattr(result, each), np.ndarray)]
-        assert all(len(getattr(result, each)) == len(X) for each in by_token), by_token
+ARRAYS = {
+    "knn": {"indices", "similarities"},
+    "lle": {"weights", "residuals", "status", "indices"},
+    "intrinsic_dimension": {
+        "n_components", "participation_ratio", "explained_variance_ratio", "decided_in_float64",
+    },
+    "global_similarity": set(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_arrays_of_kept_results_have_a_row_for_each_token(name):
+    """Rows are cut from these: an array of another kind needs another cut."""
+    arrays = {}
+    plain(FUNCTIONS[name](**BASE[name]), arrays)
+    assert arrays.keys() == ARRAYS[name] and {len(array) for array in arrays.values()} <= {len(X)}
 
 
 def test_the_limit_removes_what_is_unused_for_longest(folder, monkeypatch):
+    foreign = [folder / name for name in ("model.safetensors", f"{40 * 'a'}.5.all.safetensors.bak")]
+    foreign.append(folder / f"{40 * 'a'}.5.all" / "model.safetensors")
     with use_cache(folder) as cached:
-        for age, seed in enumerate((1, 2, 3)):
+        for age, seed in enumerate(range(1, 6)):
             cached(knn, X, 20, rows=range(seed, seed + 100))
             for path in folder.glob("*.safetensors"):
                 os.utime(path, (stat := path.stat().st_mtime - 100 * age, stat))
+        foreign[-1].parent.mkdir()
+        for file in foreign:
+            file.write_bytes(bytes(10**6))
+            os.utime(file, (0, 0))
         limit = ResultCache(folder).size() + 6500
+        assert limit < 10**6
         assert not computed(cached, knn, X, 20, rows=range(1, 101))[1]
     monkeypatch.setenv("EMBGEOM_CACHE_GIB", str(limit / 2**30))
     with use_cache(folder) as cached:
         cached(knn, X, 20, rows=range(100))
         assert ResultCache(folder).size() <= limit
         assert not computed(cached, knn, X, 20, rows=range(1, 101))[1]
-        assert len(ResultCache(folder).entries()) == 3
-        # What is larger than the limit is not kept, and removes nothing.
-        cached(knn, np.repeat(X, 9, axis=0), 50)
-        assert len(ResultCache(folder).entries()) == 3
+        assert len(ResultCache(folder).entries()) == 5
+        # What takes more than a quarter of the limit is not kept, and removes nothing.
+        for n in (range(120), range(100)):
+            cached(knn, X, 40, rows=n)
+        assert len(ResultCache(folder).entries()) == 5
+    ResultCache(folder).clear()
+    assert not ResultCache(folder).size() and all(file.stat().st_size == 10**6 for file in foreign)
     monkeypatch.setenv("EMBGEOM_CACHE_GIB", "0")
     with use_cache(folder / "none") as cached:
         assert computed(cached, knn, X, 5)[1] and computed(cached, knn, X, 5)[1]
@@ -268,7 +286,7 @@ def test_the_limit_removes_what_is_unused_for_longest(folder, monkeypatch):
 @pytest.mark.parametrize("text", ["much", "-1", "nan"])
 def test_a_limit_that_is_none(text, monkeypatch):
     monkeypatch.setenv("EMBGEOM_CACHE_GIB", text)
-    with pytest.raises(InputError, match=r"EMBGEOM_CACHE_GIB = .* is no size"), use_cache():
+    with pytest.raises(InputError, match=r"EMBGEOM_CACHE_GIB = .* is not a size"), use_cache():
         pass
 
 
@@ -304,7 +322,8 @@ def test_many_writers_and_readers(folder):
     assert len(ResultCache(folder).entries()) == 7
 
 
-def test_a_killed_writer_leaves_nothing_that_is_read(folder):
+@pytest.mark.parametrize("cleared", [False, True])
+def test_a_killed_writer_leaves_nothing_that_is_read(folder, cleared):
     program = """
         import os, sys, signal
         import numpy as np
@@ -321,6 +340,9 @@ def test_a_killed_writer_leaves_nothing_that_is_read(folder):
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program), str(folder)], check=False)
     assert done.returncode == -9 and not list(folder.glob("*.safetensors")) and any(folder.iterdir())
+    if cleared:
+        ResultCache(folder).clear()
+        assert not any(folder.iterdir())
     with use_cache(folder) as cached:
         assert computed(cached, knn, X, 5)[1]
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
@@ -345,11 +367,35 @@ def test_entries(folder):
     assert not any(folder.iterdir())
 
 
-def test_headers_are_json(folder):
+def test_others_can_read_what_is_kept(folder):
     with use_cache(folder) as cached:
         cached(lle, X, NEAR)
     (path,) = folder.glob("*.safetensors")
-    assert json.dumps(module._about(path)) and stat.S_IMODE(path.stat().st_mode) & 0o400
+    os.umask(mask := os.umask(0))
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def refused(*_, **__):
+    raise PermissionError(1, "Operation not permitted")
+
+
+def test_a_cache_that_can_only_be_read_serves(folder, monkeypatch):
+    with use_cache(folder) as cached:
+        cached(knn, X, 5)
+        monkeypatch.setattr(os, "utime", refused)
+        assert not computed(cached, knn, X, 5)[1]
+
+
+def test_what_cannot_be_read_is_computed_and_stays(folder, monkeypatch):
+    with use_cache(folder) as cached:
+        right = cached(knn, X, 5)
+        (path,) = folder.glob("*.safetensors")
+        before = path.read_bytes()
+        monkeypatch.setattr(module, "_read", refused)
+        monkeypatch.setattr(ResultCache, "keep", lambda *_: None)
+        found, new = computed(cached, knn, X, 5)
+        assert new and path.read_bytes() == before
+        same(found, right)
 
 
 @pytest.mark.parametrize("rows", [None, [5, 3, 100]])
@@ -376,4 +422,28 @@ def test_a_run_feeds_an_inspection(folder, tmp_path):
     assert inspection.from_cache == ["intrinsic_dimension of example:small"]
     same(
         inspection.dimension, embgeom.inspect("example:small", dimension_k=40, dimension_sample=50).dimension
+    )
+
+
+@pytest.mark.parametrize("shared", [120, 119])
+def test_a_comparison_reads_runs_whose_tokens_are_all_shared(folder, tmp_path, shared):
+    names = [f"w{i}" for i in range(120)]
+    a = embgeom.Embeddings.from_array(X, names, name="a")
+    b = embgeom.Embeddings.from_array(Y[:shared], names[:shared], name="b")
+    options = {"k": 4, "dimension_k": 30, "dimension_sample": 50}
+    with use_cache(folder):
+        for task, k in (("knn", 4), ("dimension", 30)):
+            embgeom.run(task, a, tmp_path / task, k=k)
+        comparison = embgeom.compare(a, b, **options)
+        again = embgeom.compare(a, b, **options, seed=1)
+        other = embgeom.compare(a, b, **options, reg=1e-2)
+    read = ["knn of a", "intrinsic_dimension of a"]
+    assert comparison.from_cache == (read if shared == 120 else [])
+    same(comparison.statistics, embgeom.compare(a, b, **options).statistics)
+    kept = {f"{name} of {model}" for name in ("knn", "lle") for model in "ab"} | {
+        "global_similarity of a and b"
+    }
+    assert set(again.from_cache) - set(read[1:]) == kept
+    assert set(other.from_cache) == {each.replace("lle", "intrinsic_dimension") for each in kept} | set(
+        read[:1]
     )

@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
         "List the results that compare, inspect and runs in a folder have kept, or clear them. They are "
         "found again by the numbers of the matrix and all parameters. They lie in embgeom-results within the "
         "folder EMBGEOM_CACHE, or Hugging Face's cache of assets, and take at most EMBGEOM_CACHE_GIB "
-        "(default: 20); those unused for longest go first."
+        "(default: 4), none more than a quarter of that; those unused for longest go first."
     )
     add = command.add_argument
     add("--clear", action="store_true", help="remove what would be listed")

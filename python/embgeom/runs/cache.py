@@ -1,9 +1,9 @@
 """A cache of results, in files: what was computed from the same numbers before is read instead.
 
 A result is found again by the SHA-256 of the matrices it was computed from, as float32 with their shapes,
-by every parameter that it depends on, by `NUMERICS`, the instructions in use and the BLAS with its kernels.
-Results of the first k of more neighbors, and of some of the rows that were computed, are cut from the larger
-ones. Files are written atomically and hold a checksum of all they say, so that nothing damaged is returned.
+by every parameter that it depends on, by the build, the instructions in use and the BLAS with its kernels.
+Results of the first k of more neighbors, and of some of all rows, are cut from the larger ones. Files are
+written atomically and hold a checksum of all they say, so that nothing damaged is ever returned.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -31,19 +32,15 @@ from embgeom._common.arrays import (
     as_row_numbers,
 )
 from embgeom._common.checks import whole_number
-from embgeom._common.native import core
+from embgeom._common.native import build_digest, core
 from embgeom._common.record import Arrays, array_digest, digest, plain, rebuilt
+from embgeom._common.temporary import sweep
 from embgeom._common.writing import cache_root, save_tensors, write_file
 from embgeom.errors import EmbgeomWarning, InputError, OutputError, first_line
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 from embgeom.geometry.rows import check_same_tokens, tokens_of
-
-NUMERICS = 1
-"""The version of what kernels compute. Raise it with every change after which a function of `KINDS` may
-return other bits for the same input: of a kernel, of its constants, of the BLAS, of the fields of a result.
-Results that were kept under another number are not found any more, and go when room is needed."""
 
 KINDS: dict[str, Any] = {
     "knn": Neighbors,
@@ -54,11 +51,14 @@ KINDS: dict[str, Any] = {
 """The functions whose results are kept, and the types of these."""
 
 SIZE_VARIABLE = "EMBGEOM_CACHE_GIB"
-_DEFAULT_GIB = 20.0
+_DEFAULT_GIB = 4.0
+# A result that takes more than this share of the limit would push out too many others.
+_LARGEST_SHARE = 0.25
+# Whatever else lies in the folder is neither read, counted nor removed.
+_NAME = re.compile(r"[0-9a-f]{40}\.\d+\.(all|[0-9a-f]{16})\.safetensors")
 # Every other parameter of the functions decides on their results.
 _WITHOUT_INFLUENCE = ("threads", "progress")
 _HEADER = "embgeom"
-_ROWS = "rows asked for"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -69,13 +69,12 @@ class Request:
     """A call of a function: what decides on its result.
 
     `k` is the number of neighbors that were asked for where fewer are the first of more, otherwise 0. `rows`
-    are those that were asked for where `by_row` says that each row's result depends on no other.
+    are those that were asked for where each row's result depends on no other.
     """
 
     key: dict[str, Any]
     shapes: list[tuple[int, ...]]
     k: int
-    by_row: bool
     rows: RowNumbers | None
     tokens: list[str] | None
 
@@ -90,9 +89,14 @@ class Request:
         return digest(self.key)[:40]
 
     @property
+    def which(self) -> str:
+        """The part of its file's name that differs for other rows."""
+        return "all" if self.rows is None else array_digest(self.rows)[:16]
+
+    @property
     def file(self) -> str:
         """The name of the file for its result."""
-        return f"{self.group}.{self.k}.{'all' if self.rows is None else array_digest(self.rows)[:16]}"
+        return f"{self.group}.{self.k}.{self.which}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -119,19 +123,20 @@ class ResultCache:
         """Return the result of a request, or None."""
         for path in self._candidates(request):
             try:
-                result, rows = _read(path, request.key)
-                os.utime(path)
-            except FileNotFoundError:
-                continue  # Another process has just removed it.
+                result = _read(path, request.key)
+            except OSError:
+                continue  # Another process has removed it, or does not let this one read it.
             except _damage() as error:
                 warnings.warn(
-                    f"{path} is damaged ({first_line(error)}); it is removed, and its result computed again",
+                    f"{path} is damaged ({first_line(error)}); its result is computed again",
                     EmbgeomWarning,
                     stacklevel=2,
                 )
                 self.remove([path])
             else:
-                return _cut(result, rows, request)
+                with suppress(OSError):  # A cache that can only be read serves as well.
+                    os.utime(path)
+                return _cut(result, request)
         return None
 
     def keep(self, request: Request, result: Any, models: Sequence[str] = ()) -> None:
@@ -142,22 +147,22 @@ class ResultCache:
             "key": request.key,
             "models": list(models),
             "shapes": request.shapes,
+            "file": request.file,
             "k": request.k,
             "rows": None if request.rows is None else len(request.rows),
             "result": plain(kept, arrays, "result"),
         }
-        if request.rows is not None:
-            arrays[_ROWS] = request.rows
         header = json.dumps({**about, "sha256": _checksum(about, arrays)})
         # The file quotes the header once more, and has a few numbers for each array.
         size = sum(array.nbytes for array in arrays.values()) + 2 * len(header) + 4096
-        if size > self.limit or not self._writable:
+        if size > self.limit * _LARGEST_SHARE or not self._writable:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._make_room(size)
-            path = self.folder / f"{request.file}.safetensors"
-            write_file(path, lambda partial: save_tensors(arrays, partial, {_HEADER: header}))
+            write_file(
+                self.folder / request.file, lambda partial: save_tensors(arrays, partial, {_HEADER: header})
+            )
         except (OSError, OutputError) as error:
             self._writable = False
             warnings.warn(
@@ -171,7 +176,7 @@ class ResultCache:
         """Return what is kept, most recently used first; damaged files are left out."""
         found = []
         for path in self._files():
-            with suppress(*_damage(), FileNotFoundError):
+            with suppress(*_damage(), OSError):
                 stat = path.stat()
                 about = _about(path)
                 shapes = " and ".join(f"{n} x {d}" for n, d in about["shapes"])
@@ -190,21 +195,20 @@ class ResultCache:
                 path.unlink()
 
     def clear(self) -> None:
-        """Remove everything that is kept, damaged files included."""
+        """Remove everything that is kept, damaged files and those that killed writers have left included."""
         self.remove(self._files())
+        sweep(self.folder)
 
-    def _files(self) -> list[Path]:
-        return sorted(self.folder.glob("*.safetensors"))
+    def _files(self, group: str = "") -> list[Path]:
+        return [path for path in self.folder.glob(f"{group}*") if _NAME.fullmatch(path.name)]
 
     def _candidates(self, request: Request) -> list[Path]:
         """Return the files that hold the result, or more than it; small ones first."""
         found = []
-        for path in self.folder.glob(f"{request.group}.*.safetensors"):
-            k, which = path.name.split(".")[1:3]
-            if k.isdecimal() and int(k) >= request.k:
-                exact = path.stem == request.file
-                if exact or which == "all" or (request.rows is not None and _holds(path, request.rows)):
-                    found.append((not exact, int(k), which == "all", path))
+        for path in self._files(request.group):
+            _, k, which, _ = path.name.split(".")
+            if int(k) >= request.k and which in ("all", request.which):
+                found.append((int(k), which == "all", path))
         return [path for *_, path in sorted(found)]
 
     def _by_age(self) -> list[tuple[float, int, Path]]:
@@ -309,7 +313,7 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     Raises
     ------
     InputError
-        If ``EMBGEOM_CACHE_GIB`` is no size.
+        If ``EMBGEOM_CACHE_GIB`` is not a size.
 
     Warns
     -----
@@ -319,8 +323,8 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     Notes
     -----
     Results are found by the SHA-256 of the matrices (2 GB/s on a processor with instructions for it), all
-    parameters, and the version of the kernels. The cache takes at most 20 GiB, or what ``EMBGEOM_CACHE_GIB``
-    says; those unused for longest go first.
+    parameters, and the build of the package. The cache takes at most 4 GiB, or what ``EMBGEOM_CACHE_GIB``
+    says, and keeps no result of more than a quarter of that; those unused for longest go first.
 
     Examples
     --------
@@ -365,9 +369,9 @@ def requested(
     by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
     asked = values.pop("rows") if by_row else None
     k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
-    # Other instructions, and other kernels of the BLAS, round the last bits otherwise.
+    # Other code, instructions or kernels of the BLAS round the last bits differently.
     key: dict[str, Any] = {
-        "numerics": NUMERICS,
+        "build": build_digest(),
         "instructions": core.instruction_set(),
         "function": name,
     }
@@ -375,6 +379,7 @@ def requested(
         value = values[each]
         if isinstance(value, Neighbors):
             check_same_tokens(tokens, value.tokens)
+            tokens = value.tokens if tokens is None else tokens
             # The same call with arrays has the same key, unless the function will refuse this one.
             key[each] = array_digest(as_neighbor_list(value.indices, n))
             if value.of_queries or values["rows"] is not None:
@@ -394,7 +399,7 @@ def requested(
             array = as_row_numbers(value, n) if each == "rows" else as_neighbor_list(value, n)
             key[each] = array_digest(array)
     rows = None if asked is None else as_row_numbers(asked, n)
-    return Request(key, [matrix.shape for matrix in matrices.values()], k, by_row, rows, tokens)
+    return Request(key, [matrix.shape for matrix in matrices.values()], k, rows, tokens)
 
 
 def _limit() -> float:
@@ -404,15 +409,17 @@ def _limit() -> float:
     except ValueError:
         size = math.nan
     if not size >= 0:
-        raise InputError(f"{SIZE_VARIABLE} = {text!r} is no size; give the cache's limit in GiB, such as 20")
+        raise InputError(
+            f"{SIZE_VARIABLE} = {text!r} is not a size; give the cache's limit in GiB, such as 4"
+        )
     return size * 2**30
 
 
 def _damage() -> tuple[type[Exception], ...]:
-    """Return what is raised for files that say something else than what was written."""
+    """Return what is raised for files that do not say what was written."""
     from safetensors import SafetensorError
 
-    return SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError
+    return SafetensorError, ValueError, LookupError, TypeError, RecursionError
 
 
 def _about(path: Path) -> dict[str, Any]:
@@ -424,8 +431,8 @@ def _about(path: Path) -> dict[str, Any]:
         return about
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> tuple[Any, RowNumbers | None]:
-    """Return the result that a file holds, and the rows it is of (None: all); damage raises an error."""
+def _read(path: Path, key: Mapping[str, Any]) -> Any:
+    """Return the result that a file holds; damage raises an error."""
     from safetensors import safe_open
 
     about = _about(path)
@@ -433,52 +440,34 @@ def _read(path: Path, key: Mapping[str, Any]) -> tuple[Any, RowNumbers | None]:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if about.pop("sha256") != _checksum(about, arrays):
         raise ValueError("its checksum does not fit")
-    if about["key"] != plain(key):
+    if about["file"] != path.name or about["key"] != plain(key):
         raise ValueError("it holds another result")
-    rows = arrays.pop(_ROWS, None)
-    return rebuilt(KINDS[about["key"]["function"]], about["result"], arrays), rows
-
-
-def _holds(path: Path, rows: RowNumbers) -> bool:
-    """Return whether the result in a file is of all these rows."""
-    from safetensors import safe_open
-
-    with suppress(*_damage()), safe_open(path, framework="numpy") as file:
-        return bool(np.isin(rows, file.get_tensor(_ROWS)).all())
-    return False
+    return rebuilt(KINDS[about["key"]["function"]], about["result"], arrays)
 
 
 def _checksum(about: Mapping[str, Any], arrays: Arrays) -> str:
     return digest([plain(about), {name: array_digest(array) for name, array in arrays.items()}])
 
 
-def _cut(result: Any, rows: RowNumbers | None, request: Request) -> Any:
+def _cut(result: Any, request: Request) -> Any:
     """Return the part of a result that was asked for, with its tokens."""
     if not is_dataclass(result):
         return result
-    changes: dict[str, Any] = {}
     arrays = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "rows"}
     arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}
-    if request.rows is not None and (rows is None or not np.array_equal(rows, request.rows)):
-        places = request.rows
-        if rows is not None:
-            order = np.argsort(rows, kind="stable")
-            places = order[np.searchsorted(rows, request.rows, sorter=order)]
-        changes = {name: value[places] for name, value in arrays.items()}
+    changes: dict[str, Any] = {"tokens": request.tokens}
+    if request.rows is not None and getattr(result, "rows", None) is None:
+        arrays = {name: value[request.rows] for name, value in arrays.items()}
+        changes |= {**arrays, "rows": request.rows}
     if isinstance(result, Neighbors) and request.k < result.k:
-        changes |= {name: changes.get(name, value)[:, : request.k].copy() for name, value in arrays.items()}
-    names = {field.name for field in fields(result)}
-    if request.by_row and "rows" in names:
-        changes["rows"] = request.rows
-    if "tokens" in names:
-        changes["tokens"] = request.tokens
+        changes |= {name: value[:, : request.k].copy() for name, value in arrays.items()}
     return replace(result, **changes)
 
 
 def _what(about: Mapping[str, Any]) -> str:
     """Say what a result is: the function, its parameters that are numbers, words or true, and the rows."""
     key = about["key"]
-    hidden = ("numerics", "instructions", "function", "x", "a", "b", "neighbors", "queries", "rows")
+    hidden = ("build", "instructions", "function", "x", "a", "b", "neighbors", "queries", "rows")
     parts = [f"k={about['k']}"] if about["k"] else []
     for name, value in key.items():
         if name not in hidden and value is not None and value is not False:
