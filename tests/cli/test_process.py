@@ -181,13 +181,13 @@ def test_a_signal_while_results_are_written(tmp_path):
         + """
 import time
 from pathlib import Path
-from embgeom.comparison import saving
+from embgeom._common import tables
 from embgeom.cli.main import main
 def stay(path, columns):
     Path(path).write_text("half")
     print("ready", flush=True)
     time.sleep(30)
-saving._write_csv = stay
+tables._write_csv = stay
 sys.exit(main(["inspect", "example:small", "--dimension-sample", "5", "-o", "out", "--quiet"]))
 """
     )
