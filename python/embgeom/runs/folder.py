@@ -31,8 +31,6 @@ _KEY = "embgeom"
 _AnyResult = TypeVar("_AnyResult", bound=Result)
 # The types of arrays in blocks, as safetensors calls them.
 _KINDS = {"I32": np.int32, "F32": np.float32, "U8": np.uint8, "BOOL": np.bool_}
-# Rows that are copied at a time from a file to where they belong.
-_COPIED = 1 << 14
 # In what two runs may differ whose values would tell nobody anything.
 _UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of its matrix are others"}
 
@@ -150,23 +148,24 @@ class RunFolder:
         """Read a block to its place in arrays of `count` rows, and return whether it is intact."""
         from safetensors import SafetensorError, safe_open
 
-        size = block.end - block.begin
+        path, rows, found = self._file(block), slice(begin, begin + block.end - block.begin), {}
         try:
-            with safe_open(self._file(block), framework="numpy") as file:
-                header = json.loads((file.metadata() or {})[_KEY])
-                for name in (names := sorted(file.keys())):
-                    part = file.get_slice(name)
-                    rows, *rest = part.get_shape()
-                    if rows != size:
-                        return False
+            # It checks that the header fits the file. Mapped, its arrays would be in memory twice.
+            with safe_open(path, framework="numpy") as checked, path.open("rb") as file:
+                header = json.loads((checked.metadata() or {})[_KEY])
+                tensors = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+                start = file.tell()
+                for name in checked.keys():  # noqa: SIM118
+                    kind, shape = _KINDS[tensors[name]["dtype"]], tensors[name]["shape"]
                     if name not in arrays:
-                        arrays[name] = np.empty((count, *rest), _KINDS[part.get_dtype()])
-                    for first in range(0, size, _COPIED):
-                        last = min(first + _COPIED, size)
-                        arrays[name][begin + first : begin + last] = part[first:last]
+                        arrays[name] = np.empty((count, *shape[1:]), kind)
+                    found[name] = arrays[name][rows]
+                    file.seek(start + tensors[name]["data_offsets"][0])
+                    fits = (*found[name].shape,) == (*shape,) and found[name].dtype == kind
+                    if not fits or file.readinto(found[name].data) != found[name].nbytes:
+                        return False
         except (OSError, SafetensorError, ValueError, KeyError):
             return False
-        found = {name: arrays[name][begin : begin + size] for name in names}
         return bool(header == {"run": self._run, "block": list(block), "sha256": _block_digest(found)})
 
 
