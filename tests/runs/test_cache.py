@@ -399,20 +399,23 @@ def test_what_cannot_be_read_is_computed_and_stays(folder, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [None, [5, 3, 100]])
-def test_a_run_in_a_folder_keeps_its_result_and_reads_it(folder, tmp_path, rows, monkeypatch):
+@pytest.mark.parametrize("task", ["knn", "lle", "dimension"])
+def test_a_run_in_a_folder_keeps_its_result_and_reads_it(folder, tmp_path, task, rows, monkeypatch):
     model = embgeom.Embeddings.from_array(X, [f"w{i}" for i in range(120)])
     options = {"k": 8, "rows": rows}
     with use_cache(folder) as cached:
-        results = {
-            task: embgeom.run(task, model, tmp_path / task, **options) for task in ("knn", "lle", "dimension")
-        }
-        near, new = computed(cached, knn, model, **options)
-        assert not new
-        assert not computed(cached, lle, model, near)[1]
-        assert not computed(cached, intrinsic_dimension, model, **options)[1]
-        for task, result in results.items():
-            monkeypatch.setattr("embgeom.runs.run.compute_here", None)
-            same(embgeom.run(task, model, tmp_path / f"{task} again", **options), result)
+        result = embgeom.run(task, model, tmp_path / task, **options)
+        assert not (tmp_path / task / "blocks").exists()
+        if task == "dimension":
+            same(embgeom.intrinsic_dimension(model, **options), result)
+            assert not computed(cached, intrinsic_dimension, model, **options)[1]
+        else:
+            near, new = computed(cached, knn, model, **options)
+            same(near, knn(model, **options))
+            assert not new
+            assert computed(cached, lle, model, near)[1] == (task == "knn")
+        monkeypatch.setattr("embgeom.runs.run.compute_here", None)
+        same(embgeom.run(task, model, tmp_path / "again", **options), result)
 
 
 def test_a_run_feeds_an_inspection(folder, tmp_path):

@@ -38,9 +38,7 @@ def test_another_run_is_refused(task, changes, told, finished, tmp_path, monkeyp
     with pytest.raises(embgeom.OutputError, match=f"holds another run: {told}; name another folder, or give"):
         embgeom.run(task, x, tmp_path, **{"k": K, **changes})
     x[149, 11] += 1.0
-    with pytest.raises(
-        embgeom.OutputError, match="the numbers of its matrix are others; name another folder"
-    ):
+    with pytest.raises(embgeom.OutputError, match="its matrix has different values; name another folder"):
         embgeom.run("dimension", x, tmp_path, k=K)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -244,6 +244,7 @@ class Cached:
     ) -> None:
         self._cache = cache
         self._known = [] if cache is None else [(name, x, digest or array_digest(x)) for name, x in matrices]
+        self.in_use = cache is not None
         self.served: list[str] = []
 
     def __call__(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:

@@ -99,12 +99,12 @@ def compute_block(
 
     `rows` are the block's rows of the matrix (None: all of them, which a search does in half the time), and
     `neighbors` (len(rows), k) those of the same rows. The arrays have a row for each row: of knn `indices`,
-    and `similarities` if they are what the run is for; of lle and dimension the fields of their results.
+    and `similarities` unless the run is for dimensions; of lle and dimension the fields of their results.
     """
     common: dict[str, Any] = {"rows": rows, "threads": threads, "progress": progress}
     if neighbors is None:
         found = knn(matrix, parameters.k, metric=parameters.metric, **common)
-        if parameters.task != "knn":
+        if parameters.task == "dimension":
             return {"indices": found.indices}
         return {"indices": found.indices, "similarities": found.similarities}
     result: LLE | IntrinsicDimension

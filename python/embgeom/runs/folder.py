@@ -31,8 +31,8 @@ _KEY = "embgeom"
 _AnyResult = TypeVar("_AnyResult", bound=Result)
 # The types of arrays in blocks, as safetensors calls them.
 _KINDS = {"I32": np.int32, "F32": np.float32, "U8": np.uint8, "BOOL": np.bool_}
-# In what two runs may differ whose values would tell nobody anything.
-_UNSAID = {"rows": "it is about other rows", "matrix sha256": "the numbers of its matrix are others"}
+# Differences between two runs whose values nobody could read.
+_UNSAID = {"rows": "it is about other rows", "matrix sha256": "its matrix has different values"}
 
 
 class RunFolder:
@@ -119,9 +119,8 @@ class RunFolder:
         return whole if all(intact) else None
 
     def finish(self, result: Result) -> None:
-        """Write the result, and remove the blocks only when it is on the disk."""
+        """Write the result: once this returns it is on the disk."""
         result.save(self.result)
-        self.remove_blocks()
 
     def load(self, kind: type[_AnyResult]) -> _AnyResult:
         """Read the result."""

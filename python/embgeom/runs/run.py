@@ -173,10 +173,10 @@ def run(
     -----
     A block takes about half a minute, or a minute in a search. A search of less than a minute is one block;
     in larger ones, each block is compared with all rows, which takes twice the time of the plain `knn` of
-    all rows. On the disk a run takes 4 m k bytes for neighbors until it ends, 8 m k for `knn`, 16 m k for
-    `lle`. Within `use_cache` a result that is kept there is not computed again, and a new one is kept. Memory
-    besides input and output is that of the plain functions; for the dimension that of the
-    neighbors of one block, at most 512 MB.
+    all rows. On the disk a run takes, at its end, 4 m k bytes for "dimension", 16 m k for "knn" and 20 m k
+    for "lle": its blocks and the result. Within `use_cache` a result that is kept there is read instead, and
+    a new one is kept, with the neighbors of "lle". Memory besides input and output is that of the plain
+    functions; for the dimension that of the neighbors of one block, at most 512 MB.
 
     Examples
     --------
@@ -228,11 +228,8 @@ def run(
 
                 result = _computed(kept, work, parameters, compute, report, progress is True)
             kept.finish(result := replace(result, tokens=tokens))
-            # Others would be taken for what this processor computes.
-            if is_new and kept.instruction_sets(task) == [core.instruction_set()]:
-                indices = result.indices if isinstance(result, LLE) else None
-                function, arguments, options = _plain_call(parameters, matrix, selection, indices)
-                cached.keep(result, function, *arguments, **options)
+            if is_new and cached.in_use:
+                _keep(cached, kept, parameters, matrix, selection, result)
             # It is read back from the folder, and is not held twice.
             del result
         kept.remove_blocks()
@@ -284,6 +281,27 @@ def _found(
     return found
 
 
+def _keep(
+    cached: Cached,
+    kept: RunFolder,
+    parameters: Parameters,
+    matrix: Float32Matrix,
+    rows: RowNumbers | None,
+    result: AnyResult,
+) -> None:
+    """Keep a new result in the cache, unless another kind of processor computed a part of it."""
+    if kept.instruction_sets(parameters.task) != [core.instruction_set()]:
+        return
+    # Weights are found again by their neighbors, and these by the matrix.
+    if isinstance(result, LLE) and (near := kept.assembled("knn")) is not None:
+        function, arguments, options = _plain_call(parameters, matrix, rows, None)
+        neighbors = Neighbors(near["indices"], near["similarities"], parameters.metric, rows)
+        cached.keep(neighbors, function, *arguments, **options)
+    indices = result.indices if isinstance(result, LLE) else None
+    function, arguments, options = _plain_call(parameters, matrix, rows, indices)
+    cached.keep(result, function, *arguments, **options)
+
+
 def _computed(
     kept: RunFolder,
     work: Callable[[Task], Work],
@@ -331,7 +349,7 @@ def _assembled(kept: RunFolder, work: Work) -> AnyResult | None:
     if parameters.task == "knn":
         return Neighbors(**arrays, metric=parameters.metric, rows=work.rows)
     if parameters.task == "lle":
-        return LLE(**arrays, **neighbors, rows=work.rows)
+        return LLE(**arrays, indices=neighbors["indices"], rows=work.rows)
     return IntrinsicDimension(
         **arrays,
         variance=parameters.variance or 0.0,
