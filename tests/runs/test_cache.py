@@ -223,6 +223,18 @@ def test_what_was_cut_off_or_exchanged_is_computed_again(folder, length):
             assert computed(cached, knn, X, 5)[1]
 
 
+@pytest.mark.parametrize("kept", [{"k": 5}, {"k": 9, "rows": [3, 1, 2]}])
+def test_a_file_under_the_name_of_another_result_is_not_read(folder, kept):
+    with use_cache(folder) as cached:
+        cached(knn, X, **kept)
+        (path,) = folder.glob("*.safetensors")
+        path.rename(folder / key(knn, {"x": X, "k": 9}))
+        with pytest.warns(EmbgeomWarning, match="another result"):
+            found, new = computed(cached, knn, X, 9)
+        assert new
+        same(found, knn(X, 9))
+
+
 @pytest.mark.parametrize(("owner", "name"), [(module, "build_digest"), (module.core, "instruction_set")])
 def test_another_build_or_processor_finds_nothing(folder, monkeypatch, owner, name):
     with use_cache(folder) as cached:
