@@ -44,7 +44,7 @@ def test_dimension_of_a_sample(model, tmp_path, capsys):
     # The result is there, so nothing is computed again; another seed draws other tokens.
     assert status(*command) == 0 and capsys.readouterr().out == out
     assert status(*command, "--seed", 4) == 2
-    assert "it is about other rows; name another folder" in capsys.readouterr().err
+    assert "it is about other 40 rows; name another folder" in capsys.readouterr().err
 
 
 def test_the_default_k_is_that_of_inspect(model, tmp_path, capsys):
@@ -72,6 +72,8 @@ def test_tokens_of_a_file(model, tmp_path, capsys):
     words, numbers = tmp_path / "words.txt", tmp_path / "numbers.txt"
     words.write_text(" king\n\n red\n")
     numbers.write_text("17\n5\n")
+    unknown = tmp_path / "unknown.txt"
+    unknown.write_text(" red\nnonsense of mine\n")
     common = ("-k", 5, "--quiet", "--table-format", "parquet")
     assert status("lle", MODEL, "-o", tmp_path / "a", "--tokens", words, *common) == 0
     result = embgeom.LLE.load(tmp_path / "a" / "lle.safetensors")
@@ -84,7 +86,10 @@ def test_tokens_of_a_file(model, tmp_path, capsys):
         ((words, "--row"), "' king' is not a row number"),
         ((5, "--row"), "--row goes with a file of row numbers"),
         ((0,), "--tokens 0 asks for no token"),
-        ((tmp_path / "absent",), "absent"),
+        ((tmp_path / "absent",), "is neither all, nor a number, nor a file"),
+        (("2,000",), "--tokens 2,000 is neither all"),
+        ((1_000_000,), "--tokens 1000000 is more than the 4096 of example:small"),
+        ((unknown,), "unknown.txt, line 2: 'nonsense of mine' is not a token"),
     ):
         assert status("knn", MODEL, "-o", tmp_path / "c", "--tokens", *tokens, *common) == 2
         assert told in capsys.readouterr().err

@@ -120,7 +120,7 @@ def test_without_workers_the_run_ends_and_goes_on_elsewhere(client, killer, tmp_
     while len(client.nthreads()) > 1:
         time.sleep(0.02)
     client.run(partial(hold_blocks, tmp_path, "dimension"))
-    with pytest.raises(EmbgeomError, match="has had no worker"):
+    with pytest.raises(EmbgeomError, match=r"has had no worker .* \(12 of 24 blocks are done\)"):
         embgeom.run("dimension", x, tmp_path / "run", k=20, client=client)
     assert len(list((tmp_path / "run/blocks").glob("knn-*"))) == 12
     same(embgeom.run("dimension", x, tmp_path / "run", k=20), plainly("dimension", x, k=20))
@@ -189,10 +189,11 @@ def test_a_block_that_is_always_lost_is_an_error_that_says_how(client, tmp_path,
 
 
 def test_what_is_no_scheduler_is_named():
-    with (
-        pytest.raises(InputError, match="no Dask scheduler answers at 'nonsense://x'"),
-        runs_dask.connected("nonsense://x"),
-    ):
-        pass
+    for address in ("nonsense://x", "localhost", "nowhere.invalid:8786", "127.0.0.1:1"):
+        with (
+            pytest.raises(InputError, match=f"no Dask scheduler answers at '{address}'"),
+            runs_dask.connected(address),
+        ):
+            pass
     with pytest.raises(InputError, match=r"must be a distributed\.Client"):
         runs_dask.Cluster("tcp://host:8786", matrix(), "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 import embgeom
 from embgeom.runs import folder
 from embgeom.runs import run as run_module
-from tests.runs.test_run import K, computed, matrix, plainly, same, stop_after
+from tests.runs.test_run import DAMAGES, K, computed, matrix, plainly, same, stop_after
 
 __all__ = ["computed"]
 
@@ -24,7 +25,7 @@ __all__ = ["computed"]
         ("dimension", {"k": 21}, "its k is 20, not 21"),
         ("dimension", {"variance": 0.9}, "its variance is 0.95, not 0.9"),
         ("dimension", {"metric": "euclidean"}, "its metric is cosine, not euclidean"),
-        ("dimension", {"rows": [1, 2]}, "it is about other rows"),
+        ("dimension", {"rows": [1, 2]}, "it is about all rows, not 2 rows"),
         ("lle", {}, "its task is dimension, not lle"),
     ],
 )
@@ -69,16 +70,61 @@ def test_only_finished_runs_are_read_by_another_build(what, tmp_path, monkeypatc
     name = "blocks/knn-00000.safetensors"
     (tmp_path / "new" / name).write_bytes((tmp_path / "begun" / name).read_bytes())
     assert computed == [("knn", 150)]
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt), pytest.warns(embgeom.EmbgeomWarning, match="again: knn-00000"):
         embgeom.run("lle", x, tmp_path / "new", k=K)
     assert computed == [("knn", 150)] * 2
 
 
-def test_a_damaged_result_says_how_to_go_on(tmp_path):
-    embgeom.run("knn", matrix(150), tmp_path, k=K)
-    (tmp_path / "knn.safetensors").write_bytes(b"")
-    with pytest.raises(embgeom.LoadError, match=rf"if it is damaged, delete {tmp_path} and repeat the call"):
+@pytest.mark.parametrize("damage", ["bit", "truncated", "empty", "another"])
+def test_a_damaged_result_is_refused(damage, tmp_path):
+    embgeom.run("knn", matrix(150), tmp_path / "run", k=K)
+    result = tmp_path / "run" / "knn.safetensors"
+    if damage == "another":
+        embgeom.run("knn", matrix(150, seed=1), tmp_path / "other", k=K)
+        result.write_bytes((tmp_path / "other" / "knn.safetensors").read_bytes())
+    else:
+        DAMAGES[damage](result)
+    with pytest.raises(embgeom.LoadError, match=rf"damaged.* delete {tmp_path / 'run'} and repeat the call"):
+        embgeom.run("knn", matrix(150), tmp_path / "run", k=K)
+    result.unlink()
+    same(embgeom.run("knn", matrix(150), tmp_path / "run", k=K), plainly("knn", matrix(150)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"blocks": {"knn": [0, 100]}},
+        {"blocks": {"knn": [100, 300]}},
+        {"blocks": None},
+        {"instruction_sets": None},
+        {"parameters": []},
+        {"result": "0"},
+    ],
+    ids=str,
+)
+def test_a_manifest_that_was_changed_is_refused(change, tmp_path, monkeypatch):
+    mend = stop_after(monkeypatch, 0, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
         embgeom.run("knn", matrix(150), tmp_path, k=K)
+    mend()
+    file = tmp_path / "manifest.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(embgeom.OutputError, match=r"manifest.json is damaged .*; delete .*, or name another"):
+        embgeom.run("knn", matrix(150), tmp_path, k=K)
+
+
+def test_a_result_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, capsys):
+    first = embgeom.run("knn", matrix(150), tmp_path, k=K)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    (tmp_path / "lock").unlink()
+    for owner, name in ((folder.fcntl, "flock"), (folder.Path, "mkdir"), (folder, "write_file")):
+        monkeypatch.setattr(owner, name, refuse)
+    same(embgeom.run("knn", matrix(150), tmp_path, k=K, progress=True), first)
+    assert capsys.readouterr().err == f"embgeom: read from {tmp_path}\n"
+    assert not (tmp_path / "lock").exists()
 
 
 def test_other_folders_are_refused(tmp_path):
@@ -92,14 +138,19 @@ def test_other_folders_are_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(embgeom.OutputError, match=r"holds 'thesis.tex' and no run that could be continued"):
         embgeom.run("knn", matrix(150), tmp_path)
-    with pytest.raises(embgeom.OutputError, match=r"cannot write .*thesis.tex"):
+    with pytest.raises(embgeom.OutputError, match=r"thesis.tex is a file; name a folder for the run"):
         embgeom.run("knn", matrix(150), tmp_path / "thesis.tex")
-    for text in ("", "[]", "{}", '{"format": 1}'):
+    for text in ("", "[]", "{}", '{"format": 1}', "[" * 100_000):
         (tmp_path / "manifest.json").write_text(text)
         with pytest.raises(embgeom.OutputError, match=r"manifest.json is not the manifest of a run"):
             embgeom.run("knn", matrix(150), tmp_path)
     with pytest.raises(embgeom.InputError, match="task = 'pca' is unknown: use one of knn, lle, dimension"):
         embgeom.run("pca", matrix(150), tmp_path)
+    for name in (None, b"run", 3):
+        with pytest.raises(embgeom.InputError, match="is not a path; name a folder for the run"):
+            embgeom.run("knn", matrix(150), name)
+    with pytest.raises(embgeom.InputError, match="k must be a whole number, not True"):
+        embgeom.run("knn", matrix(150), tmp_path, k=True)
 
 
 def test_what_a_run_does_not_write_stays(tmp_path, monkeypatch):

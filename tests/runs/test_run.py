@@ -203,7 +203,14 @@ def test_a_damaged_block_is_computed_again(damage, tmp_path, monkeypatch, comput
     for name in ("knn-00001", "dimension-00001"):
         DAMAGES[damage](tmp_path / "blocks" / f"{name}.safetensors")
     computed.clear()
-    same(embgeom.run("dimension", matrix(150), tmp_path, k=K), plainly("dimension", matrix(150)))
+    is_there = damage != "gone"
+    with (
+        pytest.warns(embgeom.EmbgeomWarning, match="again: (knn|dimension)-00001")
+        if is_there
+        else monkeypatch.context()
+    ):
+        result = embgeom.run("dimension", matrix(150), tmp_path, k=K)
+    same(result, plainly("dimension", matrix(150)))
     assert computed == [("knn", 50), ("dimension", 50), ("dimension", 50)]
 
 
@@ -248,7 +255,9 @@ def test_a_block_that_is_damaged_once_it_was_written_is_computed_again(
         return before(kept, stage)
 
     monkeypatch.setattr(folder.RunFolder, "assembled", assembled)
-    same(embgeom.run("lle", matrix(150), tmp_path, k=K), plainly("lle", matrix(150)))
+    with pytest.warns(embgeom.EmbgeomWarning, match=name) if damage != "gone" else monkeypatch.context():
+        result = embgeom.run("lle", matrix(150), tmp_path, k=K)
+    same(result, plainly("lle", matrix(150)))
     assert computed[6:] == [(name[:3], 50)]
 
 
@@ -260,8 +269,26 @@ def test_a_disk_that_damages_every_block_is_reported(tmp_path, monkeypatch):
         flip(path)
 
     monkeypatch.setattr(folder, "save_tensors", damaging)
-    with pytest.raises(embgeom.OutputError, match="are damaged again and again"):
+    with (
+        pytest.warns(embgeom.EmbgeomWarning, match="damaged, so computed again: knn-00000"),
+        pytest.raises(embgeom.OutputError, match="are damaged again and again"),
+    ):
         embgeom.run("knn", matrix(150), tmp_path, k=K)
+
+
+def test_a_matrix_that_changes_during_a_run_is_refused(tmp_path):
+    x = matrix(150)
+
+    def change(*_):
+        x[3] += 1.0
+
+    with (
+        embgeom.use_cache(tmp_path / "cache"),
+        pytest.raises(embgeom.InputError, match="x has changed during the run"),
+    ):
+        embgeom.run("knn", x, tmp_path / "run", k=K, progress=change)
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "run" / "blocks").exists()
+    same(embgeom.run("knn", matrix(150), tmp_path / "run", k=K), plainly("knn", matrix(150)))
 
 
 def test_neighbors_that_are_damaged_under_way_are_an_error(tmp_path, monkeypatch):
@@ -272,7 +299,9 @@ def test_neighbors_that_are_damaged_under_way_are_an_error(tmp_path, monkeypatch
     cut_at(monkeypatch, 50, 100)
     with pytest.raises(embgeom.LoadError, match=r"knn-00001.* was damaged .* repeat the call"):
         embgeom.run("lle", matrix(150), tmp_path, k=K, progress=damage)
-    same(embgeom.run("lle", matrix(150), tmp_path, k=K), plainly("lle", matrix(150)))
+    with pytest.warns(embgeom.EmbgeomWarning, match="knn-00001"):
+        result = embgeom.run("lle", matrix(150), tmp_path, k=K)
+    same(result, plainly("lle", matrix(150)))
 
 
 def test_what_fails_in_the_call_is_not_reported_of_the_folder(tmp_path):
@@ -283,7 +312,7 @@ def test_what_fails_in_the_call_is_not_reported_of_the_folder(tmp_path):
         embgeom.run("knn", matrix(150), tmp_path, k=K, progress=closed)
 
 
-def test_the_matrix_is_hashed_and_converted_once(tmp_path, monkeypatch):
+def test_the_matrix_is_hashed_at_the_start_and_at_the_end(tmp_path, monkeypatch):
     sizes = []
     before = run_module.array_digest
 
@@ -296,7 +325,7 @@ def test_the_matrix_is_hashed_and_converted_once(tmp_path, monkeypatch):
     x = matrix(150).astype(np.float64)
     with embgeom.use_cache(tmp_path / "cache"):
         hashed = embgeom.run("lle", x, tmp_path / "run", k=K)
-        assert sizes.count((150, 12)) == 1
+        assert sizes.count((150, 12)) == 2
         same(embgeom.run("lle", x, tmp_path / "again", k=K), hashed)
 
 

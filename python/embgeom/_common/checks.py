@@ -14,6 +14,8 @@ from embgeom.errors import InputError
 def whole_number(value: object, name: str, least: int, most: int | None = None, hint: str = "") -> int:
     """Return `value` as an int in [least, most], or raise an error; `hint` ends the message."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         number = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise InputError(f"{name} must be a whole number, not {value!r:.60}") from None

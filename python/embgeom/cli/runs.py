@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, get_args
@@ -73,7 +74,7 @@ def dimension(options: argparse.Namespace) -> None:
 
 def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     check_table_format(options.table_format)
-    tokens = [] if options.tokens == "all" or options.tokens.isdecimal() else [options.tokens]
+    tokens = [] if options.tokens.lower() == "all" or options.tokens.isdecimal() else [options.tokens]
     check_kept({"-o": options.output}, [*model_inputs(options), *tokens])
     model = load_model(options)
     rows = _rows(options, model)
@@ -91,27 +92,45 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     write_file(table, lambda path: write_table(path, columns))
     column, label = _MAIN[task]
     ends = _ends(model, numbers, label, np.asarray(values[column]))
-    chosen_k = [f"k = {options.k}: a tenth of the rows, from 50 to 1200"] if is_default else []
+    chosen_k = [f"k = {options.k}: a tenth of the rows, from 50 to 1200", ""] if is_default else []
     show([*result.tables(), *chosen_k, *ends, f"a row for each token: {table}"])
 
 
 def _rows(options: argparse.Namespace, model: embgeom.Embeddings) -> RowNumbers | None:
     """Return the rows that --tokens names; None for all of them, which is less work than their list."""
-    if options.tokens == "all":
+    named: str = options.tokens
+    if named.lower() == "all":
         return None
-    if not options.tokens.isdecimal():
-        lines = [line for line in read_lines(Path(options.tokens)) if line]
-        if not lines:
-            raise InputError(f"{options.tokens} names no token; write one per line")
-        return np.array([model.row_of(row_number(line) if options.row else line) for line in lines])
+    if not named.isdecimal():
+        if not os.path.lexists(named):
+            raise InputError(f"--tokens {named} is neither all, nor a number, nor a file; give one of them")
+        return _listed(options, model)
     if options.row:
         raise InputError("--row goes with a file of row numbers, which --tokens names")
-    count = int(options.tokens)
-    if count >= len(model):
-        return None
+    count = int(named)
+    if count > len(model):
+        raise InputError(
+            f"--tokens {count} is more than the {len(model)} of {model.name}; give at most these, or all"
+        )
     if count == 0:
         raise InputError("--tokens 0 asks for no token; give at least 1, a file, or all")
+    if count == len(model):
+        return None
     return np.sort(np.random.default_rng(options.seed).choice(len(model), count, replace=False))
+
+
+def _listed(options: argparse.Namespace, model: embgeom.Embeddings) -> RowNumbers:
+    """Return the rows that a file lists, one per line."""
+    rows = []
+    for number, line in enumerate(read_lines(Path(options.tokens)), 1):
+        if line:
+            try:
+                rows.append(model.row_of(row_number(line) if options.row else line))
+            except InputError as error:
+                raise InputError(f"{options.tokens}, line {number}: {error}") from error
+    if not rows:
+        raise InputError(f"{options.tokens} names no token; write one per line")
+    return np.array(rows)
 
 
 def _values(
@@ -146,11 +165,13 @@ def _ends(
     # A dimension is -1 where there is none.
     defined = np.flatnonzero(values >= 0 if values.dtype.kind == "i" else ~np.isnan(values))
     order = defined[np.argsort(values[defined], kind="stable")]
+    # Of few tokens, none is shown twice.
+    shown_count = min(_SHOWN, -(-len(order) // 2))
     return [
         Table(
             f"tokens of the {end} {label}",
             (label, "row", "token"),
             ((values[place].item(), str(rows[place]), shown(model, rows[place])) for place in places),
         )
-        for end, places in (("lowest", order[:_SHOWN]), ("highest", order[::-1][:_SHOWN]))
+        for end, places in (("lowest", order[:shown_count]), ("highest", order[::-1][:shown_count]))
     ]

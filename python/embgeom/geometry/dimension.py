@@ -70,11 +70,12 @@ class IntrinsicDimension(Result, Tabular):
             raise InputError(f"the fields of IntrinsicDimension have different lengths: {sorted(lengths)}")
 
     def __repr__(self) -> str:
+        count, decided = len(self.n_components), self.decided_in_float64.mean()
         return (
-            f"IntrinsicDimension({len(self.n_components)} tokens, "
+            f"IntrinsicDimension({count} token{'s' * (count != 1)}, "
             f"{self.n_components.min()} to {self.n_components.max()} components "
-            f"of at most {self.max_components}, k={self.k}, variance={self.variance}, "
-            f"{self.decided_in_float64.mean():.1%} decided in float64)"
+            f"of at most {self.max_components}, k={self.k}, variance={self.variance}"
+            f"{f', {decided:.1%} decided in float64' if decided else ''})"
         )
 
     @property

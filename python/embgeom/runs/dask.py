@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from embgeom._common.checks import need
 from embgeom._common.native import build_digest, core
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import Arrays, array_digest, versions
+from embgeom._common.tables import write_error
 from embgeom.errors import EmbgeomError, InputError, first_line
 from embgeom.runs.compute import Block, Parameters, ReportShare, Task, Work, compute_block
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # Seconds without a worker after which a run gives up; a lost one is usually replaced within a few.
 PATIENCE = 60.0
+# Seconds for a scheduler to answer.
+_ANSWER = 10.0
 # Seconds between two looks at the workers.
 _LOOK = 1.0
 # Seconds for the arrays of a block to begin to arrive, and the bytes a second of the slowest network.
@@ -37,10 +41,13 @@ def connected(address: str) -> Iterator[Client]:
     """Give a client of the scheduler at an address."""
     distributed = need("distributed", "a run on a Dask cluster", extra="dask")
     import dask
+    from distributed.comm.addressing import get_address_host_port
 
     # Matrices and results need not pass through the scheduler.
     direct = dask.config.get("distributed.client.direct-to-workers") is not False
     try:
+        # A client without a scheduler would take a minute to be removed.
+        socket.create_connection(get_address_host_port(address), timeout=_ANSWER).close()
         client = distributed.Client(address, direct_to_workers=direct, set_as_default=False)
     except (OSError, ValueError, distributed.TimeoutError) as error:
         raise InputError(
@@ -74,11 +81,11 @@ class _Order(NamedTuple):
 class Cluster:
     """The workers of a cluster: which of them hold the matrix, and what each does."""
 
-    def __init__(self, client: Client, matrix: Float32Matrix, digest: str) -> None:
+    def __init__(self, client: Client, matrix: Float32Matrix, digest: str, *, is_told: bool = False) -> None:
         self._distributed = need("distributed", "a run on a Dask cluster", extra="dask")
         if not isinstance(client, self._distributed.Client) or client.asynchronous:
             raise InputError(f"client = {client!r:.80} must be a distributed.Client that is not asynchronous")
-        self._client, self._matrix, self._digest = client, matrix, digest
+        self._client, self._matrix, self._digest, self._is_told = client, matrix, digest, is_told
         self._copies: dict[str, _Copy] = {}
         self._orders: dict[str, _Order] = {}
         self._finished: SimpleQueue[Future] = SimpleQueue()
@@ -234,6 +241,8 @@ class Cluster:
         if order.block is not None:
             losses = self._losses[order.block]
             losses.append(f"{order.worker} ({why})")
+            if self._is_told:
+                write_error(f"embgeom: block {order.block.name} was lost on {losses[-1]}\n")
             if len(losses) == _MOST_LOSSES:
                 raise EmbgeomError(
                     f"block {order.block.name} was lost {_MOST_LOSSES} times, on {', '.join(losses)}; see "

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import platform
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from os import PathLike
@@ -20,7 +21,7 @@ from embgeom._common.record import Arrays, array_digest, digest, plain, write_js
 from embgeom._common.result import Result
 from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import reported, save_tensors, write_file
-from embgeom.errors import LoadError, OutputError, first_line
+from embgeom.errors import EmbgeomWarning, LoadError, OutputError, first_line
 from embgeom.runs.compute import Block, Task
 
 _FORMAT = 1
@@ -31,8 +32,6 @@ _KEY = "embgeom"
 _AnyResult = TypeVar("_AnyResult", bound=Result)
 # The types of arrays in blocks, as safetensors calls them.
 _KINDS = {"I32": np.int32, "F32": np.float32, "U8": np.uint8, "BOOL": np.bool_}
-# Differences between two runs whose values nobody could read.
-_UNSAID = {"rows": "it is about other rows", "matrix sha256": "its matrix has different values"}
 
 
 class RunFolder:
@@ -40,16 +39,22 @@ class RunFolder:
 
     def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
         self.path, self._manifest = path, manifest
-        self.result = path / _result_name(manifest)
+        self._result = path / f"{manifest['parameters']['task']}.safetensors"
         self._cuts: dict[Task, list[int]] = manifest["blocks"]
         # Blocks of another run would not be taken for this one's, even if copied here.
         self._run = digest([manifest.get(name) for name in (*_ALWAYS, *_PACKAGE)])
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the result is there: it is once the manifest has its checksum."""
+        return self._manifest["result"] is not None and self._result.exists()
 
     def prepare(self, cuts: dict[Task, list[int]]) -> None:
         """Make room for blocks; stages without any are cut as is best now, by other threads or workers."""
         for stage, cut in cuts.items():
             if stage not in self._cuts or not any(self._file(block).exists() for block in self.blocks(stage)):
                 self._cuts[stage] = cut
+        self._manifest["result"] = None
         self._write_manifest()
         with reported(self.path):
             (self.path / _BLOCKS).mkdir(exist_ok=True)
@@ -62,11 +67,16 @@ class RunFolder:
     def missing(self, stage: Task) -> list[Block]:
         """Return the blocks that are not there, or damaged."""
         sweep(self.path / _BLOCKS)
-        return [
-            block
-            for block in self.blocks(stage)
-            if not self._read_block(block, {}, 0, block.end - block.begin)
-        ]
+        blocks = self.blocks(stage)
+        missing = [block for block in blocks if not self._read_block(block, {}, 0, block.end - block.begin)]
+        if damaged := [self._file(block).name for block in missing if self._file(block).exists()]:
+            warnings.warn(
+                f"damaged, so computed again: {', '.join(damaged)} in {self.path / _BLOCKS}; if that happens "
+                "repeatedly, name a folder on another disk",
+                EmbgeomWarning,
+                stacklevel=6,
+            )
+        return missing
 
     def write(self, block: Block, arrays: Arrays) -> None:
         """Keep a block: once this returns it is on the disk, and before that it is not there at all."""
@@ -120,14 +130,20 @@ class RunFolder:
 
     def finish(self, result: Result) -> None:
         """Write the result: once this returns it is on the disk."""
-        result.save(self.result)
+        result.save(self._result)
+        self._manifest["result"] = _result_digest(result)
+        self._write_manifest()
 
     def load(self, kind: type[_AnyResult]) -> _AnyResult:
         """Read the result."""
+        way_out = f"delete {self.path} and repeat the call, or name another folder"
         try:
-            return kind.load(self.result)
+            result = kind.load(self._result)
         except LoadError as error:
-            raise LoadError(f"{error}; if it is damaged, delete {self.path} and repeat the call") from error
+            raise LoadError(f"{error}; if it is damaged, {way_out}") from error
+        if _result_digest(result) != self._manifest["result"]:
+            raise LoadError(f"{self._result} is damaged or of another run (its checksum differs); {way_out}")
+        return result
 
     def remove_blocks(self) -> None:
         """Remove what the result has made superfluous, and nothing that a run does not write."""
@@ -141,7 +157,8 @@ class RunFolder:
         return self.path / _BLOCKS / f"{block.name}.safetensors"
 
     def _write_manifest(self) -> None:
-        write_file(self.path / _MANIFEST, lambda partial: write_json(partial, self._manifest))
+        checked = {**self._manifest, "sha256": digest(self._manifest)}
+        write_file(self.path / _MANIFEST, lambda partial: write_json(partial, checked))
 
     def _read_block(self, block: Block, arrays: Arrays, begin: int, count: int) -> bool:
         """Read a block to its place in arrays of `count` rows, and return whether it is intact."""
@@ -182,20 +199,21 @@ def open_run(
     """
     path = Path(folder)
     identity = plain({"format": _FORMAT, **identity})
+    # A run that has ended is read without a lock, also where nothing can be written.
+    run = _held(path, identity)
     with ExitStack() as held:
-        with reported(path):
-            path.mkdir(parents=True, exist_ok=True)
-            _refuse_strangers(path)
-            held.enter_context(_locked(path))
-            sweep(path)
-            manifest = _read_manifest(path / _MANIFEST)
-        if manifest:
-            _refuse_another(path, manifest, identity)
-        else:
-            manifest = plain({**identity, **describe(), "blocks": {}, "instruction_sets": {}})
-        run = RunFolder(path, manifest)
-        if not run.result.exists():
-            run.prepare(cut())
+        if run is None or not run.is_finished:
+            with reported(path):
+                if path.exists() and not path.is_dir():
+                    raise OutputError(f"{path} is a file; name a folder for the run")
+                path.mkdir(parents=True, exist_ok=True)
+                _refuse_strangers(path)
+                held.enter_context(_locked(path))
+                sweep(path)
+            rest: dict[str, Any] = {"blocks": {}, "instruction_sets": {}, "result": None}
+            run = _held(path, identity) or RunFolder(path, plain({**identity, **describe(), **rest}))
+            if not run.is_finished:
+                run.prepare(cut())
         yield run
 
 
@@ -232,19 +250,26 @@ def _owned(file: Path) -> Iterator[None]:
         file.unlink(missing_ok=True)
 
 
-def _read_manifest(file: Path) -> dict[str, Any]:
-    """Return the manifest, empty where there is none."""
+def _held(path: Path, identity: Mapping[str, Any]) -> RunFolder | None:
+    """Return the run that a folder holds, if any; refuse one that is not the one asked for."""
+    file = path / _MANIFEST
     try:
         manifest = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(manifest, dict) or not manifest.keys() >= {"format", "blocks", *_ALWAYS}:
-            raise ValueError("it lacks entries")
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise OutputError(
-            f"{file} is not the manifest of a run ({first_line(error)}); name another folder"
-        ) from error
-    return manifest
+        is_ours = isinstance(manifest, dict) and manifest.keys() >= {"format", "parameters", "sha256"}
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror}; check its permissions") from error
+    except (ValueError, RecursionError):
+        is_ours = False
+    if not is_ours:
+        raise OutputError(f"{file} is not the manifest of a run, or is damaged; name another folder")
+    # It covers all that is in there, so that nothing else need be checked.
+    if manifest.pop("sha256") != digest(manifest):
+        raise OutputError(f"{file} is damaged (its checksum differs); delete {path}, or name another folder")
+    run_folder = RunFolder(path, manifest)
+    _refuse_another(path, manifest, identity, finished=run_folder.is_finished)
+    return run_folder
 
 
 def _refuse_strangers(path: Path) -> None:
@@ -257,30 +282,35 @@ def _refuse_strangers(path: Path) -> None:
         )
 
 
-def _refuse_another(path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+def _refuse_another(
+    path: Path, manifest: Mapping[str, Any], identity: Mapping[str, Any], *, finished: bool
+) -> None:
     """Name the first thing in which the run that a folder holds differs from the one asked for."""
     held = _flat(manifest)
-    finished = (path / _result_name(identity)).exists()
     for name, wanted in _flat(identity).items():
-        if held.get(name) == wanted:
+        before = held.get(name)
+        if before == wanted:
             continue
         if name not in _PACKAGE:
-            what = _UNSAID.get(
-                name, f"its {name.removeprefix('parameters ')} is {held.get(name)}, not {wanted}"
-            )
             raise OutputError(
-                f"{path} holds another run: {what}; name another folder, or give what that run was given"
+                f"{path} holds another run: {_difference(name, before, wanted)}; name another folder, or "
+                "give what that run was given"
             )
         if not finished:
-            before = held.get("embgeom") if name == "embgeom" else f"another build of {held.get('embgeom')}"
+            told = before if name == "embgeom" else f"another build of {held.get('embgeom')}"
             raise OutputError(
-                f"the run in {path} was begun with another embgeom ({before}), whose results may have "
-                "other bits; name a new folder, or continue with that version and build"
+                f"the run in {path} was begun with another embgeom ({told}), whose results may have other "
+                "bits; name a new folder, or continue with that version and build"
             )
 
 
-def _result_name(manifest: Mapping[str, Any]) -> str:
-    return f"{manifest['parameters']['task']}.safetensors"
+def _difference(name: str, held: Any, wanted: Any) -> str:
+    if name == "matrix sha256":
+        return "its matrix has different values"
+    if name != "rows":
+        return f"its {name.removeprefix('parameters ')} is {held}, not {wanted}"
+    one, other = ("all rows" if rows is None else f"{len(rows)} rows" for rows in (held, wanted))
+    return f"it is about {one}, not {other}" if one != other else f"it is about other {one}"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -292,3 +322,8 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _block_digest(arrays: Arrays) -> str:
     return digest({name: array_digest(arrays[name]) for name in sorted(arrays)})
+
+
+def _result_digest(result: Result) -> str:
+    arrays: Arrays = {}
+    return digest([plain(result, arrays), _block_digest(arrays)])

@@ -19,7 +19,7 @@ from embgeom._common.record import array_digest, versions
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_kept
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.errors import EmbgeomWarning, InputError, OutputError
+from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, OutputError
 from embgeom.geometry.dimension import (
     DEFAULT_K,
     IntrinsicDimension,
@@ -190,6 +190,8 @@ def run(
     """
     if not isinstance(task, str) or task not in _RESULTS:
         raise InputError(f"task = {task!r} is unknown: use one of {', '.join(_RESULTS)}")
+    if not isinstance(folder, str | PathLike):
+        raise InputError(f"folder = {folder!r} is not a path; name a folder for the run")
     matrix, tokens = as_matrix(x), tokens_of(x)
     parameters = _checked(task, len(matrix), k, metric, reg, variance)
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
@@ -214,10 +216,12 @@ def run(
 
     with (
         reporter(progress, task) as report,
-        Cluster(client, matrix, digest) if client is not None else nullcontext() as cluster,
+        Cluster(client, matrix, digest, is_told=progress is True)
+        if client is not None
+        else nullcontext() as cluster,
         open_run(folder, identity, describe, cut) as kept,
     ):
-        if not kept.result.exists():
+        if not kept.is_finished:
             cached = active((known.name if known else "", matrix), digest=digest)
             result = _found(cached, parameters, matrix, selection)
             if is_new := result is None:
@@ -227,11 +231,18 @@ def run(
                     return Work(stage, parameters, matrix, selection, team, kept.neighbors)
 
                 result = _computed(kept, work, parameters, compute, report, progress is True)
+                if array_digest(matrix) != digest:
+                    kept.remove_blocks()
+                    raise InputError(
+                        "x has changed during the run, whose blocks are removed; repeat the call"
+                    )
             kept.finish(result := replace(result, tokens=tokens))
             if is_new and cached.in_use:
                 _keep(cached, kept, parameters, matrix, selection, result)
             # It is read back from the folder, and is not held twice.
             del result
+        elif progress is True:
+            print(f"embgeom: read from {folder}", file=sys.stderr, flush=True)
         kept.remove_blocks()
         # The folder may hold the tokens of an earlier call, for the same numbers.
         return replace(kept.load(_RESULTS[task]), tokens=tokens)
@@ -325,6 +336,11 @@ def _computed(
                     meter.finish(block)
         except KeyboardInterrupt as interrupt:
             interrupt.args = (f"{meter.standing()} are in {kept.path}, and the same call goes on from there",)
+            raise
+        except EmbgeomError as error:
+            # Others say what is wrong with the input or the disk.
+            if type(error) is EmbgeomError:
+                raise EmbgeomError(f"{error} ({meter.standing()} are done)") from error
             raise
         if (result := _assembled(kept, work(task))) is not None:
             used = kept.instruction_sets(task)
