@@ -70,7 +70,9 @@ def test_compare_prints_the_summary(run):
 
 def test_compare_writes_files(run, small, tmp_path):
     out, page = tmp_path / "deep" / "out", tmp_path / "out.html"
-    status, _, err = run("compare", small, small, "-k", 4, "-o", out, "--html", page, "--threads", 1)
+    status, _, err = run(
+        "compare", small, small, "-k", 4, "-o", out, "--html", page, "--threads", 1, "--no-cache"
+    )
     assert (status, err) == (0, "")
     assert sorted(path.name for path in out.iterdir()) == [
         "comparison.json",
@@ -310,18 +312,21 @@ def test_the_cache_is_used_listed_and_cleared(run, refused, own_cache):
     folder = own_cache / "embgeom-results"
     status, out, _ = run("cache")
     assert (status, out) == (0, f"0 results; {folder} holds 0.0 KiB of at most 4.0 GiB\n")
-    assert run(*small) == run(*small) == (0, plainly, "")
+    assert run(*small) == (0, plainly, "")
+    read = "embgeom: read from the cache: 1 result; --no-cache computes them again\n"
+    assert run(*small) == (0, plainly, read) and run(*small, "--quiet") == (0, plainly, "")
     run("inspect", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
     assert len(list(folder.iterdir())) == 2
     _, out, _ = run("cache")
     assert "example:small" in out and "example:large" in out and "2 results" in out
-    assert "intrinsic_dimension(k=30, variance=0.95, cosine, 20 rows)" in out
+    assert "intrinsic_dimension(k=30, 20 rows: " in out
     _, out, _ = run("cache", "--model", "small")
     assert "example:large" not in out and "1 result;" in out
     assert run("cache", "--clear", "--unused-for", 1)[1].startswith("0 results removed")
     assert run("cache", "--clear", "--model", "small")[1].startswith(f"1 result removed from {folder}, ")
     next(folder.iterdir()).write_text("damaged")
-    assert run("cache", "--clear")[0] == 0 and not any(folder.iterdir())
+    assert run("cache", "--clear")[1] == f"1 result removed from {folder}, 0.0 KiB\n"
+    assert not any(folder.iterdir())
     assert "unused-for" in refused("cache", "--unused-for", "-1")
 
 
@@ -333,4 +338,25 @@ def test_damage_in_the_cache_is_reported_in_a_line(run, own_cache):
     status, out, err = run(*small)
     assert (status, out) == before[:2]
     assert err.startswith("embgeom: warning: ") and "is damaged" in err and err.count("\n") == 1
-    assert run(*small) == before
+    assert run(*small)[:2] == before[:2]
+
+
+def test_a_comparison_says_what_it_read(run):
+    pair = ("compare", "example:small", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
+    status, plainly, err = run(*pair)
+    assert (status, err) == (0, "")
+    read = "embgeom: read from the cache: 8 results; --no-cache computes them again\n"
+    assert run(*pair) == (0, plainly, read)
+
+
+def test_the_cache_of_another_folder(run, tmp_path):
+    folder = tmp_path / "mine"
+    with embgeom.use_cache(folder) as cached:
+        cached(embgeom.knn, embgeom.load("example:small"), 5, rows=[3])
+    _, out, _ = run("cache", "--folder", folder)
+    assert "example:small" in out and "knn(k=5, 1 row: 3)" in out and f"1 result; {folder} holds" in out
+    assert run("cache")[1].startswith("0 results; ")
+    assert run("cache", "--folder", folder, "--clear")[1].startswith(f"1 result removed from {folder}, 1")
+    assert not any(folder.iterdir())
+    status, _, err = run("cache", "--folder", "a" * 300)
+    assert status == 2 and err.startswith("embgeom: 'aaa") and "names no folder for results" in err

@@ -19,6 +19,7 @@ from embgeom import EmbgeomWarning, InputError, global_similarity, intrinsic_dim
 from embgeom._common.record import plain
 from embgeom.runs import cache as module
 from embgeom.runs.cache import KINDS, ResultCache, requested, use_cache
+from tests.helpers.cached import computed, same
 
 X = np.random.default_rng(0).standard_normal((120, 9)).astype(np.float32)
 Y = np.random.default_rng(1).standard_normal((120, 7)).astype(np.float32)
@@ -50,20 +51,6 @@ OUTPUT_ALONE = {"threads", "progress"}
 @pytest.fixture
 def folder(tmp_path):
     return tmp_path / "cache"
-
-
-def computed(cached, function, *arguments, **options):
-    """Return a result, and whether it was computed."""
-    before = len(cached.served)
-    return cached(function, *arguments, **options), len(cached.served) == before
-
-
-def same(one, other):
-    a, b = {}, {}
-    assert type(one) is type(other) and plain(one, a) == plain(other, b) and a.keys() == b.keys()
-    for name, array in a.items():
-        assert (array.dtype, array.shape) == (b[name].dtype, b[name].shape)
-        assert array.tobytes() == b[name].tobytes() and array.flags.c_contiguous, name
 
 
 def key(function, options):
@@ -262,65 +249,6 @@ def test_the_arrays_of_kept_results_have_a_row_for_each_token(name):
     assert arrays.keys() == ARRAYS[name] and {len(array) for array in arrays.values()} <= {len(X)}
 
 
-def test_the_limit_removes_what_is_unused_for_longest(folder, monkeypatch):
-    foreign = [folder / name for name in ("model.safetensors", f"{40 * 'a'}.5.all.safetensors.bak")]
-    foreign.append(folder / f"{40 * 'a'}.5.all" / "model.safetensors")
-    with use_cache(folder) as cached:
-        for age, seed in enumerate(range(1, 6)):
-            cached(knn, X, 20, rows=range(seed, seed + 100))
-            for path in folder.glob("*.safetensors"):
-                os.utime(path, (stat := path.stat().st_mtime - 100 * age, stat))
-        foreign[-1].parent.mkdir()
-        for file in foreign:
-            file.write_bytes(bytes(10**6))
-            os.utime(file, (0, 0))
-        limit = ResultCache(folder).size() + 6500
-        assert limit < 10**6
-        assert not computed(cached, knn, X, 20, rows=range(1, 101))[1]
-    monkeypatch.setenv("EMBGEOM_CACHE_GIB", str(limit / 2**30))
-    with use_cache(folder) as cached:
-        cached(knn, X, 20, rows=range(100))
-        assert ResultCache(folder).size() <= limit
-        assert not computed(cached, knn, X, 20, rows=range(1, 101))[1]
-        assert len(ResultCache(folder).entries()) == 5
-        # What takes more than a quarter of the limit is not kept, and removes nothing.
-        for n in (range(120), range(100)):
-            cached(knn, X, 40, rows=n)
-        assert len(ResultCache(folder).entries()) == 5
-    ResultCache(folder).clear()
-    assert not ResultCache(folder).size() and all(file.stat().st_size == 10**6 for file in foreign)
-    monkeypatch.setenv("EMBGEOM_CACHE_GIB", "0")
-    with use_cache(folder / "none") as cached:
-        assert computed(cached, knn, X, 5)[1] and computed(cached, knn, X, 5)[1]
-    assert not (folder / "none").exists()
-
-
-@pytest.mark.parametrize("text", ["much", "-1", "nan"])
-def test_a_limit_that_is_none(text, monkeypatch):
-    monkeypatch.setenv("EMBGEOM_CACHE_GIB", text)
-    with pytest.raises(InputError, match=r"EMBGEOM_CACHE_GIB = .* is not a size"), use_cache():
-        pass
-
-
-def full_disk(*_):
-    raise OSError(28, "No space left on device")
-
-
-def test_a_full_disk_is_a_warning(folder, monkeypatch):
-    monkeypatch.setattr(module, "save_tensors", full_disk)
-    with use_cache(folder) as cached:
-        with pytest.warns(EmbgeomWarning, match="results are not kept in .*No space left") as told:
-            same(cached(knn, X, 5), knn(X, 5))
-            cached(knn, X, 6)
-        assert len(told) == 1 and not any(folder.iterdir())
-
-
-def test_a_folder_that_cannot_be_made_is_a_warning(folder):
-    folder.write_text("a file")
-    with use_cache(folder) as cached, pytest.warns(EmbgeomWarning, match="results are not kept in"):
-        same(cached(knn, X, 5), knn(X, 5))
-
-
 def test_many_writers_and_readers(folder):
     def work(seed):
         with use_cache(folder) as cached:
@@ -358,25 +286,6 @@ def test_a_killed_writer_leaves_nothing_that_is_read(folder, cleared):
     with use_cache(folder) as cached:
         assert computed(cached, knn, X, 5)[1]
     assert [path.suffix for path in folder.iterdir()] == [".safetensors"]
-
-
-def test_entries(folder):
-    with use_cache(folder):
-        embgeom.compare("example:small", "example:large", k=4, dimension_k=20, dimension_sample=7)
-    entries = ResultCache(folder).entries()
-    said = {(entry.models, entry.shape, entry.what) for entry in entries}
-    assert len(entries) == len(said) == 8
-    assert ("example:small", "4095 x 128", "knn(k=4, cosine, exclude_self)") in said
-    assert (
-        "example:small and example:large",
-        "4095 x 128 and 4095 x 192",
-        "global_similarity(center, seed=0)",
-    ) in said
-    assert all(0 < entry.size < 10**6 for entry in entries)
-    next(folder.glob("*.safetensors")).write_text("damaged")
-    assert len(ResultCache(folder).entries()) == 7
-    ResultCache(folder).clear()
-    assert not any(folder.iterdir())
 
 
 def test_others_can_read_what_is_kept(folder):

@@ -10,7 +10,7 @@ from typing import Any
 
 from embgeom._common.tables import Table
 from embgeom.cli.options import Parser, add_command, not_negative
-from embgeom.cli.terminal import say, show
+from embgeom.cli.terminal import say, show, tell
 from embgeom.runs.cache import ResultCache, use_cache
 
 CACHE = Parser(add_help=False)
@@ -27,6 +27,12 @@ def caching(options: argparse.Namespace) -> AbstractContextManager[object]:
     return use_cache() if getattr(options, "cache", False) else nullcontext()
 
 
+def tell_read(found: Sized, options: argparse.Namespace) -> None:
+    """Say on standard error how many results were read from the cache, if any were."""
+    if found and not options.quiet:
+        tell(f"read from the cache: {_count(len(found))}; --no-cache computes them again")
+
+
 def add_commands(commands: Any) -> None:
     """Add the command of this file."""
     command = add_command(commands, cache)
@@ -37,6 +43,7 @@ def add_commands(commands: Any) -> None:
         "(default: 4), none more than a quarter of that; those unused for longest go first."
     )
     add = command.add_argument
+    add("--folder", help="a folder that use_cache was given in Python, instead of that of the commands")
     add("--clear", action="store_true", help="remove what would be listed")
     add("--model", metavar="TEXT", help="only results of models whose names hold TEXT")
     add("--unused-for", type=not_negative, metavar="DAYS", help="only results unused for so many days")
@@ -44,29 +51,30 @@ def add_commands(commands: Any) -> None:
 
 def cache(options: argparse.Namespace) -> None:
     """List or clear the results that are kept for later."""
-    results = ResultCache()
+    results = ResultCache(options.folder)
     found = results.entries()
     if options.model is not None:
         found = [entry for entry in found if options.model in entry.models]
     if options.unused_for is not None:
         found = [entry for entry in found if time.time() - entry.used >= 86400 * options.unused_for]
+    count, size = results.usage()
     if not options.clear:
         rows = [(each.models, each.shape, each.what, _size(each.size), _age(each.used)) for each in found]
         if rows:
             show([Table(None, ("model", "matrix", "result", "size", "unused"), rows)])
-        total, limit = _size(results.size()), _size(results.limit)
-        say(f"{_count(found)}; {results.folder} holds {total} of at most {limit}")
+        say(f"{_count(len(found))}; {results.folder} holds {_size(size)} of at most {_size(results.limit)}")
         return
-    before = results.size()
     if options.model is None and options.unused_for is None:
         results.clear()
     else:
         results.remove(entry.path for entry in found)
-    say(f"{_count(found)} removed from {results.folder}, {_size(before - results.size())}")
+    # Damaged files are removed, too, though they are not listed.
+    left, bytes_left = results.usage()
+    say(f"{_count(count - left)} removed from {results.folder}, {_size(size - bytes_left)}")
 
 
-def _count(found: Sized) -> str:
-    return f"{len(found)} result{'' if len(found) == 1 else 's'}"
+def _count(number: int) -> str:
+    return f"{number} result{'' if number == 1 else 's'}"
 
 
 def _size(size: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import embgeom
 from embgeom._common.tables import TABLE_FORMATS, check_table_format
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
-from embgeom.cli.cache import CACHE
+from embgeom.cli.cache import CACHE, tell_read
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number
 from embgeom.cli.terminal import say, show
@@ -55,6 +55,7 @@ def compare(options: argparse.Namespace) -> None:
     models = load_model(options, "_a"), load_model(options, "_b")
     comparison = embgeom.compare(*models, **chosen(options, "k", "reg", *_SAMPLE, *_SEARCH))
     show(comparison.tables())
+    tell_read(comparison.from_cache, options)
     if options.html is not None:
         comparison.to_html(options.html)
     _save(comparison, options)
@@ -65,6 +66,7 @@ def inspect(options: argparse.Namespace) -> None:
     _check_folder(options, {})
     inspection = embgeom.inspect(load_model(options), **chosen(options, *_SAMPLE, *_SEARCH))
     show(inspection.tables())
+    tell_read(inspection.from_cache, options)
     _save(inspection, options)
 
 

@@ -60,7 +60,7 @@ def add_command(commands: Any, run: Run, *shared: Parser) -> Parser:
 def add_common(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("common options")
     group.add_argument("--threads", type=int, metavar="N", help="threads (default: all available cores)")
-    group.add_argument("--quiet", action="store_true", help="show no progress")
+    group.add_argument("--quiet", action="store_true", help="show no progress and no notes")
     group.add_argument("--debug", action="store_true", help="show where an error arose")
 
 

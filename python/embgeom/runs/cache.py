@@ -8,6 +8,7 @@ written atomically and hold a checksum of all they say, so that nothing damaged 
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import math
@@ -24,13 +25,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from embgeom._common.arrays import (
-    Float32Matrix,
-    RowNumbers,
-    as_matrix,
-    as_neighbor_list,
-    as_row_numbers,
-)
+from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_neighbor_list, as_row_numbers
 from embgeom._common.checks import whole_number
 from embgeom._common.native import build_digest, core
 from embgeom._common.record import Arrays, array_digest, digest, plain, rebuilt
@@ -55,9 +50,11 @@ _DEFAULT_GIB = 4.0
 # A result that takes more than this share of the limit would push out too many others.
 _LARGEST_SHARE = 0.25
 # Whatever else lies in the folder is neither read, counted nor removed.
-_NAME = re.compile(r"[0-9a-f]{40}\.\d+\.(all|[0-9a-f]{16})\.safetensors")
+_NAME = re.compile(r"[0-9a-f]{40}\.[0-9]{1,9}\.(all|[0-9a-f]{16})\.safetensors")
 # Every other parameter of the functions decides on their results.
 _WITHOUT_INFLUENCE = ("threads", "progress")
+_MATRICES = ("x", "a", "b")
+_SAID_OTHERWISE = {*_MATRICES, "k", "neighbors", "queries", "rows"}
 _HEADER = "embgeom"
 
 _P = ParamSpec("_P")
@@ -69,10 +66,12 @@ class Request:
     """A call of a function: what decides on its result.
 
     `k` is the number of neighbors that were asked for where fewer are the first of more, otherwise 0. `rows`
-    are those that were asked for where each row's result depends on no other.
+    are those that were asked for where each row's result depends on no other. `chosen` are other parameters
+    than arrays that are not as by default.
     """
 
     key: dict[str, Any]
+    chosen: dict[str, Any]
     shapes: list[tuple[int, ...]]
     k: int
     rows: RowNumbers | None
@@ -115,7 +114,7 @@ class ResultCache:
     """The folder of the cache: results are found there, kept there, and those unused for longest removed."""
 
     def __init__(self, folder: str | PathLike[str] | None = None) -> None:
-        self.folder = cache_root() / "embgeom-results" if folder is None else Path(folder).expanduser()
+        self.folder = _checked(folder)
         self.limit = _limit()
         self._writable = True
 
@@ -149,7 +148,7 @@ class ResultCache:
             "shapes": request.shapes,
             "file": request.file,
             "k": request.k,
-            "rows": None if request.rows is None else len(request.rows),
+            "what": _what(request, result),
             "result": plain(kept, arrays, "result"),
         }
         header = json.dumps({**about, "sha256": _checksum(about, arrays)})
@@ -181,12 +180,13 @@ class ResultCache:
                 about = _about(path)
                 shapes = " and ".join(f"{n} x {d}" for n, d in about["shapes"])
                 models = " and ".join(about["models"]) or "unnamed"
-                found.append(Entry(path, models, shapes, _what(about), stat.st_size, stat.st_mtime))
+                found.append(Entry(path, models, shapes, about["what"], stat.st_size, stat.st_mtime))
         return sorted(found, key=lambda entry: entry.used, reverse=True)
 
-    def size(self) -> int:
-        """Return the bytes of everything that is kept, damaged files included."""
-        return sum(size for _, size, _ in self._by_age())
+    def usage(self) -> tuple[int, int]:
+        """Return how many files are kept and how many bytes they take, damaged ones included."""
+        sizes = [size for _, size, _ in self._by_age()]
+        return len(sizes), sum(sizes)
 
     def remove(self, paths: Iterable[Path]) -> None:
         """Remove files, which other processes may have removed already."""
@@ -200,7 +200,13 @@ class ResultCache:
         sweep(self.folder)
 
     def _files(self, group: str = "") -> list[Path]:
-        return [path for path in self.folder.glob(f"{group}*") if _NAME.fullmatch(path.name)]
+        """Return the ordinary files of the cache: a pipe would keep its reader waiting."""
+        found: list[Path] = []
+        with suppress(OSError):
+            for path in self.folder.iterdir():
+                if path.name.startswith(group) and _NAME.fullmatch(path.name) and path.is_file():
+                    found.append(path)
+        return found
 
     def _candidates(self, request: Request) -> list[Path]:
         """Return the files that hold the result, or more than it; small ones first."""
@@ -281,7 +287,9 @@ class Cached:
                     return digest_of_known
             return array_digest(x)
 
-        return requested(function, arguments, options, matrix_digest), used
+        request = requested(function, arguments, options, matrix_digest)
+        given = [*arguments, *(options[each] for each in _MATRICES if each in options)]
+        return request, used or [value.name for value in given if tokens_of(value) is not None]
 
     def _found(self, request: Request, used: list[str]) -> Any:
         found = self._cache.find(request) if self._cache is not None else None
@@ -303,8 +311,8 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     Parameters
     ----------
     folder : path, optional
-        Where results are kept; by default ``embgeom-results`` in the folder that ``EMBGEOM_CACHE`` names,
-        or else in Hugging Face's cache of assets.
+        Where results are kept, which ``embgeom cache --folder`` lists; by default ``embgeom-results`` in the
+        folder that ``EMBGEOM_CACHE`` names, or else in Hugging Face's cache of assets.
 
     Yields
     ------
@@ -314,7 +322,7 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     Raises
     ------
     InputError
-        If ``EMBGEOM_CACHE_GIB`` is not a size.
+        If ``EMBGEOM_CACHE_GIB`` is not a size, or no folder can have the name.
 
     Warns
     -----
@@ -363,9 +371,10 @@ def requested(
         raise InputError(f"the cache keeps results of {', '.join(KINDS)}, not of {name or repr(function)}")
     bound = inspect.signature(function).bind(*arguments, **options)
     bound.apply_defaults()
+    parameters = bound.signature.parameters
     values = {each: value for each, value in bound.arguments.items() if each not in _WITHOUT_INFLUENCE}
     tokens = tokens_of(next(iter(values.values())))
-    matrices = {each: as_matrix(values[each], each) for each in ("x", "a", "b") if each in values}
+    matrices = {each: as_matrix(values[each], each) for each in _MATRICES if each in values}
     n = len(next(iter(matrices.values())))
     by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
     asked = values.pop("rows") if by_row else None
@@ -400,7 +409,23 @@ def requested(
             array = as_row_numbers(value, n) if each == "rows" else as_neighbor_list(value, n)
             key[each] = array_digest(array)
     rows = None if asked is None else as_row_numbers(asked, n)
-    return Request(key, [matrix.shape for matrix in matrices.values()], k, rows, tokens)
+    others = values.keys() - _SAID_OTHERWISE
+    chosen = {each: key[each] for each in values if each in others and key[each] != parameters[each].default}
+    return Request(key, chosen, [matrix.shape for matrix in matrices.values()], k, rows, tokens)
+
+
+def _checked(folder: str | PathLike[str] | None) -> Path:
+    """Return the path of the cache's folder, unless no folder can have its name."""
+    try:
+        path = cache_root() / "embgeom-results" if folder is None else Path(folder).expanduser()
+        path.lstat()
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        # Of whatever else stands in the way on the disk, `keep` warns.
+        if getattr(error, "errno", errno.ENAMETOOLONG) == errno.ENAMETOOLONG:
+            named = os.environ.get("EMBGEOM_CACHE") if folder is None else folder
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise InputError(f"{named!r:.80} names no folder for results ({reason}); name another") from None
+    return path
 
 
 def _limit() -> float:
@@ -410,9 +435,7 @@ def _limit() -> float:
     except ValueError:
         size = math.nan
     if not size >= 0:
-        raise InputError(
-            f"{SIZE_VARIABLE} = {text!r} is not a size; give the cache's limit in GiB, such as 4"
-        )
+        raise InputError(f"{SIZE_VARIABLE} = {text!r} is not a size; give the limit in GiB, such as 4")
     return size * 2**30
 
 
@@ -465,14 +488,12 @@ def _cut(result: Any, request: Request) -> Any:
     return replace(result, **changes)
 
 
-def _what(about: Mapping[str, Any]) -> str:
-    """Say what a result is: the function, its parameters that are numbers, words or true, and the rows."""
-    key = about["key"]
-    hidden = ("build", "instructions", "function", "x", "a", "b", "neighbors", "queries", "rows")
-    parts = [f"k={about['k']}"] if about["k"] else []
-    for name, value in key.items():
-        if name not in hidden and value is not None and value is not False:
-            parts.append(name if value is True else value if isinstance(value, str) else f"{name}={value}")
-    if about["rows"] is not None:
-        parts.append(f"{about['rows']} rows")
-    return f"{key['function']}({', '.join(parts)})"
+def _what(request: Request, result: Any) -> str:
+    """Say what a result is: the function, its k, other parameters that were chosen, and the first rows."""
+    k = result.weights.shape[1] if isinstance(result, LLE) else getattr(result, "k", None)
+    parts = [] if k is None else [f"k={k}"]
+    parts += [name if value is True else f"{name}={value}" for name, value in request.chosen.items()]
+    if (rows := getattr(result, "rows", None)) is not None:
+        first = ", ".join(str(row) for row in rows[:3]) + (", ..." if len(rows) > 3 else "")
+        parts.append(f"{len(rows)} row{'' if len(rows) == 1 else 's'}: {first}")
+    return f"{request.function}({', '.join(parts)})"
