@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import embgeom
+from embgeom.cli import runs
 from tests.helpers.cli import status
 
 MODEL = "example:small"
@@ -45,6 +46,19 @@ def test_dimension_of_a_sample(model, tmp_path, capsys):
     assert status(*command) == 0 and capsys.readouterr().out == out
     assert status(*command, "--seed", 4) == 2
     assert "it is about other 40 rows; name another folder" in capsys.readouterr().err
+
+
+def test_a_command_shows_a_run_where_nothing_can_be_written(tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise embgeom.OutputError("Read-only file system")
+
+    command = ("knn", MODEL, "-o", tmp_path / "run", "--tokens", 3, "-k", 4, "--quiet")
+    assert status(*command) == 0
+    out = capsys.readouterr().out
+    monkeypatch.setattr(runs, "write_file", refuse)
+    assert status(*command) == 0 and capsys.readouterr().out == out
+    (tmp_path / "run" / "tokens.csv").unlink()
+    assert status(*command) == 2
 
 
 def test_the_default_k_is_that_of_inspect(model, tmp_path, capsys):

@@ -21,7 +21,7 @@ from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, whole
 from embgeom.cli.terminal import show
 from embgeom.comparison.saving import shown
-from embgeom.errors import InputError
+from embgeom.errors import InputError, OutputError
 from embgeom.geometry.dimension import default_dimension_k
 from embgeom.geometry.knn import Metric
 from embgeom.geometry.rows import token_columns
@@ -89,7 +89,12 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     table = Path(options.output) / f"tokens.{options.table_format}"
     texts = [model.text(row) for row in numbers.tolist()]
     columns = {**token_columns(numbers, model.tokens), "text": texts, **values}
-    write_file(table, lambda path: write_table(path, columns))
+    try:
+        write_file(table, lambda path: write_table(path, columns))
+    except OutputError:
+        # A run that has ended is also read where nothing can be written; its table is there then.
+        if not table.exists():
+            raise
     column, label = _MAIN[task]
     ends = _ends(model, numbers, label, np.asarray(values[column]))
     chosen_k = [f"k = {options.k}: a tenth of the rows, from 50 to 1200", ""] if is_default else []
