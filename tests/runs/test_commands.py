@@ -45,7 +45,7 @@ def test_dimension_of_a_sample(model, tmp_path, capsys):
     # The result is there, so nothing is computed again; another seed draws other tokens.
     assert status(*command) == 0 and capsys.readouterr().out == out
     assert status(*command, "--seed", 4) == 2
-    assert "it is about other 40 rows; name another folder" in capsys.readouterr().err
+    assert "it is about 40 rows, but not these; name another folder" in capsys.readouterr().err
 
 
 def test_a_command_shows_a_run_where_nothing_can_be_written(tmp_path, capsys, monkeypatch):

@@ -310,7 +310,7 @@ def _difference(name: str, held: Any, wanted: Any) -> str:
     if name != "rows":
         return f"its {name.removeprefix('parameters ')} is {held}, not {wanted}"
     one, other = ("all rows" if rows is None else f"{len(rows)} rows" for rows in (held, wanted))
-    return f"it is about {one}, not {other}" if one != other else f"it is about other {one}"
+    return f"it is about {one}, not {other}" if one != other else f"it is about {one}, but not these"
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

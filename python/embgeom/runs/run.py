@@ -159,7 +159,7 @@ def run(
     Raises
     ------
     InputError
-        If an argument is not what the plain functions take.
+        If an argument is not what the plain functions take, or `x` changes during the run.
     OutputError
         If the folder holds another run (the message says in what it differs), one that another version or
         build of embgeom has begun, or other files; if another process uses it, or it cannot be written.
