@@ -2,11 +2,12 @@
 The compiled kernels of embgeom; use the functions of the package, which check their input.
 """
 from __future__ import annotations
+import collections.abc
 import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats']
+__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats', 'tridiagonal_form']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -57,6 +58,10 @@ class Metric:
     @property
     def value(self) -> int:
         ...
+def float32_shares(x: numpy.typing.NDArray[numpy.float32], list: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    The shares of variance that float32 finds for the rows listed, and the bounds of their errors.
+    """
 def global_similarity(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], rows: numpy.typing.NDArray[numpy.int64] | None, *, center: bool, include_diagonal: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> float:
     """
     Correlation of two matrices' pairwise cosine similarities.
@@ -88,4 +93,8 @@ def paired_products(x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDAr
 def row_stats(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     """
     Norms of the rows of x, and the first row equal to each.
+    """
+def tridiagonal_form(c: numpy.typing.NDArray[numpy.float32]) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+    """
+    Diagonal and off-diagonal of the tridiagonal form that float32 gives a symmetric matrix.
     """

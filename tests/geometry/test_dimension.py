@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embgeom import intrinsic_dimension, knn
+from embgeom._common.native import core
 from embgeom.errors import InputError
 from tests.helpers import real_data
 from tests.oracles import reference, strategies
@@ -139,6 +140,48 @@ SIZES = {
 }
 
 
+def shares_and_bounds(x):
+    """Return, for c below p, the shares of float32, their bounds, and the shares of float64."""
+    shares, bounds = core.float32_shares(x, list(range(len(x))))
+    true = reference.intrinsic_dimension(x, np.arange(len(x))[None])[0].shares
+    known = min(len(true), len(shares) - 1)
+    return shares[:known], bounds[:known], true[:known]
+
+
+def test_shares_of_float32_err_within_their_bounds():
+    # All shares are compared, so that a bound ten times too small fails, and one far too large does, too.
+    uses = {}
+    for k, d in [(50, 64), (300, 40), (200, 300), (600, 300), (300, 500), (9, 700), (130, 130)]:
+        for kind in (*KINDS, *SPECTRA):
+            rng = np.random.default_rng(k + d)
+            if kind in KINDS:
+                x = KINDS[kind](rng, k, d)
+            else:
+                x = rng.standard_normal((k, d)) * SPECTRA[kind](np.arange(1.0, d + 1))
+            shares, bounds, true = shares_and_bounds(x.astype(np.float32))
+            uses[kind, k, d] = float(np.max(np.abs(shares - true) / bounds, initial=0))
+    worst = max(uses, key=uses.get)
+    assert 0.1 < uses[worst] < 0.5, (worst, uses[worst])
+
+
+@pytest.mark.parametrize("place", [0, 150, 299])
+def test_the_place_of_a_large_variance_costs_no_accuracy(place):
+    # A large diagonal element that is reduced last would take part in the roundings of all steps.
+    x = np.random.default_rng(1).standard_normal((700, 300)).astype(np.float32)
+    x[:, place] *= 1000
+    shares, bounds, true = shares_and_bounds(x)
+    assert np.max(np.abs(shares - true) / bounds) < 0.2
+
+
+def test_probes_differ_between_neighborhoods_and_not_between_calls():
+    # Rows 30 to 59 equal rows 0 to 29: only the row numbers, and so the signs, differ.
+    x = np.concatenate([gaussian(30, 50)] * 2)
+    one, other, again = (core.float32_shares(x, list(range(begin, begin + 30))) for begin in (0, 30, 0))
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(one[0], other[0])
+    assert (one[1][:-1] != other[1][:-1]).all()
+
+
 @pytest.mark.parametrize(
     "order", [2, 3, 4, 5, 15, 16, 17, 31, 32, 33, 35, 48, 63, 64, 65, 97, 160, 161, 193, 259]
 )
@@ -173,9 +216,13 @@ def test_float32_decides(spectrum, d, k):
     x = rng.standard_normal((2 * k, d)) * SPECTRA[spectrum](np.arange(1.0, d + 1))
     x = (x + centers[rng.integers(0, 8, 2 * k)]).astype(np.float32)
     lists = np.array([rng.choice(2 * k, k, replace=False) for _ in range(tokens)])
-    result = intrinsic_dimension(x, lists, rows=np.arange(tokens) % (2 * k))
-    assert result.decided_in_float64.mean() < 0.15
-    reference.assert_same_dimension(result, reference.intrinsic_dimension(x, lists[:compared]), 0.95)
+    rows = np.arange(tokens) % (2 * k)
+    expected = reference.intrinsic_dimension(x, lists[:compared])
+    for variance in (0.5, 0.95, 0.99):
+        part = slice(None) if variance == 0.95 else slice(compared)
+        result = intrinsic_dimension(x, lists[part], rows=rows[part], variance=variance)
+        assert variance != 0.95 or result.decided_in_float64.mean() < 0.15
+        reference.assert_same_dimension(result, expected, variance)
 
 
 @pytest.mark.parametrize(

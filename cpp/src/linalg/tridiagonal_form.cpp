@@ -4,6 +4,8 @@
 #include <cmath>
 #include <cstring>
 #include <numeric>
+#include <utility>
+#include <vector>
 
 #include "embgeom/base/arithmetic.hpp"
 #include "embgeom/linalg/blas.hpp"
@@ -87,6 +89,29 @@ double reflect(float* row, std::size_t n, float& last) {
     return (after - before) / after;
 }
 
+// Exchanges rows i and j > i, and the columns with them, of a symmetric matrix, lower triangle given.
+void exchange(float* c, std::size_t n, std::size_t i, std::size_t j) {
+    for (std::size_t l = 0; l < i; ++l) std::swap(c[i * n + l], c[j * n + l]);
+    for (std::size_t l = i + 1; l < j; ++l) std::swap(c[l * n + i], c[j * n + l]);
+    for (std::size_t l = j + 1; l < n; ++l) std::swap(c[l * n + i], c[l * n + j]);
+    std::swap(c[i * (n + 1)], c[j * (n + 1)]);
+}
+
+// Brings a block's worth of the largest elements of the diagonal to its end, where reflections begin: a large
+// element that stays takes part in the roundings of all before it.
+void bring_largest_last(float* c, std::size_t n, std::vector<float>& diagonal) {
+    diagonal.resize(n);
+    for (std::size_t i = 0; i < n; ++i) diagonal[i] = c[i * (n + 1)];
+    for (std::size_t last = n; last-- > n - std::min(block, n);) {
+        const auto end = diagonal.begin() + static_cast<std::ptrdiff_t>(last) + 1;
+        const auto largest =
+            static_cast<std::size_t>(std::max_element(diagonal.begin(), end) - diagonal.begin());
+        if (largest == last) continue;
+        exchange(c, n, largest, last);
+        std::swap(diagonal[largest], diagonal[last]);
+    }
+}
+
 // The reduction of one matrix. Of a block, what is done are rows from the last upwards, each replaced by its
 // reflection v, and the w of each.
 class Reduction {
@@ -103,8 +128,11 @@ class Reduction {
     }
 
     void run(float* diagonal, float* off_diagonal) {
-        for (end_ = n_; end_ > 0; end_ = begin_) {
-            begin_ = end_ - std::min(block, end_);
+        // Large eigenvalues come to the end of the matrix with the first reflections. What is left is brought
+        // up to date soon, for as long as it is not, each product with it rounds as if they were still there.
+        std::size_t size = 1;
+        for (end_ = n_; end_ > 0; end_ = begin_, size = std::min(2 * size, block)) {
+            begin_ = end_ - std::min(size, end_);
             pack(c_, n_, end_, space_.panels.data());
             for (std::size_t i = end_; i-- > begin_;) {
                 bring_up_to_date(i);
@@ -163,6 +191,7 @@ class Reduction {
 void tridiagonal_form(std::size_t n, float* c, float* diagonal, float* off_diagonal,
                       TridiagonalSpace& space) {
     static const SymmetricKernel* const kernel = best_kernel();
+    bring_largest_last(c, n, space.reflected);
     if (kernel == nullptr) {
         blas::tridiagonal_form(n, c, diagonal, off_diagonal, space.reflected);
     } else {

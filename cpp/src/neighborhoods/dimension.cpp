@@ -84,6 +84,24 @@ IntrinsicDimension measure(const Spectrum& spectrum, double variance, Workspace&
 
 }  // namespace
 
+void float32_shares(const MatrixView<const float>& x, const std::vector<std::int32_t>& list,
+                    std::span<double> shares, std::span<double> bounds) {
+    const Spectrum spectrum(x, list.size());
+    SpectrumSpace space;
+    const Moments moments = spectrum.compute_single(list, space);
+    std::vector<double>& values = space.diagonal;
+    blas::tridiagonal_eigenvalues(values.size(), values.data(), space.off_diagonal.data());
+    const double total = std::accumulate(values.begin(), values.end(), 0.0);
+    double sum = 0.0;
+    for (std::size_t c = 0; c < values.size(); ++c) {
+        const double value = values[values.size() - 1 - c];
+        shares[c] = (sum += value) / total;
+        bounds[c] = Spectrum::is_sound(moments)
+                        ? spectrum.share_error(moments, static_cast<std::int32_t>(c + 1), value)
+                        : std::numeric_limits<double>::infinity();
+    }
+}
+
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const IntrinsicDimensionResult& result) {
     const MatrixView<const float> x = neighborhoods.tokens.matrix;
@@ -91,8 +109,8 @@ void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, in
     const Spectrum spectrum(x, neighborhoods.neighbors.cols);
 
     const std::size_t order = spectrum.order();
-    const int workers = useful_workers(neighborhoods.neighbors.rows, threads,
-                                       order * order * (sizeof(float) + sizeof(double)));
+    const int workers =
+        useful_workers(neighborhoods.neighbors.rows, threads, Spectrum::bytes_per_square * order * order);
     std::vector<Workspace> spaces(static_cast<std::size_t>(workers));
     parallel_for("decompose", neighborhoods.neighbors.rows, workers, monitor,
                  [&](std::size_t i, const Worker& worker) {

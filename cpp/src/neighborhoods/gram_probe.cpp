@@ -50,49 +50,60 @@ std::uint64_t mixed(std::uint64_t value) {
 
 }  // namespace
 
-void GramProbe::begin(std::size_t order) {
-    static_assert(probes == four);
-    if (order != order_) {
-        order_ = order;
-        signs_.resize(probes * order);
-        for (std::size_t place = 0; place < signs_.size(); ++place)
-            signs_[place] = (mixed(place + 1) & 1U) != 0 ? 1.0 : -1.0;
+void GramProbe::begin(std::size_t order, const std::vector<std::int32_t>& list) {
+    static_assert(probes % four == 0);
+    std::uint64_t seed = 0;
+    for (const std::int32_t neighbor : list) seed = mixed(seed + static_cast<std::uint64_t>(neighbor) + 1);
+    order_ = order;
+    signs_.resize(probes * order);
+    for (std::size_t i = 0; i < order; ++i) {
+        const std::uint64_t bits = mixed(seed + i + 1);
+        for (std::size_t q = 0; q < probes; ++q) signs_[q * order + i] = ((bits >> q) & 1U) != 0 ? 1.0 : -1.0;
     }
     products_.assign(probes * order, 0.0);
 }
 
 void GramProbe::add_rows(const float* z, std::size_t count) {
     for (std::size_t j = 0; j < count; ++j) {
-        double sums[probes];
-        four_dots(z + j * order_, order_, signs_.data(), order_, sums);
-        add_to_four(z + j * order_, order_, sums, products_.data(), order_);
+        const float* row = z + j * order_;
+        for (std::size_t q = 0; q < probes; q += four) {
+            double sums[four];
+            four_dots(row, order_, &signs_[q * order_], order_, sums);
+            add_to_four(row, order_, sums, &products_[q * order_], order_);
+        }
     }
 }
 
 void GramProbe::add_columns(const float* z, std::size_t width) {
     factors_.assign(probes * width, 0.0);
     for (std::size_t j = 0; j < order_; ++j) {
-        const double row_signs[probes] = {signs(0)[j], signs(1)[j], signs(2)[j], signs(3)[j]};
-        add_to_four(z + j * width, width, row_signs, factors_.data(), width);
+        for (std::size_t q = 0; q < probes; q += four) {
+            double of_row[four];
+            for (std::size_t m = 0; m < four; ++m) of_row[m] = signs_[(q + m) * order_ + j];
+            add_to_four(z + j * width, width, of_row, &factors_[q * width], width);
+        }
     }
     for (std::size_t j = 0; j < order_; ++j) {
-        double sums[probes];
-        four_dots(z + j * width, width, factors_.data(), width, sums);
-        for (std::size_t q = 0; q < probes; ++q) products(q)[j] += sums[q];
+        for (std::size_t q = 0; q < probes; q += four) {
+            double sums[four];
+            four_dots(z + j * width, width, &factors_[q * width], width, sums);
+            for (std::size_t m = 0; m < four; ++m) products_[(q + m) * order_ + j] += sums[m];
+        }
     }
 }
 
 double GramProbe::error(const float* c) {
     for (std::size_t i = 0; i < order_; ++i) {
         const float* row = c + i * order_;
-        double sums[probes];
-        four_dots(row, i + 1, signs_.data(), order_, sums);
-        double mirrored[probes];
-        for (std::size_t q = 0; q < probes; ++q) {
-            products(q)[i] -= sums[q];
-            mirrored[q] = -signs(q)[i];
+        for (std::size_t q = 0; q < probes; q += four) {
+            double sums[four], mirrored[four];
+            four_dots(row, i + 1, &signs_[q * order_], order_, sums);
+            for (std::size_t m = 0; m < four; ++m) {
+                products_[(q + m) * order_ + i] -= sums[m];
+                mirrored[m] = -signs_[(q + m) * order_ + i];
+            }
+            add_to_four(row, i, mirrored, &products_[q * order_], order_);
         }
-        add_to_four(row, i, mirrored, products_.data(), order_);
     }
     double squares = 0.0;
     for (const double difference : products_) squares += difference * difference;

@@ -147,7 +147,7 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     GramScratch<float>& scratch = space.single;
     std::vector<double>& squares = space.squares;
     squares.assign(order_, 0.0);
-    space.probe.begin(order_);
+    space.probe.begin(order_, list);
     scratch.gram.assign(triangle_room(order_, order_), 0.0F);
     visit_pieces(list, space, scratch.centered, [&](const float* z, std::size_t count, std::size_t width) {
         add_piece(z, count, width, space);
@@ -164,7 +164,12 @@ Moments Spectrum::compute_single(const std::vector<std::int32_t>& list, Spectrum
     tridiagonal_form(order_, scratch.gram.data(), diagonal, off_diagonal, space.tridiagonal);
     space.diagonal.assign(diagonal, diagonal + order_);
     space.off_diagonal.assign(off_diagonal, off_diagonal + order_ - 1);
-    moments.drift = std::accumulate(space.diagonal.begin(), space.diagonal.end(), -moments.trace);
+    const auto squares_of = [](const std::vector<double>& v) {
+        return std::inner_product(v.begin(), v.end(), v.begin(), 0.0);
+    };
+    const double norms = squares_of(space.diagonal) + 2.0 * squares_of(space.off_diagonal) - moments.squares;
+    moments.drift = std::abs(std::accumulate(space.diagonal.begin(), space.diagonal.end(), -moments.trace)) +
+                    std::abs(norms) / (2.0 * std::sqrt(moments.squares));
     return moments;
 }
 
@@ -185,6 +190,8 @@ bool Spectrum::is_sound(const Moments& moments) {
     return moments.error <= 12.0 * unit_roundoff * std::sqrt(moments.squares);
 }
 
+// Its constants: the probe's odds are derived in docs/numerics.md, the reduction's errors are measured by
+// benchmarks/kernels/reduction_errors.py.
 double Spectrum::share_error(const Moments& moments, std::int32_t c, double least) const {
     // Shares are of the trace, so their errors come from an E of trace 0, whose c largest eigenvalues add up
     // to at most sqrt(c (p - c) / p) |E|_F.
@@ -194,8 +201,9 @@ double Spectrum::share_error(const Moments& moments, std::int32_t c, double leas
     // An error of few directions may hide from the probes, but moves the sum less.
     const double gram = (1.25 * spread + 2.75) * moments.error;
     // Only eigenvalues that drown in roundings move all one way.
-    const double reduction = ((least >= 64.0 * unit ? 2.0 : 16.0) * spread + 16.0) * unit;
-    return (gram + reduction + std::abs(moments.drift)) / moments.trace + least_share_error;
+    const double reduction =
+        ((least >= 64.0 * unit ? 3.0 : 24.0) * spread + 24.0) * std::max(1.0, p / 1500.0) * unit;
+    return (gram + reduction + moments.drift) / moments.trace + least_share_error;
 }
 
 }  // namespace embgeom

@@ -159,10 +159,11 @@ def intrinsic_dimension(
 
     Notes
     -----
-    `n_components` are the integers of float64 arithmetic: float32 finds them, and where a share of variance
-    comes within its measured error of `variance`, the token is computed again in float64. With p = min(k, d),
-    p k d / 2 + 2 p^3 / 3 multiply-adds for each token, after the search for neighbors; memory besides input
-    and output: 12 (p^2 + 430 p) bytes for each thread. Ctrl-C is honored between tokens.
+    Float32 finds `n_components`; where a share of variance comes within its error of `variance`, the token is
+    computed again in float64. That error is measured and estimated with room, not proven: the documentation's
+    page on numerics derives the odds of another integer than float64's. With p = min(k, d), p k d / 2 +
+    2 p^3 / 3 multiply-adds for each token, after the search for neighbors; memory besides input and output:
+    14 (p^2 + 430 p) + 16 max(k, d) bytes for each thread. Ctrl-C is honored between tokens.
 
     References
     ----------

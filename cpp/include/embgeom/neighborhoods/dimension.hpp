@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
 
 #include "embgeom/base/matrix_view.hpp"
 #include "embgeom/base/parallel.hpp"
@@ -22,13 +23,19 @@ struct IntrinsicDimensionResult {
 //   n_components = min { c : l_1 + ... + l_c >= variance * sum(l) }
 //   participation_ratio = sum(l)^2 / sum(l^2)
 //
-// `n_components` is the integer of float64 arithmetic. Float32 finds it (see spectrum.hpp); where the share
-// of c or of c - 1 components comes within the error bound of the threshold, float64 decides. A result of
-// float32 has a participation_ratio with a relative error of about 2e-6, and an explained_variance_ratio
-// within that bound. Cost for each token, with p = min(k, d): p k d / 2 + (2/3) p^3 multiply-adds in float32,
-// and the same in float64 for the few tokens near the threshold (`decided_in_float64`). Workspace for each
-// worker: p^2 + 768 p float32, and, once it is needed, p^2 + 256 p float64.
+// `n_components` is the integer of float64 arithmetic, but for the odds that docs/numerics.md derives.
+// Float32 finds it (see spectrum.hpp); where the share of c or of c - 1 components comes within the error
+// bound of the threshold, float64 decides. A result of float32 has a participation_ratio with a relative
+// error of about 2e-6, and an explained_variance_ratio within that bound. Cost for each token, with p =
+// min(k, d): p k d / 2 + (2/3) p^3 multiply-adds in float32, and the same in float64 for the few tokens near
+// the threshold (`decided_in_float64`). Workspace for each worker: about 14 (p^2 + 430 p) + 16 max(k, d)
+// bytes, of which 8 p^2 + 2,600 p come once float64 is needed.
 void intrinsic_dimension(const Neighborhoods& neighborhoods, double variance, int threads, Monitor& monitor,
                          const IntrinsicDimensionResult& result);
+
+// What float32 finds for the neighbors listed, for tests: the shares of the c = 1, 2, ..., p largest
+// eigenvalues, and the bounds of their errors, infinite where float64 would decide in any case.
+void float32_shares(const MatrixView<const float>& x, const std::vector<std::int32_t>& list,
+                    std::span<double> shares, std::span<double> bounds);
 
 }  // namespace embgeom

@@ -40,7 +40,7 @@ struct Moments {
     double trace;    // sum(l) = |Z|_F^2, added up in float64
     double squares;  // sum(l^2) = |C|_F^2, from the elements of C
     double error;    // of C, estimated: its distance from Z'Z in the Frobenius norm
-    double drift;    // of the trace, from C to T
+    double drift;    // from C to T, of the trace and of the Frobenius norm, which no reflection changes
 };
 
 // The spectrum l of the centered neighbors of a token, in two precisions.
@@ -57,6 +57,9 @@ class Spectrum {
     Spectrum(MatrixView<const float> x, std::size_t k);
 
     std::size_t order() const { return order_; }
+
+    // Of a worker's scratch for each of its p^2: C in float32 and in float64, and half of C packed.
+    static constexpr std::size_t bytes_per_square = 14;
 
     // Float32 for C and for its reduction to a tridiagonal T. Where `is_sound`, the share of the c largest
     // eigenvalues of T errs by at most share_error(.).
