@@ -173,6 +173,18 @@ def test_the_place_of_a_large_variance_costs_no_accuracy(place):
     assert np.max(np.abs(shares - true) / bounds) < 0.2
 
 
+@pytest.mark.parametrize("seed", range(5, 9))
+def test_a_row_that_dominates_is_counted_exactly(seed):
+    x = np.random.default_rng(seed).standard_normal((700, 768))
+    x[64] *= 8000
+    x = x.astype(np.float32)
+    expected = reference.intrinsic_dimension(x, np.arange(700)[None])
+    for away in (-6e-5, -1e-5, -3e-6, 7e-7, 4e-6, 8e-6):
+        variance = min(float(expected[0].shares[0] + away), 1.0)
+        result = intrinsic_dimension(x, [np.arange(700)], rows=[0], variance=variance)
+        reference.assert_same_dimension(result, expected, variance)
+
+
 def test_probes_differ_between_neighborhoods_and_not_between_calls():
     # Rows 30 to 59 equal rows 0 to 29: only the row numbers, and so the signs, differ.
     x = np.concatenate([gaussian(30, 50)] * 2)
