@@ -161,7 +161,7 @@ def test_shares_of_float32_err_within_their_bounds():
             shares, bounds, true = shares_and_bounds(x.astype(np.float32))
             uses[kind, k, d] = float(np.max(np.abs(shares - true) / bounds, initial=0))
     worst = max(uses, key=uses.get)
-    assert 0.1 < uses[worst] < 0.5, (worst, uses[worst])
+    assert 0.05 < uses[worst] < 0.5, (worst, uses[worst])
 
 
 @pytest.mark.parametrize("place", [0, 150, 299])
