@@ -276,11 +276,14 @@ def test_a_disk_that_damages_every_block_is_reported(tmp_path, monkeypatch):
         embgeom.run("knn", matrix(150), tmp_path, k=K)
 
 
-def test_a_matrix_that_changes_during_a_run_is_refused(tmp_path):
+@pytest.mark.parametrize("ending", [None, KeyboardInterrupt])
+def test_a_matrix_that_changes_during_a_run_is_refused(ending, tmp_path):
     x = matrix(150)
 
     def change(*_):
         x[3] += 1.0
+        if ending:
+            raise ending
 
     with (
         embgeom.use_cache(tmp_path / "cache"),

@@ -230,12 +230,15 @@ def run(
                 def work(stage: Task) -> Work:
                     return Work(stage, parameters, matrix, selection, team, kept.neighbors)
 
-                result = _computed(kept, work, parameters, compute, report, progress is True)
-                if array_digest(matrix) != digest:
-                    kept.remove_blocks()
-                    raise InputError(
-                        "x has changed during the run, whose blocks are removed; repeat the call"
-                    )
+                try:
+                    result = _computed(kept, work, parameters, compute, report, progress is True)
+                finally:
+                    # Blocks of a changed x must not be joined with later ones, however the run ends.
+                    if array_digest(matrix) != digest:
+                        kept.remove_blocks()
+                        raise InputError(
+                            "x has changed during the run, whose blocks are removed; repeat the call"
+                        )
             kept.finish(result := replace(result, tokens=tokens))
             if is_new and cached.in_use:
                 _keep(cached, kept, parameters, matrix, selection, result)
