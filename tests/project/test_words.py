@@ -47,7 +47,7 @@ NAMES = {
 # Words that mean something else where no transformer is run.
 NAMES_OF_MODELS = {
     "blocks?": "layers",
-    "width": "hidden_size",
+    "(?<!half_)width": "hidden_size",
     "own": "native",
     "Trial": "Condition",
     "Facts": "Checks",

@@ -240,10 +240,10 @@ def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
 
 def spearman(a: npt.ArrayLike, b: npt.ArrayLike) -> float:
     """Return the Spearman rank correlation of two vectors; equal values share a mean rank, NaN has none."""
-    return pearson(_mean_ranks(a), _mean_ranks(b))
+    return pearson(ranks(a), ranks(b))
 
 
-def _mean_ranks(values: npt.ArrayLike) -> Float64Vector:
+def ranks(values: npt.ArrayLike) -> Float64Vector:
     array = as_real_array(values, "a vector").astype(np.float64)
     _, inverse, counts = np.unique(array, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)

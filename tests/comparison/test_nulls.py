@@ -1,0 +1,140 @@
+"""Null baselines against every relabeling of few tokens, intervals against their definition."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import embgeom
+from embgeom.comparison.nulls import (
+    Baseline,
+    Estimate,
+    Interval,
+    correlation_estimate,
+    global_similarity_estimate,
+    holm,
+    overlap_estimate,
+    weight_cosine_estimate,
+)
+from embgeom.errors import InputError
+from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
+from tests.oracles import relabeling
+
+strata_of_few = st.lists(st.integers(0, 2), min_size=4, max_size=6).map(np.array)
+
+
+def pair(n, seed=0, d_a=5, d_b=4):
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal((n, d_a)) + rng.standard_normal(d_a)
+    b = rng.standard_normal((n, d_b)) + a[:, :1]
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+def close(baseline, values, rtol=1e-6):
+    assert baseline.draws == 0
+    np.testing.assert_allclose(baseline.mean, values.mean(), rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(baseline.sd, values.std(), rtol=rtol, atol=rtol)
+
+
+@given(strata_of_few, st.booleans(), st.integers(0, 99))
+def test_global_similarity_over_every_relabeling(strata, center, seed):
+    a, b = pair(len(strata), seed)
+    estimate = global_similarity_estimate(a, b, center=center, strata=strata)
+    x, y = (relabeling.cosines(side, center) for side in (a, b))
+    off = ~np.eye(len(x), dtype=bool)
+    scale = math.sqrt((x[off] ** 2).sum() * (y[off] ** 2).sum())
+    everyone = relabeling.every_relabeling(np.zeros_like(strata))
+    close(estimate.null, relabeling.agreements(x, y, everyone) / scale)
+    close(estimate.stratified, relabeling.agreements(x, y, relabeling.every_relabeling(strata)) / scale)
+    assert estimate.stratified.strata == len(np.unique(strata))
+    assert estimate.value == embgeom.global_similarity(a, b, center=center)
+
+
+@given(strata_of_few, st.integers(1, 3), st.integers(0, 99))
+def test_lists_over_every_relabeling(strata, k, seed):
+    n = len(strata)
+    a, b = pair(n, seed)
+    lists = [embgeom.knn(side, k) for side in (a, b)]
+    every = [relabeling.every_relabeling(labels) for labels in (np.zeros_like(strata), strata)]
+    x, y = (relabeling.matrix_of(side.indices) for side in lists)
+    estimate = overlap_estimate(*lists, strata=strata, draws=50)
+    close(estimate.null, relabeling.agreements(x, y, every[0]) / (n * k))
+    assert estimate.stratified.mean == pytest.approx(relabeling.agreements(x, y, every[1]).mean() / (n * k))
+    weights = [embgeom.lle(side, near) for side, near in zip((a, b), lists, strict=True)]
+    x, y = (
+        relabeling.matrix_of(w.indices, w.weights / np.linalg.norm(w.weights.astype(float), axis=1)[:, None])
+        for w in weights
+    )
+    estimate = weight_cosine_estimate(*weights, strata=strata, draws=50)
+    close(estimate.null, relabeling.agreements(x, y, every[0]) / n)
+    assert estimate.stratified.mean == pytest.approx(
+        relabeling.agreements(x, y, every[1]).mean() / n, abs=1e-9
+    )
+    assert estimate.value == weight_cosine(*weights).mean()
+
+
+@given(strata_of_few, st.integers(0, 99), st.sampled_from(["pearson", "spearman"]))
+def test_correlation_over_every_relabeling(strata, seed, kind):
+    x, y = np.random.default_rng(seed).integers(0, 9, (2, len(strata)))
+    correlate = {"pearson": pearson, "spearman": spearman}[kind]
+    estimate = correlation_estimate(x, y, kind=kind, strata=strata)
+    if math.isnan(correlate(x, y)):
+        assert math.isnan(estimate.value) and math.isnan(estimate.stratified.mean)
+        return
+    for labels, baseline in ((np.zeros_like(strata), estimate.null), (strata, estimate.stratified)):
+        close(baseline, np.array([correlate(x, y[p]) for p in relabeling.every_relabeling(labels)]))
+    assert estimate.value == correlate(x, y)
+
+
+def test_drawn_sd_agrees_with_relabelings():
+    rng = np.random.default_rng(5)
+    a, b = pair(80, 5)
+    lists, strata = [embgeom.knn(side, 6) for side in (a, b)], rng.integers(0, 3, 80)
+    x, y = (relabeling.matrix_of(side.indices) for side in lists)
+    values = relabeling.agreements(x, y, relabeling.random_relabelings(strata, 2000, rng)) / (80 * 6)
+    estimate = overlap_estimate(*lists, strata=strata, draws=400)
+    assert estimate.stratified.sd == pytest.approx(values.std(), rel=0.15)  # 1 / sqrt(2 * 400) is 3.5 %
+    assert estimate.stratified.draws == 400 and estimate.p_stratified >= 1 / 401
+    assert estimate.stratified == overlap_estimate(*lists, strata=strata, draws=400).stratified
+    assert estimate.stratified.sd != overlap_estimate(*lists, strata=strata, draws=400, seed=1).stratified.sd
+
+
+def test_overlap_interval():
+    a, b = pair(300, 1)
+    lists = [embgeom.knn(side, 8) for side in (a, b)]
+    each, estimate = neighbor_overlap(*lists), overlap_estimate(*lists)
+    assert estimate.value == each.mean() and estimate.stratified is None and estimate.n == 300
+    assert estimate.half_width == pytest.approx(1.959964 * each.std(ddof=1) / math.sqrt(300), rel=1e-6)
+
+
+def test_what_an_estimate_says():
+    estimate = Estimate(0.38695, Interval(0.38385, 0.39005), Baseline(0.002, 0.0001), None, 9)
+    assert estimate.text() == "0.3870 ± 0.0031"
+    assert estimate.z == pytest.approx(3849.5) and estimate.p == 0.0
+    chance = 0.002 + 1.6448536 * 0.0001
+    assert estimate.calibrated == pytest.approx((0.38695 - chance) / (1 - chance))
+    assert math.isnan(estimate.z_stratified) and math.isnan(estimate.p_stratified)
+    drawn = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.1), Baseline(0.2, 0.01, 200, 7), 9)
+    assert drawn.text() == "0.50 ± 0.10"
+    assert drawn.p == pytest.approx(0.0026998, rel=1e-4) and drawn.p_stratified == 1 / 201
+    assert drawn.to_dict()["strata"] == 7 and drawn.to_dict()["low"] == 0.4
+    assert Estimate(math.nan, Interval(math.nan, math.nan), Baseline(0, 1), None, 2).text() == "undefined"
+
+
+def test_holm():
+    np.testing.assert_allclose(holm([0.01, 0.04, math.nan, 0.03]), [0.03, 0.06, math.nan, 0.06])
+    assert holm([]).size == 0 and holm([0.9, 0.8]).max() == 1.0
+
+
+def test_what_cannot_be_relabeled():
+    near = embgeom.knn(pair(9)[0], 3)
+    with pytest.raises(InputError, match="strata must be one number for each of the 9 tokens"):
+        overlap_estimate(near, near, strata=[0, 1])
+    with pytest.raises(InputError, match="neighbor 9 is not one of the 9 tokens"):
+        overlap_estimate(near.indices + 1, near)
+    with pytest.raises(InputError, match="token 0 is among its own neighbors"):
+        overlap_estimate([[0], [0]], [[1], [0]])
+    with pytest.raises(InputError, match="kind = 'kendall'"):
+        correlation_estimate([1, 2], [1, 2], kind="kendall")
