@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from embgeom._common.tables import visible
+from embgeom.comparison.tokens import CLASSES, WITHOUT
 from embgeom.errors import InputError
 
 USAGE_ERROR = 2
@@ -119,6 +120,41 @@ def layers(text: str) -> list[int]:
     if not re.fullmatch("[0-9]+(,[0-9]+)*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of layers counted from 0, such as 3 or 3,4")
     return [int(layer) for layer in text.split(",")]
+
+
+def tokens_options() -> Parser:
+    """Return the options on which tokens count, for keywords `without` and `only`."""
+    options = Parser(add_help=False)
+    add = options.add_argument_group("tokens that count").add_argument
+    names = ", ".join(CLASSES)
+    explained = f"leave out these classes: {names}; none keeps all (default: {','.join(WITHOUT)})"
+    add("--without", type=_token_classes, metavar="LIST", default=WITHOUT, help=explained)
+    explained = "keep these classes all the same; all keeps every token"
+    add("--with", dest="kept", type=_token_classes, metavar="LIST", action=_Keep, help=explained)
+    explained = "count only words, or the tokens that FILE lists one per line"
+    add("--only", metavar="words|FILE", help=explained)
+    return options
+
+
+class _Keep(argparse.Action):
+    """Takes classes from those that are left out."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        kept = CLASSES if "all" in values else values
+        namespace.without = tuple(name for name in namespace.without if name not in kept)
+
+
+def _token_classes(text: str) -> tuple[str, ...]:
+    """Read ``untrained,byte``, ``none`` or ``all``."""
+    named = tuple(text.split(","))
+    if named == ("none",):
+        return ()
+    for name in named:
+        if name not in CLASSES and name != "all":
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is not a class of tokens: use {', '.join(CLASSES)}, all or none"
+            )
+    return named
 
 
 LOCAL_FILES = Parser(add_help=False)

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Vector, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Vector, as_matrix, as_row_numbers
 from embgeom._common.foreign import to_strings, type_name
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block
@@ -286,6 +286,59 @@ class Embeddings(Result, Tabular):
         """Return what a row's token spells, as text, or the token itself if it spells nothing."""
         spelled = self.token_bytes[row]
         return self.tokens[row] if spelled is None else spelled.decode("utf-8", "backslashreplace")
+
+    def select(self, rows: npt.ArrayLike) -> Embeddings:
+        """Return the model with some of its rows only.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (m,), or of bool, shape (V,)
+            Different row numbers, in the order wanted; or which rows to keep.
+
+        Returns
+        -------
+        Embeddings
+            With m rows, numbered from 0, and a note in its provenance. Its matrix is a copy.
+
+        Raises
+        ------
+        InputError
+            If a row does not exist or is named twice, or none is left.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> model = embgeom.load("example:small")
+        >>> model.select(~model.special)
+        Embeddings('example:small', input, 4095 x 128)
+        """
+        chosen = np.asarray(rows)
+        if chosen.dtype == bool:
+            if chosen.shape != (len(self),):
+                raise InputError(
+                    f"a mask of shape {chosen.shape} for {len(self)} rows of {self.name}; give one for each"
+                )
+            chosen = np.flatnonzero(chosen)
+        chosen = as_row_numbers(chosen, len(self), "rows")
+        if not chosen.size or len(np.unique(chosen)) != len(chosen):
+            raise InputError(
+                f"rows names {len(chosen)} rows of {self.name}, {len(np.unique(chosen))} of them different; "
+                "name at least one, and each once"
+            )
+        note = f"{len(chosen)} of {len(self)} rows selected"
+        first = self.row_stats.first_equal[chosen]
+        _, position, group = np.unique(first, return_index=True, return_inverse=True)
+        return replace(
+            self,
+            matrix=self.matrix[chosen],
+            tokens=[self.tokens[row] for row in chosen.tolist()],
+            token_bytes=[self.token_bytes[row] for row in chosen.tolist()],
+            special=self.special[chosen],
+            byte_token=self.byte_token[chosen],
+            has_token=self.has_token[chosen],
+            row_stats=RowStats(self.norms[chosen], position[group].astype(np.int64)),
+            provenance=replace(self.provenance, notes=(*self.provenance.notes, note)),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what this is and where it was read from, with the model file's SHA-256, but not its rows."""

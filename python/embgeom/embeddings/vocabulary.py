@@ -236,7 +236,11 @@ def _warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: RowNumbe
 
 def _is_plain_words(model: Embeddings) -> bool:
     """Return whether most tokens are several letters without a space, and hardly any has a space."""
-    spelled = [s for s, is_byte in zip(model.token_bytes, model.byte_token, strict=True) if s and not is_byte]
+    spelled = [
+        s
+        for s, is_byte in zip(model.token_bytes, model.byte_token.tolist(), strict=True)
+        if s and not is_byte
+    ]
     words = sum(len(s) > 1 and _word_in(b" " + s, leading=True) is not None for s in spelled)
     return 2 * words > len(spelled) and 100 * sum(map(_at_word, spelled)) <= len(spelled)
 
@@ -262,7 +266,7 @@ def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:
     text: dict[bytes, list[int]] = {}
     raw: dict[bytes, list[int]] = {}
     for row, (spelled, is_byte, zero) in enumerate(
-        zip(model.token_bytes, model.byte_token, model.zero, strict=True)
+        zip(model.token_bytes, model.byte_token.tolist(), model.zero.tolist(), strict=True)
     ):
         if spelled is not None and not zero:
             (raw if is_byte else text).setdefault(spelled, []).append(row)
@@ -306,15 +310,17 @@ def _left_out(
     model: Embeddings, ids: npt.NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
 ) -> dict[str, int]:
     counts = dict.fromkeys(REASONS, 0)
-    matched = set(ids.tolist())
-    for row, spelled in enumerate(model.token_bytes):
-        if row in matched:
+    matched = np.zeros(len(model), dtype=bool)
+    matched[ids] = True
+    facts = zip(model.token_bytes, matched.tolist(), model.special.tolist(), model.zero.tolist(), strict=True)
+    for spelled, is_matched, is_special, is_zero in facts:
+        if is_matched:
             continue
-        if model.special[row]:
+        if is_special:
             reason = "special"
         elif spelled is None:
             reason = "no text"
-        elif model.zero[row]:
+        elif is_zero:
             reason = "zero row"
         elif any(spelled in side for side in other) and any(len(s.get(spelled, ())) > 1 for s in own + other):
             reason = "ambiguous"

@@ -1,0 +1,365 @@
+"""Which tokens count: classes of tokens, known from the vocabulary, the tokenizer and the matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import RowNumbers
+from embgeom._common.foreign import to_strings
+from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.tables import Block, Table
+from embgeom.comparison.untrained import Detection, detect
+from embgeom.embeddings.embeddings import Embeddings, check_embeddings
+from embgeom.embeddings.token_text import (
+    case_of,
+    decoded,
+    is_impossible,
+    is_reserved,
+    is_word,
+    position_of,
+    script_of,
+)
+from embgeom.errors import InputError
+from embgeom.loading.folder import read_lines
+
+CLASSES = {
+    "special": "special tokens",
+    "byte": "raw bytes and parts of characters",
+    "unused": "reserved names and rows without a token",
+    "unreachable": "tokens that the tokenizer never produces",
+    "equal": "copies of an earlier row",
+    "untrained": "rows that training hardly reached",
+}
+"""The classes that `without` may name, each with its meaning. A row may be of several."""
+WITHOUT = ("special", "unused", "equal", "untrained")
+"""The classes that are left out by default."""
+
+_Mask = npt.NDArray[np.bool_]
+_LENGTHS = (
+    1,
+    2,
+    3,
+    4,
+    6,
+    8,
+)  # The last length in characters of each bin; longer ones are a bin of their own.
+_SMALLEST_STRATUM = 10
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class TokenClasses(Result, Tabular):
+    """The classes of a model's V tokens; returned by `classify`.
+
+    Attributes
+    ----------
+    name : str
+        The name of the model.
+    tokens : list of str, length V
+        The tokens as the tokenizer writes them.
+    texts : list of (str or None), length V
+        What they spell, with their spaces; None for special tokens, bytes and rows without a token.
+    special, byte, unused, unreachable, equal, untrained : ndarray of bool, shape (V,)
+        The rows of each class; see `CLASSES`. Zero rows count as untrained.
+    position, case, script : ndarray of str, shape (V,)
+        Where the space is ("leading space", "trailing space", "continuation", "none"), how letters are
+        written ("lower", "capitalized", "upper", "mixed", "none"), and in which script ("Latin", "Han", ...,
+        "mixed", "digits", "none").
+    length : ndarray of int64, shape (V,)
+        Characters, without spaces around them; 0 where the token spells none.
+    detection : Detection
+        How untrained rows were found.
+    notes : tuple of str
+        What could not be determined, and why.
+    """
+
+    _large: ClassVar[bool] = True
+
+    name: str
+    tokens: list[str]
+    texts: list[str | None]
+    special: _Mask
+    byte: _Mask
+    unused: _Mask
+    unreachable: _Mask
+    equal: _Mask
+    untrained: _Mask
+    position: npt.NDArray[np.str_]
+    case: npt.NDArray[np.str_]
+    script: npt.NDArray[np.str_]
+    length: RowNumbers
+    detection: Detection
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.counts().items())
+        return f"TokenClasses({self.name!r}, {len(self)} tokens: {counts})"
+
+    @property
+    def similarity_to_untrained(self) -> npt.NDArray[np.float32]:
+        """How much each row resembles rows known to be untrained, (V,); NaN where none are known."""
+        return self.detection.similarity
+
+    def excluded(self, without: Iterable[str] = WITHOUT) -> _Mask:
+        """Return which rows are of one of the classes, shape (V,)."""
+        out = np.zeros(len(self), dtype=bool)
+        for name in check_without(without):
+            out |= getattr(self, name)
+        return out
+
+    def counts(self) -> dict[str, int]:
+        """Return how many rows each class has; a row may be of several."""
+        return {name: int(np.count_nonzero(getattr(self, name))) for name in CLASSES}
+
+    def strata(self, rows: npt.ArrayLike | None = None, bins: int = 20) -> RowNumbers:
+        """Return the stratum of each of some rows, numbered from 0.
+
+        Tokens of one stratum are alike in class (byte, space, case, script), in frequency (`bins` quantiles
+        of the row number, for which byte-pair encoding follows the frequency) and in length. Strata of fewer
+        than 10 tokens are merged: those that differ only in length first, then in script and case, then in
+        space, then in frequency.
+
+        Parameters
+        ----------
+        rows : array_like of int, shape (n,), optional
+            All rows by default.
+        bins : int
+            How many quantiles of the row number.
+
+        Returns
+        -------
+        ndarray of int64, shape (n,)
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
+        order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
+        frequency = order * bins // max(len(chosen), 1)
+        raw = self.byte[chosen].astype(np.int64)
+        space, case, script = (_codes(values[chosen]) for values in (self.position, self.case, self.script))
+        length = np.searchsorted(_LENGTHS, self.length[chosen])
+        levels = (
+            (raw, frequency, space, case, script, length),
+            (raw, frequency, space, case, script),
+            (raw, frequency, space),
+            (raw, frequency),
+            (raw,),
+        )
+        return _merged(levels, len(chosen))
+
+    def columns(self) -> Columns:
+        """Return a row for each row of the matrix."""
+        return {
+            "token": self.tokens,
+            "text": self.texts,
+            **{name: getattr(self, name) for name in CLASSES},
+            "position": self.position,
+            "case": self.case,
+            "script": self.script,
+            "length": self.length,
+            "similarity_to_untrained": self.similarity_to_untrained,
+        }
+
+    def tables(self) -> list[Block]:
+        """Return the counts of the classes and how untrained rows were found."""
+        counts = self.counts()
+        rows: list[tuple[str, str, str | float]] = [
+            (name, meaning, counts[name]) for name, meaning in CLASSES.items() if counts[name]
+        ]
+        title = f"{len(self)} rows of {self.name} by class; a row may be of several"
+        return [Table(title, ("class", "what it is", "rows"), rows), *self.found_by(), *self.notes]
+
+    def found_by(self) -> list[str]:
+        """Return how untrained rows were found, in sentences; empty where they were not."""
+        found = self.detection
+        if not found.seeds:
+            return []
+        checks = [f"{found.recall:.1%} of the seeds from the other half of them"]
+        checks += [f"{hits} of {count} {kind}" for kind, (hits, count) in found.others.items()]
+        wrong, control = found.control
+        return [
+            f"untrained rows were found from {found.n_seeds} {found.seeds} (similarity above "
+            f"{found.threshold}); it finds {', '.join(checks)}, and {wrong} of {control} frequent words"
+        ]
+
+
+def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClasses:
+    """Sort a model's tokens into classes, by the vocabulary, the tokenizer and the matrix.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+        The model, of V rows.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    TokenClasses
+
+    Notes
+    -----
+    O(V d) time: two products of the matrix with a vector for each set of seeds that is tried, six at most.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> classes = embgeom.comparison.classify(embgeom.load("example:small"))
+    >>> classes.counts()["special"], classes.script[classes.tokens.index("Ġdog")]
+    (1, np.str_('Latin'))
+    """
+    model = check_embeddings(embeddings)
+    spelled = model.token_bytes
+    texts = [
+        None if each is None or raw else decoded(each)
+        for each, raw in zip(spelled, model.byte_token.tolist(), strict=True)
+    ]
+    shown = ["" if text is None else text for text in texts]
+    impossible = np.array([each is not None and is_impossible(each) for each in spelled], dtype=bool)
+    reserved = np.array([is_reserved(token) for token in model.tokens], dtype=bool)
+    position = np.array([position_of(text) for text in shown])
+    case = np.array([case_of(text) for text in shown])
+    repeated = model.row_stats.repeated
+    copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
+    words = np.flatnonzero((case == "lower") & (position != "none"))
+    control = np.zeros(len(model), dtype=bool)
+    control[words[: len(words) // 10]] = True
+    detection = detect(
+        model.matrix,
+        {
+            "rows of bytes that no text holds": impossible,
+            "rows beyond the tokenizer": ~model.has_token,
+            "rows with reserved names": reserved,
+            "rows that are equal": copied & ~model.zero,
+        },
+        control,
+    )
+    return TokenClasses(
+        name=model.name,
+        tokens=model.tokens,
+        texts=texts,
+        special=model.special,
+        byte=np.array(
+            [b is not None and text is None for b, text in zip(spelled, texts, strict=True)], dtype=bool
+        ),
+        unused=reserved | ~model.has_token,
+        unreachable=impossible,
+        equal=repeated,
+        untrained=detection.mask | model.zero,
+        position=position,
+        case=case,
+        script=np.array([script_of(text) for text in shown]),
+        length=np.array([len(text.strip(" ")) for text in shown], dtype=np.int64),
+        detection=detection,
+        notes=() if detection.seeds else (_UNDETERMINED.format(name=model.name),),
+    )
+
+
+_UNDETERMINED = "untrained rows of {name} are not determined: no known ones agree with each other"
+
+
+def kept_rows(
+    classes: TokenClasses,
+    *,
+    without: Iterable[str] = WITHOUT,
+    only: str | PathLike[str] | Sequence[str] | None = None,
+) -> RowNumbers:
+    """Return the rows that count.
+
+    Parameters
+    ----------
+    classes : TokenClasses
+        The classes of the model's V tokens.
+    without : iterable of str
+        The classes to leave out, of `CLASSES`; ``()`` for none.
+    only : "words", path, or sequence of str, optional
+        ``"words"`` for tokens of letters that stand after a space (or before one, or anywhere in a
+        vocabulary that marks no spaces); a file with a token on each line; or tokens. ``"king"`` stands for
+        every token that spells it, with a space around it or none; ``" king"`` only for the one with the
+        space.
+
+    Returns
+    -------
+    ndarray of int64, shape (m,)
+        Ascending row numbers.
+
+    Raises
+    ------
+    InputError
+        If a class is unknown, or `only` names no token that is there.
+    LoadError
+        If the file cannot be read.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.comparison import classify, kept_rows
+    >>> classes = classify(embgeom.load("example:small"))
+    >>> len(kept_rows(classes, without=())), len(kept_rows(classes, only=[" king"]))
+    (4096, 1)
+    """
+    kept = ~classes.excluded(without)
+    if only is not None:
+        kept &= _words(classes) if only == "words" else _named(classes, only)
+    return np.flatnonzero(kept).astype(np.int64)
+
+
+def check_without(without: Iterable[str]) -> tuple[str, ...]:
+    """Return names of classes, or refuse unknown ones."""
+    named = (without,) if isinstance(without, str) else tuple(without)
+    for name in named:
+        if name not in CLASSES:
+            raise InputError(f"without={name!r:.40} is not a class of tokens: use {', '.join(CLASSES)}")
+    return named
+
+
+def _words(classes: TokenClasses) -> _Mask:
+    marked = np.isin(classes.position, ("leading space", "trailing space"))
+    words = np.array([text is not None and is_word(text) for text in classes.texts], dtype=bool)
+    return words & marked if marked.any() else words
+
+
+def _named(classes: TokenClasses, only: str | PathLike[str] | Sequence[str]) -> _Mask:
+    if isinstance(only, str | PathLike):
+        wanted = {line for line in read_lines(Path(only)) if line}
+    else:
+        wanted = set(to_strings(only, "only"))
+    named = np.array(
+        [
+            token in wanted or (text is not None and (text in wanted or text.strip(" ") in wanted))
+            for token, text in zip(classes.tokens, classes.texts, strict=True)
+        ],
+        dtype=bool,
+    )
+    if not named.any():
+        raise InputError(
+            f"only={only!r:.60} names no token of {classes.name}; check how its tokens are written"
+        )
+    return named
+
+
+def _codes(values: npt.NDArray[Any]) -> RowNumbers:
+    return np.unique(values, return_inverse=True)[1].astype(np.int64)
+
+
+def _merged(levels: tuple[tuple[npt.NDArray[Any], ...], ...], n: int) -> RowNumbers:
+    """Return the strata of the finest level, with the members of small ones moved to the next level."""
+    strata, left, begin = np.zeros(n, dtype=np.int64), np.arange(n), 0
+    for depth, level in enumerate(levels):
+        if not left.size:
+            break
+        keys = np.stack([np.asarray(key)[left] for key in level], axis=1)
+        _, group, sizes = np.unique(keys, axis=0, return_inverse=True, return_counts=True)
+        group = group.reshape(-1)
+        done = (sizes[group] >= _SMALLEST_STRATUM) | (depth == len(levels) - 1)
+        strata[left[done]] = begin + group[done]
+        begin += len(sizes)
+        left = left[~done]
+    return _codes(strata)

@@ -1,0 +1,119 @@
+"""Which rows of a matrix were hardly trained, found from rows that are known to be untrained.
+
+A row that training never reached stays where the optimizer left it: in a tied or an output matrix all such
+rows are pushed in one direction, in an input matrix they keep their small random start. So a row counts as
+untrained that points where known untrained rows (the seeds) point, or that lies close to their mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import Float32Matrix
+
+THRESHOLD = 0.5
+"""Rows whose similarity to the seeds is above this count as untrained."""
+FEWEST_SEEDS = 4
+_PIECE = 8192
+_Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """How untrained rows were found.
+
+    Attributes
+    ----------
+    seeds : str
+        Which known rows they were found from; empty where no set of seeds agreed, and nothing was found.
+    n_seeds : int
+        How many seeds there were.
+    threshold : float
+        Rows whose similarity is above it count as untrained.
+    similarity : ndarray of float32, shape (V,)
+        Of each row with the seeds: the larger of the cosine with their mean direction, after subtracting the
+        mean of ordinary rows, and 1 less the distance to their mean in units of the median row's. 1 for a
+        row like the seeds; NaN where nothing was found.
+    recall : float
+        Share of the seeds that are found from the other half of them.
+    others : dict of str to (int, int)
+        Of other rows that are known to be unused, by their kind: how many were found, of how many.
+    control : tuple of (int, int)
+        Of text tokens that are frequent, since they are lower-case words early in the vocabulary: how many
+        were found (wrongly), of how many.
+    """
+
+    seeds: str
+    n_seeds: int
+    threshold: float
+    similarity: npt.NDArray[np.float32]
+    recall: float
+    others: dict[str, tuple[int, int]]
+    control: tuple[int, int]
+
+    @property
+    def mask(self) -> _Mask:
+        """Which rows count as untrained, shape (V,)."""
+        return np.asarray(self.similarity > self.threshold)
+
+
+def detect(x: Float32Matrix, candidates: Mapping[str, _Mask], control: _Mask) -> Detection:
+    """Find untrained rows from the first of the sets of candidates whose rows agree with each other."""
+    for name, known in candidates.items():
+        rows = np.flatnonzero(known)
+        if len(rows) < FEWEST_SEEDS:
+            continue
+        halves = (rows[::2], rows[1::2])
+        found = [_similarity(x, half)[other] > THRESHOLD for half, other in (halves, halves[::-1])]
+        recall = float(np.mean(np.concatenate(found)))
+        similarity = _similarity(x, rows)
+        mask = similarity > THRESHOLD
+        # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong.
+        if recall < 0.5 or (control.any() and mask[control].mean() > 0.05):
+            continue
+        others = {
+            other: (int(np.count_nonzero(mask & rows_)), int(np.count_nonzero(rows_)))
+            for other, rows_ in candidates.items()
+            if other != name and rows_.any()
+        }
+        wrong = (int(np.count_nonzero(mask & control)), int(np.count_nonzero(control)))
+        return Detection(name, len(rows), THRESHOLD, similarity, recall, others, wrong)
+    nothing = np.full(len(x), np.nan, dtype=np.float32)
+    return Detection("", 0, THRESHOLD, nothing, float("nan"), {}, (0, int(np.count_nonzero(control))))
+
+
+def _similarity(x: Float32Matrix, seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+    """Return the similarity of all rows to the seeds, as `Detection.similarity` explains it."""
+    center = x[seeds].mean(axis=0, dtype=np.float64)
+    ordinary = np.ones(len(x), dtype=bool)
+    ordinary[seeds] = False
+    similarity = np.zeros(len(x), dtype=np.float32)
+    # Where many rows are untrained they move the mean and the usual distance, so both are taken twice.
+    for _ in range(2):
+        if not ordinary.any():
+            break
+        similarity = _to_center(x, center, ordinary)
+        ordinary &= similarity <= THRESHOLD
+    return similarity
+
+
+def _to_center(x: Float32Matrix, center: npt.NDArray[np.float64], ordinary: _Mask) -> npt.NDArray[np.float32]:
+    pieces = [slice(begin, begin + _PIECE) for begin in range(0, len(x), _PIECE)]
+    mean = sum(x[piece][ordinary[piece]].sum(axis=0, dtype=np.float64) for piece in pieces)
+    mean = (mean / np.count_nonzero(ordinary)).astype(np.float32)
+    direction = center.astype(np.float32) - mean
+    length = float(np.linalg.norm(direction)) or 1.0
+    cosine, distance = (np.empty(len(x), dtype=np.float32) for _ in range(2))
+    for piece in pieces:
+        off = x[piece] - mean
+        squares = np.einsum("ij,ij->i", off, off)
+        along = off @ direction
+        norms = np.sqrt(squares)
+        cosine[piece] = np.divide(along, norms * length, out=np.zeros_like(norms), where=norms > 0)
+        distance[piece] = np.sqrt(np.maximum(squares - 2 * along + length**2, 0))
+    usual = float(np.median(distance[ordinary])) or 1.0
+    return np.asarray(np.maximum(cosine, 1 - distance / np.float32(usual)))
