@@ -1,10 +1,10 @@
-"""Tables as text and HTML: numbers flush right, control characters shown, long names kept in one piece."""
+"""Tables as text: numbers flush right, control characters shown, long names kept in one piece."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from embgeom._common.tables import TEXT_WIDTH, Table, as_html, as_text, distribution
+from embgeom._common.tables import TEXT_WIDTH, Table, as_text, distribution
 
 
 def test_numbers_are_flush_right_and_text_is_flush_left():
@@ -32,17 +32,6 @@ def test_what_a_terminal_would_act_on_is_shown_as_escapes():
     text = as_text(["a\x1b[31m", Table("b\x07", ("c\u202e",), [("d\u2028",)])])
     assert not set("\x1b\x07\u202e\u2028") & set(text)
     assert all(escape in text for escape in (r"a\x1b[31m", r"b\x07", r"c\u202e", r"d\u2028"))
-
-
-def test_names_of_files_that_are_not_utf8_can_be_shown_in_notebooks():
-    assert rb"m\udcff" in as_html(["m\udcff", Table(None, ("m\udcff",), [("m\udcff",)])]).encode()
-
-
-def test_markup_in_names_is_text():
-    html = as_html(["<b>x</b>", Table(None, ("name",), [("[red]y[/red]",)])])
-    assert "<b>" not in html and "&lt;b&gt;x" in html and "[red]y[/red]" in html
-    page = as_html(["x"], page=True)
-    assert page.lstrip().startswith("<!DOCTYPE html>")
 
 
 def test_prose_is_wrapped_and_a_path_is_not_cut():

@@ -94,7 +94,7 @@ def test_text_and_html(name):
     text = result.summary()
     assert text and max(map(len, text.splitlines())) <= 110
     html = result._repr_html_()
-    assert html.startswith("<pre") and "\x1b" not in html
+    assert html.startswith("<div") and "\x1b" not in html
 
 
 @pytest.mark.parametrize("name", NAMES)

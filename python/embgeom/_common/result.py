@@ -28,6 +28,7 @@ result.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -40,13 +41,16 @@ from typing import Any, ClassVar, TypeVar
 import numpy.typing as npt
 
 from embgeom._common.checks import need
+from embgeom._common.html import Picture, fragment
 from embgeom._common.record import Arrays, plain, rebuilt, write_json
-from embgeom._common.tables import Block, as_html, as_text, visible
+from embgeom._common.tables import Block, as_text, visible
 from embgeom._common.writing import check_file_writable, save_tensors, write_file
 from embgeom.errors import InputError, LoadError, OutputError, first_line
 
 # What each format would otherwise write of the time of its making.
 _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+# A page holds a larger picture, such as a point for each of 50,000 tokens, as PNG.
+LARGEST_SVG = 600_000
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 _AnyResult = TypeVar("_AnyResult", bound="Result")
 _Named = TypeVar("_Named", bound=Any)
@@ -72,7 +76,7 @@ class Result(ABC):
         return as_text(self.tables())
 
     def _repr_html_(self) -> str:
-        return as_html(self.tables())
+        return fragment(self.tables())
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it in plain types, ready for JSON; an undefined number is None."""
@@ -213,20 +217,27 @@ def new_figure(width: float, height: float) -> Any:
 
 def save_figure(figure: Any, path: str | PathLike[str]) -> None:
     """Write a figure in the format that the suffix names."""
+    image = _drawn(figure, _suffix(path))
+    write_file(path, lambda partial: partial.write_bytes(image))
+
+
+def picture(figure: Any, caption: str) -> Picture:
+    """Return a figure for a page."""
+    svg = _drawn(figure, ".svg")
+    return Picture(svg if len(svg) <= LARGEST_SVG else _drawn(figure, ".png"), caption)
+
+
+def _drawn(figure: Any, suffix: str) -> bytes:
     import matplotlib
     from matplotlib.text import Text
 
-    suffix = _suffix(path)
     # Names of models are no formulas, and may hold characters that cannot be drawn.
     for text in figure.findobj(Text):
         text.set(text=visible(text.get_text()), parse_math=False)
-
-    def write(partial: Path) -> None:
-        # Neither the date nor random names, so that equal results are equal files.
-        with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
-            figure.savefig(partial, format=suffix[1:], metadata=_UNDATED[suffix], dpi=150)
-
-    write_file(path, write)
+    # Neither the date nor random names, so that equal results are equal files.
+    with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
+        figure.savefig(stream := io.BytesIO(), format=suffix[1:], metadata=_UNDATED[suffix], dpi=150)
+    return stream.getvalue()
 
 
 def _suffix(path: str | PathLike[str]) -> str:

@@ -1,4 +1,4 @@
-"""Tables for the terminal, for text, for HTML, and in files."""
+"""Tables for the terminal, for text, and in files."""
 
 from __future__ import annotations
 
@@ -42,20 +42,26 @@ class Table:
     def __post_init__(self) -> None:
         self.rows = list(self.rows)
 
+    def cells(self) -> list[list[str]]:
+        return [[_cell(value) for value in row] for row in self.rows]
+
+    def numeric(self) -> list[bool]:
+        """Return for each column whether all of its cells are numbers."""
+        columns = list(zip(*self.cells(), strict=True)) or [()] * len(self.columns)
+        return [bool(column) and all(map(_NUMBER.fullmatch, column)) for column in columns]
+
     def __rich__(self) -> RenderableType:
         from rich.box import SIMPLE_HEAD
         from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
-        # As Text, brackets in tokens and names are not read as markup.
-        rows = [[Text(visible(_cell(value)), overflow="fold") for value in row] for row in self.rows]
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-        for index, name in enumerate(self.columns):
-            is_numeric = bool(rows) and all(_NUMBER.fullmatch(row[index].plain) for row in rows)
+        # As Text, brackets in tokens and names are not read as markup.
+        for name, is_numeric in zip(self.columns, self.numeric(), strict=True):
             table.add_column(Text(visible(name)), justify="right" if is_numeric else "left")
-        for cells in rows:
-            table.add_row(*cells)
+        for cells in self.cells():
+            table.add_row(*(Text(visible(cell), overflow="fold") for cell in cells))
         # rich would wrap a title of the table to the width of the table.
         return Group(Text(visible(self.title), style="bold"), table) if self.title else table
 
@@ -97,19 +103,6 @@ def as_text(blocks: Iterable[Any]) -> str:
         print_tables(console, blocks)
     # Not splitlines(), which would split at characters that are to be seen.
     return "\n".join(line.rstrip() for line in visible(capture.get()).split("\n")).strip("\n")
-
-
-def as_html(blocks: Iterable[Any], *, page: bool = False) -> str:
-    """Render blocks as HTML: a fragment for notebooks, or a whole page."""
-    from rich.console import Console
-
-    console = Console(file=io.StringIO(), width=TEXT_WIDTH, record=True, force_jupyter=False)
-    print_tables(console, blocks)
-    if page:
-        return console.export_html()
-    return console.export_html(
-        code_format='<pre style="line-height: normal; overflow-x: auto">{code}</pre>', inline_styles=True
-    )
 
 
 def print_tables(console: Console, blocks: Iterable[Any]) -> None:

@@ -66,7 +66,7 @@ def new_folder(folder: Name, *, overwrite: bool = False, inputs: Iterable[Name] 
         raise
 
 
-def write_file(path: Name, write: Callable[[Path], None], *, inputs: Iterable[Name] = ()) -> None:
+def write_file(path: Name, write: Callable[[Path], object], *, inputs: Iterable[Name] = ()) -> None:
     """Call `write` with a temporary path, and give the file its name once it is complete."""
     target = _resolved(path)
     check_kept({"the output": target}, inputs)

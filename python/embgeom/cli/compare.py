@@ -37,10 +37,10 @@ def add_commands(commands: Any) -> None:
     add("-o", "--output", metavar="FOLDER", help="write all results and provenance into a new folder")
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
+    add("--html", metavar="FILE", help="also write one page with tables, figure and provenance")
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
-    add = add_command(commands, compare, *pair, neighborhood, sample, *shared, folder).add_argument
-    add("--html", metavar="FILE", help="also write the tables as HTML")
+    add_command(commands, compare, *pair, neighborhood, sample, *shared, folder)
     add_command(commands, inspect, model_options(), sample, *shared, folder)
     add = add_command(commands, neighbors, model_options(), neighborhood, search, LOCAL_FILES).add_argument
     add("token", metavar="TOKEN", nargs="+", help="a token as the vocabulary writes it, or as text")
@@ -49,21 +49,17 @@ def add_commands(commands: Any) -> None:
 
 def compare(options: argparse.Namespace) -> None:
     """Measure what the token embeddings of two models share."""
-    if options.html is not None:
-        check_file_writable(options.html)
-    _check_folder(options, {"--html": options.html})
+    _check_outputs(options)
     models = load_model(options, "_a"), load_model(options, "_b")
     comparison = embgeom.compare(*models, **chosen(options, "k", "reg", *_SAMPLE, *_SEARCH))
     show(comparison.tables())
     tell_read(comparison.from_cache, options)
-    if options.html is not None:
-        comparison.to_html(options.html)
     _save(comparison, options)
 
 
 def inspect(options: argparse.Namespace) -> None:
     """Show what one model's rows are like."""
-    _check_folder(options, {})
+    _check_outputs(options)
     inspection = embgeom.inspect(load_model(options), **chosen(options, *_SAMPLE, *_SEARCH))
     show(inspection.tables())
     tell_read(inspection.from_cache, options)
@@ -86,14 +82,18 @@ def neighbors(options: argparse.Namespace) -> None:
             say(f"also: {shown(model, other)} (row {other})")
 
 
-def _check_folder(options: argparse.Namespace, others: dict[str, str | None]) -> None:
+def _check_outputs(options: argparse.Namespace) -> None:
     """Check early that results can be written, and over nothing that is read."""
+    if options.html is not None:
+        check_file_writable(options.html)
     if options.output is not None:
         check_table_format(options.table_format)
         check_writable(options.output, overwrite=options.overwrite)
-    check_kept({"-o": options.output, **others}, model_inputs(options))
+    check_kept({"-o": options.output, "--html": options.html}, model_inputs(options))
 
 
 def _save(result: FolderResult, options: argparse.Namespace) -> None:
+    if options.html is not None:
+        result.to_html(options.html)
     if options.output is not None:
         result.save(options.output, **chosen(options, "table_format", "overwrite"))

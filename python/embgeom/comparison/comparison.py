@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
-from embgeom._common.result import Columns, Plotted, named, new_figure
-from embgeom._common.tables import Block, Table, as_html, number
-from embgeom._common.writing import write_file
+from embgeom._common.result import Columns, named, new_figure
+from embgeom._common.tables import Block, Table, number
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables
 from embgeom.embeddings.vocabulary import Match
 from embgeom.geometry.dimension import IntrinsicDimension
@@ -86,7 +83,7 @@ class LocalGeometry:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison(FolderResult, Plotted):
+class Comparison(FolderResult):
     """What two models' token embeddings share, as `compare` measured it.
 
     ``comparison["neighbor_overlap"]`` is a `Statistic`; `summary` shows all of them, `to_pandas` has a row
@@ -212,22 +209,12 @@ class Comparison(FolderResult, Plotted):
             "n_components_b": dimensions[1].tolist(),
         }
 
-    def to_html(self, path: str | PathLike[str]) -> None:
-        """Write the tables of `summary` as one HTML page.
-
-        Raises
-        ------
-        OutputError
-            If the file cannot be written, or is one that a model was read from; then nothing is left at
-            `path`.
-        """
-        page = as_html(self.tables(), page=True)
-
-        def write(partial: Path) -> None:
-            # A path may hold bytes that are not text.
-            partial.write_text(page, encoding="utf-8", errors="backslashreplace")
-
-        write_file(path, write, inputs=self._inputs())
+    def _headings(self) -> tuple[str, str]:
+        return (
+            f"What the token embeddings of {self.a.name} and {self.b.name} share",
+            f"A: {self.a.name}, B: {self.b.name}. The values of the table with their null baselines; "
+            "the shares of neighbors in common over tokens; and the intrinsic dimensions in both models.",
+        )
 
     def figure(self) -> Any:
         """Draw statistics with their null baselines, and overlap and dimension of single tokens."""

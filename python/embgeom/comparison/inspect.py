@@ -13,7 +13,7 @@ from embgeom._common.arrays import RowNumbers
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
-from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
+from embgeom._common.result import Columns, Result, Tabular, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
@@ -37,7 +37,7 @@ _VALUES = {"cosine": "cosine", "inner_product": "inner product", "euclidean": "d
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Inspection(FolderResult, Plotted):
+class Inspection(FolderResult):
     """What one model's rows are like, as `inspect` measured it.
 
     Attributes
@@ -124,6 +124,13 @@ class Inspection(FolderResult, Plotted):
             "n_components": self.dimension.n_components,
             "participation_ratio": self.dimension.participation_ratio,
         }
+
+    def _headings(self) -> tuple[str, str]:
+        return (
+            f"The token embeddings of {self.model.name}",
+            f"Norms of all {len(self.norms)} rows, and intrinsic dimensions of {len(self.sampled)} rows "
+            f"over {self.dimension.k} neighbors.",
+        )
 
     def figure(self) -> Any:
         """Draw the distributions of norms and of intrinsic dimensions."""

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from embgeom._common.html import Section, facts, how_to_cite, page
 from embgeom._common.record import plain, write_json
-from embgeom._common.result import Result, Tabular
+from embgeom._common.result import Plotted, Result, Tabular, picture
 from embgeom._common.tables import Block, Table, TableFormat, check_table_format, write_table
-from embgeom._common.writing import new_folder
+from embgeom._common.writing import new_folder, write_file
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.provenance import Provenance
 
@@ -92,7 +94,7 @@ def _described(model: ModelRecord) -> dict[str, str]:
     }
 
 
-class FolderResult(Result, Tabular):
+class FolderResult(Result, Tabular, Plotted):
     """A result too large for one file that people read: arrays, a table of tokens, and a record in JSON."""
 
     _large = True
@@ -101,6 +103,10 @@ class FolderResult(Result, Tabular):
     @abstractmethod
     def _record(self) -> dict[str, Any]:
         """Return what people look up first, without the numbers of single tokens."""
+
+    @abstractmethod
+    def _headings(self) -> tuple[str, str]:
+        """Return the title of its page, and the caption of its figure."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return statistics, counts, options, versions, and models with their files' SHA-256.
@@ -140,6 +146,35 @@ class FolderResult(Result, Tabular):
             self._write(folder / self._file(".safetensors"))
             write_table(folder / f"tokens.{table_format}", self.columns())
             write_json(folder / self._file(".json"), self.to_dict())
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write one page that needs no other file and no network: tables that sort, the figure, provenance.
+
+        Without matplotlib it has no figure.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written, or is one that a model was read from; then nothing is left at
+            `path`.
+        """
+        title, caption = self._headings()
+        record = self.to_dict()
+        told = [
+            facts(name, record[name]) for name in ("options", "model", "models", "versions") if name in record
+        ]
+        missing = "The figure needs matplotlib, which the extra embgeom[figures] adds."
+        text = page(
+            title,
+            [
+                Section("Results", self.tables()),
+                Section("Figure", [picture(self.figure(), caption) if find_spec("matplotlib") else missing]),
+                Section("Parameters and provenance", told, closed=True),
+                how_to_cite(self.versions),
+            ],
+            footer=f"Made with embgeom {self.versions.get('embgeom', '')}.",
+        )
+        write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"), inputs=self._inputs())
 
     @classmethod
     def load(cls: type[_AnyResult], path: str | PathLike[str]) -> _AnyResult:
