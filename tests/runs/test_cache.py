@@ -36,10 +36,12 @@ BASE = {
 OTHER = {
     "knn": {
         "x": Y, "k": 11, "queries": X[:5], "rows": [3, 1], "metric": "euclidean", "exclude_self": False,
+        "center": True,
     },
     "lle": {"x": Y, "neighbors": NEAR.indices[:, :5], "reg": 1e-2, "rows": [0]},
     "intrinsic_dimension": {
         "x": Y, "neighbors": NEAR, "k": 31, "variance": 0.9, "rows": [3, 1], "metric": "euclidean",
+        "center": True,
     },
     "global_similarity": {
         "a": Y, "b": X, "center": True, "sample": 20, "include_diagonal": True, "seed": 3,

@@ -32,7 +32,7 @@ from embgeom._common.record import Arrays, array_digest, digest, plain, rebuilt
 from embgeom._common.temporary import sweep
 from embgeom._common.writing import cache_root, save_tensors, write_file
 from embgeom.errors import EmbgeomWarning, InputError, OutputError, first_line
-from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.dimension import IntrinsicDimension, usual_k
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 from embgeom.geometry.rows import check_same_tokens, tokens_of
@@ -375,7 +375,7 @@ def requested(
     values = {each: value for each, value in bound.arguments.items() if each not in _WITHOUT_INFLUENCE}
     tokens = tokens_of(next(iter(values.values())))
     matrices = {each: as_matrix(values[each], each) for each in _MATRICES if each in values}
-    n = len(next(iter(matrices.values())))
+    n = len(matrix := next(iter(matrices.values())))
     by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
     asked = values.pop("rows") if by_row else None
     k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
@@ -386,7 +386,8 @@ def requested(
         "function": name,
     }
     for each in list(values):
-        value = values[each]
+        is_usual = by_row and each == "k" and values[each] is None
+        value = usual_k(matrix, values["metric"]) if is_usual else values[each]
         if isinstance(value, Neighbors):
             check_same_tokens(tokens, value.tokens)
             tokens = value.tokens if tokens is None else tokens
