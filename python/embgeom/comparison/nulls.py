@@ -198,7 +198,7 @@ def global_similarity_estimate(
     """
     value = global_similarity(a, b, center=center, threads=resolve_threads(threads), progress=progress)
     x, y = as_matrix(a, "a").astype(np.float64), as_matrix(b, "b").astype(np.float64)
-    labels = _labels(strata, len(x))
+    labels = labels_of_strata(strata, len(x))
     used = x.any(axis=1) & y.any(axis=1)
     if flag(center, "center"):
         x, y = x - x[used].mean(axis=0), y - y[used].mean(axis=0)
@@ -221,7 +221,7 @@ def global_similarity_estimate(
     # The projection of the U-statistic: what each token adds to numerator and denominators.
     share = crossed[1] / scale - value * (crossed[0] / aa + crossed[2] / bb) / 2.0
     error = 2.0 * math.sqrt(n / (n - 1.0) * float(np.sum((share - share.mean()) ** 2)))
-    return Estimate(value, _fisher(value, error / max(1.0 - value**2, 1e-300)), null, stratified, n)
+    return Estimate(value, fisher_interval(value, error / max(1.0 - value**2, 1e-300)), null, stratified, n)
 
 
 def _row_terms(e: Any, m: Any, f: Any, w: Any) -> Float64Vector:
@@ -291,7 +291,7 @@ def correlation_estimate(
     x, y = (as_real_array(v, "the values").astype(np.float64) for v in (values_a, values_b))
     if x.ndim != 1 or x.shape != y.shape:
         raise InputError(f"only vectors of one length can be correlated, not {x.shape} and {y.shape}")
-    labels = _labels(strata, len(x))
+    labels = labels_of_strata(strata, len(x))
     known = ~(np.isnan(x) | np.isnan(y))
     x, y = x[known], y[known]
     if kind == "spearman":
@@ -307,10 +307,10 @@ def correlation_estimate(
         stratified = Baseline(mean / scale, math.sqrt(variance) / scale, strata=len(parts))
     factor = 1.0 + value**2 / 2.0 if kind == "spearman" else 1.0  # Bonett & Wright (2000)
     error = math.sqrt(factor / (n - 3.0)) if n > 3 else math.nan
-    return Estimate(value, _fisher(value, error), null, stratified, n)
+    return Estimate(value, fisher_interval(value, error), null, stratified, n)
 
 
-def _fisher(value: float, error: float) -> Interval:
+def fisher_interval(value: float, error: float) -> Interval:
     """Return the interval of a correlation from the standard error of its inverse hyperbolic tangent."""
     if not (math.isfinite(value) and math.isfinite(error)):
         return Interval(math.nan, math.nan)
@@ -364,7 +364,7 @@ def _list_estimate(
     draws, generator = whole_number(draws, "draws", 2), np.random.default_rng(check_seed(seed))
     for side in lists:
         _check_square(side.indices, n)
-    labels = _labels(strata, n)
+    labels = labels_of_strata(strata, n)
     mean, variance = directed_moments(n, lists[0].directed(), lists[1].directed())
     null = Baseline(mean * scale, math.sqrt(variance) * scale)
     stratified = None
@@ -408,7 +408,7 @@ def _check_square(indices: npt.NDArray[Any], n: int) -> None:
         raise InputError(f"token {int(np.argmax(itself.any(axis=1)))} is among its own neighbors")
 
 
-def _labels(strata: npt.ArrayLike | None, n: int) -> npt.NDArray[Any] | None:
+def labels_of_strata(strata: npt.ArrayLike | None, n: int) -> npt.NDArray[Any] | None:
     if strata is None:
         return None
     labels = as_integers(strata, "strata")

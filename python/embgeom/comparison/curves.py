@@ -1,0 +1,115 @@
+"""How far two models agree over the number of neighbors and over the share of variance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.checks import whole_number
+from embgeom.comparison.nulls import Estimate, correlation_estimate, overlap_estimate, weight_cosine_estimate
+from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.knn import Neighbors
+from embgeom.geometry.lle import LLE
+
+KS = (10, 50, 200, 1200)
+"""Numbers of neighbors that a curve is over by default, as far as a graph holds them."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A measure over a parameter: what two models share at each of its values.
+
+    Attributes
+    ----------
+    name : str
+        The measure: ``"neighbor_overlap"``, ``"weight_cosine"`` or ``"dimension_spearman"``.
+    over : str
+        The parameter: ``"k"``, or ``"variance"`` for the share of variance that defines a dimension.
+    at : tuple of float
+        Its values.
+    estimates : tuple of Estimate
+        The measure at each of them.
+    """
+
+    name: str
+    over: str
+    at: tuple[float, ...]
+    estimates: tuple[Estimate, ...]
+
+
+def first_neighbors(neighbors: Neighbors, k: int) -> Neighbors:
+    """Return the k nearest of more neighbors, which are those that a search for k finds."""
+    k = whole_number(k, "k", 1, neighbors.k)
+    return replace(neighbors, indices=neighbors.indices[:, :k], similarities=neighbors.similarities[:, :k])
+
+
+def overlap_curve(
+    neighbors_a: Neighbors,
+    neighbors_b: Neighbors,
+    ks: Sequence[int] = KS,
+    *,
+    strata: npt.ArrayLike | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Curve:
+    """Return the neighbor overlap over k, from one graph of each model.
+
+    Parameters
+    ----------
+    neighbors_a, neighbors_b : Neighbors
+        What `knn` returned for the same tokens of both models.
+    ks : sequence of int
+        Numbers of neighbors; those that the graphs do not hold are left out.
+    strata, draws, seed, threads
+        As for `overlap_estimate`.
+    """
+    held = tuple(k for k in ks if k <= min(neighbors_a.k, neighbors_b.k))
+    nearest = ([first_neighbors(side, k) for side in (neighbors_a, neighbors_b)] for k in held)
+    estimates = (
+        overlap_estimate(*pair, strata=strata, draws=draws, seed=seed, threads=threads) for pair in nearest
+    )
+    return Curve("neighbor_overlap", "k", held, tuple(estimates))
+
+
+def weight_curve(
+    of_a: Sequence[LLE],
+    of_b: Sequence[LLE],
+    *,
+    strata: npt.ArrayLike | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    threads: int | None = None,
+) -> Curve:
+    """Return the weight cosine over k, from the weights of both models for each k.
+
+    The neighbors of all of them come from one graph by `first_neighbors`. Other arguments are as for
+    `weight_cosine_estimate`.
+    """
+    estimates = (
+        weight_cosine_estimate(*pair, strata=strata, draws=draws, seed=seed, threads=threads)
+        for pair in zip(of_a, of_b, strict=True)
+    )
+    return Curve("weight_cosine", "k", tuple(side.weights.shape[1] for side in of_a), tuple(estimates))
+
+
+def dimension_curve(
+    of_a: Sequence[IntrinsicDimension],
+    of_b: Sequence[IntrinsicDimension],
+    over: Literal["k", "variance"] = "k",
+    *,
+    strata: npt.ArrayLike | None = None,
+) -> Curve:
+    """Return the rank correlation of intrinsic dimensions over k or over the share of variance.
+
+    `of_a` and `of_b` hold the dimensions of the same tokens of both models, for each value of the parameter.
+    """
+    estimates = []
+    for pair in zip(of_a, of_b, strict=True):
+        counts = (np.where(side.n_components >= 0, side.n_components, np.nan) for side in pair)
+        estimates.append(correlation_estimate(*counts, kind="spearman", strata=strata))
+    return Curve("dimension_spearman", over, tuple(getattr(side, over) for side in of_a), tuple(estimates))

@@ -1,0 +1,365 @@
+"""Other measures of what two models share: CKA, RSA and Procrustes similarity."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers, as_matrix
+from embgeom._common.checks import check_seed, whole_number
+from embgeom.comparison.nulls import (
+    Baseline,
+    Estimate,
+    fisher_interval,
+    labels_of_strata,
+)
+from embgeom.comparison.products import FEWEST_DRAWS, Pair, Relabeled, relabeled_norms, shift
+from embgeom.comparison.relabeling import Strata, stratified_mean, symmetric_variance
+from embgeom.errors import InputError
+
+
+def panel_estimates(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    strata: npt.ArrayLike | None = None,
+    sample: int = 2000,
+    draws: int = 200,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Return `cka_estimate`, `rsa_estimate` and `procrustes_estimate` by the names of their measures.
+
+    The products of the matrices, which CKA and Procrustes similarity share, are formed once.
+    """
+    pair = Pair.from_arrays(a, b)
+    labels = labels_of_strata(strata, len(pair))
+    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
+    return {
+        "cka": _cka(pair, within),
+        "rsa": rsa_estimate(a, b, strata=labels, sample=sample, seed=seed),
+        "procrustes": _procrustes(pair, within, draws, seed),
+    }
+
+
+def cka_estimate(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    strata: npt.ArrayLike | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """Return the debiased linear CKA of two models.
+
+    1: the same inner products between centered rows, up to scale; 0: unrelated, whatever the numbers of
+    tokens and columns (the biased CKA of unrelated matrices tends to 1 with the number of columns).
+
+    Parameters
+    ----------
+    a, b : array_like, shapes (n, d_a) and (n, d_b), or Embeddings
+        Row i of both is the same token.
+    strata : array_like of int, shape (n,), optional
+        The stratum of each token, for the stratified null.
+    draws : int
+        Relabelings within strata; above 4096 tokens at most 20.
+    seed : int
+        Seed of the relabelings.
+
+    Returns
+    -------
+    Estimate
+        The unbiased HSIC (Song et al. 2012) of both, divided by the root of the product of each one's
+        with itself. The null is exact: over all relabelings the mean is 0 and the standard deviation
+        sqrt(2 / (n (n - 3))), whatever the matrices are (Székely & Rizzo 2013). Within strata the mean is
+        exact, too.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows differ or are less than 4, or a matrix has no variance.
+
+    Notes
+    -----
+    n (d_a + d_b)^2 multiply-adds in float64; nothing of shape (n, n) is formed.
+
+    References
+    ----------
+    Kornblith, Norouzi, Lee, & Hinton (2019). Similarity of neural network representations revisited. ICML.
+
+    Song, Smola, Gretton, Bedo, & Borgwardt (2012). Feature selection via dependence maximization. JMLR, 13.
+
+    Székely & Rizzo (2013). The distance correlation t-test of independence in high dimension. Journal of
+    Multivariate Analysis, 117.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.comparison.panel import cka_estimate
+    >>> x = np.random.default_rng(0).standard_normal((50, 4))
+    >>> round(cka_estimate(x, 3 * x[:, ::-1] + 1).value, 6)
+    1.0
+    """
+    pair = Pair.from_arrays(a, b)
+    labels = labels_of_strata(strata, len(pair))
+    return _cka(pair, None if labels is None else Relabeled.draw(pair, labels, draws, seed))
+
+
+def procrustes_estimate(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    strata: npt.ArrayLike | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> Estimate:
+    """Return the Procrustes similarity of two models: how well one is the other rotated, scaled and shifted.
+
+    1: exactly. 1 minus its square is the share of variance that the best rotation leaves unexplained. It
+    grows with the number of columns by chance alone, so read it beside its null.
+
+    Parameters
+    ----------
+    a, b, strata, seed
+        As for `cka_estimate`.
+    draws : int
+        Relabelings for the null; fewer for more than 600 columns, but 20 at least. Within strata, at most 20
+        above 4096 tokens.
+
+    Returns
+    -------
+    Estimate
+        The nuclear norm of the cross product of the centered matrices, divided by their Frobenius norms.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows differ or are less than 4, or a matrix has no variance.
+
+    Notes
+    -----
+    Above 4096 tokens, the cross product of a relabeling is drawn from the normal distribution that it tends
+    to, with the exact covariance A'A x B'B / (n - 1). Where a few long rows keep it from tending there, 20
+    relabelings are made instead, as within strata.
+
+    References
+    ----------
+    Schönemann (1966). A generalized solution of the orthogonal Procrustes problem. Psychometrika, 31.
+
+    Williams, Kunz, Kornblith, & Linderman (2021). Generalized shape metrics on neural representations.
+    NeurIPS.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.comparison.panel import procrustes_estimate
+    >>> x = np.random.default_rng(0).standard_normal((50, 4))
+    >>> round(procrustes_estimate(x, 3 * x[:, ::-1] + 1, draws=20).value, 6)
+    1.0
+    """
+    pair = Pair.from_arrays(a, b)
+    labels = labels_of_strata(strata, len(pair))
+    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
+    return _procrustes(pair, within, draws, seed)
+
+
+def _cka(pair: Pair, within: Relabeled | None) -> Estimate:
+    n, p, q = len(pair), pair.p, pair.q
+    terms = np.stack([_diagonal_terms(*lengths) for lengths in ((p, p), (p, q), (q, q))])
+    # Centered rows sum to 0, but not when weighted by their squared lengths.
+    weighted_x, weighted_y = np.zeros((2, pair.x.shape[1])), np.zeros((2, pair.y.shape[1]))
+    for piece, x, y in pair.rows():
+        lengths = np.stack([p[piece], q[piece]])
+        weighted_x, weighted_y = weighted_x + lengths @ x, weighted_y + lengths @ y
+    (xp, xq), (yp, yq) = weighted_x, weighted_y
+    for piece, x, y in pair.rows():
+        terms[0, piece] += np.sum((x @ pair.xx) * x, axis=1) + 2.0 * (x @ xp) / (n - 2.0)
+        terms[1, piece] += np.sum((x @ pair.xy) * y, axis=1) + (x @ xq + y @ yp) / (n - 2.0)
+        terms[2, piece] += np.sum((y @ pair.yy) * y, axis=1) + 2.0 * (y @ yq) / (n - 2.0)
+    aa, ab, bb = terms.sum(axis=1)
+    if not (aa > 0.0 and bb > 0.0):
+        raise InputError("CKA is undefined: a matrix has no variance beyond that of single rows")
+    scale = math.sqrt(aa * bb)
+    value = min(max(ab / scale, -1.0), 1.0)
+    null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
+    share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
+    error = 2.0 * math.sqrt(n / (n - 1.0) * float(np.sum(share**2)))
+    stratified = None
+    if within is not None:
+        sums = within.block_sums(pair.x, p), within.block_sums(pair.y, q)
+        mean = stratified_mean(*sums, within.strata.sizes) / scale
+        stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
+    return _correlation(value, error, null, stratified, n)
+
+
+def _correlation(value: float, error: float, null: Baseline, stratified: Baseline | None, n: int) -> Estimate:
+    """Return the estimate of a measure of at most 1 with the given standard error."""
+    interval = fisher_interval(value, error / max(1.0 - value**2, 1e-300))
+    return Estimate(value, interval, null, stratified, n)
+
+
+def _baseline(drawn: Float64Vector, strata: int = 0) -> Baseline:
+    return Baseline(float(drawn.mean()), float(drawn.std(ddof=1)), len(drawn), strata)
+
+
+def _diagonal_terms(p: Float64Vector, q: Float64Vector) -> Float64Vector:
+    """Return what squared lengths p, q of centered rows add to the row sums of two U-centered products.
+
+    Row i of A_ij B_ij sums to that of A_ij (y_i y_j + q_j / (n - 2)) over j != i, as rows of A sum to 0.
+    """
+    c = shift(p)
+    with_products = 2.0 * c * q - p * q
+    with_lengths = -p * q - c * (q.sum() - q) - (float(c @ q) - c * q)
+    return np.asarray(with_products + with_lengths / (len(p) - 2.0))
+
+
+def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimate:
+    n = len(pair)
+    left, singular, right = np.linalg.svd(pair.xy, full_matrices=False)
+    rotation = left @ right
+    scale = math.sqrt(float(pair.p.sum()) * float(pair.q.sum()))
+    value = min(float(singular.sum()) / scale, 1.0)
+    share = -value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
+    for piece, x, y in pair.rows():
+        share[piece] += np.sum((x @ rotation) * y, axis=1) / scale
+    error = math.sqrt(n / (n - 1.0) * float(np.sum(share**2)))
+    stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
+    return _correlation(value, error, _baseline(relabeled_norms(pair, draws, seed) / scale), stratified, n)
+
+
+def rsa_estimate(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    center: bool = True,
+    strata: npt.ArrayLike | None = None,
+    sample: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Return the representational similarity of two models: Spearman correlation of pairwise cosines.
+
+    What global similarity is by Pearson's correlation over all pairs, this is by ranks over the pairs of a
+    sample, so that a few very similar tokens count no more than others.
+
+    Parameters
+    ----------
+    a, b, strata
+        As for `cka_estimate`. Rows that are zero in either matrix are not drawn.
+    center : bool
+        First subtract the mean of all rows.
+    sample : int
+        How many tokens are drawn, 4 at least: all their pairs are ranked.
+    seed : int
+        Seed of the sample, and of the relabelings within strata.
+
+    Returns
+    -------
+    Estimate
+        `n` is the size of the sample. The null over all relabelings is exact; the one within strata comes
+        from 20 relabelings of all tokens, of which the sample's pairs are ranked.
+
+    Raises
+    ------
+    InputError
+        If the numbers of rows differ, or fewer than 4 rows have a direction.
+
+    Notes
+    -----
+    O(m^2 (d_a + d_b + log m)) time and 80 m^2 bytes for m sampled tokens. The interval is that of the
+    U-statistic's projection on tokens, with the error of the ranks in it.
+
+    References
+    ----------
+    Kriegeskorte, Mur, & Bandettini (2008). Representational similarity analysis: connecting the branches of
+    systems neuroscience. Frontiers in Systems Neuroscience, 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from embgeom.comparison.panel import rsa_estimate
+    >>> x = np.random.default_rng(0).standard_normal((50, 4))
+    >>> round(rsa_estimate(x, 3 * x[:, ::-1]).value, 6)
+    1.0
+    """
+    x, y = as_matrix(a, "a"), as_matrix(b, "b")
+    if len(x) != len(y):
+        raise InputError(f"a has {len(x)} rows and b has {len(y)}: row i of both must be the same token")
+    labels = labels_of_strata(strata, len(x))
+    usable = np.flatnonzero(x.any(axis=1) & y.any(axis=1))
+    whole_number(len(usable), "the number of rows with a direction", 4)
+    m = min(whole_number(sample, "sample", 4), len(usable))
+    choosing, within = map(np.random.default_rng, np.random.SeedSequence(check_seed(seed)).spawn(2))
+    rows = np.sort(usable[choosing.choice(len(usable), m, replace=False)])
+    means = [z[usable].mean(axis=0, dtype=np.float64) if center else np.zeros(z.shape[1]) for z in (x, y)]
+    ranked_x, ranked_y = _Ranked.from_rows(x, rows, means[0]), _Ranked.from_rows(y, rows, means[1])
+    value = ranked_x.correlation(ranked_y)
+    null = Baseline(0.0, _rank_null_sd(m, ranked_x, ranked_y))
+    stratified = None
+    if labels is not None:
+        parts = Strata.from_labels(labels[usable])
+        drawn = (
+            ranked_x.correlation(_Ranked.from_rows(y, usable[order][np.searchsorted(usable, rows)], means[1]))
+            for order in (parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS))
+        )
+        stratified = _baseline(np.array(list(drawn)), len(parts))
+    return _correlation(value, _rank_error(m, ranked_x, ranked_y), null, stratified, m)
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """Cosines of all pairs i < j of rows as ranks, centered, in units of the number of pairs."""
+
+    ranks: Float64Vector
+    order: RowNumbers
+
+    @classmethod
+    def from_rows(cls, matrix: Float32Matrix, rows: RowNumbers, mean: Float64Vector) -> _Ranked:
+        unit = matrix[rows] - mean
+        lengths = np.linalg.norm(unit, axis=1)
+        unit = (unit / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
+        cosines = (unit @ unit.T)[np.triu_indices(len(rows), 1)]
+        order = np.argsort(cosines)
+        ordered = cosines[order]
+        begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        sizes = np.diff(np.r_[begins, len(ordered)])
+        ranks = np.empty(len(ordered))
+        ranks[order] = np.repeat((begins + (sizes - 1) / 2.0 + 0.5) / len(ordered) - 0.5, sizes)
+        return cls(ranks, order)
+
+    def correlation(self, other: _Ranked) -> float:
+        scale = math.sqrt(float(self.ranks @ self.ranks) * float(other.ranks @ other.ranks))
+        return min(float(self.ranks @ other.ranks) / scale, 1.0) if scale > 0.0 else math.nan
+
+    def above(self, values: Float64Vector) -> Float64Vector:
+        """Return the mean over all pairs of `values` where the pair ranks higher, for each pair."""
+        ordered = values[self.order]
+        sums = np.empty(len(values))
+        sums[self.order] = ordered[::-1].cumsum()[::-1] - ordered / 2.0
+        return sums / len(values)
+
+
+def _row_sums(m: int, pairs: Float64Vector) -> Float64Vector:
+    """Return the sum over j of a symmetric matrix whose pairs i < j are given."""
+    i, j = np.triu_indices(m, 1)
+    return np.asarray(np.bincount(i, pairs, m) + np.bincount(j, pairs, m), dtype=np.float64)
+
+
+def _rank_null_sd(m: int, x: _Ranked, y: _Ranked) -> float:
+    squares = tuple(2.0 * float(side.ranks @ side.ranks) for side in (x, y))
+    row_squares = tuple(float(np.sum(_row_sums(m, side.ranks) ** 2)) for side in (x, y))
+    scale = math.sqrt(squares[0] * squares[1])
+    variance = symmetric_variance(m, (squares[0], squares[1]), (row_squares[0], row_squares[1]))
+    return math.sqrt(variance) / scale if scale > 0.0 else math.nan
+
+
+def _rank_error(m: int, x: _Ranked, y: _Ranked) -> float:
+    """Return the standard error of a rank correlation of pairs, over tokens.
+
+    A pair moves it by its own product of ranks and by moving the ranks of the pairs above it.
+    """
+    moved = x.ranks * y.ranks + x.above(y.ranks) + y.above(x.ranks)
+    share = _row_sums(m, moved) / (m - 1.0)
+    scale = math.sqrt(float(x.ranks @ x.ranks) * float(y.ranks @ y.ranks)) / len(x.ranks)
+    return 2.0 * float(share.std(ddof=1)) / (scale * math.sqrt(m)) if scale > 0.0 else math.nan

@@ -1,0 +1,175 @@
+"""The products of two centered matrices, and what relabeling the rows of one makes of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, as_matrix
+from embgeom._common.checks import check_seed, whole_number
+from embgeom.comparison.relabeling import Strata
+from embgeom.errors import InputError
+
+# Rows are centered and multiplied in pieces, so that no float64 copy of a matrix is made.
+_ROWS_AT_A_TIME = 4096
+# Above this number of tokens, relabeled cross products are drawn from the normal distribution they tend to.
+_FEW_TOKENS = 4096
+# A drawn nuclear norm takes some d^3 multiply-adds: 200 draws are made up to those of a 600 x 600 matrix.
+_DRAWN_PRODUCTS = 200 * 600**3
+FEWEST_DRAWS = 20
+# Normal matrices stand for relabeled ones up to this share of variance that they do not know of.
+_MOST_LONG_ROW_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two matrices with centered columns and rows of mean squared length 1, and the products of columns.
+
+    `p` and `q` are the squared lengths of their rows.
+    """
+
+    x: Float32Matrix
+    y: Float32Matrix
+    p: Float64Vector
+    q: Float64Vector
+    xx: Float64Matrix
+    xy: Float64Matrix
+    yy: Float64Matrix
+
+    @classmethod
+    def from_arrays(cls, a: npt.ArrayLike, b: npt.ArrayLike) -> Pair:
+        x, y = (_standardized(as_matrix(side, name), name) for side, name in ((a, "a"), (b, "b")))
+        if len(x) != len(y):
+            raise InputError(f"a has {len(x)} rows and b has {len(y)}: row i of both must be the same token")
+        d = x.shape[1]
+        p, q = np.empty(len(x)), np.empty(len(x))
+        products = np.zeros((d + y.shape[1],) * 2)
+        for piece in _pieces(len(x)):
+            both = np.hstack([x[piece], y[piece]], dtype=np.float64)
+            products += both.T @ both
+            squares = both * both
+            p[piece], q[piece] = squares[:, :d].sum(axis=1), squares[:, d:].sum(axis=1)
+        return cls(x, y, p, q, products[:d, :d], products[:d, d:], products[d:, d:])
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def rows(self) -> Iterator[tuple[slice, Float64Matrix, Float64Matrix]]:
+        """Yield the rows of both in float64, a piece at a time."""
+        for piece in _pieces(len(self)):
+            yield piece, self.x[piece].astype(np.float64), self.y[piece].astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Relabeled:
+    """What follows from the cross products of relabelings within strata.
+
+    `hsic` are the sums over pairs of U-centered products, `norms` the nuclear norms.
+    """
+
+    strata: Strata
+    hsic: Float64Vector
+    norms: Float64Vector
+
+    @classmethod
+    def draw(cls, pair: Pair, labels: npt.NDArray[Any], draws: int, seed: int) -> Relabeled:
+        n, strata = len(pair), Strata.from_labels(labels)
+        draws = whole_number(draws, "draws", 2)
+        generator = np.random.default_rng(np.random.SeedSequence(check_seed(seed)).spawn(1)[0])
+        if n > _FEW_TOKENS:
+            draws = min(draws, FEWEST_DRAWS)
+        hsic, norms = np.empty(draws), np.empty(draws)
+        for i in range(draws):
+            order = strata.draw(generator, 1)[0]
+            cross = np.zeros(pair.xy.shape)
+            for piece in _pieces(n):
+                cross += pair.x[piece].T @ pair.y[order[piece]]
+            diagonal = n / (n - 2.0) * float(pair.p @ pair.q[order])
+            constant = pair.p.sum() * pair.q.sum() / ((n - 1.0) * (n - 2.0))
+            hsic[i] = np.sum(cross * cross) - diagonal + constant
+            norms[i] = _nuclear_norm(cross)
+        return cls(strata, hsic, norms)
+
+    def block_sums(self, x: Float32Matrix, p: Float64Vector) -> Float64Matrix:
+        """Return the sums of one model's U-centered products over the pairs i != j of each two strata."""
+        parts, sizes = self.strata.parts(), self.strata.sizes
+        rows = np.stack([x[self.strata.order[part]].sum(axis=0, dtype=np.float64) for part in parts])
+        c, lengths = (np.add.reduceat(v[self.strata.order], self.strata.begins) for v in (shift(p), p))
+        sums: Float64Matrix = rows @ rows.T - np.outer(c, sizes) - np.outer(sizes, c)
+        sums[np.diag_indices(len(sums))] += 2.0 * c - lengths
+        return sums
+
+
+def _pieces(n: int) -> list[slice]:
+    return [slice(begin, begin + _ROWS_AT_A_TIME) for begin in range(0, n, _ROWS_AT_A_TIME)]
+
+
+def _standardized(matrix: Float32Matrix, name: str) -> Float32Matrix:
+    """Return the matrix with its mean row subtracted and divided by its Frobenius norm over sqrt(n)."""
+    n = len(matrix)
+    if n < 4:
+        raise InputError(f"{name} has {n} rows; the measures of the panel need 4")
+    if not np.isfinite(matrix).all():
+        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        raise InputError(f"{name}: row {row} holds a number that is not finite")
+    pieces = [matrix[piece] for piece in _pieces(n)]
+    mean = sum(np.sum(piece, axis=0, dtype=np.float64) for piece in pieces) / n
+    square = sum(float(np.sum((piece - mean) ** 2)) for piece in pieces)
+    if (matrix == matrix[0]).all():
+        raise InputError(f"all rows of {name} are equal, so that nothing can be compared")
+    scale = math.sqrt(square / n)
+    return np.concatenate([((piece - mean) / scale).astype(np.float32) for piece in pieces])
+
+
+def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
+    """Return nuclear norms of relabeled cross products, or of normal matrices where those tend to them."""
+    d_a, d_b = pair.xy.shape
+    most = int(_DRAWN_PRODUCTS / (float(d_a) * d_b * min(d_a, d_b)))
+    draws = min(whole_number(draws, "draws", 2), max(most, FEWEST_DRAWS))
+    if len(pair) > _FEW_TOKENS and _long_row_share(pair) < _MOST_LONG_ROW_SHARE:
+        return _normal_norms(pair, draws, seed)
+    return Relabeled.draw(pair, np.zeros(len(pair), dtype=np.int64), draws, seed).norms
+
+
+def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
+    """Return nuclear norms of normal matrices with the covariance of a relabeled cross product.
+
+    Singular values do not change with rotations, so variances along principal axes are all that matters.
+    """
+    generator = np.random.default_rng(check_seed(seed))
+    spread_x, spread_y = (
+        np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0.0)) for products in (pair.xx, pair.yy)
+    )
+    spread = np.outer(spread_x, spread_y) / math.sqrt(len(pair) - 1.0)
+    drawn = (spread * generator.standard_normal(spread.shape) for _ in range(draws))
+    return np.array([_nuclear_norm(matrix) for matrix in drawn])
+
+
+def _long_row_share(pair: Pair) -> float:
+    """Return how much of the variance of |X'PY|^2 comes from what a token's own two lengths multiply to.
+
+    A normal matrix knows nothing of it: with few long rows, the sum depends on whether they meet.
+    """
+    n, share = len(pair), 1.0 / (2.0 * len(pair))
+    for lengths, products in ((pair.p, pair.xx), (pair.q, pair.yy)):
+        share *= (n * float(lengths @ lengths) / float(lengths.sum()) ** 2 - 1.0) * (
+            float(np.trace(products)) ** 2 / float(np.sum(products * products))
+        )
+    return share
+
+
+def shift(p: Float64Vector) -> Float64Vector:
+    """Return the c_i of the U-centered products x_i x_j - c_i - c_j, whose rows sum to 0."""
+    n = float(len(p))
+    return np.asarray(p.sum() / (2.0 * (n - 1.0) * (n - 2.0)) - p / (n - 2.0))
+
+
+def _nuclear_norm(matrix: Float64Matrix) -> float:
+    # Eigenvalues of the product take a third of the time of singular values, whose sum they give to 1e-8.
+    product = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+    return float(np.sqrt(np.maximum(np.linalg.eigvalsh(product), 0.0)).sum())

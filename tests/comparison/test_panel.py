@@ -1,0 +1,182 @@
+"""CKA, RSA and Procrustes similarity against their formulas written out, and against every relabeling."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial import procrustes as scipy_procrustes
+from scipy.stats import spearmanr
+
+from embgeom.comparison.panel import cka_estimate, panel_estimates, procrustes_estimate, rsa_estimate
+from embgeom.errors import InputError
+from tests.oracles import panel as oracle
+from tests.oracles import relabeling
+
+# Rows are rounded to float32 after they were centered, which moves each product by some 1e-7.
+FLOAT32 = 2e-6
+MEASURES = (cka_estimate, rsa_estimate, procrustes_estimate)
+ORACLES = (
+    oracle.cka,
+    lambda a, b: spearmanr(oracle.pair_cosines(a), oracle.pair_cosines(b)).statistic,
+    oracle.procrustes,
+)
+
+
+def pair(n, d_a=5, d_b=4, seed=0, shared=1.0):
+    """Two matrices of n rows that have `shared` times one factor in common."""
+    rng = np.random.default_rng(seed)
+    common = rng.standard_normal((n, 2))
+    a = rng.standard_normal((n, d_a)) + shared * common @ rng.standard_normal((2, d_a)) + 3
+    b = rng.standard_normal((n, d_b)) + shared * common @ rng.standard_normal((2, d_b)) - 1
+    return a.astype(np.float32), b.astype(np.float32)
+
+
+@given(st.integers(4, 60), st.integers(1, 12), st.integers(1, 12), st.integers(0, 999))
+def test_values_are_those_of_the_formulas(n, d_a, d_b, seed):
+    a, b = pair(n, d_a, d_b, seed)
+    assert procrustes_estimate(a, b, draws=2).value == pytest.approx(oracle.procrustes(a, b), abs=FLOAT32)
+    if n > 12 and min(d_a, d_b) > 2:
+        assert cka_estimate(a, b).value == pytest.approx(oracle.cka(a, b), abs=20 * FLOAT32)
+        # Rounding may exchange two ranks of pairs that are nearly equal.
+        expected = spearmanr(oracle.pair_cosines(a), oracle.pair_cosines(b)).statistic
+        assert rsa_estimate(a, b).value == pytest.approx(expected, abs=1e-4)
+
+
+def test_procrustes_similarity_is_that_of_scipy():
+    a, b = pair(80, 6, 6)
+    *_, disparity = scipy_procrustes(a.astype(np.float64), b.astype(np.float64))
+    assert procrustes_estimate(a, b, draws=2).value == pytest.approx(math.sqrt(1 - disparity), abs=FLOAT32)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_rotation_scale_and_shift_change_nothing(measure):
+    a, b = pair(120, 8, 6)
+    turn = np.linalg.qr(np.random.default_rng(4).standard_normal((8, 8)))[0]
+    value = measure(a, b).value
+    assert measure(5 * a @ turn + 7, b).value == pytest.approx(value, abs=1e-4)
+    assert measure(b, a).value == pytest.approx(value, abs=1e-6)
+    assert 0.05 < value < 0.95
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_a_model_and_itself_agree_fully(measure):
+    a, _ = pair(70)
+    estimate = measure(a, 2 * a)
+    assert estimate.value == pytest.approx(1, abs=1e-6)
+    assert estimate.interval.low == pytest.approx(1, abs=1e-3)
+    assert estimate.z > 5
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_unrelated_models_are_where_chance_puts_them(measure):
+    zs = [measure(*pair(150, 30, 20, seed, shared=0.0)).z for seed in range(20)]
+    assert abs(np.mean(zs)) < 0.8
+    assert np.max(np.abs(zs)) < 5
+
+
+@given(st.integers(0, 99))
+def test_the_null_of_cka_is_exact(seed):
+    a, b = pair(6, seed=seed)
+    strata = np.random.default_rng(seed).integers(0, 2, 6)
+    estimate = cka_estimate(a, b, strata=strata, draws=2)
+    x, y = (oracle.u_centered(m.astype(np.float64) @ m.T.astype(np.float64)) for m in (a, b))
+    scale = math.sqrt(np.sum(x * x) * np.sum(y * y))
+    everyone, within = (relabeling.every_relabeling(labels) for labels in (np.zeros(6, int), strata))
+    values = relabeling.agreements(x, y, everyone) / scale
+    assert estimate.null.draws == 0
+    assert (estimate.null.mean, estimate.null.sd) == pytest.approx((values.mean(), values.std()), abs=1e-4)
+    mean = (relabeling.agreements(x, y, within) / scale).mean()
+    assert estimate.stratified.mean == pytest.approx(mean, abs=1e-4)
+
+
+@given(st.integers(0, 99))
+def test_the_null_of_rsa_is_exact(seed):
+    a, b = pair(6, 4, 4, seed=seed)
+    matrices = []
+    for side in (a, b):
+        cosines = oracle.pair_cosines(side)
+        ranks = np.argsort(np.argsort(cosines)) - (len(cosines) - 1) / 2
+        matrices.append(np.zeros((6, 6)))
+        matrices[-1][np.triu_indices(6, 1)] = ranks
+        matrices[-1] += matrices[-1].T
+    everyone = relabeling.every_relabeling(np.zeros(6, int))
+    values = relabeling.agreements(*matrices, everyone) / np.sum(matrices[0] ** 2)
+    null = rsa_estimate(a, b).null
+    assert null.draws == 0
+    assert (null.mean, null.sd) == pytest.approx((values.mean(), values.std()), abs=1e-9)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(90, int), np.arange(90) % 3])
+def test_drawn_nulls_are_those_of_relabelings(labels):
+    a, b = pair(90)
+    a[labels == 1] += 4
+    b[labels == 1] -= 3
+    rng = np.random.default_rng(1)
+    orders = relabeling.random_relabelings(labels, 400, rng)
+    for measure, formula in zip(MEASURES, ORACLES, strict=True):
+        estimate = measure(a, b, strata=labels)
+        values = np.array([formula(a, b[order]) for order in orders])
+        drawn = estimate.stratified
+        assert drawn.draws >= 20 and drawn.strata == len(set(labels))
+        error = values.std() * math.sqrt(1 / drawn.draws + 1 / len(values))
+        assert abs(drawn.mean - values.mean()) < 4.5 * error
+        assert 0.5 < drawn.sd / values.std() < 1.7
+
+
+@pytest.mark.parametrize("spread", [0.2, 1.0])
+def test_the_null_of_many_tokens_is_that_of_relabelings(spread):
+    """Above 4096 tokens cross products are normal, unless some tokens are much longer than most."""
+    a, b = pair(4097, 20, 12)
+    rng = np.random.default_rng(2)
+    a, b = (side * np.exp(spread * rng.standard_normal((len(side), 1))) for side in (a, b))
+    null = procrustes_estimate(a, b).null
+    assert null.draws == (200 if spread < 1 else 20)
+    values = np.array([oracle.procrustes(a, b[rng.permutation(len(b))]) for _ in range(200)])
+    error = values.std() * math.sqrt(1 / null.draws + 1 / 200)
+    assert null.mean == pytest.approx(values.mean(), abs=4 * error)
+    assert null.sd == pytest.approx(values.std(), rel=0.2 if spread < 1 else 0.6)
+
+
+@pytest.mark.parametrize(("measure", "formula"), list(zip(MEASURES, ORACLES, strict=True)))
+def test_standard_errors_are_those_of_the_jackknife(measure, formula):
+    a, b = pair(150, 6, 6, seed=3)
+    estimate = measure(a, b)
+    value, low, high = estimate.value, estimate.interval.low, estimate.interval.high
+    assert low < value < high < 1
+    error = (math.atanh(high) - math.atanh(low)) / (2 * 1.96) * (1 - value**2)
+    assert error == pytest.approx(oracle.jackknife_error(formula, a, b), rel=0.1)
+
+
+def test_the_panel_is_its_measures():
+    a, b = pair(300, 7, 5)
+    strata = np.arange(300) % 4
+    found = panel_estimates(a, b, strata=strata, sample=100, draws=30, seed=5)
+    assert found == {
+        "cka": cka_estimate(a, b, strata=strata, draws=30, seed=5),
+        "rsa": rsa_estimate(a, b, strata=strata, sample=100, seed=5),
+        "procrustes": procrustes_estimate(a, b, strata=strata, draws=30, seed=5),
+    }
+    assert found["rsa"].n == 100 and found["cka"].n == 300
+    assert panel_estimates(a, b, sample=100, seed=6)["rsa"] != found["rsa"]
+
+
+def test_zero_rows_are_not_ranked():
+    a, b = pair(50)
+    a[3] = 0
+    assert rsa_estimate(a, b, sample=50).n == 49
+
+
+def test_what_cannot_be_measured_is_refused():
+    a, b = pair(20)
+    with pytest.raises(InputError, match="a has 20 rows and b has 19"):
+        cka_estimate(a, b[1:])
+    with pytest.raises(InputError, match="all rows of b are equal"):
+        procrustes_estimate(a, np.ones((20, 3)))
+    with pytest.raises(InputError, match="need 4"):
+        cka_estimate(a[:3], b[:3])
+    with pytest.raises(InputError, match="row 2 holds a number that is not finite"):
+        cka_estimate(np.where(np.arange(20)[:, None] == 2, np.nan, a), b)
+    with pytest.raises(InputError, match="strata"):
+        rsa_estimate(a, b, strata=[0, 1])
