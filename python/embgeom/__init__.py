@@ -28,9 +28,11 @@ _HOMES = {
     "runs.cache": ("use_cache",),
     "runs.run": ("run",),
     "steering": ("SteeringVector",),
+    "studies": ("Study",),
+    "studies.study": ("study",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
-_PACKAGES = ("comparison", "emb2emb", "evaluation", "examples", "hidden_states", "steering")
+_PACKAGES = ("comparison", "emb2emb", "evaluation", "examples", "hidden_states", "steering", "studies")
 
 __all__ = sorted([*_HOME, "__version__", "examples"])  # noqa: PLE0605
 

@@ -1,4 +1,4 @@
-from embgeom import comparison, emb2emb, evaluation, examples, hidden_states, steering
+from embgeom import comparison, emb2emb, evaluation, examples, hidden_states, steering, studies
 from embgeom.comparison.compare import compare
 from embgeom.comparison.comparison import Comparison, LocalGeometry
 from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect, inspect_token
@@ -22,6 +22,8 @@ from embgeom.loading.final_norm import load_final_norm
 from embgeom.runs.cache import use_cache
 from embgeom.runs.run import run
 from embgeom.steering import SteeringVector
+from embgeom.studies import Study
+from embgeom.studies.study import study
 
 __version__: str
 
@@ -47,6 +49,7 @@ __all__ = [
     "RowStats",
     "StateComparison",
     "SteeringVector",
+    "Study",
     "Sweep",
     "TokenFormat",
     "TokenNeighborhood",
@@ -73,6 +76,8 @@ __all__ = [
     "row_stats",
     "run",
     "steering",
+    "studies",
+    "study",
     "sweep",
     "use_cache",
     "weight_cosine",

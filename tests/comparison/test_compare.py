@@ -14,7 +14,6 @@ from embgeom import InputError
 from embgeom._common.record import plain
 from embgeom.comparison.compare import _Draws
 from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
-from embgeom.geometry.dimension import default_dimension_k
 from tests.helpers.loading import data
 from tests.helpers.real_data import EXAMPLES
 
@@ -152,7 +151,7 @@ def test_the_size_of_the_sample_does_not_move_the_null_models():
 @pytest.mark.model
 def test_two_models_of_others():
     a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
-    comparison = embgeom.compare(a, str(b))
+    comparison = embgeom.compare(a, str(b), dimension_k=50)
     assert 190 <= len(comparison.match) <= 200
     similarity = comparison["global_similarity_centered"]
     assert 0.40 < similarity.value < 0.52
@@ -161,9 +160,7 @@ def test_two_models_of_others():
         statistic = comparison[name]
         assert statistic.value > 4 * max(statistic.shuffled, statistic.gaussian)
     assert comparison["dimension_pearson"].value > 0.4
-    assert comparison.options.dimension_k == 50 and comparison.options.dimension_sample == len(
-        comparison.match
-    )
+    assert comparison.options.dimension_sample == len(comparison.match)
 
 
 def test_the_order_of_the_models_does_not_matter():
@@ -260,11 +257,12 @@ def test_statistics_are_found_by_name():
     assert list(quantiles.values()) == sorted(quantiles.values())
 
 
-@pytest.mark.parametrize(
-    ("n", "k"), [(3, 2), (10, 9), (51, 50), (100, 50), (700, 70), (12000, 1200), (10**6, 1200)]
-)
-def test_default_neighborhoods_are_a_tenth_of_the_tokens(n, k):
-    assert default_dimension_k(n) == k
+@pytest.mark.parametrize(("n", "k"), [(30, 29), (201, 200), (230, 200)])
+def test_a_dimension_is_over_200_neighbors_or_all_there_are(n, k):
+    x = model(gaussian(n, 4))
+    comparison = embgeom.compare(x, x, k=5, dimension_sample=5)
+    assert comparison.local_a.dimension.k == k
+    assert ("all there are, instead of 200" in comparison.summary()) == (k < 200)
 
 
 def test_the_cache_changes_no_bit_and_keeps_no_null(tmp_path):

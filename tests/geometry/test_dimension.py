@@ -432,7 +432,7 @@ def test_metric_and_rows_choose_the_neighbors():
     ({"variance": 1.0001}, "1.0001"),
     ({"variance": np.nan}, "nan"),
     ({"k": 60}, r"(?s)60.*\b59\b|\b59\b.*60"),
-    ({}, r"(?s)1200.*\b59\b|\b59\b.*1200"),
+    ({"k": 200}, r"(?s)200.*\b59\b|\b59\b.*200"),
     ({"k": 0}, "0"),
     ({"k": 5, "metric": "manhattan"}, "manhattan"),
     ({"k": 5, "rows": [60]}, "60"),

@@ -40,7 +40,7 @@ MODULES = sorted(
 MOST_LINES = 500
 MOST_LINES_OF_A_BODY = 60
 MOST_PARAMETERS = 12
-MOST_FOLDERS = 13
+MOST_FOLDERS = 14
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -264,7 +264,17 @@ def test_public_functions_show_an_example(name):
         assert "Examples\n" in thing.__doc__ and ">>>" in thing.__doc__
 
 
-HOMES = ("", "comparison", "emb2emb", "evaluation", "examples", "examples.moods", "hidden_states", "steering")
+HOMES = (
+    "",
+    "comparison",
+    "emb2emb",
+    "evaluation",
+    "examples",
+    "examples.moods",
+    "hidden_states",
+    "steering",
+    "studies",
+)
 
 
 @pytest.mark.parametrize("home", HOMES)

@@ -18,6 +18,7 @@ import embgeom
 from embgeom import EmbgeomWarning, InputError, global_similarity, intrinsic_dimension, knn, lle
 from embgeom._common.record import plain
 from embgeom.runs import cache as module
+from embgeom.runs import requests
 from embgeom.runs.cache import KINDS, ResultCache, requested, use_cache
 from tests.helpers.cached import computed, same
 
@@ -36,10 +37,12 @@ BASE = {
 OTHER = {
     "knn": {
         "x": Y, "k": 11, "queries": X[:5], "rows": [3, 1], "metric": "euclidean", "exclude_self": False,
+        "center": True,
     },
     "lle": {"x": Y, "neighbors": NEAR.indices[:, :5], "reg": 1e-2, "rows": [0]},
     "intrinsic_dimension": {
         "x": Y, "neighbors": NEAR, "k": 31, "variance": 0.9, "rows": [3, 1], "metric": "euclidean",
+        "center": True,
     },
     "global_similarity": {
         "a": Y, "b": X, "center": True, "sample": 20, "include_diagonal": True, "seed": 3,
@@ -222,7 +225,7 @@ def test_a_file_under_the_name_of_another_result_is_not_read(folder, kept):
         same(found, knn(X, 9))
 
 
-@pytest.mark.parametrize(("owner", "name"), [(module, "build_digest"), (module.core, "instruction_set")])
+@pytest.mark.parametrize(("owner", "name"), [(requests, "build_digest"), (requests.core, "instruction_set")])
 def test_another_build_or_processor_finds_nothing(folder, monkeypatch, owner, name):
     with use_cache(folder) as cached:
         cached(knn, X, 5)

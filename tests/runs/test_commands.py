@@ -64,8 +64,18 @@ def test_a_command_shows_a_run_where_nothing_can_be_written(tmp_path, capsys, mo
 def test_the_default_k_is_that_of_inspect(model, tmp_path, capsys):
     assert status("dimension", MODEL, "-o", tmp_path / "run", "--tokens", 2, "--quiet") == 0
     found = embgeom.IntrinsicDimension.load(tmp_path / "run" / "dimension.safetensors")
-    assert found.k == embgeom.inspect(model, dimension_sample=1).dimension.k
-    assert f"k = {found.k}: a tenth of the rows, from 50 to 1200" in capsys.readouterr().out
+    assert found.k == embgeom.inspect(model, dimension_sample=1).dimension.k == 200
+    assert "k=200" in capsys.readouterr().out
+
+
+def test_a_centered_run_is_another_run(model, tmp_path, capsys):
+    command = ("knn", MODEL, "-o", tmp_path / "run", "--tokens", 20, "-k", 4, "--quiet")
+    assert status(*command, "--center") == 0
+    found = embgeom.Neighbors.load(tmp_path / "run" / "knn.safetensors")
+    plain = embgeom.knn(model, 4, rows=found.rows, center=True)
+    assert found.center and found.similarities.tobytes() == plain.similarities.tobytes()
+    assert status(*command) == 2
+    assert "its center is True, not False; name another folder" in capsys.readouterr().err
 
 
 def test_knn_and_lle_of_all_tokens(model, tmp_path, capsys):

@@ -31,10 +31,11 @@ def matrix(n=300, d=12, seed=0):
     return x
 
 
-def plainly(task, x, rows=None, metric="cosine", k=K):
+def plainly(task, x, rows=None, metric="cosine", k=K, center=False):
+    search = {"metric": metric, "rows": rows, "center": center}
     if task == "dimension":
-        return embgeom.intrinsic_dimension(x, k=k, metric=metric, rows=rows)
-    neighbors = embgeom.knn(x, k, metric=metric, rows=rows)
+        return embgeom.intrinsic_dimension(x, k=k, **search)
+    neighbors = embgeom.knn(x, k, **search)
     return neighbors if task == "knn" else embgeom.lle(x, neighbors)
 
 
@@ -103,10 +104,11 @@ def test_a_run_gives_the_plain_result(task, rows, tmp_path):
     cuts=st.sets(st.integers(1, 79), max_size=6).map(sorted),
     search_cuts=st.sets(st.integers(1, 79), max_size=6).map(sorted),
     some=st.booleans(),
+    center=st.booleans(),
     threads=st.sampled_from((1, 3)),
 )
 def test_boundaries_of_blocks_change_no_bit(
-    monkeypatch, tmp_path_factory, task, metric, cuts, search_cuts, some, threads
+    monkeypatch, tmp_path_factory, task, metric, cuts, search_cuts, some, center, threads
 ):
     x = matrix(80 + 40 * some)
     rows = np.random.default_rng(1).permutation(len(x))[:80] if some else None
@@ -117,8 +119,9 @@ def test_boundaries_of_blocks_change_no_bit(
     with monkeypatch.context() as patched:
         patched.setattr(run_module, "boundaries", boundaries)
         place = tmp_path_factory.mktemp("run")
-        result = embgeom.run(task, x, place, k=K, rows=rows, metric=metric, threads=threads)
-    same(result, plainly(task, x, rows, metric))
+        options = {"metric": metric, "center": center}
+        result = embgeom.run(task, x, place, k=K, rows=rows, threads=threads, **options)
+    same(result, plainly(task, x, rows, **options))
 
 
 def test_tokens_and_model_are_kept(tmp_path):
@@ -229,11 +232,12 @@ def test_defaults_are_those_of_the_plain_functions(tmp_path):
     dimension = embgeom.run("dimension", x, tmp_path / "dimension", rows=rows)
     same(dimension, embgeom.intrinsic_dimension(x, rows=rows))
     same(embgeom.run("knn", x, tmp_path / "knn", rows=rows), embgeom.knn(x, rows=rows))
-    for task, plain_call in (("knn", embgeom.knn), ("dimension", embgeom.intrinsic_dimension)):
-        with pytest.raises(embgeom.InputError) as told:
-            plain_call(x[:7])
-        with pytest.raises(embgeom.InputError, match=f"^{re.escape(str(told.value))}$"):
-            embgeom.run(task, x[:7], tmp_path / "few")
+    with pytest.raises(embgeom.InputError) as told:
+        embgeom.knn(x[:7])
+    with pytest.raises(embgeom.InputError, match=f"^{re.escape(str(told.value))}$"):
+        embgeom.run("knn", x[:7], tmp_path / "few")
+    with pytest.warns(embgeom.EmbgeomWarning, match="over k = 6 neighbors"):
+        assert embgeom.run("dimension", x[:7], tmp_path / "all").k == 6
     for task, option, owner in (("knn", "reg", "lle"), ("lle", "variance", "dimension")):
         with pytest.raises(embgeom.InputError, match=f"{option} = 0.5 goes with the task '{owner}', not"):
             embgeom.run(task, x, tmp_path / "few", **{option: 0.5})

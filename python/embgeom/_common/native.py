@@ -24,7 +24,7 @@ finally:
     else:
         os.environ[_VARIABLE] = _before
 
-__all__ = ["build_digest", "core", "native_files"]
+__all__ = ["build_digest", "core", "native_files", "source_digest"]
 
 
 @cache
@@ -38,6 +38,16 @@ def build_digest() -> str:
         sha.update(version("embgeom").encode())
     for file in native_files():
         sha.update(hashlib.sha256(file.read_bytes()).digest())
+    return sha.hexdigest()
+
+
+@cache
+def source_digest() -> str:
+    """Return the SHA-256, in hexadecimal, of the package's Python code, which computes some results too."""
+    sha = hashlib.sha256()
+    home = Path(__file__).resolve().parents[1]
+    for file in sorted(home.rglob("*.py")):
+        sha.update(f"{file.relative_to(home)}\n".encode() + file.read_bytes())
     return sha.hexdigest()
 
 

@@ -22,7 +22,7 @@ from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_nu
 from embgeom.cli.terminal import show
 from embgeom.comparison.saving import shown
 from embgeom.errors import InputError, OutputError
-from embgeom.geometry.dimension import default_dimension_k
+from embgeom.geometry.dimension import DEFAULT_K
 from embgeom.geometry.knn import Metric
 from embgeom.geometry.rows import token_columns
 from embgeom.loading.folder import read_lines
@@ -43,12 +43,13 @@ def add_commands(commands: Any) -> None:
     add("--row", action="store_true", help="FILE lists row numbers")
     add("--seed", type=whole(0), default=0, help="seed of the sample (default: 0)")
     add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
+    add("--center", action="store_true", help="first subtract the mean row, which reduces hubs")
     explained = "compute on the workers of the Dask cluster whose scheduler has this address"
     add("--dask", metavar="ADDRESS", help=explained)
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     near, wide = (Parser(add_help=False) for _ in range(2))
     near.add_argument("-k", type=int, default=10, help="neighbors (default: 10)")
-    wide.add_argument("-k", type=int, help="neighbors (default: a tenth of the rows, from 50 to 1200)")
+    wide.add_argument("-k", type=int, help=f"neighbors (default: {DEFAULT_K}, or all if there are fewer)")
     common = model_options(), shared, LOCAL_FILES, CACHE
     add_command(commands, knn, *common, near)
     add = add_command(commands, lle, *common, near).add_argument
@@ -78,10 +79,7 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
     check_kept({"-o": options.output}, [*model_inputs(options), *tokens])
     model = load_model(options)
     rows = _rows(options, model)
-    # As `inspect` measures it by default, so that each finds the other's results in the cache.
-    if is_default := options.k is None:
-        options.k = default_dimension_k(int(np.count_nonzero(~model.zero)))
-    keywords = chosen(options, "k", "metric", "threads", "progress", *more)
+    keywords = chosen(options, "k", "metric", "center", "threads", "progress", *more)
     with connected(options.dask) if options.dask else nullcontext() as client:
         result = embgeom.run(task, model, options.output, rows=rows, client=client, **keywords)
     numbers = np.arange(len(model)) if rows is None else rows
@@ -97,8 +95,7 @@ def _run(task: Task, options: argparse.Namespace, *more: str) -> None:
             raise
     column, label = _MAIN[task]
     ends = _ends(model, numbers, label, np.asarray(values[column]))
-    chosen_k = [f"k = {options.k}: a tenth of the rows, from 50 to 1200", ""] if is_default else []
-    show([*result.tables(), *chosen_k, *ends, f"a row for each token: {table}"])
+    show([*result.tables(), *ends, f"a row for each token: {table}"])
 
 
 def _rows(options: argparse.Namespace, model: embgeom.Embeddings) -> RowNumbers | None:

@@ -19,7 +19,7 @@ from embgeom.comparison.saving import ModelRecord
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
-from embgeom.geometry.dimension import check_variance, default_dimension_k, intrinsic_dimension
+from embgeom.geometry.dimension import check_variance, dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Metric, check_k, knn
 from embgeom.geometry.lle import check_reg, lle
 from embgeom.geometry.similarity import global_similarity
@@ -60,7 +60,7 @@ def compare(
     reg : float
         Regularization of the reconstruction weights, see `lle`.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default a tenth of the shared tokens, from 50 to 1200.
+        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
     dimension_sample : int
         How many random tokens' intrinsic dimension is measured; each is an eigenvalue problem.
     variance : float
@@ -117,13 +117,12 @@ def compare(
     require_shared(matched)
     x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
     n = len(matched)
-    wide = default_dimension_k(n) if dimension_k is None else dimension_k
     # All parameters are checked before the first search, which may take minutes.
     options = CompareOptions(
         k=check_k(k, n - 1),
         metric=metric,
         reg=check_reg(reg),
-        dimension_k=check_k(wide, n - 1, "dimension_k"),
+        dimension_k=dimension_neighbors(dimension_k, n - 1),
         dimension_sample=min(whole_number(dimension_sample, "dimension_sample", 1), n),
         variance=check_variance(variance),
         seed=check_seed(seed),

@@ -14,7 +14,7 @@ from embgeom._common.result import Columns, named, new_figure
 from embgeom._common.tables import Block, Table, number
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables
 from embgeom.embeddings.vocabulary import Match
-from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.dimension import DEFAULT_K, IntrinsicDimension
 from embgeom.geometry.knn import Metric, Neighbors
 from embgeom.geometry.lle import LLE
 
@@ -253,16 +253,28 @@ class Comparison(FolderResult):
 
 
 def near_max_notes(others: int, **dimensions: IntrinsicDimension) -> list[str]:
-    """Return a caution where neighbors or columns limit most dimensions; a row has so many `others`."""
+    """Return cautions where neighbors or columns limit dimensions; a row has so many `others`."""
+    fewest = min(found.k for found in dimensions.values())
+    few = []
+    if fewest == others < DEFAULT_K:
+        few = [
+            f"Dimensions are over {fewest} neighbors, all there are, instead of {DEFAULT_K}: neighborhoods "
+            "are nearly the same for all tokens. A smaller --dimension-k (dimension_k=) tells them apart.",
+            "",
+        ]
     limited = {name: found for name, found in dimensions.items() if np.mean(found.near_max) > 0.5}
     if not limited:
-        return []
+        return few
     where = f" in {' and '.join(limited)}" if len(dimensions) > 1 else ""
     highest = " and ".join(str(found.max_components) for found in limited.values())
     more = any(found.k < others for found in limited.values())
-    hint = " More neighbors (dimension_k=, --dimension-k) are more informative." if more else ""
+    hint = (
+        " Their order still tells tokens apart; more neighbors (dimension_k=, --dimension-k) raise the "
+        "limit, but describe a wider neighborhood."
+    )
     return [
+        *few,
         f"Most dimensions{where} come near the highest possible, {highest}: they reflect the number of "
-        f"neighbors or columns more than the data.{hint}",
+        f"neighbors or columns more than the data.{hint if more else ''}",
         "",
     ]

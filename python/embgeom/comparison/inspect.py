@@ -23,7 +23,7 @@ from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
     IntrinsicDimension,
     check_variance,
-    default_dimension_k,
+    dimension_neighbors,
     intrinsic_dimension,
 )
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
@@ -243,7 +243,7 @@ def inspect(
     which : {"input", "output"}
         Embedding or unembedding, where the model is given by name.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default a tenth of the rows, from 50 to 1200.
+        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
     dimension_sample : int
         How many random rows' intrinsic dimension is measured; zero rows are left out.
     variance, metric, seed, threads, progress
@@ -282,9 +282,8 @@ def inspect(
         raise InputError(
             f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed"
         )
-    k = default_dimension_k(len(candidates)) if dimension_k is None else dimension_k
     # By cosine, zero rows are not neighbors of any row, so they do not count.
-    k = check_k(k, len(candidates) - 1, "dimension_k")
+    k = dimension_neighbors(dimension_k, len(candidates) - 1)
     size = min(wanted, len(candidates))
     sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)
     search: dict[str, Any] = {"metric": metric, "threads": team, "progress": progress}
@@ -373,8 +372,7 @@ def inspect_token(
             f"the row of {embeddings.tokens[row]!r} (number {row}) is zero: it has no neighbors by cosine"
         )
     rows, reg, variance = [row], check_reg(reg), check_variance(variance)
-    wide = default_dimension_k(usable) if dimension_k is None else dimension_k
-    k, wide = check_k(k, usable - 1), check_k(wide, usable - 1, "dimension_k")
+    k, wide = check_k(k, usable - 1), dimension_neighbors(dimension_k, usable - 1)
     common: dict[str, Any] = {"threads": team, "progress": progress}
     neighbors = knn(x, k, rows=rows, metric=metric, **common)
     weights = lle(x, neighbors, reg=reg, **common)

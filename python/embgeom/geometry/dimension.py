@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Vector, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float32Vector, RowNumbers, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
-from embgeom.errors import InputError
-from embgeom.geometry.knn import Metric, Neighbors, knn, resolve_neighborhoods
+from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.geometry.knn import Metric, Neighbors, check_k, knn, resolve_neighborhoods
 from embgeom.geometry.rows import token_columns, tokens_of
 
-DEFAULT_K = 1200
+DEFAULT_K = 200
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -116,10 +117,11 @@ def intrinsic_dimension(
     x: npt.ArrayLike,
     neighbors: Neighbors | npt.ArrayLike | None = None,
     *,
-    k: int = DEFAULT_K,
+    k: int | None = None,
     variance: float = 0.95,
     rows: npt.ArrayLike | None = None,
     metric: Metric = "cosine",
+    center: bool = False,
     threads: int | None = None,
     progress: Progress = False,
 ) -> IntrinsicDimension:
@@ -133,15 +135,18 @@ def intrinsic_dimension(
         One row for each token.
     neighbors : Neighbors or array_like of int, shape (m, k), optional
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are found first.
-    k : int
-        How many neighbors to find, if none are given. The result cannot exceed min(k - 1, d), so a small k
-        measures k rather than the data: see ``IntrinsicDimension.near_max``.
+    k : int, optional
+        How many neighbors to find, if none are given; by default 200, in every vocabulary, so that numbers
+        can be compared, or all if there are fewer, with a warning. The result cannot exceed min(k - 1, d):
+        see ``IntrinsicDimension.near_max``.
     variance : float
         The share of variance to explain, in (0, 1].
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found, if none are given.
+    center : bool
+        As for `knn`, if no neighbors are given. Dimensions of given neighbors do not depend on a shift.
     threads, progress : optional
         As for `knn`.
 
@@ -183,7 +188,9 @@ def intrinsic_dimension(
     variance = check_variance(variance)
     team = resolve_threads(threads)
     if neighbors is None:
-        neighbors, rows = knn(matrix, k, rows=rows, metric=metric, threads=team, progress=progress), None
+        k = usual_k(matrix, metric) if k is None else k
+        search: dict[str, Any] = {"metric": metric, "center": center, "threads": team, "progress": progress}
+        neighbors, rows = knn(matrix, k, rows=rows, **search), None
     tokens = tokens_of(x)
     numbers, selection = resolve_neighborhoods(neighbors, rows, len(matrix), tokens)
     with reporter(progress, "dimension") as report:
@@ -210,6 +217,20 @@ def check_variance(variance: float) -> float:
     return share
 
 
-def default_dimension_k(n: int) -> int:
-    """Return how many neighbors a dimension is measured over by default: few enough to be local."""
-    return min(DEFAULT_K, max(50, n // 10), n - 1)
+def dimension_neighbors(k: int | None, others: int, name: str = "dimension_k") -> int:
+    """Return how many of the `others` a dimension is measured over: `k`, or by default as many as usual."""
+    return check_k(min(DEFAULT_K, max(others, 1)) if k is None else k, others, name)
+
+
+def usual_k(matrix: Float32Matrix, metric: Metric) -> int:
+    """Return the default number of neighbors for rows of a matrix; warn where it has too few."""
+    usable = np.count_nonzero(matrix.any(axis=1)) if metric == "cosine" else len(matrix)
+    k = dimension_neighbors(None, max(usable, 2) - 1, "k")
+    if k < DEFAULT_K:
+        warnings.warn(
+            f"dimensions are measured over k = {k} neighbors, all there are, instead of {DEFAULT_K}: they "
+            "cannot be compared with those of other vocabularies unless k is the same",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
+    return k

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
-from embgeom.geometry.rows import check_same_tokens, token_columns, tokens_of
+from embgeom.geometry.rows import centered, check_same_tokens, mean_row, token_columns, tokens_of
 
 Metric = Literal["cosine", "inner_product", "euclidean"]
 
@@ -47,6 +47,8 @@ class Neighbors(Result, Tabular):
         Whether these are neighbors of other vectors, so that the tokens are not rows of the matrix.
     tokens : list of str, length n, or None
         The tokens of the matrix's rows, if it was an `Embeddings`.
+    center : bool
+        Whether the mean row was subtracted before.
     """
 
     _large: ClassVar[bool] = True
@@ -57,6 +59,7 @@ class Neighbors(Result, Tabular):
     rows: RowNumbers | None = None
     of_queries: bool = False
     tokens: list[str] | None = None
+    center: bool = False
 
     def __post_init__(self) -> None:
         if self.indices.ndim != 2 or self.indices.shape != self.similarities.shape:
@@ -64,12 +67,25 @@ class Neighbors(Result, Tabular):
             raise InputError(f"indices and similarities of Neighbors must be (m, k), not {shapes}")
 
     def __repr__(self) -> str:
-        return f"Neighbors({len(self.indices)} tokens, k={self.k}, {self.metric})"
+        of_what = " of centered rows" if self.center else ""
+        return f"Neighbors({len(self.indices)} tokens, k={self.k}, {self.metric}{of_what})"
 
     @property
     def k(self) -> int:
         """How many neighbors each token has."""
         return int(self.indices.shape[1])
+
+    def first(self, k: int) -> Neighbors:
+        """Return the `k` nearest of these neighbors, which `knn` finds for that k.
+
+        Raises
+        ------
+        InputError
+            If there are fewer.
+        """
+        k = whole_number(k, "k", 1, self.k, f": neighbors lists {self.k} for each token")
+        indices, similarities = (array[:, :k].copy() for array in (self.indices, self.similarities))
+        return replace(self, indices=indices, similarities=similarities)
 
     @property
     def distances(self) -> Float32Matrix:
@@ -113,6 +129,7 @@ def knn(
     rows: npt.ArrayLike | None = None,
     metric: Metric = "cosine",
     exclude_self: bool = True,
+    center: bool = False,
     threads: int | None = None,
     progress: Progress = False,
 ) -> Neighbors:
@@ -139,6 +156,11 @@ def knn(
     exclude_self : bool
         Whether a row of `x` is excluded from its own neighbors. It is identified by its number: rows equal
         to it stay in.
+    center : bool
+        First subtract the mean of the rows of `x` from them and from `queries`: a direction that all rows
+        share makes a few of them neighbors of very many. The float64 mean of the rows that are not zero is
+        subtracted in float64, and the difference rounded to float32 once; zero rows stay zero. Euclidean
+        distances do not depend on a shift, and are those of the rows as they are.
     threads : int, optional
         All usable cores by default.
     progress : bool or callable
@@ -161,8 +183,8 @@ def knn(
     m n d multiply-adds in float32, half as many for all rows of `x`, whose pairs are visited once;
     about m k d in float64. Of equal rows and of equal queries only one counts. Memory besides input and
     output: at most 128 MiB for candidates, 17 MiB a thread for tiles (for more than 8 threads, 128 MiB
-    in all or 13 MiB a thread, whichever is more), and some 100 bytes a row. ``docs/numerics.md``
-    explains how float32 products lead to an exact answer.
+    in all or 13 MiB a thread, whichever is more), and some 100 bytes a row; with `center`, a copy of `x`.
+    ``docs/numerics.md`` explains how float32 products lead to an exact answer.
 
     Examples
     --------
@@ -183,6 +205,10 @@ def knn(
     if others is not None and others.shape[1] != matrix.shape[1]:
         raise InputError(f"queries have {others.shape[1]} columns, but x has {matrix.shape[1]}")
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
+    if (center := flag(center, "center")) and metric != "euclidean":
+        mean = mean_row(matrix)
+        matrix = centered(matrix, mean)
+        others = None if others is None else centered(others, mean)
     with reporter(progress, "knn") as report:
         if others is not None:
             indices, similarities = core.knn_of_queries(
@@ -198,7 +224,7 @@ def knn(
                 threads=team,
                 progress=report,
             )
-    return Neighbors(indices, similarities, metric, selection, others is not None, tokens_of(x))
+    return Neighbors(indices, similarities, metric, selection, others is not None, tokens_of(x), center)
 
 
 def check_k(k: int, limit: int, name: str = "k") -> int:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Vector, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.result import Columns, Result, Tabular
@@ -99,6 +99,36 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
     with reporter(progress, "rows") as report:
         norms, first_equal = core.row_stats(matrix, threads=resolve_threads(threads), progress=report)
     return RowStats(norms, first_equal)
+
+
+# Rows that are converted to float64 at a time.
+_PIECE = 4096
+
+
+def mean_row(matrix: Float32Matrix) -> Float64Vector:
+    """Return the float64 mean of the rows that are not zero, and refuse numbers that are not finite."""
+    total, count = np.zeros(matrix.shape[1]), 0
+    with np.errstate(invalid="ignore"):
+        for begin in range(0, len(matrix), _PIECE):
+            piece = matrix[begin : begin + _PIECE]
+            total += piece.sum(axis=0, dtype=np.float64)
+            count += np.count_nonzero(piece.any(axis=1))
+    if not np.isfinite(total).all():
+        row_stats(matrix)  # It names the row and the column.
+    mean: Float64Vector = total / max(count, 1)
+    return mean
+
+
+def centered(matrix: Float32Matrix, mean: Float64Vector | None = None) -> Float32Matrix:
+    """Return the rows minus their mean, or another one, rounded to float32 once; zero rows stay zero."""
+    mean = mean_row(matrix) if mean is None else mean
+    result = np.empty_like(matrix)
+    for begin in range(0, len(matrix), _PIECE):
+        piece = matrix[begin : begin + _PIECE]
+        # The kernels report what overflows.
+        with np.errstate(over="ignore"):
+            result[begin : begin + _PIECE] = np.where(piece.any(axis=1, keepdims=True), piece - mean, 0.0)
+    return result
 
 
 def tokens_of(x: object) -> list[str] | None:

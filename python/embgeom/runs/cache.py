@@ -9,7 +9,6 @@ written atomically and hold a checksum of all they say, so that nothing damaged 
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import math
 import os
@@ -24,26 +23,17 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix, as_neighbor_list, as_row_numbers
-from embgeom._common.checks import whole_number
-from embgeom._common.native import build_digest, core
+from embgeom._common.arrays import Float32Matrix
 from embgeom._common.record import Arrays, array_digest, digest, plain, rebuilt
 from embgeom._common.temporary import sweep
 from embgeom._common.writing import cache_root, save_tensors, write_file
 from embgeom.errors import EmbgeomWarning, InputError, OutputError, first_line
-from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
-from embgeom.geometry.rows import check_same_tokens, tokens_of
-
-KINDS: dict[str, Any] = {
-    "knn": Neighbors,
-    "lle": LLE,
-    "intrinsic_dimension": IntrinsicDimension,
-    "global_similarity": float,
-}
-"""The functions whose results are kept, and the types of these."""
+from embgeom.geometry.rows import tokens_of
+from embgeom.runs.requests import KINDS, MATRICES, Request, requested, requested_part
 
 SIZE_VARIABLE = "EMBGEOM_CACHE_GIB"
 _DEFAULT_GIB = 4.0
@@ -51,51 +41,10 @@ _DEFAULT_GIB = 4.0
 _LARGEST_SHARE = 0.25
 # Whatever else lies in the folder is neither read, counted nor removed.
 _NAME = re.compile(r"[0-9a-f]{40}\.[0-9]{1,9}\.(all|[0-9a-f]{16})\.safetensors")
-# Every other parameter of the functions decides on their results.
-_WITHOUT_INFLUENCE = ("threads", "progress")
-_MATRICES = ("x", "a", "b")
-_SAID_OTHERWISE = {*_MATRICES, "k", "neighbors", "queries", "rows"}
 _HEADER = "embgeom"
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class Request:
-    """A call of a function: what decides on its result.
-
-    `k` is the number of neighbors that were asked for where fewer are the first of more, otherwise 0. `rows`
-    are those that were asked for where each row's result depends on no other. `chosen` are other parameters
-    than arrays that are not as by default.
-    """
-
-    key: dict[str, Any]
-    chosen: dict[str, Any]
-    shapes: list[tuple[int, ...]]
-    k: int
-    rows: RowNumbers | None
-    tokens: list[str] | None
-
-    @property
-    def function(self) -> str:
-        """The name of the function."""
-        return str(self.key["function"])
-
-    @property
-    def group(self) -> str:
-        """The part of its file's name that differs for other input or parameters, but `k` and `rows`."""
-        return digest(self.key)[:40]
-
-    @property
-    def which(self) -> str:
-        """The part of its file's name that differs for other rows."""
-        return "all" if self.rows is None else array_digest(self.rows)[:16]
-
-    @property
-    def file(self) -> str:
-        """The name of the file for its result."""
-        return f"{self.group}.{self.k}.{self.which}.safetensors"
 
 
 @dataclass(frozen=True)
@@ -113,16 +62,16 @@ class Entry:
 class ResultCache:
     """The folder of the cache: results are found there, kept there, and those unused for longest removed."""
 
-    def __init__(self, folder: str | PathLike[str] | None = None) -> None:
+    def __init__(self, folder: str | PathLike[str] | None = None, limit: float | None = None) -> None:
         self.folder = _checked(folder)
-        self.limit = _limit()
+        self.limit = _limit() if limit is None else limit
         self._writable = True
 
     def find(self, request: Request) -> Any:
         """Return the result of a request, or None."""
         for path in self._candidates(request):
             try:
-                result = _read(path, request.key)
+                result = _read(path, request)
             except OSError:
                 continue  # Another process has removed it, or does not let this one read it.
             except _damage() as error:
@@ -141,7 +90,8 @@ class ResultCache:
     def keep(self, request: Request, result: Any, models: Sequence[str] = ()) -> None:
         """Keep a result; where that fails, warn once."""
         arrays: Arrays = {}
-        kept = replace(result, tokens=None) if getattr(result, "tokens", None) else result
+        has_tokens = request.function in KINDS and getattr(result, "tokens", None) is not None
+        kept = replace(result, tokens=None) if has_tokens else result
         about = {
             "key": request.key,
             "models": list(models),
@@ -239,7 +189,8 @@ class Cached:
     """Calls functions of geometry, or reads what they returned before.
 
     `matrices` are pairs of a name, which the cache lists, and a matrix that does not change from call to
-    call; `digest` is that of a single one, if it is known. `served` names what was read.
+    call; `digest` is that of a single one, if it is known. `served` names what was read, `computed` what was
+    not there.
     """
 
     def __init__(
@@ -252,6 +203,7 @@ class Cached:
         self._known = [] if cache is None else [(name, x, digest or array_digest(x)) for name, x in matrices]
         self.in_use = cache is not None
         self.served: list[str] = []
+        self.computed: list[str] = []
 
     def __call__(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R:
         """Return what the function does, from the cache if it is there; otherwise it is kept there."""
@@ -262,6 +214,7 @@ class Cached:
         if found is None:
             found = function(*arguments, **options)
             self._cache.keep(request, found, used)
+            self.computed.append(_named(request, used))
         return found
 
     def find(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R | None:
@@ -279,23 +232,47 @@ class Cached:
 
     def _request(self, function: Any, arguments: Any, options: Any) -> tuple[Request, list[str]]:
         used: list[str] = []
-
-        def matrix_digest(x: Float32Matrix) -> str:
-            for name, known, digest_of_known in self._known:
-                if x is known:
-                    used.append(name)
-                    return digest_of_known
-            return array_digest(x)
-
-        request = requested(function, arguments, options, matrix_digest)
-        given = [*arguments, *(options[each] for each in _MATRICES if each in options)]
+        request = requested(function, arguments, options, lambda x: self._digest(x, used))
+        given = [*arguments, *(options[each] for each in MATRICES if each in options)]
         return request, used or [value.name for value in given if tokens_of(value) is not None]
+
+    def _digest(self, x: npt.NDArray[Any], used: list[str]) -> str:
+        for name, known, digest_of_known in self._known:
+            if x is known:
+                used.append(name)
+                return digest_of_known
+        return array_digest(x)
 
     def _found(self, request: Request, used: list[str]) -> Any:
         found = self._cache.find(request) if self._cache is not None else None
         if found is not None:
-            self.served.append(f"{request.function} of {' and '.join(used)}" if used else request.function)
+            self.served.append(_named(request, used))
         return found
+
+
+class Parts(Cached):
+    """The parts of a long analysis, in a folder of its own, from which nothing is removed to make room.
+
+    It keeps results of any function that says their type: arguments are arrays, dataclasses, plain values and
+    lists of them; `threads`, `progress` and `parts` decide on nothing.
+    """
+
+    def __init__(self, folder: str | PathLike[str]) -> None:
+        super().__init__(ResultCache(folder, limit=math.inf))
+
+    def know(self, name: str, x: Float32Matrix) -> None:
+        """Name a matrix, which must not change any more, and keep its digest at hand."""
+        self._known.append((name, x, array_digest(x)))
+
+    def _request(self, function: Any, arguments: Any, options: Any) -> tuple[Request, list[str]]:
+        if function.__name__ in KINDS:
+            return super()._request(function, arguments, options)
+        used: list[str] = []
+        return requested_part(function, arguments, options, lambda x: self._digest(x, used)), used
+
+
+def _named(request: Request, used: Sequence[str]) -> str:
+    return f"{request.function} of {' and '.join(used)}" if used else request.function
 
 
 _ACTIVE: ContextVar[ResultCache | None] = ContextVar("embgeom_cache", default=None)
@@ -359,61 +336,6 @@ def active(*matrices: tuple[str, Float32Matrix], digest: str | None = None) -> C
     return Cached(_ACTIVE.get(), matrices, digest)
 
 
-def requested(
-    function: Callable[..., Any],
-    arguments: Sequence[Any],
-    options: Mapping[str, Any],
-    matrix_digest: Callable[[Float32Matrix], str],
-) -> Request:
-    """Return what decides on the result of a call: every parameter but those without influence."""
-    name = getattr(function, "__name__", "")
-    if name not in KINDS:
-        raise InputError(f"the cache keeps results of {', '.join(KINDS)}, not of {name or repr(function)}")
-    bound = inspect.signature(function).bind(*arguments, **options)
-    bound.apply_defaults()
-    parameters = bound.signature.parameters
-    values = {each: value for each, value in bound.arguments.items() if each not in _WITHOUT_INFLUENCE}
-    tokens = tokens_of(next(iter(values.values())))
-    matrices = {each: as_matrix(values[each], each) for each in _MATRICES if each in values}
-    n = len(next(iter(matrices.values())))
-    by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
-    asked = values.pop("rows") if by_row else None
-    k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
-    # Other code, instructions or kernels of the BLAS round the last bits differently.
-    key: dict[str, Any] = {
-        "build": build_digest(),
-        "instructions": core.instruction_set(),
-        "function": name,
-    }
-    for each in list(values):
-        value = values[each]
-        if isinstance(value, Neighbors):
-            check_same_tokens(tokens, value.tokens)
-            tokens = value.tokens if tokens is None else tokens
-            # The same call with arrays has the same key, unless the function will refuse this one.
-            key[each] = array_digest(as_neighbor_list(value.indices, n))
-            if value.of_queries or values["rows"] is not None:
-                key["refused"] = True
-            elif value.rows is not None:
-                values["rows"] = value.rows
-        elif each in matrices:
-            check_same_tokens(tokens, tokens_of(value))
-            key[each] = matrix_digest(matrices[each])
-        elif value is None or isinstance(value, bool | int | float | str):
-            key[each] = value
-        elif isinstance(value, np.generic):
-            key[each] = value.item()
-        elif each == "queries":
-            key[each] = array_digest(as_matrix(value, each))
-        else:
-            array = as_row_numbers(value, n) if each == "rows" else as_neighbor_list(value, n)
-            key[each] = array_digest(array)
-    rows = None if asked is None else as_row_numbers(asked, n)
-    others = values.keys() - _SAID_OTHERWISE
-    chosen = {each: key[each] for each in values if each in others and key[each] != parameters[each].default}
-    return Request(key, chosen, [matrix.shape for matrix in matrices.values()], k, rows, tokens)
-
-
 def _checked(folder: str | PathLike[str] | None) -> Path:
     """Return the path of the cache's folder, unless no folder can have its name."""
     try:
@@ -455,7 +377,7 @@ def _about(path: Path) -> dict[str, Any]:
         return about
 
 
-def _read(path: Path, key: Mapping[str, Any]) -> Any:
+def _read(path: Path, request: Request) -> Any:
     """Return the result that a file holds; damage raises an error."""
     from safetensors import safe_open
 
@@ -464,9 +386,9 @@ def _read(path: Path, key: Mapping[str, Any]) -> Any:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if about.pop("sha256") != _checksum(about, arrays):
         raise ValueError("its checksum does not fit")
-    if about["file"] != path.name or about["key"] != plain(key):
+    if about["file"] != path.name or about["key"] != plain(request.key):
         raise ValueError("it holds another result")
-    return rebuilt(KINDS[about["key"]["function"]], about["result"], arrays)
+    return rebuilt(request.kind, about["result"], arrays)
 
 
 def _checksum(about: Mapping[str, Any], arrays: Arrays) -> str:
@@ -475,7 +397,7 @@ def _checksum(about: Mapping[str, Any], arrays: Arrays) -> str:
 
 def _cut(result: Any, request: Request) -> Any:
     """Return the part of a result that was asked for, with its tokens."""
-    if not is_dataclass(result):
+    if request.function not in KINDS or not is_dataclass(result):
         return result
     arrays = {field.name: getattr(result, field.name) for field in fields(result) if field.name != "rows"}
     arrays = {name: value for name, value in arrays.items() if isinstance(value, np.ndarray)}

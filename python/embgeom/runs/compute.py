@@ -15,6 +15,7 @@ from embgeom._common.record import Arrays
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
 from embgeom.geometry.knn import Metric, knn
 from embgeom.geometry.lle import LLE, lle
+from embgeom.geometry.rows import centered
 
 Task = Literal["knn", "lle", "dimension"]
 
@@ -33,6 +34,7 @@ class Parameters:
     metric: Metric
     reg: float | None = None
     variance: float | None = None
+    center: bool = False
 
     @property
     def stages(self) -> tuple[Task, ...]:
@@ -86,6 +88,13 @@ ReportShare = Callable[[Block, float], None]
 Executor = Callable[[Work, Sequence[Block], ReportShare], Iterator[tuple[Block, Arrays, str]]]
 
 
+def searched(parameters: Parameters, stage: Task, matrix: Float32Matrix) -> Float32Matrix:
+    """Return the matrix whose rows a stage works on: a centered copy where neighbors of such are sought."""
+    if stage == "knn" and parameters.center and parameters.metric != "euclidean":
+        return centered(matrix)
+    return matrix
+
+
 def compute_block(
     stage: Task,
     matrix: Float32Matrix,
@@ -97,9 +106,10 @@ def compute_block(
 ) -> Arrays:
     """Compute one block: a pure function, whose bits depend neither on the other blocks nor on `threads`.
 
-    `rows` are the block's rows of the matrix (None: all of them, which a search does in half the time), and
-    `neighbors` (len(rows), k) those of the same rows. The arrays have a row for each row: of knn `indices`,
-    and `similarities` unless the run is for dimensions; of lle and dimension the fields of their results.
+    `matrix` is what `searched` gives, `rows` are the block's rows of it (None: all of them, which a search
+    does in half the time), and `neighbors` (len(rows), k) those of the same rows. The arrays have a row for
+    each row: of knn `indices`, and `similarities` unless the run is for dimensions; of lle and dimension the
+    fields of their results.
     """
     common: dict[str, Any] = {"rows": rows, "threads": threads, "progress": progress}
     if neighbors is None:
@@ -122,6 +132,7 @@ def compute_here(
     work: Work, blocks: Sequence[Block], report: ReportShare
 ) -> Iterator[tuple[Block, Arrays, str]]:
     """Compute blocks on this machine, one after another, each with all threads."""
+    matrix = searched(work.parameters, work.stage, work.matrix) if blocks else work.matrix
     for block in blocks:
 
         def progress(phase: str, done: int, total: int, block: Block = block) -> None:
@@ -132,7 +143,7 @@ def compute_here(
             block,
             compute_block(
                 work.stage,
-                work.matrix,
+                matrix,
                 work.neighbors(block),
                 work.rows_of(block),
                 work.parameters,

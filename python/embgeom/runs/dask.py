@@ -17,7 +17,7 @@ from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import Arrays, array_digest, versions
 from embgeom._common.tables import write_error
 from embgeom.errors import EmbgeomError, InputError, first_line
-from embgeom.runs.compute import Block, Parameters, ReportShare, Task, Work, compute_block
+from embgeom.runs.compute import Block, Parameters, ReportShare, Task, Work, compute_block, searched
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -293,6 +293,7 @@ def _compute(
     parameters: Parameters,
     threads: int,
 ) -> tuple[Arrays, str]:
+    matrix = searched(parameters, stage, matrix)
     arrays = compute_block(stage, matrix, neighbors, rows, parameters, threads, _stopping())
     return arrays, core.instruction_set()
 

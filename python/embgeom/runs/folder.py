@@ -208,7 +208,7 @@ def open_run(
                     raise OutputError(f"{path} is a file; name a folder for the run")
                 path.mkdir(parents=True, exist_ok=True)
                 _refuse_strangers(path)
-                held.enter_context(_locked(path))
+                held.enter_context(locked(path))
                 sweep(path)
             rest: dict[str, Any] = {"blocks": {}, "instruction_sets": {}, "result": None}
             run = _held(path, identity) or RunFolder(path, plain({**identity, **describe(), **rest}))
@@ -218,7 +218,8 @@ def open_run(
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
+    """Hold a folder while no other process does; its file `lock` stays."""
     # The lock ends with the process however that dies, so a dead one is not in the way.
     with (path / _LOCK).open("a") as file, ExitStack() as held:
         try:

@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, overload
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers, as_matrix, as_row_numbers
+from embgeom._common.checks import flag
 from embgeom._common.native import build_digest, core
 from embgeom._common.progress import Progress, ProgressCallable, reporter
-from embgeom._common.record import array_digest, versions
+from embgeom._common.record import Arrays, array_digest, versions
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_kept
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, OutputError
 from embgeom.geometry.dimension import (
-    DEFAULT_K,
     IntrinsicDimension,
     check_variance,
     intrinsic_dimension,
+    usual_k,
 )
 from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
 from embgeom.geometry.lle import LLE, check_reg, lle
@@ -56,6 +57,7 @@ def run(
     *,
     k: int | None = None,
     metric: Metric = "cosine",
+    center: bool = False,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
@@ -70,6 +72,7 @@ def run(
     k: int | None = None,
     metric: Metric = "cosine",
     reg: float | None = None,
+    center: bool = False,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
@@ -84,6 +87,7 @@ def run(
     k: int | None = None,
     metric: Metric = "cosine",
     variance: float | None = None,
+    center: bool = False,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
@@ -99,6 +103,7 @@ def run(
     metric: Metric = "cosine",
     reg: float | None = None,
     variance: float | None = None,
+    center: bool = False,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
@@ -113,6 +118,7 @@ def run(
     metric: Metric = "cosine",
     reg: float | None = None,
     variance: float | None = None,
+    center: bool = False,
     rows: npt.ArrayLike | None = None,
     threads: int | None = None,
     client: Client | None = None,
@@ -134,13 +140,15 @@ def run(
         Where the run keeps its blocks and, at the end, its result, as a file that the result's class loads:
         ``knn.safetensors``, ``lle.safetensors`` or ``dimension.safetensors``. It is made if it is not there.
     k : int, optional
-        Neighbors of each token; as for the plain functions, by default 10, and for the dimension 1,200.
+        Neighbors of each token; as for the plain functions, by default 10, and for the dimension 200.
     metric : {"cosine", "inner_product", "euclidean"}
         How neighbors are found.
     reg : float, optional
         Only for "lle", which says what it means.
     variance : float, optional
         Only for "dimension": see `intrinsic_dimension`.
+    center : bool
+        As for `knn`: neighbors are those of centered rows.
     rows : array_like of int, shape (m,), optional
         Only these rows of `x`; all of them by default.
     threads : int, optional
@@ -193,7 +201,7 @@ def run(
     if not isinstance(folder, str | PathLike):
         raise InputError(f"folder = {folder!r} is not a path; name a folder for the run")
     matrix, tokens = as_matrix(x), tokens_of(x)
-    parameters = _checked(task, len(matrix), k, metric, reg, variance)
+    parameters = _checked(task, matrix, k, metric, reg, variance, center)
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     team = resolve_threads(threads)
     known = x if isinstance(x, Embeddings) else None
@@ -252,7 +260,13 @@ def run(
 
 
 def _checked(
-    task: Task, n: int, k: int | None, metric: Metric, reg: float | None, variance: float | None
+    task: Task,
+    matrix: Float32Matrix,
+    k: int | None,
+    metric: Metric,
+    reg: float | None,
+    variance: float | None,
+    center: bool,
 ) -> Parameters:
     """Return the parameters of a run, which have the defaults of the plain functions."""
     for name, value, owner in (("reg", reg, "lle"), ("variance", variance, "dimension")):
@@ -261,13 +275,14 @@ def _checked(
     if not isinstance(metric, str) or metric not in get_args(Metric):
         raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
     if k is None:
-        k = DEFAULT_K if task == "dimension" else 10
+        k = usual_k(matrix, metric) if task == "dimension" else 10
     return Parameters(
         task,
-        check_k(k, n - 1),
+        check_k(k, len(matrix) - 1),
         metric,
         check_reg(1e-3 if reg is None else reg) if task == "lle" else None,
         check_variance(0.95 if variance is None else variance) if task == "dimension" else None,
+        flag(center, "center"),
     )
 
 
@@ -275,7 +290,7 @@ def _plain_call(
     parameters: Parameters, matrix: Float32Matrix, rows: RowNumbers | None, indices: IndexMatrix | None
 ) -> tuple[Callable[..., AnyResult], tuple[Any, ...], dict[str, Any]]:
     """Return the plain function that gives the result of a run, and its arguments; of `lle` with indices."""
-    near = {"k": parameters.k, "metric": parameters.metric, "rows": rows}
+    near = {"k": parameters.k, "metric": parameters.metric, "center": parameters.center, "rows": rows}
     if parameters.task == "dimension":
         return intrinsic_dimension, (matrix,), {"variance": parameters.variance, **near}
     if indices is None:
@@ -309,7 +324,7 @@ def _keep(
     # Weights are found again by their neighbors, and these by the matrix.
     if isinstance(result, LLE) and (near := kept.assembled("knn")) is not None:
         function, arguments, options = _plain_call(parameters, matrix, rows, None)
-        neighbors = Neighbors(near["indices"], near["similarities"], parameters.metric, rows)
+        neighbors = _neighbors(near, parameters, rows)
         cached.keep(neighbors, function, *arguments, **options)
     indices = result.indices if isinstance(result, LLE) else None
     function, arguments, options = _plain_call(parameters, matrix, rows, indices)
@@ -366,7 +381,7 @@ def _assembled(kept: RunFolder, work: Work) -> AnyResult | None:
     if arrays is None or neighbors is None:
         return None
     if parameters.task == "knn":
-        return Neighbors(**arrays, metric=parameters.metric, rows=work.rows)
+        return _neighbors(arrays, parameters, work.rows)
     if parameters.task == "lle":
         return LLE(**arrays, indices=neighbors["indices"], rows=work.rows)
     return IntrinsicDimension(
@@ -376,6 +391,11 @@ def _assembled(kept: RunFolder, work: Work) -> AnyResult | None:
         n_columns=work.matrix.shape[1],
         rows=work.rows,
     )
+
+
+def _neighbors(arrays: Arrays, parameters: Parameters, rows: RowNumbers | None) -> Neighbors:
+    found = arrays["indices"], arrays["similarities"]
+    return Neighbors(*found, metric=parameters.metric, rows=rows, center=parameters.center)
 
 
 class _Meter:

@@ -1,0 +1,23 @@
+"""What the token embeddings of many models share: a study with tables, figures and a report."""
+
+from embgeom.studies.lineage import Lineage
+from embgeom.studies.results import (
+    MapScores,
+    ModelGeometry,
+    ModelSummary,
+    PairResult,
+    SharedTokens,
+    Study,
+    StudyOptions,
+)
+
+__all__ = [
+    "Lineage",
+    "MapScores",
+    "ModelGeometry",
+    "ModelSummary",
+    "PairResult",
+    "SharedTokens",
+    "Study",
+    "StudyOptions",
+]

@@ -1,0 +1,454 @@
+"""What a study of many models found: the result of `embgeom.study`, with its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any, ClassVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import IndexMatrix, RowNumbers
+from embgeom._common.checks import check_seed, flag, whole_number
+from embgeom._common.record import plain
+from embgeom._common.result import Columns, Result, Tabular, named
+from embgeom._common.tables import Block, Table
+from embgeom.comparison.comparison import Statistic
+from embgeom.comparison.saving import ModelRecord, shown
+from embgeom.emb2emb.score import Scores
+from embgeom.embeddings.embeddings import Which
+from embgeom.errors import InputError
+from embgeom.geometry.dimension import IntrinsicDimension, check_variance
+from embgeom.geometry.knn import Metric
+from embgeom.geometry.lle import check_reg
+from embgeom.hidden_states import StateComparison
+from embgeom.studies.lineage import Lineage
+
+EXTREMES = 10
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """Every parameter of a study that decides on its numbers.
+
+    Attributes
+    ----------
+    which : {"input", "output"}
+        Embeddings or unembeddings, where models are given by name.
+    pairwise : bool
+        Whether each pair of models is compared on all tokens that these two share, instead of the tokens that
+        all models share.
+    quick : bool
+        A first look: dimensions of 500 tokens, curves to k = 200, and no maps.
+    k : int
+        Neighbors for the overlap and the reconstruction weights.
+    ks : tuple of int
+        The numbers of neighbors of the curves; those that a vocabulary does not have are left out.
+    metric : {"cosine", "inner_product", "euclidean"}
+        How neighbors are found.
+    reg : float
+        Regularization of the reconstruction weights, see `embgeom.lle`.
+    dimension_k : int
+        Neighbors for the intrinsic dimension.
+    variance : float
+        Share of variance that defines the intrinsic dimension.
+    states : bool
+        Whether to compare hidden states, too, where models can be run.
+    seed : int
+        Seed of everything random.
+
+    Raises
+    ------
+    InputError
+        If a parameter is out of its range.
+    """
+
+    which: Which = "input"
+    pairwise: bool = False
+    quick: bool = False
+    k: int = 10
+    ks: tuple[int, ...] = (10, 50, 200, 1200)
+    metric: Metric = "cosine"
+    reg: float = 1e-3
+    dimension_k: int = 200
+    variance: float = 0.95
+    states: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, known in (("which", Which), ("metric", Metric)):
+            if getattr(self, name) not in get_args(known):
+                raise InputError(
+                    f"{name} = {getattr(self, name)!r:.40} is unknown: use one of {get_args(known)}"
+                )
+        for name in ("pairwise", "quick", "states"):
+            flag(getattr(self, name), name)
+        whole_number(self.k, "k", 1)
+        whole_number(self.dimension_k, "dimension_k", 2)
+        if not self.ks:
+            raise InputError("ks is empty; give the numbers of neighbors of the curves, such as (10, 50)")
+        object.__setattr__(self, "ks", tuple(sorted({whole_number(k, "ks", 1) for k in self.ks})))
+        check_reg(self.reg)
+        check_variance(self.variance)
+        check_seed(self.seed)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelGeometry:
+    """The geometry of one model's rows that count, among each other.
+
+    Attributes
+    ----------
+    norms : ndarray of float64, shape (v,)
+        The lengths of the rows.
+    mean_share : float
+        The squared length of the mean row, as a share of the mean squared length: 0 for rows around the
+        origin, near 1 where all rows share one direction.
+    neighbors : ndarray of int32, shape (v, k)
+        The nearest neighbors of each row, numbered among these rows.
+    in_degree : ndarray of int32, shape (v,)
+        Among the neighbors of how many rows each is; a hub is so of very many.
+    in_degree_skewness : float
+        The skewness of `in_degree`, the usual measure of hubness (Radovanovic et al. 2010).
+    dimension : IntrinsicDimension
+        Of all these rows, or of a sample, whose numbers are in ``dimension.rows``.
+    """
+
+    norms: npt.NDArray[np.float64]
+    mean_share: float
+    neighbors: IndexMatrix
+    in_degree: npt.NDArray[np.int32]
+    in_degree_skewness: float
+    dimension: IntrinsicDimension
+
+
+@dataclass(frozen=True, eq=False)
+class ModelSummary:
+    """One model of a study.
+
+    Attributes
+    ----------
+    record : ModelRecord
+        The model, without its matrix.
+    sha256 : str
+        Of the matrix as float32.
+    classes : dict of str to int
+        How many rows there are of each class of tokens.
+    rows : ndarray of int64, shape (v,)
+        The rows that count. Everything in `geometry` is numbered among them.
+    geometry : ModelGeometry
+        The geometry of these rows.
+    """
+
+    record: ModelRecord
+    sha256: str
+    classes: dict[str, int]
+    rows: RowNumbers
+    geometry: ModelGeometry
+
+    @property
+    def name(self) -> str:
+        """The name in tables."""
+        return self.record.name
+
+    def extremes(self, count: int = EXTREMES) -> tuple[RowNumbers, RowNumbers]:
+        """Return the rows of lowest and highest dimension, most extreme first, as numbers in `rows`."""
+        dimension = self.geometry.dimension
+        numbers = np.arange(len(dimension.n_components)) if dimension.rows is None else dimension.rows
+        defined = np.flatnonzero(dimension.n_components >= 0)
+        order = numbers[defined[np.argsort(dimension.n_components[defined], kind="stable")]]
+        # Of few tokens, none is shown twice.
+        count = min(count, -(-len(order) // 2))
+        return order[:count], order[::-1][:count]
+
+    def token(self, number: int) -> str:
+        """Return the token of one of `rows`, in quotes."""
+        return shown(self.record, int(self.rows[number]))
+
+
+@dataclass(frozen=True, eq=False)
+class SharedTokens:
+    """The n tokens that some models share, and their local geometry in each of these m models.
+
+    Attributes
+    ----------
+    models : tuple of int
+        The models, by their position in ``study.models``.
+    rows : ndarray of int64, shape (m, n)
+        The rows of the tokens in each model.
+    neighbors : ndarray of int32, shape (m, n, k)
+        The nearest neighbors of each token in each model, numbered among the shared tokens; -1 for none.
+    n_components : ndarray of int32, shape (m, n)
+        Their intrinsic dimensions; -1 where it was not measured.
+    """
+
+    models: tuple[int, ...]
+    rows: npt.NDArray[np.int64]
+    neighbors: npt.NDArray[np.int32]
+    n_components: npt.NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return int(self.rows.shape[1])
+
+    def of(self, model: int) -> int:
+        """Return the position of a model of the study among `models`."""
+        return self.models.index(model)
+
+
+@dataclass(frozen=True)
+class MapScores:
+    """How well a linear map from one model to another predicts held-out tokens, see `embgeom.Emb2Emb`.
+
+    Attributes
+    ----------
+    scores, shuffled : Scores
+        Of the map, and of one that was fitted on shuffled tokens.
+    """
+
+    scores: Scores
+    shuffled: Scores
+
+
+@dataclass(frozen=True, eq=False)
+class PairResult:
+    """What two models of a study share.
+
+    Attributes
+    ----------
+    a, b : int
+        The models, by their position in ``study.models``.
+    tokens : int
+        The tokens it was measured on, by their position in ``study.shared``.
+    statistics : tuple of Statistic
+        As those of a `Comparison`.
+    neighbor_overlap, weight_cosine : ndarray of float64, shape (n,)
+        Of each shared token, as those of a `Comparison`.
+    maps : tuple of MapScores
+        From a to b, and from b to a; empty where no maps were asked for.
+    states : StateComparison or None
+        The hidden states of a, transferred to b, and those of b.
+    """
+
+    a: int
+    b: int
+    tokens: int
+    statistics: tuple[Statistic, ...]
+    neighbor_overlap: npt.NDArray[np.float64]
+    weight_cosine: npt.NDArray[np.float64]
+    maps: tuple[MapScores, ...]
+    states: StateComparison | None
+
+    def __getitem__(self, name: str) -> Statistic:
+        """Return a statistic by its name."""
+        return named(self.statistics, name, "statistic")
+
+    def extremes(self, count: int = EXTREMES) -> tuple[RowNumbers, RowNumbers]:
+        """Return the most and the least shared tokens, by overlap and then by weight cosine."""
+        cosine = np.nan_to_num(self.weight_cosine, nan=-2.0)
+        order = np.lexsort((np.arange(len(cosine)), -cosine, -self.neighbor_overlap)).astype(np.int64)
+        return order[:count], order[::-1][:count]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Study(Result, Tabular):
+    """What the token embeddings of many models share, as `embgeom.study` measured it.
+
+    `summary` shows models and pairs, `to_pandas` has a row for each measure of each pair, and its folder has
+    everything. `load` reads such a folder.
+
+    Attributes
+    ----------
+    models : tuple of ModelSummary
+        In the order in which they were given.
+    shared : tuple of SharedTokens
+        The tokens that all models share; in a pairwise study those of each pair.
+    pairs : tuple of PairResult
+        Every pair a < b.
+    lineage : Lineage or None
+        The tree of models; None for two models.
+    options : StudyOptions
+        Every parameter.
+    versions : dict of str to str
+        The versions of the software that measured it.
+    """
+
+    _large: ClassVar[bool] = True
+
+    models: tuple[ModelSummary, ...]
+    shared: tuple[SharedTokens, ...]
+    pairs: tuple[PairResult, ...]
+    lineage: Lineage | None
+    options: StudyOptions
+    versions: dict[str, str]
+
+    def __repr__(self) -> str:
+        counts = sorted({len(tokens) for tokens in self.shared})
+        tokens = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+        return f"Study({len(self.models)} models, {len(self.pairs)} pairs, {tokens} shared tokens)"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, of which no two are equal."""
+        return tuple(model.name for model in self.models)
+
+    def pair(self, a: int, b: int) -> PairResult:
+        """Return what two models share, by their positions in `models`."""
+        return next(pair for pair in self.pairs if {pair.a, pair.b} == {a, b})
+
+    def token(self, tokens: SharedTokens, number: int) -> str:
+        """Return a shared token in quotes, as its first model writes it."""
+        return shown(self.models[tokens.models[0]].record, int(tokens.rows[0, number]))
+
+    def matrix(self, measure: str) -> npt.NDArray[np.float64]:
+        """Return the values of a measure for all pairs, (m, m) float64; NaN on the diagonal."""
+        values = np.full((len(self.models),) * 2, np.nan)
+        for pair in self.pairs:
+            values[pair.a, pair.b] = values[pair.b, pair.a] = pair[measure].value
+        return values
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Study:
+        """Read the folder of a study.
+
+        Raises
+        ------
+        LoadError
+            If the folder does not hold a finished study, or cannot be read.
+        """
+        return super().load(Path(path) / "study.safetensors")
+
+    def columns(self) -> Columns:
+        """Return a row for each measure of each pair."""
+        rows = list(self._rows())
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def _rows(self) -> Iterator[dict[str, Any]]:
+        for pair in self.pairs:
+            for statistic in pair.statistics:
+                yield {
+                    "measure": statistic.name,
+                    "model_a": self.models[pair.a].name,
+                    "model_b": self.models[pair.b].name,
+                    "n": len(self.shared[pair.tokens]),
+                    "value": statistic.value,
+                    "null_mean": statistic.shuffled,
+                }
+
+    def model_columns(self) -> Columns:
+        """Return a row for each model."""
+        rows = [_model_row(model) for model in self.models]
+        return {
+            name: [row.get(name) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)
+        }
+
+    def token_columns(self) -> Columns:
+        """Return a row for each shared token and model."""
+        columns: dict[str, list[Any]] = {}
+        for number, tokens in enumerate(self.shared):
+            for place, index in enumerate(tokens.models):
+                model, rows = self.models[index], tokens.rows[place]
+                position = np.searchsorted(model.rows, rows)
+                n = len(tokens)
+                part: dict[str, Any] = {
+                    "shared": [number] * n,
+                    "token_number": range(n),
+                    "model": [model.name] * n,
+                    "row": rows.tolist(),
+                    "token": [model.record.tokens[row] for row in rows.tolist()],
+                    "norm": model.geometry.norms[position].tolist(),
+                    "in_degree": model.geometry.in_degree[position].tolist(),
+                    "n_components": [c if c >= 0 else None for c in tokens.n_components[place].tolist()],
+                    "neighbors": tokens.neighbors[place].tolist(),
+                }
+                for name, values in part.items():
+                    columns.setdefault(name, []).extend(values)
+        return columns
+
+    def tables(self) -> list[Block]:
+        """Return the tables of `summary`: models, and for each measure the values of all pairs."""
+        names = [f"{number}: {name}" for number, name in enumerate(self.names, 1)]
+        blocks: list[Block] = [repr(self), Table("models", *_model_table(names, self.models)), ""]
+        for statistic in self.pairs[0].statistics:
+            values = self.matrix(statistic.name)
+            rows = [
+                (name, *("" if np.isnan(value) else f"{value:.3f}" for value in row.tolist()))
+                for name, row in zip(names, values, strict=True)
+            ]
+            columns = ("", *(str(number) for number in range(1, len(names) + 1)))
+            blocks.append(Table(f"{statistic.label}: {statistic.meaning}", columns, rows))
+        return [*blocks, *(self.lineage.tables() if self.lineage else [])]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return options, models with their files' SHA-256, and every statistic, ready for JSON."""
+        shared = [
+            {"models": [self.models[i].name for i in tokens.models], "n": len(tokens)}
+            for tokens in self.shared
+        ]
+        record = {
+            "result": type(self).__name__,
+            "options": self.options,
+            "models": [
+                {**model.record.to_dict(), "matrix_sha256": model.sha256, **_model_row(model)}
+                for model in self.models
+            ],
+            "shared": shared,
+            "pairs": [self._pair_record(pair) for pair in self.pairs],
+            "lineage": self.lineage,
+            "versions": self.versions,
+        }
+        described: dict[str, Any] = plain(record)
+        return described
+
+    def _pair_record(self, pair: PairResult) -> dict[str, Any]:
+        return {
+            "a": self.models[pair.a].name,
+            "b": self.models[pair.b].name,
+            "shared": pair.tokens,
+            "statistics": pair.statistics,
+            "maps": pair.maps,
+        }
+
+
+def _model_row(model: ModelSummary) -> dict[str, Any]:
+    geometry = model.geometry
+    dimension, v = geometry.dimension, len(model.rows)
+    components = dimension.n_components[dimension.n_components >= 0]
+    quantiles = np.quantile(geometry.norms, (0.0, 0.1, 0.5, 0.9, 1.0)).tolist()
+    return {
+        "model": model.name,
+        "which": model.record.which,
+        "vocabulary": model.record.shape[0],
+        "hidden_size": model.record.shape[1],
+        "kept": v,
+        **{f"class_{name}": count for name, count in model.classes.items()},
+        **dict(zip(("norm_min", "norm_10", "norm_median", "norm_90", "norm_max"), quantiles, strict=True)),
+        "mean_share": geometry.mean_share,
+        "in_degree_max": int(geometry.in_degree.max()),
+        "in_degree_skewness": geometry.in_degree_skewness,
+        "dimension_k": dimension.k,
+        "dimension_tokens": len(components),
+        "dimension_mean": float(components.mean()) if len(components) else float("nan"),
+        "dimension_max": dimension.max_components,
+        "participation_ratio_mean": float(np.nanmean(dimension.participation_ratio)),
+    }
+
+
+def _model_table(names: list[str], models: tuple[ModelSummary, ...]) -> tuple[Any, Any]:
+    shown_columns = {
+        "vocabulary": "rows",
+        "kept": "kept",
+        "hidden_size": "columns",
+        "mean_share": "mean share",
+        "in_degree_skewness": "hub skewness",
+        "dimension_mean": "mean dimension",
+        "dimension_max": "of at most",
+    }
+    rows = []
+    for name, model in zip(names, models, strict=True):
+        row = _model_row(model)
+        cells = (row[column] for column in shown_columns)
+        rows.append((name, *(f"{cell:.3g}" if isinstance(cell, float) else str(cell) for cell in cells)))
+    return ("model", *shown_columns.values()), rows

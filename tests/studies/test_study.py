@@ -1,0 +1,144 @@
+"""A study of many models: what it measures, keeps and writes."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import InputError, OutputError
+from embgeom.studies import Study
+
+pytest.importorskip("scipy", reason="scipy is not installed")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+WORDS = [f"▁word{number}" for number in range(60)]
+
+
+def fake(name, columns, seed, words=WORDS):
+    """A model whose rows share their geometry with the others."""
+    shared = np.random.default_rng(0).standard_normal((len(words), 6))
+    rng = np.random.default_rng(seed)
+    x = shared @ rng.standard_normal((6, columns)) + 0.3 * rng.standard_normal((len(words), columns))
+    return embgeom.Embeddings.from_array(x, words, name=name)
+
+
+MODELS = [fake("one", 8, 1), fake("two", 12, 2), fake("three", 10, 3)]
+EXTRA = fake("four", 9, 4)
+OPTIONS = {"k": 4, "ks": (2, 5), "dimension_k": 20}
+
+
+def files(folder):
+    """Every file of a study but its parts and its lock, with its bytes."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "parts" not in path.parts and path.name != "lock":
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def studied(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("study") / "out"
+    return embgeom.study(MODELS, folder=folder, **OPTIONS), folder
+
+
+def test_a_study_of_three(studied):
+    study, folder = studied
+    assert study.names == ("one", "two", "three") and [(p.a, p.b) for p in study.pairs] == [
+        (0, 1), (0, 2), (1, 2),
+    ]  # fmt: skip
+    assert len(study.shared) == 1 and len(study.shared[0]) == 60
+    for pair in study.pairs:
+        assert pair["neighbor_overlap"].value == pytest.approx(pair.neighbor_overlap.mean())
+        assert all(scores.scores.r2 > scores.shuffled.r2 for scores in pair.maps)
+    assert study.lineage.linkage.shape == (2, 4) and study.lineage.branches()[-1] == (0, 1, 2)
+    assert study.lineage.support[-1] == 1.0
+    record = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    assert record == study.to_dict()
+
+
+def test_it_agrees_with_compare(studied):
+    study, _ = studied
+    comparison = embgeom.compare(MODELS[0], MODELS[2], k=4, dimension_k=20)
+    for statistic in comparison.statistics:
+        assert study.pair(0, 2)[statistic.name].value == statistic.value
+
+
+def test_a_study_reads_back_equal(studied):
+    study, folder = studied
+    again = Study.load(folder)
+    assert again.summary() == study.summary() and again.to_dict() == study.to_dict()
+
+
+def test_a_second_call_reads_everything_and_writes_the_same(studied, capsys):
+    _, folder = studied
+    before = files(folder)
+    embgeom.study(MODELS, folder=folder, progress=True, **OPTIONS)
+    assert "0 parts computed" in capsys.readouterr().err
+    assert files(folder) == before
+
+
+def test_interrupted_at_any_moment_it_goes_on_to_the_same_files(studied, tmp_path, monkeypatch):
+    _, complete = studied
+    real, steps = embgeom.runs.cache.ResultCache.keep, 0
+    folder = tmp_path / "out"
+
+    def keep(self, *arguments):
+        nonlocal steps
+        steps += 1
+        if steps % 3 == 0:
+            raise KeyboardInterrupt
+        return real(self, *arguments)
+
+    monkeypatch.setattr(embgeom.runs.cache.ResultCache, "keep", keep)
+    interrupts = 0
+    while True:
+        try:
+            embgeom.study(MODELS, folder=folder, **OPTIONS)
+            break
+        except KeyboardInterrupt as interrupt:
+            interrupts += 1
+            assert "the same call goes on from there" in interrupt.args[0]
+    assert interrupts > 5
+    assert files(folder) == files(complete)
+
+
+def test_another_model_computes_only_what_is_new(studied, tmp_path):
+    folder = tmp_path / "out"
+    embgeom.study(MODELS, folder=folder, **OPTIONS)
+    before = {path.name: path.stat().st_ino for path in (folder / "parts").iterdir()}
+    embgeom.study([*MODELS, EXTRA], folder=folder, **OPTIONS)
+    after = {path.name: path.stat().st_ino for path in (folder / "parts").iterdir()}
+    assert before.items() <= after.items()
+    alone = tmp_path / "alone"
+    embgeom.study([*MODELS, EXTRA], folder=alone, **OPTIONS)
+    assert files(folder) == files(alone)
+
+
+def test_pairs_on_their_own_tokens(tmp_path):
+    few = fake("few", 7, 5, WORDS[:20])
+    study = embgeom.study([*MODELS[:2], few], folder=tmp_path / "out", pairwise=True, quick=True, **OPTIONS)
+    assert [len(tokens) for tokens in study.shared] == [60, 20, 20]
+    assert [pair.tokens for pair in study.pairs] == [0, 1, 2]
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
+    with pytest.raises(OutputError, match=r"holds 'thesis\.tex' and no study"):
+        embgeom.study(MODELS, folder=tmp_path, **OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_what_cannot_be_studied(tmp_path):
+    folder = tmp_path / "out"
+    with pytest.raises(InputError, match="not two models or more"):
+        embgeom.study(MODELS[:1], folder=folder)
+    with pytest.raises(InputError, match="unexpected keyword argument 'nonsense'"):
+        embgeom.study(MODELS, folder=folder, nonsense=1)
+    with pytest.raises(InputError, match="metric = 'angle' is unknown"):
+        embgeom.study(MODELS, folder=folder, metric="angle")
+    other = fake("other", 5, 1, [f"▁other{number}" for number in range(20)])
+    with pytest.raises(InputError, match="too few shared tokens"):
+        embgeom.study([*MODELS, other], folder=folder, **OPTIONS)
