@@ -27,18 +27,8 @@ from embgeom._common.html import (
 )
 from embgeom._common.result import LARGEST_SVG, new_figure, picture
 from embgeom._common.tables import Table
-from tests.helpers.browser import opened
+from tests.helpers.browser import HOSTILE, opened
 
-HOSTILE = [
-    "</script><img src=x onerror=alert(1)>",
-    "<script>document.title = 'run'</script>",
-    '" onfocus=alert(1) autofocus x="',
-    "{{ 7 * 7 }}",
-    "<!--",
-    "]]>",
-    "javascript:alert(1)",
-    "\u2028\x1b[31m\udcff",
-]
 VOID = {"meta", "img", "input"}
 
 

@@ -8,6 +8,16 @@ from pathlib import Path
 
 import pytest
 
+HOSTILE = [
+    "</script><img src=x onerror=alert(1)>",
+    "<script>document.title = 'run'</script>",
+    '" onfocus=alert(1) autofocus x="',
+    "{{ 7 * 7 }}",
+    "<!--",
+    "]]>",
+    "javascript:alert(1)",
+    "\u2028\x1b[31m\udcff",
+]
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 

@@ -57,15 +57,22 @@ class Verbatim:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """Paragraphs, each under what it is about."""
+
+    entries: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
 class Widget:
-    """A part of a page with its own script: `name`.html and `name`.js in a folder of templates, and data."""
+    """A part of a page with its own script: `name`.html, .css and .js in a folder of templates, and data."""
 
     folder: Path
     name: str
     data: Any
 
 
-Part = Block | Picture | Verbatim | Widget
+Part = Block | Picture | Verbatim | Terms | Widget
 
 
 @dataclass(frozen=True)
@@ -92,7 +99,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
     widgets = [part for section in sections for part in section.parts if isinstance(part, Widget)]
     environment = _environment(*(widget.folder for widget in widgets))
     names = dict.fromkeys(["page", *(widget.name for widget in widgets)])
-    scripts = [_source(environment, f"{name}.js") for name in names]
+    styles, scripts = ([_source(environment, name + end) for name in names] for end in (".css", ".js"))
     views = [
         (section, [_view(part, f"{section.anchor}-{index}") for index, part in enumerate(section.parts)])
         for section in sections
@@ -103,7 +110,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
             lead=lead,
             footer=footer,
             views=views,
-            style=_markup(_source(environment, "page.css")),
+            style=_markup("".join(styles)),
             scripts=[_markup(script) for script in scripts],
             hashes=[_hash(script) for script in scripts],
             filtered_rows=FILTERED_ROWS,
@@ -170,6 +177,8 @@ def _view(part: Part, anchor: str) -> dict[str, Any]:
         return {"kind": "text", "text": part}
     if isinstance(part, Verbatim):
         return {"kind": "verbatim", "text": part.text}
+    if isinstance(part, Terms):
+        return {"kind": "terms", "entries": part.entries}
     if isinstance(part, Picture):
         is_svg = part.image.lstrip().startswith(b"<")
         image = inline_svg(part.image, anchor) if is_svg else base64.b64encode(part.image).decode("ascii")

@@ -28,7 +28,7 @@ TABLE_FORMATS = get_args(TableFormat)
 # Control characters except tab and newline, other line separators, marks that change the text direction, and
 # lone surrogates, which stand in names of files that are not UTF-8 and cannot be encoded.
 _ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NUMBER = re.compile(r"(x )?[-+]?([0-9]|inf|nan).*|undefined|")
+_NUMBER = re.compile(r"(x |<)?[-+]?([0-9]|inf|nan).*|undefined|")
 
 
 @dataclass
