@@ -5,9 +5,13 @@ import embgeom._common.signals as _signals  # noqa: F401
 
 # Public names are imported when first used, so that `import embgeom` is quick; __init__.pyi has their types.
 _HOMES = {
+    "comparison.atlas": ("Atlas", "atlas"),
+    "comparison.changes": ("Diff",),
     "comparison.compare": ("compare",),
     "comparison.comparison": ("Comparison", "LocalGeometry"),
-    "comparison.inspect": ("Inspection", "TokenNeighborhood", "inspect", "inspect_token"),
+    "comparison.diff": ("diff",),
+    "comparison.inspect": ("Inspection", "inspect"),
+    "comparison.neighborhood": ("TokenNeighborhood", "TokenNeighborhoods", "inspect_token"),
     "emb2emb": ("Emb2Emb",),
     "embeddings.embeddings": ("Embeddings",),
     "embeddings.norm": ("FinalNorm",),

@@ -1,7 +1,11 @@
 from embgeom import comparison, emb2emb, evaluation, examples, hidden_states, steering, studies
+from embgeom.comparison.atlas import Atlas, atlas
+from embgeom.comparison.changes import Diff
 from embgeom.comparison.compare import compare
 from embgeom.comparison.comparison import Comparison, LocalGeometry
-from embgeom.comparison.inspect import Inspection, TokenNeighborhood, inspect, inspect_token
+from embgeom.comparison.diff import diff
+from embgeom.comparison.inspect import Inspection, inspect
+from embgeom.comparison.neighborhood import TokenNeighborhood, TokenNeighborhoods, inspect_token
 from embgeom.emb2emb import Emb2Emb
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.norm import FinalNorm
@@ -29,7 +33,9 @@ __version__: str
 
 __all__ = [
     "LLE",
+    "Atlas",
     "Comparison",
+    "Diff",
     "Emb2Emb",
     "Embeddings",
     "EmbgeomError",
@@ -53,10 +59,13 @@ __all__ = [
     "Sweep",
     "TokenFormat",
     "TokenNeighborhood",
+    "TokenNeighborhoods",
     "__version__",
+    "atlas",
     "compare",
     "compare_states",
     "comparison",
+    "diff",
     "emb2emb",
     "evaluate",
     "evaluation",

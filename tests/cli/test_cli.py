@@ -107,12 +107,29 @@ def test_neighbors(run):
     assert "inner product" in run("neighbors", "example:small", " king", "--metric", "inner_product")[1]
 
 
+def test_neighbors_in_two_models(run, refused, tmp_path, monkeypatch):
+    status, out, err = run("neighbors", *EXAMPLES, "king", "queen", "-k", 5)
+    assert (status, err) == (0, "")
+    found = [embgeom.inspect_token(EXAMPLES, token, k=5).summary() + "\n" for token in ("king", "queen")]
+    assert out == "\n".join(found) and "also: ' king'" in out
+    # A folder that holds no model is a token, and so is the last argument.
+    (tmp_path / "king").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert run("neighbors", "example:small", "king", "queen", "-k", 5)[0] == 0
+    write_folder(tmp_path / "king", {TENSOR: matrix(ROWS, 6)})
+    assert "'queen' is not a token of king" in refused("neighbors", "example:small", "king", "queen")
+    assert "is not a token of example:small" in refused("neighbors", "example:small", "example:large")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert "nobody/nothing" in refused("neighbors", "example:small", "nobody/nothing", "queen")
+    assert run("neighbors", "example:small", " king", "--no-center", "-k", 3)[1].count("centered") == 0
+
+
 def test_the_example_models(run, refused):
     status, out, err = run("compare", *EXAMPLES)
     assert (status, err) == (0, "")
     assert "A: example:small" in out and "4095 shared tokens" in out
     status, out, _ = run("neighbors", "example:small", " king", "-k", 3)
-    assert status == 0 and "nearest rows of ' king'" in out and "' queen'" in out
+    assert status == 0 and "nearest rows of ' king'" in out and "' King'" in out
     status, out, _ = run("inspect", "example:large", "--which", "output")
     assert status == 0 and "lm_head.weight, stored as F16\n" in out
     assert "no example 'medium'; the models that come with the package are example:small and" in refused(

@@ -132,7 +132,7 @@ def test_parameters_that_do_not_fit(options, message):
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
 def test_a_token_by_name_and_by_number(metric):
     embeddings = model(gaussian(60, 8))
-    options = {"k": 7, "metric": metric, "dimension_k": 25}
+    options = {"k": 7, "metric": metric, "dimension_k": 25, "center": False, "without": ()}
     by_name, by_number = (
         embgeom.inspect_token(embeddings, token, **options) for token in ("word9", np.int64(9))
     )
@@ -147,6 +147,69 @@ def test_a_token_by_name_and_by_number(metric):
         assert found.dimension.n_components.tolist() == dimension.n_components.tolist()
     assert by_name.summary() == by_number.summary()
     assert "nearest rows of 'word9' (row 9) in small" in by_name.summary()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
+@pytest.mark.parametrize("matrix", [gaussian(60, 8) + 2.0, with_zeros() + 0.0])
+def test_a_token_after_subtracting_the_mean(matrix, metric):
+    matrix[1::4] += 1.5
+    embeddings = model(matrix)
+    kept = np.flatnonzero(matrix.any(axis=1)) if metric == "cosine" else np.arange(len(matrix))
+    position = np.searchsorted(kept, 9)
+    near = embgeom.knn(matrix[kept], 7, rows=[position], metric=metric, center=True)
+    options = {"k": 7, "metric": metric, "dimension_k": 25, "without": ()}
+    found = embgeom.inspect_token(embeddings, 9, **options)
+    assert found.neighbors.center and "centered" in found.summary()
+    assert found.neighbors.indices.tolist() == kept[near.indices].tolist()
+    assert found.neighbors.rows.tolist() == [9] and found.lle.indices.tolist() == kept[near.indices].tolist()
+
+
+def test_tokens_that_do_not_count_are_not_neighbors():
+    tokens = [f"▁w{i}" for i in range(60)]
+    embeddings = embgeom.Embeddings.from_array(
+        x := gaussian(60, 8), tokens, special=tokens[5:12], name="with special"
+    )
+    kept = np.r_[0:5, 12:60]
+    # Special tokens are not neighbors, but have some.
+    for row in (3, 7):
+        found = embgeom.inspect_token(embeddings, row, k=9, dimension_k=20)
+        near = embgeom.knn(x[kept], 10, queries=x[[row]], center=True).indices[0]
+        assert found.neighbors.indices[0].tolist() == [i for i in kept[near].tolist() if i != row][:9]
+        everyone = embgeom.inspect_token(embeddings, row, k=59, without=(), dimension_k=20)
+        assert set(everyone.neighbors.indices[0].tolist()) == set(range(60)) - {row}
+
+
+def test_the_word_is_named_where_its_piece_was_typed():
+    tokens = ["king", "▁king", "queen", "▁man", *(f"▁w{i}" for i in range(40))]
+    embeddings = embgeom.Embeddings.from_array(gaussian(44, 6), tokens, name="royal")
+    assert embgeom.inspect_token(embeddings, "king", k=3).also == {"' king'": 1}
+    assert "also: ' king' (row 1)" in embgeom.inspect_token(embeddings, "king", k=3).summary()
+    for plain in ("▁king", " king", "queen", "man", 0):
+        assert embgeom.inspect_token(embeddings, plain, k=3).also == {}
+
+
+def test_a_token_in_several_models():
+    tokens = ["king", "▁king", "▁man", *(f"▁w{i}" for i in range(40))]
+    a = embgeom.Embeddings.from_array(x := gaussian(43, 6), tokens, name="a")
+    b = embgeom.Embeddings.from_array(x[1:] @ gaussian(6, 6), tokens[1:], name="b")
+    pieces = embgeom.inspect_token([a, a], "king", k=3)
+    assert [each.row for each in pieces.models] == [0, 0] and "also: ' king'" in pieces.summary()
+    # What only one of them has alone is looked up as the word in both.
+    both = embgeom.inspect_token([a, b], "king", k=5)
+    assert [each.row for each in both.models] == [1, 0]
+    alone = embgeom.inspect_token(b, " king", k=5)
+    assert both.models[1].neighbors.indices.tolist() == alone.neighbors.indices.tolist()
+    first, second = (each.neighbor_tokens for each in both.models)
+    assert both.shared == [token for token in first if token in second]
+    text = both.summary()
+    assert "A: a" in text and "B: b" in text and "in all of them: " in text
+    assert f"{both.models[0].lle.residuals[0]:.4g}" in text
+    with pytest.raises(InputError, match="3 is a row number, which is another token in each model"):
+        embgeom.inspect_token([a, b], 3)
+    with pytest.raises(InputError, match="no model is given"):
+        embgeom.inspect_token([], "king")
+    with pytest.raises(InputError, match="'w50' is not a token of a"):
+        embgeom.inspect_token([a, b], "w50")
 
 
 @pytest.mark.parametrize("row", [-1, 60, 10**12])
@@ -172,7 +235,7 @@ def test_a_zero_row_has_no_neighbors_by_cosine():
     with pytest.raises(InputError, match=r"the row of 'word8' \(number 8\) is zero"):
         embgeom.inspect_token(embeddings, "word8")
     # By distance the other zero rows are nearest.
-    found = embgeom.inspect_token(embeddings, "word8", k=5, metric="euclidean")
+    found = embgeom.inspect_token(embeddings, "word8", k=5, metric="euclidean", without=())
     assert found.neighbors.indices.tolist() == [[0, 4, 12, 16, 20]]
 
 

@@ -18,6 +18,7 @@ STATES = "user-guide/hidden-states.md"
 WITH_PYTHON = sorted(page for page, text in PAGES.items() if fenced(text, "python"))
 QUICK = ("how-to/clusters.md", "how-to/long-runs.md", "user-guide/loading.md", "user-guide/matching.md")
 WITH_COMMANDS = sorted(page for page, text in PAGES.items() if commands(text))
+NEEDED = {"how-to/graphs.md": ("scipy", "sklearn", "umap")}
 SUBPACKAGES = ("comparison", "emb2emb", "evaluation", "examples", "hidden_states", "loading", "steering")
 
 
@@ -32,7 +33,7 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_pages_are_found():
     assert {"paper.md", "user-guide/loading.md", STATES} <= set(WITH_PYTHON)
-    assert len(commands(PAGES["user-guide/command-line.md"])) == 10
+    assert len(commands(PAGES["user-guide/command-line.md"])) == 11
 
 
 @pytest.mark.parametrize(
@@ -43,7 +44,10 @@ def test_the_pages_are_found():
         if page != STATES
     ],
 )
+@pytest.mark.filterwarnings("ignore::UserWarning:umap", "ignore::FutureWarning:sklearn")
 def test_the_lines_of_python_print_what_is_shown(page):
+    for package in NEEDED.get(page, ()):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     for shown, printed in run_python(PAGES[page]):
         assert differences(printed, shown) == []
 

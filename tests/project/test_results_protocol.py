@@ -73,6 +73,7 @@ def results():
         embgeom.compare(a, b, k=4),
         embgeom.inspect(a),
         embgeom.inspect_token(a, "word3", k=4),
+        embgeom.inspect_token([a, b], "word3", k=4),
     ]
     return {f"{type(result).__name__}-{place}": result for place, result in enumerate(found)}
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from itertools import takewhile
 from typing import Any, get_args
 
 import embgeom
 from embgeom._common.tables import TABLE_FORMATS, check_table_format
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
 from embgeom.cli.cache import CACHE, tell_read
-from embgeom.cli.models import load_model, model_inputs, model_options
-from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number
+from embgeom.cli.models import is_model, load_model, model_inputs, model_options
+from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, tokens_options
 from embgeom.cli.terminal import say, show
-from embgeom.comparison.saving import FolderResult, shown
-from embgeom.embeddings.token_format import utf8
+from embgeom.comparison.saving import FolderResult
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -21,7 +21,7 @@ _SAMPLE = ("dimension_sample", "seed")
 
 
 def add_commands(commands: Any) -> None:
-    neighborhood, search, sample, folder = (Parser(add_help=False) for _ in range(4))
+    neighborhood, search, sample = (Parser(add_help=False) for _ in range(3))
     add = neighborhood.add_argument
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
@@ -33,56 +33,75 @@ def add_commands(commands: Any) -> None:
     add = sample.add_argument
     add("--dimension-sample", type=int, metavar="M", default=500, help="tokens for dimensions (default: 500)")
     add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+
+    pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
+    add_command(commands, compare, *pair, neighborhood, sample, *shared, outputs())
+    add_command(commands, inspect, model_options(), sample, *shared, outputs())
+    counted = tokens_options(only=False)
+    add = add_command(
+        commands, neighbors, model_options(), neighborhood, search, counted, LOCAL_FILES
+    ).add_argument
+    explained = (
+        "a token as the vocabulary writes it, or as text; more models before it (example:NAME, a path, "
+        "or an id OWNER/NAME) are shown side by side, with the options of the first"
+    )
+    add("token", metavar="TOKEN", nargs="+", help=explained)
+    add("--row", action="store_true", help="TOKEN is a row number")
+    explained = "find neighbors by the rows as they are, without subtracting the mean embedding"
+    add("--no-center", dest="center", action="store_false", help=explained)
+
+
+def outputs() -> Parser:
+    """Return the options of commands whose result is a folder or a page."""
+    folder = Parser(add_help=False)
     add = folder.add_argument
     add("-o", "--output", metavar="FOLDER", help="write all results and provenance into a new folder")
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
     add("--html", metavar="FILE", help="also write one page with tables, figure and provenance")
-
-    pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
-    add_command(commands, compare, *pair, neighborhood, sample, *shared, folder)
-    add_command(commands, inspect, model_options(), sample, *shared, folder)
-    add = add_command(commands, neighbors, model_options(), neighborhood, search, LOCAL_FILES).add_argument
-    add("token", metavar="TOKEN", nargs="+", help="a token as the vocabulary writes it, or as text")
-    add("--row", action="store_true", help="TOKEN is a row number")
+    return folder
 
 
 def compare(options: argparse.Namespace) -> None:
     """Measure what the token embeddings of two models share."""
-    _check_outputs(options)
+    check_outputs(options)
     models = load_model(options, "_a"), load_model(options, "_b")
     comparison = embgeom.compare(*models, **chosen(options, "k", "reg", *_SAMPLE, *_SEARCH))
     show(comparison.tables())
     tell_read(comparison.from_cache, options)
-    _save(comparison, options)
+    save_outputs(comparison, options)
 
 
 def inspect(options: argparse.Namespace) -> None:
     """Show what one model's rows are like."""
-    _check_outputs(options)
+    check_outputs(options)
     inspection = embgeom.inspect(load_model(options), **chosen(options, *_SAMPLE, *_SEARCH))
     show(inspection.tables())
     tell_read(inspection.from_cache, options)
-    _save(inspection, options)
+    save_outputs(inspection, options)
 
 
 def neighbors(options: argparse.Namespace) -> None:
-    """Show a token's neighborhood."""
-    tokens = [row_number(token) for token in options.token] if options.row else options.token
-    model, keywords = load_model(options), chosen(options, "k", "reg", *_SEARCH)
+    """Show a token's neighborhood, in one model or in several side by side."""
+    wanted = [row_number(token) for token in options.token] if options.row else options.token
+    models = [load_model(options)]
+    # A row number is another token in each model.
+    names = [] if options.row else list(takewhile(lambda text: is_model(text, models[0]), wanted[:-1]))
+    wanted = wanted[len(names) :]
+    for options.model in names:
+        models.append(load_model(options))
     # An unknown token is reported before anything is shown of the others.
-    rows = [model.row_of(token) for token in tokens]
-    for position, (token, row) in enumerate(zip(tokens, rows, strict=True)):
+    for token in wanted:
+        for model in models:
+            model.row_of(token)
+    keywords = chosen(options, "k", "reg", "center", "without", *_SEARCH)
+    for position, token in enumerate(wanted):
         if position > 0:
             say("")
-        show(embgeom.inspect_token(model, row, **keywords).tables())
-        # Whoever types a word may mean the token with a space before it.
-        word = utf8(f" {token}")
-        if not options.row and word in model.token_bytes and row != (other := model.token_bytes.index(word)):
-            say(f"also: {shown(model, other)} (row {other})")
+        show(embgeom.inspect_token(models if names else models[0], token, **keywords).tables())
 
 
-def _check_outputs(options: argparse.Namespace) -> None:
+def check_outputs(options: argparse.Namespace) -> None:
     """Check early that results can be written, and over nothing that is read."""
     if options.html is not None:
         check_file_writable(options.html)
@@ -92,7 +111,7 @@ def _check_outputs(options: argparse.Namespace) -> None:
     check_kept({"-o": options.output, "--html": options.html}, model_inputs(options))
 
 
-def _save(result: FolderResult, options: argparse.Namespace) -> None:
+def save_outputs(result: FolderResult, options: argparse.Namespace) -> None:
     if options.html is not None:
         result.to_html(options.html)
     if options.output is not None:

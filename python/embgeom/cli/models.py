@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from embgeom.steering import LanguageModel, load_language_model
 # Options of a model that `embgeom.load` takes by the same name, and those that may name a file.
 _LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
 _FILES = ("model", "vocabulary", "adapter")
+# One of these is in every folder that holds a model.
+_SUFFIXES = (".bin", ".gguf", ".json", ".safetensors")
 MOODS = f"{PREFIX}moods"
 
 
@@ -56,6 +59,22 @@ def load_model(options: argparse.Namespace, suffix: str = "") -> embgeom.Embeddi
         **named,
         **chosen(options, "local_files_only", "threads", "progress"),
     )
+
+
+def is_model(text: str, first: embgeom.Embeddings) -> bool:
+    """Whether an argument that may be a token names a model: an example, a path of one, or an id."""
+    path = Path(text)
+    if text.startswith(PREFIX) or (is_file(path) and path.suffix):
+        return True
+    if path.is_dir():
+        return any(each.suffix in _SUFFIXES for each in path.iterdir())
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        return False
+    try:
+        first.row_of(text)
+    except InputError:
+        return True
+    return False
 
 
 def model_inputs(options: argparse.Namespace) -> list[str]:

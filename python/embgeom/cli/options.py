@@ -122,8 +122,8 @@ def layers(text: str) -> list[int]:
     return [int(layer) for layer in text.split(",")]
 
 
-def tokens_options() -> Parser:
-    """Return the options on which tokens count, for keywords `without` and `only`."""
+def tokens_options(*, only: bool = True) -> Parser:
+    """Return the options on which tokens count, for keywords `without` and, unless told otherwise, `only`."""
     options = Parser(add_help=False)
     add = options.add_argument_group("tokens that count").add_argument
     names = ", ".join(CLASSES)
@@ -131,8 +131,9 @@ def tokens_options() -> Parser:
     add("--without", type=_token_classes, metavar="LIST", default=WITHOUT, help=explained)
     explained = "keep these classes all the same; all keeps every token"
     add("--with", dest="kept", type=_token_classes, metavar="LIST", action=_Keep, help=explained)
-    explained = "count only words, or the tokens that FILE lists one per line"
-    add("--only", metavar="words|FILE", help=explained)
+    if only:
+        explained = "count only words, or the tokens that FILE lists one per line"
+        add("--only", metavar="words|FILE", help=explained)
     return options
 
 

@@ -1,4 +1,4 @@
-"""One model by itself: its rows, the dimensions of its neighborhoods, the neighborhood of a token."""
+"""One model by itself: its rows, and the dimensions of its neighborhoods."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from embgeom._common.arrays import RowNumbers
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
-from embgeom._common.result import Columns, Result, Tabular, new_figure
+from embgeom._common.result import Columns, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
-from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
-from embgeom.embeddings.embeddings import Embeddings, Which, check_embeddings
+from embgeom.comparison.saving import FolderResult, ModelRecord, loaded, model_tables, shown
+from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
     IntrinsicDimension,
@@ -26,14 +26,11 @@ from embgeom.geometry.dimension import (
     dimension_neighbors,
     intrinsic_dimension,
 )
-from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
-from embgeom.geometry.lle import LLE, LLEStatus, check_reg, lle
-from embgeom.loading import load
+from embgeom.geometry.knn import Metric, Neighbors, knn
 from embgeom.runs.cache import active
 
 EXTREMES = 8
 NEIGHBORS_OF_EXTREMES = 6
-_VALUES = {"cosine": "cosine", "inner_product": "inner product", "euclidean": "distance"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -152,76 +149,6 @@ class Inspection(FolderResult):
         return self.model.provenance.inputs
 
 
-@dataclass(frozen=True, eq=False, repr=False)
-class TokenNeighborhood(Result, Tabular):
-    """One token's neighborhood.
-
-    Attributes
-    ----------
-    model : str
-        The name of the model.
-    row : int
-        The token's row.
-    token : str
-        The token as tables show it, in quotes.
-    norm : float
-        The length of its row.
-    neighbors : Neighbors
-        Its k nearest rows, shape (1, k).
-    neighbor_tokens : list of str, length k
-        Their tokens as tables show them.
-    lle : LLE
-        Their reconstruction weights, shape (1, k).
-    dimension : IntrinsicDimension
-        Intrinsic dimension over a wider neighborhood, shape (1,).
-    """
-
-    model: str
-    row: int
-    token: str
-    norm: float
-    neighbors: Neighbors
-    neighbor_tokens: list[str]
-    lle: LLE
-    dimension: IntrinsicDimension
-
-    def __repr__(self) -> str:
-        return f"TokenNeighborhood({self.token} of {self.model!r}, {self.neighbors!r})"
-
-    def tables(self) -> list[Block]:
-        """Return the table of `summary`, and lines on weights and dimension."""
-        columns, dimension = self.columns(), self.dimension
-        status = LLEStatus(self.lle.status[0]).name.lower().replace("_", " ")
-        return [
-            Table(
-                f"nearest rows of {self.token} (row {self.row}) in {self.model}",
-                ("row", "token", _VALUES[self.neighbors.metric], "LLE weight"),
-                zip(*columns.values(), strict=True),
-            ),
-            f"LLE residual {self.lle.residuals[0]:.4g}, of a row of norm {self.norm:.4g}; weights: {status}",
-            f"intrinsic dimension {dimension.n_components[0]} of at most {dimension.max_components} "
-            f"({dimension.variance:.0%} of variance, {dimension.k} neighbors), "
-            f"participation ratio {dimension.participation_ratio[0]:.4g}",
-        ]
-
-    def columns(self) -> Columns:
-        """Return the table of `to_pandas`: a row for each neighbor, nearest first."""
-        near = self.neighbors
-        values = near.distances if near.metric == "euclidean" else near.similarities
-        return {
-            "row": near.indices[0],
-            "token": self.neighbor_tokens,
-            _VALUES[near.metric].replace(" ", "_"): values[0],
-            "weight": self.lle.weights[0],
-        }
-
-
-def _loaded(model: Any, which: Which, threads: int, progress: Progress) -> Embeddings:
-    if isinstance(model, str | PathLike):
-        return load(model, which, threads=threads, progress=progress is True)
-    return check_embeddings(model)
-
-
 def inspect(
     embeddings: Embeddings | str | PathLike[str],
     *,
@@ -273,7 +200,7 @@ def inspect(
     ((4096,), (100,))
     """
     team = resolve_threads(threads)
-    embeddings = _loaded(embeddings, which, team, progress)
+    embeddings = loaded(embeddings, which, team, progress)
     x = embeddings.matrix
     wanted = whole_number(dimension_sample, "dimension_sample", 1)
     variance, generator = check_variance(variance), np.random.default_rng(check_seed(seed))
@@ -305,85 +232,4 @@ def inspect(
     model = ModelRecord.from_embeddings(embeddings)
     return Inspection(
         model, embeddings.norms, sampled, dimension, lowest, highest, options, versions(), call.served
-    )
-
-
-def inspect_token(
-    embeddings: Embeddings | str | PathLike[str],
-    token: str | int,
-    *,
-    which: Which = "input",
-    k: int = 10,
-    metric: Metric = "cosine",
-    reg: float = 1e-3,
-    dimension_k: int | None = None,
-    variance: float = 0.95,
-    threads: int | None = None,
-    progress: Progress = False,
-) -> TokenNeighborhood:
-    """Find one token's nearest neighbors, their reconstruction weights and its intrinsic dimension.
-
-    Parameters
-    ----------
-    embeddings : Embeddings, or str or path-like
-        The model, or its name as `load` takes it.
-    token : str or int
-        The token as `Embeddings.row_of` takes it, or its row number.
-    which : {"input", "output"}
-        As in `inspect`.
-    k : int
-        Neighbors to find and to reconstruct from.
-    dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default as in `inspect`.
-    metric, reg, variance, threads, progress
-        See `compare`.
-
-    Returns
-    -------
-    TokenNeighborhood
-
-    Raises
-    ------
-    InputError
-        If there is no such token (the message lists similar ones), its row is zero, or a parameter does
-        not fit.
-    LoadError
-        If the model cannot be loaded.
-
-    Notes
-    -----
-    One pass over the matrix, and one eigenvalue problem.
-
-    Examples
-    --------
-    >>> import embgeom
-    >>> model = embgeom.load("example:small")
-    >>> near = embgeom.inspect_token(model, " two", k=5).neighbors.indices[0]
-    >>> " three" in [model.text(row) for row in near]
-    True
-    """
-    team = resolve_threads(threads)
-    embeddings = _loaded(embeddings, which, team, progress)
-    x = embeddings.matrix
-    row = embeddings.row_of(token)
-    usable = int(np.count_nonzero(~embeddings.zero))
-    if embeddings.zero[row] and metric == "cosine":
-        raise InputError(
-            f"the row of {embeddings.tokens[row]!r} (number {row}) is zero: it has no neighbors by cosine"
-        )
-    rows, reg, variance = [row], check_reg(reg), check_variance(variance)
-    k, wide = check_k(k, usable - 1), dimension_neighbors(dimension_k, usable - 1)
-    common: dict[str, Any] = {"threads": team, "progress": progress}
-    neighbors = knn(x, k, rows=rows, metric=metric, **common)
-    weights = lle(x, neighbors, reg=reg, **common)
-    dimension = intrinsic_dimension(x, k=wide, rows=rows, variance=variance, metric=metric, **common)
-    return TokenNeighborhood(
-        model=embeddings.name,
-        row=row,
-        token=shown(embeddings, row),
-        norm=float(embeddings.norms[row]),
-        neighbors=neighbors,
-        neighbor_tokens=[shown(embeddings, other) for other in neighbors.indices[0]],
-        lle=weights,
-        dimension=dimension,
     )

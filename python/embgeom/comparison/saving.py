@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from embgeom._common.html import Section, facts, how_to_cite, page
+from embgeom._common.progress import Progress
 from embgeom._common.record import plain, write_json
 from embgeom._common.result import Plotted, Result, Tabular, picture
 from embgeom._common.tables import Block, Table, TableFormat, check_table_format, write_table
 from embgeom._common.writing import new_folder, write_file
-from embgeom.embeddings.embeddings import Embeddings, Which
+from embgeom.embeddings.embeddings import Embeddings, Which, check_embeddings
 from embgeom.embeddings.provenance import Provenance
+from embgeom.loading import load
 
 _AnyResult = TypeVar("_AnyResult", bound="FolderResult")
 
@@ -58,6 +60,13 @@ class ModelRecord:
             "anomalies": dict(self.anomalies),
             "provenance": self.provenance.to_dict(),
         }
+
+
+def loaded(model: Any, which: Which, threads: int, progress: Progress) -> Embeddings:
+    """Return a model that is given as such or by its name."""
+    if isinstance(model, str | PathLike):
+        return load(model, which, threads=threads, progress=progress is True)
+    return check_embeddings(model)
 
 
 def shown(model: Embeddings | ModelRecord, row: int) -> str:

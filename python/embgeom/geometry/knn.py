@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from embgeom._common.arrays import (
     as_neighbor_list,
     as_row_numbers,
 )
-from embgeom._common.checks import flag, whole_number
+from embgeom._common.checks import flag, need, whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.result import Columns, Result, Tabular
@@ -26,6 +26,7 @@ from embgeom.errors import InputError
 from embgeom.geometry.rows import centered, check_same_tokens, mean_row, token_columns, tokens_of
 
 Metric = Literal["cosine", "inner_product", "euclidean"]
+GraphValues = Literal["similarity", "distance", "connectivity"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -102,6 +103,114 @@ class Neighbors(Result, Tabular):
         if self.metric == "euclidean":
             return -self.similarities
         raise InputError("metric 'inner_product' defines no distance; use .similarities")
+
+    def to_scipy(self, values: GraphValues = "similarity", *, n: int | None = None) -> Any:
+        """Return the graph as a sparse matrix in CSR format: row i holds the neighbors of token i.
+
+        Parameters
+        ----------
+        values : {"similarity", "distance", "connectivity"}
+            What the entries are: `similarities`; `distances`, not below 0, with each row of the matrix as its
+            own nearest neighbor at distance 0, as scikit-learn's ``metric="precomputed"`` expects it; or 1.
+        n : int, optional
+            Rows of the matrix, hence columns of the graph: needed where it is not known, which is for
+            some rows or for queries of a plain array.
+
+        Returns
+        -------
+        scipy.sparse.csr_array, shape (m, n), of float32
+            The entries of each row stand in the order of the neighbors, nearest first, and are all stored,
+            zeros included. A token without neighbors, such as a zero row by cosine, has an empty row (with
+            distances, only itself).
+
+        Raises
+        ------
+        InputError
+            If SciPy is not installed, `values` is unknown, `n` is missing or less than a row number, or
+            the metric is ``"inner_product"``, which defines no distance.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> neighbors = embgeom.knn([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], k=1)
+        >>> neighbors.to_scipy("connectivity").toarray()
+        array([[0., 1., 0.],
+               [1., 0., 0.],
+               [0., 1., 0.]], dtype=float32)
+        """
+        sparse = need("scipy.sparse", "to_scipy", extra="scipy")
+        if not isinstance(values, str) or values not in get_args(GraphValues):
+            known = ", ".join(get_args(GraphValues))
+            raise InputError(f"values = {values!r:.40} is unknown: use one of {known}")
+        indices, data = self.indices, self.similarities
+        if values == "distance":
+            indices, data = self._with_self()
+        elif values == "connectivity":
+            data = np.ones_like(data)
+        present = indices >= 0
+        ends = np.concatenate(([0], np.cumsum(present.sum(axis=1))))
+        # scikit-learn takes numbers of 32 bits only.
+        ends = ends.astype(np.int32 if ends[-1] <= np.iinfo(np.int32).max else np.int64)
+        shape = (len(indices), self._columns_of_graph(n))
+        return sparse.csr_array((data[present], indices[present], ends), shape=shape)
+
+    def to_umap(self) -> tuple[IndexMatrix, Float32Matrix]:
+        """Return the graph as UMAP takes it by ``precomputed_knn``, each token as its own first neighbor.
+
+        Returns
+        -------
+        indices : ndarray of int32, shape (n, k + 1)
+            Row numbers; -1 stands for no neighbor.
+        distances : ndarray of float32, shape (n, k + 1)
+            Not below 0; infinite where the index is -1.
+
+        Raises
+        ------
+        InputError
+            If these are not the neighbors of all rows of a matrix, or the metric is ``"inner_product"``,
+            which defines no distance.
+
+        Notes
+        -----
+        Pass ``n_neighbors=k + 1`` to UMAP, and the matrix itself to its ``fit``. A token without neighbors,
+        such as a zero row by cosine, gets no place in the layout: its coordinates are NaN.
+
+        Examples
+        --------
+        >>> import embgeom
+        >>> neighbors = embgeom.knn([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0]], k=1)
+        >>> neighbors.to_umap()[0].tolist()
+        [[0, 1], [1, 0], [2, 1]]
+        """
+        if self.of_queries or self.rows is not None:
+            raise InputError("UMAP needs the neighbors of all rows: leave out rows= and queries= of knn")
+        return self._with_self()
+
+    def _with_self(self) -> tuple[IndexMatrix, Float32Matrix]:
+        """Return indices and distances with each row of the matrix as its own first neighbor."""
+        indices, distances = self.indices, np.maximum(self.distances, np.float32(0.0))
+        distances[indices < 0] = np.inf
+        if self.of_queries:
+            return indices, distances
+        rows = np.arange(len(indices)) if self.rows is None else self.rows
+        own = indices == rows[:, None]
+        # A row that was not excluded from its own neighbors, and may stand anywhere among equal rows.
+        order = np.argsort(own, axis=1, kind="stable")[:, : -1 if own.any() else None]
+        indices, distances = (np.take_along_axis(values, order, axis=1) for values in (indices, distances))
+        first = rows[:, None].astype(np.int32)
+        zeros = np.zeros_like(distances[:, :1])
+        return np.hstack((first, indices)), np.hstack((zeros, distances))
+
+    def _columns_of_graph(self, n: int | None) -> int:
+        """Return the number of rows of the matrix."""
+        known = len(self.indices) if self.rows is None and not self.of_queries else None
+        if self.tokens is not None:
+            known = len(self.tokens)
+        if n is None and known is None:
+            raise InputError("how many rows the matrix has is not known here: give it as n=")
+        if n is None or known is None:
+            return whole_number(known if n is None else n, "n", int(self.indices.max(initial=0)) + 1)
+        return whole_number(n, "n", known, known, ": the matrix has so many rows")
 
     def tables(self) -> list[Block]:
         """Return the quantiles of the similarity to the first and to the last neighbor."""
