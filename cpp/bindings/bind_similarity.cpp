@@ -14,6 +14,28 @@ double correlation_of_similarities(const Rows& a, const Rows& b, const std::opti
     });
 }
 
+using ThreeDoubles = std::tuple<Doubles, Doubles, Doubles>;
+
+// Center, inverse norms and mean of the directions.
+ThreeDoubles unit_rows(const UnitRows& unit) {
+    return {copy_to_array(unit.center), copy_to_array(unit.inverse), copy_to_array(unit.mean)};
+}
+
+std::tuple<double, std::tuple<double, double, double>, ThreeDoubles, std::tuple<Doubles, Doubles>, Doubles,
+           ThreeDoubles, ThreeDoubles>
+terms_of_similarity(const Rows& a, const Rows& b, bool center, int threads, const py::object& progress) {
+    const SimilarityTerms terms = run_unlocked(progress, [&](Monitor& monitor) {
+        return similarity_terms(RowSet::all(view(a)), RowSet::all(view(b)), center, threads, monitor);
+    });
+    return {terms.correlation,
+            {terms.total.aa, terms.total.ab, terms.total.bb},
+            {copy_to_array(terms.sums.aa), copy_to_array(terms.sums.ab), copy_to_array(terms.sums.bb)},
+            {copy_to_array(terms.along_a), copy_to_array(terms.along_b)},
+            copy_to_array(terms.centering),
+            unit_rows(terms.pair.a),
+            unit_rows(terms.pair.b)};
+}
+
 }  // namespace
 
 void bind_similarity(py::module_& module) {
@@ -21,6 +43,10 @@ void bind_similarity(py::module_& module) {
                "Correlation of two matrices' pairwise cosine similarities.", py::arg("a").noconvert(),
                py::arg("b").noconvert(), py::arg("rows").noconvert(), py::kw_only(), py::arg("center"),
                py::arg("include_diagonal"), py::arg("threads"), py::arg("progress"));
+    module.def("similarity_terms", &terms_of_similarity,
+               "What baselines and intervals of that correlation are made of.", py::arg("a").noconvert(),
+               py::arg("b").noconvert(), py::kw_only(), py::arg("center"), py::arg("threads"),
+               py::arg("progress"));
 }
 
 }  // namespace embgeom::bindings

@@ -11,6 +11,7 @@ void bind_rows(pybind11::module_& module);
 void bind_knn(pybind11::module_& module);
 void bind_lle(pybind11::module_& module);
 void bind_dimension(pybind11::module_& module);
+void bind_agreement(pybind11::module_& module);
 void bind_similarity(pybind11::module_& module);
 void bind_paired_products(pybind11::module_& module);
 
@@ -32,6 +33,7 @@ PYBIND11_MODULE(_core, module) {
     bindings::bind_knn(module);
     bindings::bind_lle(module);
     bindings::bind_dimension(module);
+    bindings::bind_agreement(module);
     bindings::bind_similarity(module);
     bindings::bind_paired_products(module);
 }

@@ -7,7 +7,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'row_stats', 'tridiagonal_form']
+__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'positions', 'relabeled_agreement', 'row_stats', 'similarity_terms', 'tridiagonal_form']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -90,9 +90,21 @@ def paired_products(x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDAr
     """
     Sums of products of paired rows, from which a linear map is fitted.
     """
+def positions(a: numpy.typing.NDArray[numpy.int32], b: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.int32]:
+    """
+    The place of each neighbor in another list.
+    """
+def relabeled_agreement(a: numpy.typing.NDArray[numpy.int32], values_a: numpy.typing.NDArray[numpy.float64] | None, b: numpy.typing.NDArray[numpy.int32], values_b: numpy.typing.NDArray[numpy.float64] | None, labels: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    How far two lists of neighbors agree when tokens are relabeled.
+    """
 def row_stats(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     """
     Norms of the rows of x, and the first row equal to each.
+    """
+def similarity_terms(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], *, center: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[float, tuple[float, float, float], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], numpy.typing.NDArray[numpy.float64], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]]:
+    """
+    What baselines and intervals of that correlation are made of.
     """
 def tridiagonal_form(c: numpy.typing.NDArray[numpy.float32]) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     """

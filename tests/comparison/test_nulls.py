@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embgeom
+from benchmarks import coverage
 from embgeom.comparison.nulls import (
     Baseline,
     Estimate,
@@ -22,7 +23,7 @@ from embgeom.errors import InputError
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from tests.oracles import relabeling
 
-strata_of_few = st.lists(st.integers(0, 2), min_size=4, max_size=6).map(np.array)
+strata_of_few = st.lists(st.integers(0, 2), min_size=4, max_size=5).map(np.array)
 
 
 def pair(n, seed=0, d_a=5, d_b=4):
@@ -88,6 +89,40 @@ def test_correlation_over_every_relabeling(strata, seed, kind):
     assert estimate.value == correlate(x, y)
 
 
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize("family", coverage.FAMILIES)
+def test_exact_nulls_agree_with_5000_permutations(family, center):
+    n, count = 60, 5000
+    a, b = coverage.pair(family, 3, n)
+    strata = np.random.default_rng(0).integers(0, 7, n)
+    estimate = global_similarity_estimate(a, b, center=center, strata=strata)
+    x, y = (relabeling.cosines(side, center) for side in (a, b))
+    off = ~np.eye(n, dtype=bool)
+    scale = math.sqrt((x[off] ** 2).sum() * (y[off] ** 2).sum())
+    for labels, null in ((np.zeros(n, int), estimate.null), (strata, estimate.stratified)):
+        drawn = relabeling.random_relabelings(labels, count, np.random.default_rng(1))
+        values = relabeling.agreements(x, y, drawn) / scale
+        assert abs(values.mean() - null.mean) < 4 * null.sd / math.sqrt(count)
+        # The sd of a sample's sd, from its own fourth moment, which is large where the null is skewed.
+        kurtosis = np.mean((values - values.mean()) ** 4) / values.var() ** 2
+        assert abs(values.std() / null.sd - 1) < 4 * math.sqrt((kurtosis - 1) / 4 / count)
+
+
+@pytest.mark.parametrize("center", [False, True])
+@pytest.mark.parametrize(
+    "family", ["gaussian", *(pytest.param(f, marks=pytest.mark.slow) for f in list(coverage.FAMILIES)[1:])]
+)
+def test_standard_errors_agree_with_fresh_draws(family, center):
+    draws = 150 if family == "gaussian" else 500
+    estimates = [
+        global_similarity_estimate(*coverage.pair(family, i, 400), center=center) for i in range(draws)
+    ]
+    spread = np.std([e.value for e in estimates], ddof=1)
+    error = np.mean([e.half_width for e in estimates]) / 1.959964
+    # An sd of that many draws errs by 1 / sqrt(2 draws), six to three percent; the rest is of order 1 / n.
+    assert spread / error == pytest.approx(1, abs=0.2 if draws == 150 else 0.12)
+
+
 def test_drawn_sd_agrees_with_relabelings():
     rng = np.random.default_rng(5)
     a, b = pair(80, 5)
@@ -101,12 +136,55 @@ def test_drawn_sd_agrees_with_relabelings():
     assert estimate.stratified.sd != overlap_estimate(*lists, strata=strata, draws=400, seed=1).stratified.sd
 
 
-def test_overlap_interval():
-    a, b = pair(300, 1)
+def cosine_and_effects(a, b):
+    """Cosines of the rows of two matrices, and what each token adds as a row and as a column."""
+    a, b = (m / np.linalg.norm(m, axis=1)[:, None] for m in (a, b))
+    cosines = (a * b).sum(axis=1)
+    adds = a * b - cosines[:, None] * (a**2 + b**2) / 2
+    return cosines, cosines - cosines.mean() + adds.sum(axis=0), adds
+
+
+def test_intervals_of_lists():
+    n = 300
+    a, b = pair(n, 1)
     lists = [embgeom.knn(side, 8) for side in (a, b)]
-    each, estimate = neighbor_overlap(*lists), overlap_estimate(*lists)
-    assert estimate.value == each.mean() and estimate.stratified is None and estimate.n == 300
-    assert estimate.half_width == pytest.approx(1.959964 * each.std(ddof=1) / math.sqrt(300), rel=1e-6)
+    weights = [embgeom.lle(side, near) for side, near in zip((a, b), lists, strict=True)]
+    for estimate, matrices in (
+        (overlap_estimate(*lists), [relabeling.matrix_of(near.indices) for near in lists]),
+        (weight_cosine_estimate(*weights), [relabeling.matrix_of(w.indices, w.weights) for w in weights]),
+    ):
+        cosines, effects, adds = cosine_and_effects(*matrices)
+        assert estimate.value == pytest.approx(cosines.mean()) and estimate.stratified is None
+        error = math.sqrt(((effects**2).sum() - (adds**2).sum()) / (n * (n - 1)))
+        assert estimate.half_width == pytest.approx(1.959964 * error, rel=1e-5)
+    assert overlap_estimate(*lists).value == neighbor_overlap(*lists).mean()
+
+
+def test_tokens_without_weights_are_left_out():
+    a, b = pair(40, 2)
+    a[7] = 0
+    weights = [embgeom.lle(side, embgeom.knn(side, 3)) for side in (a, b)]
+    estimate = weight_cosine_estimate(*weights, strata=np.arange(40) % 2, draws=20)
+    assert estimate.n == 39 and estimate.value == np.nanmean(weight_cosine(*weights))
+    assert all(math.isfinite(value) for value in estimate.to_dict().values())
+
+
+def test_numbers_of_tokens_that_share_neighbors_err_together():
+    rng = np.random.default_rng(0)
+    group = np.arange(200) // 10  # groups of ten tokens, whose neighbors are one another
+    lists = np.array([np.flatnonzero((group == g) & (np.arange(200) != i)) for i, g in enumerate(group)])
+    x, y = rng.standard_normal((2, 20))[:, group]
+    kinds = ("pearson", "spearman")
+    alone, together = (
+        [correlation_estimate(x, y, kind=kind, neighbors=near) for kind in kinds]
+        for near in (None, (lists, lists))
+    )
+    for one, other in zip(alone, together, strict=True):
+        assert other.value == one.value and other.null == one.null
+        # As sure as twenty tokens allow, not two hundred.
+        assert 2 < other.half_width / one.half_width < 4.5
+    with pytest.raises(InputError, match="those of 200 tokens, but there are 100 values"):
+        correlation_estimate(x[:100], y[:100], kind="pearson", neighbors=(lists, lists))
 
 
 def test_what_an_estimate_says():

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embgeom._common.native import core
 from embgeom.errors import InputError
 from embgeom.geometry import agreement
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
+from tests.oracles import relabeling
 
 
 def slow_overlap(indices_a, indices_b):
@@ -179,3 +181,40 @@ def test_ranks_see_order_alone():
     x = np.random.default_rng(0).standard_normal(50)
     assert spearman(x, np.exp(x)) == pytest.approx(1.0)
     assert pearson(x, np.exp(x)) < 0.95
+
+
+@pytest.mark.parametrize("k", [1, 47, 48, 49, 130])
+def test_long_lists(k):
+    rng = np.random.default_rng(k)
+    a, b = (np.array([rng.choice(2 * k, k, replace=False) for _ in range(7)]) for _ in range(2))
+    a[2, k // 2 :] = b[3, k // 3 :] = -1
+    assert neighbor_overlap(a, b).tolist() == slow_overlap(a, b)
+
+
+@given(st.data(), st.integers(3, 9), st.booleans())
+def test_relabeled_agreement(data, n, with_values):
+    k = data.draw(st.integers(1, n - 1))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    lists = []
+    for _ in range(2):
+        lists.append(np.array([np.delete(rng.permutation(n), 0)[:k] for _ in range(n)], dtype=np.int32))
+        lists[-1][rng.random((n, k)) < 0.2] = -1
+        for i, row in enumerate(lists[-1]):
+            row[row == i] = -1
+    values = [rng.standard_normal((n, k)) for _ in range(2)] if with_values else [None, None]
+    labels = np.array([rng.permutation(n) for _ in range(11)], dtype=np.int32)
+    (a, b), (of_a, of_b) = lists, values
+    found = [
+        core.relabeled_agreement(a, of_a, b, of_b, labels, threads=threads, progress=None)
+        for threads in (1, 2, 5)
+    ]
+    expected = relabeling.agreements(relabeling.matrix_of(a, of_a), relabeling.matrix_of(b, of_b), labels)
+    np.testing.assert_allclose(found[0], expected, atol=1e-12)
+    assert found[0].tobytes() == found[1].tobytes() == found[2].tobytes()
+
+
+def test_relabeling_with_numbers_out_of_range():
+    near, labels = np.array([[1], [0]], np.int32), np.array([[0, 1]], np.int32)
+    for lists, wrong in ((near, labels + 1), (near + 1, labels), (near - 2, labels)):
+        with pytest.raises(InputError, match="is not one of the 2 tokens"):
+            core.relabeled_agreement(lists, None, lists, None, wrong, threads=1, progress=None)

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from embgeom import global_similarity
 from embgeom.errors import InputError
+from embgeom.geometry.similarity import similarity_terms
 from tests.helpers import real_data
-from tests.oracles import reference, strategies
+from tests.oracles import reference, relabeling, strategies
 from tests.oracles import tolerances as tol
 
 
@@ -254,3 +255,55 @@ def test_copies_of_two_rows():
     which = np.sort(rng.integers(0, 2, 100_000))
     a, b = (rng.standard_normal((2, d)).astype(np.float32)[which] for d in (16, 8))
     assert abs(global_similarity(a, b) - 1) < 3e-6
+
+
+def check_terms(terms, a, b, center, rtol):
+    """Compare the sums of each row with those over all its cosines, written out."""
+    used = terms.used
+    x, y = (relabeling.cosines(reference.as_float64(m)[used], center) for m in (a, b))
+    for m in (x, y):
+        np.fill_diagonal(m, 0.0)
+    n = len(used)
+    for sums, total, (left, right) in zip(terms.sums, terms.total, ((x, x), (x, y), (y, y)), strict=True):
+        expected = (left * right).sum(axis=1)
+        room = rtol * np.sqrt((left**2).sum(axis=1).max() * (right**2).sum(axis=1).max())
+        np.testing.assert_allclose(sums[used], expected, atol=room, rtol=0)
+        np.testing.assert_allclose(total, expected.sum(), atol=n * room, rtol=0)
+        assert not np.delete(sums, used).any()
+    for along, m in zip(terms.along, (x, y), strict=True):
+        scale = np.abs(m).sum(axis=1).max() + 1e-9
+        np.testing.assert_allclose(n * along[used], m.sum(axis=1), atol=1e-9 * scale, rtol=0)
+
+
+@given(st.data(), st.booleans(), strategies.threads)
+def test_terms_of_each_row(data, center, threads):
+    n = data.draw(st.integers(5, 40))
+    a = data.draw(
+        strategies.matrices(families=("gaussian", "clustered"), shape=(n, data.draw(st.integers(2, 24))))
+    )
+    b = data.draw(strategies.matrices(families=("gaussian", "duplicates"), shape=(n, 7)))
+    expected, room = reference.global_similarity(a, b, center=center)
+    if expected is None or room > 1e-9:
+        return
+    terms = similarity_terms(a, b, center=center, threads=threads)
+    assert terms.value == global_similarity(a, b, center=center)
+    check_terms(terms, a, b, center, rtol=1e-6)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_terms_of_many_strips_and_zero_rows(center):
+    # 1,300 and 400 columns are four strips and two, in more than one square of three by three.
+    a, b = related(60, 1300, 400, shared=0.1)
+    a[5], b[17] = 0, 0
+    check_terms(similarity_terms(a, b, center=center), a, b, center, rtol=1e-12)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_terms_of_many_rows_are_in_float32_and_of_any_number_of_threads(center):
+    a, b = related(4200, 6, 9, shared=0.5)
+    terms = [similarity_terms(a, b, center=center, threads=threads) for threads in (1, 2, 7)]
+    check_terms(terms[0], a, b, center, rtol=1e-5)
+    for other in terms[1:]:
+        assert other.value == terms[0].value and other.total == terms[0].total
+        for found, first in zip(other.sums + other.along, terms[0].sums + terms[0].along, strict=True):
+            assert found.tobytes() == first.tobytes()

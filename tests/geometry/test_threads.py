@@ -27,6 +27,8 @@ PRELUDE = """
 import os, signal, sys, threading, time
 import numpy as np
 from embgeom import global_similarity, intrinsic_dimension, knn, lle
+from embgeom._common.native import core
+from embgeom.geometry.similarity import similarity_terms
 
 rng = np.random.default_rng(0)
 """
@@ -55,6 +57,15 @@ LONG_CALLS = {
     "global_similarity": """
         x = np.resize(rng.standard_normal((1999, 4096), dtype=np.float32), (30000, 4096))
         call = lambda: global_similarity(x, x[::-1], threads=2)
+    """,
+    "similarity_terms": """
+        x = np.resize(rng.standard_normal((1999, 4096), dtype=np.float32), (30000, 4096))
+        call = lambda: similarity_terms(x, x[::-1], center=True, threads=2)
+    """,
+    "relabeled_agreement": """
+        near = rng.integers(0, 200000, (200000, 200), dtype=np.int32)
+        labels = np.array([rng.permutation(200000) for _ in range(40)], dtype=np.int32)
+        call = lambda: core.relabeled_agreement(near, None, near, None, labels, threads=2, progress=None)
     """,
 }
 

@@ -39,8 +39,12 @@ def matrix_of(indices, values=None):
 
 def agreements(a, b, relabelings):
     """The sum of a_ij b_kl over i != j for each relabeling, in which k and l are the labels of i and j."""
-    off = ~np.eye(len(a), dtype=bool)
-    return np.array([(a[off] * b[np.ix_(labels, labels)][off]).sum() for labels in relabelings])
+    a = a * ~np.eye(len(a), dtype=bool)
+    relabelings = np.asarray(relabelings)
+    pieces = np.array_split(relabelings, max(1, relabelings.size * len(a) // 10**6))
+    return np.concatenate(
+        [(b[piece[:, :, None], piece[:, None, :]] * a).sum(axis=(1, 2)) for piece in pieces]
+    )
 
 
 def cosines(x, center):

@@ -205,6 +205,16 @@ void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, st
     ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
+void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                 const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc) {
+    const Stay stay;
+    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const double one = 1.0;
+    EMBGEOM_BLAS_NAME(dgemm_)
+    ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
 void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc) {
     const Stay stay;

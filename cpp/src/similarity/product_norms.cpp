@@ -20,6 +20,8 @@ constexpr std::size_t strips_per_side = 3;
 constexpr std::size_t rows_per_piece = 320;
 constexpr std::size_t rows_per_group = 4 * rows_per_piece;
 constexpr std::size_t rows_per_task = 64;
+constexpr std::size_t rows_per_form = 256;
+constexpr std::size_t lanes = 8;
 constexpr std::size_t bytes_per_slab = std::size_t{1} << 24U;
 
 // A strip of one of the two matrices.
@@ -40,6 +42,20 @@ struct StripProduct {
 
     bool on_diagonal() const { return left == right; }
     double cost() const { return static_cast<double>(even.size()) / (on_diagonal() ? 2.0 : 1.0); }
+
+    // Element (row, column) of `into`, (right, left), is that of the product transposed, all of it.
+    template <class T>
+    void transpose(std::size_t width, std::vector<T>& into) const {
+        const std::size_t height = even.size() / width;
+        into.resize(even.size());
+        for (std::size_t place = 0; place < even.size(); ++place) {
+            const std::size_t row = place / width, column = place % width;
+            if (on_diagonal() && column > row) continue;
+            const T value = static_cast<T>(even[place] + odd[place]);
+            into[column * height + row] = value;
+            if (on_diagonal()) into[row * height + column] = value;
+        }
+    }
 
     // A triangle stands for the whole.
     double squared_norm(std::size_t width) const {
@@ -64,6 +80,31 @@ void add(const float* values, std::size_t count, double* sums) {
 EMBGEOM_MULTIVERSION
 void add(const double* values, std::size_t count, double* sums) {
     for (std::size_t l = 0; l < count; ++l) sums[l] += values[l];
+}
+
+template <class T>
+inline __attribute__((always_inline)) double sum_of_products(const T* a, const T* b, std::size_t count) {
+    double sum[lanes] = {};
+    std::size_t l = 0;
+    for (; l + lanes <= count; l += lanes) {
+        for (std::size_t k = 0; k < lanes; ++k) {
+            sum[k] += static_cast<double>(a[l + k]) * static_cast<double>(b[l + k]);
+        }
+    }
+    for (std::size_t k = 0; l < count; ++l, ++k) {
+        sum[k] += static_cast<double>(a[l]) * static_cast<double>(b[l]);
+    }
+    return ((sum[0] + sum[4]) + (sum[2] + sum[6])) + ((sum[1] + sum[5]) + (sum[3] + sum[7]));
+}
+
+EMBGEOM_MULTIVERSION
+double dot_rows(const float* a, const float* b, std::size_t count) {
+    return sum_of_products(a, b, count);
+}
+
+EMBGEOM_MULTIVERSION
+double dot_rows(const double* a, const double* b, std::size_t count) {
+    return sum_of_products(a, b, count);
 }
 
 // The products of strips [p, p + 3) with strips [q, q + 3), on or above the diagonal.
@@ -160,6 +201,20 @@ class PackedSlab {
         }
     }
 
+    // What rows [begin, end) of the slab have of a product, whose transpose is given, times `factor`.
+    void add_forms(const StripProduct& product, const std::vector<T>& transposed, double factor,
+                   std::size_t begin, std::size_t end, std::vector<T>& scratch, double* forms) const {
+        const std::size_t left = square_.strips[product.left].width;
+        const std::size_t right = square_.strips[product.right].width;
+        scratch.resize(std::max(scratch.size(), rows_per_form * right));
+        blas::multiply_nt(end - begin, right, left, place(product.left, begin), left, transposed.data(), left,
+                          T{0}, scratch.data(), right);
+        for (std::size_t row = begin; row < end; ++row) {
+            const T* of_row = &scratch[(row - begin) * right];
+            forms[row - begin] += factor * dot_rows(of_row, place(product.right, row), right);
+        }
+    }
+
   private:
     T* place(std::size_t strip, std::size_t row) const {
         return values_.get() + capacity_ * offsets_[strip] + row * square_.strips[strip].width;
@@ -171,8 +226,41 @@ class PackedSlab {
     std::unique_ptr<T[]> values_;
 };
 
+// Adds to `forms` what each row has of the products of a square.
 template <class T>
-void multiply(StripSquare& square, std::size_t n, int threads, SlabMonitor& slabs) {
+void add_forms(const StripSquare& square, const UnitPair& pair, PackedSlab<T>& slab,
+               std::vector<std::vector<T>>& scratch, int threads, SlabMonitor& slabs, RowForms& forms) {
+    struct Form {
+        const StripProduct* product;
+        std::vector<T> transposed;
+        double factor;
+        double* rows;
+    };
+    std::vector<Form> all;
+    for (const StripProduct& product : square.products) {
+        const UnitRows* left = square.strips[product.left].unit;
+        const bool across = left != square.strips[product.right].unit;
+        std::vector<double>& rows = across ? forms.ab : left == &pair.a ? forms.aa : forms.bb;
+        all.push_back({&product, {}, across || product.on_diagonal() ? 1.0 : 2.0, rows.data()});
+        product.transpose(square.strips[product.right].width, all.back().transposed);
+    }
+    for (std::size_t first = 0; first < pair.a.rows.size; first += slab.capacity()) {
+        slab.pack(first, threads, slabs);
+        parallel_ranges("multiply", slab.rows(), rows_per_form, threads, slabs,
+                        [&](std::size_t begin, std::size_t end, const Worker& worker) {
+                            for (const Form& form : all) {
+                                slab.add_forms(*form.product, form.transposed, form.factor, begin, end,
+                                               scratch[static_cast<std::size_t>(worker.id())],
+                                               form.rows + first + begin);
+                            }
+                        });
+        slabs.advance(slab.rows());
+    }
+}
+
+template <class T>
+void multiply(StripSquare& square, const UnitPair& pair, int threads, SlabMonitor& slabs, RowForms* forms) {
+    const std::size_t n = pair.a.rows.size;
     PackedSlab<T> slab(square, n);
     std::vector<std::vector<T>> scratch(static_cast<std::size_t>(threads));
     for (std::size_t row = 0; row < n; row += slab.capacity()) {
@@ -184,21 +272,25 @@ void multiply(StripSquare& square, std::size_t n, int threads, SlabMonitor& slab
                      });
         slabs.advance(slab.rows());
     }
+    if (forms != nullptr) add_forms(square, pair, slab, scratch, threads, slabs, *forms);
 }
 
 template <class T>
-ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor) {
+ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
     std::vector<UnitStrip> strips;
     cut(pair.a, strips);
     cut(pair.b, strips);
     ProductNorms norms;
     const std::size_t n = pair.a.rows.size;
     const std::size_t sides = divide_up(strips.size(), strips_per_side);
-    SlabMonitor slabs(monitor, sides * (sides + 1) / 2 * n);
+    SlabMonitor slabs(monitor, sides * (sides + 1) / 2 * n * (forms == nullptr ? 1 : 2));
+    if (forms != nullptr) {
+        for (auto* rows : {&forms->aa, &forms->ab, &forms->bb}) rows->assign(n, 0.0);
+    }
     for (std::size_t p = 0; p < strips.size(); p += strips_per_side) {
         for (std::size_t q = p; q < strips.size(); q += strips_per_side) {
             StripSquare square(strips, p, q);
-            multiply<T>(square, n, threads, slabs);
+            multiply<T>(square, pair, threads, slabs, forms);
             square.add_to(norms, pair);
         }
     }
@@ -207,12 +299,12 @@ ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor) 
 
 }  // namespace
 
-ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor) {
-    return product_norms<float>(pair, threads, monitor);
+ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
+    return product_norms<float>(pair, threads, monitor, forms);
 }
 
-ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor) {
-    return product_norms<double>(pair, threads, monitor);
+ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
+    return product_norms<double>(pair, threads, monitor, forms);
 }
 
 }  // namespace embgeom

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
+from embgeom._common.native import core
+from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
-# The scatters of all strata are compared a few columns at a time, in this many numbers.
-_NUMBERS_AT_A_TIME = 1 << 23
+# Rows are taken in pieces, and the scatters of all strata a few columns at a time: twice 128 MiB.
+_ROWS = 8192
+_NUMBERS_AT_A_TIME = 1 << 25
+# Relabelings are drawn in pieces of 64 MiB.
+_LABELS_AT_A_TIME = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,63 @@ def directed_moments(n: int, a: Directed, b: Directed) -> tuple[float, float]:
     return mean, max(second - mean * mean, 0.0)
 
 
+@dataclass(frozen=True)
+class Relation:
+    """A directed relation: the neighbors of each token, with values, or 1 for each."""
+
+    indices: npt.NDArray[Any]
+    values: npt.NDArray[np.float64] | None
+
+    def entries(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Float64Vector]:
+        """Return token, neighbor and value of each entry."""
+        n, k = self.indices.shape
+        tokens, neighbors = np.repeat(np.arange(n), k), self.indices.ravel()
+        kept = neighbors >= 0
+        values = np.ones(kept.sum()) if self.values is None else self.values.ravel()[kept]
+        return tokens[kept], neighbors[kept], values
+
+    def unit_values(self, piece: slice) -> npt.NDArray[np.float64]:
+        """Return the values of some tokens, of length 1 in all."""
+        if self.values is not None:
+            return self.values[piece]
+        near = self.indices[piece]
+        return np.full(near.shape, near.shape[1] ** -0.5)
+
+    def directed(self) -> Directed:
+        n = len(self.indices)
+        tokens, neighbors, values = self.entries()
+        outward = np.bincount(tokens, values, n)
+        inward = np.bincount(neighbors, values, n)
+        keys, mirrored = tokens.astype(np.int64) * n + neighbors, neighbors.astype(np.int64) * n + tokens
+        order = np.argsort(keys)
+        found = np.minimum(np.searchsorted(keys[order], mirrored), len(keys) - 1)
+        mutual = np.where(keys[order][found] == mirrored, values[order][found], 0.0)
+        return Directed(
+            float(values.sum()), float(values @ values), float(values @ mutual),
+            float(outward @ outward), float(inward @ inward), float(outward @ inward),
+        )  # fmt: skip
+
+    def sums_over_strata(self, numbers: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
+        tokens, neighbors, values = self.entries()
+        keys = numbers[tokens] * count + numbers[neighbors]
+        sums: npt.NDArray[np.float64] = np.bincount(keys, values, count * count).astype(np.float64)
+        return sums.reshape(count, count)
+
+
+def relabeled_agreement(
+    a: Relation, b: Relation, strata: Strata, draws: int, generator: np.random.Generator, threads: int
+) -> Float64Vector:
+    """Return the sum of a_ij b_kl over i and j, where k and l are the labels of i and j, for many draws."""
+    step = max(1, _LABELS_AT_A_TIME // len(strata.order))
+    return np.concatenate([
+        core.relabeled_agreement(
+            a.indices, a.values, b.indices, b.values,
+            strata.draw(generator, min(step, draws - begin)), threads=threads, progress=None,
+        )
+        for begin in range(0, draws, step)
+    ])  # fmt: skip
+
+
 def stratified_mean(sums_a: Float64Matrix, sums_b: Float64Matrix, sizes: RowNumbers) -> float:
     """Return the mean of sum A_ij B_ij under relabeling within strata, from sums over pairs of strata."""
     size = sizes.astype(np.float64)
@@ -125,93 +188,120 @@ def vector_moments(x: Float64Vector, y: Float64Vector, strata: Strata) -> tuple[
     return mean, variance
 
 
-def stratified_moments(
-    e: Float64Matrix, m: Float64Vector, f: Float64Matrix, w: Float64Vector, strata: Strata
-) -> tuple[float, float]:
-    """Return mean and variance of the sum over pairs of two models' cosines, relabeled within strata.
+@dataclass(frozen=True)
+class _Within:
+    """One model's directions, in the order of strata, and their means over each stratum minus `unit.mean`.
 
-    Rows of length 1 are m + e_i and w + f_i, where m and w are their means; the cosines have their mean over
-    pairs subtracted.
+    Deviations d are those from the mean of the stratum. `squares` are their squared lengths and `along` the
+    squares of their products with that mean, summed over each stratum.
     """
-    sums, means, scatters = [], [], []
-    for deviations, mean in ((e, m), (f, w)):
-        ordered = deviations[strata.order]
-        added = np.add.reduceat(ordered, strata.begins, axis=0)
-        sums.append(_sums_over_strata(added, mean, strata.sizes, float(np.sum(deviations**2))))
-        inner = added / strata.sizes[:, None]
-        ordered -= np.repeat(inner, strata.sizes, axis=0)
-        means.append(mean + inner)
-        scatters.append(ordered)
-    (e, f), (u, w) = scatters, means
-    variance = _linear_variance(e, f, u, w, strata) + _rest_variance(e, f, u, w, strata)
-    return stratified_mean(sums[0], sums[1], strata.sizes), variance
+
+    unit: UnitRows
+    rows: RowNumbers
+    strata: Strata
+    means: Float64Matrix
+    squares: Float64Vector
+    along: Float64Vector
+
+    @classmethod
+    def from_rows(cls, unit: UnitRows, rows: RowNumbers, strata: Strata) -> _Within:
+        ordered = rows[strata.order]
+        means = np.zeros((len(strata), len(unit.mean)))
+        squares, along = np.zeros((2, len(strata)))
+        for stratum, whole in enumerate(strata.parts()):
+            for part in _pieces(whole):
+                means[stratum] += unit.deviations(ordered[part]).sum(axis=0) / strata.sizes[stratum]
+            for part in _pieces(whole):
+                deviations = unit.deviations(ordered[part]) - means[stratum]
+                squares[stratum] += float(np.sum(deviations**2))
+                along[stratum] += float(np.sum((deviations @ (unit.mean + means[stratum])) ** 2))
+        return cls(unit, ordered, strata, means, squares, along)
+
+    def deviations(self, stratum: int, part: slice) -> Float64Matrix:
+        found = self.unit.deviations(self.rows[part])
+        found -= self.means[stratum]
+        return found
+
+    def sums(self) -> Float64Matrix:
+        """Return the sum of y_ij over the pairs i != j of each two strata."""
+        size = self.strata.sizes.astype(np.float64)
+        n, added = float(size.sum()), self.means * size[:, None]
+        # y_ii, before the mean over pairs is subtracted, is the mean of all squared deviations.
+        same = float(self.squares.sum() + np.sum(self.means * added)) / n
+        along = added @ self.unit.mean
+        sums = np.outer(along, size) + np.outer(size, along) + added @ added.T
+        sums += same / (n - 1.0) * (np.outer(size, size) - np.diag(size))
+        result: Float64Matrix = sums - np.diag(same * size)
+        return result
+
+    def rests(self) -> Float64Matrix:
+        """Return for each two strata the sum of squares of what pairs have beyond their two tokens."""
+        size = self.strata.sizes.astype(np.float64)
+        products = self._scatter_products()
+        # A token does not meet itself, and three tokens of a stratum determine their three pairs.
+        large = np.maximum(size, 4.0)
+        within = np.diag(products) - self.squares**2 / (large - 1.0) - 4.0 * size * self.along / (large - 2.0)
+        np.fill_diagonal(products, np.where(size > 3.0, within, 0.0))
+        return products
+
+    def _scatter_products(self) -> Float64Matrix:
+        """Return tr(W_g W_h) of the scatters W_g = sum_i d_i d_i' of each two strata."""
+        count, d = self.means.shape
+        # As in the kernels, products of many rows are in float32.
+        dtype = np.float32 if len(self.rows) >= 4096 else np.float64
+        products = np.zeros((count, count))
+        step = max(1, _NUMBERS_AT_A_TIME // (count * d))
+        for begin in range(0, d, step):
+            end = min(begin + step, d)
+            # Scatters are symmetric: what is left of these columns was counted with earlier ones.
+            scatters = np.zeros((count, end - begin, d - begin), dtype)
+            for stratum, whole in enumerate(self.strata.parts()):
+                for part in _pieces(whole):
+                    deviations = self.deviations(stratum, part)[:, begin:].astype(dtype)
+                    scatters[stratum] += deviations[:, : end - begin].T @ deviations
+            for columns, factor in ((slice(0, end - begin), 1.0), (slice(end - begin, None), 2.0)):
+                flat = scatters[:, :, columns].reshape(count, -1)
+                products += factor * (flat @ flat.T)
+        return products
 
 
-def _sums_over_strata(
-    added: Float64Matrix, mean: Float64Vector, sizes: RowNumbers, squares: float
-) -> Float64Matrix:
-    """Return the sum of y_ij over the pairs i != j of each two strata."""
-    n, along = float(sizes.sum()), added @ mean
-    same = squares / n  # y_ii, before the mean over pairs is subtracted
-    sums = np.outer(along, sizes) + np.outer(sizes, along) + added @ added.T
-    sums += same / (n - 1.0) * (np.outer(sizes, sizes) - np.diag(sizes))
-    result: Float64Matrix = sums - np.diag(same * sizes)
-    return result
-
-
-def _linear_variance(
-    e: Float64Matrix, f: Float64Matrix, u: Float64Matrix, w: Float64Matrix, strata: Strata
-) -> float:
-    """Return the variance of what single tokens contribute: sum_i c(i, label of i)."""
+def stratified_moments(terms: SimilarityTerms, strata: Strata) -> tuple[float, float]:
+    """Return mean and variance of the sum of y_a y_b over pairs, relabeled within strata of the used rows."""
+    a, b = (_Within.from_rows(unit, terms.used, strata) for unit in (terms.a, terms.b))
     size = strata.sizes.astype(np.float64)
-    across = (u * size[:, None]).T @ w
+    pairs = np.outer(size - 1.0, size - 1.0)
+    np.fill_diagonal(pairs, size * (size - 3.0))
+    rest = np.where(pairs > 0.0, a.rests() * b.rests() / np.where(pairs > 0.0, pairs, 1.0), 0.0)
+    variance = _linear_variance(a, b) + 2.0 * float(rest.sum())
+    return stratified_mean(a.sums(), b.sums(), strata.sizes), variance
+
+
+def _linear_variance(a: _Within, b: _Within) -> float:
+    """Return the variance of what single tokens contribute: sum_i c(i, label of i)."""
+    size = a.strata.sizes.astype(np.float64)
+    of_a, of_b = a.unit.mean + a.means, b.unit.mean + b.means
+    across = (of_a * size[:, None]).T @ of_b
     total = 0.0
-    for part, n, mean_u, mean_w in zip(strata.parts(), size, u, w, strict=True):
+    for stratum, (whole, n) in enumerate(zip(a.strata.parts(), size.tolist(), strict=True)):
         if n < 2:
             continue
-        # Within a stratum a token does not meet itself; in one of two, nothing changes.
+        # A token does not meet itself; and in a stratum of two, the one pair stays what it is.
         within = 2.0 * n / (n - 2.0) if n > 2 else -n
-        left = e[part] @ across + within * np.outer(e[part] @ mean_u, mean_w)
-        right = f[part]
-        if n > right.shape[1]:
-            total += 4.0 * float(np.sum((left.T @ left) * (right.T @ right))) / (n - 1.0)
+        matrix = across + within * np.outer(of_a[stratum], of_b[stratum])
+        if n <= across.shape[1]:
+            moved = a.deviations(stratum, whole) @ matrix
+            products = float(np.sum((moved @ b.deviations(stratum, whole).T) ** 2))
         else:
-            total += 4.0 * float(np.sum((left @ right.T) ** 2)) / (n - 1.0)
+            left, right = np.zeros((2, *across.shape[1:], across.shape[1]))
+            for part in _pieces(whole):
+                moved, deviations = a.deviations(stratum, part) @ matrix, b.deviations(stratum, part)
+                left += moved.T @ moved
+                right += deviations.T @ deviations
+            products = float(np.sum(left * right))
+        total += 4.0 * products / (n - 1.0)
     return total
 
 
-def _rest_variance(
-    e: Float64Matrix, f: Float64Matrix, u: Float64Matrix, w: Float64Matrix, strata: Strata
-) -> float:
-    """Return the variance of what pairs contribute beyond their tokens."""
-    size = strata.sizes.astype(np.float64)
-    products = []
-    for deviations, mean in ((e, u), (f, w)):
-        product = _scatter_products(deviations, strata)
-        along = np.add.reduceat(
-            np.sum(deviations * np.repeat(mean, strata.sizes, axis=0), axis=1) ** 2, strata.begins
-        )
-        squares = np.add.reduceat(np.sum(deviations**2, axis=1), strata.begins)
-        large = size > 3
-        left = np.diag(product)[large] - squares[large] ** 2 / (size[large] - 1.0)
-        diagonal = np.zeros(len(size))
-        diagonal[large] = left - 4.0 * size[large] * along[large] / (size[large] - 2.0)
-        np.fill_diagonal(product, diagonal)
-        products.append(product)
-    pairs = np.outer(size - 1.0, size - 1.0)
-    np.fill_diagonal(pairs, size * (size - 3.0))
-    possible = pairs > 0.0
-    return 2.0 * float(np.sum(products[0][possible] * products[1][possible] / pairs[possible]))
-
-
-def _scatter_products(deviations: Float64Matrix, strata: Strata) -> Float64Matrix:
-    """Return tr(W_g W_h) of the scatters W_g = sum_i d_i d_i' of each two strata."""
-    count, d = len(strata), deviations.shape[1]
-    products = np.zeros((count, count))
-    step = max(1, _NUMBERS_AT_A_TIME // (count * d))
-    for begin in range(0, d, step):
-        columns = deviations[:, begin : begin + step]
-        scatters = np.stack([columns[part].T @ deviations[part] for part in strata.parts()])
-        flat = scatters.reshape(count, -1)
-        products += flat @ flat.T
-    return products
+def _pieces(whole: slice) -> list[slice]:
+    """Cut the tokens of a stratum so that a piece takes little memory."""
+    return [slice(b, min(b + _ROWS, whole.stop)) for b in range(whole.start, whole.stop, _ROWS)]

@@ -8,7 +8,16 @@ from typing import Any, overload
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Vector, IndexMatrix, RowNumbers, as_integers, as_real_array
+from embgeom._common.arrays import (
+    Float64Vector,
+    IndexMatrix,
+    RowNumbers,
+    as_integers,
+    as_neighbor_list,
+    as_real_array,
+)
+from embgeom._common.native import core
+from embgeom._common.threads import resolve_threads
 from embgeom.errors import InputError
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
@@ -52,7 +61,7 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
     indices_a, indices_b = _corresponding(first, second)
     overlap = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
-        overlap[piece] = (_positions(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
+        overlap[piece] = (positions(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
     return overlap
 
 
@@ -121,8 +130,8 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     cosine = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
         a, b = weights_a[piece].astype(np.float64), weights_b[piece].astype(np.float64)
-        positions = _positions(indices_a[piece], indices_b[piece])
-        b_at_a = np.where(positions >= 0, np.take_along_axis(b, np.maximum(positions, 0), axis=1), 0.0)
+        found = positions(indices_a[piece], indices_b[piece])
+        b_at_a = np.where(found >= 0, np.take_along_axis(b, np.maximum(found, 0), axis=1), 0.0)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         norms[norms == 0.0] = np.nan
         cosine[piece] = (a * b_at_a).sum(axis=1) / norms
@@ -212,17 +221,11 @@ def _pieces(indices: IndexMatrix) -> list[slice]:
     return [slice(begin, begin + step) for begin in range(0, len(indices), step)]
 
 
-def _positions(indices_a: IndexMatrix, indices_b: IndexMatrix) -> npt.NDArray[np.int64]:
+def positions(a: npt.NDArray[Any], b: npt.NDArray[Any], threads: int | None = None) -> IndexMatrix:
     """Return the position of each neighbor of A in its row of B; -1 where it is missing."""
-    order = np.argsort(indices_b, axis=1)
-    # With a number of its own for each (token, neighbor), one search in one sorted list serves all tokens.
-    span = int(max(indices_a.max(), indices_b.max())) + 2
-    token = np.arange(len(indices_a), dtype=np.int64)[:, None] * span
-    keys_b = (token + 1 + np.take_along_axis(indices_b, order, axis=1)).ravel()
-    keys_a = (token + 1 + indices_a).ravel()
-    found = np.minimum(np.searchsorted(keys_b, keys_a), len(keys_b) - 1)
-    missing = (keys_b[found] != keys_a) | (indices_a.ravel() < 0)
-    return np.where(missing, -1, order.ravel()[found]).reshape(indices_a.shape)
+    first, second = (as_neighbor_list(side, 1 << 31) for side in (a, b))
+    found: IndexMatrix = core.positions(first, second, threads=resolve_threads(threads), progress=None)
+    return found
 
 
 def pearson(a: npt.ArrayLike, b: npt.ArrayLike) -> float:

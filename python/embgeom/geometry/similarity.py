@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -82,13 +84,7 @@ def global_similarity(
     >>> round(embgeom.global_similarity(a, a @ rotation), 6)
     1.0
     """
-    check_same_tokens(tokens_of(a), tokens_of(b))
-    first, second = as_matrix(a, "a"), as_matrix(b, "b")
-    if len(first) != len(second):
-        raise InputError(
-            f"a has {len(first)} rows and b has {len(second)}: row i of both must be the same token "
-            "(embgeom.match pairs the tokens of two models)"
-        )
+    first, second = _of_same_tokens(a, b)
     with reporter(progress, "similarity") as report:
         return core.global_similarity(
             first,
@@ -112,3 +108,76 @@ def _draw_sample(
     if size >= len(usable):
         return None
     return np.sort(usable[generator.choice(len(usable), size, replace=False)]).astype(np.int64)
+
+
+def _of_same_tokens(a: npt.ArrayLike, b: npt.ArrayLike) -> tuple[Float32Matrix, Float32Matrix]:
+    check_same_tokens(tokens_of(a), tokens_of(b))
+    first, second = as_matrix(a, "a"), as_matrix(b, "b")
+    if len(first) != len(second):
+        raise InputError(
+            f"a has {len(first)} rows and b has {len(second)}: row i of both must be the same token "
+            "(embgeom.match pairs the tokens of two models)"
+        )
+    return first, second
+
+
+@dataclass(frozen=True, eq=False)
+class UnitRows:
+    """A matrix's rows as directions: after subtracting `center`, divided by their length, minus `mean`."""
+
+    matrix: Float32Matrix
+    center: Float64Vector
+    inverse: Float64Vector  # 1 / length of each row; 0 for those that are left out
+    mean: Float64Vector  # of the directions
+
+    def deviations(self, rows: npt.NDArray[np.integer]) -> Float64Matrix:
+        """Return the directions of some rows minus their mean over all."""
+        found: Float64Matrix = self.matrix[rows] - self.center
+        found *= self.inverse[rows, None]
+        found -= self.mean
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class SimilarityTerms:
+    """What baselines and intervals of `global_similarity` are made of; y are cosines minus their mean.
+
+    `total` and `sums` are those of y_a y_a, y_a y_b and y_b y_b over pairs of different rows: all of them, or
+    those of one row, shape (n,). `along` are the sums of y over the pairs of one row, divided by n, and
+    `centering` is what each row does to the value by its part in the means that are subtracted.
+    """
+
+    value: float
+    total: tuple[float, float, float]
+    sums: tuple[Float64Vector, Float64Vector, Float64Vector]
+    along: tuple[Float64Vector, Float64Vector]
+    centering: Float64Vector | None
+    a: UnitRows
+    b: UnitRows
+
+    @property
+    def used(self) -> RowNumbers:
+        """The rows that have a direction in both matrices."""
+        return np.flatnonzero(self.a.inverse)
+
+
+def similarity_terms(
+    a: npt.ArrayLike,
+    b: npt.ArrayLike,
+    *,
+    center: bool,
+    threads: int | None = None,
+    progress: Progress = False,
+) -> SimilarityTerms:
+    """Return the value of `global_similarity` and, for as much time again, its sums over single rows."""
+    first, second = _of_same_tokens(a, b)
+    with reporter(progress, "similarity") as report:
+        value, total, sums, along, centering, of_a, of_b = core.similarity_terms(
+            first,
+            second,
+            center=flag(center, "center"),
+            threads=resolve_threads(threads),
+            progress=report,
+        )
+    effect = centering if center else None
+    return SimilarityTerms(value, total, sums, along, effect, UnitRows(first, *of_a), UnitRows(second, *of_b))

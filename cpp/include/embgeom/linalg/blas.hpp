@@ -15,9 +15,11 @@ void use_one_thread();
 // The library, and where it is OpenBLAS its version and the core for which it has chosen kernels.
 std::string name();
 
-// C (m, n) = A (m, k) B (n, k)^T + beta C, in float32.
+// C (m, n) = A (m, k) B (n, k)^T + beta C, in float32 or float64.
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc);
+void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
+                 const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc);
 
 // C (m, n) = A (k, m)^T B (k, n) + beta C, in float32 or float64.
 void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "embgeom/base/parallel.hpp"
 #include "embgeom/similarity/unit_rows.hpp"
 
@@ -17,7 +19,18 @@ struct ProductNorms {
 // strips are taken in squares of 3 x 3, each in its own pass over the rows, so that memory stays bounded.
 // Cost: n (d_a^2 / 2 + d_b^2 / 2 + d_a d_b) multiply-adds. Workspace: at most 70 MiB, and 0.6 or 1.2 MiB for
 // each worker.
-ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor);
-ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor);
+//
+// Where `forms` is given, it gets what each row has of these norms (as many multiply-adds again, and half as
+// many for strips with themselves):
+//   aa_i = e_i'(E'E) e_i,   ab_i = e_i'(E'F) f_i,   bb_i = f_i'(F'F) f_i
+// With products in float32, these are sums of float32 products over one strip, added up in float64.
+struct RowForms {
+    std::vector<double> aa, ab, bb;  // (n)
+};
+
+ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor,
+                                   RowForms* forms = nullptr);
+ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor,
+                                   RowForms* forms = nullptr);
 
 }  // namespace embgeom
