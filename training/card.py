@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import embgeom
-from embgeom._common.tables import number
 from embgeom.comparison.saving import shown
+from embgeom.comparison.statistic import chance
 from embgeom.embeddings.embeddings import Which
 from training.corpus import HELD_OUT_EVERY, HELD_OUT_SHARE, PROSE_SHARE
 from training.data import CONTEXT, RARE, VOCABULARY
@@ -88,7 +88,8 @@ By cosine, {NEIGHBORS} nearest rows of the matrix.
 {_neighbors(_matrices(record["name"], folder))}
 ## What the pair shares
 
-*Shuffled*: each token of one model paired with a random token of the other. *Gaussian*: random rows in place of both models.
+Value ± half of its 95 % interval; *by chance*: mean ± standard deviation if the tokens of one model are relabeled at random; *within strata*: the same if only
+tokens of like spelling, frequency and length are exchanged.
 
 {similarities}
 ## Training
@@ -119,8 +120,8 @@ the training. `python -m training describe` writes this page.
 
 ## What they share
 
-*Shuffled* is the same statistic with each token of one model paired with a random token of the other, *Gaussian* with random rows in
-place of both models.
+Each value stands with half of its 95 % interval. *By chance* is the mean ± standard deviation of the same statistic if the tokens of one model are relabeled at
+random, *within strata* if only tokens of like spelling, frequency and length are exchanged.
 
 {similarities}
 The small model's tied matrix resembles the large model's unembedding more than its embedding. Bytes and pieces of words that hardly
@@ -166,29 +167,30 @@ def _similarities(folders: dict[str, Path]) -> str:
     parts = []
     for which, meaning, options in sides:
         small, large = (embgeom.load(folder, which) for folder in folders.values())
-        comparison = embgeom.compare(small, large)
-        trained = embgeom.compare(*map(embgeom.examples.without_rare_tokens, (small, large)))
+        comparison = embgeom.compare(small, large, without=())
+        rare = map(embgeom.examples.without_rare_tokens, (small, large))
+        trained = embgeom.compare(*rare, without=())
         parts.append(
             f"The {meaning}, over {len(comparison.match):,} shared tokens (`embgeom compare example:small "
-            f"example:large{options}`), and over the {len(trained.match):,} of them that occur more than {RARE} times "
-            "in the training text:\n"
+            f"example:large{options} --with all`), and over the {len(trained.match):,} of them that occur more than {RARE} times "
+            "in the training text; no class of tokens is left out:\n"
         )
         parts.append(
             _table(
                 (
                     meaning,
                     "value",
-                    "shuffled",
-                    "Gaussian",
+                    "by chance",
+                    "within strata",
                     f"value, without {len(comparison.match) - len(trained.match)} rare tokens",
                 ),
                 (
                     (
                         m.label,
-                        *(
-                            number(value)
-                            for value in (m.value, m.shuffled, m.gaussian, trained[m.name].value)
-                        ),
+                        m.estimate.text(),
+                        chance(m.null),
+                        "" if m.stratified is None else chance(m.stratified),
+                        trained[m.name].estimate.text(),
                     )
                     for m in comparison.statistics
                 ),

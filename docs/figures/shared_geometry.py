@@ -34,7 +34,7 @@ def main() -> None:
     """Measure once and draw twice, for light and for dark pages."""
     models = (embgeom.load(folder) for folder in embgeom.examples.pair())
     a, b = map(embgeom.examples.without_rare_tokens, models)
-    comparison = embgeom.compare(a, b)
+    comparison = embgeom.compare(a, b, without=())
     ids_a, ids_b = embgeom.match(a, b)
     x, y = a.matrix[ids_a], b.matrix[ids_b]
     shuffled = y[np.random.default_rng(0).permutation(len(y))]
@@ -67,12 +67,17 @@ def draw(
     axes[0].set_ylabel("cosine in example:large")
 
     axis, places = axes[2], np.arange(len(STATISTICS))
-    colors = {"value": style["bar"], "shuffled": style["faint"], "gaussian": style["ink"]}
-    labels = {"value": "measured", "shuffled": "shuffled", "gaussian": "Gaussian"}
-    for offset, (part, color) in enumerate(colors.items()):
-        values = [getattr(comparison[key], part) for key in STATISTICS]
-        bars = axis.bar(places + 0.27 * (offset - 1), values, 0.25, color=color, label=labels[part])
-        if part == "value":
+    found = [comparison[key].estimate for key in STATISTICS]
+    parts = {
+        "measured": (style["bar"], [(e.value, e.half_width) for e in found]),
+        "by chance": (style["faint"], [(e.null.mean, 2 * e.null.sd) for e in found]),
+        "within strata": (style["ink"], [(e.stratified.mean, 2 * e.stratified.sd) for e in found]),
+    }
+    for offset, (label, (color, numbers)) in enumerate(parts.items()):
+        values, spreads = zip(*numbers, strict=True)
+        error = {"yerr": spreads, "ecolor": style["ink"], "capsize": 2}
+        bars = axis.bar(places + 0.27 * (offset - 1), values, 0.25, color=color, label=label, **error)
+        if offset == 0:
             axis.bar_label(bars, fmt="%.2f", padding=2, color=style["ink"])
     axis.axhline(0, color=style["faint"], linewidth=0.8)
     axis.set(title="agreement beside two null baselines", xticks=places, xticklabels=STATISTICS.values())

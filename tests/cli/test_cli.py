@@ -85,6 +85,36 @@ def test_compare_writes_files(run, small, tmp_path):
     assert status == 0
 
 
+def test_compare_counts_the_tokens_that_are_asked_for(run, tmp_path):
+    quick = ("-k", 4, "--dimension-k", 8, "--dimension-sample", 20)
+    (tmp_path / "words.txt").write_text(
+        "king\nqueen\ncat\ndog\nhouse\ntree\nred\nblue\ntwo\nthree\nboy\ngirl\n"
+    )
+    for arguments, keywords in (
+        (("--with", "all"), {"without": ()}),
+        (("--without", "byte,special"), {"without": ("byte", "special")}),
+        (("--only", "words"), {"only": "words"}),
+        (("--only", tmp_path / "words.txt"), {"only": str(tmp_path / "words.txt")}),
+    ):
+        status, out, err = run("compare", *EXAMPLES, *quick, *arguments, "--no-cache")
+        assert (status, err) == (0, "")
+        found = embgeom.compare(*EXAMPLES, k=4, dimension_k=8, dimension_sample=20, **keywords)
+        assert out == found.summary() + "\n"
+
+
+def test_compare_draws_and_lists_its_measures(run, small, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    table, figure = tmp_path / "out.csv", tmp_path / "out.svg"
+    status, _, err = run(
+        "compare", small, small, "-k", 4, "--no-center", "--no-cache", "--csv", table, "--figure", figure
+    )
+    assert (status, err) == (0, "")
+    lines = table.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("model_a,model_b,tokens,measure,n,value,low,high,null_mean,null_sd")
+    assert "global_similarity_centered" in lines[2]
+    assert figure.read_text(encoding="utf-8").lstrip().startswith("<?xml")
+
+
 def test_inspect(run, tmp_path):
     status, out, err = run("inspect", "example:large", "--dimension-sample", 30, "-o", tmp_path / "out")
     assert (status, err) == (0, "")
@@ -127,7 +157,7 @@ def test_neighbors_in_two_models(run, refused, tmp_path, monkeypatch):
 def test_the_example_models(run, refused):
     status, out, err = run("compare", *EXAMPLES)
     assert (status, err) == (0, "")
-    assert "A: example:small" in out and "4095 shared tokens" in out
+    assert "A: example:small" in out and " shared tokens: value" in out
     status, out, _ = run("neighbors", "example:small", " king", "-k", 3)
     assert status == 0 and "nearest rows of ' king'" in out and "' King'" in out
     status, out, _ = run("inspect", "example:large", "--which", "output")
@@ -203,6 +233,9 @@ def test_arguments_that_do_not_parse(refused, arguments, message):
         (["--seed", -1], "seed = -1"),
         (["--threads", 0], "threads = 0"),
         (["--html", "/proc/no/such.html"], "there is no folder /proc/no"),
+        (["--csv", "/proc/no/such.csv"], "there is no folder /proc/no"),
+        (["--figure", "out.gif"], "out.gif has the suffix '.gif'"),
+        (["--relabelings", 1], "relabelings = 1 must be at least 2"),
         (["-o", "/proc/no/such"], "cannot write /proc/no/such"),
         (["-o", "/dev/null"], "/dev/null is a file"),
         (["-o", ""], "the name of the output is empty"),
@@ -262,7 +295,7 @@ def test_models_that_share_too_little(refused, small, tmp_path):
 
 def test_models_without_angles(refused, small, tmp_path):
     flat = write_folder(tmp_path / "flat", {TENSOR: np.ones((ROWS, 6), dtype=np.float32)})
-    assert "all pairs of rows of the second matrix" in refused("compare", small, flat)
+    assert "all pairs of rows of the second matrix" in refused("compare", small, flat, "--with", "all")
 
 
 def test_debug_shows_where_an_error_arose(run, small):
@@ -362,7 +395,7 @@ def test_a_comparison_says_what_it_read(run):
     pair = ("compare", "example:small", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
     status, plainly, err = run(*pair)
     assert (status, err) == (0, "")
-    read = "embgeom: read from the cache: 8 results; --no-cache computes them again\n"
+    read = "embgeom: read from the cache: 6 results; --no-cache computes them again\n"
     assert run(*pair) == (0, plainly, read)
 
 

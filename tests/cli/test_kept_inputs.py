@@ -46,6 +46,8 @@ MODELS = ("compare", "m", *B, *QUICK)
 @pytest.mark.parametrize(("arguments", "told"), [
     ((*ARRAYS, "--html", "in.npy"), "would be written over in.npy"),
     ((*ARRAYS, "--html", "./x/../b.npy"), "would be written over b.npy"),
+    ((*ARRAYS, "--csv", "in.npy"), "would be written over in.npy"),
+    ((*ARRAYS, "--csv", "x.csv", "--html", "x.csv"), "are the same file; name two"),
     ((*ARRAYS, "--html", "t.txt"), "would be written over t.txt"),
     ((*ARRAYS, "--html", "link.html"), "would be written over in.npy"),
     ((*ARRAYS, "--html", "hard.html"), "in.npy, which is read"),

@@ -1,10 +1,11 @@
-"""Comparisons whose outcome theory knows, and null baselines recomputed from scratch."""
+"""Comparisons whose outcome theory knows, and numbers recomputed one by one."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from dataclasses import replace
+from math import comb
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.record import plain
-from embgeom.comparison.compare import _Draws
+from embgeom.comparison.statistic import chance_of_common
 from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
 from tests.helpers.loading import data
 from tests.helpers.real_data import EXAMPLES
@@ -36,7 +37,7 @@ def values(comparison):
 
 
 def numbers(comparison):
-    return [(m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
+    return [plain(statistic.record()) for statistic in comparison.statistics]
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
@@ -62,69 +63,42 @@ def test_a_shift_keeps_what_is_measured_by_differences():
     x = gaussian()
     rotation, _ = np.linalg.qr(np.random.default_rng(1).standard_normal((WIDTH, WIDTH)))
     moved = model(2 * x @ rotation + 3.0)
-    by_distance = embgeom.compare(model(x), moved, metric="euclidean", **QUICK)
-    for name in ("global_similarity_centered", "neighbor_overlap", "weight_cosine", "dimension_pearson"):
-        assert by_distance[name].value == pytest.approx(1.0, abs=0.01)
-    # Angles are seen from the origin, so they do not survive.
-    assert by_distance["global_similarity"].value < 0.9
-    assert embgeom.compare(model(x), moved, **QUICK)["neighbor_overlap"].value < 0.9
-
-
-def test_independent_models_give_what_chance_gives():
-    a, b = gaussian(400, 20, seed=1), gaussian(400, 12, seed=2)
-    comparison = embgeom.compare(model(a), model(b), **QUICK)
-    for name in ("global_similarity", "global_similarity_centered"):
-        # 79800 pairs of nearly independent cosines scatter by 0.004.
-        statistic = comparison[name]
-        for number in (statistic.value, statistic.shuffled, statistic.gaussian):
-            assert abs(number) < 0.03
-    for number in (comparison["neighbor_overlap"].shuffled, comparison["neighbor_overlap"].value):
-        # 3200 neighbors of which each is common with probability k / (n - 1).
-        assert number == pytest.approx(8 / 399, abs=0.015)
-    assert abs(comparison["dimension_pearson"].value) < 0.25
+    for metric in ("euclidean", "cosine"):
+        comparison = embgeom.compare(model(x), moved, metric=metric, **QUICK)
+        for name in ("global_similarity_centered", "neighbor_overlap", "weight_cosine", "dimension_pearson"):
+            assert comparison[name].value == pytest.approx(1.0, abs=0.01)
+        # Angles are seen from the origin, so they do not survive.
+        assert comparison["global_similarity"].value < 0.9
+    assert embgeom.compare(model(x), moved, center=False, **QUICK)["neighbor_overlap"].value < 0.9
 
 
 @pytest.mark.parametrize("metric", ["cosine", "inner_product", "euclidean"])
-def test_shuffled_null_is_that_of_the_permuted_matrix(metric):
-    a, b = model(gaussian(seed=1)), model(gaussian(width=7, seed=2))
-    comparison = embgeom.compare(a, b, metric=metric, seed=3, **QUICK)
-    pairing = _Draws(comparison.options, ROWS).pairing
-    shuffled = b.matrix[pairing]
-    neighbors_a = embgeom.knn(a.matrix, 8, metric=metric)
-    neighbors_b = embgeom.knn(shuffled, 8, metric=metric)
-    overlap = neighbor_overlap(neighbors_a.indices, neighbors_b.indices).mean()
-    # Members of the lists do not depend on the order of rows, so this holds to the last bit.
-    assert comparison["neighbor_overlap"].shuffled == overlap
-    weights_a, weights_b = embgeom.lle(a.matrix, neighbors_a), embgeom.lle(shuffled, neighbors_b)
-    cosine = weight_cosine(neighbors_a.indices, weights_a.weights, neighbors_b.indices, weights_b.weights)
-    assert comparison["weight_cosine"].shuffled == pytest.approx(cosine.mean(), abs=1e-12)
-    assert comparison["global_similarity"].shuffled == embgeom.global_similarity(a.matrix, shuffled)
+@pytest.mark.parametrize("center", [True, False])
+def test_every_number_is_that_of_the_functions_called_one_by_one(metric, center):
+    a, b = model(gaussian(seed=1) + 0.5), model(gaussian(width=7, seed=2))
+    comparison = embgeom.compare(a, b, metric=metric, center=center, seed=3, **QUICK)
+    search = {"metric": metric, "center": center}
+    near = [embgeom.knn(side.matrix, 8, **search) for side in (a, b)]
+    overlap = neighbor_overlap(*(neighbors.indices for neighbors in near))
+    np.testing.assert_array_equal(comparison.neighbor_overlap, overlap)
+    assert comparison["neighbor_overlap"].value == pytest.approx(overlap.mean(), abs=1e-12)
+    weights = [embgeom.lle(side.matrix, found) for side, found in zip((a, b), near, strict=True)]
+    np.testing.assert_array_equal(comparison.weight_cosine, weight_cosine(*weights))
+    dimensions = [embgeom.intrinsic_dimension(side.matrix, k=25, **search) for side in (a, b)]
+    for side, found in zip((comparison.local_a, comparison.local_b), dimensions, strict=True):
+        np.testing.assert_array_equal(side.dimension.n_components, found.n_components)
+    expected = pearson(*(found.n_components for found in dimensions))
+    assert comparison["dimension_pearson"].value == pytest.approx(expected, abs=1e-12)
+    for name, centered in (("global_similarity", False), ("global_similarity_centered", True)):
+        whole = embgeom.global_similarity(a.matrix, b.matrix, center=centered)
+        assert comparison[name].value == pytest.approx(whole, abs=1e-9)
 
 
-def test_shuffled_dimensions_are_those_of_the_sample_in_another_order():
-    x = model(gaussian())
-    comparison = embgeom.compare(x, x, dimension_sample=60, **QUICK)
-    local = comparison.local_b
-    again = _Draws(comparison.options, ROWS).relabel(local).dimension.n_components
-    before = local.dimension.n_components
-    assert sorted(again) == sorted(before) and (again != before).any()
-    in_a = comparison.local_a.dimension.n_components
-    assert comparison["dimension_pearson"].shuffled == pearson(in_a, again)
-
-
-def test_relabelled_lists_keep_their_ends():
-    # A -1 (no neighbor) is no row number, so no new number may take its place.
-    x = model(gaussian())
-    comparison = embgeom.compare(x, x, **QUICK)
-    indices = comparison.local_a.neighbors.indices.copy()
-    indices[:, -2:] = -1
-    draws = _Draws(comparison.options, ROWS)
-    local = comparison.local_a
-    cut = replace(local, neighbors=replace(local.neighbors, indices=indices))
-    again = draws.relabel(cut).neighbors.indices
-    assert (again[:, -2:] == -1).all()
-    # Row i of the new order is row pairing[i] of the old one, and so are its neighbors.
-    np.testing.assert_array_equal(draws.pairing[again[:, :-2]], indices[draws.pairing, :-2])
+def test_independent_models_lie_within_their_null():
+    a, b = gaussian(400, 20, seed=1), gaussian(400, 12, seed=2)
+    for statistic in embgeom.compare(model(a), model(b), **QUICK).statistics:
+        assert abs(statistic.estimate.z) < 4 and statistic.p_adjusted > 1e-3
+        assert statistic.null.mean == pytest.approx(statistic.value, abs=0.25)
 
 
 def test_seeds_and_threads():
@@ -136,36 +110,127 @@ def test_seeds_and_threads():
     )
     assert numbers(first) == numbers(again) == numbers(single)
     assert first.sampled.tolist() == single.sampled.tolist() != other.sampled.tolist()
-    # What does not depend on the sample stays, the null baselines do not.
+    # What depends neither on the sample nor on drawn relabelings stays.
     for one, two in list(zip(first.statistics, other.statistics, strict=True))[:4]:
-        assert one.value == two.value
-        assert one.shuffled != two.shuffled and one.gaussian != two.gaussian
+        assert one.value == two.value and one.null == two.null
 
 
-def test_the_size_of_the_sample_does_not_move_the_null_models():
-    a, b = model(gaussian(seed=1)), model(gaussian(seed=2))
-    small, large = (embgeom.compare(a, b, dimension_sample=m, **QUICK) for m in (10, 100))
-    assert numbers(small)[:4] == numbers(large)[:4]
+def test_p_values_are_adjusted_for_all_measures():
+    comparison = embgeom.compare(model(gaussian(seed=1)), model(gaussian(seed=2)), **QUICK)
+    p = np.array([statistic.estimate.p for statistic in comparison.statistics])
+    adjusted = np.array([statistic.p_adjusted for statistic in comparison.statistics])
+    assert adjusted.min() == pytest.approx(min(1.0, 6 * p.min())) and (adjusted >= p).all()
+
+
+def with_bytes(noise=0.3, words=160, width=12):
+    """Return two models of bytes, which lie together in both, and of words that are unrelated."""
+    tokens = [f"<0x{byte:02X}>" for byte in range(256)] + [f"▁word{i}" for i in range(words)]
+    sides = []
+    for seed in (1, 2):
+        x = np.random.default_rng(seed).standard_normal((len(tokens), width))
+        x[:256] = 3.0 * x[256] / np.linalg.norm(x[256]) + noise * x[:256]
+        sides.append(embgeom.Embeddings.from_array(x.astype(np.float32), tokens, name=f"model {seed}"))
+    assert sides[0].byte_token.sum() == 256
+    return sides
+
+
+def test_a_class_of_tokens_that_makes_the_number_is_named():
+    with pytest.warns(embgeom.EmbgeomWarning, match="of it is made by byte tokens") as told:
+        comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=())
+    assert len(told) == 2 and "global_similarity_centered" in str(told[1].message)
+    found = comparison["global_similarity_centered"]
+    assert found.value > 0.75
+    assert abs(found.without["without byte"].value) < 0.1 and found.without["without byte"].n == 160
+    # Exchanged only among themselves and among the words, bytes and words still tell two groups apart.
+    assert found.stratified.mean > 0.9 * found.value
+    text = comparison.summary()
+    assert "warning: global_similarity is" in text and "without byte" in text
+    assert all("(256 of 416)" in caution for caution in comparison.cautions[:1])
+
+
+def test_a_class_that_is_left_out_is_named_beside_the_value_with_it():
+    comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=("byte",))
+    assert abs(comparison["global_similarity_centered"].value) < 0.1
+    assert comparison["global_similarity_centered"].without["with all"].value > 0.75
+    assert "warning: with all tokens, global_similarity_centered is 0." in comparison.summary()
+
+
+@pytest.mark.filterwarnings("ignore:global_similarity")
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_values_on_other_sets_of_tokens_are_those_of_a_comparison_on_these(metric):
+    models = with_bytes()
+    options = {"k": 8, "dimension_k": 30, "metric": metric, "center": metric == "euclidean"}
+    whole = embgeom.compare(*models, without=(), **options)
+    words = embgeom.compare(*models, without=("byte",), **options)
+    assert len(whole.match) == 416 and len(words.match) == 160
+    assert words.match.left_out_a["byte"] == words.match.left_out_b["byte"] == 256
+    names = ("global_similarity", "global_similarity_centered", "neighbor_overlap", "weight_cosine")
+    for name in names:
+        for one, other, where in ((whole, words, "without byte"), (words, whole, "with all")):
+            if abs(other[name].value - one[name].value) > one[name].estimate.half_width:
+                assert one[name].without[where].value == pytest.approx(other[name].value, abs=1e-9)
+            else:
+                assert where not in one[name].without
+    assert any("without byte" in whole[name].without for name in names)
+    assert any("with all" in words[name].without for name in names)
+
+
+@pytest.mark.filterwarnings("ignore:global_similarity")
+def test_which_tokens_agree():
+    comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30)
+    tenths = [group for group in comparison.groups if group.kind == "row number"]
+    assert len(tenths) == 10 and sum(group.tokens for group in tenths) == len(comparison.match)
+    mean = sum(group.tokens * group.neighbor_overlap for group in tenths) / len(comparison.match)
+    assert mean == pytest.approx(comparison["neighbor_overlap"].value)
+    none = sum(group.tokens * group.none_shared for group in tenths) / len(comparison.match)
+    assert none == pytest.approx((comparison.neighbor_overlap == 0).mean())
+    assert "which tokens agree?" in comparison.summary()
+
+
+@pytest.mark.parametrize(("n", "k"), [(10, 3), (11, 5), (50, 10), (400, 10)])
+def test_chance_of_common_neighbors_is_hypergeometric(n, k):
+    expected = [comb(k, c) * comb(n - 1 - k, k - c) / comb(n - 1, k) for c in range(k + 1)]
+    assert chance_of_common(n, k) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.model
 def test_two_models_of_others():
     a, b = (data("models", name) for name in ("stories260k", "tinystories-656k"))
-    comparison = embgeom.compare(a, str(b), dimension_k=50)
-    assert 190 <= len(comparison.match) <= 200
+    comparison = embgeom.compare(a, str(b))
+    assert 150 <= len(comparison.match) <= 200
     similarity = comparison["global_similarity_centered"]
-    assert 0.40 < similarity.value < 0.52
-    assert abs(similarity.shuffled) < 0.05 and abs(similarity.gaussian) < 0.05
+    assert 0.30 < similarity.value < 0.55 and abs(similarity.null.mean) < 1e-6
+    assert all(statistic.p_adjusted < 1e-6 for statistic in comparison.statistics[:4])
     for name in ("neighbor_overlap", "weight_cosine"):
-        statistic = comparison[name]
-        assert statistic.value > 4 * max(statistic.shuffled, statistic.gaussian)
-    assert comparison["dimension_pearson"].value > 0.4
-    assert comparison.options.dimension_sample == len(comparison.match)
+        assert comparison[name].value > 4 * comparison[name].null.mean
+    assert comparison.options.dimension_k == len(comparison.match) - 1
+    assert len(comparison.sampled) == len(comparison.match)
+
+
+@pytest.mark.model
+def test_bytes_make_the_number_of_two_small_models():
+    small = data("models", "stories260k")
+    with pytest.warns(embgeom.EmbgeomWarning, match="(72|85)% of it is made by byte tokens"):
+        comparison = embgeom.compare("example:small", small, without=())
+    found = comparison["global_similarity_centered"]
+    assert found.value == pytest.approx(0.7527, abs=1e-3)
+    assert found.without["without byte"].value == pytest.approx(0.5262, abs=1e-3)
+    text = " ".join(comparison.summary().split())
+    assert "0.753 ± 0.066" in text and "0.64 ± 0.01 if tokens are exchanged only among them" in text
+    # By default they are left out, since untrained, and the number with them stands beside the others.
+    comparison = embgeom.compare("example:small", small)
+    found = comparison["global_similarity_centered"]
+    assert found.value < 0.5 and found.without["with all"].value == pytest.approx(0.7527, abs=1e-3)
+    assert found.stratified.strata > 1 and found.estimate.z_stratified > 3
+    assert any(
+        text.startswith("with all tokens, global_similarity_centered is 0.753")
+        for text in comparison.cautions
+    )
 
 
 def test_the_order_of_the_models_does_not_matter():
     comparison, swapped = embgeom.compare(*EXAMPLES), embgeom.compare(*reversed(EXAMPLES))
-    assert values(swapped) == pytest.approx(values(comparison), abs=1e-12)
+    assert values(swapped) == pytest.approx(values(comparison), abs=1e-9)
 
 
 def test_only_shared_tokens_count():
@@ -202,6 +267,8 @@ def test_ten_shared_tokens_are_enough():
         ({"k": 2.5}, "k must be a whole number, not 2.5"),
         ({"dimension_k": ROWS}, rf"^dimension_k = {ROWS} is outside \[1, {ROWS - 1}\]"),
         ({"dimension_sample": 0}, "dimension_sample = 0 must be at least 1"),
+        ({"relabelings": 1}, "relabelings = 1 must be at least 2"),
+        ({"center": "yes"}, "center must be True or False"),
         ({"dimension_sample": "all"}, "dimension_sample must be a whole number, not 'all'"),
         ({"variance": 95}, "variance = 95"),
         ({"reg": -1e-3}, "reg = -0.001"),
@@ -224,7 +291,7 @@ def test_parameters_that_do_not_fit(options, message, monkeypatch):
 
 def test_a_model_without_angles():
     with pytest.raises(InputError, match="all pairs of rows of the first matrix have the same"):
-        embgeom.compare(model(np.ones((40, 4))), model(gaussian(40, 4)))
+        embgeom.compare(model(np.ones((40, 4))), model(gaussian(40, 4)), without=())
 
 
 def test_undefined_statistics_are_printed_as_such():
@@ -235,8 +302,8 @@ def test_undefined_statistics_are_printed_as_such():
         comparison = embgeom.compare(x, x, k=8, reg=0.0)
         text = comparison.summary()
     assert np.isnan(comparison["weight_cosine"].value) and np.isnan(comparison.weight_cosine).all()
-    line = next(line for line in text.splitlines() if "weight cosine" in line)
-    assert line.split()[-3:] == ["undefined"] * 3
+    line = next(line for line in text.splitlines() if "weight_cosine" in line)
+    assert line.split()[1] == "undefined"
     assert "10%: undefined, 50%: undefined, 90%: undefined" in text
 
 
@@ -265,17 +332,19 @@ def test_a_dimension_is_over_200_neighbors_or_all_there_are(n, k):
     assert ("all there are, instead of 200" in comparison.summary()) == (k < 200)
 
 
-def test_the_cache_changes_no_bit_and_keeps_no_null(tmp_path):
+def test_the_cache_changes_no_bit(tmp_path):
     a, b = model(gaussian(), "a"), model(gaussian(seed=1), "b")
     plainly = embgeom.compare(a, b, **QUICK)
     with embgeom.use_cache(tmp_path):
         first, second = (embgeom.compare(a, b, **QUICK) for _ in range(2))
         other = embgeom.compare(a, b, **{**QUICK, "k": 5, "seed": 1})
     assert plainly.from_cache == first.from_cache == []
-    kinds = ("knn", "lle", "intrinsic_dimension")
-    alone = [f"{kind} of {name}" for name in "ab" for kind in kinds]
-    assert second.from_cache == [*alone, *["global_similarity of a and b"] * 2]
-    # All tokens were sampled, whatever the seed, and 5 neighbors are the first of 8.
+    alone = [
+        *(f"knn of {name}" for name in "ab"),
+        *(f"{kind} of {name}" for name in "ab" for kind in ("lle", "intrinsic_dimension")),
+    ]
+    assert second.from_cache == alone
+    # The dimensions are those of the same 25 neighbors, of which 5 are the first.
     assert other.from_cache == [name for name in second.from_cache if not name.startswith("lle")]
     assert len(list(tmp_path.iterdir())) == len(second.from_cache) + 2
     for comparison in (first, second):
@@ -285,3 +354,14 @@ def test_the_cache_changes_no_bit_and_keeps_no_null(tmp_path):
         assert all(one[name].tobytes() == two[name].tobytes() for name in two)
     second.save(tmp_path / "out")
     assert embgeom.Comparison.load(tmp_path / "out").from_cache == second.from_cache
+
+
+def test_runs_over_a_whole_vocabulary_are_read(tmp_path):
+    a, b = model(gaussian(), "a"), model(gaussian(seed=1), "b")
+    with embgeom.use_cache(tmp_path / "cache"):
+        for side in (a, b):
+            embgeom.run("knn", side, tmp_path / f"{side.name}-knn", k=40, center=True)
+            embgeom.run("dimension", side, tmp_path / f"{side.name}-dimension", k=25, center=True)
+        found = embgeom.compare(a, b, **QUICK)
+    kinds = ("knn", "intrinsic_dimension")
+    assert sorted(found.from_cache) == sorted(f"{kind} of {name}" for kind in kinds for name in "ab")

@@ -16,8 +16,9 @@ from safetensors.numpy import load_file
 
 import embgeom
 from embgeom import InputError, LoadError
-from embgeom._common.record import versions
+from embgeom._common.record import plain, versions
 from embgeom._common.tables import TABLE_FORMATS, visible
+from embgeom.comparison.tokens import WITHOUT
 from tests.helpers.loading import tokenizer, write_folder
 from tests.helpers.real_data import EXAMPLES
 
@@ -117,20 +118,38 @@ def test_the_json_of_a_comparison(comparison, tmp_path):
     assert content["options"] == {
         "k": 5,
         "metric": "cosine",
+        "center": True,
         "reg": 1e-3,
         "dimension_k": 20,
         "dimension_sample": 20,
         "variance": 0.95,
+        "without": list(WITHOUT),
+        "only": None,
+        "relabelings": 200,
+        "panel": False,
         "seed": 7,
         "threads": comparison.options.threads,
     }
-    found = [(m["name"], m["value"], m["shuffled"], m["gaussian"]) for m in content["statistics"]]
-    assert found == [(m.name, m.value, m.shuffled, m.gaussian) for m in comparison.statistics]
+    for written, statistic in zip(content["statistics"], comparison.statistics, strict=True):
+        assert written == plain({**written, **statistic.record(), "meaning": statistic.meaning})
+        assert written["measure"] == statistic.name and written["null_sd"] == statistic.null.sd
     assert content["match"] == comparison.match.to_dict()
     assert content["versions"] == versions()
     assert set(versions()) == {"embgeom", "numpy", "tokenizers", "python", "machine"}
     assert versions()["embgeom"] == embgeom.__version__ and versions()["numpy"] == np.__version__
     assert [content["models"][side]["name"] for side in "ab"] == ["[bold]<b>&", "right"]
+
+
+def test_the_csv_of_a_comparison(comparison, tmp_path):
+    comparison.to_csv(tmp_path / "out.csv")
+    rows = read_csv(tmp_path / "out.csv")
+    whole = [row for row in rows if not row["tokens"]]
+    assert [row["measure"] for row in whole] == [statistic.name for statistic in comparison.statistics]
+    content = comparison.to_dict()["statistics"]
+    for row, written in zip(whole, content, strict=True):
+        assert set(written) - {"meaning", "without"} == set(row) - {"model_a", "model_b", "tokens"}
+        assert float(row["value"]) == written["value"] and float(row["null_mean"]) == written["null_mean"]
+    assert {row["model_b"] for row in rows} == {"right"}
 
 
 def test_undefined_numbers_become_null(tmp_path):
@@ -139,7 +158,7 @@ def test_undefined_numbers_become_null(tmp_path):
     embgeom.compare(x, x, k=8, reg=0.0, dimension_sample=1).save(tmp_path / "out")
     text = (tmp_path / "out" / "comparison.json").read_text(encoding="utf-8")
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    statistics = {statistic["name"]: statistic for statistic in content["statistics"]}
+    statistics = {statistic["measure"]: statistic for statistic in content["statistics"]}
     assert statistics["weight_cosine"]["value"] is None and statistics["dimension_pearson"]["value"] is None
     assert set(content["weight_cosine_quantiles"].values()) == {None}
 
@@ -186,7 +205,7 @@ def test_the_real_pair_is_repeated_from_what_was_saved(tmp_path):
     content = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
     sources = [content["models"][side]["provenance"]["source"] for side in "ab"]
     again = embgeom.compare(*sources, **content["options"])
-    assert [m["gaussian"] for m in content["statistics"]] == [m.gaussian for m in again.statistics]
+    assert content["statistics"] == again.to_dict()["statistics"]
     lines = read_csv(tmp_path / "out" / "tokens.csv")
     tokens = again.a.tokens
     assert [line["token_a"] for line in lines] == [tokens[row] for row in again.match.ids_a]
@@ -273,20 +292,25 @@ def test_tables_as_frames(comparison, inspection, tmp_path):
 
 def test_figures_show_what_was_measured(comparison, inspection, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
-    statistics, overlap, dimension = comparison.figure().axes
-    labels = [statistic.label for statistic in comparison.statistics]
-    assert [tick.get_text() for tick in statistics.get_yticklabels()] == labels
+    statistics, overlap, dimension, _ = comparison.figure().axes
+    names = [statistic.name for statistic in comparison.statistics]
+    assert [tick.get_text() for tick in statistics.get_yticklabels()] == names
     drawn = {line.get_label(): line.get_xdata() for line in statistics.lines}
-    for label in ("value", "shuffled", "Gaussian"):
-        assert list(drawn[label]) == [
-            getattr(statistic, label.lower()) for statistic in comparison.statistics
-        ]
-    # A bar for each possible number of common neighbors; together they are all tokens.
+    first = comparison.statistics[0]
+    for label, value in (
+        ("value", first.value),
+        ("relabeled", first.null.mean),
+        ("relabeled within strata", first.stratified.mean),
+    ):
+        assert list(drawn[label]) == [value]
+    # A bar for each possible number of common neighbors; together they are all tokens, also by chance.
     assert [bar.get_height() for bar in overlap.patches] == np.bincount(
         np.rint(comparison.neighbor_overlap * 5).astype(int), minlength=6
     ).tolist()
-    (points,) = dimension.lines
-    assert points.get_xdata().tolist() == comparison.local_a.dimension.n_components.tolist()
+    (expected,) = overlap.lines
+    assert sum(expected.get_ydata()) == pytest.approx(len(comparison.match))
+    (cells,) = dimension.collections
+    assert cells.get_array().sum() == len(comparison.sampled)
     assert all(axes.get_xlabel() for axes in (statistics, overlap, dimension))
     norms, dimensions = inspection.figure().axes
     assert sum(bar.get_height() for bar in norms.patches) == len(inspection.norms)

@@ -36,7 +36,7 @@ def test_the_lines_of_python_run(capsys):
     for code in fenced(README, "python"):
         exec(code, names)
     printed = capsys.readouterr().out
-    assert "neighbor overlap" in printed and names["dimension"].shape == (4096,)
+    assert "neighbor_overlap" in printed and names["dimension"].shape == (4096,)
     assert printed.splitlines()[-1] == indented(README)[2]
 
 

@@ -143,7 +143,7 @@ def check_table_format(table_format: str) -> None:
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Write a table in the format that the suffix names."""
-    write = _write_csv if path.suffix == ".csv" else _write_parquet
+    write = write_csv if path.suffix == ".csv" else _write_parquet
     write(path, columns)
 
 
@@ -162,7 +162,8 @@ def _encodable(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
-def _write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+def write_csv(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write a table as .csv."""
     # Tokens may hold any character: lines end as in RFC 4180, and the writer quotes where it must.
     with path.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
         writer = csv.writer(file)

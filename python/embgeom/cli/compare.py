@@ -7,6 +7,7 @@ from itertools import takewhile
 from typing import Any, get_args
 
 import embgeom
+from embgeom._common.result import check_figure_path
 from embgeom._common.tables import TABLE_FORMATS, check_table_format
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
 from embgeom.cli.cache import CACHE, tell_read
@@ -18,10 +19,11 @@ from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
 _SAMPLE = ("dimension_sample", "seed")
+_COMPARED = ("k", "reg", "center", "without", "only", "relabelings", "panel")
 
 
 def add_commands(commands: Any) -> None:
-    neighborhood, search, sample = (Parser(add_help=False) for _ in range(3))
+    neighborhood, search, sample, chance = (Parser(add_help=False) for _ in range(4))
     add = neighborhood.add_argument
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
@@ -33,9 +35,19 @@ def add_commands(commands: Any) -> None:
     add = sample.add_argument
     add("--dimension-sample", type=int, metavar="M", default=500, help="tokens for dimensions (default: 500)")
     add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    add = chance.add_argument
+    add("--no-center", dest="center", action="store_false", help="search neighbors of rows as they are")
+    explained = "tokens whose dimension is measured, at random (default: all)"
+    add("--dimension-sample", type=int, metavar="M", help=explained)
+    explained = "random relabelings for nulls without a closed form (default: 200)"
+    add("--relabelings", type=int, metavar="N", default=200, help=explained)
+    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    add("--panel", action="store_true", help="also CKA, RSA, Procrustes distance, and curves over k")
+    add("--figure", metavar="FILE", help="draw values, overlaps and dimensions as .svg, .png or .pdf")
+    add("--csv", metavar="FILE", help="also write the measures as .csv")
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
-    add_command(commands, compare, *pair, neighborhood, sample, *shared, outputs())
+    add_command(commands, compare, *pair, tokens_options(), neighborhood, chance, *shared, outputs())
     add_command(commands, inspect, model_options(), sample, *shared, outputs())
     counted = tokens_options(only=False)
     add = add_command(
@@ -64,11 +76,19 @@ def outputs() -> Parser:
 
 def compare(options: argparse.Namespace) -> None:
     """Measure what the token embeddings of two models share."""
-    check_outputs(options)
+    if options.csv is not None:
+        check_file_writable(options.csv)
+    if options.figure is not None:
+        check_figure_path(options.figure)
+    check_outputs(options, **{"--csv": options.csv, "--figure": options.figure})
     models = load_model(options, "_a"), load_model(options, "_b")
-    comparison = embgeom.compare(*models, **chosen(options, "k", "reg", *_SAMPLE, *_SEARCH))
+    comparison = embgeom.compare(*models, **chosen(options, *_COMPARED, *_SAMPLE, *_SEARCH))
     show(comparison.tables())
     tell_read(comparison.from_cache, options)
+    if options.csv is not None:
+        comparison.to_csv(options.csv)
+    if options.figure is not None:
+        comparison.plot(options.figure)
     save_outputs(comparison, options)
 
 
@@ -101,14 +121,15 @@ def neighbors(options: argparse.Namespace) -> None:
         show(embgeom.inspect_token(models if names else models[0], token, **keywords).tables())
 
 
-def check_outputs(options: argparse.Namespace) -> None:
+def check_outputs(options: argparse.Namespace, **others: str | None) -> None:
     """Check early that results can be written, and over nothing that is read."""
     if options.html is not None:
         check_file_writable(options.html)
     if options.output is not None:
         check_table_format(options.table_format)
         check_writable(options.output, overwrite=options.overwrite)
-    check_kept({"-o": options.output, "--html": options.html}, model_inputs(options))
+    read = [file for file in (getattr(options, "only", None),) if file not in (None, "words")]
+    check_kept({"-o": options.output, "--html": options.html, **others}, [*model_inputs(options), *read])
 
 
 def save_outputs(result: FolderResult, options: argparse.Namespace) -> None:

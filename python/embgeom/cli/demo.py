@@ -21,6 +21,7 @@ from embgeom.cli.options import add_command
 from embgeom.cli.terminal import show
 from embgeom.comparison import Comparison, Statistic
 from embgeom.comparison.saving import shown
+from embgeom.comparison.statistic import chance
 from embgeom.errors import InputError
 from embgeom.evaluation import EvaluateOptions, WordLogRatio
 from embgeom.examples import moods
@@ -64,7 +65,7 @@ def demonstrate(*, threads: int | None = None, progress: Progress = False) -> li
     ]
     records = [examples.record(folder) for folder in examples.pair()]
     comparison = embgeom.compare(
-        *map(examples.without_rare_tokens, models), threads=threads, progress=progress
+        *map(examples.without_rare_tokens, models), without=(), threads=threads, progress=progress
     )
     return [*_introduction(comparison, records), *_geometry(comparison), *steering(threads), *_next_steps()]
 
@@ -88,9 +89,9 @@ def _introduction(comparison: Comparison, records: list[dict[str, Any]]) -> Iter
         "times in the training text; rarer ones are undertrained."
     )
     yield _prose(
-        "Every number comes with two null baselines: the same statistic after each token of one model is "
-        "paired with a random token of the other (shuffled), and with random rows in place of both models "
-        "(Gaussian)."
+        "Every number comes with half the width of its 95 % interval, and with two null baselines, mean ± "
+        "standard deviation: the same statistic if the tokens of one model are relabeled at random (by "
+        "chance), and if only tokens of like spelling, frequency and length are exchanged (within strata)."
     )
 
 
@@ -130,17 +131,17 @@ def _geometry(comparison: Comparison) -> Iterator[RenderableType]:
         "4. Intrinsic dimension: are the same tokens' neighborhoods simple?",
         f"Count the principal components that explain {options.variance:.0%} of the variance of a token's "
         f"{options.dimension_k} nearest neighbors: low in tight semantic clusters, high in diffuse regions. "
-        f"Rank {len(comparison.sampled)} random tokens by it, and correlate the ranks of the two models.",
+        "Rank the tokens by it, and correlate the ranks of the two models.",
         "1 means the same order of tokens in both models; 0, no relation.",
     )
-    dimension, sampled = comparison.local_a.dimension, comparison.sampled
+    dimension = comparison.local_a.dimension
     lowest = np.argsort(dimension.n_components, kind="stable")[:CLUSTERS_SHOWN]
-    tokens = [shown(a, comparison.match.ids_a[sampled[i]]) for i in lowest]
+    tokens = [shown(a, comparison.match.ids_a[i]) for i in lowest]
     yield Table(
         f"tokens of the lowest dimension (of at most {dimension.max_components}) in {a.name}",
         ("dimension", "token", "nearest neighbors"),
         (
-            (str(dimension.n_components[i]), token, _nearest(comparison, "a", sampled[i]))
+            (str(dimension.n_components[i]), token, _nearest(comparison, "a", i))
             for i, token in zip(lowest, tokens, strict=True)
         ),
     )
@@ -210,7 +211,7 @@ def _next_steps() -> Iterator[RenderableType]:
         "next steps, with these models or your own (a folder, or a Hugging Face id)",
         ("command", "shows"),
         (
-            (f"embgeom compare {small} {large}", "all statistics, rare tokens too"),
+            (f"embgeom compare {small} {large}", "all measures, which tokens agree"),
             (f"embgeom neighbors {small} queen", "the neighborhood of a word"),
             (f"embgeom inspect {large}", "the rows of one model"),
         ),
@@ -220,8 +221,9 @@ def _next_steps() -> Iterator[RenderableType]:
 def _answer(statistic: Statistic, question: str, measured: str, meaning: str) -> Iterator[RenderableType]:
     yield Text(question, style="bold")
     yield _prose(measured, below=0)
-    values = statistic.value, statistic.shuffled, statistic.gaussian
-    yield Table(None, ("", "measured", "shuffled", "Gaussian"), [(statistic.label, *values)])
+    nulls = (chance(null) for null in (statistic.null, statistic.stratified) if null is not None)
+    row = (statistic.name, statistic.estimate.text(), *nulls)
+    yield Table(None, ("", "measured", "by chance", "within strata"), [row])
     yield _prose(meaning)
 
 

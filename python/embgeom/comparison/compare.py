@@ -2,29 +2,60 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
-from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
-from embgeom._common.threads import resolve_threads
-from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, Statistic
+from embgeom.comparison.comparison import Comparison, LocalGeometry
+from embgeom.comparison.curves import KS, Curve, overlap_curve, weight_curve
+from embgeom.comparison.nulls import (
+    Estimate,
+    correlation_estimate,
+    global_similarity_estimate,
+    holm,
+    overlap_estimate,
+    weight_cosine_estimate,
+)
+from embgeom.comparison.options import CompareKeywords, CompareOptions
+from embgeom.comparison.panel import panel_estimates
 from embgeom.comparison.saving import ModelRecord
+from embgeom.comparison.statistic import Statistic, TokenGroup, chance, defined_mean
+from embgeom.comparison.token_sets import (
+    MAKES_THE_NUMBER,
+    Mask,
+    Side,
+    TokenSets,
+    components,
+    kept_pairs,
+    part_of,
+)
+from embgeom.comparison.tokens import CLASSES, TokenClasses, classify
 from embgeom.embeddings.embeddings import Embeddings, Which
-from embgeom.embeddings.vocabulary import match, require_shared
-from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
-from embgeom.geometry.dimension import check_variance, dimension_neighbors, intrinsic_dimension
-from embgeom.geometry.knn import Metric, check_k, knn
-from embgeom.geometry.lle import check_reg, lle
-from embgeom.geometry.similarity import global_similarity
+from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
+from embgeom.errors import EmbgeomWarning
+from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
+from embgeom.geometry.dimension import dimension_neighbors, intrinsic_dimension
+from embgeom.geometry.knn import Neighbors, check_k, knn
+from embgeom.geometry.lle import lle
+from embgeom.geometry.rows import mean_row
 from embgeom.loading import load
 from embgeom.runs.cache import Cached, active
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+# A normal distribution's 97.5 % point.
+QUANTILE = 1.96
+# LLE weights over more neighbors take longer than everything else.
+_MOST_WEIGHTS = 50
 
 
 def compare(
@@ -32,20 +63,14 @@ def compare(
     b: Embeddings | str | PathLike[str],
     *,
     which: Which = "input",
-    k: int = 10,
-    metric: Metric = "cosine",
-    reg: float = 1e-3,
-    dimension_k: int | None = None,
-    dimension_sample: int = 500,
-    variance: float = 0.95,
-    seed: int = 0,
-    threads: int | None = None,
     progress: Progress = False,
+    **options: Unpack[CompareKeywords],
 ) -> Comparison:
-    """Measure what the token embeddings of two models share, over all tokens that both have.
+    """Measure what the token embeddings of two models share, over all tokens that both have and that count.
 
-    Every statistic comes with its value under two null baselines: the same matrices with tokens paired at
-    random, and independent Gaussian rows of the same shapes.
+    Every statistic comes with a 95 % interval over tokens and with what chance gives: its mean and standard
+    deviation if the tokens of the second model are relabeled at random, and again if only tokens of like
+    class, row number and length are exchanged.
 
     Parameters
     ----------
@@ -53,25 +78,12 @@ def compare(
         The models.
     which : {"input", "output"}
         Embeddings or unembeddings, where models are given by name.
-    k : int
-        Neighbors for the overlap and the reconstruction weights.
-    metric : {"cosine", "inner_product", "euclidean"}
-        How neighbors are found.
-    reg : float
-        Regularization of the reconstruction weights, see `lle`.
-    dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
-    dimension_sample : int
-        How many random tokens' intrinsic dimension is measured; each is an eigenvalue problem.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    seed : int
-        Seed of the null baselines and of the sample.
-    threads : int, optional
-        Threads to use; every core available to the process by default.
     progress : bool or callable
         True for a bar on standard error, or a line a minute in a log; or a callable
         ``(phase, done, total)``.
+    **options
+        The attributes of `CompareOptions <embgeom.comparison.CompareOptions>`, such as ``k=10`` or
+        ``without=()``.
 
     Returns
     -------
@@ -84,74 +96,87 @@ def compare(
     LoadError
         If a model cannot be loaded.
 
+    Warns
+    -----
+    EmbgeomWarning
+        If one class of tokens makes most of a global similarity.
+
     Notes
     -----
-    Four searches for neighbors (two models, two Gaussian matrices) dominate where the vocabulary is
-    large; the intrinsic dimension where it is small. Within `use_cache`, results of the two models that
-    were computed before are read instead; the null baselines are computed each time. Memory: the shared
-    rows of both models once more, and n k numbers for each result.
+    One search for neighbors in each model, whose graph of `dimension_k` neighbors also gives the overlap and
+    the weights, and one eigenvalue problem for each token and model, which dominate. Nulls and intervals are
+    exact, in closed form, wherever such a form is known. Within `use_cache`, results of the two models that
+    were computed before are read instead. Memory: the shared rows of both models twice more, and
+    n `dimension_k` numbers for each.
 
     References
     ----------
     Lee, Weber, Viegas, & Wattenberg (2025). Shared global and local geometry of language model
     embeddings. COLM.
 
+    Mantel (1967). The detection of disease clustering and a generalized regression approach. Cancer
+    Research, 27.
+
     Examples
     --------
     >>> import embgeom
-    >>> comparison = embgeom.compare("example:small", "example:large")
-    >>> len(comparison.match)
-    4095
+    >>> comparison = embgeom.compare("example:small", "example:large", dimension_sample=100)
     >>> overlap = comparison["neighbor_overlap"]
-    >>> overlap.value > 50 * overlap.shuffled
+    >>> overlap.value > 50 * overlap.null.mean
+    True
+    >>> overlap.z > 100
     True
     """
-    team = resolve_threads(threads)
+    chosen = CompareOptions(**cast(dict[str, Any], options))
     a, b = (
         model
         if isinstance(model, Embeddings)
-        else load(model, which, threads=team, progress=progress is True)
+        else load(model, which, threads=chosen.threads, progress=progress is True)
         for model in (a, b)
     )
-    matched = match(a, b)
+    found = match(a, b)
+    require_shared(found)
+    classes = classify(a, threads=chosen.threads), classify(b, threads=chosen.threads)
+    counts = kept_pairs(found, *classes, chosen)
+    matched = part_of(found, counts, *classes, chosen)
     require_shared(matched)
-    x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
     n = len(matched)
     # All parameters are checked before the first search, which may take minutes.
-    options = CompareOptions(
-        k=check_k(k, n - 1),
-        metric=metric,
-        reg=check_reg(reg),
-        dimension_k=dimension_neighbors(dimension_k, n - 1),
-        dimension_sample=min(whole_number(dimension_sample, "dimension_sample", 1), n),
-        variance=check_variance(variance),
-        seed=check_seed(seed),
-        threads=team,
+    chosen = replace(
+        chosen,
+        k=check_k(chosen.k, n - 1),
+        dimension_k=dimension_neighbors(chosen.dimension_k, n - 1),
+        dimension_sample=None if chosen.dimension_sample is None else min(chosen.dimension_sample, n),
     )
-    draws = _Draws(options, n)
-    common: dict[str, Any] = {"threads": team, "progress": progress}
-    # What was drawn would fill a cache without ever being read for another comparison.
-    cached, direct = active((a.name, x_a), (b.name, x_b)), Cached(None)
-    local_a, local_b = (_measure_local(cached, x, draws.sampled, options, **common) for x in (x_a, x_b))
-    actual, overlap, cosine = _agree(cached, x_a, x_b, local_a, local_b, **common)
-    shuffled, *_ = _agree(direct, x_a, x_b[draws.pairing], local_a, draws.relabel(local_b), **common)
-    x_a, x_b = draws.gaussian_like(x_a, x_b)
-    null_a, null_b = (_measure_local(direct, x, draws.sampled, options, **common) for x in (x_a, x_b))
-    gaussian, *_ = _agree(direct, x_a, x_b, null_a, null_b, **common)
+    common: dict[str, Any] = {"threads": chosen.threads, "progress": progress}
+    x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
+    cached = active((a.name, x_a), (b.name, x_b))
+    sampled = _sample(n, chosen)
+    graphs = graph_of(cached, x_a, chosen, **common), graph_of(cached, x_b, chosen, **common)
+    local_a, local_b = (
+        local_geometry(cached, x, graph, sampled, chosen, **common)
+        for x, graph in zip((x_a, x_b), graphs, strict=True)
+    )
+    strata = classes[0].strata(matched.ids_a)
+    measures = estimates(x_a, x_b, local_a, local_b, strata, chosen, **common)
+    sets = _token_sets((a, b), found, counts, classes, graphs, (local_a, local_b), sampled, chosen)
+    others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
+    cautions = tuple(_cautions(sets, measures, others, **common))
+    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
+    cosine = weight_cosine(local_a.lle, local_b.lle)
     return Comparison(
         a=ModelRecord.from_embeddings(a),
         b=ModelRecord.from_embeddings(b),
         match=matched,
-        options=options,
-        statistics=tuple(
-            Statistic(
-                name, label, meaning.format(options=options), actual[name], shuffled[name], gaussian[name]
-            )
-            for name, (label, meaning) in STATISTICS.items()
-        ),
+        options=chosen,
+        statistics=statistics(measures, chosen, others),
+        groups=tuple(_groups(classes[0], matched.ids_a, overlap, cosine)),
+        cautions=cautions,
+        curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.panel else (),
+        strata=strata,
         neighbor_overlap=overlap,
         weight_cosine=cosine,
-        sampled=draws.sampled,
+        sampled=sampled,
         local_a=local_a,
         local_b=local_b,
         versions=versions(),
@@ -159,7 +184,7 @@ def compare(
     )
 
 
-# Each statistic's name, which keys and files have, with its label and meaning in tables.
+# Each statistic's name, which keys and files have, with its label in figures and its meaning.
 STATISTICS = {
     "global_similarity": ("global similarity", "correlation of all pairwise cosines"),
     "global_similarity_centered": (
@@ -173,75 +198,208 @@ STATISTICS = {
         "correlation of intrinsic dimensions, {options.dimension_k} neighbors",
     ),
     "dimension_spearman": ("dimension, Spearman", "the same for their ranks"),
+    "cka": ("CKA", "debiased linear centered kernel alignment"),
+    "rsa": ("RSA", "rank correlation of the cosines of pairs of a sample"),
+    "procrustes": ("Procrustes similarity", "agreement after the best rotation, scale and shift"),
 }
 
 
-class _Draws:
-    """Everything drawn at random, each from its own stream, so that one does not shift another."""
-
-    def __init__(self, options: CompareOptions, n: int) -> None:
-        streams = np.random.SeedSequence(options.seed).spawn(3)
-        sampling, pairing, self._gaussian = (np.random.default_rng(stream) for stream in streams)
-        self.sampled = np.sort(sampling.choice(n, options.dimension_sample, replace=False)).astype(np.int64)
-        self.pairing = pairing.permutation(n)
-        self._sampled_pairing = pairing.permutation(options.dimension_sample)
-
-    def relabel(self, local: LocalGeometry) -> LocalGeometry:
-        """Return the local geometry of the rows in the order of `pairing`, without measuring it again."""
-        new_number = np.argsort(self.pairing).astype(np.int32)
-        indices = local.neighbors.indices[self.pairing]
-        neighbors = replace(
-            local.neighbors,
-            indices=np.where(indices >= 0, new_number[indices], np.int32(-1)),
-            similarities=local.neighbors.similarities[self.pairing],
-        )
-        weights = replace(
-            local.lle,
-            weights=local.lle.weights[self.pairing],
-            residuals=local.lle.residuals[self.pairing],
-            status=local.lle.status[self.pairing],
-            indices=neighbors.indices,
-        )
-        shuffled = local.dimension.n_components[self._sampled_pairing]
-        return LocalGeometry(neighbors, weights, replace(local.dimension, n_components=shuffled))
-
-    def gaussian_like(self, *matrices: Float32Matrix) -> list[Float32Matrix]:
-        return [self._gaussian.standard_normal(matrix.shape, dtype=np.float32) for matrix in matrices]
+def _sample(n: int, options: CompareOptions) -> RowNumbers:
+    """Return the tokens whose dimension is measured."""
+    if options.dimension_sample is None:
+        return np.arange(n)
+    generator = np.random.default_rng(options.seed)
+    return np.sort(generator.choice(n, options.dimension_sample, replace=False)).astype(np.int64)
 
 
-def _measure_local(
-    call: Cached, x: Float32Matrix, sampled: RowNumbers, options: CompareOptions, **common: Any
+def graph_of(call: Cached, x: Float32Matrix, options: CompareOptions, **common: Any) -> Neighbors:
+    """Return the neighbors from which all measures take their first ones."""
+    # A sample of dimensions needs only the neighbors of the sample.
+    wide = max(options.k, options.dimension_k or 0) if options.dimension_sample is None else options.k
+    return call(knn, x, wide, metric=options.metric, center=options.center, **common)
+
+
+def first(neighbors: Neighbors, k: int) -> Neighbors:
+    """Return the first k neighbors of each token, which do not depend on how many there are."""
+    if k == neighbors.k:
+        return neighbors
+    return replace(
+        neighbors,
+        indices=neighbors.indices[:, :k].copy(),
+        similarities=neighbors.similarities[:, :k].copy(),
+    )
+
+
+def local_geometry(
+    call: Cached,
+    x: Float32Matrix,
+    graph: Neighbors,
+    sampled: RowNumbers,
+    options: CompareOptions,
+    **common: Any,
 ) -> LocalGeometry:
-    neighbors = call(knn, x, options.k, metric=options.metric, **common)
+    neighbors = first(graph, options.k)
     weights = call(lle, x, neighbors, reg=options.reg, **common)
     around: dict[str, Any] = {
         "k": options.dimension_k,
         "metric": options.metric,
+        "center": options.center,
         "variance": options.variance,
+        **common,
     }
-    dimension = call(intrinsic_dimension, x, rows=sampled, **around, **common)
+    if options.dimension_sample is not None:
+        dimension = call(intrinsic_dimension, x, rows=sampled, **around)
+    elif (kept := call.find(intrinsic_dimension, x, **around)) is not None:
+        dimension = kept
+    else:
+        near = first(graph, options.dimension_k or 0)
+        dimension = intrinsic_dimension(x, near, variance=options.variance, **common)
+        call.keep(dimension, intrinsic_dimension, x, **around)
     return LocalGeometry(neighbors, weights, dimension)
 
 
-def _agree(
-    call: Cached,
+def estimates(
     x_a: Float32Matrix,
     x_b: Float32Matrix,
     local_a: LocalGeometry,
     local_b: LocalGeometry,
+    strata: RowNumbers | None,
+    options: CompareOptions,
     **common: Any,
-) -> tuple[dict[str, float], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return all statistics by name, and overlap and weight cosine of each token."""
-    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
-    cosine = weight_cosine(local_a.lle, local_b.lle)
-    defined = cosine[~np.isnan(cosine)]
-    dimensions = local_a.dimension.n_components, local_b.dimension.n_components
-    values = {
-        "global_similarity": call(global_similarity, x_a, x_b, **common),
-        "global_similarity_centered": call(global_similarity, x_a, x_b, center=True, **common),
-        "neighbor_overlap": float(overlap.mean()),
-        "weight_cosine": float(defined.mean()) if defined.size else float("nan"),
-        "dimension_pearson": pearson(*dimensions),
-        "dimension_spearman": spearman(*dimensions),
+) -> dict[str, Estimate]:
+    """Return every measure of two models by its name."""
+    found = {
+        name: global_similarity_estimate(x_a, x_b, center=center, strata=strata, **common)
+        for name, center in (("global_similarity", False), ("global_similarity_centered", True))
     }
-    return values, overlap, cosine
+    drawn: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
+    threads = options.threads
+    found["neighbor_overlap"] = overlap_estimate(
+        local_a.neighbors, local_b.neighbors, threads=threads, **drawn
+    )
+    found["weight_cosine"] = weight_cosine_estimate(local_a.lle, local_b.lle, threads=threads, **drawn)
+    measured = local_a.dimension.rows
+    within = strata if strata is None or measured is None else strata[measured]
+    dimensions = components(local_a.dimension), components(local_b.dimension)
+    found["dimension_pearson"] = correlation_estimate(*dimensions, kind="pearson", strata=within)
+    found["dimension_spearman"] = correlation_estimate(*dimensions, kind="spearman", strata=within)
+    return found | (panel_estimates(x_a, x_b, **drawn) if options.panel else {})
+
+
+def curves(
+    x_a: Float32Matrix,
+    x_b: Float32Matrix,
+    graph_a: Neighbors,
+    graph_b: Neighbors,
+    options: CompareOptions,
+    **common: Any,
+) -> tuple[Curve, ...]:
+    """Return overlap and weight cosine over k, as far as the graphs reach, weights up to k = 50."""
+    few = [k for k in KS if k <= min(_MOST_WEIGHTS, graph_a.k)]
+    weights = (
+        [lle(x, first(graph, k), reg=options.reg, **common) for k in few]
+        for x, graph in ((x_a, graph_a), (x_b, graph_b))
+    )
+    return overlap_curve(graph_a, graph_b), weight_curve(*weights)
+
+
+def statistics(
+    found: Mapping[str, Estimate],
+    options: CompareOptions,
+    others: Mapping[str, Mapping[str, Estimate]] | None = None,
+) -> tuple[Statistic, ...]:
+    """Return estimates as statistics, with their values on other sets of tokens, by the names of these."""
+    adjusted = holm([estimate.p for estimate in found.values()])
+    return tuple(
+        Statistic(
+            name,
+            STATISTICS[name][0],
+            STATISTICS[name][1].format(options=options),
+            estimate,
+            float(p),
+            {where: values[name] for where, values in (others or {}).items() if name in values},
+        )
+        for (name, estimate), p in zip(found.items(), adjusted, strict=True)
+    )
+
+
+def _token_sets(
+    models: tuple[Embeddings, Embeddings],
+    found: Match,
+    counts: Mask,
+    classes: tuple[TokenClasses, TokenClasses],
+    graphs: tuple[Neighbors, Neighbors],
+    local: tuple[LocalGeometry, LocalGeometry],
+    sampled: RowNumbers,
+    options: CompareOptions,
+) -> TokenSets:
+    sides = []
+    for model, ids, graph, measured in zip(models, found, graphs, local, strict=True):
+        rows = model.matrix[ids]
+        mean = mean_row(rows[counts]) if options.center and options.metric != "euclidean" else None
+        sides.append(Side(rows, mean, graph, measured.dimension))
+    of_class = {
+        name: np.logical_or(*(each.excluded((name,))[ids] for each, ids in zip(classes, found, strict=True)))
+        for name in CLASSES
+    }
+    return TokenSets(sides[0], sides[1], counts, of_class, sampled, options)
+
+
+def _cautions(
+    sets: TokenSets,
+    estimates: dict[str, Estimate],
+    others: dict[str, dict[str, Estimate]],
+    **common: Any,
+) -> Iterator[str]:
+    """Yield what stands in the way of a conclusion: a class of tokens that makes a number, strata that do."""
+    for name in ("global_similarity", "global_similarity_centered"):
+        found, everything = estimates[name], others.get("with all", {}).get(name)
+        if made := sets.made_by_classes(name, found, sets.counts, **common):
+            warnings.warn(made, EmbgeomWarning, stacklevel=3)
+            yield made
+        if everything is not None:
+            every = np.ones_like(sets.counts)
+            if made := sets.made_by_classes(name, everything, every, **common):
+                yield f"with all tokens, {made}"
+        within = found.stratified
+        if within is not None and found.interval.low > 0.0 and within.mean >= MAKES_THE_NUMBER * found.value:
+            yield (
+                f"{name} is {found.text()}, but class, row number and length of the tokens alone give "
+                f"{chance(within)} of it"
+            )
+    if any(np.isnan(estimate.value) for estimate in estimates.values()):
+        yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
+
+
+def _groups(
+    classes: TokenClasses,
+    ids: RowNumbers,
+    overlap: npt.NDArray[np.float64],
+    cosine: npt.NDArray[np.float64],
+) -> Iterator[TokenGroup]:
+    """Yield the agreement of the tokens of each class, and of each tenth by row number."""
+    tenth = np.arange(len(ids)) * 10 // len(ids)
+    kinds: dict[str, npt.NDArray[Any]] = {
+        "all": np.full(len(ids), "tokens"),
+        "space": classes.position[ids],
+        "letters": classes.case[ids],
+        "script": classes.script[ids],
+    }
+    for name in CLASSES:
+        kinds[name] = np.where(classes.excluded((name,))[ids], "yes", "")
+    kinds["row number"] = np.array([f"tenth {i + 1}" for i in range(10)])[tenth]
+    for kind, labels in kinds.items():
+        for name in filter(None, dict.fromkeys(labels.tolist())):
+            of_group = labels == name
+            if np.count_nonzero(of_group) < MIN_SHARED:
+                continue
+            own = overlap[of_group]
+            yield TokenGroup(
+                kind,
+                str(name),
+                len(own),
+                float(own.mean()),
+                QUANTILE * float(own.std(ddof=1)) / len(own) ** 0.5 if len(own) > 1 else float("nan"),
+                defined_mean(cosine[of_group]),
+                float((own == 0).mean()),
+            )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -11,61 +11,31 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns, named, new_figure
-from embgeom._common.tables import Block, Table, number
+from embgeom._common.tables import Block, Table, number, write_csv
+from embgeom._common.writing import write_file
+from embgeom.comparison.curves import Curve
+from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables
+from embgeom.comparison.statistic import (
+    Statistic,
+    TokenGroup,
+    chance_of_common,
+    curves_table,
+    groups_table,
+    other_sets_table,
+    statistics_tables,
+)
 from embgeom.embeddings.vocabulary import Match
 from embgeom.geometry.dimension import DEFAULT_K, IntrinsicDimension
-from embgeom.geometry.knn import Metric, Neighbors
+from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-@dataclass(frozen=True)
-class CompareOptions:
-    """Every parameter of a comparison; see `compare`, whose parameters have the same names."""
-
-    k: int
-    metric: Metric
-    reg: float
-    dimension_k: int
-    dimension_sample: int
-    variance: float
-    seed: int
-    threads: int
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """One number on what two models share, with its value under two null baselines.
-
-    Attributes
-    ----------
-    name : str
-        The key in ``comparison[name]`` and in files: ``"global_similarity"``,
-        ``"global_similarity_centered"``, ``"neighbor_overlap"``, ``"weight_cosine"``,
-        ``"dimension_pearson"`` or ``"dimension_spearman"``.
-    label, meaning : str
-        How tables call and explain it.
-    value : float
-        For the two models as they are.
-    shuffled : float
-        For the same matrices with each token of the first paired with a random token of the second.
-    gaussian : float
-        For independent Gaussian rows of the same shapes.
-    """
-
-    name: str
-    label: str
-    meaning: str
-    value: float
-    shuffled: float
-    gaussian: float
-
-
 @dataclass(frozen=True, eq=False)
 class LocalGeometry:
-    """The local geometry of one model's n shared tokens, of which m were sampled for the dimension.
+    """The local geometry of one model's n shared tokens, of which m have a dimension (by default all).
 
     Attributes
     ----------
@@ -74,7 +44,7 @@ class LocalGeometry:
     lle : LLE
         Their reconstruction weights, shape (n, k).
     dimension : IntrinsicDimension
-        Of the sampled tokens, shape (m,).
+        Of the tokens whose dimension was measured, shape (m,).
     """
 
     neighbors: Neighbors
@@ -94,18 +64,26 @@ class Comparison(FolderResult):
     a, b : ModelRecord
         The models, without their matrices.
     match : Match
-        The tokens that both have, and why others were left out. The n shared tokens are numbered by
-        their position there.
+        The tokens that both have and that count, and why others were left out. The n shared tokens are
+        numbered by their position there.
     options : CompareOptions
         Every parameter.
     statistics : tuple of Statistic
-        Each with its values under the two null baselines.
+        Each with its interval and what chance gives.
+    groups : tuple of TokenGroup
+        Which tokens agree: by class, and by tenth of the row number in the first model.
+    cautions : tuple of str
+        What stands in the way of a conclusion, in sentences.
+    curves : tuple of Curve
+        Overlap and weight cosine over k; empty without ``panel=True``.
+    strata : ndarray of int64, shape (n,)
+        The stratum of each shared token in the second null.
     neighbor_overlap : ndarray of float64, shape (n,)
         Share of common neighbors of each shared token.
     weight_cosine : ndarray of float64, shape (n,)
         Cosine similarity of each shared token's reconstruction weights; NaN where it has none.
     sampled : ndarray of int64, shape (m,)
-        The shared tokens whose intrinsic dimension was measured.
+        The shared tokens whose intrinsic dimension was measured; by default all.
     local_a, local_b : LocalGeometry
         Neighbors (numbered among the shared tokens), weights and dimensions in each model.
     versions : dict of str to str
@@ -119,6 +97,10 @@ class Comparison(FolderResult):
     match: Match
     options: CompareOptions
     statistics: tuple[Statistic, ...]
+    groups: tuple[TokenGroup, ...]
+    cautions: tuple[str, ...]
+    curves: tuple[Curve, ...]
+    strata: RowNumbers
     neighbor_overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
     sampled: RowNumbers
@@ -128,7 +110,7 @@ class Comparison(FolderResult):
     from_cache: list[str]
 
     def __repr__(self) -> str:
-        values = ", ".join(f"{statistic.name} {statistic.value:.4f}" for statistic in self.statistics)
+        values = ", ".join(f"{statistic.name} {statistic.estimate.text()}" for statistic in self.statistics)
         return f"Comparison({self.a.name!r} and {self.b.name!r}, {len(self.match)} shared tokens: {values})"
 
     def __getitem__(self, name: str) -> Statistic:
@@ -142,30 +124,27 @@ class Comparison(FolderResult):
         return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
 
     def tables(self) -> list[Block]:
-        """Return the tables of `summary`: models, tokens matched, statistics with their null baselines."""
-        a, b = self.local_a.dimension, self.local_b.dimension
+        """Return the tables of `summary`: models, tokens matched, statistics, and which tokens agree."""
         return [
             *model_tables("models", self.a, self.b),
             self._match_table(),
-            Table(
-                f"{len(self.match)} shared tokens: what the models share, with two null baselines",
-                ("statistic", "what it is", "value", "shuffled", "Gaussian"),
-                ((s.label, s.meaning, s.value, s.shuffled, s.gaussian) for s in self.statistics),
-            ),
+            *statistics_tables(self.statistics, len(self.match)),
+            *other_sets_table(self.statistics),
+            *curves_table(self.curves),
+            *(f"warning: {caution}" for caution in self.cautions),
+            "",
+            groups_table(self.groups),
             self._weight_cosine_line(),
-            f"intrinsic dimension of {len(self.sampled)} sampled tokens: "
-            f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
-            f"of at most {a.max_components} and {b.max_components} "
-            f"({a.variance:.0%} of variance, {a.k} neighbors)",
-            *near_max_notes(len(self.match) - 1, A=a, B=b),
-            *self._cautions(),
+            self._dimension_line(),
+            *near_max_notes(len(self.match) - 1, A=self.local_a.dimension, B=self.local_b.dimension),
         ]
 
     def _match_table(self) -> Table:
         rows = [(f"matched, {kind}", n, n) for kind, n in self.match.kind_counts().items()]
-        for reason, count in self.match.left_out_a.items():
-            if count or self.match.left_out_b[reason]:
-                rows.append((f"left out: {reason}", count, self.match.left_out_b[reason]))
+        for reason in self.match.left_out_a | self.match.left_out_b:
+            of_a, of_b = self.match.left_out_a.get(reason, 0), self.match.left_out_b.get(reason, 0)
+            if of_a or of_b:
+                rows.append((f"left out: {reason}", of_a, of_b))
         return Table("tokens matched, and rows left out by reason", ("", "A", "B"), rows)
 
     def _weight_cosine_line(self) -> str:
@@ -176,15 +155,29 @@ class Comparison(FolderResult):
         left_out = f"; {undefined} tokens without weights are left out" if undefined else ""
         return f"quantiles of the weight cosine over tokens: {', '.join(quantiles)}{left_out}"
 
-    def _cautions(self) -> Iterator[str]:
-        if np.isnan([(s.value, s.shuffled, s.gaussian) for s in self.statistics]).any():
-            yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
-        m = len(self.sampled)
-        yield f"A correlation of the dimensions of {m} tokens scatters by about {m**-0.5:.2f} by chance."
+    def _dimension_line(self) -> str:
+        a, b = self.local_a.dimension, self.local_b.dimension
+        some = "all" if len(self.sampled) == len(self.match) else f"{len(self.sampled)} random"
+        return (
+            f"intrinsic dimension of {some} tokens: "
+            f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
+            f"of at most {a.max_components} and {b.max_components} "
+            f"({a.variance:.0%} of variance, {a.k} neighbors)"
+        )
 
     def _record(self) -> dict[str, Any]:
         return {
-            "statistics": self.statistics,
+            "statistics": [
+                {
+                    **statistic.record(),
+                    "meaning": statistic.meaning,
+                    "without": {name: statistic.record(found) for name, found in statistic.without.items()},
+                }
+                for statistic in self.statistics
+            ],
+            "groups": self.groups,
+            "curves": self.curves,
+            "cautions": self.cautions,
             "weight_cosine_quantiles": self.weight_cosine_quantiles(),
             "match": self.match.to_dict(),
             "options": self.options,
@@ -193,7 +186,7 @@ class Comparison(FolderResult):
         }
 
     def columns(self) -> Columns:
-        """Return the table of `to_pandas`: a row for each shared token, dimensions only where sampled."""
+        """Return the table of `to_pandas`: a row for each shared token, dimensions only where measured."""
         dimensions = np.full((2, len(self.match)), None)
         for column, local in zip(dimensions, (self.local_a, self.local_b), strict=True):
             column[self.sampled] = local.dimension.n_components.tolist()
@@ -203,6 +196,7 @@ class Comparison(FolderResult):
             "token_a": [self.a.tokens[row] for row in self.match.ids_a],
             "token_b": [self.b.tokens[row] for row in self.match.ids_b],
             "kind": self.match.kind,
+            "stratum": self.strata,
             "neighbor_overlap": self.neighbor_overlap,
             "weight_cosine": self.weight_cosine,
             "n_components_a": dimensions[0].tolist(),
@@ -212,41 +206,84 @@ class Comparison(FolderResult):
     def _headings(self) -> tuple[str, str]:
         return (
             f"What the token embeddings of {self.a.name} and {self.b.name} share",
-            f"A: {self.a.name}, B: {self.b.name}. The values of the table with their null baselines; "
-            "the shares of neighbors in common over tokens; and the intrinsic dimensions in both models.",
+            f"A: {self.a.name}, B: {self.b.name}. The values of the table with their intervals and "
+            "null baselines; the shares of neighbors in common over tokens, measured and by chance; and the "
+            "intrinsic dimensions in both models.",
         )
 
+    def statistics_columns(self) -> Columns:
+        """Return a row for each statistic and set of tokens, by the names that `to_dict` has."""
+        rows = [
+            {"model_a": self.a.name, "model_b": self.b.name, "tokens": tokens, **statistic.record(found)}
+            for statistic in self.statistics
+            for tokens, found in {"": None, **statistic.without}.items()
+        ]
+        return {name: [row[name] for row in rows] for name in rows[0]}
+
+    def to_csv(self, path: str | PathLike[str]) -> None:
+        """Write the statistics as .csv: a row for each, and for each other set of tokens with another value.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written, or is one that a model was read from; then nothing is left at
+            `path`.
+        """
+        columns = self.statistics_columns()
+        write_file(path, lambda partial: write_csv(partial, columns), inputs=self._inputs())
+
     def figure(self) -> Any:
-        """Draw statistics with their null baselines, and overlap and dimension of single tokens."""
-        figure, k = new_figure(10, 3.4), self.options.k
-        first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.3, 1, 1)})
-        first.axvline(0, color="0.7", linewidth=0.8)
-        # Filled and open markers of different shapes differ without color, too.
-        for label, marker, fill, edge in (
-            ("value", "o", "C0", "C0"),
-            ("shuffled", "s", "none", "0.3"),
-            ("Gaussian", "^", "none", "0.3"),
-        ):
-            values = [getattr(statistic, label.lower()) for statistic in self.statistics]
-            first.plot(values, range(len(values)), marker, color=fill, markeredgecolor=edge, label=label)
-        first.set_yticks(range(len(self.statistics)), [statistic.label for statistic in self.statistics])
-        first.invert_yaxis()
-        first.legend(fontsize="small")
-        first.set_xlabel("value with two null baselines")
-        # A bin for each possible number of common neighbors.
-        second.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color="C0")
-        second.axvline(self["neighbor_overlap"].shuffled, color="0.3", linestyle="--", label="mean, shuffled")
-        second.legend(fontsize="small")
-        second.set_xlabel(f"share of {k} neighbors in common")
-        second.set_ylabel("tokens")
+        """Draw statistics with intervals and nulls, overlap beside chance, and both dimensions."""
+        figure = new_figure(11, 3.6)
+        first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.4, 1, 1)})
+        self._draw_statistics(first)
+        self._draw_overlap(second)
         dimensions = self.local_a.dimension.n_components, self.local_b.dimension.n_components
-        third.plot(*dimensions, "o", markersize=3, alpha=0.4)
+        cells = third.hexbin(*dimensions, gridsize=25, mincnt=1, cmap="viridis")
+        figure.colorbar(cells, ax=third, label="tokens")
         third.set_xlabel("intrinsic dimension in A")
         third.set_ylabel("intrinsic dimension in B")
         figure.suptitle(
             f"{len(self.match)} shared tokens of A: {self.a.name} and B: {self.b.name}", fontsize=10
         )
         return figure
+
+    def _draw_statistics(self, axes: Any) -> None:
+        """Draw a row for each statistic: its value, and both nulls by other marks, which need no color."""
+        axes.axvline(0, color="0.7", linewidth=0.8)
+        for row, statistic in enumerate(self.statistics):
+            found = statistic.estimate
+            marks = [("value", found.value, found.interval.low, found.interval.high, "o", "C0")]
+            for label, null, marker in (
+                ("relabeled", found.null, "s"),
+                ("relabeled within strata", found.stratified, "^"),
+            ):
+                if null is not None:
+                    marks.append(
+                        (label, null.mean, null.mean - 2 * null.sd, null.mean + 2 * null.sd, marker, "0.3")
+                    )
+            for label, value, low, high, marker, color in marks:
+                axes.plot([low, high], [row, row], "-", color=color)
+                filled = color if marker == "o" else "none"
+                axes.plot(
+                    value, row, marker, color=filled, markeredgecolor=color, label=None if row else label
+                )
+        axes.set_yticks(range(len(self.statistics)), [statistic.name for statistic in self.statistics])
+        axes.invert_yaxis()
+        axes.legend(fontsize="small")
+        axes.set_xlabel("value with its 95 % interval, null ± 2 sd")
+
+    def _draw_overlap(self, axes: Any) -> None:
+        """Draw how many tokens share how many neighbors, and how many would by chance."""
+        k, n = self.options.k, len(self.match)
+        # A bin for each possible number of common neighbors.
+        axes.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color="C0", label="measured")
+        axes.plot(
+            np.arange(k + 1) / k, n * chance_of_common(n, k), "s--", color="0.3", mfc="none", label="chance"
+        )
+        axes.legend(fontsize="small")
+        axes.set_xlabel(f"share of {k} neighbors in common")
+        axes.set_ylabel("tokens")
 
     def _inputs(self) -> list[Any]:
         return [*self.a.provenance.inputs, *self.b.provenance.inputs]

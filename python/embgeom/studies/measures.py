@@ -11,9 +11,12 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers
 from embgeom._common.progress import Progress
-from embgeom.comparison.compare import STATISTICS, _agree
-from embgeom.comparison.comparison import LocalGeometry, Statistic
+from embgeom.comparison.compare import estimates, statistics
+from embgeom.comparison.comparison import LocalGeometry
+from embgeom.comparison.options import CompareOptions
+from embgeom.comparison.statistic import Statistic
 from embgeom.emb2emb import Emb2Emb
+from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
 from embgeom.geometry.knn import Metric, knn
 from embgeom.geometry.lle import lle
@@ -127,12 +130,12 @@ def pair_measures(
     """Return what two models share."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
     local_a, local_b = (local_geometry(x, local, parts, **common) for x in (x_a, x_b))
-    values, overlap, cosine = _agree(parts, x_a, x_b, local_a, local_b, **common)
-    statistics = tuple(
-        Statistic(name, label, meaning.format(options=local), values[name], float("nan"), float("nan"))
-        for name, (label, meaning) in STATISTICS.items()
+    options = CompareOptions(
+        k=local.k, dimension_k=local.dimension_k, reg=local.reg, seed=local.seed, threads=threads
     )
-    return PairMeasures(statistics, overlap, cosine)
+    found = estimates(x_a, x_b, local_a, local_b, None, options, **common)
+    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
+    return PairMeasures(statistics(found, options), overlap, weight_cosine(local_a.lle, local_b.lle))
 
 
 def map_scores(

@@ -16,8 +16,8 @@ from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular, named
 from embgeom._common.tables import Block, Table
-from embgeom.comparison.comparison import Statistic
 from embgeom.comparison.saving import ModelRecord, shown
+from embgeom.comparison.statistic import Statistic
 from embgeom.emb2emb.score import Scores
 from embgeom.embeddings.embeddings import Which
 from embgeom.errors import InputError
@@ -328,14 +328,8 @@ class Study(Result, Tabular):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for pair in self.pairs:
             for statistic in pair.statistics:
-                yield {
-                    "measure": statistic.name,
-                    "model_a": self.models[pair.a].name,
-                    "model_b": self.models[pair.b].name,
-                    "n": len(self.shared[pair.tokens]),
-                    "value": statistic.value,
-                    "null_mean": statistic.shuffled,
-                }
+                names = {f"model_{side}": self.models[i].name for side, i in (("a", pair.a), ("b", pair.b))}
+                yield {**names, **statistic.record()}
 
     def model_columns(self) -> Columns:
         """Return a row for each model."""

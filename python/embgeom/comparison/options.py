@@ -1,0 +1,105 @@
+"""The parameters of `compare`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TypedDict
+
+from embgeom._common.checks import check_seed, flag, whole_number
+from embgeom._common.threads import resolve_threads
+from embgeom.comparison.tokens import WITHOUT, check_without
+from embgeom.geometry.dimension import check_variance
+from embgeom.geometry.knn import Metric
+from embgeom.geometry.lle import check_reg
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Every parameter of a comparison, with its default; `compare` takes them by the same names.
+
+    Attributes
+    ----------
+    k : int
+        Neighbors for the overlap and the reconstruction weights.
+    metric : {"cosine", "inner_product", "euclidean"}
+        How neighbors are found.
+    center : bool
+        Subtract the mean of the tokens that count before neighbors are searched, which removes hubs. By
+        Euclidean distance it changes nothing.
+    reg : float
+        Regularization of the reconstruction weights, see `lle`.
+    dimension_k : int, optional
+        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
+    dimension_sample : int, optional
+        Measure the intrinsic dimension of so many random tokens only; by default of all.
+    variance : float
+        Share of variance that defines the intrinsic dimension.
+    without : tuple of str
+        Classes of tokens that do not count; see `embgeom.comparison.TokenClasses`.
+    only : "words", path, tuple of str, or None
+        The tokens that count, if not all: words, those that a file lists, or these.
+    relabelings : int
+        Random relabelings of the tokens where the null has no closed form.
+    panel : bool
+        Measure CKA, RSA, Procrustes distance and curves over k, too.
+    seed : int
+        Seed of everything random.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    """
+
+    k: int = 10
+    metric: Metric = "cosine"
+    center: bool = True
+    reg: float = 1e-3
+    dimension_k: int | None = None
+    dimension_sample: int | None = None
+    variance: float = 0.95
+    without: tuple[str, ...] = WITHOUT
+    only: str | tuple[str, ...] | None = None
+    relabelings: int = 200
+    panel: bool = False
+    seed: int = 0
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        flag(self.center, "center")
+        flag(self.panel, "panel")
+        check_reg(self.reg)
+        check_variance(self.variance)
+        check_seed(self.seed)
+        whole_number(self.relabelings, "relabelings", 2)
+        if self.dimension_sample is not None:
+            whole_number(self.dimension_sample, "dimension_sample", 1)
+        only = self.only
+        if isinstance(only, PathLike):
+            only = str(Path(only))
+        # Lists become tuples, so that options that were saved and loaded are equal.
+        changed = {
+            "without": check_without(self.without),
+            "only": only if only is None or isinstance(only, str) else tuple(only),
+            "threads": resolve_threads(self.threads),
+        }
+        for name, value in changed.items():
+            object.__setattr__(self, name, value)
+
+
+class CompareKeywords(TypedDict, total=False):
+    """The attributes of `CompareOptions` as keywords."""
+
+    k: int
+    metric: Metric
+    center: bool
+    reg: float
+    dimension_k: int | None
+    dimension_sample: int | None
+    variance: float
+    without: Sequence[str]
+    only: str | PathLike[str] | Sequence[str] | None
+    relabelings: int
+    panel: bool
+    seed: int
+    threads: int | None

@@ -1,0 +1,205 @@
+"""One number on what two models share, with its interval and what chance gives; and tables of such."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.tables import Block, Table
+from embgeom.comparison.curves import Curve
+from embgeom.comparison.nulls import Baseline, Estimate, Interval
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """One number on what two models share, how sure it is, and what chance gives.
+
+    Attributes
+    ----------
+    name : str
+        The measure, in ``comparison[name]``, tables and files.
+    label, meaning : str
+        How figures call it, and what it is.
+    estimate : Estimate
+        Its value with a 95 % interval over tokens, and its mean and standard deviation if the tokens of the
+        second model are relabeled at random: all of them, and only within strata of like tokens.
+    p_adjusted : float
+        Its p-value after Holm's correction over all measures of the comparison.
+    without : dict of str to Estimate
+        Its value on other sets of tokens, where that differs by more than the interval, such as
+        ``"with all"`` or ``"without byte"``.
+    """
+
+    name: str
+    label: str
+    meaning: str
+    estimate: Estimate
+    p_adjusted: float
+    without: dict[str, Estimate]
+
+    @property
+    def value(self) -> float:
+        """The measure of the two models as they are."""
+        return self.estimate.value
+
+    @property
+    def interval(self) -> Interval:
+        """Its 95 % interval over tokens."""
+        return self.estimate.interval
+
+    @property
+    def null(self) -> Baseline:
+        """What chance gives: its mean and standard deviation if all tokens are relabeled at random."""
+        return self.estimate.null
+
+    @property
+    def stratified(self) -> Baseline | None:
+        """The same if tokens are exchanged only within strata of class, row number and length."""
+        return self.estimate.stratified
+
+    @property
+    def z(self) -> float:
+        """How many of the null's standard deviations the value lies from its mean."""
+        return self.estimate.z
+
+    def record(self, estimate: Estimate | None = None) -> dict[str, Any]:
+        """Return names and numbers as JSON and CSV have them, or those of another set of tokens."""
+        found, adjusted = (self.estimate, self.p_adjusted) if estimate is None else (estimate, np.nan)
+        return {"measure": self.name, **found.to_dict(), "p_adjusted": adjusted}
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """How far the shared tokens of one class, or of one tenth by row number, agree.
+
+    Attributes
+    ----------
+    kind, name : str
+        What tokens are grouped by, and which group this is.
+    tokens : int
+        How many of the shared tokens it has.
+    neighbor_overlap, weight_cosine : float
+        Means over them.
+    half_width : float
+        Of the 95 % interval of the mean overlap.
+    none_shared : float
+        Share of them that have no neighbor in common.
+    """
+
+    kind: str
+    name: str
+    tokens: int
+    neighbor_overlap: float
+    half_width: float
+    weight_cosine: float
+    none_shared: float
+
+
+def chance_of_common(n: int, k: int) -> npt.NDArray[np.float64]:
+    """Return how probable 0 to k common neighbors of a token are if the tokens are relabeled at random."""
+    # Hypergeometric, by the ratios of its terms; logarithms, as terms of large n underflow.
+    common = np.arange(k)
+    ratios = np.log((k - common) ** 2) - np.log((common + 1) * np.maximum(n - 2 * k + common, 1e-300))
+    logs = np.concatenate(([0.0], np.cumsum(ratios)))
+    terms = np.exp(logs - logs.max())
+    probabilities: npt.NDArray[np.float64] = terms / terms.sum()
+    return probabilities
+
+
+def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block]:
+    """Yield the table of statistics with nulls, and what each statistic is."""
+    yield Table(
+        f"{n} shared tokens: value ± half of its 95 % interval; null: tokens relabeled at random, mean ± sd",
+        ("measure", "value", "null", "z", "p", "null within strata", "z"),
+        (
+            (
+                s.name,
+                s.estimate.text(),
+                chance(s.null),
+                short_z(s.estimate.z),
+                short_p(s.p_adjusted),
+                "" if s.stratified is None else chance(s.stratified),
+                "" if s.stratified is None else short_z(s.estimate.z_stratified),
+            )
+            for s in statistics
+        ),
+    )
+    yield Table("what the measures are", ("measure", "what it is"), ((s.name, s.meaning) for s in statistics))
+
+
+def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
+    """Yield the values on other sets of tokens, where some differ."""
+    sets = list(dict.fromkeys(name for s in statistics for name in s.without))
+    if sets:
+        rows = (
+            (s.name, s.estimate.text(), *(s.without[n].text() if n in s.without else "" for n in sets))
+            for s in statistics
+            if s.without
+        )
+        yield Table("where other sets of tokens give another value", ("measure", "value", *sets), rows)
+
+
+def curves_table(curves: Sequence[Curve]) -> Iterator[Block]:
+    """Yield the table of measures over a parameter, if there are any."""
+    if curves:
+        rows = (
+            (curve.name, f"{curve.over} = {at:g}", estimate.text(), chance(estimate.null))
+            for curve in curves
+            for at, estimate in zip(curve.at, curve.estimates, strict=True)
+        )
+        yield Table("measures over the number of neighbors", ("measure", "at", "value", "null"), rows)
+
+
+def groups_table(groups: Sequence[TokenGroup]) -> Table:
+    """Return the table of which tokens agree."""
+    columns = ("tokens", "count", "neighbor_overlap", "none shared", "weight_cosine")
+    rows = (
+        (
+            group.kind if group.kind == "all" else f"{group.kind}: {group.name}",
+            group.tokens,
+            rounded(group.neighbor_overlap, group.half_width),
+            f"{group.none_shared:.0%}",
+            rounded(group.weight_cosine, math.nan),
+        )
+        for group in groups
+    )
+    return Table("which tokens agree?", columns, rows)
+
+
+def defined_mean(values: npt.NDArray[np.float64]) -> float:
+    """Return the mean of the values that are not NaN, NaN where there are none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else math.nan
+
+
+def rounded(value: float, spread: float, digits: int = 2) -> str:
+    """Return ``value ± spread``, to so many significant digits of the spread."""
+    if math.isnan(value):
+        return "undefined"
+    if not spread > 0.0:
+        return f"{value:.3f}"
+    decimals = min(max(digits - 1 - math.floor(math.log10(spread)), 0), 9)
+    # A mean of 0 needs no digits.
+    middle = f"{value:.{decimals}f}" if abs(value) > spread / 10 else "0"
+    return f"{middle} ± {spread:.{decimals}f}"
+
+
+def chance(null: Baseline) -> str:
+    """Return a null's mean ± standard deviation."""
+    return rounded(null.mean, null.sd, digits=1)
+
+
+def short_z(z: float) -> str:
+    return "undefined" if math.isnan(z) else f"{z:.{1 if abs(z) < 10 else 0}f}"
+
+
+def short_p(p: float) -> str:
+    """Return a p-value in two digits."""
+    if math.isnan(p):
+        return "undefined"
+    return "<1e-16" if p < 1e-16 else f"{p:.2g}"

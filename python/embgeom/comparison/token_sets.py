@@ -1,0 +1,229 @@
+"""Which tokens count in a comparison, and its measures on other sets of tokens than those."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
+from embgeom.comparison.nulls import (
+    Estimate,
+    correlation_estimate,
+    global_similarity_estimate,
+    overlap_estimate,
+    weight_cosine_estimate,
+)
+from embgeom.comparison.options import CompareOptions
+from embgeom.comparison.statistic import chance, defined_mean
+from embgeom.comparison.tokens import TokenClasses, kept_rows
+from embgeom.embeddings.vocabulary import MIN_SHARED, Match
+from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
+from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.knn import Neighbors, knn
+from embgeom.geometry.lle import lle
+from embgeom.geometry.rows import centered
+from embgeom.geometry.similarity import global_similarity
+
+Mask = npt.NDArray[np.bool_]
+MAKES_THE_NUMBER = 0.5
+"""A class of tokens, or all strata together, that give this share of a number make it."""
+SMALLEST_SHARE = 0.01
+"""A smaller class of tokens is not tried: it has too few pairs to make a number."""
+_PIECE = 4096
+
+
+def kept_pairs(found: Match, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Mask:
+    """Return which matched tokens count: those that no class leaves out in either model, shape (m,)."""
+    sides = ((a, found.ids_a), (b, found.ids_b))
+    counts = np.logical_and(*(_holds(classes, ids, without=options.without) for classes, ids in sides))
+    if options.only is not None:
+        counts &= np.logical_or(
+            *(_holds(classes, ids, without=(), only=options.only) for classes, ids in sides)
+        )
+    return counts
+
+
+def components(dimension: IntrinsicDimension) -> Float64Vector:
+    """Return the numbers of components, NaN for a token without neighbors."""
+    return np.where(dimension.n_components >= 0, dimension.n_components, np.nan)
+
+
+def _holds(classes: TokenClasses, ids: RowNumbers, **chosen: Any) -> Mask:
+    result: Mask = np.isin(ids, kept_rows(classes, **chosen))
+    return result
+
+
+def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Match:
+    """Return the matched tokens that count, and why the others were left out of each model."""
+    left_out = []
+    for classes, ids, before in ((a, found.ids_a, found.left_out_a), (b, found.ids_b, found.left_out_b)):
+        reasons, others = dict(before), ~counts
+        for name in options.without:
+            of_class = others & classes.excluded((name,))[ids]
+            reasons[name] = reasons.get(name, 0) + int(of_class.sum())
+            others &= ~of_class
+        reasons["not counted in the other model" if options.only is None else "not chosen"] = int(
+            others.sum()
+        )
+        left_out.append(reasons)
+    return replace(
+        found,
+        ids_a=found.ids_a[counts],
+        ids_b=found.ids_b[counts],
+        kind=found.kind[counts],
+        left_out_a=left_out[0],
+        left_out_b=left_out[1],
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One model: rows of all N matched tokens, and what was measured on the n of them that count.
+
+    The neighbors, (n, k or more), and the dimensions belong to these, numbered among themselves; `mean` was
+    subtracted before the search, if anything was.
+    """
+
+    rows: Float32Matrix
+    mean: Float64Vector | None
+    graph: Neighbors
+    dimension: IntrinsicDimension
+
+    @cached_property
+    def searched(self) -> Float32Matrix:
+        """The rows as they are searched."""
+        return self.rows if self.mean is None else centered(self.rows, self.mean)
+
+    def lists(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
+        """Return the neighbors of the tokens in `inside`, which are some of those that count, or more."""
+        if (inside & ~counts).any():
+            return self._extended(counts, inside, options, **common)
+        return self._restricted(counts, inside, options, **common)
+
+    def _restricted(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
+        """Return the first neighbors that are inside; the few tokens with too few of them are searched."""
+        within, k = inside[counts], options.k
+        numbers = np.cumsum(within, dtype=np.int32) - np.int32(1)
+        indices = np.full((int(within.sum()), k), -1, dtype=np.int32)
+        similarities = np.full(indices.shape, np.nan, dtype=np.float32)
+        members = np.flatnonzero(within)
+        lacking = []
+        for begin in range(0, len(members), _PIECE):
+            near = self.graph.indices[members[begin : begin + _PIECE]]
+            usable = (near >= 0) & within[near]
+            first = np.argsort(~usable, axis=1, kind="stable")[:, :k]
+            piece = slice(begin, begin + len(near))
+            indices[piece] = numbers[np.take_along_axis(near, first, axis=1)]
+            values = self.graph.similarities[members[begin : begin + _PIECE]]
+            similarities[piece] = np.take_along_axis(values, first, axis=1)
+            lacking.append(begin + np.flatnonzero(usable.sum(axis=1) < k))
+        if len(rows := np.concatenate(lacking)):
+            found = knn(self.searched[inside], k, rows=rows, metric=options.metric, **common)
+            indices[rows], similarities[rows] = found.indices, found.similarities
+        return Neighbors(indices, similarities, options.metric)
+
+    def _extended(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
+        """Return the neighbors among more tokens: only pairs with the new ones are compared."""
+        k, metric = options.k, options.metric
+        x, new = self.searched[inside], np.flatnonzero(~counts[inside])
+        old = np.flatnonzero(counts[inside])
+        near = knn(x[new], min(k, len(new)), queries=x[old], metric=metric, **common)
+        numbered = ((old, self.graph.indices[:, :k]), (new, near.indices))
+        candidates = np.concatenate([np.where(i >= 0, rows[i], -1) for rows, i in numbered], axis=1)
+        values = np.concatenate([self.graph.similarities[:, :k], near.similarities], axis=1)
+        best = np.lexsort((candidates, -np.nan_to_num(values, nan=-np.inf)), axis=1)[:, :k]
+        of_new = knn(x, k, rows=new, metric=metric, **common)
+        indices = np.empty((len(x), k), dtype=np.int32)
+        similarities = np.empty((len(x), k), dtype=np.float32)
+        indices[old] = np.take_along_axis(candidates, best, axis=1)
+        similarities[old] = np.take_along_axis(values, best, axis=1)
+        indices[new], similarities[new] = of_new.indices, of_new.similarities
+        return Neighbors(indices, similarities, metric)
+
+
+@dataclass(frozen=True, eq=False)
+class TokenSets:
+    """Measures on other sets of the N matched tokens than the n that `counts` names, shape (N,)."""
+
+    a: Side
+    b: Side
+    counts: Mask
+    classes: dict[str, Mask]
+    sampled: RowNumbers
+    options: CompareOptions
+
+    def sets(self) -> Iterator[tuple[str, Mask]]:
+        """Yield all matched tokens if some do not count, and those that count without each class of them."""
+        if not self.counts.all():
+            yield "with all", np.ones_like(self.counts)
+        for name, of_class in self.classes.items():
+            inside = self.counts & ~of_class
+            share = 1.0 - inside.sum() / self.counts.sum()
+            if share >= SMALLEST_SHARE and inside.sum() >= max(MIN_SHARED, self.options.k + 1):
+                yield f"without {name}", inside
+
+    def differing(
+        self, inside: Mask, estimates: Mapping[str, Estimate], **common: Any
+    ) -> Iterator[tuple[str, Estimate]]:
+        """Yield the measures on a set of tokens which differ from `estimates` by more than the interval."""
+        rows = self.a.rows[inside], self.b.rows[inside]
+        near = [side.lists(self.counts, inside, self.options, **common) for side in (self.a, self.b)]
+        weights = [lle(x, lists, reg=self.options.reg, **common) for x, lists in zip(rows, near, strict=True)]
+        measures: dict[str, tuple[Callable[[], float], Callable[[], Estimate]]] = {
+            name: (
+                partial(global_similarity, *rows, center=center, **common),
+                partial(global_similarity_estimate, *rows, center=center, **common),
+            )
+            for name, center in (("global_similarity", False), ("global_similarity_centered", True))
+        }
+        measures["neighbor_overlap"] = (
+            lambda: float(neighbor_overlap(*near).mean()),
+            partial(overlap_estimate, *near, threads=common["threads"]),
+        )
+        measures["weight_cosine"] = (
+            lambda: defined_mean(weight_cosine(*weights)),
+            partial(weight_cosine_estimate, *weights, threads=common["threads"]),
+        )
+        # Dimensions would take a graph of their own on more tokens; on fewer, those measured stay.
+        if not (inside & ~self.counts).any():
+            of_set = inside[self.counts][self.sampled]
+            dimensions = [components(side.dimension)[of_set] for side in (self.a, self.b)]
+            measures["dimension_pearson"] = (
+                partial(pearson, *dimensions),
+                partial(correlation_estimate, *dimensions, kind="pearson"),
+            )
+            measures["dimension_spearman"] = (
+                partial(spearman, *dimensions),
+                partial(correlation_estimate, *dimensions, kind="spearman"),
+            )
+        for name, (value_of, estimate) in measures.items():
+            if abs(value_of() - estimates[name].value) > estimates[name].half_width:
+                yield name, estimate()
+
+    def made_by_classes(self, name: str, found: Estimate, inside: Mask, **common: Any) -> str:
+        """Say which classes make a global similarity over the tokens `inside`; empty where none does."""
+        rows = self.a.rows[inside], self.b.rows[inside]
+        center, parts = name == "global_similarity_centered", []
+        if found.interval.low <= 0.0:
+            return ""
+        for class_name, of_class in self.classes.items():
+            members = of_class[inside]
+            if not SMALLEST_SHARE <= members.mean() <= 1.0 - MIN_SHARED / len(members):
+                continue
+            without = global_similarity_estimate(*(x[~members] for x in rows), center=center, **common)
+            if abs(without.value - found.value) <= found.half_width:
+                continue
+            labels = members.astype(np.int64)
+            alone = global_similarity_estimate(*rows, center=center, strata=labels, **common).stratified
+            if alone is not None and alone.mean >= MAKES_THE_NUMBER * found.value:
+                parts.append(
+                    f"{alone.mean / found.value:.0%} of it is made by {class_name} tokens "
+                    f"({members.sum()} of {len(members)}): {chance(alone)} if tokens are exchanged only "
+                    f"among them and among the others, {without.text()} without them"
+                )
+        return f"{name} is {found.text()}, but {'; '.join(parts)}" if parts else ""
