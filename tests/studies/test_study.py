@@ -9,6 +9,7 @@ import pytest
 
 import embgeom
 from embgeom import InputError, OutputError
+from embgeom.comparison.nulls import holm
 from embgeom.studies import Study
 
 pytest.importorskip("scipy", reason="scipy is not installed")
@@ -26,7 +27,7 @@ def fake(name, columns, seed, words=WORDS):
 
 MODELS = [fake("one", 8, 1), fake("two", 12, 2), fake("three", 10, 3)]
 EXTRA = fake("four", 9, 4)
-OPTIONS = {"k": 4, "ks": (2, 5), "dimension_k": 20}
+OPTIONS = {"k": 4, "ks": (2, 5), "dimension_k": 20, "relabelings": 20}
 
 
 def files(folder):
@@ -36,6 +37,12 @@ def files(folder):
         if path.is_file() and "parts" not in path.parts and path.name != "lock":
             found[str(path.relative_to(folder))] = path.read_bytes()
     return found
+
+
+def parts(folder):
+    """Every part by its file, with what tells whether it was written again."""
+    found = (folder / "parts").glob("*.safetensors")
+    return {path.name: path.stat().st_ino for path in found}
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +68,64 @@ def test_a_study_of_three(studied):
 
 def test_it_agrees_with_compare(studied):
     study, _ = studied
-    comparison = embgeom.compare(MODELS[0], MODELS[2], k=4, dimension_k=20, center=False, without=())
+    comparison = embgeom.compare(MODELS[0], MODELS[2], k=4, dimension_k=20, relabelings=20, panel=True)
+    pair = study.pair(0, 2)
+    assert [each.name for each in pair.statistics] == [each.name for each in comparison.statistics]
     for statistic in comparison.statistics:
-        assert study.pair(0, 2)[statistic.name].value == statistic.value
+        assert pair[statistic.name].estimate.to_dict() == statistic.estimate.to_dict()
+    np.testing.assert_array_equal(pair.neighbor_overlap, comparison.neighbor_overlap)
+    np.testing.assert_array_equal(pair.weight_cosine, comparison.weight_cosine)
+
+
+def test_p_values_are_adjusted_for_all_pairs(studied):
+    study, _ = studied
+    statistics = [each for pair in study.pairs for each in pair.statistics]
+    adjusted = holm([each.estimate.p for each in statistics])
+    np.testing.assert_array_equal(adjusted, [each.p_adjusted for each in statistics])
+
+
+def test_curves_meet_the_statistics(tmp_path):
+    options = {"k": 4, "ks": (4, 9), "dimension_k": 9, "relabelings": 20}
+    pair = embgeom.study(MODELS[:2], folder=tmp_path / "out", **options).pairs[0]
+    curves = {(curve.name, curve.over): curve for curve in pair.curves}
+    assert len(curves) == len(pair.curves) == 4
+    assert curves["neighbor_overlap", "k"].at == (4.0, 9.0)
+    for name, over, place in (
+        ("neighbor_overlap", "k", 0),
+        ("weight_cosine", "k", 0),
+        ("dimension_spearman", "k", 1),
+        ("dimension_spearman", "variance", 3),
+    ):
+        assert curves[name, over].estimates[place].value == pair[name].value
+
+
+def test_what_was_changed_by_hand_is_written_again(studied, tmp_path):
+    _, complete = studied
+    folder = tmp_path / "out"
+    embgeom.study(MODELS, folder=folder, **OPTIONS)
+    (folder / "pairs.csv").write_text("edited", encoding="utf-8")
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    embgeom.study(MODELS, folder=folder, **OPTIONS)
+    assert files(folder) == files(complete) | {"notes.txt": b"mine"}
+
+
+def test_tokens_that_count(tmp_path):
+    only = [word[1:] for word in WORDS[:30]]
+    study = embgeom.study(MODELS[:2], folder=tmp_path / "out", only=only, **OPTIONS)
+    assert [len(model.rows) for model in study.models] == [30, 30] and len(study.shared[0]) == 30
+    assert study.shared[0].rows.tolist() == [list(range(30))] * 2
+
+
+def test_hidden_states_of_models_that_can_be_run(tmp_path):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    models, options = ["example:small", "example:large"], {**OPTIONS, "quick": True, "states": True}
+    study = embgeom.study(models, folder=tmp_path / "out", **options)
+    states = study.pairs[0].states
+    assert (states.source_layers, states.target_layers) == (4, 6)
+    centered = states["centered_cosine"]
+    assert np.nanmean(centered.value) > np.nanmean(centered.shuffled) + 0.1
+    study = embgeom.study([MODELS[0], MODELS[1]], folder=tmp_path / "none", **options)
+    assert study.pairs[0].states is None
 
 
 def test_a_study_reads_back_equal(studied):
@@ -108,9 +170,9 @@ def test_interrupted_at_any_moment_it_goes_on_to_the_same_files(studied, tmp_pat
 def test_another_model_computes_only_what_is_new(studied, tmp_path):
     folder = tmp_path / "out"
     embgeom.study(MODELS, folder=folder, **OPTIONS)
-    before = {path.name: path.stat().st_ino for path in (folder / "parts").iterdir()}
+    before = parts(folder)
     embgeom.study([*MODELS, EXTRA], folder=folder, **OPTIONS)
-    after = {path.name: path.stat().st_ino for path in (folder / "parts").iterdir()}
+    after = parts(folder)
     assert before.items() <= after.items()
     alone = tmp_path / "alone"
     embgeom.study([*MODELS, EXTRA], folder=alone, **OPTIONS)

@@ -38,6 +38,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import need
@@ -51,6 +52,9 @@ from embgeom.errors import InputError, LoadError, OutputError, first_line
 _UNDATED: dict[str, dict[str, None]] = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
 # A page holds a larger picture, such as a point for each of 50,000 tokens, as PNG.
 LARGEST_SVG = 600_000
+# safetensors refuses a header above 100 MB, which the tokens of several models reach; so it is an array then.
+_LONGEST_HEADER = 50_000_000
+_HEADER = "embgeom.header"
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 _AnyResult = TypeVar("_AnyResult", bound="Result")
 _Named = TypeVar("_Named", bound=Any)
@@ -102,8 +106,11 @@ class Result(ABC):
             write_json(path, self.to_dict())
             return
         arrays: Arrays = {}
-        fields = {"result": type(self).__name__, **plain(self, arrays)}
-        save_tensors(arrays, path, {"embgeom": json.dumps(fields)})
+        header = json.dumps({"result": type(self).__name__, **plain(self, arrays)})
+        if len(header) > _LONGEST_HEADER:
+            arrays[_HEADER] = np.frombuffer(header.encode("ascii"), dtype=np.uint8)
+            header = json.dumps({"result": type(self).__name__})
+        save_tensors(arrays, path, {"embgeom": header})
 
     @classmethod
     def load(cls: type[_AnyResult], path: str | PathLike[str]) -> _AnyResult:
@@ -199,7 +206,9 @@ def _read_tensors(path: str | PathLike[str]) -> tuple[Any, Arrays]:
     # safe_open does not say why a file cannot be opened.
     with Path(path).open("rb"), safe_open(path, framework="numpy") as file:
         header = (file.metadata() or {}).get("embgeom", "null")
-        return json.loads(header), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    long = arrays.pop(_HEADER, None)
+    return json.loads(header if long is None else long.tobytes()), arrays
 
 
 def check_figure_path(path: str | PathLike[str]) -> None:

@@ -215,6 +215,10 @@ class Cached:
             found = function(*arguments, **options)
             self._cache.keep(request, found, used)
             self.computed.append(_named(request, used))
+            if request.function not in KINDS:
+                # What is read later has these types: a float where an integer stood for one.
+                arrays: Arrays = {}
+                found = rebuilt(request.kind, plain(found, arrays), arrays)
         return found
 
     def find(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R | None:

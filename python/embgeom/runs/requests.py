@@ -158,5 +158,5 @@ def _part_digest(value: Any, array_digest_of: Callable[[Any], str]) -> Any:
     if not is_dataclass(value):
         raise TypeError(f"a {type(value).__name__} cannot be a part of a key")
     arrays: Arrays = {}
-    structure = plain(value, arrays)
+    structure = {key: item for key, item in plain(value, arrays).items() if key not in _WITHOUT_INFLUENCE}
     return digest([structure, {name: array_digest_of(array) for name, array in arrays.items()}])

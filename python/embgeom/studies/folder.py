@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from embgeom._common.record import write_json
+from embgeom._common.native import source_digest
+from embgeom._common.record import Arrays, array_digest, digest, plain, write_json
 from embgeom._common.tables import write_table
 from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import check_kept, reported, write_file
@@ -17,7 +22,8 @@ from embgeom.runs.folder import locked
 from embgeom.studies.results import Study
 
 PARTS = "parts"
-_LOCK = "lock"
+# What was written of which study, so that a study that has not changed is not written again.
+_WRITTEN, _LOCK = "written.json", "lock"
 
 
 @contextmanager
@@ -41,17 +47,70 @@ def study_folder(folder: str | PathLike[str], inputs: Sequence[str | PathLike[st
             yield path
 
 
-def write_study(study: Study, path: Path) -> None:
-    """Write the files of a study; each is complete or as it was before."""
+def shared_before(path: Path) -> list[int]:
+    """Return how many tokens were shared in the study that a folder holds; nothing if there is none."""
+    with suppress(OSError, ValueError, LookupError, TypeError):
+        record = json.loads((path / "study.json").read_text(encoding="utf-8"))
+        return [int(tokens["n"]) for tokens in record["shared"]]
+    return []
+
+
+def write_study(study: Study, path: Path) -> bool:
+    """Write the files of a study, each atomically; return False where all of them were there."""
+    arrays: Arrays = {}
+    structure = plain(study, arrays)
+    content = digest(
+        [
+            structure,
+            {name: array_digest(array) for name, array in arrays.items()},
+            source_digest(),
+            version("matplotlib"),
+        ]
+    )
+    before = _written(path)
+    if before["study"] == content and all(
+        _sha256(path / name) == sha for name, sha in before["files"].items()
+    ):
+        return False
+    # Until the new ones are complete, nothing says that they are.
+    (path / PARTS / _WRITTEN).unlink(missing_ok=True)
+    files = _write(study, path)
+    for name, sha in before["files"].items():
+        # A figure of a model that is not there any more; what a user has changed stays.
+        if name not in files and _sha256(path / name) == sha:
+            (path / name).unlink()
+    record = {"study": content, "files": {name: _sha256(path / name) for name in sorted(files)}}
+    write_file(path / PARTS / _WRITTEN, partial(write_json, value=record))
+    return True
+
+
+def _write(study: Study, path: Path) -> list[str]:
+    """Write all files of a study, and return their names."""
     pairs = study.columns()
     tables = {
         "pairs.csv": pairs,
         "pairs.parquet": pairs,
         "models.csv": study.model_columns(),
+        "curves.csv": study.curve_columns(),
         "tokens.parquet": study.token_columns(),
     }
     for name, columns in tables.items():
         write_file(path / name, partial(write_table, columns=columns))
     study.save(path / "study.safetensors")
-    # The record comes last: where it is, the study is complete.
     write_file(path / "study.json", partial(write_json, value=study.to_dict()))
+    return [*tables, "study.safetensors", "study.json"]
+
+
+def _written(path: Path) -> dict[str, Any]:
+    with suppress(OSError, ValueError):
+        record = json.loads((path / PARTS / _WRITTEN).read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.keys() >= {"study", "files"}:
+            return record
+    return {"study": None, "files": {}}
+
+
+def _sha256(path: Path) -> str:
+    """Return the SHA-256 of a file; empty if it is not there."""
+    with suppress(OSError):
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    return ""

@@ -2,101 +2,73 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, IndexMatrix, RowNumbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
-from embgeom.comparison.compare import estimates, statistics
+from embgeom.comparison.compare import estimates, first, local_geometry
 from embgeom.comparison.comparison import LocalGeometry
+from embgeom.comparison.curves import Curve, dimension_curve, overlap_curve, weight_curve
+from embgeom.comparison.nulls import Estimate
 from embgeom.comparison.options import CompareOptions
-from embgeom.comparison.statistic import Statistic
 from embgeom.emb2emb import Emb2Emb
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
-from embgeom.geometry.knn import Metric, knn
-from embgeom.geometry.lle import lle
+from embgeom.geometry.knn import Neighbors, knn
+from embgeom.geometry.lle import LLE, lle
 from embgeom.runs.cache import Parts
 from embgeom.runs.compute import Parameters
 from embgeom.runs.plan import boundaries
-from embgeom.studies.results import MapScores, ModelGeometry, StudyOptions
+from embgeom.studies.options import StudyOptions
+from embgeom.studies.results import MapScores, ModelGeometry
 
-# Dimensions of so many tokens in a first look.
-QUICK_TOKENS = 500
+# Dimensions of so many tokens in a first look, and in curves, in which those of many neighbors are slow.
+SAMPLE = 500
+# Weights of more neighbors take minutes where tokens are many: their time grows with the cube.
+MOST_WEIGHTS = 200
+QUICK_RELABELINGS = 20
+QUICK_MOST = 200
+VARIANCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
-@dataclass(frozen=True)
-class Local:
-    """The parameters of neighbors, weights and dimensions; `sample` tokens' dimensions (None: of all)."""
+def options_of(options: StudyOptions, n: int) -> CompareOptions:
+    """Return the parameters for n tokens, which have at most n - 1 neighbors."""
+    return CompareOptions(
+        k=min(options.k, n - 1),
+        metric=options.metric,
+        center=options.center,
+        reg=options.reg,
+        # Neighborhoods of most tokens are the same for all of them.
+        dimension_k=max(2, min(options.dimension_k, (n - 1) // 2)),
+        dimension_sample=min(SAMPLE, n) if options.quick else None,
+        variance=options.variance,
+        without=(),
+        relabelings=QUICK_RELABELINGS if options.quick else options.relabelings,
+        panel=not options.quick,
+        seed=options.seed,
+    )
 
-    k: int
-    most: int
-    metric: Metric
-    reg: float
-    dimension_k: int
-    variance: float
-    sample: int | None
-    seed: int
 
-    @classmethod
-    def of(cls, options: StudyOptions, n: int) -> Local:
-        """Return the parameters for n tokens, which have at most n - 1 neighbors."""
-        ks = [k for k in options.ks if not options.quick or k <= options.dimension_k]
-        k, dimension_k = min(options.k, n - 1), min(options.dimension_k, n - 1)
-        most = min(max(k, dimension_k, *ks), n - 1)
-        sample = QUICK_TOKENS if options.quick and n > QUICK_TOKENS else None
-        return cls(k, most, options.metric, options.reg, dimension_k, options.variance, sample, options.seed)
-
-    def sampled(self, n: int) -> RowNumbers | None:
-        """Return the tokens whose dimensions are measured; None for all."""
-        if self.sample is None:
-            return None
-        return np.sort(np.random.default_rng(self.seed).choice(n, self.sample, replace=False))
+def ks_of(options: StudyOptions, n: int) -> tuple[int, ...]:
+    """Return the numbers of neighbors of the curves for n tokens."""
+    most = min(n - 1, QUICK_MOST) if options.quick else n - 1
+    return tuple(k for k in options.ks if k <= most)
 
 
 @dataclass(frozen=True, eq=False)
 class PairMeasures:
-    """What two models share: the numbers of a `PairResult`."""
+    """What two models share: estimates by measure, curves, and overlap and weight cosine of each token."""
 
-    statistics: tuple[Statistic, ...]
+    estimates: dict[str, Estimate]
+    curves: tuple[Curve, ...]
     neighbor_overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
-
-
-def model_geometry(
-    x: Float32Matrix, local: Local, *, parts: Parts, threads: int, progress: Progress
-) -> ModelGeometry:
-    """Return the geometry of all rows that count in one model."""
-    common: dict[str, Any] = {"threads": threads, "progress": progress}
-    graph = parts(knn, x, max(local.k, local.dimension_k), metric=local.metric, **common)
-    near = graph.indices[:, : local.k].copy()
-    degree = np.bincount(near[near >= 0], minlength=len(x)).astype(np.int32)
-    squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
-    mean = x.mean(axis=0, dtype=np.float64)
-    return ModelGeometry(
-        norms=np.sqrt(squares),
-        mean_share=float(mean @ mean / squares.mean()) if squares.any() else float("nan"),
-        neighbors=near,
-        in_degree=degree,
-        in_degree_skewness=_skewness(degree),
-        dimension=_dimensions(x, graph.indices, local, parts, **common),
-    )
-
-
-def local_geometry(x: Float32Matrix, local: Local, parts: Parts, **common: Any) -> LocalGeometry:
-    """Return neighbors, weights and dimensions of one model's shared tokens."""
-    graph = parts(knn, x, local.most, metric=local.metric, **common)
-    near = replace(
-        graph,
-        indices=graph.indices[:, : local.k].copy(),
-        similarities=graph.similarities[:, : local.k].copy(),
-    )
-    weights = parts(lle, x, near, reg=local.reg, **common)
-    return LocalGeometry(near, weights, _dimensions(x, graph.indices, local, parts, **common))
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +79,37 @@ class SharedGeometry:
     n_components: npt.NDArray[np.int32]
 
 
+def model_geometry(
+    x: Float32Matrix, options: CompareOptions, *, parts: Parts, threads: int, progress: Progress
+) -> ModelGeometry:
+    """Return the geometry of all rows that count in one model."""
+    common: dict[str, Any] = {"threads": threads, "progress": progress}
+    graph, dimension = _searched(x, max(options.k, options.dimension_k or 0), options, parts, **common)
+    near = first(graph, options.k).indices
+    degree = np.bincount(near[near >= 0], minlength=len(x)).astype(np.int32)
+    squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
+    mean = x.mean(axis=0, dtype=np.float64)
+    return ModelGeometry(
+        norms=np.sqrt(squares),
+        mean_share=float(mean @ mean / squares.mean()) if squares.any() else float("nan"),
+        neighbors=near,
+        in_degree=degree,
+        in_degree_skewness=_skewness(degree),
+        dimension=dimension,
+    )
+
+
 def shared_geometry(
-    x: Float32Matrix, local: Local, *, parts: Parts, threads: int, progress: Progress
+    x: Float32Matrix,
+    options: CompareOptions,
+    ks: tuple[int, ...],
+    *,
+    parts: Parts,
+    threads: int,
+    progress: Progress,
 ) -> SharedGeometry:
     """Return what is kept of the local geometry of one model's shared tokens."""
-    found = local_geometry(x, local, parts, threads=threads, progress=progress)
+    found = _local(x, options, ks, parts, threads=threads, progress=progress)[1]
     components = np.full(len(x), -1, dtype=np.int32)
     rows = found.dimension.rows
     components[slice(None) if rows is None else rows] = found.dimension.n_components
@@ -121,7 +119,9 @@ def shared_geometry(
 def pair_measures(
     x_a: Float32Matrix,
     x_b: Float32Matrix,
-    local: Local,
+    strata: RowNumbers,
+    options: CompareOptions,
+    ks: tuple[int, ...],
     *,
     parts: Parts,
     threads: int,
@@ -129,13 +129,25 @@ def pair_measures(
 ) -> PairMeasures:
     """Return what two models share."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
-    local_a, local_b = (local_geometry(x, local, parts, **common) for x in (x_a, x_b))
-    options = CompareOptions(
-        k=local.k, dimension_k=local.dimension_k, reg=local.reg, seed=local.seed, threads=threads
-    )
-    found = estimates(x_a, x_b, local_a, local_b, None, options, **common)
-    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
-    return PairMeasures(statistics(found, options), overlap, weight_cosine(local_a.lle, local_b.lle))
+    (graph_a, a), (graph_b, b) = (_local(x, options, ks, parts, **common) for x in (x_a, x_b))
+    found = estimates(x_a, x_b, a, b, strata, replace(options, threads=threads), **common)
+    relabeled: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
+    curves = [overlap_curve(graph_a, graph_b, ks, threads=threads, **relabeled)]
+    if not options.panel:
+        return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
+    weights = [
+        _weights(x, graph, ks, options, parts, **common) for x, graph in ((x_a, graph_a), (x_b, graph_b))
+    ]
+    curves.append(weight_curve(*weights, threads=threads, **relabeled))
+    chosen = drawn(len(x_a), SAMPLE, options.seed)
+    overs: tuple[Literal["k", "variance"], ...] = ("k", "variance")
+    for over in overs:
+        of_a, of_b = (
+            _sampled_dimensions(x, graph, chosen, over, ks, options, parts, **common)
+            for x, graph in ((x_a, graph_a), (x_b, graph_b))
+        )
+        curves.append(dimension_curve(of_a, of_b, over, strata=strata[chosen]))
+    return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
 
 
 def map_scores(
@@ -148,26 +160,94 @@ def map_scores(
     return MapScores(fitted.scores, fitted.shuffled)
 
 
-def _dimensions(
-    x: Float32Matrix, graph: IndexMatrix, local: Local, parts: Parts, **common: Any
-) -> IntrinsicDimension:
-    """Return dimensions over the first neighbors of a graph, in blocks that are kept one by one."""
-    near, rows = graph[:, : local.dimension_k].copy(), local.sampled(len(x))
-    parameters = Parameters("dimension", local.dimension_k, local.metric, variance=local.variance)
-    count = len(x) if rows is None else len(rows)
+def sample_of(n: int, options: CompareOptions) -> RowNumbers:
+    """Return the tokens whose dimension is measured, as `compare` draws them."""
+    return (
+        np.arange(n) if options.dimension_sample is None else drawn(n, options.dimension_sample, options.seed)
+    )
+
+
+def _of_tokens(a: LocalGeometry, b: LocalGeometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    return neighbor_overlap(a.neighbors, b.neighbors), weight_cosine(a.lle, b.lle)
+
+
+def _local(
+    x: Float32Matrix, options: CompareOptions, ks: tuple[int, ...], parts: Parts, **common: Any
+) -> tuple[Neighbors, LocalGeometry]:
+    """Return the graph of all neighbors that are needed, and what `compare` measures of one model."""
+    wide = max(options.k, options.dimension_k or 0, *ks)
+    graph, _ = _searched(x, wide, options, parts, **common)
+    sampled = sample_of(len(x), options)
+    return graph, local_geometry(parts, x, graph, sampled, options, **common)
+
+
+def _searched(
+    x: Float32Matrix, wide: int, options: CompareOptions, parts: Parts, **common: Any
+) -> tuple[Neighbors, IntrinsicDimension]:
+    """Return a graph of so many neighbors, and the dimensions, in blocks that are kept one by one."""
+    graph = parts(knn, x, wide, metric=options.metric, center=options.center, **common)
+    around: dict[str, Any] = {"k": options.dimension_k, "metric": options.metric, "center": options.center}
+    around |= {"variance": options.variance, **common}
+    if options.dimension_sample is not None:
+        return graph, parts(intrinsic_dimension, x, rows=sample_of(len(x), options), **around)
+    if (kept := parts.find(intrinsic_dimension, x, **around)) is not None:
+        return graph, kept
+    near, k = first(graph, options.dimension_k or 0).indices, options.dimension_k or 0
     # Cut as for one thread, so that the blocks do not depend on how many there are.
-    cuts = boundaries(parameters, x.shape, count, threads=1)["dimension"]
+    wanted = Parameters("dimension", k, options.metric, variance=options.variance)
+    cuts = boundaries(wanted, x.shape, len(x), threads=1)["dimension"]
     blocks = []
     for begin, end in pairwise(cuts):
-        chosen = np.arange(begin, end, dtype=np.int64) if rows is None else rows[begin:end]
-        blocks.append(
-            parts(intrinsic_dimension, x, near[chosen], rows=chosen, variance=local.variance, **common)
+        chosen = np.arange(begin, end, dtype=np.int64)
+        found = parts(
+            intrinsic_dimension, x, near[begin:end], rows=chosen, variance=options.variance, **common
         )
+        blocks.append(found)
     names = ("n_components", "participation_ratio", "explained_variance_ratio", "decided_in_float64")
     whole: dict[str, Any] = {
         name: np.concatenate([getattr(block, name) for block in blocks]) for name in names
     }
-    return replace(blocks[0], **whole, rows=rows)
+    dimension = replace(blocks[0], **whole, rows=None)
+    parts.keep(dimension, intrinsic_dimension, x, **around)
+    return graph, dimension
+
+
+def _weights(
+    x: Float32Matrix,
+    graph: Neighbors,
+    ks: Sequence[int],
+    options: CompareOptions,
+    parts: Parts,
+    **common: Any,
+) -> list[LLE]:
+    """Return the weights over the first neighbors for each k that is not too many."""
+    return [parts(lle, x, first(graph, k), reg=options.reg, **common) for k in ks if k <= MOST_WEIGHTS]
+
+
+def _sampled_dimensions(
+    x: Float32Matrix,
+    graph: Neighbors,
+    chosen: RowNumbers,
+    over: str,
+    ks: Sequence[int],
+    options: CompareOptions,
+    parts: Parts,
+    **common: Any,
+) -> list[IntrinsicDimension]:
+    """Return the dimensions of some tokens over the numbers of neighbors, or over the share of variance."""
+    settings = [(k, options.variance) for k in ks if k > 1]
+    if over == "variance":
+        settings = [(options.dimension_k or 0, variance) for variance in VARIANCES]
+    return [
+        parts(intrinsic_dimension, x, graph.indices[chosen, :k], rows=chosen, variance=variance, **common)
+        for k, variance in settings
+    ]
+
+
+def drawn(n: int, count: int, seed: int) -> RowNumbers:
+    """Return some of n tokens, in ascending order."""
+    chosen = np.random.default_rng(seed).choice(n, min(count, n), replace=False)
+    return np.sort(chosen).astype(np.int64)
 
 
 def _skewness(counts: npt.NDArray[np.int32]) -> float:

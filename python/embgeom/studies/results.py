@@ -6,94 +6,25 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import IndexMatrix, RowNumbers
-from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular, named
 from embgeom._common.tables import Block, Table
+from embgeom.comparison.curves import Curve
 from embgeom.comparison.saving import ModelRecord, shown
-from embgeom.comparison.statistic import Statistic
+from embgeom.comparison.statistic import Statistic, chance
 from embgeom.emb2emb.score import Scores
-from embgeom.embeddings.embeddings import Which
-from embgeom.errors import InputError
-from embgeom.geometry.dimension import IntrinsicDimension, check_variance
-from embgeom.geometry.knn import Metric
-from embgeom.geometry.lle import check_reg
+from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.hidden_states import StateComparison
 from embgeom.studies.lineage import Lineage
+from embgeom.studies.options import StudyOptions
 
 EXTREMES = 10
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """Every parameter of a study that decides on its numbers.
-
-    Attributes
-    ----------
-    which : {"input", "output"}
-        Embeddings or unembeddings, where models are given by name.
-    pairwise : bool
-        Whether each pair of models is compared on all tokens that these two share, instead of the tokens that
-        all models share.
-    quick : bool
-        A first look: dimensions of 500 tokens, curves to k = 200, and no maps.
-    k : int
-        Neighbors for the overlap and the reconstruction weights.
-    ks : tuple of int
-        The numbers of neighbors of the curves; those that a vocabulary does not have are left out.
-    metric : {"cosine", "inner_product", "euclidean"}
-        How neighbors are found.
-    reg : float
-        Regularization of the reconstruction weights, see `embgeom.lle`.
-    dimension_k : int
-        Neighbors for the intrinsic dimension.
-    variance : float
-        Share of variance that defines the intrinsic dimension.
-    states : bool
-        Whether to compare hidden states, too, where models can be run.
-    seed : int
-        Seed of everything random.
-
-    Raises
-    ------
-    InputError
-        If a parameter is out of its range.
-    """
-
-    which: Which = "input"
-    pairwise: bool = False
-    quick: bool = False
-    k: int = 10
-    ks: tuple[int, ...] = (10, 50, 200, 1200)
-    metric: Metric = "cosine"
-    reg: float = 1e-3
-    dimension_k: int = 200
-    variance: float = 0.95
-    states: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, known in (("which", Which), ("metric", Metric)):
-            if getattr(self, name) not in get_args(known):
-                raise InputError(
-                    f"{name} = {getattr(self, name)!r:.40} is unknown: use one of {get_args(known)}"
-                )
-        for name in ("pairwise", "quick", "states"):
-            flag(getattr(self, name), name)
-        whole_number(self.k, "k", 1)
-        whole_number(self.dimension_k, "dimension_k", 2)
-        if not self.ks:
-            raise InputError("ks is empty; give the numbers of neighbors of the curves, such as (10, 50)")
-        object.__setattr__(self, "ks", tuple(sorted({whole_number(k, "ks", 1) for k in self.ks})))
-        check_reg(self.reg)
-        check_variance(self.variance)
-        check_seed(self.seed)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +67,9 @@ class ModelSummary:
     sha256 : str
         Of the matrix as float32.
     classes : dict of str to int
-        How many rows there are of each class of tokens.
+        How many rows there are of each class of tokens, see `embgeom.comparison.classify`.
+    notes : tuple of str
+        How untrained rows were found, or why not.
     rows : ndarray of int64, shape (v,)
         The rows that count. Everything in `geometry` is numbered among them.
     geometry : ModelGeometry
@@ -146,6 +79,7 @@ class ModelSummary:
     record: ModelRecord
     sha256: str
     classes: dict[str, int]
+    notes: tuple[str, ...]
     rows: RowNumbers
     geometry: ModelGeometry
 
@@ -183,12 +117,20 @@ class SharedTokens:
         The nearest neighbors of each token in each model, numbered among the shared tokens; -1 for none.
     n_components : ndarray of int32, shape (m, n)
         Their intrinsic dimensions; -1 where it was not measured.
+    strata : ndarray of int64, shape (n,)
+        The stratum of each token, among which the stratified null exchanges tokens.
+    position, case, script : ndarray of str, shape (n,)
+        Classes of each token, as the first model writes it, see `embgeom.comparison.TokenClasses`.
     """
 
     models: tuple[int, ...]
     rows: npt.NDArray[np.int64]
     neighbors: npt.NDArray[np.int32]
     n_components: npt.NDArray[np.int32]
+    strata: npt.NDArray[np.int64]
+    position: npt.NDArray[np.str_]
+    case: npt.NDArray[np.str_]
+    script: npt.NDArray[np.str_]
 
     def __len__(self) -> int:
         return int(self.rows.shape[1])
@@ -223,7 +165,10 @@ class PairResult:
     tokens : int
         The tokens it was measured on, by their position in ``study.shared``.
     statistics : tuple of Statistic
-        As those of a `Comparison`.
+        As those of a `Comparison`; p-values are adjusted for all measures of all pairs.
+    curves : tuple of Curve
+        Overlap, weight cosine and correlation of dimensions over the number of neighbors, and the last also
+        over the share of variance.
     neighbor_overlap, weight_cosine : ndarray of float64, shape (n,)
         Of each shared token, as those of a `Comparison`.
     maps : tuple of MapScores
@@ -236,6 +181,7 @@ class PairResult:
     b: int
     tokens: int
     statistics: tuple[Statistic, ...]
+    curves: tuple[Curve, ...]
     neighbor_overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
     maps: tuple[MapScores, ...]
@@ -328,8 +274,29 @@ class Study(Result, Tabular):
     def _rows(self) -> Iterator[dict[str, Any]]:
         for pair in self.pairs:
             for statistic in pair.statistics:
-                names = {f"model_{side}": self.models[i].name for side, i in (("a", pair.a), ("b", pair.b))}
-                yield {**names, **statistic.record()}
+                yield {
+                    "measure": statistic.name,
+                    "model_a": self.models[pair.a].name,
+                    "model_b": self.models[pair.b].name,
+                    **statistic.record(),
+                }
+
+    def curve_columns(self) -> Columns:
+        """Return a row for each point of each curve of each pair."""
+        rows = [
+            {
+                "measure": curve.name,
+                "model_a": self.models[pair.a].name,
+                "model_b": self.models[pair.b].name,
+                "over": curve.over,
+                "at": float(at),
+                **estimate.to_dict(),
+            }
+            for pair in self.pairs
+            for curve in pair.curves
+            for at, estimate in zip(curve.at, curve.estimates, strict=True)
+        ]
+        return {name: [row[name] for row in rows] for name in (rows[0] if rows else ("measure",))}
 
     def model_columns(self) -> Columns:
         """Return a row for each model."""
@@ -355,6 +322,10 @@ class Study(Result, Tabular):
                     "norm": model.geometry.norms[position].tolist(),
                     "in_degree": model.geometry.in_degree[position].tolist(),
                     "n_components": [c if c >= 0 else None for c in tokens.n_components[place].tolist()],
+                    "stratum": tokens.strata.tolist(),
+                    "position": tokens.position.tolist(),
+                    "case": tokens.case.tolist(),
+                    "script": tokens.script.tolist(),
                     "neighbors": tokens.neighbors[place].tolist(),
                 }
                 for name, values in part.items():
@@ -365,15 +336,20 @@ class Study(Result, Tabular):
         """Return the tables of `summary`: models, and for each measure the values of all pairs."""
         names = [f"{number}: {name}" for number, name in enumerate(self.names, 1)]
         blocks: list[Block] = [repr(self), Table("models", *_model_table(names, self.models)), ""]
-        for statistic in self.pairs[0].statistics:
-            values = self.matrix(statistic.name)
-            rows = [
-                (name, *("" if np.isnan(value) else f"{value:.3f}" for value in row.tolist()))
-                for name, row in zip(names, values, strict=True)
-            ]
+        for number, statistic in enumerate(self.pairs[0].statistics):
+            rows = [(name, *self._cells(index, number)) for index, name in enumerate(names)]
             columns = ("", *(str(number) for number in range(1, len(names) + 1)))
             blocks.append(Table(f"{statistic.label}: {statistic.meaning}", columns, rows))
         return [*blocks, *(self.lineage.tables() if self.lineage else [])]
+
+    def _cells(self, index: int, number: int) -> Iterator[str]:
+        """Give a row of a measure's table: values above the diagonal, and below it what chance gives."""
+        for other in range(len(self.models)):
+            if other == index:
+                yield ""
+                continue
+            estimate = self.pair(index, other).statistics[number].estimate
+            yield estimate.text() if other > index else chance(estimate.null)
 
     def to_dict(self) -> dict[str, Any]:
         """Return options, models with their files' SHA-256, and every statistic, ready for JSON."""
@@ -401,7 +377,7 @@ class Study(Result, Tabular):
             "a": self.models[pair.a].name,
             "b": self.models[pair.b].name,
             "shared": pair.tokens,
-            "statistics": pair.statistics,
+            "statistics": [statistic.record() for statistic in pair.statistics],
             "maps": pair.maps,
         }
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations
 from os import PathLike
 from typing import Any
@@ -13,24 +14,32 @@ import numpy as np
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import need
 from embgeom._common.progress import Progress, ProgressCallable, reporter
-from embgeom._common.record import array_digest, versions
+from embgeom._common.record import array_digest, model_versions, versions
 from embgeom._common.threads import resolve_threads
+from embgeom.comparison.compare import statistics
+from embgeom.comparison.nulls import holm
 from embgeom.comparison.saving import ModelRecord
+from embgeom.comparison.tokens import classify, kept_rows
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
 from embgeom.errors import InputError
+from embgeom.hidden_states import StateComparison
 from embgeom.loading import load
 from embgeom.runs.cache import Parts
-from embgeom.studies.folder import PARTS, study_folder, write_study
+from embgeom.studies.folder import PARTS, shared_before, study_folder, write_study
 from embgeom.studies.lineage import lineage
 from embgeom.studies.measures import (
-    Local,
+    PairMeasures,
+    ks_of,
     map_scores,
     model_geometry,
+    options_of,
     pair_measures,
     shared_geometry,
 )
-from embgeom.studies.results import MapScores, ModelSummary, PairResult, SharedTokens, Study, StudyOptions
+from embgeom.studies.options import StudyOptions
+from embgeom.studies.results import MapScores, ModelSummary, PairResult, SharedTokens, Study
+from embgeom.studies.states import check_packages, runnable, state_comparison, unembedding
 
 Model = Embeddings | str | PathLike[str]
 LINEAGE_MEASURE = "neighbor_overlap"
@@ -110,6 +119,8 @@ def study(
         raise InputError(f"models = {models!r:.80} are not two models or more; give a list of them")
     for module in ("scipy", "pyarrow", "matplotlib"):
         need(module, "a study", extra="study")
+    if chosen.states:
+        check_packages()
     team = resolve_threads(threads)
     loaded = [
         model
@@ -126,11 +137,11 @@ def study(
             done = len(work.parts.served) + len(work.parts.computed)
             interrupt.args = (f"{done} parts are in {path / PARTS}, and the same call goes on from there",)
             raise
-        write_study(result, path)
+        before = shared_before(path)
+        written = write_study(result, path)
         if progress is True:
-            computed, read = len(work.parts.computed), len(work.parts.served)
-            told = f"{computed} parts computed, {read} read from {path / PARTS}"
-            print(f"embgeom: {told}", file=sys.stderr, flush=True)
+            for line in _told(work, before, result, written):
+                print(f"embgeom: {line}", file=sys.stderr, flush=True)
     return result
 
 
@@ -146,63 +157,76 @@ class _Work:
         report: ProgressCallable | None,
     ) -> None:
         self.models, self.options, self.parts, self.threads = models, options, parts, threads
+        self.classes = [classify(model, threads=threads) for model in models]
         self.names = _distinct([model.name for model in models])
         self._report = report
         count = len(models)
         pairs = count * (count - 1) // 2
         shared = 2 * pairs if options.pairwise else count
-        self._steps = count + shared + pairs * (1 if options.quick else 3)
+        self._steps = count + shared + pairs * ((1 if options.quick else 3) + options.states)
         self._step = 0
 
     def result(self) -> Study:
         """Measure everything that is not there yet."""
         summaries = tuple(self._summary(index) for index in range(len(self.models)))
-        groups = list(combinations(range(len(self.models)), 2))
-        sets = groups if self.options.pairwise else [tuple(range(len(self.models)))]
-        rows = [self._shared_rows(models, summaries) for models in sets]
-        shared, pairs = [], []
+        everyone = tuple(range(len(self.models)))
+        sets = list(combinations(everyone, 2)) if self.options.pairwise else [everyone]
+        rows = [self._shared_rows(models) for models in sets]
+        shared, found = [], {}
         for number, (models, numbers) in enumerate(zip(sets, rows, strict=True)):
             matrices = self._matrices(models, numbers)
             shared.append(self._shared(models, numbers, matrices))
             for a, b in combinations(models, 2):
-                pairs.append(self._pair(a, b, number, matrices[models.index(a)], matrices[models.index(b)]))
+                both = matrices[models.index(a)], matrices[models.index(b)]
+                found[a, b] = (
+                    number,
+                    self._measures(a, b, *both, shared[-1]),
+                    self._maps(a, b, *both),
+                    self._states(a, b, shared[-1]),
+                )
+        pairs = self._pairs(found, shared)
         tree = None
         if len(self.models) > 2:
             values = {(pair.a, pair.b): getattr(pair, LINEAGE_MEASURE) for pair in pairs}
             tree = lineage(LINEAGE_MEASURE, self.names, values, seed=self.options.seed)
         packages = versions(("scipy", "matplotlib", "pyarrow"))
-        return Study(summaries, tuple(shared), tuple(pairs), tree, self.options, packages)
+        return Study(summaries, tuple(shared), pairs, tree, self.options, packages)
 
     def _summary(self, index: int) -> ModelSummary:
-        model, name = self.models[index], self.names[index]
-        kept = np.flatnonzero(~model.special & model.has_token & ~model.zero).astype(np.int64)
+        model, name, classes = self.models[index], self.names[index], self.classes[index]
+        kept = kept_rows(classes, without=self.options.without, only=self.options.only)
+        if len(kept) < MIN_SHARED:
+            raise InputError(f"{len(kept)} rows of {name} count, and at least {MIN_SHARED} are needed")
         x = model.matrix[kept]
         self.parts.know(name, x)
-        geometry = self._call(name, model_geometry, x, Local.of(self.options, len(x)))
-        record = ModelRecord.from_embeddings(model)
-        record = ModelRecord(**{**vars(record), "name": name})
-        return ModelSummary(record, array_digest(model.matrix), dict(model.anomalies), kept, geometry)
+        geometry = self._call(name, model_geometry, x, options_of(self.options, len(x)))
+        record = replace(ModelRecord.from_embeddings(model), name=name)
+        notes = (*classes.found_by(), *classes.notes)
+        return ModelSummary(record, array_digest(model.matrix), classes.counts(), notes, kept, geometry)
 
-    def _shared_rows(self, models: Sequence[int], summaries: Sequence[ModelSummary]) -> list[RowNumbers]:
+    def _shared_rows(self, models: Sequence[int]) -> list[RowNumbers]:
         """Return the rows of the tokens that all of these models share and keep, in each of them."""
-        first = models[0]
-        common, partner = summaries[first].rows, {}
-        for other in models[1:]:
+        first, *others = models
+        rows = np.full((len(models), len(self.models[first])), -1, dtype=np.int64)
+        rows[0] = np.arange(rows.shape[1])
+        for place, other in enumerate(others, 1):
             found = match(self.models[first], self.models[other])
             require_shared(found)
-            is_kept = np.isin(found.ids_b, summaries[other].rows)
-            partner[other] = dict(
-                zip(found.ids_a[is_kept].tolist(), found.ids_b[is_kept].tolist(), strict=True)
-            )
-            common = np.array([row for row in common.tolist() if row in partner[other]], dtype=np.int64)
-        if len(common) < MIN_SHARED:
+            rows[place, found.ids_a] = found.ids_b
+        rows = rows[:, (rows >= 0).all(axis=0)]
+        counts, named = np.ones(rows.shape[1], dtype=bool), np.zeros(rows.shape[1], dtype=bool)
+        for model, ids in zip(models, rows, strict=True):
+            counts &= ~self.classes[model].excluded(self.options.without)[ids]
+            if self.options.only is not None:
+                named |= np.isin(ids, kept_rows(self.classes[model], without=(), only=self.options.only))
+        rows = rows[:, counts if self.options.only is None else counts & named]
+        if rows.shape[1] < MIN_SHARED:
             names = ", ".join(self.names[model] for model in models)
             raise InputError(
-                f"{names} share {len(common)} tokens, and at least {MIN_SHARED} are needed; leave a "
-                "model out, or compare each pair on its own tokens (pairwise=True, --pairwise)"
+                f"{names} share {rows.shape[1]} tokens that count, and {MIN_SHARED} are needed; leave "
+                "a model out, or compare each pair on the tokens of these two (pairwise=True, --pairwise)"
             )
-        others = [np.array([partner[o][row] for row in common.tolist()], dtype=np.int64) for o in models[1:]]
-        return [common, *others]
+        return list(rows)
 
     def _matrices(self, models: Sequence[int], rows: Sequence[RowNumbers]) -> list[Float32Matrix]:
         matrices = [self.models[model].matrix[ids] for model, ids in zip(models, rows, strict=True)]
@@ -213,9 +237,10 @@ class _Work:
     def _shared(
         self, models: Sequence[int], rows: Sequence[RowNumbers], matrices: Sequence[Float32Matrix]
     ) -> SharedTokens:
-        local = Local.of(self.options, len(rows[0]))
+        n, classes, ids = len(rows[0]), self.classes[models[0]], rows[0]
+        options, ks = options_of(self.options, n), ks_of(self.options, n)
         found = [
-            self._call(f"{self.names[model]}, shared tokens", shared_geometry, x, local)
+            self._call(f"{self.names[model]}, {n} shared tokens", shared_geometry, x, options, ks)
             for model, x in zip(models, matrices, strict=True)
         ]
         return SharedTokens(
@@ -223,18 +248,73 @@ class _Work:
             np.stack(rows),
             np.stack([each.neighbors for each in found]),
             np.stack([each.n_components for each in found]),
+            classes.strata(ids),
+            classes.position[ids],
+            classes.case[ids],
+            classes.script[ids],
         )
 
-    def _pair(self, a: int, b: int, tokens: int, x_a: Float32Matrix, x_b: Float32Matrix) -> PairResult:
-        options, names = self.options, (self.names[a], self.names[b])
-        found = self._call(" and ".join(names), pair_measures, x_a, x_b, Local.of(options, len(x_a)))
-        maps: list[MapScores] = []
-        if not options.quick:
-            for one, other, what in ((x_a, x_b, names), (x_b, x_a, names[::-1])):
-                maps.append(
-                    self._call("map from {} to {}".format(*what), map_scores, one, other, options.seed)
-                )
-        return PairResult(a, b, tokens, **vars(found), maps=tuple(maps), states=None)
+    def _measures(
+        self, a: int, b: int, x_a: Float32Matrix, x_b: Float32Matrix, tokens: SharedTokens
+    ) -> PairMeasures:
+        options, ks = options_of(self.options, len(tokens)), ks_of(self.options, len(tokens))
+        what = f"{self.names[a]} and {self.names[b]}"
+        found: PairMeasures = self._call(what, pair_measures, x_a, x_b, tokens.strata, options, ks)
+        return found
+
+    def _maps(self, a: int, b: int, x_a: Float32Matrix, x_b: Float32Matrix) -> tuple[MapScores, ...]:
+        if self.options.quick:
+            return ()
+        ways = ((a, b, x_a, x_b), (b, a, x_b, x_a))
+        return tuple(
+            self._call(
+                f"map from {self.names[one]} to {self.names[other]}", map_scores, x, y, self.options.seed
+            )
+            for one, other, x, y in ways
+        )
+
+    def _states(self, a: int, b: int, tokens: SharedTokens) -> StateComparison | None:
+        """Return a comparison of hidden states, if it was asked for and both models can be run."""
+        if not self.options.states:
+            return None
+        self._step += 1
+        folders = [runnable(self.models[model]) for model in (a, b)]
+        sides = [
+            unembedding(self.models[model], folder, self.threads) if folder else None
+            for model, folder in zip((a, b), folders, strict=True)
+        ]
+        if sides[0] is None or sides[1] is None:
+            return None
+        self._step -= 1
+        matrices = [
+            side.matrix[tokens.rows[tokens.of(model)]]
+            for side, model in zip(sides, (a, b), strict=True)
+            if side
+        ]
+        what = f"hidden states of {self.names[a]} and {self.names[b]}"
+        identity = tuple(f"{side.provenance.sha256}" for side in sides if side)
+        identity += tuple(f"{name} {number}" for name, number in model_versions().items())
+        found: StateComparison = self._call(
+            what, state_comparison, *matrices, *folders, identity, self.options.seed
+        )
+        return found
+
+    def _pairs(
+        self,
+        found: dict[tuple[int, int], tuple[int, PairMeasures, tuple[MapScores, ...], StateComparison | None]],
+        shared: Sequence[SharedTokens],
+    ) -> tuple[PairResult, ...]:
+        """Return all pairs, with p-values adjusted for all of their measures."""
+        p = [estimate.p for _, measured, *_ in found.values() for estimate in measured.estimates.values()]
+        adjusted = iter(holm(p).tolist())
+        pairs = []
+        for (a, b), (number, measured, maps, states) in found.items():
+            options = options_of(self.options, len(shared[number]))
+            found_here = statistics(measured.estimates, options)
+            adjusted_here = tuple(replace(each, p_adjusted=next(adjusted)) for each in found_here)
+            tokens = measured.neighbor_overlap, measured.weight_cosine
+            pairs.append(PairResult(a, b, number, adjusted_here, measured.curves, *tokens, maps, states))
+        return tuple(pairs)
 
     def _call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         """Return a part, which reports under a name with the number of the step."""
@@ -249,6 +329,18 @@ class _Work:
         if "parts" in function.__annotations__:
             takes["parts"] = self.parts
         return self.parts(function, *arguments, **takes)
+
+
+def _told(work: _Work, before: list[int], result: Study, written: bool) -> Iterator[str]:
+    """Give what happened in a call, which no file says."""
+    now = [len(tokens) for tokens in result.shared]
+    if len(before) == len(now) == 1 and before != now:
+        yield (
+            f"the models share {now[0]} tokens, those of the study before shared {before[0]}: what is over "
+            "shared tokens was computed again; only= (--only) with a list of tokens keeps them the same"
+        )
+    yield f"{len(work.parts.computed)} parts computed, {len(work.parts.served)} read"
+    yield "all files are written" if written else "all files were there, and are as they were"
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
