@@ -38,7 +38,7 @@ def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
     np.testing.assert_array_equal(
         components,
         embgeom.intrinsic_dimension(
-            embeddings.matrix, k=15, rows=inspection.sampled, metric=metric
+            embeddings.matrix, k=15, rows=inspection.sampled, metric=metric, center=True
         ).n_components,
     )
     ascending = np.sort(components)
@@ -52,7 +52,7 @@ def test_extremes_are_the_lowest_and_highest_of_the_sample(metric):
 def test_neighbors_of_extremes_are_those_of_knn():
     embeddings = model(gaussian(100, 8))
     inspection = embgeom.inspect(embeddings, dimension_k=20)
-    everyone = embgeom.knn(embeddings.matrix, 6)
+    everyone = embgeom.knn(embeddings.matrix, 6, center=True)
     for found in (inspection.lowest, inspection.highest):
         np.testing.assert_array_equal(found.indices, everyone.indices[found.rows])
 
@@ -88,6 +88,64 @@ def test_k_is_bound_by_the_rows_that_are_not_zero():
         embgeom.inspect(embeddings, dimension_k=60)
 
 
+def test_rows_that_do_not_count_are_no_neighbors():
+    x = gaussian(300, 64)
+    bad = [f"<unused{i}>" for i in range(40)]
+    x[260:] = 2 + 0.01 * x[260:]
+    tokens = [*(f"▁w{i}" for i in range(260)), *bad]
+    embeddings = embgeom.Embeddings.from_array(x, tokens, name="small")
+    inspection = embgeom.inspect(embeddings, dimension_k=20)
+    assert inspection.kept.tolist() == inspection.sampled.tolist() == list(range(260))
+    alone = embgeom.inspect(embeddings.select(range(260)), dimension_k=20, without=())
+    np.testing.assert_array_equal(inspection.dimension.n_components, alone.dimension.n_components)
+    assert inspection.lowest.indices.max() < 260
+    assert len(embgeom.inspect(embeddings, dimension_k=20, without=()).kept) == 300
+    assert len(embgeom.inspect(embeddings, dimension_k=2, only=["w1", "w2", "w3"]).kept) == 3
+    assert "260 of 300 rows count (left out: special, unused, equal, untrained)" in inspection.summary()
+
+
+def test_hubs_are_counted_over_all_lists():
+    x = gaussian(150, 8) + 1
+    inspection = embgeom.inspect(model(x), dimension_k=20)
+    centered, plain = inspection.hubs
+    assert (centered.center, plain.center) == (True, False)
+    for found in inspection.hubs:
+        lists = embgeom.knn(x, 10, center=found.center).indices
+        np.testing.assert_array_equal(found.in_degree, np.bincount(lists.ravel(), minlength=150))
+        assert found.in_degree.sum() == 1500 and found.greatest(1)[0] == found.in_degree.argmax()
+        standard = (found.in_degree - found.in_degree.mean()) / found.in_degree.std()
+        assert found.skewness == pytest.approx(np.mean(standard**3))
+        assert found.top_share == pytest.approx(np.sort(found.in_degree)[-2:].sum() / 1500)
+    assert plain.skewness > centered.skewness
+    columns = inspection.columns()
+    np.testing.assert_array_equal(columns["in_degree"], centered.in_degree)
+
+
+def test_norm_outliers_are_reported():
+    x = gaussian(200, 32)
+    x[7] *= 1e-3
+    x[9] *= 100
+    inspection = embgeom.inspect(model(x), dimension_k=20)
+    assert set(inspection.norm_outliers) == {7, 9}
+    assert "1 short, 1 long:\n'word7'  'word9'" in inspection.summary()
+
+
+def test_untrained_text_tokens_are_listed():
+    x = gaussian(120, 64)
+    x[100:] = 2 + 0.01 * x[100:]
+    tokens = [*(f"▁w{i}" for i in range(110)), *(f"<unused{i}>" for i in range(10))]
+    summary = embgeom.inspect(embgeom.Embeddings.from_array(x, tokens), dimension_k=20).summary()
+    assert "10 untrained text tokens" in summary and "' w105'" in summary
+
+
+def test_quoted_tokens_never_break_over_lines():
+    tokens = [f" {'long' * 4} {i}" if i % 2 else f"\n {i}" for i in range(60)]
+    found = embgeom.Embeddings.from_array(gaussian(60, 8), tokens)
+    summary = embgeom.inspect(found, dimension_k=20).summary()
+    for line in summary.splitlines():
+        assert line.count("'") % 2 == 0, line
+
+
 def test_three_rows_are_enough():
     inspection = embgeom.inspect(model(gaussian(3, 4)))
     assert inspection.dimension.k == 2
@@ -100,12 +158,14 @@ def test_three_rows_are_enough():
 def test_fewer_rows_are_not(usable):
     x = np.zeros((5, 3), dtype=np.float32)
     x[:usable] = gaussian(usable, 3)
-    with pytest.raises(InputError, match=f"small has {usable} rows that are not zero; at least 3"):
+    with pytest.raises(InputError, match=f"{usable} rows of small count that are not zero; at least 3"):
         embgeom.inspect(model(x))
 
 
 def test_equal_rows_have_no_dimension():
-    inspection = embgeom.inspect(model(np.ones((60, 4))))
+    with pytest.raises(InputError, match="1 rows of small count"):
+        embgeom.inspect(model(np.ones((60, 4))))
+    inspection = embgeom.inspect(model(np.ones((60, 4))), without=(), center=False)
     assert not inspection.dimension.n_components.any()
     assert inspection.summary()
 
@@ -256,8 +316,8 @@ def test_parameters_of_a_token(options, message):
 @pytest.mark.model
 def test_letters_need_the_most_dimensions():
     embeddings = embgeom.load(data("models", "stories260k"))
-    inspection = embgeom.inspect(embeddings, dimension_k=51)
-    assert len(inspection.sampled) == 500
+    inspection = embgeom.inspect(embeddings, dimension_k=51, without=())
+    assert len(inspection.sampled) == 512
     assert 0 < inspection.dimension.n_components.min() < inspection.dimension.n_components.max() <= 48
     # Letters are met in all kinds of words, and need the most dimensions.
     highest = {embeddings.text(row) for row in inspection.highest.rows}

@@ -69,6 +69,10 @@ def assert_same(one, other):
     elif is_dataclass(one):
         for field in fields(one):
             assert_same(getattr(one, field.name), getattr(other, field.name))
+    elif isinstance(one, tuple):
+        assert len(one) == len(other)
+        for first, second in zip(one, other, strict=True):
+            assert_same(first, second)
     else:
         assert one == other
 
@@ -181,6 +185,9 @@ def test_an_inspection_is_read_back(inspection, tmp_path):
         "dimension_sample",
         "variance",
         "metric",
+        "center",
+        "without",
+        "only",
         "seed",
         "threads",
     }

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 import embgeom
 from embgeom import EmbgeomWarning, InputError, global_similarity, intrinsic_dimension, knn, lle
 from embgeom._common.record import plain
+from embgeom.comparison import classify, kept_rows
 from embgeom.runs import cache as module
 from embgeom.runs import requests
 from embgeom.runs.cache import KINDS, ResultCache, requested, use_cache
@@ -343,13 +344,14 @@ def test_a_run_in_a_folder_keeps_its_result_and_reads_it(folder, tmp_path, task,
 
 
 def test_a_run_feeds_an_inspection(folder, tmp_path):
+    model = embgeom.load("example:small")
+    model = model.select(kept_rows(classify(model)))
     with use_cache(folder):
-        embgeom.run("dimension", embgeom.load("example:small"), tmp_path / "run", k=40)
-        inspection = embgeom.inspect("example:small", dimension_k=40, dimension_sample=50)
-    assert inspection.from_cache == ["intrinsic_dimension of example:small"]
-    same(
-        inspection.dimension, embgeom.inspect("example:small", dimension_k=40, dimension_sample=50).dimension
-    )
+        embgeom.run("knn", model, tmp_path / "run", k=40, center=True)
+        inspection = embgeom.inspect(model, dimension_k=40, dimension_sample=50, without=())
+    assert inspection.from_cache == ["knn of example:small"]
+    again = embgeom.inspect(model, dimension_k=40, dimension_sample=50, without=())
+    same(inspection.dimension, again.dimension)
 
 
 @pytest.mark.parametrize("shared", [120, 119])

@@ -33,22 +33,20 @@ def add_commands(commands: Any) -> None:
     add("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
     add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")
     add = sample.add_argument
-    add("--dimension-sample", type=int, metavar="M", default=500, help="tokens for dimensions (default: 500)")
-    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-    add = chance.add_argument
     add("--no-center", dest="center", action="store_false", help="search neighbors of rows as they are")
     explained = "tokens whose dimension is measured, at random (default: all)"
     add("--dimension-sample", type=int, metavar="M", help=explained)
+    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
+    add = chance.add_argument
     explained = "random relabelings for nulls without a closed form (default: 200)"
     add("--relabelings", type=int, metavar="N", default=200, help=explained)
-    add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     add("--panel", action="store_true", help="also CKA, RSA, Procrustes distance, and curves over k")
     add("--figure", metavar="FILE", help="draw values, overlaps and dimensions as .svg, .png or .pdf")
     add("--csv", metavar="FILE", help="also write the measures as .csv")
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
-    add_command(commands, compare, *pair, tokens_options(), neighborhood, chance, *shared, outputs())
-    add_command(commands, inspect, model_options(), sample, *shared, outputs())
+    add_command(commands, compare, *pair, tokens_options(), neighborhood, sample, chance, *shared, outputs())
+    add_command(commands, inspect, model_options(), tokens_options(), sample, *shared, outputs())
     counted = tokens_options(only=False)
     add = add_command(
         commands, neighbors, model_options(), neighborhood, search, counted, LOCAL_FILES
@@ -95,7 +93,8 @@ def compare(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     """Show what one model's rows are like."""
     check_outputs(options)
-    inspection = embgeom.inspect(load_model(options), **chosen(options, *_SAMPLE, *_SEARCH))
+    keywords = chosen(options, "center", "without", "only", *_SAMPLE, *_SEARCH)
+    inspection = embgeom.inspect(load_model(options), **keywords)
     show(inspection.tables())
     tell_read(inspection.from_cache, options)
     save_outputs(inspection, options)

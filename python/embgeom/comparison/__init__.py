@@ -7,7 +7,7 @@ from embgeom.comparison.neighborhood import TokenNeighborhood, TokenNeighborhood
 from embgeom.comparison.nulls import Baseline, Estimate, Interval
 from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.statistic import Statistic, TokenGroup
-from embgeom.comparison.tokens import TokenClasses, classify, kept_rows
+from embgeom.comparison.tokens import TokenClasses, classify, kept_rows, shared_rows
 
 __all__ = [
     "Baseline",
@@ -25,4 +25,5 @@ __all__ = [
     "TokenNeighborhoods",
     "classify",
     "kept_rows",
+    "shared_rows",
 ]

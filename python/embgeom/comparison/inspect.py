@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
@@ -10,14 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
-from embgeom._common.checks import check_seed, whole_number
+from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
 from embgeom._common.result import Columns, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
-from embgeom.comparison.saving import FolderResult, ModelRecord, loaded, model_tables, shown
+from embgeom.comparison.hubs import Hubs
+from embgeom.comparison.hubs import K as HUBS_K
+from embgeom.comparison.saving import FolderResult, ModelRecord, loaded, model_tables, shown, shown_list
+from embgeom.comparison.tokens import WITHOUT, TokenClasses, check_without, classify, kept_rows
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
@@ -30,6 +34,8 @@ from embgeom.geometry.knn import Metric, Neighbors, knn
 from embgeom.runs.cache import active
 
 EXTREMES = 8
+_SHOWN = 10
+_OUTLIER = 5.0
 NEIGHBORS_OF_EXTREMES = 6
 
 
@@ -41,12 +47,19 @@ class Inspection(FolderResult):
     ----------
     model : ModelRecord
         The model, without its matrix.
+    classes : TokenClasses
+        The classes of its V tokens, and how untrained rows were found.
     norms : ndarray of float64, shape (V,)
         Lengths of all rows.
+    kept : ndarray of int64, shape (n,)
+        The rows that count: those that `without` and `only` keep, and that are not zero.
     sampled : ndarray of int64, shape (m,)
-        The rows whose intrinsic dimension was measured; zero rows are never among them.
+        Those of them whose neighborhood was measured: all, or a sample.
     dimension : IntrinsicDimension
         Of the sampled rows.
+    hubs : tuple of Hubs
+        In-degrees of the n rows that count, in the order of `kept`: as neighbors were searched, and the
+        other way round (with the mean row subtracted, or not).
     lowest, highest : Neighbors
         The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
         neighbors.
@@ -59,9 +72,12 @@ class Inspection(FolderResult):
     """
 
     model: ModelRecord
+    classes: TokenClasses
     norms: npt.NDArray[np.float64]
+    kept: RowNumbers
     sampled: RowNumbers
     dimension: IntrinsicDimension
+    hubs: tuple[Hubs, ...]
     lowest: Neighbors
     highest: Neighbors
     options: dict[str, Any]
@@ -75,25 +91,87 @@ class Inspection(FolderResult):
         """Return the intrinsic dimension of a sampled row."""
         return int(self.dimension.n_components[np.searchsorted(self.sampled, row)])
 
+    @property
+    def norm_outliers(self) -> RowNumbers:
+        """Rows that count whose log norm is over 5 robust deviations from the median, farthest first."""
+        logs = np.log(self.norms[self.kept])
+        off = np.abs(logs - np.median(logs))
+        # 1.4826 median deviations are one standard deviation of a normal distribution.
+        far = off > _OUTLIER * 1.4826 * np.median(off)
+        farthest: RowNumbers = self.kept[far][np.argsort(-off[far], kind="stable")]
+        return farthest
+
     def tables(self) -> list[Block]:
-        """Return the tables of `summary`: matrix, norms and dimensions, tokens at both ends of them."""
+        """Return the tables of `summary`: matrix, classes, norms, dimensions, hubs, tokens at both ends."""
         dimension = self.dimension
         quantities: dict[str, npt.NDArray[Any]] = {
-            "norm": self.norms,
-            "intrinsic dimension": dimension.n_components,
+            "norm": self.norms[self.kept],
+            f"intrinsic dimension, of at most {dimension.max_components}": dimension.n_components,
             "participation ratio": dimension.participation_ratio,
         }
+        measured = "all of them" if len(self.sampled) == len(self.kept) else f"{len(self.sampled)} sampled"
         return [
             *model_tables(self.model.name, self.model),
+            *self.classes.tables(),
+            *self._dead(),
+            self._kept(),
+            "",
             distribution(
                 quantities,
-                f"norms of all rows, and intrinsic dimensions of {len(self.sampled)} sampled rows "
-                f"({dimension.variance:.0%} of variance, {dimension.k} neighbors, "
-                f"at most {dimension.max_components})",
+                f"norms of the rows that count, and intrinsic dimensions of {measured} "
+                f"({dimension.variance:.0%} of variance, {dimension.k} neighbors)",
             ),
-            *near_max_notes(np.count_nonzero(self.norms) - 1, model=dimension),
+            *near_max_notes(len(self.kept) - 1, model=dimension),
+            *self._hubs(),
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
             self._extremes("tokens of highest intrinsic dimension", self.highest),
+        ]
+
+    def _kept(self) -> str:
+        without, only = self.options["without"], self.options["only"]
+        of_what = f"left out: {', '.join(without)}" if without else "no class is left out"
+        chosen = "" if only is None else f"; only {only if isinstance(only, str) else 'the tokens named'}"
+        return f"{len(self.kept)} of {len(self.norms)} rows count ({of_what}{chosen})"
+
+    def _dead(self) -> list[Block]:
+        """Return what training hardly reached although text should, and odd norms."""
+        found, parts = self.classes, list[Block]()
+        dead = np.flatnonzero(found.untrained & ~found.excluded(("special", "byte", "unused")))
+        if len(dead):
+            order = dead[np.argsort(-found.similarity_to_untrained[dead], kind="stable")][:_SHOWN]
+            lines = (
+                (row, shown(self.model, row), float(found.similarity_to_untrained[row]), self.norms[row])
+                for row in order.tolist()
+            )
+            title = f"{len(dead)} untrained text tokens, most similar to untrained rows first"
+            parts.append(Table(title, ("row", "token", "similarity", "norm"), lines))
+        if len(odd := self.norm_outliers):
+            low = np.count_nonzero(self.norms[odd] < np.median(self.norms[self.kept]))
+            first = shown_list(self.model, odd[:_SHOWN])
+            parts.append(
+                f"norm outliers among the rows that count: {low} short, {len(odd) - low} long:\n{first}"
+            )
+        return parts
+
+    def _hubs(self) -> list[Block]:
+        names = {True: "mean row subtracted", False: "rows as they are"}
+        rows = [
+            (names[found.center], int(found.in_degree.max()), found.skewness, f"{found.top_share:.1%}")
+            for found in self.hubs
+        ]
+        first = self.hubs[0]
+        great = ((self.kept[i], first.in_degree[i]) for i in first.greatest(EXTREMES).tolist())
+        return [
+            Table(
+                f"hubs: rows in the {first.k} nearest of {first.lists} rows",
+                ("neighbors of", "largest in-degree", "skewness", "places of the top 1 %"),
+                rows,
+            ),
+            Table(
+                f"greatest hubs, {names[first.center]}",
+                ("row", "token", "in-degree"),
+                ((int(row), shown(self.model, row), int(count)) for row, count in great),
+            ),
         ]
 
     def _extremes(self, title: str, found: Neighbors) -> Table:
@@ -103,23 +181,45 @@ class Inspection(FolderResult):
                 row,
                 self.dimension_of(row),
                 shown(self.model, row),
-                "  ".join(shown(self.model, other) for other in near if other >= 0),
+                shown_list(self.model, [other for other in near.tolist() if other >= 0]),
             )
             for row, near in zip(rows, found.indices, strict=True)
         )
         return Table(title, ("row", "dimension", "token", "nearest rows"), lines)
 
     def _record(self) -> dict[str, Any]:
-        return {"model": self.model.to_dict(), "options": self.options, "from_cache": self.from_cache}
+        return {
+            "model": self.model.to_dict(),
+            "classes": self.classes.to_dict(),
+            "kept": len(self.kept),
+            "hubs": [
+                {
+                    "center": found.center,
+                    "k": found.k,
+                    "lists": found.lists,
+                    "largest": int(found.in_degree.max()),
+                    "skewness": found.skewness,
+                    "top_share": found.top_share,
+                }
+                for found in self.hubs
+            ],
+            "options": self.options,
+            "from_cache": self.from_cache,
+        }
 
     def columns(self) -> Columns:
-        """Return the table of `to_pandas`: a row for each sampled row of the matrix."""
+        """Return the table of `to_pandas`: a row for each row whose neighborhood was measured."""
+        rows, found = self.sampled, self.classes
         return {
-            "row": self.sampled,
-            "token": [self.model.tokens[row] for row in self.sampled],
-            "norm": self.norms[self.sampled],
+            "row": rows,
+            "token": [self.model.tokens[row] for row in rows.tolist()],
+            "text": [found.texts[row] for row in rows.tolist()],
+            "norm": self.norms[rows],
             "n_components": self.dimension.n_components,
             "participation_ratio": self.dimension.participation_ratio,
+            "in_degree": self.hubs[0].in_degree[np.searchsorted(self.kept, rows)],
+            "similarity_to_untrained": found.similarity_to_untrained[rows],
+            **{name: getattr(found, name)[rows] for name in ("position", "case", "script", "length")},
         }
 
     def _headings(self) -> tuple[str, str]:
@@ -141,7 +241,7 @@ class Inspection(FolderResult):
             self.dimension.max_components, color="0.3", linestyle="--", label="highest possible"
         )
         dimensions.legend(fontsize="small")
-        dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled)} sampled rows")
+        dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled)} measured rows")
         figure.suptitle(f"{self.model.name}, {self.model.which}", fontsize=10)
         return figure
 
@@ -154,14 +254,17 @@ def inspect(
     *,
     which: Which = "input",
     dimension_k: int | None = None,
-    dimension_sample: int = 500,
+    dimension_sample: int | None = None,
     variance: float = 0.95,
     metric: Metric = "cosine",
+    center: bool = True,
+    without: Iterable[str] = WITHOUT,
+    only: str | PathLike[str] | Sequence[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
     progress: Progress = False,
 ) -> Inspection:
-    """Inspect one model's rows: norms, anomalies, intrinsic dimensions, and the tokens at both ends of them.
+    """Inspect one model's rows: classes, norms, intrinsic dimensions, hubs, and tokens at both ends of them.
 
     Parameters
     ----------
@@ -170,9 +273,15 @@ def inspect(
     which : {"input", "output"}
         Embedding or unembedding, where the model is given by name.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
-    dimension_sample : int
-        How many random rows' intrinsic dimension is measured; zero rows are left out.
+        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer. A dimension grows
+        with the number of neighbors, so only dimensions over equally many compare.
+    dimension_sample : int, optional
+        How many random rows to measure; by default all that count.
+    center : bool
+        Whether to search neighbors after subtracting the mean of the rows that count: without it a few hubs
+        take a large share of all places.
+    without, only : optional
+        Which rows count, see `comparison.kept_rows`; zero rows never do.
     variance, metric, seed, threads, progress
         See `compare`.
 
@@ -183,14 +292,15 @@ def inspect(
     Raises
     ------
     InputError
-        If a parameter does not fit the model.
+        If a parameter does not fit the model, or fewer than 3 rows count.
     LoadError
         If the model cannot be loaded.
 
     Notes
     -----
-    The intrinsic dimensions dominate; see `intrinsic_dimension`. Within `use_cache`, results that were
-    computed before are read instead.
+    Two searches for neighbors, with and without centering, and an eigenvalue problem for each row that is
+    measured; see `intrinsic_dimension`. Within `use_cache`, results that were computed before are read
+    instead. Memory: the rows that count twice, and 8 k bytes for each row that is measured.
 
     Examples
     --------
@@ -200,36 +310,70 @@ def inspect(
     ((4096,), (100,))
     """
     team = resolve_threads(threads)
+    variance, seed, center = check_variance(variance), check_seed(seed), flag(center, "center")
+    without = check_without(without)
+    wanted = None if dimension_sample is None else whole_number(dimension_sample, "dimension_sample", 1)
     embeddings = loaded(embeddings, which, team, progress)
-    x = embeddings.matrix
-    wanted = whole_number(dimension_sample, "dimension_sample", 1)
-    variance, generator = check_variance(variance), np.random.default_rng(check_seed(seed))
-    candidates = np.flatnonzero(~embeddings.zero)
-    if len(candidates) < 3:
-        raise InputError(
-            f"{embeddings.name} has {len(candidates)} rows that are not zero; at least 3 are needed"
-        )
+    classes = classify(embeddings, threads=team)
+    kept = kept_rows(classes, without=without, only=only)
     # By cosine, zero rows are not neighbors of any row, so they do not count.
-    k = dimension_neighbors(dimension_k, len(candidates) - 1)
-    size = min(wanted, len(candidates))
-    sampled = np.sort(generator.choice(candidates, size, replace=False)).astype(np.int64)
-    search: dict[str, Any] = {"metric": metric, "threads": team, "progress": progress}
+    kept = kept[~embeddings.zero[kept]]
+    if len(kept) < 3:
+        raise InputError(
+            f"{len(kept)} rows of {embeddings.name} count that are not zero; at least 3 are needed: keep "
+            "more classes (--with, without=)"
+        )
+    k = dimension_neighbors(dimension_k, len(kept) - 1)
+    m = len(kept) if wanted is None else min(wanted, len(kept))
+    positions = np.sort(np.random.default_rng(seed).choice(len(kept), m, replace=False)).astype(np.int64)
+    rows = positions if m < len(kept) else None
+    search: dict[str, Any] = {"rows": rows, "metric": metric, "threads": team, "progress": progress}
+    x = embeddings.matrix[kept]
     call = active((embeddings.name, x))
-    dimension = call(intrinsic_dimension, x, k=k, rows=sampled, variance=variance, **search)
+    graph = call(knn, x, max(k, min(HUBS_K, len(kept) - 1)), center=center, **search)
+    other = call(knn, x, min(HUBS_K, len(kept) - 1), center=not center, **search)
+    around = graph.first(k)
+    dimension = call(intrinsic_dimension, x, around, variance=variance, threads=team, progress=progress)
+    hubs = tuple(
+        Hubs.from_neighbors(found, len(kept), center=centered)
+        for found, centered in ((graph, center), (other, not center))
+    )
     # A stable sort lets equal dimensions stand in the order of rows.
-    ascending = sampled[np.argsort(dimension.n_components, kind="stable")]
-    shown = min(EXTREMES, max(1, size // 2))
-    near = min(NEIGHBORS_OF_EXTREMES, len(candidates) - 1)
-    lowest, highest = (knn(x, near, rows=rows[:shown], **search) for rows in (ascending, ascending[::-1]))
+    ascending = np.argsort(dimension.n_components, kind="stable")
+    shown_rows = min(EXTREMES, max(1, m // 2))
+    ends = (ascending[:shown_rows], ascending[::-1][:shown_rows])
+    lowest, highest = (_of_rows(graph, end, kept, positions) for end in ends)
     options = {
         "dimension_k": k,
-        "dimension_sample": size,
+        "dimension_sample": m,
         "variance": variance,
         "metric": metric,
+        "center": center,
+        "without": list(without),
+        "only": str(only) if isinstance(only, PathLike) else only,
         "seed": seed,
         "threads": team,
     }
-    model = ModelRecord.from_embeddings(embeddings)
     return Inspection(
-        model, embeddings.norms, sampled, dimension, lowest, highest, options, versions(), call.served
+        ModelRecord.from_embeddings(embeddings),
+        classes,
+        embeddings.norms,
+        kept,
+        kept[positions],
+        replace(dimension, rows=kept[positions]),
+        hubs,
+        lowest,
+        highest,
+        options,
+        versions(),
+        call.served,
     )
+
+
+def _of_rows(graph: Neighbors, lists: RowNumbers, kept: RowNumbers, positions: RowNumbers) -> Neighbors:
+    """Return the nearest of some lists, numbered as the rows of the whole matrix."""
+    near = min(NEIGHBORS_OF_EXTREMES, graph.k)
+    indices = graph.indices[lists, :near]
+    numbered = np.where(indices >= 0, kept[indices], -1).astype(np.int32)
+    similarities = graph.similarities[lists, :near].copy()
+    return replace(graph, indices=numbered, similarities=similarities, rows=kept[positions[lists]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from os import PathLike
@@ -78,6 +79,21 @@ def shown(model: Embeddings | ModelRecord, row: int) -> str:
         return repr(spelled.decode("utf-8"))
     except UnicodeDecodeError:
         return repr(spelled)
+
+
+_LIST_WIDTH = 64
+
+
+def shown_list(model: Embeddings | ModelRecord, rows: Iterable[int]) -> str:
+    """Return tokens in quotes, in lines that break between tokens and never within one."""
+    lines = [""]
+    for row in rows:
+        token = shown(model, row)
+        if lines[-1] and len(lines[-1]) + 2 + len(token) > _LIST_WIDTH:
+            lines.append(token)
+        else:
+            lines[-1] += f"  {token}" if lines[-1] else token
+    return "\n".join(lines)
 
 
 def model_tables(title: str, *models: ModelRecord) -> list[Block]:

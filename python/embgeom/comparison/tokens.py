@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.foreign import to_strings
+from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, Table
+from embgeom._common.threads import resolve_threads
 from embgeom.comparison.untrained import Detection, detect
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
 from embgeom.embeddings.token_text import (
@@ -26,8 +28,10 @@ from embgeom.embeddings.token_text import (
     position_of,
     script_of,
 )
+from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
 from embgeom.errors import InputError
 from embgeom.loading.folder import read_lines
+from embgeom.loading.unreachable import unreachable_rows
 
 CLASSES = {
     "special": "special tokens",
@@ -154,6 +158,14 @@ class TokenClasses(Result, Tabular):
         )
         return _merged(levels, len(chosen))
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts and how untrained rows were found, without the classes of single tokens."""
+        found = self.detection
+        known = ("seeds", "n_seeds", "threshold", "recall", "others", "control")
+        detection = {name: getattr(found, name) for name in known}
+        record = {"name": self.name, "rows": len(self), "counts": self.counts(), "detection": detection}
+        return {"result": "TokenClasses", **plain({**record, "notes": self.notes})}
+
     def columns(self) -> Columns:
         """Return a row for each row of the matrix."""
         return {
@@ -179,7 +191,7 @@ class TokenClasses(Result, Tabular):
     def found_by(self) -> list[str]:
         """Return how untrained rows were found, in sentences; empty where they were not."""
         found = self.detection
-        if not found.seeds:
+        if found.recall is None:
             return []
         checks = [f"{found.recall:.1%} of the seeds from the other half of them"]
         checks += [f"{hits} of {count} {kind}" for kind, (hits, count) in found.others.items()]
@@ -228,19 +240,28 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     case = np.array([case_of(text) for text in shown])
     repeated = model.row_stats.repeated
     copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
-    words = np.flatnonzero((case == "lower") & (position != "none"))
+    length = np.array([len(text.strip(" ")) for text in shown], dtype=np.int64)
+    # Among vocabularies by byte-pair encoding, the first words are those that are most frequent.
+    words = np.flatnonzero((case == "lower") & (length > 1))
     control = np.zeros(len(model), dtype=bool)
     control[words[: len(words) // 10]] = True
-    detection = detect(
-        model.matrix,
-        {
-            "rows of bytes that no text holds": impossible,
-            "rows beyond the tokenizer": ~model.has_token,
-            "rows with reserved names": reserved,
-            "rows that are equal": copied & ~model.zero,
-        },
-        control,
-    )
+    unproduced = unreachable_rows(model)
+    candidates = {
+        "rows of bytes that no text holds": impossible,
+        "rows beyond the tokenizer": ~model.has_token,
+        "rows with reserved names": reserved,
+        "rows that are equal": copied & ~model.zero,
+    }
+    notes = [f"unreachable tokens are only those of impossible bytes: {model.name} has no tokenizer to ask"]
+    if unproduced is not None:
+        candidates["tokens that the tokenizer never produces"] = unproduced
+        notes = []
+    detection = detect(model.matrix, candidates, control, threads=resolve_threads(threads))
+    if not detection.seeds:
+        notes.append(
+            "untrained rows are not determined: there are no rows that are known to be untrained, such as "
+            "reserved names, bytes that no text holds, or copies"
+        )
     return TokenClasses(
         name=model.name,
         tokens=model.tokens,
@@ -250,19 +271,16 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
             [b is not None and text is None for b, text in zip(spelled, texts, strict=True)], dtype=bool
         ),
         unused=reserved | ~model.has_token,
-        unreachable=impossible,
+        unreachable=impossible if unproduced is None else impossible | unproduced,
         equal=repeated,
         untrained=detection.mask | model.zero,
         position=position,
         case=case,
         script=np.array([script_of(text) for text in shown]),
-        length=np.array([len(text.strip(" ")) for text in shown], dtype=np.int64),
+        length=length,
         detection=detection,
-        notes=() if detection.seeds else (_UNDETERMINED.format(name=model.name),),
+        notes=tuple(notes),
     )
-
-
-_UNDETERMINED = "untrained rows of {name} are not determined: no known ones agree with each other"
 
 
 def kept_rows(
@@ -309,6 +327,56 @@ def kept_rows(
     if only is not None:
         kept &= _words(classes) if only == "words" else _named(classes, only)
     return np.flatnonzero(kept).astype(np.int64)
+
+
+def shared_rows(
+    a: Embeddings,
+    b: Embeddings,
+    *,
+    without: Iterable[str] = WITHOUT,
+    only: str | PathLike[str] | Sequence[str] | None = None,
+    threads: int | None = None,
+) -> tuple[RowNumbers, RowNumbers]:
+    """Match the tokens of two models, and keep those that count in both.
+
+    Parameters
+    ----------
+    a, b : Embeddings
+        The models.
+    without, only : optional
+        As for `kept_rows`, whose tokens they are in both models.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    ids_a, ids_b : ndarray of int64, shape (m,)
+        Rows of the same tokens, such as the ``tokens=`` of `Emb2Emb.fit`.
+
+    Raises
+    ------
+    InputError
+        If a class is unknown, or fewer than 10 tokens are left.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> small, large = embgeom.load("example:small"), embgeom.load("example:large")
+    >>> ids_a, ids_b = embgeom.comparison.shared_rows(small, large, without=["byte"])
+    >>> len(ids_a)
+    3934
+    """
+    found = match(a, b)
+    require_shared(found)
+    kept = np.ones(len(found), dtype=bool)
+    for model, ids in ((a, found.ids_a), (b, found.ids_b)):
+        kept &= np.isin(ids, kept_rows(classify(model, threads=threads), without=without, only=only))
+    if np.count_nonzero(kept) < MIN_SHARED:
+        raise InputError(
+            f"{np.count_nonzero(kept)} of the {len(found)} tokens that {a.name} and {b.name} share count; at "
+            f"least {MIN_SHARED} are needed: leave out fewer classes (--with, without=)"
+        )
+    return found.ids_a[kept], found.ids_b[kept]
 
 
 def check_without(without: Iterable[str]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ untrained that points where known untrained rows (the seeds) point, or that lies
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix
 
 THRESHOLD = 0.5
-"""Rows whose similarity to the seeds is above this count as untrained."""
+"""Rows whose similarity to the seeds is above this count as untrained, where there are 64 columns or more."""
 FEWEST_SEEDS = 4
 _PIECE = 8192
 _Mask = npt.NDArray[np.bool_]
@@ -38,7 +39,7 @@ class Detection:
         Of each row with the seeds: the larger of the cosine with their mean direction, after subtracting the
         mean of ordinary rows, and 1 less the distance to their mean in units of the median row's. 1 for a
         row like the seeds; NaN where nothing was found.
-    recall : float
+    recall : float or None
         Share of the seeds that are found from the other half of them.
     others : dict of str to (int, int)
         Of other rows that are known to be unused, by their kind: how many were found, of how many.
@@ -51,7 +52,7 @@ class Detection:
     n_seeds: int
     threshold: float
     similarity: npt.NDArray[np.float32]
-    recall: float
+    recall: float | None
     others: dict[str, tuple[int, int]]
     control: tuple[int, int]
 
@@ -61,17 +62,24 @@ class Detection:
         return np.asarray(self.similarity > self.threshold)
 
 
-def detect(x: Float32Matrix, candidates: Mapping[str, _Mask], control: _Mask) -> Detection:
+def detect(
+    x: Float32Matrix, candidates: Mapping[str, _Mask], control: _Mask, *, threads: int = 1
+) -> Detection:
     """Find untrained rows from the first of the sets of candidates whose rows agree with each other."""
+    # The cosine of random directions has a standard deviation of 1 / sqrt(d): four of them are no chance.
+    threshold = max(THRESHOLD, 4 / float(np.sqrt(x.shape[1])))
     for name, known in candidates.items():
         rows = np.flatnonzero(known)
         if len(rows) < FEWEST_SEEDS:
             continue
         halves = (rows[::2], rows[1::2])
-        found = [_similarity(x, half)[other] > THRESHOLD for half, other in (halves, halves[::-1])]
+        found = [
+            _similarity(x, half, threshold, threads)[other] > threshold
+            for half, other in (halves, halves[::-1])
+        ]
         recall = float(np.mean(np.concatenate(found)))
-        similarity = _similarity(x, rows)
-        mask = similarity > THRESHOLD
+        similarity = _similarity(x, rows, threshold, threads)
+        mask = similarity > threshold
         # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong.
         if recall < 0.5 or (control.any() and mask[control].mean() > 0.05):
             continue
@@ -81,12 +89,14 @@ def detect(x: Float32Matrix, candidates: Mapping[str, _Mask], control: _Mask) ->
             if other != name and rows_.any()
         }
         wrong = (int(np.count_nonzero(mask & control)), int(np.count_nonzero(control)))
-        return Detection(name, len(rows), THRESHOLD, similarity, recall, others, wrong)
+        return Detection(name, len(rows), threshold, similarity, recall, others, wrong)
     nothing = np.full(len(x), np.nan, dtype=np.float32)
-    return Detection("", 0, THRESHOLD, nothing, float("nan"), {}, (0, int(np.count_nonzero(control))))
+    return Detection("", 0, threshold, nothing, None, {}, (0, int(np.count_nonzero(control))))
 
 
-def _similarity(x: Float32Matrix, seeds: npt.NDArray[np.intp]) -> npt.NDArray[np.float32]:
+def _similarity(
+    x: Float32Matrix, seeds: npt.NDArray[np.intp], threshold: float, threads: int
+) -> npt.NDArray[np.float32]:
     """Return the similarity of all rows to the seeds, as `Detection.similarity` explains it."""
     center = x[seeds].mean(axis=0, dtype=np.float64)
     ordinary = np.ones(len(x), dtype=bool)
@@ -96,24 +106,32 @@ def _similarity(x: Float32Matrix, seeds: npt.NDArray[np.intp]) -> npt.NDArray[np
     for _ in range(2):
         if not ordinary.any():
             break
-        similarity = _to_center(x, center, ordinary)
-        ordinary &= similarity <= THRESHOLD
+        similarity = _to_center(x, center, ordinary, threads)
+        ordinary &= similarity <= threshold
     return similarity
 
 
-def _to_center(x: Float32Matrix, center: npt.NDArray[np.float64], ordinary: _Mask) -> npt.NDArray[np.float32]:
-    pieces = [slice(begin, begin + _PIECE) for begin in range(0, len(x), _PIECE)]
-    mean = sum(x[piece][ordinary[piece]].sum(axis=0, dtype=np.float64) for piece in pieces)
-    mean = (mean / np.count_nonzero(ordinary)).astype(np.float32)
-    direction = center.astype(np.float32) - mean
-    length = float(np.linalg.norm(direction)) or 1.0
+def _to_center(
+    x: Float32Matrix, center: npt.NDArray[np.float64], ordinary: _Mask, threads: int
+) -> npt.NDArray[np.float32]:
     cosine, distance = (np.empty(len(x), dtype=np.float32) for _ in range(2))
-    for piece in pieces:
+
+    # Sums of whole pieces, and of rows by themselves, do not depend on the number of threads.
+    def total(piece: slice) -> npt.NDArray[np.float64]:
+        return np.asarray(x[piece].sum(axis=0, where=ordinary[piece, None], dtype=np.float64))
+
+    def measure(piece: slice) -> None:
         off = x[piece] - mean
-        squares = np.einsum("ij,ij->i", off, off)
-        along = off @ direction
+        squares, along = np.einsum("ij,ij->i", off, off), np.einsum("ij,j->i", off, direction)
         norms = np.sqrt(squares)
         cosine[piece] = np.divide(along, norms * length, out=np.zeros_like(norms), where=norms > 0)
         distance[piece] = np.sqrt(np.maximum(squares - 2 * along + length**2, 0))
+
+    pieces = [slice(begin, begin + _PIECE) for begin in range(0, len(x), _PIECE)]
+    with ThreadPoolExecutor(threads) as pool:
+        mean = (sum(pool.map(total, pieces)) / np.count_nonzero(ordinary)).astype(np.float32)
+        direction = center.astype(np.float32) - mean
+        length = float(np.linalg.norm(direction)) or 1.0
+        list(pool.map(measure, pieces))
     usual = float(np.median(distance[ordinary])) or 1.0
     return np.asarray(np.maximum(cosine, 1 - distance / np.float32(usual)))

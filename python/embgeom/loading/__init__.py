@@ -13,6 +13,7 @@ The files, in the order of the flow:
     adapter.py           what a PEFT adapter makes of the tensor
     assemble.py          what is asked for; a matrix and its table of tokens -> Embeddings, if they fit
     final_norm.py        load_final_norm(): the norm before the unembedding
+    unreachable.py       which tokens the tokenizer never produces
 
 Other forms of a model, each with steps of its own:
 
