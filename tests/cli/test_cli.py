@@ -12,8 +12,10 @@ import pytest
 
 import embgeom
 from embgeom.cli.main import main
+from embgeom.comparison import Coherence
 from tests.helpers.loading import matrix, tokenizer, words, write_folder
 from tests.helpers.real_data import EXAMPLES
+from tests.helpers.wordnet import write as write_wordnet
 
 ROWS = 40
 TENSOR = "model.embed_tokens.weight"
@@ -120,6 +122,17 @@ def test_inspect(run, tmp_path):
     assert (status, err) == (0, "")
     assert out == embgeom.inspect(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
     assert (tmp_path / "out" / "inspection.json").is_file()
+
+
+def test_inspect_with_wordnet(run, refused, tmp_path):
+    folder = write_wordnet(tmp_path / "wordnet")
+    command = ("inspect", "example:small", "--dimension-sample", 5, "--quiet", "-o", tmp_path / "out")
+    for more in ((), ("--overwrite",)):
+        code, out, _ = run(*command, "--wordnet", folder, "--dimension-k", 8, *more)
+        assert code == 0 and "lexicographer file" in out
+    found = Coherence.load(tmp_path / "out" / "coherence.safetensors")
+    assert found.k == 8 and found.summary() in out
+    assert "has no synsets.tsv" in refused("inspect", "example:small", "--wordnet", tmp_path)
 
 
 def test_neighbors(run):

@@ -19,6 +19,7 @@ from embgeom.errors import InputError, OutputError
 
 # What a folder of results consists of. A folder with anything else in it is never overwritten.
 RESULT_FILES = (
+    "coherence.safetensors",
     "comparison.json",
     "comparison.safetensors",
     "inspection.json",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from itertools import takewhile
+from pathlib import Path
 from typing import Any, get_args
 
 import embgeom
@@ -14,7 +15,9 @@ from embgeom.cli.cache import CACHE, tell_read
 from embgeom.cli.models import is_model, load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, tokens_options
 from embgeom.cli.terminal import say, show
+from embgeom.comparison.coherence import coherence
 from embgeom.comparison.saving import FolderResult
+from embgeom.comparison.wordnet import WordNet
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -46,7 +49,10 @@ def add_commands(commands: Any) -> None:
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
     add_command(commands, compare, *pair, tokens_options(), neighborhood, sample, chance, *shared, outputs())
-    add_command(commands, inspect, model_options(), tokens_options(), sample, *shared, outputs())
+    one = model_options(), tokens_options()
+    add = add_command(commands, inspect, *one, sample, *shared, outputs()).add_argument
+    explained = "also measure with WordNet how far neighbors of words are related: a folder of tables, or wn"
+    add("--wordnet", metavar="FOLDER|wn", help=explained)
     counted = tokens_options(only=False)
     add = add_command(
         commands, neighbors, model_options(), neighborhood, search, counted, LOCAL_FILES
@@ -93,11 +99,21 @@ def compare(options: argparse.Namespace) -> None:
 def inspect(options: argparse.Namespace) -> None:
     """Show what one model's rows are like."""
     check_outputs(options)
+    # Whether it can be read is known before the long work.
+    wordnet = None if options.wordnet is None else WordNet.load(options.wordnet)
+    model = load_model(options)
     keywords = chosen(options, "center", "without", "only", *_SAMPLE, *_SEARCH)
-    inspection = embgeom.inspect(load_model(options), **keywords)
+    inspection = embgeom.inspect(model, **keywords)
     show(inspection.tables())
+    found = None
+    if wordnet is not None:
+        keywords = chosen(options, "variance", "center", "threads", "progress")
+        found = coherence(model, wordnet, k=options.dimension_k, **keywords)
+        show(found.tables())
     tell_read(inspection.from_cache, options)
     save_outputs(inspection, options)
+    if found is not None and options.output is not None:
+        found.save(Path(options.output) / "coherence.safetensors")
 
 
 def neighbors(options: argparse.Namespace) -> None:
