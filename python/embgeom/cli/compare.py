@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
     add = chance.add_argument
     explained = "random relabelings for nulls without a closed form (default: 200)"
     add("--relabelings", type=int, metavar="N", default=200, help=explained)
-    add("--panel", action="store_true", help="also CKA, RSA, Procrustes distance, and curves over k")
+    add("--panel", action="store_true", help="also CKA, RSA, Procrustes similarity, and curves over k")
     add("--figure", metavar="FILE", help="draw values, overlaps and dimensions as .svg, .png or .pdf")
     add("--csv", metavar="FILE", help="also write the measures as .csv")
 

@@ -44,7 +44,7 @@ class CompareOptions:
     relabelings : int
         Random relabelings of the tokens where the null has no closed form.
     panel : bool
-        Measure CKA, RSA, Procrustes distance and curves over k, too.
+        Measure CKA, RSA, Procrustes similarity and curves over k, too.
     seed : int
         Seed of everything random.
     threads : int, optional
