@@ -393,13 +393,15 @@ def _groups(
             of_group = labels == name
             if np.count_nonzero(of_group) < MIN_SHARED:
                 continue
-            own = overlap[of_group]
+            shares = overlap[of_group]
             yield TokenGroup(
                 kind,
                 str(name),
-                len(own),
-                float(own.mean()),
-                QUANTILE * float(own.std(ddof=1)) / len(own) ** 0.5 if len(own) > 1 else float("nan"),
+                len(shares),
+                float(shares.mean()),
+                QUANTILE * float(shares.std(ddof=1)) / len(shares) ** 0.5
+                if len(shares) > 1
+                else float("nan"),
                 defined_mean(cosine[of_group]),
-                float((own == 0).mean()),
+                float((shares == 0).mean()),
             )

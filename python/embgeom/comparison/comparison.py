@@ -233,7 +233,7 @@ class Comparison(FolderResult):
         write_file(path, lambda partial: write_csv(partial, columns), inputs=self._inputs())
 
     def figure(self) -> Any:
-        """Draw statistics with intervals and nulls, overlap beside chance, and both dimensions."""
+        """Draw statistics with intervals and nulls, overlap with its null, and both dimensions."""
         figure = new_figure(11, 3.6)
         first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.4, 1, 1)})
         self._draw_statistics(first)
