@@ -212,6 +212,7 @@ def test_a_phone_scrolls_tables_but_not_the_page(file, scheme):
         assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
 
 
+@pytest.mark.slow
 def test_results_as_pages_in_a_browser(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     embgeom.inspect("example:small", dimension_sample=20, dimension_k=20).to_html(tmp_path / "i.html")
