@@ -19,6 +19,7 @@ from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import check_kept, reported, write_file
 from embgeom.errors import InputError, OutputError
 from embgeom.runs.folder import locked
+from embgeom.studies.report import write_report
 from embgeom.studies.results import Study
 
 PARTS = "parts"
@@ -98,7 +99,8 @@ def _write(study: Study, path: Path) -> list[str]:
         write_file(path / name, partial(write_table, columns=columns))
     study.save(path / "study.safetensors")
     write_file(path / "study.json", partial(write_json, value=study.to_dict()))
-    return [*tables, "study.safetensors", "study.json"]
+    write_report(study, path / "report.html", [])
+    return [*tables, "study.safetensors", "study.json", "report.html"]
 
 
 def _written(path: Path) -> dict[str, Any]:

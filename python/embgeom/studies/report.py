@@ -1,0 +1,270 @@
+"""The report of a study: one page with summary, figures, tables, tokens to look up, and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from embgeom._common.html import Part, Section, Terms, facts, how_to_cite, page
+from embgeom._common.record import plain
+from embgeom._common.result import picture
+from embgeom._common.tables import Table
+from embgeom._common.writing import write_file
+from embgeom.comparison.statistic import chance, rounded, short_p, short_z
+from embgeom.studies.lookup import lookup
+from embgeom.studies.results import EXTREMES, PairResult, Study
+from embgeom.studies.sentences import reading_guide, summary
+
+NEIGHBORS_SHOWN = 6
+SMALLEST_GROUP = 10
+_QUANTILE = 1.96  # of the normal distribution, for an interval of 95 %
+
+
+class Drawing(Protocol):
+    """A figure of a study, and what it shows."""
+
+    figure: Any
+    caption: str
+
+
+def write_report(study: Study, path: Path, drawings: Iterable[Drawing]) -> None:
+    """Write the report of a study with its figures as one self-contained HTML file."""
+    text = report(study, drawings)
+    write_file(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+
+def report(study: Study, drawings: Iterable[Drawing]) -> str:
+    """Return the report of a study as HTML."""
+    names = ", ".join(study.names[:-1]) + f" and {study.names[-1]}"
+    title = f"Token embeddings of {names if len(study.names) < 4 else f'{len(study.names)} models'}"
+    figures: list[Part] = [picture(drawing.figure, drawing.caption) for drawing in drawings]
+    sections = [
+        Section("Summary", [reading_guide(study), Terms(tuple(summary(study)))]),
+        Section("Figures", figures),
+        Section("Pairs of models", [_pairs(study), *_curves(study), _groups(study), *_maps(study)]),
+        Section("Models", [_models(study), _classes(study), *_notes(study), _hubs(study)]),
+        Section("Look up a token", lookup(study)),
+        Section("Tokens of lowest and highest dimension", list(_extremes(study))),
+        Section("Most and least shared tokens", list(_shared(study))),
+        Section("Lineage", study.lineage.tables() if study.lineage else []),
+        Section("Parameters and provenance", list(_provenance(study)), closed=True),
+        how_to_cite(study.versions),
+    ]
+    footer = f"Made with embgeom {study.versions.get('embgeom', '')}."
+    return page(title, [section for section in sections if section.parts], lead=names, footer=footer)
+
+
+def _pairs(study: Study) -> Table:
+    rows = []
+    for pair in study.pairs:
+        for statistic in pair.statistics:
+            estimate, within = statistic.estimate, statistic.stratified
+            rows.append(
+                (
+                    study.models[pair.a].name,
+                    study.models[pair.b].name,
+                    statistic.name,
+                    estimate.text(),
+                    chance(estimate.null),
+                    short_z(estimate.z),
+                    short_p(statistic.p_adjusted),
+                    "" if within is None else chance(within),
+                    "" if within is None else short_z(estimate.z_stratified),
+                    f"{estimate.calibrated:.3f}",
+                    estimate.n,
+                )
+            )
+    title = (
+        "Every measure of every pair: value ± half of its 95 % interval; chance: tokens relabeled at random, "
+        "mean ± sd; within strata: relabeled among tokens of the same class, length and similar frequency; "
+        "calibrated: share of the way from the upper 95 % point of chance to 1"
+    )
+    nulls = ("chance", "z", "p", "within strata", "z within")
+    head = ("A", "B", "measure", "value", *nulls, "calibrated", "tokens")
+    return Table(title, head, rows)
+
+
+def _curves(study: Study) -> Iterator[Table]:
+    rows = [
+        (
+            study.models[pair.a].name,
+            study.models[pair.b].name,
+            curve.name,
+            f"{curve.over} = {at:g}",
+            estimate.text(),
+            chance(estimate.null),
+            short_z(estimate.z),
+        )
+        for pair in study.pairs
+        for curve in pair.curves
+        for at, estimate in zip(curve.at, curve.estimates, strict=True)
+    ]
+    if rows:
+        head = ("A", "B", "measure", "at", "value", "chance", "z")
+        yield Table("The same over other parameters", head, rows)
+
+
+def _groups(study: Study) -> Table:
+    rows = []
+    for pair in study.pairs:
+        tokens, models = study.shared[pair.tokens], (study.models[pair.a].name, study.models[pair.b].name)
+        for kind in ("position", "case", "script"):
+            labels = getattr(tokens, kind)
+            for label in np.unique(labels).tolist():
+                overlap = pair.neighbor_overlap[labels == label]
+                if len(overlap) >= SMALLEST_GROUP:
+                    half = _QUANTILE * float(overlap.std(ddof=1)) / len(overlap) ** 0.5
+                    none = f"{np.mean(overlap == 0.0):.0%}"
+                    rows.append(
+                        (
+                            *models,
+                            f"{kind}: {label}",
+                            len(overlap),
+                            rounded(float(overlap.mean()), half),
+                            none,
+                        )
+                    )
+    title = "Which tokens agree: neighbor overlap by class of token, ± half of its 95 % interval"
+    return Table(title, ("A", "B", "class", "tokens", "neighbor overlap", "share nothing"), rows)
+
+
+def _maps(study: Study) -> Iterator[Table]:
+    rows = [
+        (study.models[one].name, study.models[other].name, *found.scores.cells(), *found.shuffled.cells()[:1])
+        for pair in study.pairs
+        for (one, other), found in zip(((pair.a, pair.b), (pair.b, pair.a)), pair.maps, strict=False)
+    ]
+    if rows:
+        head = ("from", "to", "R²", "cosine", "retrieval at 1", "retrieval at 10", "R², shuffled tokens")
+        yield Table("Linear maps between models, on tokens held out", head, rows)
+
+
+def _models(study: Study) -> Table:
+    rows = []
+    for model in study.models:
+        geometry, (vocabulary, columns) = model.geometry, model.record.shape
+        dimension = geometry.dimension
+        known = dimension.n_components[dimension.n_components >= 0]
+        rows.append(
+            (
+                model.name,
+                model.record.which,
+                vocabulary,
+                len(model.rows),
+                columns,
+                f"{known.mean():.1f}" if len(known) else "undefined",
+                dimension.max_components,
+                f"{np.nanmean(dimension.participation_ratio):.1f}" if len(known) else "undefined",
+                f"{np.median(geometry.norms):.3g}",
+                f"{geometry.mean_share:.3f}",
+                f"{geometry.in_degree_skewness:.1f}",
+            )
+        )
+    title = (
+        f"Models over their rows that count; dimension: {study.options.variance:.0%} of the variance of the "
+        f"{study.options.dimension_k} nearest neighbors; mean direction: share of the squared length that "
+        "all rows have in common; hub skewness: how unevenly tokens are neighbors of others (0: evenly)"
+    )
+    of_dimension = ("mean dimension", "of at most", "participation ratio")
+    head = (
+        "model",
+        "matrix",
+        "rows",
+        "rows that count",
+        "columns",
+        *of_dimension,
+        "median norm",
+        "mean direction",
+        "hub skewness",
+    )
+    return Table(title, head, rows)
+
+
+def _classes(study: Study) -> Table:
+    names = dict.fromkeys(name for model in study.models for name in model.classes)
+    rows: list[tuple[str | int, ...]] = [
+        (name, *(model.classes.get(name, 0) for model in study.models)) for name in names
+    ]
+    return Table("Rows of each class; a row may be of several", ("class", *study.names), rows)
+
+
+def _notes(study: Study) -> Iterator[str]:
+    for model in study.models:
+        yield from (f"{model.name}: {note}" for note in model.notes)
+
+
+def _hubs(study: Study) -> Table:
+    rows = []
+    for model in study.models:
+        degree, k = model.geometry.in_degree, model.geometry.neighbors.shape[1]
+        for number in np.argsort(-degree, kind="stable")[:5].tolist():
+            count = int(degree[number])
+            shares = f"{count / len(degree):.1%}", f"{count / k:.1f}"
+            rows.append((model.name, model.token(number), count, *shares))
+    title = "The greatest hubs: tokens that are among the nearest neighbors of the most others"
+    return Table(title, ("model", "token", "neighbor of", "of all tokens", "times the mean"), rows)
+
+
+def _extremes(study: Study) -> Iterator[Part]:
+    yield (
+        "The lowest dimensions are expected in tight semantic clusters, the highest in diffuse regions. Look "
+        "at the neighbors: rare and hardly trained tokens may be at either end."
+    )
+    for model in study.models:
+        dimension, lists = model.geometry.dimension, model.geometry.neighbors[:, :NEIGHBORS_SHOWN]
+        numbers = np.arange(len(lists)) if dimension.rows is None else dimension.rows
+        for what, tokens in zip(("lowest", "highest"), model.extremes(EXTREMES), strict=True):
+            rows = [
+                (
+                    int(dimension.n_components[np.searchsorted(numbers, number)]),
+                    model.token(number),
+                    "  ".join(model.token(other) for other in lists[number].tolist() if other >= 0),
+                )
+                for number in tokens.tolist()
+            ]
+            yield Table(
+                f"{model.name}: {what} intrinsic dimension", ("dimension", "token", "nearest tokens"), rows
+            )
+
+
+def _shared(study: Study) -> Iterator[Part]:
+    head = ("A", "B", "token", "overlap", "weight cosine", "nearest in A", "nearest in B")
+    for what, place in (("most", 0), ("least", 1)):
+        rows = [
+            _shared_row(study, pair, number)
+            for pair in study.pairs
+            for number in pair.extremes()[place].tolist()
+        ]
+        yield Table(f"The {what} shared tokens of each pair, and their nearest tokens", head, rows)
+
+
+def _shared_row(study: Study, pair: PairResult, number: int) -> tuple[str, ...]:
+    tokens = study.shared[pair.tokens]
+    near = (
+        "  ".join(
+            study.token(tokens, other)
+            for other in tokens.neighbors[tokens.of(model), number, :NEIGHBORS_SHOWN].tolist()
+            if other >= 0
+        )
+        for model in (pair.a, pair.b)
+    )
+    cosine = pair.weight_cosine[number]
+    return (
+        study.models[pair.a].name,
+        study.models[pair.b].name,
+        study.token(tokens, number),
+        f"{pair.neighbor_overlap[number]:.2f}",
+        "undefined" if np.isnan(cosine) else f"{cosine:.2f}",
+        *near,
+    )
+
+
+def _provenance(study: Study) -> Iterator[Part]:
+    yield facts("options", plain(study.options))
+    for model in study.models:
+        record = {**model.record.to_dict(), "matrix sha256 as float32": model.sha256}
+        yield facts(model.name, record)
+    yield facts("versions", study.versions)

@@ -1,0 +1,202 @@
+"""What a study found, in sentences with their numbers: how sure each is, what chance gives, what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from embgeom.comparison.statistic import Statistic, chance, short_p, short_z
+from embgeom.studies.lineage import Lineage
+from embgeom.studies.results import PairResult, Study
+
+SIGNIFICANCE = 0.05
+# What a value of these measures means; the others stand in the table of pairs.
+_MEANINGS = {
+    "global_similarity_centered": (
+        "Global geometry",
+        "How alike the cosines of all pairs of tokens are, after subtracting the mean embedding "
+        "(1: equal up to scale and shift; 0: unrelated).",
+    ),
+    "neighbor_overlap": ("Nearest neighbors", "Which share of a token's {k} nearest neighbors is the same."),
+    "weight_cosine": (
+        "Local linear weights",
+        "How alike the weights are that reconstruct a token from its {k} nearest neighbors "
+        "(1: the same weights; 0: no neighbor in common).",
+    ),
+    "dimension_spearman": (
+        "Intrinsic dimension",
+        "Whether tokens in low-dimensional neighborhoods of one model are so in the other, as a rank "
+        "correlation (1: the same order; 0: unrelated).",
+    ),
+}
+_SURE_BRANCH = 0.95
+_NAMED_PAIRS = 5
+
+
+def reading_guide(study: Study) -> str:
+    """Return how to read the numbers of a report."""
+    draws = {statistic.null.draws for pair in study.pairs for statistic in pair.statistics} - {0}
+    drawn = f"; from {max(draws)} relabelings where there is no closed form" if draws else ""
+    return (
+        "Each value is given ± half of its 95 % confidence interval over tokens. Chance is the same measure "
+        f"with the tokens of one model relabeled at random, as mean ± standard deviation{drawn}; z is the "
+        "distance from its mean in standard deviations. p is corrected by Holm's method over all measures "
+        f"and pairs of this report, and “significant” means p < {SIGNIFICANCE}."
+    )
+
+
+def summary(study: Study) -> Iterator[tuple[str, str]]:
+    """Yield the summary: what each paragraph is about, and the paragraph."""
+    yield "Tokens", _tokens(study)
+    for name, (title, meaning) in _MEANINGS.items():
+        found = [(pair, each) for pair in study.pairs for each in pair.statistics if each.name == name]
+        if found:
+            yield title, f"{meaning.format(k=study.options.k)} {_values(study, found)}"
+    yield from _dimensions(study)
+    yield from _maps(study)
+    if study.lineage is not None:
+        yield "Lineage", _lineage(study.lineage)
+
+
+def pair_name(study: Study, pair: PairResult) -> str:
+    return f"{study.models[pair.a].name} and {study.models[pair.b].name}"
+
+
+def _tokens(study: Study) -> str:
+    counts = sorted(len(tokens) for tokens in study.shared)
+    models = ", ".join(
+        f"{model.name} ({len(model.rows):,} of {model.record.shape[0]:,} rows count)"
+        for model in study.models
+    )
+    if len(study.shared) == 1:
+        n = f"on the {counts[0]:,} tokens that all of them share"
+    else:
+        n = f"each pair on the tokens that the two share ({counts[0]:,} to {counts[-1]:,})"
+    return f"{len(study.models)} models were compared {n}: {models}."
+
+
+def _values(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
+    defined = sorted((each for each in found if not np.isnan(each[1].value)), key=lambda each: each[1].value)
+    if not defined:
+        return "It is undefined for every pair, as where all numbers are equal."
+    (low, lowest), (high, highest) = defined[0], defined[-1]
+    if len(defined) == 1:
+        parts = [f"{pair_name(study, high)}: {_value(highest)}."]
+    else:
+        parts = [
+            f"It is highest for {pair_name(study, high)}, {_value(highest)}, and lowest for "
+            f"{pair_name(study, low)}, {_value(lowest)}."
+        ]
+    parts += [_significance(study, defined), *_strata(study, defined)]
+    if undefined := len(found) - len(defined):
+        parts.append(f"It is undefined for {undefined} of {len(found)} pairs.")
+    return " ".join(parts)
+
+
+def _value(statistic: Statistic) -> str:
+    estimate, p = statistic.estimate, short_p(statistic.p_adjusted)
+    p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
+    return f"{estimate.text()} (chance {chance(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
+
+
+def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
+    unsure = [pair for pair, each in found if not each.p_adjusted < SIGNIFICANCE]
+    below = [pair for pair, each in found if each.p_adjusted < SIGNIFICANCE and each.value < each.null.mean]
+    above = len(found) - len(unsure) - len(below)
+    if len(found) == 1:
+        if unsure:
+            return "That is not significant: chance gives as much."
+        return f"That is significantly {'below' if below else 'above'} chance."
+    count = "All pairs are" if above == len(found) else f"{above} of {len(found)} pairs are"
+    parts = [f"{count} significantly above chance"]
+    for pairs, what in ((below, "significantly below it"), (unsure, "not significant")):
+        if pairs:
+            names = "; ".join(pair_name(study, pair) for pair in pairs[:_NAMED_PAIRS])
+            more = f" and {len(pairs) - _NAMED_PAIRS} others" if len(pairs) > _NAMED_PAIRS else ""
+            parts.append(f"{what}: {names}{more}")
+    return "; ".join(parts) + "."
+
+
+def _strata(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> Iterator[str]:
+    """Say how much of the values the classes and frequencies of tokens explain."""
+    shares = []
+    for _, statistic in found:
+        within, above = statistic.stratified, statistic.value - statistic.null.mean
+        if within is not None and above > 0.0 and statistic.p_adjusted < SIGNIFICANCE:
+            shares.append(((within.mean - statistic.null.mean) / above, statistic))
+    if not shares:
+        return
+    middle = float(np.median([share for share, _ in shares]))
+    unsure = sum(not abs(statistic.estimate.z_stratified) > 2.0 for _, statistic in shares)
+    text = (
+        "Tokens relabeled only among those of the same class, length and similar frequency still give "
+        f"{max(middle, 0.0):.0%} of what is above chance{' (median of pairs)' if len(shares) > 1 else ''}"
+    )
+    if unsure:
+        pairs = "" if len(found) == 1 else f" for {unsure} of {len(shares)} pairs"
+        text += f";{pairs} the value is no more than class and frequency give (|z| < 2)"
+    yield f"{text}."
+
+
+def _dimensions(study: Study) -> Iterator[tuple[str, str]]:
+    parts = []
+    for model in study.models:
+        dimension = model.geometry.dimension
+        known = dimension.n_components[dimension.n_components >= 0]
+        if len(known):
+            near = float(np.mean(dimension.near_max))
+            limit = f"; {near:.0%} of tokens come near it" if near > 0.1 else ""
+            parts.append(f"{model.name} {known.mean():.1f} of at most {dimension.max_components}{limit}")
+    k, variance = study.options.dimension_k, study.options.variance
+    if parts:
+        yield (
+            "Dimension of each model",
+            f"The mean intrinsic dimension ({variance:.0%} of the variance of the {k} nearest neighbors) is: "
+            f"{'; '.join(parts)}. It depends on the number of neighbors, and compares only at the same one.",
+        )
+
+
+def _maps(study: Study) -> Iterator[tuple[str, str]]:
+    found = [
+        (one, other, scores)
+        for pair in study.pairs
+        for (one, other), scores in zip(((pair.a, pair.b), (pair.b, pair.a)), pair.maps, strict=False)
+        if not np.isnan(scores.scores.r2)
+    ]
+    if not found:
+        return
+    one, other, best = max(found, key=lambda each: each[2].scores.r2)
+    r2 = [each[2].scores.r2 for each in found]
+    worst = f" (lowest of all ordered pairs: {min(r2):.3f})" if len(found) > 1 else ""
+    scores, shuffled = best.scores, best.shuffled
+    yield (
+        "Linear maps",
+        f"A linear map predicts held-out tokens best from {study.models[one].name} to "
+        f"{study.models[other].name}: R² {scores.r2:.3f}{worst}, and the right token is nearest for "
+        f"{scores.retrieval_at_1:.0%} of {scores.tokens:,} tokens among {scores.candidates:,} rows. "
+        f"A map of shuffled tokens reaches R² {shuffled.r2:.3f} and {shuffled.retrieval_at_1:.1%}.",
+    )
+
+
+def _lineage(tree: Lineage) -> str:
+    sure = [
+        (branch, 1.0 - height, support)
+        for branch, height, support in zip(
+            tree.branches()[:-1], tree.linkage[:-1, 2].tolist(), tree.support[:-1].tolist(), strict=True
+        )
+        if support >= _SURE_BRANCH
+    ]
+    if not sure:
+        return (
+            f"No branch of the tree of models has {_SURE_BRANCH:.0%} bootstrap support: it shows no lineage."
+        )
+    names = "; ".join(
+        f"{' + '.join(tree.models[i] for i in branch)} (similarity {similarity:.3f}, support {support:.0%})"
+        for branch, similarity, support in sure
+    )
+    return (
+        f"In the tree of models by {tree.measure.replace('_', ' ')}, these branches have at least "
+        f"{_SURE_BRANCH:.0%} support from {tree.draws} resamples of tokens: {names}. The tree shows "
+        "similarity, which training data and tokenizers cause, too; it proves no descent."
+    )
