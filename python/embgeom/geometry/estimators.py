@@ -27,7 +27,7 @@ from embgeom.geometry.rows import mean_row
 # Groups of tokens that are left out in turn for a standard error.
 _GROUPS = 50
 # Gaussian rows that are drawn at a time.
-_PIECE = 4096
+_PIECE = 1024
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -102,7 +102,7 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
 
 
 # Rows that are converted to float64 at a time.
-_PIECE = 4096
+_PIECE = 1024
 
 
 def mean_row(matrix: Float32Matrix) -> Float64Vector:
