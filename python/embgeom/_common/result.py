@@ -44,6 +44,7 @@ import numpy.typing as npt
 from embgeom._common.checks import need
 from embgeom._common.html import Picture, fragment
 from embgeom._common.record import Arrays, plain, rebuilt, write_json
+from embgeom._common.style import in_style, styled
 from embgeom._common.tables import Block, as_text, visible
 from embgeom._common.writing import check_file_writable, save_tensors, write_file
 from embgeom.errors import InputError, LoadError, OutputError, first_line
@@ -164,6 +165,11 @@ class Tabular(ABC):
 class Plotted(ABC):
     """A result with a picture: `plot`."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "figure" in cls.__dict__:
+            setattr(cls, "figure", styled(cls.figure))  # noqa: B010
+
     @abstractmethod
     def figure(self) -> Any:
         """Return the picture as a matplotlib Figure."""
@@ -237,14 +243,13 @@ def picture(figure: Any, caption: str) -> Picture:
 
 
 def _drawn(figure: Any, suffix: str) -> bytes:
-    import matplotlib
     from matplotlib.text import Text
 
     # Names of models are no formulas, and may hold characters that cannot be drawn.
     for text in figure.findobj(Text):
         text.set(text=visible(text.get_text()), parse_math=False)
-    # Neither the date nor random names, so that equal results are equal files.
-    with matplotlib.rc_context({"svg.hashsalt": "embgeom"}):
+    # Ticks are made when a figure is drawn. Without a date, equal results are equal files.
+    with in_style():
         figure.savefig(stream := io.BytesIO(), format=suffix[1:], metadata=_UNDATED[suffix], dpi=150)
     return stream.getvalue()
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import check_seed, whole_number
 from embgeom.comparison.nulls import (
     Baseline,
@@ -16,7 +16,7 @@ from embgeom.comparison.nulls import (
     fisher_interval,
     labels_of_strata,
 )
-from embgeom.comparison.products import FEWEST_DRAWS, Pair, Relabeled, relabeled_norms, shift
+from embgeom.comparison.products import FEWEST_DRAWS, Pair, Relabeled, bilinear, relabeled_norms, shift
 from embgeom.comparison.relabeling import Strata, stratified_mean, symmetric_variance
 from embgeom.errors import InputError
 
@@ -167,31 +167,44 @@ def procrustes_estimate(
 
 def _cka(pair: Pair, within: Relabeled | None) -> Estimate:
     n, p, q = len(pair), pair.p, pair.q
-    terms = np.stack([_diagonal_terms(*lengths) for lengths in ((p, p), (p, q), (q, q))])
-    # Centered rows sum to 0, but not when weighted by their squared lengths.
-    weighted_x, weighted_y = np.zeros((2, pair.x.shape[1])), np.zeros((2, pair.y.shape[1]))
-    for piece, x, y in pair.rows():
-        lengths = np.stack([p[piece], q[piece]])
-        weighted_x, weighted_y = weighted_x + lengths @ x, weighted_y + lengths @ y
-    (xp, xq), (yp, yq) = weighted_x, weighted_y
-    for piece, x, y in pair.rows():
-        terms[0, piece] += np.sum((x @ pair.xx) * x, axis=1) + 2.0 * (x @ xp) / (n - 2.0)
-        terms[1, piece] += np.sum((x @ pair.xy) * y, axis=1) + (x @ xq + y @ yp) / (n - 2.0)
-        terms[2, piece] += np.sum((y @ pair.yy) * y, axis=1) + 2.0 * (y @ yq) / (n - 2.0)
-    aa, ab, bb = terms.sum(axis=1)
+    aa, ab, bb = (
+        float(np.sum(products * products)) + _diagonal(one, other)
+        for products, one, other in ((pair.xx, p, p), (pair.xy, p, q), (pair.yy, q, q))
+    )
     if not (aa > 0.0 and bb > 0.0):
         raise InputError("CKA is undefined: a matrix has no variance beyond that of single rows")
     scale = math.sqrt(aa * bb)
     value = min(max(ab / scale, -1.0), 1.0)
+    terms = _cka_terms(pair)
     null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
     share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
-    error = 2.0 * math.sqrt(n / (n - 1.0) * float(np.sum(share**2)))
+    error = 2.0 * math.sqrt(n) * float(share.std(ddof=1))
     stratified = None
     if within is not None:
-        sums = within.block_sums(pair.x, p), within.block_sums(pair.y, q)
+        sums = within.sums_over_strata(pair.x, p), within.sums_over_strata(pair.y, q)
         mean = stratified_mean(*sums, within.strata.sizes) / scale
         stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
     return _correlation(value, error, null, stratified, n)
+
+
+def _diagonal(p: Float64Vector, q: Float64Vector) -> float:
+    """Return what U-centering two products adds to the squared norm of the cross product."""
+    n = len(p)
+    return float(p.sum() * q.sum() / ((n - 1.0) * (n - 2.0)) - n / (n - 2.0) * (p @ q))
+
+
+def _cka_terms(pair: Pair) -> Float64Matrix:
+    """Return the row sums of the products of U-centered products: of x with x, x with y, y with y."""
+    p, q = pair.p, pair.q
+    lengths = np.stack([p, q]).astype(np.float32) / np.float32(len(pair) - 2.0)
+    # Centered rows sum to 0, but not when weighted by their squared lengths.
+    (xp, xq), (yp, yq) = ((m @ (lengths @ m).T).T for m in (pair.x, pair.y))
+    terms = (
+        pair.row_terms("xx") + 2.0 * xp + _diagonal_terms(p, p),
+        pair.row_terms("xy") + xq + yp + _diagonal_terms(p, q),
+        pair.row_terms("yy") + 2.0 * yq + _diagonal_terms(q, q),
+    )
+    return np.stack(terms)
 
 
 def _correlation(value: float, error: float, null: Baseline, stratified: Baseline | None, n: int) -> Estimate:
@@ -205,10 +218,8 @@ def _baseline(drawn: Float64Vector, strata: int = 0) -> Baseline:
 
 
 def _diagonal_terms(p: Float64Vector, q: Float64Vector) -> Float64Vector:
-    """Return what squared lengths p, q of centered rows add to the row sums of two U-centered products.
-
-    Row i of A_ij B_ij sums to that of A_ij (y_i y_j + q_j / (n - 2)) over j != i, as rows of A sum to 0.
-    """
+    """Return what squared lengths p, q of centered rows add to the row sums of two U-centered products."""
+    # Row i of A_ij B_ij sums to that of A_ij (y_i y_j + q_j / (n - 2)) over j != i, as rows of A sum to 0.
     c = shift(p)
     with_products = 2.0 * c * q - p * q
     with_lengths = -p * q - c * (q.sum() - q) - (float(c @ q) - c * q)
@@ -221,10 +232,9 @@ def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> 
     rotation = left @ right
     scale = math.sqrt(float(pair.p.sum()) * float(pair.q.sum()))
     value = min(float(singular.sum()) / scale, 1.0)
-    share = -value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
-    for piece, x, y in pair.rows():
-        share[piece] += np.sum((x @ rotation) * y, axis=1) / scale
-    error = math.sqrt(n / (n - 1.0) * float(np.sum(share**2)))
+    share = bilinear(pair.x, rotation, pair.y) / scale
+    share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
+    error = math.sqrt(n) * float(share.std(ddof=1))
     stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
     return _correlation(value, error, _baseline(relabeled_norms(pair, draws, seed) / scale), stratified, n)
 
@@ -355,10 +365,8 @@ def _rank_null_sd(m: int, x: _Ranked, y: _Ranked) -> float:
 
 
 def _rank_error(m: int, x: _Ranked, y: _Ranked) -> float:
-    """Return the standard error of a rank correlation of pairs, over tokens.
-
-    A pair moves it by its own product of ranks and by moving the ranks of the pairs above it.
-    """
+    """Return the standard error of a rank correlation of pairs, over tokens."""
+    # A pair moves it by its own product of ranks and by moving the ranks of the pairs above it.
     moved = x.ranks * y.ranks + x.above(y.ranks) + y.above(x.ranks)
     share = _row_sums(m, moved) / (m - 1.0)
     scale = math.sqrt(float(x.ranks @ x.ranks) * float(y.ranks @ y.ranks)) / len(x.ranks)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -52,17 +51,16 @@ class Pair:
         for piece in _pieces(len(x)):
             both = np.hstack([x[piece], y[piece]], dtype=np.float64)
             products += both.T @ both
-            squares = both * both
-            p[piece], q[piece] = squares[:, :d].sum(axis=1), squares[:, d:].sum(axis=1)
+            p[piece], q[piece] = row_dots(both[:, :d], both[:, :d]), row_dots(both[:, d:], both[:, d:])
         return cls(x, y, p, q, products[:d, :d], products[:d, d:], products[d:, d:])
 
     def __len__(self) -> int:
         return len(self.x)
 
-    def rows(self) -> Iterator[tuple[slice, Float64Matrix, Float64Matrix]]:
-        """Yield the rows of both in float64, a piece at a time."""
-        for piece in _pieces(len(self)):
-            yield piece, self.x[piece].astype(np.float64), self.y[piece].astype(np.float64)
+    def row_terms(self, of: Literal["xx", "xy", "yy"]) -> Float64Vector:
+        """Return the shares of single rows in the squared norm of a product, in float32."""
+        left, right = (self.x if side == "x" else self.y for side in of)
+        return bilinear(left, getattr(self, of), right)
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class Relabeled:
             norms[i] = _nuclear_norm(cross)
         return cls(strata, hsic, norms)
 
-    def block_sums(self, x: Float32Matrix, p: Float64Vector) -> Float64Matrix:
+    def sums_over_strata(self, x: Float32Matrix, p: Float64Vector) -> Float64Matrix:
         """Return the sums of one model's U-centered products over the pairs i != j of each two strata."""
         parts, sizes = self.strata.parts(), self.strata.sizes
         rows = np.stack([x[self.strata.order[part]].sum(axis=0, dtype=np.float64) for part in parts])
@@ -103,6 +101,18 @@ class Relabeled:
         sums: Float64Matrix = rows @ rows.T - np.outer(c, sizes) - np.outer(sizes, c)
         sums[np.diag_indices(len(sums))] += 2.0 * c - lengths
         return sums
+
+
+def bilinear(left: Float32Matrix, matrix: Float64Matrix, right: Float32Matrix) -> Float64Vector:
+    """Return l_i' M r_i for each row, in float32: enough for intervals."""
+    narrow = matrix.astype(np.float32)
+    terms = [row_dots(left[piece] @ narrow, right[piece]) for piece in _pieces(len(left))]
+    return np.concatenate(terms).astype(np.float64)
+
+
+def row_dots(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return the inner product of each row with the same row of another matrix."""
+    return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
 def _pieces(n: int) -> list[slice]:
@@ -117,13 +127,18 @@ def _standardized(matrix: Float32Matrix, name: str) -> Float32Matrix:
     if not np.isfinite(matrix).all():
         row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
         raise InputError(f"{name}: row {row} holds a number that is not finite")
-    pieces = [matrix[piece] for piece in _pieces(n)]
-    mean = sum(np.sum(piece, axis=0, dtype=np.float64) for piece in pieces) / n
-    square = sum(float(np.sum((piece - mean) ** 2)) for piece in pieces)
     if (matrix == matrix[0]).all():
         raise InputError(f"all rows of {name} are equal, so that nothing can be compared")
-    scale = math.sqrt(square / n)
-    return np.concatenate([((piece - mean) / scale).astype(np.float32) for piece in pieces])
+    mean = matrix.mean(axis=0, dtype=np.float64)
+    result, square = np.empty_like(matrix), 0.0
+    # An own scale first: squares of large numbers overflow float32.
+    largest = float(np.abs(matrix).max())
+    for piece in _pieces(n):
+        rows = (matrix[piece] - mean) / largest
+        square += float(np.vdot(rows, rows))
+        result[piece] = rows
+    result *= np.float32(1.0 / math.sqrt(square / n))
+    return result
 
 
 def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
@@ -137,10 +152,8 @@ def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
 
 
 def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
-    """Return nuclear norms of normal matrices with the covariance of a relabeled cross product.
-
-    Singular values do not change with rotations, so variances along principal axes are all that matters.
-    """
+    """Return nuclear norms of normal matrices with the covariance of a relabeled cross product."""
+    # Singular values do not change with rotations, so variances along principal axes are all that matters.
     generator = np.random.default_rng(check_seed(seed))
     spread_x, spread_y = (
         np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0.0)) for products in (pair.xx, pair.yy)
@@ -151,10 +164,8 @@ def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
 
 
 def _long_row_share(pair: Pair) -> float:
-    """Return how much of the variance of |X'PY|^2 comes from what a token's own two lengths multiply to.
-
-    A normal matrix knows nothing of it: with few long rows, the sum depends on whether they meet.
-    """
+    """Return how much of the variance of |X'PY|^2 comes from what a token's own two lengths multiply to."""
+    # A normal matrix knows nothing of it: with few long rows, the sum depends on whether they meet.
     n, share = len(pair), 1.0 / (2.0 * len(pair))
     for lengths, products in ((pair.p, pair.xx), (pair.q, pair.yy)):
         share *= (n * float(lengths @ lengths) / float(lengths.sum()) ** 2 - 1.0) * (

@@ -1,0 +1,229 @@
+"""The figures of a study: everything that its report and its folder show, with captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from embgeom._common.style import shortened
+from embgeom.studies.charts import Cell, Cells, against, curves, distributions, heatmap, heatmaps, small, tree
+from embgeom.studies.results import PairResult, Study
+
+_IN_CELLS = (
+    "In each cell: the value, half of its 95 % interval, then the mean and standard deviation of chance over "
+    "all relabelings of the tokens, and last over relabelings within strata of like tokens, if there are any."
+)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure of a study.
+
+    Attributes
+    ----------
+    name : str
+        The name of its files.
+    caption : str
+        What it shows, and what to take from it.
+    figure : matplotlib.figure.Figure
+        The picture.
+    """
+
+    name: str
+    caption: str
+    figure: Any
+
+
+def drawings(study: Study) -> list[Drawing]:
+    """Return all figures of a study, as far as it measured what they show."""
+    return [
+        *_heatmaps(study),
+        *_curves(study),
+        *_dimensions(study),
+        *_weights(study),
+        *_norms(study),
+        *_lineage(study),
+        *_maps(study),
+        *_states(study),
+    ]
+
+
+def _heatmaps(study: Study) -> Iterator[Drawing]:
+    for statistic in study.pairs[0].statistics:
+        cells = {(pair.a, pair.b): Cell.from_estimate(pair[statistic.name].estimate) for pair in study.pairs}
+        caption = f"{_sentence(statistic.label)}: {statistic.meaning}, for each pair of models. {_IN_CELLS}"
+        yield Drawing(f"heatmap_{statistic.name}", caption, heatmap(study.names, cells, statistic.label))
+
+
+_CURVES = {
+    ("neighbor_overlap", "k"): ("curves_overlap", "neighbor overlap", "Neighbor overlap"),
+    ("weight_cosine", "k"): ("curves_weights", "mean weight cosine", "Mean cosine of LLE weights"),
+    ("dimension_spearman", "k"): (
+        "curves_dimension",
+        "Spearman correlation of dimensions",
+        "Rank correlation of intrinsic dimensions",
+    ),
+    ("dimension_spearman", "variance"): (
+        "curves_variance",
+        "Spearman correlation of dimensions",
+        "Rank correlation of intrinsic dimensions",
+    ),
+}
+
+
+def _curves(study: Study) -> Iterator[Drawing]:
+    for (measure, over), (name, label, title) in _CURVES.items():
+        found = [
+            (_pair_name(study, pair), curve)
+            for pair in study.pairs
+            for curve in pair.curves
+            if (curve.name, curve.over) == (measure, over) and len(curve.at) > 1
+        ]
+        if not found:
+            continue
+        along = "the number of neighbors" if over == "k" else "the share of variance that defines a dimension"
+        caption = (
+            f"{title} over {along}, for each pair of models. Bars are 95 % intervals; the dotted line is "
+            "what chance gives at most. A conclusion should not hang on one value."
+        )
+        names, drawn = zip(*found, strict=True)
+        yield Drawing(name, caption, curves(names, drawn, label))
+
+
+def _dimensions(study: Study) -> Iterator[Drawing]:
+    dimensions = [model.geometry.dimension for model in study.models]
+    values = [dimension.n_components[dimension.n_components >= 0] for dimension in dimensions]
+    ks = sorted({dimension.k for dimension in dimensions})
+    k = f"{ks[0]:,}" if len(ks) == 1 else f"{ks[0]:,} to {ks[-1]:,}"
+    most = [float(dimension.max_components) for dimension in dimensions]
+    yield Drawing(
+        "dimension_histograms",
+        f"Intrinsic dimension of the tokens of each model, over {k} neighbors. The dashed line is the "
+        "highest possible: where most tokens come near it, neighbors or columns set the dimension.",
+        distributions(
+            shortened(study.names, 40),
+            values,
+            f"intrinsic dimension ({dimensions[0].variance:.0%} of variance, {k} neighbors)",
+            levels=most,
+            level_label="highest possible",
+        ),
+    )
+    pairs, correlations = {}, {}
+    for pair in study.pairs:
+        tokens, ends = study.shared[pair.tokens], (pair.a, pair.b)
+        pairs[ends] = tokens.n_components[tokens.of(pair.a)], tokens.n_components[tokens.of(pair.b)]
+        correlations[ends] = pair["dimension_spearman"].estimate
+    yield Drawing(
+        "dimension_against_dimension",
+        "Intrinsic dimension of each shared token in one model against that in another; darker: more tokens, "
+        "on a logarithmic scale. Dashed: equal dimensions. Above each panel: their Spearman correlation with "
+        "half of its 95 % interval; chance gives 0 with a standard deviation of 1 / sqrt(tokens - 1).",
+        against(study.names, pairs, correlations),
+    )
+
+
+def _weights(study: Study) -> Iterator[Drawing]:
+    names = [_pair_name(study, pair) for pair in study.pairs]
+    yield Drawing(
+        "weight_cosine_histogram",
+        "Cosine of each shared token's LLE weights in two models, for each pair: 1 where the same neighbors "
+        "reconstruct it with the same weights, 0 where no neighbor is shared. Dashed: the mean that chance "
+        "gives.",
+        distributions(
+            names,
+            [pair.weight_cosine for pair in study.pairs],
+            "cosine of a token's LLE weights",
+            levels=[pair["weight_cosine"].estimate.null.mean for pair in study.pairs],
+            level_label="chance, mean",
+        ),
+    )
+
+
+def _norms(study: Study) -> Iterator[Drawing]:
+    norms = [model.geometry.norms for model in study.models]
+    shares = ", ".join(f"{model.name} {model.geometry.mean_share:.0%}" for model in study.models)
+    yield Drawing(
+        "norms",
+        "Lengths of the rows of each model, in units of their median. Share of the mean squared length that "
+        f"the mean row has, near 0 for rows in independent directions: {shares}.",
+        distributions(
+            shortened(study.names, 40),
+            [lengths / (np.median(lengths) or 1.0) for lengths in norms],
+            "length of a row / median length",
+        ),
+    )
+
+
+def _lineage(study: Study) -> Iterator[Drawing]:
+    lineage = study.lineage
+    if lineage is None:
+        return
+    measure = lineage.measure.replace("_", " ")
+    chance = float(np.nanmean([pair[lineage.measure].estimate.null.mean for pair in study.pairs]))
+    yield Drawing(
+        "lineage",
+        f"Tree of the models by average linkage of 1 - {measure}. At each node: the share of "
+        f"{lineage.draws:,} trees from resampled tokens that have this branch. Models that share no more "
+        "than chance gives meet at the dotted line.",
+        tree(
+            shortened(lineage.models, 40),
+            lineage.linkage,
+            lineage.support.tolist(),
+            1.0 - chance,
+            f"1 - {measure}",
+        ),
+    )
+
+
+def _maps(study: Study) -> Iterator[Drawing]:
+    r2: dict[tuple[int, int], Cell] = {}
+    retrieval: dict[tuple[int, int], Cell] = {}
+    for pair in study.pairs:
+        for ends, map_ in zip(((pair.a, pair.b), (pair.b, pair.a)), pair.maps, strict=False):
+            found, shuffled = map_.scores, map_.shuffled
+            r2[ends] = Cell(found.r2, math.nan, {"shuffled": small(shuffled.r2)})
+            share = found.retrieval_at_1
+            retrieval[ends] = Cell(
+                share, _share_half_width(share, found.tokens), {"shuffled": small(shuffled.retrieval_at_1)}
+            )
+    if not r2:
+        return
+    panels: dict[str, Cells] = {"R² on held-out tokens": r2, "retrieval@1 of held-out tokens": retrieval}
+    yield Drawing(
+        "map_scores",
+        "How well a linear map from one model (row) to another (column) predicts held-out tokens: R², and "
+        "the share of tokens whose own row is the nearest to the predicted one, with half of its 95 % "
+        "interval. The last line of a cell: the same by a map fitted on shuffled tokens.",
+        heatmaps(study.names, panels),
+    )
+
+
+def _share_half_width(share: float, n: int) -> float:
+    """Return half the length of Wilson's 95 % interval, which is not 0 for a share of 0."""
+    z = 1.96
+    return z / (1.0 + z * z / n) * math.sqrt(share * (1.0 - share) / n + (z / (2.0 * n)) ** 2)
+
+
+def _states(study: Study) -> Iterator[Drawing]:
+    for pair in study.pairs:
+        if pair.states is not None:
+            yield Drawing(
+                f"states_{pair.a + 1}_{pair.b + 1}",
+                f"Hidden states of {study.names[pair.a]} and {study.names[pair.b]} in all pairs of layers, "
+                f"on {pair.states.positions} positions of {pair.states.prompts} texts. Dot: most similar; "
+                "cross: same relative depth.",
+                pair.states.figure(),
+            )
+
+
+def _pair_name(study: Study, pair: PairResult) -> str:
+    names = shortened(study.names)
+    return f"{names[pair.a]} / {names[pair.b]}"
+
+
+def _sentence(label: str) -> str:
+    return label[:1].upper() + label[1:]
