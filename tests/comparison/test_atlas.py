@@ -10,8 +10,16 @@ import pytest
 
 import embgeom
 from embgeom import InputError, OutputError
+from tests.helpers.loading import data
 
 MODEL = "example:small"
+
+
+def wordnet():
+    try:
+        return data("words", "oewn")
+    except pytest.skip.Exception:
+        return None
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +27,7 @@ def made(tmp_path_factory):
     for package in ("umap", "pyarrow"):
         pytest.importorskip(package, reason=f"{package} is not installed", exc_type=ImportError)
     folder = tmp_path_factory.mktemp("work")
-    made = embgeom.atlas(MODEL, only="words", k=6, dimension_k=40, folder=folder)
+    made = embgeom.atlas(MODEL, only="words", k=6, dimension_k=40, folder=folder, wordnet=wordnet())
     assert (folder / "knn" / "knn.safetensors").is_file()
     return made
 
@@ -37,6 +45,15 @@ def test_a_row_for_each_token(made):
     columns = made.columns()
     assert columns["text"][5].startswith(" ") and columns["norm"][5] == model.norms[made.rows[5]]
     assert columns["neighbors"][5]["ids"] == near.indices[5].tolist()
+
+
+def test_the_coherence_of_words(made):
+    found = embgeom.comparison.coherence(embgeom.load(MODEL), data("words", "oewn"))
+    column = [statistic.name for statistic in found.statistics].index("lexicographer_file")
+    expected = dict(zip(found.rows.tolist(), (found.values - found.base)[:, column].tolist(), strict=True))
+    wanted = [expected.get(row, np.nan) for row in made.rows.tolist()]
+    np.testing.assert_allclose(made.coherence, wanted, rtol=1e-6)
+    assert 0.05 < np.nanmean(made.coherence) < 1 and "coherence" in made.columns()
 
 
 def test_the_layout_keeps_neighbors_together(made):

@@ -34,6 +34,7 @@ def add_commands(commands: Any) -> None:
     add = add_command(commands, atlas, model_options(), *shared_by_all).add_argument
     add("-o", "--output", metavar="FILE", required=True, help="the table, a .parquet file")
     add("-k", type=int, default=15, help="neighbors of each token (default: 15)")
+    add("--wordnet", metavar="FOLDER|wn", help="WordNet, for the coherence of words")
     add("--folder", metavar="FOLDER", help="where long work is kept, to go on after an interruption")
 
 
@@ -52,7 +53,7 @@ def atlas(options: argparse.Namespace) -> None:
     check_parquet(options.output)
     check_file_writable(options.output)
     check_kept({"-o": options.output, "--folder": options.folder}, model_inputs(options))
-    made = embgeom.atlas(load_model(options), **chosen(options, "folder", *_SHARED))
+    made = embgeom.atlas(load_model(options), **chosen(options, "wordnet", "folder", *_SHARED))
     made.to_parquet(options.output)
     show(made.tables())
     tell_read(made.from_cache, options)

@@ -20,8 +20,10 @@ from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block, Table, check_table_format, distribution, write_table
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import write_file
+from embgeom.comparison.coherence import MEASURES, coherence
 from embgeom.comparison.saving import ModelRecord, loaded
 from embgeom.comparison.tokens import CLASSES, WITHOUT, TokenClasses, check_without, classify, kept_rows
+from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError, OutputError
 from embgeom.geometry.dimension import IntrinsicDimension, dimension_neighbors, intrinsic_dimension
@@ -56,6 +58,9 @@ class Atlas(Result, Tabular, Plotted):
         Over a wider neighborhood, shape (n,).
     coordinates : ndarray of float32, shape (n, 2)
         UMAP's layout of the neighbors.
+    coherence : ndarray of float32, shape (n,), or None
+        The share of a word's nearest words in its lexicographer file of WordNet, minus the base rate; NaN
+        for what is not a word that WordNet knows. None without WordNet.
     options : dict of str to object
         Every parameter.
     versions : dict of str to str
@@ -77,6 +82,7 @@ class Atlas(Result, Tabular, Plotted):
     neighbors: Neighbors
     dimension: IntrinsicDimension
     coordinates: Float32Matrix
+    coherence: npt.NDArray[np.float32] | None
     options: dict[str, Any]
     versions: dict[str, str]
     from_cache: list[str]
@@ -118,6 +124,7 @@ class Atlas(Result, Tabular, Plotted):
             "norm": self.norms,
             "dimension": self.dimension.n_components,
             "participation_ratio": self.dimension.participation_ratio,
+            **({} if self.coherence is None else {"coherence": self.coherence}),
             "x": self.coordinates[:, 0],
             "y": self.coordinates[:, 1],
         }
@@ -180,6 +187,7 @@ def atlas(
     dimension_k: int | None = None,
     without: Iterable[str] = WITHOUT,
     only: str | PathLike[str] | Sequence[str] | None = None,
+    wordnet: WordNet | str | PathLike[str] | None = None,
     folder: str | PathLike[str] | None = None,
     seed: int = 0,
     threads: int | None = None,
@@ -205,6 +213,8 @@ def atlas(
     without, only
         Which tokens the table has, as for `embgeom.comparison.kept_rows`; zero rows, which have no
         direction, are always left out.
+    wordnet : WordNet, or what `WordNet.load` takes, optional
+        By which the coherence of words is measured.
     folder : path, optional
         Where the search and the dimensions keep their blocks, by which the same call goes on after an
         interruption; see `run`.
@@ -246,16 +256,17 @@ def atlas(
         raise InputError(f"{len(rows)} tokens of {model.name} count; a layout needs at least 4")
     chosen = model.select(rows)
     k, wide = check_k(k, len(rows) - 1), dimension_neighbors(dimension_k, len(rows) - 1)
-    common: dict[str, Any] = {"center": center, "threads": team, "progress": progress}
+    common: dict[str, Any] = {"threads": team, "progress": progress}
     call = active((model.name, chosen.matrix))
     if folder is None:
-        around = call(knn, chosen, max(k, wide), **common)
-        del common["center"]
+        around = call(knn, chosen, max(k, wide), center=center, **common)
         neighbors = around.first(k)
         dimension = call(intrinsic_dimension, chosen, around.first(wide), **common)
     else:
+        common["center"] = center
         neighbors = run("knn", chosen, Path(folder) / "knn", k=k, **common)
         dimension = run("dimension", chosen, Path(folder) / "dimension", k=wide, **common)
+        del common["center"]
     return Atlas(
         model=ModelRecord.from_embeddings(chosen),
         rows=rows,
@@ -268,6 +279,7 @@ def atlas(
         neighbors=neighbors,
         dimension=dimension,
         coordinates=_layout(umap, chosen.matrix, neighbors, seed),
+        coherence=None if wordnet is None else _coherence(model, wordnet, classes, rows, common),
         options={
             "k": k,
             "center": center,
@@ -285,6 +297,17 @@ def atlas(
 def _first_class(classes: TokenClasses, rows: RowNumbers) -> list[str]:
     masks = [(name, getattr(classes, name)) for name in CLASSES]
     return [next((name for name, mask in masks if mask[row]), ORDINARY) for row in rows.tolist()]
+
+
+def _coherence(
+    model: Embeddings, wordnet: Any, classes: TokenClasses, rows: RowNumbers, common: dict[str, Any]
+) -> npt.NDArray[np.float32]:
+    """Return how many more of each word's nearest words are in its lexicographer file than by chance."""
+    found = coherence(model, wordnet, classes=classes, **common)
+    column = list(MEASURES).index("lexicographer_file")
+    of_rows = np.full(len(model), np.nan, dtype=np.float32)
+    of_rows[found.rows] = found.values[:, column] - found.base[:, column]
+    return of_rows[rows]
 
 
 def _layout(umap: Any, x: Float32Matrix, neighbors: Neighbors, seed: int) -> Float32Matrix:
