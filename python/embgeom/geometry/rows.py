@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,16 +40,19 @@ class RowStats(Result, Tabular):
         zero, repeated = np.count_nonzero(self.zero), np.count_nonzero(self.repeated)
         return f"RowStats({len(self.norms)} rows, {zero} zero, {repeated} equal to an earlier one)"
 
-    @property
+    # Kept, since a loop over rows asks for them once for each.
+    @cached_property
     def zero(self) -> npt.NDArray[np.bool_]:
         """Which rows are zero, shape (n,): they have no direction, hence no cosine similarity."""
         zero: npt.NDArray[np.bool_] = self.norms == 0.0
+        zero.flags.writeable = False
         return zero
 
-    @property
+    @cached_property
     def repeated(self) -> npt.NDArray[np.bool_]:
         """Which rows equal an earlier row, shape (n,)."""
         repeated: npt.NDArray[np.bool_] = self.first_equal != np.arange(len(self.first_equal))
+        repeated.flags.writeable = False
         return repeated
 
     def tables(self) -> list[Block]:
