@@ -77,7 +77,7 @@ def test_a_reader_that_leaves_early(small, tmp_path):
 def test_a_reader_that_takes_one_line(small):
     command = f"{' '.join(COMMAND)} neighbors {small} {' '.join(f'w{i}' for i in range(40))} | head -1"
     done = subprocess.run(["sh", "-c", command], check=False, capture_output=True, timeout=120)
-    assert done.stdout == b"nearest rows of ' w0' (row 0) in small\n" and done.stderr == NONE
+    assert done.stdout == b"nearest rows of ' w0' (row 0) in small, centered\n" and done.stderr == NONE
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full on this platform")
@@ -187,7 +187,7 @@ def stay(path, columns):
     Path(path).write_text("half")
     print("ready", flush=True)
     time.sleep(30)
-tables._write_csv = stay
+tables.write_csv = stay
 sys.exit(main(["inspect", "example:small", "--dimension-sample", "5", "-o", "out", "--quiet"]))
 """
     )

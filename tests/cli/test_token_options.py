@@ -41,7 +41,8 @@ def test_inspect_counts_what_is_asked_for(capsys, tmp_path):
     )
     command = ("inspect", "example:small", "--dimension-k", 3, "--no-cache", "--quiet")
     run(*command, "--only", file)
-    assert "rows count (left out: special, unused, equal, untrained; only " in capsys.readouterr().out
+    out = " ".join(capsys.readouterr().out.split())
+    assert "rows count (left out: special, unused, equal, untrained; only " in out
     run(*command, "--dimension-sample", 10, "--with", "all", "--no-center")
     out = capsys.readouterr().out
     assert "4096 of 4096 rows count (no class is left out)" in out and "of 10 sampled" in out
