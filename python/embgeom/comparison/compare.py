@@ -52,10 +52,8 @@ from embgeom.runs.cache import Cached, active
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-# A normal distribution's 97.5 % point.
-QUANTILE = 1.96
-# LLE weights over more neighbors take longer than everything else.
-_MOST_WEIGHTS = 50
+# Curves over more neighbors take half as long as everything else.
+_MOST_NEIGHBORS = 50
 
 
 def compare(
@@ -170,7 +168,7 @@ def compare(
         match=matched,
         options=chosen,
         statistics=statistics(measures, chosen, others),
-        groups=tuple(_groups(classes[0], matched.ids_a, overlap, cosine)),
+        groups=tuple(_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
         cautions=cautions,
         curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.panel else (),
         strata=strata,
@@ -294,13 +292,13 @@ def curves(
     options: CompareOptions,
     **common: Any,
 ) -> tuple[Curve, ...]:
-    """Return overlap and weight cosine over k, as far as the graphs reach, weights up to k = 50."""
-    few = [k for k in KS if k <= min(_MOST_WEIGHTS, graph_a.k)]
+    """Return overlap and weight cosine over k, up to 50 neighbors."""
+    few = [k for k in KS if k <= min(_MOST_NEIGHBORS, graph_a.k)]
     weights = (
         [lle(x, first(graph, k), reg=options.reg, **common) for k in few]
         for x, graph in ((x_a, graph_a), (x_b, graph_b))
     )
-    return overlap_curve(graph_a, graph_b), weight_curve(*weights)
+    return overlap_curve(graph_a, graph_b, few), weight_curve(*weights)
 
 
 def statistics(
@@ -376,8 +374,11 @@ def _groups(
     ids: RowNumbers,
     overlap: npt.NDArray[np.float64],
     cosine: npt.NDArray[np.float64],
+    whole: Estimate,
 ) -> Iterator[TokenGroup]:
     """Yield the agreement of the tokens of each class, and of each tenth by row number."""
+    # Neighbors depend on one another, in a group as among all tokens: intervals are wider than sd / sqrt(n).
+    factor = whole.half_width / float(overlap.std(ddof=1) or np.nan) * len(ids) ** 0.5
     tenth = np.arange(len(ids)) * 10 // len(ids)
     kinds: dict[str, npt.NDArray[Any]] = {
         "all": np.full(len(ids), "tokens"),
@@ -399,9 +400,7 @@ def _groups(
                 str(name),
                 len(shares),
                 float(shares.mean()),
-                QUANTILE * float(shares.std(ddof=1)) / len(shares) ** 0.5
-                if len(shares) > 1
-                else float("nan"),
+                factor * float(shares.std(ddof=1)) / len(shares) ** 0.5,
                 defined_mean(cosine[of_group]),
                 float((shares == 0).mean()),
             )

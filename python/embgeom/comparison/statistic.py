@@ -115,7 +115,7 @@ def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block
     """Yield the table of statistics with nulls, and what each statistic is."""
     yield Table(
         f"{n} shared tokens: value ± half of its 95 % interval; null: tokens relabeled at random, mean ± sd",
-        ("measure", "value", "null", "z", "p", "null within strata", "z"),
+        ("measure", "value", "null", "z", "p", "within strata", "z"),
         (
             (
                 s.name,
