@@ -40,7 +40,7 @@ def test_the_command(models, tmp_path, capsys):
     folder = tmp_path / "out"
     assert status("study", *models[:3], "-o", folder, *OPTIONS, "--quiet") == 0
     out, err = capsys.readouterr()
-    assert "neighbor overlap" in out and "pairs.csv" in out and err == ""
+    assert "neighbor overlap" in out and "report.html" in out and err == ""
     assert status("study", *models[:3], "-o", folder, *OPTIONS) == 0
     assert "embgeom: 0 parts computed" in capsys.readouterr().err
     assert status("study", models[0], "-o", folder) == 2

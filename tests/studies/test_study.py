@@ -109,6 +109,41 @@ def test_what_was_changed_by_hand_is_written_again(studied, tmp_path):
     assert files(folder) == files(complete) | {"notes.txt": b"mine"}
 
 
+def test_models_by_themselves(studied):
+    study, folder = studied
+    for model, fake_model in zip(study.models, MODELS, strict=True):
+        geometry = model.geometry
+        assert geometry.in_degree.sum() == 60 * 4 and geometry.two_nn.n == 60
+        assert geometry.gaussian.k == geometry.dimension.k == 20
+        assert geometry.dimension_curve.k == (2, 5)
+        np.testing.assert_allclose(geometry.norms, fake_model.norms)
+        lowest, highest = (geometry.dimension.n_components[rows] for rows in model.extremes(5))
+        assert lowest.max() <= highest.min() and len(lowest) == 5
+    header = (folder / "models.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert {"two_nn", "mle", "dimension_gaussian"} <= set(header.split(","))
+
+
+def test_wordnet(tmp_path):
+    senses = [
+        "lemma\tpos\tsynset",
+        *(f"{'abcdefghijklmnop'[i]}{'aeiou'[i % 5]}n\tn\ts{i}" for i in range(16)),
+    ]
+    synsets = [
+        "synset\tlexfile\tpos\trelations",
+        *(f"s{i}\tnoun.{'food' if i % 2 else 'body'}\tn\t" for i in range(16)),
+    ]
+    for name, lines in (("senses", senses), ("synsets", synsets)):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = [f"▁{line.split(chr(9))[0]}" for line in senses[1:]]
+    known = [fake(name, 8, seed, words) for seed, name in enumerate(("one", "two"))]
+    options = {**OPTIONS, "quick": True, "wordnet": tmp_path}
+    study = embgeom.study(known, folder=tmp_path / "out", **options)
+    assert [len(model.coherence.rows) for model in study.models] == [16, 16]
+    with pytest.warns(embgeom.EmbgeomWarning, match=": .*words of WordNet"):
+        study = embgeom.study(MODELS[:2], folder=tmp_path / "none", **options)
+    assert study.models[0].coherence is None
+
+
 def test_tokens_that_count(tmp_path):
     only = [word[1:] for word in WORDS[:30]]
     study = embgeom.study(MODELS[:2], folder=tmp_path / "out", only=only, **OPTIONS)
@@ -116,6 +151,7 @@ def test_tokens_that_count(tmp_path):
     assert study.shared[0].rows.tolist() == [list(range(30))] * 2
 
 
+@pytest.mark.slow
 def test_hidden_states_of_models_that_can_be_run(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
     models, options = ["example:small", "example:large"], {**OPTIONS, "quick": True, "states": True}

@@ -44,6 +44,8 @@ def add_commands(commands: Any) -> None:
     explained = "random relabelings where the null has no closed form (default: 200)"
     add("--relabelings", type=whole(2), metavar="N", default=_DEFAULTS.relabelings, help=explained)
     add("--states", action="store_true", help="also compare hidden states, where models can be run")
+    explained = "also measure how neighbors are related in WordNet: a folder of its tables, or wn"
+    add("--wordnet", metavar="FOLDER", help=explained)
     add("--seed", type=whole(0), default=_DEFAULTS.seed, help="seed of everything random (default: 0)")
 
 
@@ -54,7 +56,7 @@ def study(options: argparse.Namespace) -> None:
     result = embgeom.study(models, folder=options.output, **chosen(options, *_OPTIONS, "threads", "progress"))
     show(result.tables())
     folder = Path(options.output)
-    say(f"a row for each measure of each pair: {folder / 'pairs.csv'}; other tables are beside it")
+    say(f"to read: {folder / 'report.html'}; figures and tables are beside it")
 
 
 def _whole_numbers(text: str) -> tuple[int, ...]:

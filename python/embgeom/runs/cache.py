@@ -258,7 +258,7 @@ class Parts(Cached):
     """The parts of a long analysis, in a folder of its own, from which nothing is removed to make room.
 
     It keeps results of any function that says their type: arguments are arrays, dataclasses, plain values and
-    lists of them; `threads`, `progress` and `parts` decide on nothing.
+    lists of them; `threads`, `progress`, `parts` and `known` decide on nothing.
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:

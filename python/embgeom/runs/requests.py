@@ -28,7 +28,7 @@ KINDS: dict[str, Any] = {
 """The functions whose results are kept, and the types of these."""
 
 # Every other parameter of the functions decides on their results.
-_WITHOUT_INFLUENCE = ("threads", "progress", "parts")
+_WITHOUT_INFLUENCE = ("threads", "progress", "parts", "known")
 MATRICES = ("x", "a", "b")
 _SAID_OTHERWISE = {*MATRICES, "k", "neighbors", "queries", "rows"}
 

@@ -14,17 +14,20 @@ from typing import Any
 
 from embgeom._common.native import source_digest
 from embgeom._common.record import Arrays, array_digest, digest, plain, write_json
+from embgeom._common.result import save_figure
 from embgeom._common.tables import write_table
 from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import check_kept, reported, write_file
 from embgeom.errors import InputError, OutputError
 from embgeom.runs.folder import locked
+from embgeom.studies.figures import drawings
 from embgeom.studies.report import write_report
 from embgeom.studies.results import Study
 
 PARTS = "parts"
+FIGURE_FORMATS = ("svg", "pdf", "png")
 # What was written of which study, so that a study that has not changed is not written again.
-_WRITTEN, _LOCK = "written.json", "lock"
+_WRITTEN, _LOCK, _FIGURES = "written.json", "lock", "figures"
 
 
 @contextmanager
@@ -43,8 +46,9 @@ def study_folder(folder: str | PathLike[str], inputs: Sequence[str | PathLike[st
             raise OutputError(f"{path} holds {held[0]!r} and no study; name another folder, or a new one")
         with locked(path):
             sweep(path)
-            (path / PARTS).mkdir(exist_ok=True)
-            sweep(path / PARTS)
+            for name in (PARTS, _FIGURES):
+                (path / name).mkdir(exist_ok=True)
+                sweep(path / name)
             yield path
 
 
@@ -97,10 +101,16 @@ def _write(study: Study, path: Path) -> list[str]:
     }
     for name, columns in tables.items():
         write_file(path / name, partial(write_table, columns=columns))
+    drawn = drawings(study)
+    figures = {
+        f"{_FIGURES}/{drawing.name}.{kind}": drawing.figure for drawing in drawn for kind in FIGURE_FORMATS
+    }
+    for name, figure in figures.items():
+        save_figure(figure, path / name)
+    write_report(study, path / "report.html", drawn)
     study.save(path / "study.safetensors")
     write_file(path / "study.json", partial(write_json, value=study.to_dict()))
-    write_report(study, path / "report.html", [])
-    return [*tables, "study.safetensors", "study.json", "report.html"]
+    return [*tables, *figures, "report.html", "study.safetensors", "study.json"]
 
 
 def _written(path: Path) -> dict[str, Any]:

@@ -12,14 +12,20 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
+from embgeom.comparison.coherence import Coherence, coherence
 from embgeom.comparison.compare import estimates, first, local_geometry
 from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.curves import Curve, dimension_curve, overlap_curve, weight_curve
+from embgeom.comparison.curves import Curve, overlap_curve, weight_curve
+from embgeom.comparison.curves import dimension_curve as agreement_curve
 from embgeom.comparison.nulls import Estimate
 from embgeom.comparison.options import CompareOptions
+from embgeom.comparison.tokens import TokenClasses
+from embgeom.comparison.wordnet import WordNet
 from embgeom.emb2emb import Emb2Emb
+from embgeom.embeddings.embeddings import Embeddings
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
+from embgeom.geometry.estimators import DimensionCurve, dimension_curve, gaussian_level, mle_dimension, two_nn
 from embgeom.geometry.knn import Neighbors, knn
 from embgeom.geometry.lle import LLE, lle
 from embgeom.runs.cache import Parts
@@ -34,6 +40,7 @@ SAMPLE = 500
 MOST_WEIGHTS = 200
 QUICK_RELABELINGS = 20
 QUICK_MOST = 200
+GAUSSIAN_ROWS = 200
 VARIANCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -80,12 +87,27 @@ class SharedGeometry:
 
 
 def model_geometry(
-    x: Float32Matrix, options: CompareOptions, *, parts: Parts, threads: int, progress: Progress
+    x: Float32Matrix,
+    options: CompareOptions,
+    ks: tuple[int, ...],
+    *,
+    parts: Parts,
+    threads: int,
+    progress: Progress,
 ) -> ModelGeometry:
     """Return the geometry of all rows that count in one model."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
     graph, dimension = _searched(x, max(options.k, options.dimension_k or 0), options, parts, **common)
+    wide = options.dimension_k or 0
     near = first(graph, options.k).indices
+    has_distances = options.metric != "inner_product"
+    searched: dict[str, Any] = {"metric": options.metric, "center": options.center, **common}
+    drawing: dict[str, Any] = {"sample": GAUSSIAN_ROWS, "seed": options.seed}
+    gaussian = parts(gaussian_level, x, wide, options.variance, **drawing, **searched)
+    curve = None
+    if options.panel and (several := [k for k in ks if k > 1]):
+        some = parts(knn, x, several[-1], rows=drawn(len(x), SAMPLE, options.seed), **searched)
+        curve = parts(dimension_over, x, some, tuple(several), options.variance, **common)
     degree = np.bincount(near[near >= 0], minlength=len(x)).astype(np.int32)
     squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
     mean = x.mean(axis=0, dtype=np.float64)
@@ -96,6 +118,45 @@ def model_geometry(
         in_degree=degree,
         in_degree_skewness=_skewness(degree),
         dimension=dimension,
+        two_nn=two_nn(graph) if has_distances else None,
+        mle=replace(mle_dimension(first(graph, wide)), per_token=None) if has_distances else None,
+        gaussian=gaussian,
+        dimension_curve=curve,
+    )
+
+
+def dimension_over(
+    x: Float32Matrix,
+    near: Neighbors,
+    ks: tuple[int, ...],
+    variance: float,
+    *,
+    threads: int,
+    progress: Progress,
+) -> DimensionCurve:
+    """Return the dimensions of some rows over the number of neighbors."""
+    return dimension_curve(x, near, ks=ks, variance=variance, threads=threads, progress=progress)
+
+
+def model_coherence(
+    x: Float32Matrix,
+    identity: str,
+    options: CompareOptions,
+    *,
+    known: tuple[Embeddings, TokenClasses, WordNet],
+    threads: int,
+    progress: Progress,
+) -> Coherence:
+    """Return whether neighbors of words are related to them; `identity` says which tokens and WordNet."""
+    model, classes, wordnet = known
+    return coherence(
+        model,
+        wordnet,
+        classes=classes,
+        variance=options.variance,
+        center=options.center,
+        threads=threads,
+        progress=progress,
     )
 
 
@@ -146,7 +207,7 @@ def pair_measures(
             _sampled_dimensions(x, graph, chosen, over, ks, options, parts, **common)
             for x, graph in ((x_a, graph_a), (x_b, graph_b))
         )
-        curves.append(dimension_curve(of_a, of_b, over, strata=strata[chosen]))
+        curves.append(agreement_curve(of_a, of_b, over, strata=strata[chosen]))
     return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
 
 

@@ -53,6 +53,8 @@ class StudyOptions:
         Random relabelings of the tokens where the null has no closed form.
     states : bool
         Whether to compare hidden states, too, where models can be run.
+    wordnet : path or "wn", optional
+        WordNet, by which the coherence of neighbors is measured, see `embgeom.comparison.coherence`.
     seed : int
         Seed of everything random.
 
@@ -76,6 +78,7 @@ class StudyOptions:
     variance: float = 0.95
     relabelings: int = 200
     states: bool = False
+    wordnet: str | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -91,6 +94,8 @@ class StudyOptions:
             object.__setattr__(self, "only", os.fspath(self.only))
         elif self.only is not None:
             object.__setattr__(self, "only", tuple(to_strings(self.only, "only")))
+        if self.wordnet is not None:
+            object.__setattr__(self, "wordnet", os.fspath(self.wordnet))
         whole_number(self.k, "k", 1)
         whole_number(self.relabelings, "relabelings", 2)
         whole_number(self.dimension_k, "dimension_k", 2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from embgeom._common.result import picture
 from embgeom._common.tables import Table
 from embgeom._common.writing import write_file
 from embgeom.comparison.statistic import chance, rounded, short_p, short_z
+from embgeom.studies.figures import Drawing
 from embgeom.studies.lookup import lookup
 from embgeom.studies.results import EXTREMES, PairResult, Study
 from embgeom.studies.sentences import reading_guide, summary
@@ -21,13 +21,6 @@ from embgeom.studies.sentences import reading_guide, summary
 NEIGHBORS_SHOWN = 6
 SMALLEST_GROUP = 10
 _QUANTILE = 1.96  # of the normal distribution, for an interval of 95 %
-
-
-class Drawing(Protocol):
-    """A figure of a study, and what it shows."""
-
-    figure: Any
-    caption: str
 
 
 def write_report(study: Study, path: Path, drawings: Iterable[Drawing]) -> None:

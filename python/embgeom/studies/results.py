@@ -15,11 +15,13 @@ from embgeom._common.arrays import IndexMatrix, RowNumbers
 from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular, named
 from embgeom._common.tables import Block, Table
+from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.saving import ModelRecord, shown
 from embgeom.comparison.statistic import Statistic, chance
 from embgeom.emb2emb.score import Scores
 from embgeom.geometry.dimension import IntrinsicDimension
+from embgeom.geometry.estimators import DimensionCurve, DimensionEstimate, GaussianLevel
 from embgeom.hidden_states import StateComparison
 from embgeom.studies.lineage import Lineage
 from embgeom.studies.options import StudyOptions
@@ -46,6 +48,13 @@ class ModelGeometry:
         The skewness of `in_degree`, the usual measure of hubness (Radovanovic et al. 2010).
     dimension : IntrinsicDimension
         Of all these rows, or of a sample, whose numbers are in ``dimension.rows``.
+    two_nn, mle : DimensionEstimate or None
+        The dimension by the distances to neighbors, see `embgeom.geometry.estimators`; None for inner
+        products.
+    gaussian : GaussianLevel
+        The dimension of Gaussian rows with the same mean and covariance: what chance gives.
+    dimension_curve : DimensionCurve or None
+        Dimensions of 500 of these rows over the number of neighbors; None in a first look.
     """
 
     norms: npt.NDArray[np.float64]
@@ -54,6 +63,10 @@ class ModelGeometry:
     in_degree: npt.NDArray[np.int32]
     in_degree_skewness: float
     dimension: IntrinsicDimension
+    two_nn: DimensionEstimate | None
+    mle: DimensionEstimate | None
+    gaussian: GaussianLevel
+    dimension_curve: DimensionCurve | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +87,9 @@ class ModelSummary:
         The rows that count. Everything in `geometry` is numbered among them.
     geometry : ModelGeometry
         The geometry of these rows.
+    coherence : Coherence or None
+        Whether neighbors of words are related to them, and whether that goes with low dimension; None
+        without WordNet, or where WordNet knows too few tokens.
     """
 
     record: ModelRecord
@@ -82,6 +98,7 @@ class ModelSummary:
     notes: tuple[str, ...]
     rows: RowNumbers
     geometry: ModelGeometry
+    coherence: Coherence | None
 
     @property
     def name(self) -> str:
@@ -402,8 +419,16 @@ def _model_row(model: ModelSummary) -> dict[str, Any]:
         "dimension_tokens": len(components),
         "dimension_mean": float(components.mean()) if len(components) else float("nan"),
         "dimension_max": dimension.max_components,
+        "dimension_gaussian": geometry.gaussian.mean,
         "participation_ratio_mean": float(np.nanmean(dimension.participation_ratio)),
+        "two_nn": geometry.two_nn.value if geometry.two_nn else None,
+        "mle": geometry.mle.value if geometry.mle else None,
+        **({} if model.coherence is None else _coherence_row(model.coherence)),
     }
+
+
+def _coherence_row(found: Coherence) -> dict[str, Any]:
+    return {f"coherence_{each.name}_spearman": each.spearman.value for each in found.statistics}
 
 
 def _model_table(names: list[str], models: tuple[ModelSummary, ...]) -> tuple[Any, Any]:
@@ -415,6 +440,7 @@ def _model_table(names: list[str], models: tuple[ModelSummary, ...]) -> tuple[An
         "in_degree_skewness": "hub skewness",
         "dimension_mean": "mean dimension",
         "dimension_max": "of at most",
+        "dimension_gaussian": "of Gaussian rows",
     }
     rows = []
     for name, model in zip(names, models, strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -14,15 +15,17 @@ import numpy as np
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import need
 from embgeom._common.progress import Progress, ProgressCallable, reporter
-from embgeom._common.record import array_digest, model_versions, versions
+from embgeom._common.record import array_digest, digest, model_versions, versions
 from embgeom._common.threads import resolve_threads
+from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.compare import statistics
 from embgeom.comparison.nulls import holm
 from embgeom.comparison.saving import ModelRecord
 from embgeom.comparison.tokens import classify, kept_rows
+from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.hidden_states import StateComparison
 from embgeom.loading import load
 from embgeom.runs.cache import Parts
@@ -32,6 +35,7 @@ from embgeom.studies.measures import (
     PairMeasures,
     ks_of,
     map_scores,
+    model_coherence,
     model_geometry,
     options_of,
     pair_measures,
@@ -158,12 +162,20 @@ class _Work:
     ) -> None:
         self.models, self.options, self.parts, self.threads = models, options, parts, threads
         self.classes = [classify(model, threads=threads) for model in models]
+        self.wordnet = None if options.wordnet is None else WordNet.load(options.wordnet)
+        if self.wordnet is not None:
+            held = [sorted(self.wordnet.senses.items()), self.wordnet.files, self.wordnet.parts]
+            self._wordnet_digest = digest([self.wordnet.name, *held, list(map(sorted, self.wordnet.related))])
         self.names = _distinct([model.name for model in models])
         self._report = report
         count = len(models)
         pairs = count * (count - 1) // 2
         shared = 2 * pairs if options.pairwise else count
-        self._steps = count + shared + pairs * ((1 if options.quick else 3) + options.states)
+        self._steps = (
+            count * (1 if self.wordnet is None else 2)
+            + shared
+            + pairs * ((1 if options.quick else 3) + options.states)
+        )
         self._step = 0
 
     def result(self) -> Study:
@@ -199,10 +211,35 @@ class _Work:
             raise InputError(f"{len(kept)} rows of {name} count, and at least {MIN_SHARED} are needed")
         x = model.matrix[kept]
         self.parts.know(name, x)
-        geometry = self._call(name, model_geometry, x, options_of(self.options, len(x)))
+        options = options_of(self.options, len(x))
+        geometry = self._call(name, model_geometry, x, options, ks_of(self.options, len(x)))
         record = replace(ModelRecord.from_embeddings(model), name=name)
         notes = (*classes.found_by(), *classes.notes)
-        return ModelSummary(record, array_digest(model.matrix), classes.counts(), notes, kept, geometry)
+        return ModelSummary(
+            record,
+            array_digest(model.matrix),
+            classes.counts(),
+            notes,
+            kept,
+            geometry,
+            self._coherence(index),
+        )
+
+    def _coherence(self, index: int) -> Coherence | None:
+        if self.wordnet is None:
+            return None
+        model, classes, name = self.models[index], self.classes[index], self.names[index]
+        known = model, classes, self.wordnet
+        options = options_of(self.options, len(model))
+        identity = digest([model.tokens, self._wordnet_digest])
+        try:
+            found: Coherence = self._call(
+                f"{name}, coherence", model_coherence, model.matrix, identity, options, known=known
+            )
+        except InputError as error:
+            warnings.warn(f"{name}: {error}", EmbgeomWarning, stacklevel=2)
+            return None
+        return replace(found, model=name)
 
     def _shared_rows(self, models: Sequence[int]) -> list[RowNumbers]:
         """Return the rows of the tokens that all of these models share and keep, in each of them."""
@@ -316,7 +353,7 @@ class _Work:
             pairs.append(PairResult(a, b, number, adjusted_here, measured.curves, *tokens, maps, states))
         return tuple(pairs)
 
-    def _call(self, what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    def _call(self, what: str, function: Callable[..., Any], *arguments: Any, **known: Any) -> Any:
         """Return a part, which reports under a name with the number of the step."""
         self._step += 1
         report, before = self._report, f"{self._step} of {self._steps}, {what}"
@@ -328,7 +365,7 @@ class _Work:
         takes: dict[str, Any] = {"threads": self.threads, "progress": progress if report else False}
         if "parts" in function.__annotations__:
             takes["parts"] = self.parts
-        return self.parts(function, *arguments, **takes)
+        return self.parts(function, *arguments, **takes, **known)
 
 
 def _told(work: _Work, before: list[int], result: Study, written: bool) -> Iterator[str]:
