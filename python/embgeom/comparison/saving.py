@@ -81,15 +81,12 @@ def shown(model: Embeddings | ModelRecord, row: int) -> str:
         return repr(spelled)
 
 
-_LIST_WIDTH = 64
-
-
-def shown_list(model: Embeddings | ModelRecord, rows: Iterable[int]) -> str:
+def shown_list(model: Embeddings | ModelRecord, rows: Iterable[int], width: int = 64) -> str:
     """Return tokens in quotes, in lines that break between tokens and never within one."""
     lines = [""]
     for row in rows:
         token = shown(model, row)
-        if lines[-1] and len(lines[-1]) + 2 + len(token) > _LIST_WIDTH:
+        if lines[-1] and len(lines[-1]) + 2 + len(token) > width:
             lines.append(token)
         else:
             lines[-1] += f"  {token}" if lines[-1] else token
