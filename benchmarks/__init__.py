@@ -6,5 +6,6 @@ compare      embgeom beside other libraries: python -m benchmarks.compare
 growth       how costs grow, and what larger vocabularies will take: python -m benchmarks.growth
 steering     whether transferred vectors steer, and the cost of fitting a map:
              python -m benchmarks.steering, python -m benchmarks.steering.map_fit
+coverage     how often the confidence intervals hold what they should: python -m benchmarks.coverage
 results      what these programs measured, as JSON and Markdown
 """

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embgeom import global_similarity
+from embgeom.geometry.similarity import similarity_terms
 from tests.oracles import reference
 
 
@@ -25,6 +26,12 @@ def bench_all_pairs(measure, x, other, threads, center):
     # On the same rows the two must agree to the last digits.
     exact = global_similarity(x, other, center=center, sample=600, seed=5, threads=threads)
     assert abs(exact - some) <= room
+
+
+@pytest.mark.parametrize("center", [False, True])
+def bench_terms(measure, x, other, threads, center):
+    terms = measure(similarity_terms, x, other, center=center, threads=threads)
+    assert terms.value == global_similarity(x, other, center=center, threads=threads)
 
 
 def bench_sample(measure, x, other, threads):
