@@ -188,38 +188,28 @@ def vector_moments(x: Float64Vector, y: Float64Vector, strata: Strata) -> tuple[
     return mean, variance
 
 
-@dataclass(frozen=True)
 class _Within:
-    """One model's directions, in the order of strata, and their means over each stratum minus `unit.mean`.
+    """One model's directions, in the order of strata, and their means over each stratum minus `unit.mean`."""
 
-    Deviations d are those from the mean of the stratum. `squares` are their squared lengths and `along` the
-    squares of their products with that mean, summed over each stratum.
-    """
-
-    unit: UnitRows
-    rows: RowNumbers
-    strata: Strata
-    means: Float64Matrix
-    squares: Float64Vector
-    along: Float64Vector
-
-    @classmethod
-    def from_rows(cls, unit: UnitRows, rows: RowNumbers, strata: Strata) -> _Within:
-        ordered = rows[strata.order]
-        means = np.zeros((len(strata), len(unit.mean)))
-        squares, along = np.zeros((2, len(strata)))
+    def __init__(self, unit: UnitRows, rows: RowNumbers, strata: Strata) -> None:
+        self.unit, self.strata, self.rows = unit, strata, rows[strata.order]
+        self.means = np.zeros((len(strata), len(unit.mean)))
+        # Squared deviations from these means, and squares of their products with them, by `measured`.
+        self.squares, self.along = np.zeros((2, len(strata)))
         for stratum, whole in enumerate(strata.parts()):
             for part in _pieces(whole):
-                means[stratum] += unit.deviations(ordered[part]).sum(axis=0) / strata.sizes[stratum]
-            for part in _pieces(whole):
-                deviations = unit.deviations(ordered[part]) - means[stratum]
-                squares[stratum] += float(np.sum(deviations**2))
-                along[stratum] += float(np.sum((deviations @ (unit.mean + means[stratum])) ** 2))
-        return cls(unit, ordered, strata, means, squares, along)
+                self.means[stratum] += unit.deviations(self.rows[part]).sum(axis=0) / strata.sizes[stratum]
 
     def deviations(self, stratum: int, part: slice) -> Float64Matrix:
         found = self.unit.deviations(self.rows[part])
         found -= self.means[stratum]
+        return found
+
+    def measured(self, stratum: int, part: slice) -> Float64Matrix:
+        """Return deviations, and add them to `squares` and `along`."""
+        found = self.deviations(stratum, part)
+        self.squares[stratum] += float(np.einsum("ij,ij->", found, found))
+        self.along[stratum] += float(np.sum((found @ (self.unit.mean + self.means[stratum])) ** 2))
         return found
 
     def sums(self) -> Float64Matrix:
@@ -250,9 +240,9 @@ class _Within:
         # As in the kernels, products of many rows are in float32.
         dtype = np.float32 if len(self.rows) >= 4096 else np.float64
         products = np.zeros((count, count))
-        step = max(1, _NUMBERS_AT_A_TIME // (count * d))
-        for begin in range(0, d, step):
-            end = min(begin + step, d)
+        begin = 0
+        while begin < d:
+            end = min(begin + max(1, _NUMBERS_AT_A_TIME // (count * (d - begin))), d)
             # Scatters are symmetric: what is left of these columns was counted with earlier ones.
             scatters = np.zeros((count, end - begin, d - begin), dtype)
             for stratum, whole in enumerate(self.strata.parts()):
@@ -262,18 +252,19 @@ class _Within:
             for columns, factor in ((slice(0, end - begin), 1.0), (slice(end - begin, None), 2.0)):
                 flat = scatters[:, :, columns].reshape(count, -1)
                 products += factor * (flat @ flat.T)
+            begin = end
         return products
 
 
 def stratified_moments(terms: SimilarityTerms, strata: Strata) -> tuple[float, float]:
     """Return mean and variance of the sum of y_a y_b over pairs, relabeled within strata of the used rows."""
-    a, b = (_Within.from_rows(unit, terms.used, strata) for unit in (terms.a, terms.b))
+    a, b = (_Within(unit, terms.used, strata) for unit in (terms.a, terms.b))
+    linear = _linear_variance(a, b)
     size = strata.sizes.astype(np.float64)
     pairs = np.outer(size - 1.0, size - 1.0)
     np.fill_diagonal(pairs, size * (size - 3.0))
     rest = np.where(pairs > 0.0, a.rests() * b.rests() / np.where(pairs > 0.0, pairs, 1.0), 0.0)
-    variance = _linear_variance(a, b) + 2.0 * float(rest.sum())
-    return stratified_mean(a.sums(), b.sums(), strata.sizes), variance
+    return stratified_mean(a.sums(), b.sums(), strata.sizes), linear + 2.0 * float(rest.sum())
 
 
 def _linear_variance(a: _Within, b: _Within) -> float:
@@ -283,22 +274,21 @@ def _linear_variance(a: _Within, b: _Within) -> float:
     across = (of_a * size[:, None]).T @ of_b
     total = 0.0
     for stratum, (whole, n) in enumerate(zip(a.strata.parts(), size.tolist(), strict=True)):
-        if n < 2:
-            continue
         # A token does not meet itself; and in a stratum of two, the one pair stays what it is.
         within = 2.0 * n / (n - 2.0) if n > 2 else -n
         matrix = across + within * np.outer(of_a[stratum], of_b[stratum])
         if n <= across.shape[1]:
-            moved = a.deviations(stratum, whole) @ matrix
-            products = float(np.sum((moved @ b.deviations(stratum, whole).T) ** 2))
+            moved = a.measured(stratum, whole) @ matrix
+            products = float(np.sum((moved @ b.measured(stratum, whole).T) ** 2))
         else:
-            left, right = np.zeros((2, *across.shape[1:], across.shape[1]))
+            left, right = np.zeros((2, across.shape[1], across.shape[1]))
             for part in _pieces(whole):
-                moved, deviations = a.deviations(stratum, part) @ matrix, b.deviations(stratum, part)
+                moved, deviations = a.measured(stratum, part) @ matrix, b.measured(stratum, part)
                 left += moved.T @ moved
                 right += deviations.T @ deviations
             products = float(np.sum(left * right))
-        total += 4.0 * products / (n - 1.0)
+        # One token of a stratum has no deviation.
+        total += 4.0 * products / max(n - 1.0, 1.0)
     return total
 
 
