@@ -5,13 +5,13 @@ from __future__ import annotations
 import html
 import json
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import embgeom
 from embgeom._common.result import new_figure
+from embgeom.studies.figures import Drawing
 from embgeom.studies.lookup import lookup
 from embgeom.studies.report import write_report
 from embgeom.studies.sentences import summary
@@ -44,7 +44,7 @@ def study(tmp_path_factory):
 def file(study, tmp_path):
     figure = new_figure(3, 2)
     figure.subplots().set_title(HOSTILE[0])
-    write_report(study, tmp_path / "report.html", [SimpleNamespace(caption=HOSTILE[1], figure=figure)])
+    write_report(study, tmp_path / "report.html", [Drawing("points", HOSTILE[1], figure)])
     return tmp_path / "report.html"
 
 

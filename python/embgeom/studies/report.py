@@ -42,6 +42,7 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
         Section("Look up a token", lookup(study)),
         Section("Tokens of lowest and highest dimension", list(_extremes(study))),
         Section("Most and least shared tokens", list(_shared(study))),
+        Section("Coherence", list(_coherence(study))),
         Section("Lineage", study.lineage.tables() if study.lineage else []),
         Section("Parameters and provenance", list(_provenance(study)), closed=True),
         how_to_cite(study.versions),
@@ -144,13 +145,15 @@ def _models(study: Study) -> Table:
         rows.append(
             (
                 model.name,
-                model.record.which,
                 vocabulary,
                 len(model.rows),
                 columns,
                 f"{known.mean():.1f}" if len(known) else "undefined",
                 dimension.max_components,
+                f"{geometry.gaussian.mean:.1f}",
                 f"{np.nanmean(dimension.participation_ratio):.1f}" if len(known) else "undefined",
+                "" if geometry.two_nn is None else f"{geometry.two_nn.value:.1f}",
+                "" if geometry.mle is None else f"{geometry.mle.value:.1f}",
                 f"{np.median(geometry.norms):.3g}",
                 f"{geometry.mean_share:.3f}",
                 f"{geometry.in_degree_skewness:.1f}",
@@ -158,13 +161,14 @@ def _models(study: Study) -> Table:
         )
     title = (
         f"Models over their rows that count; dimension: {study.options.variance:.0%} of the variance of the "
-        f"{study.options.dimension_k} nearest neighbors; mean direction: share of the squared length that "
-        "all rows have in common; hub skewness: how unevenly tokens are neighbors of others (0: evenly)"
+        f"{study.options.dimension_k} nearest neighbors, and the same of Gaussian rows with the same "
+        "covariance; TwoNN and MLE: by distances to neighbors, other measures; mean direction: share of the "
+        "squared length that all rows have in common; hub skewness: how unevenly tokens are neighbors of "
+        "others (0: evenly)"
     )
-    of_dimension = ("mean dimension", "of at most", "participation ratio")
+    of_dimension = ("mean dimension", "of at most", "Gaussian rows", "participation ratio", "TwoNN", "MLE")
     head = (
         "model",
-        "matrix",
         "rows",
         "rows that count",
         "columns",
@@ -221,6 +225,12 @@ def _extremes(study: Study) -> Iterator[Part]:
             yield Table(
                 f"{model.name}: {what} intrinsic dimension", ("dimension", "token", "nearest tokens"), rows
             )
+
+
+def _coherence(study: Study) -> Iterator[Part]:
+    for model in study.models:
+        if model.coherence is not None:
+            yield from model.coherence.tables()
 
 
 def _shared(study: Study) -> Iterator[Part]:

@@ -54,6 +54,7 @@ def summary(study: Study) -> Iterator[tuple[str, str]]:
         if found:
             yield title, f"{meaning.format(k=study.options.k)} {_values(study, found)}"
     yield from _dimensions(study)
+    yield from _coherence(study)
     yield from _maps(study)
     if study.lineage is not None:
         yield "Lineage", _lineage(study.lineage)
@@ -147,13 +148,36 @@ def _dimensions(study: Study) -> Iterator[tuple[str, str]]:
         if len(known):
             near = float(np.mean(dimension.near_max))
             limit = f"; {near:.0%} of tokens come near it" if near > 0.1 else ""
-            parts.append(f"{model.name} {known.mean():.1f} of at most {dimension.max_components}{limit}")
+            gaussian = f"Gaussian rows of the same covariance: {model.geometry.gaussian.mean:.1f}"
+            most = f"of at most {dimension.max_components}{limit}"
+            parts.append(f"{model.name} {known.mean():.1f} {most} ({gaussian})")
     k, variance = study.options.dimension_k, study.options.variance
     if parts:
         yield (
             "Dimension of each model",
             f"The mean intrinsic dimension ({variance:.0%} of the variance of the {k} nearest neighbors) is: "
             f"{'; '.join(parts)}. It depends on the number of neighbors, and compares only at the same one.",
+        )
+
+
+def _coherence(study: Study) -> Iterator[tuple[str, str]]:
+    parts = []
+    for model in study.models:
+        if model.coherence is not None:
+            found = model.coherence["lexicographer_file"]
+            estimate = found.spearman
+            unsure = "" if estimate.p < SIGNIFICANCE else ", not significant"
+            parts.append(
+                f"{model.name} {estimate.text()} (chance {chance(estimate.null)}, z = {short_z(estimate.z)}"
+                f"{unsure}; given row number and norm {found.given_frequency_and_norm:.2f}; nouns alone "
+                f"{found.nouns.text()})"
+            )
+    if parts:
+        yield (
+            "Coherence",
+            "Whether words of low dimension have neighbors of their kind: the rank correlation of dimension "
+            "with the share of neighbors in a word's WordNet lexicographer file minus its base rate "
+            f"(negative: yes; 0: unrelated): {'; '.join(parts)}.",
         )
 
 
