@@ -64,7 +64,7 @@ def write_study(study: Study, path: Path) -> bool:
     """Write the files of a study, each atomically; return False where all of them were there."""
     arrays: Arrays = {}
     structure = plain(study, arrays)
-    content = digest(
+    held = digest(
         [
             structure,
             {name: array_digest(array) for name, array in arrays.items()},
@@ -73,9 +73,7 @@ def write_study(study: Study, path: Path) -> bool:
         ]
     )
     before = _written(path)
-    if before["study"] == content and all(
-        _sha256(path / name) == sha for name, sha in before["files"].items()
-    ):
+    if before["study"] == held and all(_sha256(path / name) == sha for name, sha in before["files"].items()):
         return False
     # Until the new ones are complete, nothing says that they are.
     (path / PARTS / _WRITTEN).unlink(missing_ok=True)
@@ -84,7 +82,7 @@ def write_study(study: Study, path: Path) -> bool:
         # A figure of a model that is not there any more; what a user has changed stays.
         if name not in files and _sha256(path / name) == sha:
             (path / name).unlink()
-    record = {"study": content, "files": {name: _sha256(path / name) for name in sorted(files)}}
+    record = {"study": held, "files": {name: _sha256(path / name) for name in sorted(files)}}
     write_file(path / PARTS / _WRITTEN, partial(write_json, value=record))
     return True
 

@@ -111,7 +111,7 @@ def study(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     study = embgeom.study(["example:small", "example:large"], folder=folder, quick=True)
     >>> study
-    Study(2 models, 1 pairs, 4095 shared tokens)
+    Study(2 models, 1 pairs, 3757 shared tokens)
     >>> study.pair(0, 1)["neighbor_overlap"].value > 0.2
     True
     """
