@@ -59,7 +59,9 @@ def test_the_command_prints_it_offline(text, capsys, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", refuse)
     assert main(["demo", "--threads", "2"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == text + "\n" and captured.err == ""
+    assert captured.out == text + "\n"
+    # On a slow machine it also says how far it is.
+    assert all(line.startswith("embgeom: ") and " left" in line for line in captured.err.splitlines())
 
 
 def test_what_lies_in_the_folder_does_not_matter(text, tmp_path, monkeypatch):

@@ -54,7 +54,7 @@ ERRORS = [OSError(28, "No space left on device"), KeyboardInterrupt(), RuntimeEr
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
-@pytest.mark.parametrize("step", ["_write_csv", "write_json"])
+@pytest.mark.parametrize("step", ["write_csv", "write_json"])
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_failure_halfway_leaves_things_as_they_were(
     inspection, tmp_path, monkeypatch, step, error, overwrite
@@ -64,7 +64,7 @@ def test_a_failure_halfway_leaves_things_as_they_were(
         inspection.save(target)
         (target / "tokens.csv").write_text("earlier")
     before = tree(tmp_path)
-    monkeypatch.setattr(tables if step == "_write_csv" else saving, step, failing(error))
+    monkeypatch.setattr(tables if step == "write_csv" else saving, step, failing(error))
     with pytest.raises(OutputError if isinstance(error, OSError) else type(error)) as caught:
         inspection.save(target, overwrite=overwrite)
     assert tree(tmp_path) == before
