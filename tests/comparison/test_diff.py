@@ -125,6 +125,15 @@ def test_quantized_models_are_compared_against_the_bulk(levels):
     assert every.status_counts()["changed"] > 0.99 * len(BASE)
 
 
+def test_a_bulk_that_is_hardly_noise_warns():
+    rng = np.random.default_rng(0)
+    x = BASE.matrix.copy()
+    moved = rng.random(len(x)) < 0.7
+    x[moved] += rng.standard_normal((moved.sum(), x.shape[1])).astype(np.float32) * x[moved].std() * 2
+    with pytest.warns(embgeom.EmbgeomWarning, match="may have moved more than half of the rows"):
+        embgeom.diff(BASE, of(x), noise="bulk", **SIZE)
+
+
 def test_a_vocabulary_that_was_resized():
     x = np.random.default_rng(0).standard_normal((64, 12)).astype(np.float32)
     tokens = [f"▁w{i}" for i in range(60)] + [f"<row {row}>" for row in range(60, 64)]

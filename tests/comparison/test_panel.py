@@ -61,6 +61,21 @@ def test_rotation_scale_and_shift_change_nothing(measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
+@pytest.mark.parametrize("value", [1.0, 0.1])
+def test_equal_rows_are_refused(measure, value):
+    a, _ = pair(20)
+    for sides, name in (((a, np.full_like(a, value)), "b"), ((np.full_like(a, value), a), "a")):
+        with pytest.raises(InputError, match=f"all rows of {name} are equal"):
+            measure(*sides)
+
+
+def test_equal_cosines_are_refused():
+    a, _ = pair(20)
+    with pytest.raises(InputError, match="all pairs of rows of b have the same cosine"):
+        rsa_estimate(a, np.arange(1, 21)[:, None] * np.ones(3), center=False)
+
+
+@pytest.mark.parametrize("measure", MEASURES)
 def test_a_model_and_itself_agree_fully(measure):
     a, _ = pair(70)
     estimate = measure(a, 2 * a)

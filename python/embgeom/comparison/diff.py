@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from statistics import NormalDist
@@ -21,7 +22,7 @@ from embgeom.comparison.rounding import equal_rows, rounded
 from embgeom.comparison.saving import ModelRecord, loaded
 from embgeom.comparison.tokens import WITHOUT, check_without, classify, kept_rows
 from embgeom.embeddings.embeddings import Embeddings, Which
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, check_k, knn
@@ -31,6 +32,8 @@ from embgeom.runs.cache import Cached, active
 _MIN_SHARED = 10
 _FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 _PIECE = 4096
+# Quantization to 3 bits or more moves no row by this share of its length.
+_MUCH = 0.5
 NoiseOption = Literal["auto", "rounding", "bulk"]
 
 
@@ -91,6 +94,11 @@ def diff(
         If the hidden sizes differ, the models share too few tokens, or a parameter does not fit.
     LoadError
         If a model cannot be loaded.
+
+    Warns
+    -----
+    EmbgeomWarning
+        If the bulk of rows changed by so much that it is hardly noise: the threshold is above half a length.
 
     Notes
     -----
@@ -236,6 +244,14 @@ def _noise(
     noise = Noise("none", None, None, 0.0, 0.0)
     if option == "bulk" or (option == "auto" and quantized):
         noise = _bulk(change)
+        if noise.threshold > _MUCH:
+            warnings.warn(
+                f"the bulk of rows, taken as noise, changed by {noise.level:.2g} of its length, and a row "
+                f"counts as changed only above {noise.threshold:.2g}: the fine-tune may have moved more than "
+                "half of the rows; noise='rounding' counts every row that storage does not explain",
+                EmbgeomWarning,
+                stacklevel=3,
+            )
         status[change <= noise.threshold] = "noise"
     elif alike.any():
         side, to = max(by_rounding, key=lambda each: np.count_nonzero(by_rounding[each]))

@@ -30,6 +30,8 @@ from embgeom.geometry.lle import LLE
 from embgeom.geometry.similarity import similarity_terms
 
 LEVEL = 0.95
+# A p-value is never below this: no null is normal so far out.
+LEAST_P = 1e-16
 _QUANTILE = 1.959963984540054  # of the normal distribution, for an interval of that level
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 # Lists are taken a few at a time.
@@ -97,7 +99,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of `z`, normal; not below 1 / (draws + 1) where the null was drawn."""
+        """Two-sided p-value of `z`, normal; not below 1e-16, nor 1 / (draws + 1) where the null was drawn."""
         return _p(self.value, self.null)
 
     @property
@@ -168,7 +170,7 @@ def _p(value: float, null: Baseline | None) -> float:
     if null is None or not null.sd > 0.0:
         return math.nan
     p = math.erfc(abs(_z(value, null)) / math.sqrt(2.0))
-    return max(p, 1.0 / (null.draws + 1)) if null.draws else p
+    return max(p, 1.0 / (null.draws + 1) if null.draws else LEAST_P)
 
 
 def holm(p_values: npt.ArrayLike) -> Float64Vector:

@@ -16,7 +16,15 @@ from embgeom.comparison.nulls import (
     fisher_interval,
     labels_of_strata,
 )
-from embgeom.comparison.products import FEWEST_DRAWS, Pair, Relabeled, bilinear, relabeled_norms, shift
+from embgeom.comparison.products import (
+    FEWEST_DRAWS,
+    Pair,
+    Relabeled,
+    bilinear,
+    check_rows,
+    relabeled_norms,
+    shift,
+)
 from embgeom.comparison.relabeling import Strata, stratified_mean, symmetric_variance
 from embgeom.errors import InputError
 
@@ -273,7 +281,8 @@ def rsa_estimate(
     Raises
     ------
     InputError
-        If the numbers of rows differ, or fewer than 4 rows have a direction.
+        If the numbers of rows differ, fewer than 4 rows have a direction, or a matrix has the same cosine
+        for all pairs.
 
     Notes
     -----
@@ -296,6 +305,8 @@ def rsa_estimate(
     x, y = as_matrix(a, "a"), as_matrix(b, "b")
     if len(x) != len(y):
         raise InputError(f"a has {len(x)} rows and b has {len(y)}: row i of both must be the same token")
+    check_rows(x, "a")
+    check_rows(y, "b")
     labels = labels_of_strata(strata, len(x))
     usable = np.flatnonzero(x.any(axis=1) & y.any(axis=1))
     whole_number(len(usable), "the number of rows with a direction", 4)
@@ -304,6 +315,9 @@ def rsa_estimate(
     rows = np.sort(usable[choosing.choice(len(usable), m, replace=False)])
     means = [z[usable].mean(axis=0, dtype=np.float64) if center else np.zeros(z.shape[1]) for z in (x, y)]
     ranked_x, ranked_y = _Ranked.from_rows(x, rows, means[0]), _Ranked.from_rows(y, rows, means[1])
+    for ranked, name in ((ranked_x, "a"), (ranked_y, "b")):
+        if not ranked.ranks.any():
+            raise InputError(f"all pairs of rows of {name} have the same cosine, so that none can be ranked")
     value = ranked_x.correlation(ranked_y)
     null = Baseline(0.0, _rank_null_sd(m, ranked_x, ranked_y))
     stratified = None

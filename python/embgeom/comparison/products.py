@@ -119,16 +119,21 @@ def _pieces(n: int) -> list[slice]:
     return [slice(begin, begin + _ROWS_AT_A_TIME) for begin in range(0, n, _ROWS_AT_A_TIME)]
 
 
+def check_rows(matrix: Float32Matrix, name: str) -> None:
+    """Raise `InputError` if rows are not finite, or are all equal."""
+    if not np.isfinite(matrix).all():
+        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
+        raise InputError(f"{name}: row {row} holds a number that is not finite")
+    if (matrix == matrix[:1]).all():
+        raise InputError(f"all rows of {name} are equal, so that nothing can be compared")
+
+
 def _standardized(matrix: Float32Matrix, name: str) -> Float32Matrix:
     """Return the matrix with its mean row subtracted and divided by its Frobenius norm over sqrt(n)."""
     n = len(matrix)
     if n < 4:
         raise InputError(f"{name} has {n} rows; the measures of the panel need 4")
-    if not np.isfinite(matrix).all():
-        row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
-        raise InputError(f"{name}: row {row} holds a number that is not finite")
-    if (matrix == matrix[0]).all():
-        raise InputError(f"all rows of {name} are equal, so that nothing can be compared")
+    check_rows(matrix, name)
     mean = matrix.mean(axis=0, dtype=np.float64)
     result, square = np.empty_like(matrix), 0.0
     # An own scale first: squares of large numbers overflow float32.

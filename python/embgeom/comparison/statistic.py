@@ -199,7 +199,7 @@ def short_z(z: float) -> str:
 
 
 def short_p(p: float) -> str:
-    """Return a p-value in two digits."""
+    """Return a p-value in two digits; those at their floor, also after Holm's correction, as a bound."""
     if math.isnan(p):
         return "undefined"
-    return "<1e-16" if p < 1e-16 else f"{p:.2g}"
+    return "<1e-12" if p < 1e-12 else f"{p:.2g}"
