@@ -131,6 +131,7 @@ def test_the_json_of_a_comparison(comparison, tmp_path):
         "only": None,
         "relabelings": 200,
         "panel": False,
+        "curves": False,
         "seed": 7,
         "threads": comparison.options.threads,
     }

@@ -22,7 +22,7 @@ from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
 _SAMPLE = ("dimension_sample", "seed")
-_COMPARED = ("k", "reg", "center", "without", "only", "relabelings", "panel")
+_COMPARED = ("k", "reg", "center", "without", "only", "relabelings", "panel", "curves")
 
 
 def add_commands(commands: Any) -> None:
@@ -43,7 +43,8 @@ def add_commands(commands: Any) -> None:
     add = chance.add_argument
     explained = "random relabelings for nulls without a closed form (default: 200)"
     add("--relabelings", type=int, metavar="N", default=200, help=explained)
-    add("--panel", action="store_true", help="also CKA, RSA, Procrustes similarity, and curves over k")
+    add("--panel", action="store_true", help="also CKA, RSA and Procrustes similarity")
+    add("--curves", action="store_true", help="also overlap and weights over several numbers of neighbors")
     add("--figure", metavar="FILE", help="draw values, overlaps and dimensions as .svg, .png or .pdf")
     add("--csv", metavar="FILE", help="also write the measures as .csv")
 

@@ -170,7 +170,7 @@ def compare(
         statistics=statistics(measures, chosen, others),
         groups=tuple(_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
         cautions=cautions,
-        curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.panel else (),
+        curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.curves else (),
         strata=strata,
         neighbor_overlap=overlap,
         weight_cosine=cosine,

@@ -44,7 +44,9 @@ class CompareOptions:
     relabelings : int
         Random relabelings of the tokens where the null has no closed form.
     panel : bool
-        Measure CKA, RSA, Procrustes similarity and curves over k, too.
+        Measure CKA, RSA and Procrustes similarity, too.
+    curves : bool
+        Measure overlap and weights over several numbers of neighbors, up to 50, too.
     seed : int
         Seed of everything random.
     threads : int, optional
@@ -62,12 +64,14 @@ class CompareOptions:
     only: str | tuple[str, ...] | None = None
     relabelings: int = 200
     panel: bool = False
+    curves: bool = False
     seed: int = 0
     threads: int | None = None
 
     def __post_init__(self) -> None:
         flag(self.center, "center")
         flag(self.panel, "panel")
+        flag(self.curves, "curves")
         check_reg(self.reg)
         check_variance(self.variance)
         check_seed(self.seed)
@@ -101,5 +105,6 @@ class CompareKeywords(TypedDict, total=False):
     only: str | PathLike[str] | Sequence[str] | None
     relabelings: int
     panel: bool
+    curves: bool
     seed: int
     threads: int | None

@@ -133,8 +133,8 @@ def procrustes_estimate(
     a, b, strata, seed
         As for `cka_estimate`.
     draws : int
-        Relabelings for the null; fewer for more than 600 columns, but 20 at least. Within strata, at most 20
-        above 4096 tokens.
+        Relabelings for the null; fewer for more than 378 columns (50 for 600), but 20 at least. Within
+        strata, at most 20 above 4096 tokens.
 
     Returns
     -------
@@ -323,8 +323,9 @@ def rsa_estimate(
     stratified = None
     if labels is not None:
         parts = Strata.from_labels(labels[usable])
+        places = np.searchsorted(usable, rows)
         drawn = (
-            ranked_x.correlation(_Ranked.from_rows(y, usable[order][np.searchsorted(usable, rows)], means[1]))
+            ranked_x.correlation(_Ranked.from_rows(y, usable[order[places]], means[1]))
             for order in (parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS))
         )
         stratified = _baseline(np.array(list(drawn)), len(parts))
@@ -343,7 +344,7 @@ class _Ranked:
         unit = matrix[rows] - mean
         lengths = np.linalg.norm(unit, axis=1)
         unit = (unit / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
-        cosines = (unit @ unit.T)[np.triu_indices(len(rows), 1)]
+        cosines = np.concatenate([of_row[i + 1 :] for i, of_row in enumerate(unit @ unit.T)])
         order = np.argsort(cosines)
         ordered = cosines[order]
         begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])

@@ -16,10 +16,11 @@ from embgeom.errors import InputError
 
 # Rows are centered and multiplied in pieces, so that no float64 copy of a matrix is made.
 _ROWS_AT_A_TIME = 4096
+_ROWS_OF_SHORT_SUMS = 1024
 # Above this number of tokens, relabeled cross products are drawn from the normal distribution they tend to.
 _FEW_TOKENS = 4096
-# A drawn nuclear norm takes some d^3 multiply-adds: 200 draws are made up to those of a 600 x 600 matrix.
-_DRAWN_PRODUCTS = 200 * 600**3
+# A drawn nuclear norm takes some d^3 multiply-adds: 50 are drawn of a 600 x 600 matrix, 200 of 378 x 378.
+_DRAWN_PRODUCTS = 50 * 600**3
 FEWEST_DRAWS = 20
 # Normal matrices stand for relabeled ones up to this share of variance that they do not know of.
 _MOST_LONG_ROW_SHARE = 0.1
@@ -48,10 +49,14 @@ class Pair:
         d = x.shape[1]
         p, q = np.empty(len(x)), np.empty(len(x))
         products = np.zeros((d + y.shape[1],) * 2)
-        for piece in _pieces(len(x)):
-            both = np.hstack([x[piece], y[piece]], dtype=np.float64)
+        # As in the kernels, products of many rows are in float32, over short sums.
+        dtype, step = (np.float32, _ROWS_OF_SHORT_SUMS) if len(x) > _FEW_TOKENS else (np.float64, len(x))
+        for begin in range(0, len(x), step):
+            piece = slice(begin, begin + step)
+            both = np.hstack([x[piece], y[piece]], dtype=dtype)
             products += both.T @ both
-            p[piece], q[piece] = row_dots(both[:, :d], both[:, :d]), row_dots(both[:, d:], both[:, d:])
+            for lengths, side in ((p, x), (q, y)):
+                lengths[piece] = np.einsum("ij,ij->i", side[piece], side[piece], dtype=np.float64)
         return cls(x, y, p, q, products[:d, :d], products[:d, d:], products[d:, d:])
 
     def __len__(self) -> int:

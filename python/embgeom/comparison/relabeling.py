@@ -141,11 +141,13 @@ class Relation:
         outward = np.bincount(tokens, values, n)
         inward = np.bincount(neighbors, values, n)
         keys, mirrored = tokens.astype(np.int64) * n + neighbors, neighbors.astype(np.int64) * n + tokens
-        order = np.argsort(keys)
-        found = np.minimum(np.searchsorted(keys[order], mirrored), len(keys) - 1)
-        mutual = np.where(keys[order][found] == mirrored, values[order][found], 0.0)
+        # Sorted, both lists are read in order.
+        order, of_mirrored = np.argsort(keys), np.argsort(mirrored)
+        keys, mirrored = keys[order], mirrored[of_mirrored]
+        found = np.minimum(np.searchsorted(keys, mirrored), len(keys) - 1)
+        mutual = np.where(keys[found] == mirrored, values[order][found], 0.0)
         return Directed(
-            float(values.sum()), float(values @ values), float(values @ mutual),
+            float(values.sum()), float(values @ values), float(values[of_mirrored] @ mutual),
             float(outward @ outward), float(inward @ inward), float(outward @ inward),
         )  # fmt: skip
 

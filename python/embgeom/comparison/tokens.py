@@ -234,7 +234,13 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
         for each, raw in zip(spelled, model.byte_token.tolist(), strict=True)
     ]
     shown = ["" if text is None else text for text in texts]
-    impossible = np.array([each is not None and is_impossible(each) for each in spelled], dtype=bool)
+    impossible = np.array(
+        [
+            text is None and each is not None and is_impossible(each)
+            for each, text in zip(spelled, texts, strict=True)
+        ],
+        dtype=bool,
+    )
     reserved = np.array([is_reserved(token) for token in model.tokens], dtype=bool)
     position = np.array([position_of(text) for text in shown])
     case = np.array([case_of(text) for text in shown])

@@ -20,6 +20,8 @@ THRESHOLD = 0.5
 """Rows whose similarity to the seeds is above this count as untrained, where there are 64 columns or more."""
 FEWEST_SEEDS = 4
 _PIECE = 8192
+# Rows that stay in the cache while they are measured.
+_FEW = 256
 _Mask = npt.NDArray[np.bool_]
 
 
@@ -127,11 +129,15 @@ def _to_center(
         cosine[piece] = np.divide(along, norms * length, out=np.zeros_like(norms), where=norms > 0)
         distance[piece] = np.sqrt(np.maximum(squares - 2 * along + length**2, 0))
 
-    pieces = [slice(begin, begin + _PIECE) for begin in range(0, len(x), _PIECE)]
+    def measure_all(piece: slice) -> None:
+        for begin in range(piece.start, piece.stop, _FEW):
+            measure(slice(begin, begin + _FEW))
+
+    pieces = [slice(begin, min(begin + _PIECE, len(x))) for begin in range(0, len(x), _PIECE)]
     with ThreadPoolExecutor(threads) as pool:
         mean = (sum(pool.map(total, pieces)) / np.count_nonzero(ordinary)).astype(np.float32)
         direction = center.astype(np.float32) - mean
         length = float(np.linalg.norm(direction)) or 1.0
-        list(pool.map(measure, pieces))
+        list(pool.map(measure_all, pieces))
     usual = float(np.median(distance[ordinary])) or 1.0
     return np.asarray(np.maximum(cosine, 1 - distance / np.float32(usual)))

@@ -60,7 +60,10 @@ def position_of(text: str) -> str:
 
 def case_of(text: str) -> str:
     """Return how the letters are written: lower, capitalized, upper or mixed; "none" where there are none."""
-    letters = "".join(c for c in text if c.isupper() or c.islower())
+    if text.isascii():
+        letters = text if text.islower() else "".join(filter(str.isalpha, text))
+    else:
+        letters = "".join(c for c in text if c.isupper() or c.islower())
     if not letters:
         return "none"
     if letters.islower():
@@ -73,6 +76,8 @@ def case_of(text: str) -> str:
 
 def script_of(text: str) -> str:
     """Return the script of a token's letters, "digits" where it has only digits, "none" where neither."""
+    if text.strip(" ").isalpha() and text.isascii():
+        return "Latin"
     found = {_script(character) for character in text} - {NO_SCRIPT}
     if len(found) > 1:
         found.discard(DIGITS)

@@ -183,14 +183,14 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     text_b, bytes_b = _spellings(check_embeddings(b))
     exact = dict(_same_bytes(text_a, bytes_a, text_b, bytes_b))
     words: dict[int, int] = {}
-    position = space_position(a)
-    if {position, space_position(b)} == {"leading", "trailing"}:
-        words = _same_word(text_a, text_b, exact, leading_a=position == "leading")
+    position_a, position_b = space_position(a), space_position(b)
+    if {position_a, position_b} == {"leading", "trailing"}:
+        words = _same_word(text_a, text_b, exact, leading_a=position_a == "leading")
     pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
     ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
     ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
-    _warn_of_plain_words(a, b, ids_a)
-    _warn_of_plain_words(b, a, ids_b)
+    _warn_of_plain_words(a, ids_a, b, position_b)
+    _warn_of_plain_words(b, ids_b, a, position_a)
     return Match(
         ids_a=ids_a,
         ids_b=ids_b,
@@ -211,16 +211,15 @@ def require_shared(found: Match) -> None:
 def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:
     """Return where a vocabulary writes the space of its words, by majority; none where that is a draw."""
     spelled = [s for s in model.token_bytes if s is not None]
-    leading = sum(_word_in(s, leading=True) is not None for s in spelled)
-    trailing = sum(_word_in(s, leading=False) is not None for s in spelled)
+    leading = sum(_word_in(s, leading=True) is not None for s in spelled if s[:1] == b" ")
+    trailing = sum(_word_in(s, leading=False) is not None for s in spelled if s[-1:] == b" ")
     if leading == trailing:
         return "none"
     return "leading" if leading > trailing else "trailing"
 
 
-def _warn_of_plain_words(plain: Embeddings, other: Embeddings, matched: RowNumbers) -> None:
+def _warn_of_plain_words(plain: Embeddings, matched: RowNumbers, other: Embeddings, position: str) -> None:
     """Warn where words without spaces were matched to tokens that mark them."""
-    position = space_position(other)
     if position == "none" or not _is_plain_words(plain):
         return
     at_words = sum(_at_word(plain.token_bytes[row]) for row in matched.tolist())
@@ -241,8 +240,10 @@ def _is_plain_words(model: Embeddings) -> bool:
         for s, is_byte in zip(model.token_bytes, model.byte_token.tolist(), strict=True)
         if s and not is_byte
     ]
+    if 100 * sum(map(_at_word, spelled)) > len(spelled):
+        return False
     words = sum(len(s) > 1 and _word_in(b" " + s, leading=True) is not None for s in spelled)
-    return 2 * words > len(spelled) and 100 * sum(map(_at_word, spelled)) <= len(spelled)
+    return 2 * words > len(spelled)
 
 
 def _at_word(spelled: bytes | None) -> bool:

@@ -134,8 +134,15 @@ class _Reader:
         value = _Value(kind == _ARRAY, item, count, self.position)
         if item == _STRING:
             self.check_count(count, 8, "strings in one key")
+            left = self._file.size - self.position
+            # A vocabulary has hundreds of thousands.
+            read, seek, order = self._stream.read, self._stream.seek, self._order
             for _ in range(count):
-                self.skip(self.uint())
+                length = int.from_bytes(read(8), order)
+                left -= 8 + length
+                if left < 0:
+                    raise _corrupt(self._file, "it ends within its header")
+                seek(length, 1)
         elif item in _SCALARS:
             size = np.dtype(_SCALARS[item]).itemsize
             self.check_count(count, size, "numbers in one key")
