@@ -307,6 +307,20 @@ def test_undefined_statistics_are_printed_as_such():
     assert "10%: undefined, 50%: undefined, 90%: undefined" in text
 
 
+def test_a_token_without_neighbors_has_no_dimension(tmp_path):
+    # Row 7 is the mean of all rows, exactly: it has no direction after that is subtracted.
+    half = np.rint(gaussian(60) * 64)
+    rows = np.insert(np.concatenate([half, -half]), 7, 0.0, axis=0) + 64
+    comparison = embgeom.compare(model(rows), model(gaussian(121, seed=1)), without=(), **QUICK)
+    of_a, of_b = (side.dimension for side in (comparison.local_a, comparison.local_b))
+    assert of_a.n_components[7] == -1 and np.isnan(of_a.defined[7]) and of_b.n_components[7] > 0
+    columns = comparison.columns()
+    assert columns["n_components_a"][7] is None and columns["n_components_a"][8] == of_a.n_components[8]
+    mean = np.delete(of_a.n_components, 7).mean()
+    assert f"mean {mean:.1f} in A and {of_b.n_components.mean():.1f} in B" in comparison.summary()
+    comparison.plot(tmp_path / "figure.svg")
+
+
 def test_one_sampled_token_has_no_correlation():
     x = model(gaussian())
     comparison = embgeom.compare(x, x, dimension_sample=1, **QUICK)

@@ -196,7 +196,10 @@ def test_what_an_estimate_says():
     assert math.isnan(estimate.z_stratified) and math.isnan(estimate.p_stratified)
     drawn = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.1), Baseline(0.2, 0.01, 200, 7), 9)
     assert drawn.text() == "0.50 ± 0.10"
-    assert drawn.p == pytest.approx(0.0026998, rel=1e-4) and drawn.p_stratified == 1 / 201
+    assert drawn.p == pytest.approx(0.0026998, rel=1e-4) and drawn.z_stratified == pytest.approx(30)
+    # A normal tail: the number of draws is no limit to it.
+    few = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.06, 20), None, 9)
+    assert few.p == pytest.approx(math.erfc(5 / math.sqrt(2))) and drawn.p_stratified == 1e-16
     assert drawn.to_dict()["strata"] == 7 and drawn.to_dict()["low"] == 0.4
     assert Estimate(math.nan, Interval(math.nan, math.nan), Baseline(0, 1), None, 2).text() == "undefined"
 

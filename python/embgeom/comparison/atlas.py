@@ -95,7 +95,7 @@ class Atlas(Result, Tabular, Plotted):
         names, counts = np.unique(self.token_class, return_counts=True)
         quantities: dict[str, npt.NDArray[Any]] = {
             "norm": self.norms,
-            "intrinsic dimension": self.dimension.n_components,
+            "intrinsic dimension": self.dimension.defined,
             "participation ratio": self.dimension.participation_ratio,
         }
         title = f"{len(self.rows)} tokens of {self.model.name}"
@@ -156,7 +156,7 @@ class Atlas(Result, Tabular, Plotted):
         axes = figure.subplots()
         drawn = axes.scatter(
             *self.coordinates.T,
-            c=self.dimension.n_components,
+            c=self.dimension.defined,
             s=2,
             cmap="cividis",
             linewidths=0,

@@ -14,7 +14,7 @@ from embgeom._common.checks import whole_number
 from embgeom._common.result import Columns, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.nulls import Interval
+from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
 from embgeom.comparison.rounding import Format, Side
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
 
@@ -29,7 +29,6 @@ _EXTREMES = 8
 _NEAR = 3
 # Of tokens with noise alone, at most one in a hundred lies below this quantile.
 _QUANTILE = 0.01
-_NORMAL = 1.96  # the normal distribution's quantile for an interval of 95 %
 
 
 @dataclass(frozen=True)
@@ -143,11 +142,9 @@ class Diff(FolderResult):
         return {status: int(np.count_nonzero(self.status == status)) for status in STATUS}
 
     @property
-    def dimension_change(self) -> npt.NDArray[np.int64]:
-        """The intrinsic dimension after minus that before, shape (m,)."""
-        before, after = (local.dimension.n_components for local in (self.local_base, self.local_tuned))
-        change: npt.NDArray[np.int64] = after.astype(np.int64) - before
-        return change
+    def dimension_change(self) -> Float64Vector:
+        """The intrinsic dimension after minus that before, shape (m,); NaN where either is undefined."""
+        return self.local_tuned.dimension.defined - self.local_base.dimension.defined
 
     @property
     def overlap_threshold(self) -> float:
@@ -274,7 +271,7 @@ class Diff(FolderResult):
             )
         change = self.dimension_change
         order = np.argsort(-np.abs(change), kind="stable")[:_EXTREMES]
-        if (order := order[change[order] != 0]).size:
+        if (order := order[np.abs(change[order]) > 0]).size:
             before, after = (local.dimension.n_components for local in (self.local_base, self.local_tuned))
             yield Table(
                 "tokens whose intrinsic dimension changed most",
@@ -357,7 +354,8 @@ class Diff(FolderResult):
         second.legend(fontsize="small")
         second.set_xlabel(f"share of {k} neighbors in common")
         second.set_ylabel("tokens")
-        dimensions = (local.dimension.n_components for local in (self.local_base, self.local_tuned))
+        dimensions = np.stack([local.dimension.defined for local in (self.local_base, self.local_tuned)])
+        dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
         third.hexbin(*dimensions, gridsize=40, bins="log", mincnt=1, cmap="cividis")
         third.set_xlabel("intrinsic dimension before")
         third.set_ylabel("intrinsic dimension after")
@@ -371,5 +369,5 @@ class Diff(FolderResult):
 def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> GroupMean:
     found = values[chosen & ~np.isnan(values)].astype(np.float64)
     value = float(found.mean()) if found.size else np.nan
-    half = _NORMAL * float(found.std(ddof=1)) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    half = NORMAL_QUANTILE * float(found.std(ddof=1)) / len(found) ** 0.5 if len(found) > 1 else np.nan
     return GroupMean(value, Interval(value - half, value + half), len(found))

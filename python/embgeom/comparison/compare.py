@@ -33,7 +33,6 @@ from embgeom.comparison.token_sets import (
     Mask,
     Side,
     TokenSets,
-    components,
     kept_pairs,
     part_of,
 )
@@ -278,7 +277,7 @@ def estimates(
     found["weight_cosine"] = weight_cosine_estimate(local_a.lle, local_b.lle, threads=threads, **drawn)
     measured = local_a.dimension.rows
     within = strata if strata is None or measured is None else strata[measured]
-    dimensions = components(local_a.dimension), components(local_b.dimension)
+    dimensions = local_a.dimension.defined, local_b.dimension.defined
     found["dimension_pearson"] = correlation_estimate(*dimensions, kind="pearson", strata=within)
     found["dimension_spearman"] = correlation_estimate(*dimensions, kind="spearman", strata=within)
     return found | (panel_estimates(x_a, x_b, **drawn) if options.panel else {})

@@ -21,6 +21,7 @@ from embgeom.comparison.statistic import (
     TokenGroup,
     chance_of_common,
     curves_table,
+    defined_mean,
     groups_table,
     other_sets_table,
     statistics_tables,
@@ -160,7 +161,7 @@ class Comparison(FolderResult):
         some = "all" if len(self.sampled) == len(self.match) else f"{len(self.sampled)} random"
         return (
             f"intrinsic dimension of {some} tokens: "
-            f"mean {a.n_components.mean():.1f} in A and {b.n_components.mean():.1f} in B, "
+            f"mean {defined_mean(a.defined):.1f} in A and {defined_mean(b.defined):.1f} in B, "
             f"of at most {a.max_components} and {b.max_components} "
             f"({a.variance:.0%} of variance, {a.k} neighbors)"
         )
@@ -189,7 +190,8 @@ class Comparison(FolderResult):
         """Return the table of `to_pandas`: a row for each shared token, dimensions only where measured."""
         dimensions = np.full((2, len(self.match)), None)
         for column, local in zip(dimensions, (self.local_a, self.local_b), strict=True):
-            column[self.sampled] = local.dimension.n_components.tolist()
+            counts = local.dimension.n_components.tolist()
+            column[self.sampled] = [count if count >= 0 else None for count in counts]
         return {
             "row_a": self.match.ids_a,
             "row_b": self.match.ids_b,
@@ -238,7 +240,8 @@ class Comparison(FolderResult):
         first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.4, 1, 1)})
         self._draw_statistics(first)
         self._draw_overlap(second)
-        dimensions = self.local_a.dimension.n_components, self.local_b.dimension.n_components
+        dimensions = np.stack([local.dimension.defined for local in (self.local_a, self.local_b)])
+        dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
         cells = third.hexbin(*dimensions, gridsize=25, mincnt=1, cmap="viridis")
         figure.colorbar(cells, ax=third, label="tokens")
         third.set_xlabel("intrinsic dimension in A")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import whole_number
@@ -110,6 +109,6 @@ def dimension_curve(
     """
     estimates = []
     for pair in zip(of_a, of_b, strict=True):
-        counts = (np.where(side.n_components >= 0, side.n_components, np.nan) for side in pair)
+        counts = (side.defined for side in pair)
         estimates.append(correlation_estimate(*counts, kind="spearman", strata=strata))
     return Curve("dimension_spearman", over, tuple(getattr(side, over) for side in of_a), tuple(estimates))

@@ -299,6 +299,5 @@ def _local(
 
 def _agreement(a: LocalGeometry, b: LocalGeometry) -> tuple[Float64Vector, Float64Vector, Float64Vector]:
     """Return overlap, weight cosine and absolute difference of dimensions of each token."""
-    dimensions = a.dimension.n_components, b.dimension.n_components
-    difference = np.abs(dimensions[0].astype(np.float64) - dimensions[1])
+    difference = np.abs(a.dimension.defined - b.dimension.defined)
     return neighbor_overlap(a.neighbors, b.neighbors), weight_cosine(a.lle, b.lle), difference

@@ -106,7 +106,7 @@ class Inspection(FolderResult):
         dimension = self.dimension
         quantities: dict[str, npt.NDArray[Any]] = {
             "norm": self.norms[self.kept],
-            f"intrinsic dimension, of at most {dimension.max_components}": dimension.n_components,
+            f"intrinsic dimension, of at most {dimension.max_components}": dimension.defined,
             "participation ratio": dimension.participation_ratio,
         }
         measured = "all of them" if len(self.sampled) == len(self.kept) else f"{len(self.sampled)} sampled"
@@ -238,7 +238,7 @@ class Inspection(FolderResult):
         norms.hist(self.norms, bins=50, color="C0")
         norms.set_xlabel(f"norms of all {len(self.norms)} rows")
         norms.set_ylabel("rows")
-        dimensions.hist(self.dimension.n_components, bins=30, color="C0")
+        dimensions.hist(self.dimension.defined, bins=30, color="C0")
         dimensions.axvline(
             self.dimension.max_components, color="0.3", linestyle="--", label="highest possible"
         )

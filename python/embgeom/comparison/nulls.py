@@ -29,10 +29,9 @@ from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 from embgeom.geometry.similarity import similarity_terms
 
-LEVEL = 0.95
 # A p-value is never below this: no null is normal so far out.
 LEAST_P = 1e-16
-_QUANTILE = 1.959963984540054  # of the normal distribution, for an interval of that level
+NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this many standard errors
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 # Lists are taken a few at a time.
 _ENTRIES_AT_A_TIME = 1 << 20
@@ -48,7 +47,7 @@ class Baseline:
         Over all relabelings, or over `draws` of them.
     draws : int
         How many relabelings the standard deviation is from; 0 where both are exact, in closed form. The
-        mean is always exact.
+        mean is exact, but for Procrustes similarity, and RSA within strata: there it is from them, too.
     strata : int
         0 where all tokens are exchanged; otherwise they are exchanged within this many strata. A stratum of
         one token keeps it.
@@ -99,7 +98,7 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of `z`, normal; not below 1e-16, nor 1 / (draws + 1) where the null was drawn."""
+        """Two-sided p-value of `z`, normal, whether the null is exact or drawn; not below 1e-16."""
         return _p(self.value, self.null)
 
     @property
@@ -169,8 +168,7 @@ def _z(value: float, null: Baseline | None) -> float:
 def _p(value: float, null: Baseline | None) -> float:
     if null is None or not null.sd > 0.0:
         return math.nan
-    p = math.erfc(abs(_z(value, null)) / math.sqrt(2.0))
-    return max(p, 1.0 / (null.draws + 1) if null.draws else LEAST_P)
+    return max(math.erfc(abs(_z(value, null)) / math.sqrt(2.0)), LEAST_P)
 
 
 def holm(p_values: npt.ArrayLike) -> Float64Vector:
@@ -409,7 +407,7 @@ def fisher_interval(value: float, error: float) -> Interval:
     if abs(value) >= 1.0:
         return Interval(value, value)
     middle = math.atanh(value)
-    return Interval(math.tanh(middle - _QUANTILE * error), math.tanh(middle + _QUANTILE * error))
+    return Interval(math.tanh(middle - NORMAL_QUANTILE * error), math.tanh(middle + NORMAL_QUANTILE * error))
 
 
 def _list_estimate(
@@ -434,7 +432,7 @@ def _list_estimate(
     known = per_token[~np.isnan(per_token)]
     value = float(known.mean()) if known.size else math.nan
     error = _error_of_lists(lists[0], lists[1], per_token, threads) if len(known) > 1 else math.nan
-    low, high = value - _QUANTILE * error, value + _QUANTILE * error
+    low, high = value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error
     return Estimate(value, Interval(max(low, bounds[0]), min(high, bounds[1])), null, stratified, len(known))
 
 

@@ -48,11 +48,6 @@ def kept_pairs(found: Match, a: TokenClasses, b: TokenClasses, options: CompareO
     return counts
 
 
-def components(dimension: IntrinsicDimension) -> Float64Vector:
-    """Return the numbers of components, NaN for a token without neighbors."""
-    return np.where(dimension.n_components >= 0, dimension.n_components, np.nan)
-
-
 def _holds(classes: TokenClasses, ids: RowNumbers, **chosen: Any) -> Mask:
     result: Mask = np.isin(ids, kept_rows(classes, **chosen))
     return result
@@ -192,7 +187,7 @@ class TokenSets:
         # Dimensions would take a graph of their own on more tokens; on fewer, those measured stay.
         if not (inside & ~self.counts).any():
             of_set = inside[self.counts][self.sampled]
-            dimensions = [components(side.dimension)[of_set] for side in (self.a, self.b)]
+            dimensions = [side.dimension.defined[of_set] for side in (self.a, self.b)]
             measures["dimension_pearson"] = (
                 partial(pearson, *dimensions),
                 partial(correlation_estimate, *dimensions, kind="pearson"),

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float32Vector, RowNumbers, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float32Vector, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import real_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
@@ -80,6 +80,12 @@ class IntrinsicDimension(Result, Tabular):
         )
 
     @property
+    def defined(self) -> Float64Vector:
+        """`n_components` as numbers to calculate with: NaN for a token without neighbors, shape (m,)."""
+        counts: Float64Vector = np.where(self.n_components >= 0, self.n_components, np.nan)
+        return counts
+
+    @property
     def max_rank(self) -> int:
         """The largest possible rank of k points in so many columns: min(k - 1, d)."""
         return min(self.k - 1, self.n_columns)
@@ -97,7 +103,10 @@ class IntrinsicDimension(Result, Tabular):
 
     def tables(self) -> list[Block]:
         """Return the quantiles of the number of components and of the participation ratio."""
-        quantities = {"components": self.n_components, "participation ratio": self.participation_ratio}
+        quantities: dict[str, npt.NDArray[Any]] = {
+            "components": self.defined,
+            "participation ratio": self.participation_ratio,
+        }
         return [repr(self), distribution(quantities)]
 
     def columns(self) -> Columns:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from embgeom._common.style import shortened
+from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.studies.charts import Cell, Cells, against, curves, distributions, heatmap, heatmaps, small, tree
 from embgeom.studies.results import PairResult, Study
 
@@ -115,7 +116,8 @@ def _dimensions(study: Study) -> Iterator[Drawing]:
     pairs, correlations = {}, {}
     for pair in study.pairs:
         tokens, ends = study.shared[pair.tokens], (pair.a, pair.b)
-        pairs[ends] = tokens.n_components[tokens.of(pair.a)], tokens.n_components[tokens.of(pair.b)]
+        both = tokens.n_components[[tokens.of(pair.a), tokens.of(pair.b)]]
+        pairs[ends] = tuple(both[:, (both >= 0).all(axis=0)])
         correlations[ends] = pair["dimension_spearman"].estimate
     yield Drawing(
         "dimension_against_dimension",
@@ -204,7 +206,7 @@ def _maps(study: Study) -> Iterator[Drawing]:
 
 def _share_half_width(share: float, n: int) -> float:
     """Return half the length of Wilson's 95 % interval, which is not 0 for a share of 0."""
-    z = 1.96
+    z = NORMAL_QUANTILE
     return z / (1.0 + z * z / n) * math.sqrt(share * (1.0 - share) / n + (z / (2.0 * n)) ** 2)
 
 

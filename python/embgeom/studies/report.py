@@ -12,6 +12,7 @@ from embgeom._common.record import plain
 from embgeom._common.result import picture
 from embgeom._common.tables import Table
 from embgeom._common.writing import write_file
+from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.comparison.statistic import chance, rounded, short_p, short_z
 from embgeom.studies.figures import Drawing
 from embgeom.studies.lookup import lookup
@@ -20,7 +21,6 @@ from embgeom.studies.sentences import reading_guide, summary
 
 NEIGHBORS_SHOWN = 6
 SMALLEST_GROUP = 10
-_QUANTILE = 1.96  # of the normal distribution, for an interval of 95 %
 
 
 def write_report(study: Study, path: Path, drawings: Iterable[Drawing]) -> None:
@@ -110,7 +110,7 @@ def _groups(study: Study) -> Table:
             for label in np.unique(labels).tolist():
                 overlap = pair.neighbor_overlap[labels == label]
                 if len(overlap) >= SMALLEST_GROUP:
-                    half = _QUANTILE * float(overlap.std(ddof=1)) / len(overlap) ** 0.5
+                    half = NORMAL_QUANTILE * float(overlap.std(ddof=1)) / len(overlap) ** 0.5
                     none = f"{np.mean(overlap == 0.0):.0%}"
                     rows.append(
                         (
