@@ -13,8 +13,9 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.record import plain
+from embgeom.comparison.nulls import correlation_estimate
 from embgeom.comparison.statistic import chance_of_common
-from embgeom.geometry.agreement import neighbor_overlap, pearson, weight_cosine
+from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from tests.helpers.loading import data
 from tests.helpers.real_data import EXAMPLES
 
@@ -87,8 +88,11 @@ def test_every_number_is_that_of_the_functions_called_one_by_one(metric, center)
     dimensions = [embgeom.intrinsic_dimension(side.matrix, k=25, **search) for side in (a, b)]
     for side, found in zip((comparison.local_a, comparison.local_b), dimensions, strict=True):
         np.testing.assert_array_equal(side.dimension.n_components, found.n_components)
-    expected = pearson(*(found.n_components for found in dimensions))
-    assert comparison["dimension_pearson"].value == pytest.approx(expected, abs=1e-12)
+    wide = tuple(embgeom.knn(side.matrix, 25, **search) for side in (a, b))
+    counts = [found.n_components for found in dimensions]
+    expected = correlation_estimate(*counts, kind="pearson", neighbors=wide)
+    assert comparison["dimension_pearson"].value == pytest.approx(expected.value, abs=1e-12)
+    assert comparison["dimension_pearson"].estimate.interval == expected.interval
     for name, centered in (("global_similarity", False), ("global_similarity_centered", True)):
         whole = embgeom.global_similarity(a.matrix, b.matrix, center=centered)
         assert comparison[name].value == pytest.approx(whole, abs=1e-9)
@@ -319,6 +323,22 @@ def test_a_token_without_neighbors_has_no_dimension(tmp_path):
     mean = np.delete(of_a.n_components, 7).mean()
     assert f"mean {mean:.1f} in A and {of_b.n_components.mean():.1f} in B" in comparison.summary()
     comparison.plot(tmp_path / "figure.svg")
+
+
+def test_the_interval_of_a_sample_allows_for_shared_neighbors():
+    # Six clusters of different dimensions: tokens of one of them have neighbors in common.
+    cluster = np.arange(ROWS) % 6
+    inside = np.arange(30) < 3 + 3 * cluster[:, None]
+    a, b = (
+        model(9 * gaussian(6, 30, seed)[cluster] + inside * gaussian(width=30, seed=seed)) for seed in (1, 2)
+    )
+    options = {**QUICK, "dimension_k": 15, "dimension_sample": 60}
+    comparison = embgeom.compare(a, b, center=False, **options)
+    wide = tuple(embgeom.knn(side.matrix, 15, rows=comparison.sampled) for side in (a, b))
+    counts = [side.dimension.n_components for side in (comparison.local_a, comparison.local_b)]
+    expected = correlation_estimate(*counts, kind="spearman", neighbors=wide)
+    assert comparison["dimension_spearman"].estimate.interval == expected.interval
+    assert expected.half_width > correlation_estimate(*counts, kind="spearman").half_width
 
 
 def test_one_sampled_token_has_no_correlation():

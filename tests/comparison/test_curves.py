@@ -49,8 +49,8 @@ def test_dimensions_over_k_and_over_variance(graphs):
         {share: embgeom.intrinsic_dimension(x, near, variance=share) for share in (0.5, 0.9)}
         for x, near in zip(matrices, neighbors, strict=True)
     ]
-    curve = dimension_curve(*(list(side.values()) for side in measured), over="variance")
+    curve = dimension_curve(*(list(side.values()) for side in measured), "variance", neighbors=neighbors)
     assert (curve.name, curve.over, curve.at) == ("dimension_spearman", "variance", (0.5, 0.9))
     of_a, of_b = (side[0.9].n_components for side in measured)
-    assert curve.estimates[1] == correlation_estimate(of_a, of_b, kind="spearman")
+    assert curve.estimates[1] == correlation_estimate(of_a, of_b, kind="spearman", neighbors=neighbors)
     assert dimension_curve([measured[0][0.5]], [measured[1][0.5]]).at == (50,)

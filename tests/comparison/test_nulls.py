@@ -187,6 +187,41 @@ def test_numbers_of_tokens_that_share_neighbors_err_together():
         correlation_estimate(x[:100], y[:100], kind="pearson", neighbors=(lists, lists))
 
 
+@pytest.mark.parametrize("some", [None, 40])
+def test_the_interval_is_that_of_shared_neighbors_written_out(some):
+    rng = np.random.default_rng(2)
+    base = rng.standard_normal((90, 3))
+    sides = [
+        embgeom.knn(base + noise * rng.standard_normal(base.shape), k=k) for noise, k in ((0, 6), (1, 9))
+    ]
+    if some:
+        chosen = np.sort(rng.choice(90, some, replace=False))
+        sides = [side.select(chosen) for side in sides]
+    own = np.arange(90) if some is None else chosen
+    x = base[own, 0] + 0.3 * rng.standard_normal(len(own))
+    y = base[own, 0] + 0.3 * rng.standard_normal(len(own))
+    estimate = correlation_estimate(x, y, kind="pearson", neighbors=tuple(sides))
+    u, v = ((z - z.mean()) / np.linalg.norm(z - z.mean()) for z in (x, y))
+    effect = u * v - estimate.value * (u**2 + v**2) / 2
+    errors = [1 / math.sqrt(len(own) - 3) * (1 - estimate.value**2)]
+    for side in sides:
+        member = np.zeros((len(own), 90))
+        np.put_along_axis(member, side.indices, 1, axis=1)
+        member[np.arange(len(own)), own] = 1
+        shared = member @ member.T / (side.k + 1)
+        errors.append(math.sqrt(effect @ shared @ effect * 90 / (90 - side.k - 1)))
+    assert max(errors) > errors[0]
+    low, high = (math.atanh(end) for end in (estimate.interval.low, estimate.interval.high))
+    assert (high - low) / 2 == pytest.approx(1.959964 * max(errors) / (1 - estimate.value**2), rel=1e-3)
+
+
+def test_the_same_neighbors_for_all_tokens_leave_a_correlation_open():
+    x = np.random.default_rng(0).standard_normal((2, 30))
+    near = np.array([[j for j in range(30) if j != i] for i in range(30)])
+    estimate = correlation_estimate(*x, kind="spearman", neighbors=(near, near))
+    assert (estimate.interval.low, estimate.interval.high) == (-1, 1)
+
+
 def test_what_an_estimate_says():
     estimate = Estimate(0.38695, Interval(0.38385, 0.39005), Baseline(0.002, 0.0001), None, 9)
     assert estimate.text() == "0.3870 ± 0.0031"

@@ -234,9 +234,9 @@ def coherence(
     Notes
     -----
     Base rates are exact, over all other words of another lemma, except for spelling: over 500 words.
-    Tokens of one lemma are averaged before the correlation. Its interval is that of Bonett and Wright; nulls
-    relabel all lemmas, or those of the same class, frequency and length. The search and the dimensions of
-    the words take nearly all of the time.
+    Tokens of one lemma are averaged before the correlation. Its interval allows for lemmas that share
+    neighbors, which are those of one word each; nulls relabel all lemmas, or those of the same class,
+    frequency and length. The search and the dimensions of the words take nearly all of the time.
 
     Examples
     --------
@@ -262,13 +262,15 @@ def coherence(
         common: dict[str, Any] = {"threads": threads, "progress": progress}
         neighbors = call(knn, x, max(wide, min(2 * near, len(rows) - 1)), center=center, **common)
         dimension = call(intrinsic_dimension, x, neighbors.first(wide), variance=variance, **common)
-        places, similarities, components = neighbors.indices, neighbors.similarities, dimension.n_components
+        around, places, similarities = neighbors, neighbors.indices, neighbors.similarities
+        components = dimension.n_components
     else:
         if not len(neighbors.indices) == len(dimension.n_components) == len(embeddings):
             raise InputError(f"neighbors and dimension must be of all {len(embeddings)} rows")
         place = np.full(len(embeddings) + 1, -1, dtype=np.int32)  # The last is that of -1.
         place[rows] = np.arange(len(rows))
-        places, similarities = place[neighbors.indices[rows]], neighbors.similarities[rows]
+        around = neighbors.select(rows)
+        places, similarities = place[around.indices], around.similarities
         components = dimension.n_components[rows]
     lemmas = [known.analyze(text)[0][0] for text in texts]
     values, base = _measured(known, texts, places, similarities, near)
@@ -276,6 +278,7 @@ def coherence(
     units = _Units(
         lemmas,
         components,
+        around.first(min(dimension.k, around.k)),
         np.stack([rows, embeddings.norms[rows]], axis=1),
         classes.strata(rows),
         np.array([part == "n" for part in parts]),
@@ -391,12 +394,13 @@ class _Units:
         self,
         lemmas: list[str],
         dimension: npt.NDArray[np.int32],
+        around: Neighbors,
         controls: npt.NDArray[np.float64],
         strata: RowNumbers,
         nouns: npt.NDArray[np.bool_],
     ) -> None:
         _, first, self._unit = np.unique(lemmas, return_index=True, return_inverse=True)
-        self._strata, self._nouns = strata[first], nouns[first]
+        self._strata, self._nouns, self._around = strata[first], nouns[first], around.select(first)
         self._dimension = self._means(np.where(dimension >= 0, dimension, np.nan))
         self._controls = [self._means(column) for column in controls.T]
 
@@ -415,15 +419,22 @@ class _Units:
         """Return a measure with its correlation with dimension."""
         excess = self._means(values if name == "distance" else values - base)
         some = self._nouns
+        near, of_nouns = ((each, each) for each in (self._around, self._around.select(some)))
         return CoherenceStatistic(
             name,
             meaning,
             float(np.nanmean(values)) if not np.isnan(values).all() else np.nan,
             float(np.nanmean(base)) if not np.isnan(base).all() else np.nan,
-            correlation_estimate(self._dimension, excess, kind="spearman", strata=self._strata),
+            correlation_estimate(
+                self._dimension, excess, kind="spearman", strata=self._strata, neighbors=near
+            ),
             self._partial(excess),
             correlation_estimate(
-                self._dimension[some], excess[some], kind="spearman", strata=self._strata[some]
+                self._dimension[some],
+                excess[some],
+                kind="spearman",
+                strata=self._strata[some],
+                neighbors=of_nouns,
             ),
         )
 

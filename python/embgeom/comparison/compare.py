@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -150,13 +150,17 @@ def compare(
     cached = active((a.name, x_a), (b.name, x_b))
     sampled = _sample(n, chosen)
     graphs = graph_of(cached, x_a, chosen, **common), graph_of(cached, x_b, chosen, **common)
-    local_a, local_b = (
-        local_geometry(cached, x, graph, sampled, chosen, **common)
+    around = tuple(
+        dimension_graph(cached, x, graph, sampled, chosen, **common)
         for x, graph in zip((x_a, x_b), graphs, strict=True)
     )
+    local_a, local_b = (
+        local_geometry(cached, x, graph, near, chosen, **common)
+        for x, graph, near in zip((x_a, x_b), graphs, around, strict=True)
+    )
     strata = classes[0].strata(matched.ids_a)
-    measures = estimates(x_a, x_b, local_a, local_b, strata, chosen, **common)
-    sets = _token_sets((a, b), found, counts, classes, graphs, (local_a, local_b), sampled, chosen)
+    measures = estimates(x_a, x_b, local_a, local_b, around, strata, chosen, **common)
+    sets = _token_sets((a, b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
     others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
     cautions = tuple(_cautions(sets, measures, others, **common))
     overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
@@ -227,11 +231,28 @@ def first(neighbors: Neighbors, k: int) -> Neighbors:
     )
 
 
-def local_geometry(
+def dimension_graph(
     call: Cached,
     x: Float32Matrix,
     graph: Neighbors,
     sampled: RowNumbers,
+    options: CompareOptions,
+    **common: Any,
+) -> Neighbors:
+    """Return the neighbors that dimensions are over, of the tokens whose dimension is measured."""
+    k = options.dimension_k or 0
+    if graph.k < k:
+        search: dict[str, Any] = {"metric": options.metric, "center": options.center, **common}
+        return call(knn, x, k, rows=sampled, **search)
+    near = first(graph, k)
+    return near if options.dimension_sample is None else near.select(sampled)
+
+
+def local_geometry(
+    call: Cached,
+    x: Float32Matrix,
+    graph: Neighbors,
+    near: Neighbors,
     options: CompareOptions,
     **common: Any,
 ) -> LocalGeometry:
@@ -245,11 +266,9 @@ def local_geometry(
         **common,
     }
     if options.dimension_sample is not None:
-        dimension = call(intrinsic_dimension, x, rows=sampled, **around)
-    elif (kept := call.find(intrinsic_dimension, x, **around)) is not None:
-        dimension = kept
-    else:
-        near = first(graph, options.dimension_k or 0)
+        around["rows"] = near.rows
+    dimension = call.find(intrinsic_dimension, x, **around)
+    if dimension is None:
         dimension = intrinsic_dimension(x, near, variance=options.variance, **common)
         call.keep(dimension, intrinsic_dimension, x, **around)
     return LocalGeometry(neighbors, weights, dimension)
@@ -260,11 +279,12 @@ def estimates(
     x_b: Float32Matrix,
     local_a: LocalGeometry,
     local_b: LocalGeometry,
+    around: tuple[Neighbors, ...],
     strata: RowNumbers | None,
     options: CompareOptions,
     **common: Any,
 ) -> dict[str, Estimate]:
-    """Return every measure of two models by its name."""
+    """Return every measure of two models by its name; dimensions are over the neighbors `around`."""
     found = {
         name: global_similarity_estimate(x_a, x_b, center=center, strata=strata, **common)
         for name, center in (("global_similarity", False), ("global_similarity_centered", True))
@@ -278,8 +298,11 @@ def estimates(
     measured = local_a.dimension.rows
     within = strata if strata is None or measured is None else strata[measured]
     dimensions = local_a.dimension.defined, local_b.dimension.defined
-    found["dimension_pearson"] = correlation_estimate(*dimensions, kind="pearson", strata=within)
-    found["dimension_spearman"] = correlation_estimate(*dimensions, kind="spearman", strata=within)
+    kinds: tuple[Literal["pearson", "spearman"], ...] = ("pearson", "spearman")
+    for kind in kinds:
+        found[f"dimension_{kind}"] = correlation_estimate(
+            *dimensions, kind=kind, strata=within, neighbors=(around[0], around[1])
+        )
     return found | (panel_estimates(x_a, x_b, **drawn) if options.panel else {})
 
 
@@ -326,20 +349,20 @@ def _token_sets(
     counts: Mask,
     classes: tuple[TokenClasses, TokenClasses],
     graphs: tuple[Neighbors, Neighbors],
+    around: tuple[Neighbors, ...],
     local: tuple[LocalGeometry, LocalGeometry],
-    sampled: RowNumbers,
     options: CompareOptions,
 ) -> TokenSets:
     sides = []
-    for model, ids, graph, measured in zip(models, found, graphs, local, strict=True):
+    for model, ids, graph, near, measured in zip(models, found, graphs, around, local, strict=True):
         rows = model.matrix[ids]
         mean = mean_row(rows[counts]) if options.center and options.metric != "euclidean" else None
-        sides.append(Side(rows, mean, graph, measured.dimension))
+        sides.append(Side(rows, mean, graph, near, measured.dimension))
     of_class = {
         name: np.logical_or(*(each.excluded((name,))[ids] for each, ids in zip(classes, found, strict=True)))
         for name in CLASSES
     }
-    return TokenSets(sides[0], sides[1], counts, of_class, sampled, options)
+    return TokenSets(sides[0], sides[1], counts, of_class, options)
 
 
 def _cautions(

@@ -102,13 +102,16 @@ def dimension_curve(
     over: Literal["k", "variance"] = "k",
     *,
     strata: npt.ArrayLike | None = None,
+    neighbors: tuple[Neighbors, Neighbors] | None = None,
 ) -> Curve:
     """Return the rank correlation of intrinsic dimensions over k or over the share of variance.
 
-    `of_a` and `of_b` hold the dimensions of the same tokens of both models, for each value of the parameter.
+    `of_a` and `of_b` hold the dimensions of the same tokens of both models, for each value of the parameter;
+    `neighbors` are those that they are over, or more, for intervals that allow for tokens that share some.
     """
     estimates = []
     for pair in zip(of_a, of_b, strict=True):
+        near = neighbors and (neighbors[0].first(pair[0].k), neighbors[1].first(pair[1].k))
         counts = (side.defined for side in pair)
-        estimates.append(correlation_estimate(*counts, kind="spearman", strata=strata))
+        estimates.append(correlation_estimate(*counts, kind="spearman", strata=strata, neighbors=near))
     return Curve("dimension_spearman", over, tuple(getattr(side, over) for side in of_a), tuple(estimates))

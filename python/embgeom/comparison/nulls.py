@@ -333,8 +333,9 @@ def correlation_estimate(
     strata : array_like of int, shape (n,), optional
         The stratum of each token, for the stratified null.
     neighbors : pair of Neighbors or array_like of int, shapes (n, k), optional
-        The neighbors that each model's numbers were computed from. Tokens that share neighbors have numbers
-        that err together, and the interval then allows for that; without, tokens count as independent.
+        The neighbors that each model's numbers were computed from, which may be of some rows only
+        (``Neighbors.rows``). Tokens that share neighbors have numbers that err together, and the interval
+        then allows for that; without, tokens count as independent.
 
     Returns
     -------
@@ -349,7 +350,8 @@ def correlation_estimate(
     -----
     The interval is Fisher's, for ranks with the variance of Bonett & Wright (2000); with `neighbors`, that
     of values whose covariance is proportional to the number of neighbors that two tokens share, where it is
-    larger. It assumes many more tokens than neighbors. O(n log n + n k) time.
+    larger. It assumes many more tokens than neighbors, and is all of [-1, 1] where every token is a neighbor
+    of every other. O(n log n + n k) time.
 
     Examples
     --------
@@ -382,27 +384,34 @@ def correlation_estimate(
     if neighbors is not None and abs(value) < 1.0:
         effect = np.zeros(len(known))
         effect[known] = x * y - value * (x**2 + y**2) / 2.0
-        shared = max(_error_of_neighbors(effect, _indices(side)) for side in neighbors)
+        shared = max(_error_of_neighbors(effect, side) for side in neighbors)
         error = max(error, shared / (1.0 - value**2))
     return Estimate(value, fisher_interval(value, error), null, stratified, n)
 
 
-def _error_of_neighbors(effect: Float64Vector, indices: npt.NDArray[Any]) -> float:
+def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayLike) -> float:
     """Return the error of a sum whose terms covary as tokens share neighbors; a token is one of its own."""
-    n, k = indices.shape
-    if len(effect) != n:
-        raise InputError(f"the neighbors are those of {n} tokens, but there are {len(effect)} values")
-    through = effect.copy()
+    indices = _indices(neighbors)
+    m, k = indices.shape
+    if len(effect) != m:
+        raise InputError(f"the neighbors are those of {m} tokens, but there are {len(effect)} values")
+    some = neighbors.rows if isinstance(neighbors, Neighbors) else None
+    rows = np.arange(m) if some is None else some
+    # Of how many tokens some rows are is not said; the neighbors of a sample come close to the last.
+    n = max(int(rows.max()), int(indices.max())) + 1
+    through = np.bincount(rows, effect, n)
     for column in indices.T:
         there = column >= 0
         through += np.bincount(column[there], effect[there], n)
+    if n <= k + 1:
+        return math.inf  # All tokens have the same neighbors: nothing tells how far their numbers err.
     # What such groups of k + 1 tokens have in common is lost with their mean.
-    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0)) if n > k + 1 else math.nan
+    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0))
 
 
 def fisher_interval(value: float, error: float) -> Interval:
     """Return the interval of a correlation from the standard error of its inverse hyperbolic tangent."""
-    if not (math.isfinite(value) and math.isfinite(error)):
+    if math.isnan(value) or math.isnan(error):
         return Interval(math.nan, math.nan)
     if abs(value) >= 1.0:
         return Interval(value, value)

@@ -80,13 +80,14 @@ def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, option
 class Side:
     """One model: rows of all N matched tokens, and what was measured on the n of them that count.
 
-    The neighbors, (n, k or more), and the dimensions belong to these, numbered among themselves; `mean` was
-    subtracted before the search, if anything was.
+    The neighbors, (n, k or more), and the dimensions, with the neighbors that they are over, belong to these,
+    numbered among themselves; `mean` was subtracted before the search, if anything was.
     """
 
     rows: Float32Matrix
     mean: Float64Vector | None
     graph: Neighbors
+    around: Neighbors
     dimension: IntrinsicDimension
 
     @cached_property
@@ -149,7 +150,6 @@ class TokenSets:
     b: Side
     counts: Mask
     classes: dict[str, Mask]
-    sampled: RowNumbers
     options: CompareOptions
 
     def sets(self) -> Iterator[tuple[str, Mask]]:
@@ -186,15 +186,17 @@ class TokenSets:
         )
         # Dimensions would take a graph of their own on more tokens; on fewer, those measured stay.
         if not (inside & ~self.counts).any():
-            of_set = inside[self.counts][self.sampled]
+            within, rows_of = inside[self.counts], self.a.around.rows
+            of_set = within if rows_of is None else within[rows_of]
             dimensions = [side.dimension.defined[of_set] for side in (self.a, self.b)]
+            around = self.a.around.select(of_set), self.b.around.select(of_set)
             measures["dimension_pearson"] = (
                 partial(pearson, *dimensions),
-                partial(correlation_estimate, *dimensions, kind="pearson"),
+                partial(correlation_estimate, *dimensions, kind="pearson", neighbors=around),
             )
             measures["dimension_spearman"] = (
                 partial(spearman, *dimensions),
-                partial(correlation_estimate, *dimensions, kind="spearman"),
+                partial(correlation_estimate, *dimensions, kind="spearman", neighbors=around),
             )
         for name, (value_of, estimate) in measures.items():
             if abs(value_of() - estimates[name].value) > estimates[name].half_width:

@@ -88,6 +88,16 @@ class Neighbors(Result, Tabular):
         indices, similarities = (array[:, :k].copy() for array in (self.indices, self.similarities))
         return replace(self, indices=indices, similarities=similarities)
 
+    def select(self, chosen: npt.NDArray[Any]) -> Neighbors:
+        """Return the neighbors of some of these tokens, by position or mask; `rows` says which these are."""
+        rows = np.arange(len(self.indices)) if self.rows is None else self.rows
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            similarities=self.similarities[chosen],
+            rows=None if self.of_queries else rows[chosen],
+        )
+
     @property
     def distances(self) -> Float32Matrix:
         """Distances, shape (m, k): 1 - cosine, or the Euclidean distance.

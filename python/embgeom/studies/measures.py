@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
 from embgeom.comparison.coherence import Coherence, coherence
-from embgeom.comparison.compare import estimates, first, local_geometry
+from embgeom.comparison.compare import dimension_graph, estimates, first, local_geometry
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.curves import Curve, overlap_curve, weight_curve
 from embgeom.comparison.curves import dimension_curve as agreement_curve
@@ -170,7 +170,7 @@ def shared_geometry(
     progress: Progress,
 ) -> SharedGeometry:
     """Return what is kept of the local geometry of one model's shared tokens."""
-    found = _local(x, options, ks, parts, threads=threads, progress=progress)[1]
+    found = _local(x, options, ks, parts, threads=threads, progress=progress)[2]
     components = np.full(len(x), -1, dtype=np.int32)
     rows = found.dimension.rows
     components[slice(None) if rows is None else rows] = found.dimension.n_components
@@ -190,8 +190,8 @@ def pair_measures(
 ) -> PairMeasures:
     """Return what two models share."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
-    (graph_a, a), (graph_b, b) = (_local(x, options, ks, parts, **common) for x in (x_a, x_b))
-    found = estimates(x_a, x_b, a, b, strata, replace(options, threads=threads), **common)
+    (graph_a, near_a, a), (graph_b, near_b, b) = (_local(x, options, ks, parts, **common) for x in (x_a, x_b))
+    found = estimates(x_a, x_b, a, b, (near_a, near_b), strata, replace(options, threads=threads), **common)
     relabeled: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
     curves = [overlap_curve(graph_a, graph_b, ks, threads=threads, **relabeled)]
     if not options.panel:
@@ -207,7 +207,8 @@ def pair_measures(
             _sampled_dimensions(x, graph, chosen, over, ks, options, parts, **common)
             for x, graph in ((x_a, graph_a), (x_b, graph_b))
         )
-        curves.append(agreement_curve(of_a, of_b, over, strata=strata[chosen]))
+        near = graph_a.select(chosen), graph_b.select(chosen)
+        curves.append(agreement_curve(of_a, of_b, over, strata=strata[chosen], neighbors=near))
     return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
 
 
@@ -234,12 +235,12 @@ def _of_tokens(a: LocalGeometry, b: LocalGeometry) -> tuple[npt.NDArray[np.float
 
 def _local(
     x: Float32Matrix, options: CompareOptions, ks: tuple[int, ...], parts: Parts, **common: Any
-) -> tuple[Neighbors, LocalGeometry]:
-    """Return the graph of all neighbors that are needed, and what `compare` measures of one model."""
+) -> tuple[Neighbors, Neighbors, LocalGeometry]:
+    """Return all neighbors that are needed, those of dimensions, and what `compare` measures of a model."""
     wide = max(options.k, options.dimension_k or 0, *ks)
     graph, _ = _searched(x, wide, options, parts, **common)
-    sampled = sample_of(len(x), options)
-    return graph, local_geometry(parts, x, graph, sampled, options, **common)
+    near = dimension_graph(parts, x, graph, sample_of(len(x), options), options, **common)
+    return graph, near, local_geometry(parts, x, graph, near, options, **common)
 
 
 def _searched(
