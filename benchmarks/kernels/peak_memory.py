@@ -20,6 +20,7 @@ from collections.abc import Callable
 import numpy as np
 
 import embgeom
+from embgeom.comparison.nulls import overlap_estimate
 
 MB = 1e6
 BOUND_MB = 256
@@ -94,6 +95,24 @@ def similarity(x: Array, threads: int) -> Prepared:
     return [half], call
 
 
+def chance(k: int) -> Task:
+    def prepare(x: Array, threads: int) -> Prepared:
+        rng, tokens = np.random.default_rng(1), np.arange(len(x), dtype=np.int32)[:, None]
+        # Any neighbors do that are no token's own.
+        steps = [rng.choice(len(x) - 1, k, replace=False).astype(np.int32) + 1 for _ in range(2)]
+        lists = [tokens + step for step in steps]
+        for each in lists:
+            each %= len(x)
+
+        def call() -> list[Array]:
+            overlap_estimate(*lists, strata=np.arange(len(x)) // 100, draws=20, threads=threads)
+            return []
+
+        return lists, call
+
+    return prepare
+
+
 def fit(x: Array, threads: int) -> Prepared:
     other = np.random.default_rng(1).standard_normal(x.shape, dtype=np.float32)
 
@@ -112,6 +131,7 @@ TASKS: dict[str, Task] = {
     "lle, k = 100": lle(100),
     "intrinsic_dimension, k = 1200, 200 rows": dimension(200),
     "global_similarity, centered, d and d / 2": similarity,
+    "overlap_estimate, k = 1200": chance(1200),
     "Emb2Emb.fit, with scores": fit,
 }
 

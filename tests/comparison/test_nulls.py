@@ -1,6 +1,7 @@
 """Null baselines against every relabeling of few tokens, intervals against their definition."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 import embgeom
 from benchmarks import coverage
+from embgeom.comparison import relabeling as moments
 from embgeom.comparison.nulls import (
     Baseline,
     Estimate,
@@ -134,6 +136,41 @@ def test_drawn_sd_agrees_with_relabelings():
     assert estimate.stratified.draws == 400 and estimate.p_stratified >= 1 / 401
     assert estimate.stratified == overlap_estimate(*lists, strata=strata, draws=400).stratified
     assert estimate.stratified.sd != overlap_estimate(*lists, strata=strata, draws=400, seed=1).stratified.sd
+
+
+@pytest.mark.parametrize("pieces", [(1, 1), (7, 40), (1 << 20, 1 << 22)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_sums_of_lists_do_not_depend_on_pieces(monkeypatch, pieces, weighted):
+    monkeypatch.setattr(moments, "_ENTRIES_AT_A_TIME", pieces[0])
+    monkeypatch.setattr(moments, "_MUTUAL_AT_A_TIME", pieces[1])
+    n, rng = 50, np.random.default_rng(3)
+    lists = embgeom.knn(pair(n)[0], 6).indices.copy()
+    lists[rng.random(lists.shape) < 0.1] = -1
+    values = rng.standard_normal(lists.shape) if weighted else None
+    dense, strata = np.zeros((n, n)), np.arange(n) % 4
+    token, place = np.nonzero(lists >= 0)
+    dense[token, lists[token, place]] = values[token, place] if weighted else 1.0
+    side = moments.Relation(lists, values)
+    found, out, into = side.directed(), dense.sum(axis=1), dense.sum(axis=0)
+    wanted = (dense.sum(), (dense**2).sum(), (dense * dense.T).sum(), out @ out, into @ into, out @ into)
+    np.testing.assert_allclose([*vars(found).values()], wanted, rtol=1e-12)
+    blocks = [[dense[np.ix_(strata == g, strata == h)].sum() for h in range(4)] for g in range(4)]
+    np.testing.assert_allclose(side.sums_over_strata(strata, 4), blocks, rtol=1e-12, atol=1e-12)
+
+
+def test_long_lists_take_memory_for_a_piece_of_them(monkeypatch):
+    monkeypatch.setattr(moments, "_ENTRIES_AT_A_TIME", 1 << 14)
+    monkeypatch.setattr(moments, "_MUTUAL_AT_A_TIME", 1 << 16)
+    n, offsets = 4000, np.r_[1:151, -150:0]
+    side = moments.Relation(((np.arange(n)[:, None] + offsets) % n).astype(np.int32), None)
+    tracemalloc.start()
+    found = side.directed()
+    side.sums_over_strata(np.arange(n) // 1000, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.mutual == found.total == side.indices.size
+    # 40 bytes for each entry of the larger piece; all 1.2 million entries would take 48 MB.
+    assert peak < 80 * (1 << 16)
 
 
 def cosine_and_effects(a, b):

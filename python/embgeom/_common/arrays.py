@@ -59,8 +59,8 @@ def as_neighbor_list(neighbors: npt.ArrayLike, row_count: int) -> IndexMatrix:
     array = as_integers(neighbors, "neighbors")
     if array.ndim != 2 or 0 in array.shape:
         raise InputError(f"neighbors must be a matrix (tokens, k), not of shape {array.shape}")
-    outside = (array < -1) | (array >= row_count)
-    if outside.any():
+    if array.min() < -1 or array.max() >= row_count:
+        outside = (array < -1) | (array >= row_count)
         row, column = np.unravel_index(int(np.argmax(outside)), array.shape)
         raise InputError(
             f"neighbors[{row}, {column}] = {array[row, column]} is not a row of x, which has {row_count} "

@@ -483,9 +483,11 @@ def _check_square(indices: npt.NDArray[Any], n: int) -> None:
             f"neighbor {int(indices.max())} is not one of the {n} tokens: relabeling needs the neighbors of "
             "all tokens, numbered among them"
         )
-    itself = indices == np.arange(n)[:, None]
+    itself = np.zeros(n, dtype=bool)
+    for column in indices.T:
+        itself |= column == np.arange(n)
     if itself.any():
-        raise InputError(f"token {int(np.argmax(itself.any(axis=1)))} is among its own neighbors")
+        raise InputError(f"token {int(np.argmax(itself))} is among its own neighbors")
 
 
 def labels_of_strata(strata: npt.ArrayLike | None, n: int) -> npt.NDArray[Any] | None:

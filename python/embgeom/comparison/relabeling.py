@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,9 @@ from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 # Rows are taken in pieces, and the scatters of all strata a few columns at a time: twice 128 MiB.
 _ROWS = 8192
 _NUMBERS_AT_A_TIME = 1 << 25
+# Lists are taken in pieces, and those whose mutual entries are sought in larger ones: 40 bytes an entry.
+_ENTRIES_AT_A_TIME = 1 << 20
+_MUTUAL_AT_A_TIME = 1 << 22
 # Relabelings are drawn in pieces of 64 MiB.
 _LABELS_AT_A_TIME = 1 << 24
 
@@ -120,13 +124,19 @@ class Relation:
     indices: npt.NDArray[Any]
     values: npt.NDArray[np.float64] | None
 
-    def entries(self) -> tuple[npt.NDArray[Any], npt.NDArray[Any], Float64Vector]:
-        """Return token, neighbor and value of each entry."""
+    def entries(
+        self, begin: int = 0, end: int | None = None, low: int = 0, high: int | None = None
+    ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], Float64Vector | None]]:
+        """Give token, neighbor and value of the entries whose tokens and neighbors are in two ranges."""
         n, k = self.indices.shape
-        tokens, neighbors = np.repeat(np.arange(n), k), self.indices.ravel()
-        kept = neighbors >= 0
-        values = np.ones(kept.sum()) if self.values is None else self.values.ravel()[kept]
-        return tokens[kept], neighbors[kept], values
+        end = n if end is None else end
+        step = max(1, _ENTRIES_AT_A_TIME // k)
+        for first in range(begin, end, step):
+            piece = slice(first, min(first + step, end))
+            near = self.indices[piece]
+            kept = near >= low if high is None else (near >= low) & (near < high)
+            values = None if self.values is None else self.values[piece][kept]
+            yield np.nonzero(kept)[0] + first, near[kept], values
 
     def unit_values(self, piece: slice) -> npt.NDArray[np.float64]:
         """Return the values of some tokens, of length 1 in all."""
@@ -137,25 +147,59 @@ class Relation:
 
     def directed(self) -> Directed:
         n = len(self.indices)
-        tokens, neighbors, values = self.entries()
-        outward = np.bincount(tokens, values, n)
-        inward = np.bincount(neighbors, values, n)
-        keys, mirrored = tokens.astype(np.int64) * n + neighbors, neighbors.astype(np.int64) * n + tokens
-        # Sorted, both lists are read in order.
-        order, of_mirrored = np.argsort(keys), np.argsort(mirrored)
-        keys, mirrored = keys[order], mirrored[of_mirrored]
-        found = np.minimum(np.searchsorted(keys, mirrored), len(keys) - 1)
-        mutual = np.where(keys[found] == mirrored, values[order][found], 0.0)
+        outward, inward, in_degree = np.zeros((3, n))
+        total = squares = 0.0
+        for tokens, neighbors, values in self.entries():
+            outward += np.bincount(tokens, values, n)
+            inward += np.bincount(neighbors, values, n)
+            in_degree += np.bincount(neighbors, None, n)
+            total += float(len(tokens) if values is None else values.sum())
+            squares += float(len(tokens) if values is None else values @ values)
         return Directed(
-            float(values.sum()), float(values @ values), float(values[of_mirrored] @ mutual),
+            total, squares, self._mutual(in_degree),
             float(outward @ outward), float(inward @ inward), float(outward @ inward),
         )  # fmt: skip
 
+    def _mutual(self, in_degree: Float64Vector) -> float:
+        """Return the sum of A_ij A_ji, from the entries that leave and that reach a few tokens at a time."""
+        n, k = self.indices.shape
+        numbers = np.cumsum(in_degree + k) // _MUTUAL_AT_A_TIME
+        bounds = np.flatnonzero(np.diff(numbers, prepend=-1.0)).tolist()
+        total = 0.0
+        for begin, end in zip(bounds, [*bounds[1:], n], strict=True):
+            # Pairs with earlier tokens were counted with these, and those with later ones count twice.
+            leaving = self._keyed(self.entries(begin, end, low=begin), begin)
+            for low, high, factor in ((begin, end, 1.0), (end, n, 2.0)):
+                reaching = self._keyed(self.entries(low, high, begin, end), begin, reaching=True)
+                total += factor * _matched(leaving, reaching)
+        return total
+
+    def _keyed(
+        self, entries: Iterator[tuple[Any, Any, Any]], begin: int, *, reaching: bool = False
+    ) -> tuple[RowNumbers, Float64Vector | None]:
+        """Return a key of each entry's two tokens, and its value; entries that reach have the other's key."""
+        keys, values = [np.zeros(0, np.int64)], [np.zeros(0)]
+        for tokens, neighbors, held in entries:
+            here, there = (neighbors, tokens) if reaching else (tokens, neighbors)
+            keys.append((here.astype(np.int64) - begin) * len(self.indices) + there)
+            if held is not None:
+                values.append(held)
+        return np.concatenate(keys), None if self.values is None else np.concatenate(values)
+
     def sums_over_strata(self, numbers: npt.NDArray[Any], count: int) -> npt.NDArray[np.float64]:
-        tokens, neighbors, values = self.entries()
-        keys = numbers[tokens] * count + numbers[neighbors]
-        sums: npt.NDArray[np.float64] = np.bincount(keys, values, count * count).astype(np.float64)
+        sums = np.zeros(count * count)
+        for tokens, neighbors, values in self.entries():
+            sums += np.bincount(numbers[tokens] * count + numbers[neighbors], values, count * count)
         return sums.reshape(count, count)
+
+
+def _matched(a: tuple[RowNumbers, Float64Vector | None], b: tuple[RowNumbers, Float64Vector | None]) -> float:
+    """Return the sum of products of the values, or ones, of equal keys."""
+    (keys_a, values_a), (keys_b, values_b) = a, b
+    if values_a is None or values_b is None:
+        return float(len(np.intersect1d(keys_a, keys_b, assume_unique=True)))
+    _, at_a, at_b = np.intersect1d(keys_a, keys_b, assume_unique=True, return_indices=True)
+    return float(values_a[at_a] @ values_b[at_b])
 
 
 def relabeled_agreement(
