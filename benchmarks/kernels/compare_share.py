@@ -26,7 +26,7 @@ KERNELS = ("knn", "lle", "intrinsic_dimension")
 OTHERS = (
     "match",
     "classify",
-    "kept_pairs",
+    "tokens_that_count",
     "global_similarity_estimate",
     "overlap_estimate",
     "weight_cosine_estimate",

@@ -101,8 +101,8 @@ def chance(k: int) -> Task:
         # Any neighbors do that are no token's own.
         steps = [rng.choice(len(x) - 1, k, replace=False).astype(np.int32) + 1 for _ in range(2)]
         lists = [tokens + step for step in steps]
-        for each in lists:
-            each %= len(x)
+        for listed in lists:
+            np.remainder(listed, len(x), out=listed)
 
         def call() -> list[Array]:
             overlap_estimate(*lists, strata=np.arange(len(x)) // 100, draws=20, threads=threads)

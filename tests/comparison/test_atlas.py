@@ -11,6 +11,7 @@ import pytest
 import embgeom
 from embgeom import InputError, OutputError
 from tests.helpers.loading import data
+from tests.helpers.wordnet import write as write_wordnet
 
 MODEL = "example:small"
 
@@ -114,3 +115,18 @@ def test_what_is_not_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "umap", None)
     with pytest.raises(InputError, match=r'an atlas needs umap: pip install "embgeom\[atlas\]"'):
         embgeom.atlas(MODEL)
+
+
+@pytest.mark.parametrize("center", [False, True])
+def test_coherence_is_of_the_neighbors_of_the_table(tmp_path, monkeypatch, center):
+    module = sys.modules["embgeom.comparison.atlas"]
+    monkeypatch.setattr(module, "need", lambda *args, **options: None)
+    monkeypatch.setattr(module, "_layout", lambda umap, x, *others: np.zeros((len(x), 2), np.float32))
+    model, folder = embgeom.load(MODEL), write_wordnet(tmp_path / "wordnet")
+    found = embgeom.comparison.coherence(model, folder, center=center)
+    assert (found.values != embgeom.comparison.coherence(model, folder, center=not center).values).any()
+    table = embgeom.atlas(model, only=found.texts, k=3, dimension_k=5, center=center, wordnet=folder)
+    place = [each.name for each in found.statistics].index("lexicographer_file")
+    wanted = (found.values - found.base)[:, place]
+    at = np.searchsorted(table.rows, found.rows)
+    np.testing.assert_allclose(table.coherence[at], wanted, rtol=1e-6)

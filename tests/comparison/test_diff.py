@@ -11,7 +11,9 @@ import pytest
 
 import embgeom
 from embgeom import InputError
+from embgeom._common.writing import RESULT_FILES
 from embgeom.comparison.rounding import equal_rows, rounded
+from embgeom.comparison.saving import FolderResult
 from tests.helpers.loading import matrix, write_folder, write_safetensors
 
 SIZE = {"dimension_k": 60}
@@ -226,3 +228,12 @@ def test_an_adapter_is_compared_with_its_base(tmp_path, capsys):
     assert result.status_counts()["equal"] == 38
     command = ["diff", str(base), str(base), "--adapter-b", str(adapter), "-k", "4", "--dimension-k", "20"]
     assert main([*command, "--quiet"]) == 0 and capsys.readouterr().out == result.summary() + "\n"
+
+
+def test_earlier_results_are_replaced_when_asked(tmp_path):
+    for _ in range(2):
+        found().save(tmp_path / "out", overwrite=True)
+    assert type(found()).load(tmp_path / "out").status_counts() == found().status_counts()
+    kinds = FolderResult.__subclasses__()
+    assert len(kinds) == 3
+    assert {kind._file(end) for kind in kinds for end in (".json", ".safetensors")} <= {*RESULT_FILES}

@@ -9,8 +9,8 @@ import pytest
 
 import embgeom
 from embgeom import Embeddings, InputError, LoadError, examples
-from embgeom.comparison import TokenClasses, classify, kept_rows
-from embgeom.comparison.tokens import CLASSES, WITHOUT
+from embgeom.comparison import TokenClasses, classify, kept_rows, shared_rows
+from embgeom.comparison.tokens import CLASSES, WITHOUT, tokens_that_count
 from embgeom.comparison.untrained import FEWEST_SEEDS, THRESHOLD
 from embgeom.embeddings.token_format import byte_level_alphabet
 from tests.helpers.loading import data
@@ -228,3 +228,53 @@ def test_few_columns_ask_for_more_similarity():
 def test_what_would_find_frequent_words_finds_nothing():
     tokens = vocabulary()
     assert classify(made(tokens, [*IMPOSSIBLE, *range(256, 290)])).detection.seeds == ""
+
+
+def test_shared_tokens_are_chosen_alike_everywhere(tmp_path):
+    marked = ["▁king", "king", "▁42", "</s>"]  # Its words stand after a space.
+    plain = [" king", "king", " 42", "</s>"]
+    a, b = (
+        classify(Embeddings.from_array(np.eye(4, dtype=np.float32), tokens, special=["</s>"], name=name))
+        for tokens, name in ((marked, "A"), (plain, "B"))
+    )
+    unmarked = classify(Embeddings.from_array(np.eye(1, dtype=np.float32), ["king"], name="C"))
+    rows = np.arange(4)
+
+    def chosen(only, without=()):
+        both = tokens_that_count([a, b], [rows, rows], without=without, only=only)
+        swapped = tokens_that_count([b, a], [rows, rows], without=without, only=only)
+        assert both.tolist() == swapped.tolist()
+        return np.flatnonzero(both).tolist()
+
+    assert chosen(None) == [0, 1, 2, 3] and chosen(None, ("special",)) == [0, 1, 2]
+    # A token of a list counts as either vocabulary writes it, and a word only where it is one in both.
+    assert chosen(["▁42"]) == chosen([" 42"]) == [2] and chosen(["king"]) == [0, 1]
+    assert kept_rows(unmarked, only="words").tolist() == [0]
+    assert not tokens_that_count(
+        [a, unmarked], [np.array([1]), np.array([0])], without=(), only="words"
+    ).any()
+    with pytest.raises(InputError, match="names no token of A and B"):
+        chosen(["absent"])
+    small, large = embgeom.load("example:small"), embgeom.load("example:large")
+    words = [
+        "Ġking",
+        " queen",
+        "dog",
+        "cat",
+        "red",
+        "blue",
+        "two",
+        "three",
+        "day",
+        "house",
+        "water",
+        "absent",
+    ]
+    ids = shared_rows(small, large, only=words)
+    compared = embgeom.compare(small, large, only=words, k=3, dimension_k=5)
+    moved = embgeom.diff(small, small, only=words, k=3, dimension_k=5)
+    inspected = embgeom.inspect(small, only=words, dimension_k=5)
+    np.testing.assert_array_equal(compared.match.ids_a, ids[0])
+    np.testing.assert_array_equal(compared.match.ids_b, ids[1])
+    for result in (compared, moved, inspected):
+        assert result.to_dict()["options"]["only"] == words

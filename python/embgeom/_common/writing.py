@@ -22,6 +22,8 @@ RESULT_FILES = (
     "coherence.safetensors",
     "comparison.json",
     "comparison.safetensors",
+    "diff.json",
+    "diff.safetensors",
     "inspection.json",
     "inspection.safetensors",
     "tokens.csv",

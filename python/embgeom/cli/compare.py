@@ -109,7 +109,7 @@ def inspect(options: argparse.Namespace) -> None:
     found = None
     if wordnet is not None:
         keywords = chosen(options, "variance", "center", "threads", "progress")
-        found = coherence(model, wordnet, k=options.dimension_k, **keywords)
+        found = coherence(model, wordnet, classes=inspection.classes, k=options.dimension_k, **keywords)
         show(found.tables())
     tell_read(inspection.from_cache, options)
     save_outputs(inspection, options)

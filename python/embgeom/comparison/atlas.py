@@ -15,14 +15,22 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
 from embgeom._common.checks import check_seed, flag, need
 from embgeom._common.progress import Progress
-from embgeom._common.record import versions
+from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block, Table, check_table_format, distribution, write_table
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import write_file
 from embgeom.comparison.coherence import MEASURES, coherence
 from embgeom.comparison.saving import ModelRecord, loaded
-from embgeom.comparison.tokens import CLASSES, WITHOUT, TokenClasses, check_without, classify, kept_rows
+from embgeom.comparison.tokens import (
+    CLASSES,
+    WITHOUT,
+    TokenClasses,
+    check_only,
+    check_without,
+    classify,
+    kept_rows,
+)
 from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError, OutputError
@@ -279,13 +287,15 @@ def atlas(
         neighbors=neighbors,
         dimension=dimension,
         coordinates=_layout(umap, chosen.matrix, neighbors, seed),
-        coherence=None if wordnet is None else _coherence(model, wordnet, classes, rows, common),
+        coherence=None
+        if wordnet is None
+        else _coherence(model, wordnet, classes, rows, {"center": center, **common}),
         options={
             "k": k,
             "center": center,
             "dimension_k": wide,
             "without": list(without),
-            "only": only if only is None or isinstance(only, str) else str(only),
+            "only": plain(check_only(only)),
             "seed": seed,
             "threads": team,
         },

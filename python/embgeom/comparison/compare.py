@@ -33,10 +33,9 @@ from embgeom.comparison.token_sets import (
     Mask,
     Side,
     TokenSets,
-    kept_pairs,
     part_of,
 )
-from embgeom.comparison.tokens import CLASSES, TokenClasses, classify
+from embgeom.comparison.tokens import CLASSES, TokenClasses, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
 from embgeom.errors import EmbgeomWarning
@@ -134,7 +133,8 @@ def compare(
     found = match(a, b)
     require_shared(found)
     classes = classify(a, threads=chosen.threads), classify(b, threads=chosen.threads)
-    counts = kept_pairs(found, *classes, chosen)
+    ids = found.ids_a, found.ids_b
+    counts = tokens_that_count(classes, ids, without=chosen.without, only=chosen.only)
     matched = part_of(found, counts, *classes, chosen)
     require_shared(matched)
     n = len(matched)

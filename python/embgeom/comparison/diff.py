@@ -14,13 +14,13 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
 from embgeom._common.checks import check_seed, flag
 from embgeom._common.progress import Progress
-from embgeom._common.record import versions
+from embgeom._common.record import plain, versions
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.changes import Diff, Noise
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.rounding import equal_rows, rounded
 from embgeom.comparison.saving import ModelRecord, loaded
-from embgeom.comparison.tokens import WITHOUT, check_without, classify, kept_rows
+from embgeom.comparison.tokens import WITHOUT, check_only, check_without, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
@@ -72,8 +72,8 @@ def diff(
     dimension_k : int, optional
         Neighbors for the intrinsic dimension; 200 by default.
     without, only
-        The tokens whose neighborhoods count, in both models, as for `embgeom.comparison.kept_rows`; rows are
-        compared all the same.
+        The tokens whose neighborhoods count, as for `embgeom.comparison.shared_rows`; the rows of all others
+        are compared, too.
     noise : {"auto", "rounding", "bulk"}
         What an unchanged row is. ``"rounding"``: one that is equal up to the format. ``"bulk"``: one whose
         relative change does not stand out of the bulk of rows, as between quantized models; this assumes that
@@ -125,10 +125,9 @@ def diff(
     _check_pair(base, tuned, noise)
     seed, center, without = check_seed(seed), flag(center, "center"), check_without(without)
     ids_base, ids_tuned = _paired(base, tuned)
-    counted = np.arange(len(ids_base))
-    for model, ids in ((base, ids_base), (tuned, ids_tuned)):
-        kept = kept_rows(classify(model, threads=team), without=without, only=only)
-        counted = counted[np.isin(ids[counted], kept) & ~model.zero[ids[counted]]]
+    classes = [classify(model, threads=team) for model in (base, tuned)]
+    counts = tokens_that_count(classes, (ids_base, ids_tuned), without=without, only=only)
+    counted = np.flatnonzero(counts & ~base.zero[ids_base] & ~tuned.zero[ids_tuned])
     k = check_k(k, len(counted) - 1)
     wide = dimension_neighbors(dimension_k, len(counted) - 1)
     change, cosine, shift = _changes(base.matrix, tuned.matrix, ids_base, ids_tuned)
@@ -168,7 +167,7 @@ def diff(
         options={
             **options,
             "without": list(without),
-            "only": None if only is None else str(only),
+            "only": plain(check_only(only)),
             "noise": noise,
             "seed": seed,
             "threads": team,

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
-from embgeom._common.record import versions
+from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, new_figure
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
@@ -21,7 +21,7 @@ from embgeom.comparison.comparison import near_max_notes
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.hubs import K as HUBS_K
 from embgeom.comparison.saving import FolderResult, ModelRecord, loaded, model_tables, shown, shown_list
-from embgeom.comparison.tokens import WITHOUT, TokenClasses, check_without, classify, kept_rows
+from embgeom.comparison.tokens import WITHOUT, TokenClasses, check_only, check_without, classify, kept_rows
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
@@ -352,7 +352,7 @@ def inspect(
         "metric": metric,
         "center": center,
         "without": list(without),
-        "only": str(only) if isinstance(only, PathLike) else only,
+        "only": plain(check_only(only)),
         "seed": seed,
         "threads": team,
     }

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import TypedDict
 
 from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.threads import resolve_threads
-from embgeom.comparison.tokens import WITHOUT, check_without
+from embgeom.comparison.tokens import WITHOUT, check_only, check_without
 from embgeom.geometry.dimension import check_variance
 from embgeom.geometry.knn import Metric
 from embgeom.geometry.lle import check_reg
@@ -78,13 +77,10 @@ class CompareOptions:
         whole_number(self.relabelings, "relabelings", 2)
         if self.dimension_sample is not None:
             whole_number(self.dimension_sample, "dimension_sample", 1)
-        only = self.only
-        if isinstance(only, PathLike):
-            only = str(Path(only))
         # Lists become tuples, so that options that were saved and loaded are equal.
         changed = {
             "without": check_without(self.without),
-            "only": only if only is None or isinstance(only, str) else tuple(only),
+            "only": check_only(self.only),
             "threads": resolve_threads(self.threads),
         }
         for name, value in changed.items():

@@ -1,4 +1,4 @@
-"""Which tokens count in a comparison, and its measures on other sets of tokens than those."""
+"""What a comparison measures on other sets of tokens than those that count."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from embgeom.comparison.nulls import (
 )
 from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.statistic import chance, defined_mean
-from embgeom.comparison.tokens import TokenClasses, kept_rows
+from embgeom.comparison.tokens import TokenClasses
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension
@@ -37,20 +37,6 @@ SMALLEST_SHARE = 0.01
 _PIECE = 4096
 
 
-def kept_pairs(found: Match, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Mask:
-    """Return which matched tokens count: those that no class leaves out in either model, shape (m,)."""
-    sides = ((a, found.ids_a), (b, found.ids_b))
-    counts = np.logical_and(*(_holds(classes, ids, without=options.without) for classes, ids in sides))
-    if options.only is not None:
-        counts &= np.logical_or(
-            *(_holds(classes, ids, without=(), only=options.only) for classes, ids in sides)
-        )
-    return counts
-
-
-def _holds(classes: TokenClasses, ids: RowNumbers, **chosen: Any) -> Mask:
-    result: Mask = np.isin(ids, kept_rows(classes, **chosen))
-    return result
 
 
 def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Match:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -329,10 +330,36 @@ def kept_rows(
     >>> len(kept_rows(classes, without=())), len(kept_rows(classes, only=[" king"]))
     (4096, 1)
     """
-    kept = ~classes.excluded(without)
-    if only is not None:
-        kept &= _words(classes) if only == "words" else _named(classes, only)
-    return np.flatnonzero(kept).astype(np.int64)
+    rows = np.arange(len(classes), dtype=np.int64)
+    return rows[tokens_that_count([classes], [rows], without=without, only=only)]
+
+
+def tokens_that_count(
+    classes: Sequence[TokenClasses],
+    ids: Sequence[RowNumbers],
+    *,
+    without: Iterable[str],
+    only: str | PathLike[str] | Sequence[str] | None,
+) -> _Mask:
+    """Return which of the m tokens that some models share count, (m,); `ids` are their rows in each model."""
+    sides = list(zip(classes, ids, strict=True))
+    counts: _Mask = ~np.logical_or.reduce([each.excluded(without)[rows] for each, rows in sides])
+    if only is None:
+        return counts
+    named: _Mask
+    if isinstance(only, str) and only == "words":
+        # Whether a token stands for a word depends on the vocabulary, so it must in each.
+        named = np.logical_and.reduce([_words(each)[rows] for each, rows in sides])
+        return counts & named
+    wanted = _wanted(only)
+    # What is shared spells the same, so it is enough that one vocabulary writes it as it is listed.
+    named = np.logical_or.reduce([_named(each, wanted)[rows] for each, rows in sides])
+    if not named.any():
+        raise InputError(
+            f"only={only!r:.60} names no token of {' and '.join(each.name for each in classes)}; check how "
+            "tokens are written"
+        )
+    return counts & named
 
 
 def shared_rows(
@@ -350,7 +377,8 @@ def shared_rows(
     a, b : Embeddings
         The models.
     without, only : optional
-        As for `kept_rows`, whose tokens they are in both models.
+        As for `kept_rows`: a token counts if neither model leaves it out, and if it is among those that are
+        chosen: a word in both models, or listed as either of them writes it.
     threads : int, optional
         Threads to use; every core available to the process by default.
 
@@ -374,9 +402,8 @@ def shared_rows(
     """
     found = match(a, b)
     require_shared(found)
-    kept = np.ones(len(found), dtype=bool)
-    for model, ids in ((a, found.ids_a), (b, found.ids_b)):
-        kept &= np.isin(ids, kept_rows(classify(model, threads=threads), without=without, only=only))
+    classes = [classify(model, threads=threads) for model in (a, b)]
+    kept = tokens_that_count(classes, (found.ids_a, found.ids_b), without=without, only=only)
     if np.count_nonzero(kept) < MIN_SHARED:
         raise InputError(
             f"{np.count_nonzero(kept)} of the {len(found)} tokens that {a.name} and {b.name} share count; at "
@@ -400,23 +427,27 @@ def _words(classes: TokenClasses) -> _Mask:
     return words & marked if marked.any() else words
 
 
-def _named(classes: TokenClasses, only: str | PathLike[str] | Sequence[str]) -> _Mask:
+def check_only(only: str | PathLike[str] | Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """Return `only` as options keep it: "words", a path, or tokens."""
+    if only is None or isinstance(only, str | PathLike):
+        return None if only is None else os.fspath(only)
+    return tuple(to_strings(only, "only"))
+
+
+def _wanted(only: str | PathLike[str] | Sequence[str]) -> set[str]:
     if isinstance(only, str | PathLike):
-        wanted = {line for line in read_lines(Path(only)) if line}
-    else:
-        wanted = set(to_strings(only, "only"))
-    named = np.array(
+        return {line for line in read_lines(Path(only)) if line}
+    return set(to_strings(only, "only"))
+
+
+def _named(classes: TokenClasses, wanted: set[str]) -> _Mask:
+    return np.array(
         [
             token in wanted or (text is not None and (text in wanted or text.strip(" ") in wanted))
             for token, text in zip(classes.tokens, classes.texts, strict=True)
         ],
         dtype=bool,
     )
-    if not named.any():
-        raise InputError(
-            f"only={only!r:.60} names no token of {classes.name}; check how its tokens are written"
-        )
-    return named
 
 
 def _codes(values: npt.NDArray[Any]) -> RowNumbers:

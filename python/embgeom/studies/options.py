@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from os import PathLike
 from typing import get_args
 
 from embgeom._common.checks import check_seed, flag, whole_number
-from embgeom._common.foreign import to_strings
-from embgeom.comparison.tokens import WITHOUT, check_without
+from embgeom.comparison.tokens import WITHOUT, check_only, check_without
 from embgeom.embeddings.embeddings import Which
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import check_variance
@@ -90,10 +88,7 @@ class StudyOptions:
         for name in ("pairwise", "quick", "center", "states"):
             flag(getattr(self, name), name)
         object.__setattr__(self, "without", check_without(self.without))
-        if isinstance(self.only, str | PathLike):
-            object.__setattr__(self, "only", os.fspath(self.only))
-        elif self.only is not None:
-            object.__setattr__(self, "only", tuple(to_strings(self.only, "only")))
+        object.__setattr__(self, "only", check_only(self.only))
         if self.wordnet is not None:
             object.__setattr__(self, "wordnet", os.fspath(self.wordnet))
         whole_number(self.k, "k", 1)

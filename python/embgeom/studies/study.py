@@ -21,7 +21,7 @@ from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.compare import statistics
 from embgeom.comparison.nulls import holm
 from embgeom.comparison.saving import ModelRecord
-from embgeom.comparison.tokens import classify, kept_rows
+from embgeom.comparison.tokens import classify, kept_rows, tokens_that_count
 from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
@@ -251,12 +251,9 @@ class _Work:
             require_shared(found)
             rows[place, found.ids_a] = found.ids_b
         rows = rows[:, (rows >= 0).all(axis=0)]
-        counts, named = np.ones(rows.shape[1], dtype=bool), np.zeros(rows.shape[1], dtype=bool)
-        for model, ids in zip(models, rows, strict=True):
-            counts &= ~self.classes[model].excluded(self.options.without)[ids]
-            if self.options.only is not None:
-                named |= np.isin(ids, kept_rows(self.classes[model], without=(), only=self.options.only))
-        rows = rows[:, counts if self.options.only is None else counts & named]
+        classes = [self.classes[model] for model in models]
+        without, only = self.options.without, self.options.only
+        rows = rows[:, tokens_that_count(classes, list(rows), without=without, only=only)]
         if rows.shape[1] < MIN_SHARED:
             names = ", ".join(self.names[model] for model in models)
             raise InputError(
