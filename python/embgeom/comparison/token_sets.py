@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
+from embgeom._common.arrays import Float32Matrix, Float64Vector
 from embgeom.comparison.nulls import (
     Estimate,
     correlation_estimate,
@@ -35,8 +35,6 @@ MAKES_THE_NUMBER = 0.5
 SMALLEST_SHARE = 0.01
 """A smaller class of tokens is not tried: it has too few pairs to make a number."""
 _PIECE = 4096
-
-
 
 
 def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Match:
