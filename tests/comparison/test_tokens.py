@@ -36,8 +36,8 @@ def made(tokens, untrained, *, seed=0, spread=0.02, width=64, **options):
 def test_untrained_rows_are_found_from_bytes_that_no_text_holds(share):
     tokens = vocabulary()
     generator = np.random.default_rng(1)
-    # The first words of a vocabulary are frequent, so they are trained.
-    others = np.setdiff1d([*range(256), *range(300, len(tokens))], IMPOSSIBLE)
+    # The first words of a vocabulary and its letters are frequent, so they are trained.
+    others = np.setdiff1d([*range(256), *range(300, len(tokens))], [*IMPOSSIBLE, *range(97, 123)])
     untrained = np.union1d(IMPOSSIBLE, generator.choice(others, int(share * len(others)), replace=False))
     classes = classify(made(tokens, untrained))
     assert np.flatnonzero(classes.untrained).tolist() == untrained.tolist()
@@ -61,6 +61,30 @@ def test_seeds_that_do_not_agree_find_nothing():
     assert np.isnan(classes.similarity_to_untrained).all()
     assert "untrained rows are not determined" in classes.summary()
     assert len(kept_rows(classes)) == 656
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0.8, 1.0), (1.0, 1.0), (2.0, 1.0), (0.0, 0.3)])
+def test_trained_bytes_that_are_alike_are_not_taken_for_untrained(shift, scale):
+    tokens, generator = vocabulary(2000), np.random.default_rng(0)
+    x = generator.standard_normal((len(tokens), 128))
+    x[:256] = scale * x[:256] + shift * generator.standard_normal(128)
+    classes = classify(Embeddings.from_array(x.astype(np.float32), tokens))
+    assert not classes.untrained.any() and "untrained rows are not determined" in classes.summary()
+    assert classes.detection.control == {"frequent words": (0, 200), "single letters": (0, 26)}
+    # Rows that equal each other still are seeds.
+    x[1000:1040] = x[1000]
+    assert np.flatnonzero(
+        classify(Embeddings.from_array(x.astype(np.float32), tokens)).untrained
+    ).tolist() == [*range(1000, 1040)]
+
+
+def test_letters_of_a_vocabulary_in_another_script_may_be_untrained():
+    tokens = [
+        *(LETTERS[b] for b in range(256)),
+        *("".join(map(LETTERS.get, chr(0x4E00 + i).encode())) for i in range(400)),
+    ]
+    untrained = np.union1d(IMPOSSIBLE, np.arange(97, 123))
+    assert np.flatnonzero(classify(made(tokens, untrained)).untrained).tolist() == untrained.tolist()
 
 
 def test_copies_are_seeds_where_nothing_else_is_known():
@@ -89,7 +113,10 @@ def test_other_rows_that_are_known_check_the_detection():
     classes = classify(made(tokens, np.concatenate([IMPOSSIBLE, unused[:18]])))
     assert classes.detection.others == {"rows with reserved names": (18, 20)}
     assert classes.counts()["unused"] == 20
-    assert "18 of 20 rows with reserved names" in classes.summary()
+    assert "18 of 20 rows with reserved names, 0 of 42 frequent words, 0 of 26" in " ".join(
+        classes.summary().split()
+    )
+    assert "how many other rows it misses is not known" in " ".join(classes.summary().split())
 
 
 def test_zero_rows_are_untrained():

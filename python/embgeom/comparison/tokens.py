@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +19,11 @@ from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, Table
 from embgeom._common.threads import resolve_threads
-from embgeom.comparison.untrained import Detection, detect
+from embgeom.comparison.untrained import MOST_WRONG, Detection, detect
 from embgeom.embeddings.embeddings import Embeddings, check_embeddings
 from embgeom.embeddings.token_text import (
+    DIGITS,
+    NO_SCRIPT,
     case_of,
     decoded,
     is_impossible,
@@ -56,6 +59,7 @@ _LENGTHS = (
     8,
 )  # The last length in characters of each bin; longer ones are a bin of their own.
 _SMALLEST_STRATUM = 10
+_LETTERS = frozenset(ascii_lowercase)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -194,12 +198,12 @@ class TokenClasses(Result, Tabular):
         found = self.detection
         if found.recall is None:
             return []
+        known = {**found.others, **found.control}
         checks = [f"{found.recall:.1%} of the seeds from the other half of them"]
-        checks += [f"{hits} of {count} {kind}" for kind, (hits, count) in found.others.items()]
-        wrong, control = found.control
+        checks += [f"{hits} of {count} {kind}" for kind, (hits, count) in known.items()]
         return [
             f"untrained rows were found from {found.n_seeds} {found.seeds} (similarity above "
-            f"{found.threshold}); it finds {', '.join(checks)}, and {wrong} of {control} frequent words"
+            f"{found.threshold}); it finds {', '.join(checks)}; how many other rows it misses is not known"
         ]
 
 
@@ -247,11 +251,15 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     case = np.array([case_of(text) for text in shown])
     repeated = model.row_stats.repeated
     copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
+    script = np.array([script_of(text) for text in shown])
     length = np.array([len(text.strip(" ")) for text in shown], dtype=np.int64)
     # Among vocabularies by byte-pair encoding, the first words are those that are most frequent.
     words = np.flatnonzero((case == "lower") & (length > 1))
-    control = np.zeros(len(model), dtype=bool)
-    control[words[: len(words) // 10]] = True
+    frequent = np.isin(np.arange(len(model)), words[: len(words) // 10])
+    letters = np.array([text in _LETTERS for text in shown], dtype=bool)
+    # Where other scripts prevail, training may hardly have met a Latin letter.
+    letters &= bool(2 * (script == "Latin").sum() > (~np.isin(script, (NO_SCRIPT, DIGITS))).sum())
+    control = dict(zip(MOST_WRONG, (frequent, letters), strict=True))
     unproduced = unreachable_rows(model)
     candidates = {
         "rows of bytes that no text holds": impossible,
@@ -266,8 +274,8 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     detection = detect(model.matrix, candidates, control, threads=resolve_threads(threads))
     if not detection.seeds:
         notes.append(
-            "untrained rows are not determined: there are no rows that are known to be untrained, such as "
-            "reserved names, bytes that no text holds, or copies"
+            "untrained rows are not determined: no rows that should be untrained (reserved names, bytes that "
+            "no text holds, copies) resemble each other, and not frequent words or letters"
         )
     return TokenClasses(
         name=model.name,
@@ -283,7 +291,7 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
         untrained=detection.mask | model.zero,
         position=position,
         case=case,
-        script=np.array([script_of(text) for text in shown]),
+        script=script,
         length=length,
         detection=detection,
         notes=tuple(notes),

@@ -19,6 +19,8 @@ from embgeom._common.arrays import Float32Matrix
 THRESHOLD = 0.5
 """Rows whose similarity to the seeds is above this count as untrained, where there are 64 columns or more."""
 FEWEST_SEEDS = 4
+MOST_WRONG = {"frequent words": 0.05, "single letters": 0.5}
+"""The share of tokens that are trained, by their kind, above which a set of seeds is refused."""
 _PIECE = 8192
 # Rows that stay in the cache while they are measured.
 _FEW = 256
@@ -42,12 +44,14 @@ class Detection:
         mean of ordinary rows, and 1 less the distance to their mean in units of the median row's. 1 for a
         row like the seeds; NaN where nothing was found.
     recall : float or None
-        Share of the seeds that are found from the other half of them.
+        Share of the seeds that are found from the other half of them: whether they agree, not how many of the
+        untrained rows are found.
     others : dict of str to (int, int)
         Of other rows that are known to be unused, by their kind: how many were found, of how many.
-    control : tuple of (int, int)
-        Of text tokens that are frequent, since they are lower-case words early in the vocabulary: how many
-        were found (wrongly), of how many.
+    control : dict of str to (int, int)
+        Of text tokens that are trained, by their kind: how many were found (wrongly), of how many. Frequent
+        words are those in lower case early in the vocabulary; single letters are a to z, in a vocabulary
+        that is mostly Latin.
     """
 
     seeds: str
@@ -56,7 +60,7 @@ class Detection:
     similarity: npt.NDArray[np.float32]
     recall: float | None
     others: dict[str, tuple[int, int]]
-    control: tuple[int, int]
+    control: dict[str, tuple[int, int]]
 
     @property
     def mask(self) -> _Mask:
@@ -65,7 +69,7 @@ class Detection:
 
 
 def detect(
-    x: Float32Matrix, candidates: Mapping[str, _Mask], control: _Mask, *, threads: int = 1
+    x: Float32Matrix, candidates: Mapping[str, _Mask], control: Mapping[str, _Mask], *, threads: int = 1
 ) -> Detection:
     """Find untrained rows from the first of the sets of candidates whose rows agree with each other."""
     # The cosine of random directions has a standard deviation of 1 / sqrt(d): four of them are no chance.
@@ -82,18 +86,24 @@ def detect(
         recall = float(np.mean(np.concatenate(found)))
         similarity = _similarity(x, rows, threshold, threads)
         mask = similarity > threshold
-        # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong.
-        if recall < 0.5 or (control.any() and mask[control].mean() > 0.05):
+        wrong = _found(mask, control)
+        # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong,
+        # or letters as often as seeds: rows of bytes may be alike because they are bytes.
+        if recall < 0.5 or any(hits > MOST_WRONG[kind] * of for kind, (hits, of) in wrong.items()):
             continue
-        others = {
-            other: (int(np.count_nonzero(mask & rows_)), int(np.count_nonzero(rows_)))
-            for other, rows_ in candidates.items()
-            if other != name and rows_.any()
-        }
-        wrong = (int(np.count_nonzero(mask & control)), int(np.count_nonzero(control)))
+        others = _found(mask, {other: each for other, each in candidates.items() if other != name})
         return Detection(name, len(rows), threshold, similarity, recall, others, wrong)
     nothing = np.full(len(x), np.nan, dtype=np.float32)
-    return Detection("", 0, threshold, nothing, None, {}, (0, int(np.count_nonzero(control))))
+    return Detection("", 0, threshold, nothing, None, {}, _found(nothing > threshold, control))
+
+
+def _found(mask: _Mask, kinds: Mapping[str, _Mask]) -> dict[str, tuple[int, int]]:
+    """Return how many rows of each kind were found, of how many, where there are any."""
+    return {
+        kind: (int(np.count_nonzero(mask & rows)), int(np.count_nonzero(rows)))
+        for kind, rows in kinds.items()
+        if rows.any()
+    }
 
 
 def _similarity(
