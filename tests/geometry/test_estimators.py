@@ -34,7 +34,7 @@ def sorted_distances(x, unit=False):
 
 
 def obvious_two_nn(distances, discard):
-    ratios = sorted(np.log(row[1] / row[0]) for row in distances if row[0] > 0)
+    ratios = sorted(np.log(row[1] / row[0]) for row in distances if row[1] > row[0] > 0)
     n = len(ratios)
     kept = [(x, 1 - i / n) for i, x in enumerate(ratios, 1) if i <= int(n * (1 - discard)) and i < n]
     return sum(-x * np.log(above) for x, above in kept) / sum(x * x for x, _ in kept)
@@ -83,6 +83,18 @@ def test_errors_are_those_of_new_draws():
         assert 0.75 < np.mean([each.standard_error for each in found]) / spread < 1.33
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
+def test_copies_of_rows_do_not_change_the_dimension(metric, share):
+    x = gaussian(3000, 3)
+    generator = np.random.default_rng(1)
+    x[generator.choice(3000, int(share * 3000), replace=False)] = x[
+        generator.integers(3000, size=int(share * 3000))
+    ]
+    found = two_nn(knn(x, 5, metric=metric))
+    assert found.value == pytest.approx(3 if metric == "euclidean" else 2, abs=4 * found.standard_error)
+
+
 def test_tokens_without_distances_are_left_out():
     x = gaussian(40, 4)
     x[:5] = 0.0
@@ -90,7 +102,12 @@ def test_tokens_without_distances_are_left_out():
     neighbors = knn(x, 3)
     estimate = mle_dimension(neighbors)
     assert np.isnan(estimate.per_token[:5]).all() and np.isnan(estimate.per_token[9:14]).all()
-    assert estimate.left_out == two_nn(neighbors).left_out == 10 and np.isfinite(estimate.value)
+    assert estimate.left_out == 10 and np.isfinite(estimate.value)
+    # Five copies of a row are also the two nearest of others.
+    two = two_nn(neighbors)
+    near = neighbors.indices[:, :2]
+    copies = ((near >= 9) & (near < 14)).all(axis=1) & ~np.isin(np.arange(40), np.arange(9, 14))
+    assert two.left_out == 10 + copies.sum() > 10 and "without 2 neighbors at different" in two.summary()
     assert "10 tokens" in estimate.summary()
     none = two_nn(knn(np.ones((4, 3)), 2, metric="euclidean"))
     assert none.n == 0 and np.isnan(none.value) and np.isnan(none.standard_error)

@@ -46,7 +46,7 @@ class DimensionEstimate(Result):
     n : int
         Tokens that were used.
     left_out : int
-        Tokens without enough neighbors at a distance above 0.
+        Tokens without enough neighbors at a distance above 0 ("two_nn": at two of them).
     k : int
         Neighbors of each token that were used.
     per_token : ndarray of float64, shape (m,), or None
@@ -71,7 +71,8 @@ class DimensionEstimate(Result):
 
     def tables(self) -> list[Block]:
         """Return one line, and how many tokens were left out."""
-        left_out = f"{self.left_out} tokens without {min(self.k, 2)} neighbors at a distance were left out"
+        apart = "different distances" if self.method == "two_nn" else "a distance"
+        left_out = f"{self.left_out} tokens without 2 neighbors at {apart} were left out"
         return [repr(self), *([left_out] if self.left_out else [])]
 
 
@@ -94,7 +95,8 @@ def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> DimensionEstimate:
     -------
     DimensionEstimate
         With a standard error from leaving out a fiftieth of the tokens at a time. Tokens that equal their
-        nearest neighbor are left out.
+        nearest neighbor are left out, and those whose two nearest are equally far: copies of one row, mostly,
+        whose ratio of 1 says nothing of the dimension.
 
     Raises
     ------
@@ -124,7 +126,7 @@ def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> DimensionEstimate:
     if not 0.0 <= share < 1.0:
         raise InputError(f"discard = {discard} is a share and must lie in [0, 1), for example 0.1")
     distances = euclidean_distances(neighbors, 2)
-    usable = (distances[:, 0] > 0) & ~np.isnan(distances[:, 1])
+    usable = (distances[:, 0] > 0) & (distances[:, 1] > distances[:, 0])
     ratios = np.log(distances[usable, 1] / distances[usable, 0])
     n = len(ratios)
     groups = np.arange(n) % min(_GROUPS, max(n, 1))
