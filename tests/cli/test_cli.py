@@ -163,7 +163,11 @@ def test_neighbors_in_two_models(run, refused, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("neighbors", "example:small", "king", "queen", "-k", 5)[0] == 0
     write_folder(tmp_path / "king", {TENSOR: matrix(ROWS, 6)})
-    assert "'queen' is not a token of king" in refused("neighbors", "example:small", "king", "queen")
+    # A model without the token is left out, and a line says so.
+    status, out, err = run("neighbors", "example:small", "king", "queen", "-k", 5)
+    assert (status, err) == (0, "") and "A: example:small" in out and "in all of them" not in out
+    assert "note: 'queen' is not a token of king (" in out
+    assert "'zzqq' is not a token of example:small" in refused("neighbors", "example:small", "king", "zzqq")
     assert "is not a token of example:small" in refused("neighbors", "example:small", "example:large")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "nobody/nothing" in refused("neighbors", "example:small", "nobody/nothing", "queen")

@@ -272,6 +272,21 @@ def test_a_token_in_several_models():
         embgeom.inspect_token([a, b], "w50")
 
 
+def test_a_model_without_the_token_is_left_out():
+    words = [f"word{i}" for i in range(60)]
+    a, b, c = (
+        embgeom.Embeddings.from_array(gaussian(60, 8, seed), tokens, name=name)
+        for seed, (name, tokens) in enumerate({"a": words, "b": words, "c": [*words[:-1], "dog"]}.items())
+    )
+    found = embgeom.inspect_token([a, c, b], "dog")
+    assert [each.model for each in found.models] == ["c"] and found.shared == []
+    assert len(found.missing) == 2 and "'dog' is not a token of a (60 rows)" in found.missing[0]
+    assert "note: 'dog' is not a token of b" in found.summary() and "in all" not in found.summary()
+    both = embgeom.inspect_token([a, c, b], "word59", k=5)
+    assert [each.model for each in both.models] == ["a", "b"] and len(both.to_pandas()) == 10
+    assert "'word59' is not a token of c" in both.missing[0] and "in all of them" in both.summary()
+
+
 @pytest.mark.parametrize("row", [-1, 60, 10**12])
 def test_rows_out_of_range(row):
     with pytest.raises(InputError, match=f"row {row} is outside small, whose rows are 0 to 59"):

@@ -16,6 +16,7 @@ from embgeom.cli.models import is_model, load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, tokens_options
 from embgeom.cli.terminal import say, show
 from embgeom.comparison.coherence import coherence
+from embgeom.comparison.neighborhood import rows_of
 from embgeom.comparison.saving import FolderResult
 from embgeom.comparison.wordnet import WordNet
 from embgeom.geometry.knn import Metric
@@ -128,8 +129,7 @@ def neighbors(options: argparse.Namespace) -> None:
         models.append(load_model(options))
     # An unknown token is reported before anything is shown of the others.
     for token in wanted:
-        for model in models:
-            model.row_of(token)
+        rows_of(models, token)
     keywords = chosen(options, "k", "reg", "center", "without", *_SEARCH)
     for position, token in enumerate(wanted):
         if position > 0:

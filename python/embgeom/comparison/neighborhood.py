@@ -109,13 +109,16 @@ class TokenNeighborhoods(Result, Tabular):
     Attributes
     ----------
     models : tuple of TokenNeighborhood
-        One for each model.
+        One for each model that has the token.
     shared : list of str
-        The tokens that are neighbors in all models, in the order of the first.
+        The tokens that are neighbors in all of these, in the order of the first; empty for one model.
+    missing : tuple of str
+        Which models do not have the token, each in a sentence with close ones.
     """
 
     models: tuple[TokenNeighborhood, ...]
     shared: list[str]
+    missing: tuple[str, ...]
 
     def __repr__(self) -> str:
         return (
@@ -134,9 +137,10 @@ class TokenNeighborhoods(Result, Tabular):
             Table(
                 f"nearest rows of {' and '.join(sorted(tokens))}{_centered(first.neighbors)}", columns, rows
             ),
-            f"in all of them: {'  '.join(self.shared) or 'none'}",
+            *([f"in all of them: {'  '.join(self.shared) or 'none'}"] if len(self.models) > 1 else []),
             Table(None, ("", *names), self._facts()),
             *dict.fromkeys(f"also: {token}" for each in self.models for token in each.also),
+            *(f"note: {sentence}" for sentence in self.missing),
         ]
 
     def _facts(self) -> list[tuple[str, ...]]:
@@ -222,7 +226,7 @@ def inspect_token(
     token : str or int
         The token as `Embeddings.row_of` takes it, or its row number. In several models, the same text is
         looked up in all of them: as it stands where all have it, otherwise with a space before it where all
-        have that.
+        have that. Models that do not have it are left out, and a note says so.
     which : {"input", "output"}
         As in `inspect`.
     k : int
@@ -247,7 +251,7 @@ def inspect_token(
     Raises
     ------
     InputError
-        If there is no such token (the message lists similar ones), its row is zero, or a parameter does
+        If no model has such a token (the message lists similar ones), its row is zero, or a parameter does
         not fit; or if several models are asked for a row number, which means another token in each.
     LoadError
         If a model cannot be loaded.
@@ -281,32 +285,40 @@ def inspect_token(
         "variance": check_variance(variance),
         "common": {"threads": team, "progress": progress},
     }
-    rows = _rows_of(models, token)
-    found = [
-        _neighborhood(model, row, _also(model, token, row), **options)
-        for model, row in zip(models, rows, strict=True)
-    ]
+    rows, missing = rows_of(models, token)
+    found = [_neighborhood(model, row, _also(model, token, row), **options) for model, row in rows]
     if given is not embeddings:
         return found[0]
     others = [set(each.neighbor_tokens) for each in found[1:]]
     shared = [name for name in found[0].neighbor_tokens if all(name in other for other in others)]
-    return TokenNeighborhoods(tuple(found), shared)
+    return TokenNeighborhoods(tuple(found), shared if others else [], missing)
 
 
-def _rows_of(models: Sequence[Embeddings], token: str | int) -> list[int]:
-    """Return the row of a token in each model: of the same text, where all models have one."""
+def rows_of(
+    models: Sequence[Embeddings], token: str | int
+) -> tuple[list[tuple[Embeddings, int]], tuple[str, ...]]:
+    """Return the models that have a token, with its row, and which do not have it."""
     if not models:
         raise InputError("no model is given; name at least one")
     if len(models) > 1 and not isinstance(token, str):
         raise InputError(
             f"{token!r:.40} is a row number, which is another token in each model; name the token"
         )
-    rows = [model.row_of(token) for model in models]
-    spelled = [model.token_bytes[row] for model, row in zip(models, rows, strict=True)]
+    rows: list[tuple[Embeddings, int]] = []
+    missing: list[InputError] = []
+    for model in models:
+        try:
+            rows.append((model, model.row_of(token)))
+        except InputError as error:
+            missing.append(error)
+    if not rows:
+        raise missing[0]
     word = utf8(f" {token}")
-    if len(set(spelled)) > 1 and all(word in model.token_bytes for model in models):
-        return [model.token_bytes.index(word) for model in models]
-    return rows
+    if len({model.token_bytes[row] for model, row in rows}) > 1 and all(
+        word in model.token_bytes for model, _ in rows
+    ):
+        rows = [(model, model.token_bytes.index(word)) for model, _ in rows]
+    return rows, tuple(map(str, missing))
 
 
 def _also(model: Embeddings, token: str | int, row: int) -> dict[str, int]:
