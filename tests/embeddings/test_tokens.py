@@ -233,6 +233,35 @@ def test_index_that_is_not_there(wrong):
         pets(["▁dogs", "▁cat", "▁cow"]).row_of(wrong)
 
 
+@pytest.mark.parametrize(("text", "special", "raw"), [
+    ("[PAD] [UNK] [CLS] [SEP] [MASK] [unused0] the ##s", 5, 0),
+    ("<unk> <s> </s> <0x00> <0xC0> <0xFF> ▁the ▁s s<s>", 3, 3),
+    ("<|endoftext|> <|im_start|> Ġthe | <| |> <sup>", 2, 0),
+    ("<pad> <eos> <bos> <mask> ▁the", 4, 0),
+])  # fmt: skip
+def test_special_and_byte_tokens_are_recognized_by_their_names(text, special, raw):
+    tokens = text.split()
+    known = pets(tokens)
+    assert (known.special.sum(), known.byte_token.sum()) == (special, raw)
+    assert all(known.token_bytes[row] is None for row in np.flatnonzero(known.special))
+    note = (
+        f"{special} special tokens recognized by their names: {' '.join(np.array(tokens)[known.special][:5])}"
+    )
+    assert known.provenance.notes == (note,)
+    # Who names them has the last word, and a word vector's token is a word.
+    for options in ({"special": []}, {"token_format": "words"}):
+        plain = pets(tokens, **options)
+        assert not plain.special.any() and plain.provenance.notes == ()
+
+
+@pytest.mark.model
+def test_from_array_knows_what_the_loader_knows():
+    loaded = load(data("models", "stories260k"))
+    made = Embeddings.from_array(loaded.matrix, loaded.tokens)
+    assert made.special.tolist() == loaded.special.tolist() and made.token_bytes == loaded.token_bytes
+    assert made.byte_token.tolist() == loaded.byte_token.tolist()
+
+
 def test_guessed_format():
     assert pets(["the", "##s"]).token_bytes == [b" the", b"s"]
     assert pets(["the</w>", "a"]).token_bytes == [b"the ", b"a"]

@@ -90,7 +90,7 @@ def test_every_reason_is_counted():
     a = vocabulary(
         ["<s>", "x", "y", "▁▁", "  ", "q", ""], special=["<s>"], zero=[1], token_format=TokenFormat(space="▁")
     )
-    b = vocabulary(["<s>", "x", "y", "  "])
+    b = vocabulary(["<s>", "x", "y", "  "], special=[])
     found = match(a, b)
     assert list(zip(found.ids_a, found.ids_b, strict=True)) == [(2, 2)]
     assert found.left_out_a == {"special": 1, "no text": 1, "zero row": 1, "ambiguous": 2, "absent": 1}

@@ -23,6 +23,7 @@ from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block
 from embgeom.embeddings.provenance import FileState, ModelInfo, Provenance
 from embgeom.embeddings.token_format import METASPACE, TokenFormat, TokenFormatOption, as_token_format, utf8
+from embgeom.embeddings.token_text import is_special
 from embgeom.errors import InputError
 from embgeom.geometry.rows import RowStats, row_stats
 
@@ -116,7 +117,7 @@ class Embeddings(Result, Tabular):
         *,
         name: str = "array",
         which: Which = "input",
-        special: Sequence[str] = (),
+        special: Sequence[str] | None = None,
         token_format: TokenFormatOption | None = None,
         threads: int | None = None,
     ) -> Embeddings:
@@ -133,10 +134,13 @@ class Embeddings(Result, Tabular):
             The name in tables and messages.
         which : {"input", "output"}
             Whether the rows are an embedding or an unembedding.
-        special : sequence of str
-            Those of `tokens` which are special and spell nothing.
+        special : sequence of str, optional
+            Those of `tokens` which are special and spell nothing. By default they are recognized by their
+            names, such as ``</s>``, ``[CLS]`` or ``<|endoftext|>``, unless every token is a whole word, and a
+            note in `provenance` says so.
         token_format : TokenFormat or "words", optional
-            How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``).
+            How `tokens` write text; by default it is guessed from their marks (``▁``, ``Ġ``, ``##``,
+            ``<0x41>``).
             ``"words"``: every token is a whole word, which spells itself after a space.
         threads : int, optional
             All usable cores by default.
@@ -168,7 +172,11 @@ class Embeddings(Result, Tabular):
             raise InputError(f"{len(tokens)} tokens for {len(array)} rows; each row needs one")
         form = as_token_format(token_format) or TokenFormat.guess(tokens)
         stats = named_row_stats(array, tokens, threads=threads)
-        specials = set(to_strings(special, "special"))
+        named = [t for t in tokens if is_special(t)] if special is None and not form.whole_words else []
+        specials = set(named if special is None else to_strings(special, "special"))
+        notes = (
+            [f"{len(named)} special tokens recognized by their names: {' '.join(named[:5])}"] if named else []
+        )
         return cls(
             matrix=array,
             tokens=tokens,
@@ -180,7 +188,7 @@ class Embeddings(Result, Tabular):
             name=name,
             row_stats=stats,
             tokens_beyond_rows=0,
-            provenance=Provenance(source="array", dtype=type_name(matrix)),
+            provenance=Provenance(source="array", dtype=type_name(matrix), notes=tuple(notes)),
         )
 
     @property

@@ -106,7 +106,7 @@ class TokenFormat:
         """Return the format that the marks in a list of tokens show; plain text if there are none."""
         tokens = list(tokens)
         few = max(1, len(tokens) // 1000)
-        byte_fallback = sum(_BYTE_TOKEN.fullmatch(t) is not None for t in tokens) == 256
+        byte_fallback = any(map(_BYTE_TOKEN.fullmatch, tokens))
         formats = (
             (cls(space=METASPACE, byte_fallback=byte_fallback), lambda t: METASPACE in t),
             (cls(byte_level=True), lambda t: t.startswith("Ġ")),

@@ -18,12 +18,21 @@ _RESERVED = re.compile(
 )
 # Unicode's names begin with the script, but for these.
 _SCRIPTS = {"CJK": "Han", "FULLWIDTH": "Latin", "HALFWIDTH": "Katakana", "MICRO": "Greek"}
+# Names of special tokens that tokenizers share: <s>, </s>, [CLS], <pad>, <|im_start|>.
+_SPECIAL = re.compile(
+    r"<\|[^|<>\s]+\|>|</?s>|<(unk|pad|mask|bos|eos|cls|sep)>|\[(UNK|PAD|MASK|BOS|EOS|CLS|SEP)\]"
+)
 _CONTROLS = frozenset(bytes([byte]) for byte in (*range(9), 11, 12, *range(14, 32), 127))
 
 
 def is_reserved(token: str) -> bool:
     """Return whether a token's name says that its row was set aside for later."""
     return _RESERVED.fullmatch(token) is not None
+
+
+def is_special(token: str) -> bool:
+    """Return whether a token's name is one that tokenizers give to special tokens only."""
+    return _SPECIAL.fullmatch(token) is not None
 
 
 def is_impossible(spelled: bytes) -> bool:
