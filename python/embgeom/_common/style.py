@@ -17,7 +17,7 @@ INK, FAINT, CHANCE = "#24292f", "#afb8c1", "#59636e"
 SEQUENTIAL = "cividis"
 
 _SETTINGS: dict[str, Any] = {
-    # An own background: dark ink is lost on a dark page.
+    # Figures have a background, since dark ink is lost on a dark page.
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
     "axes.facecolor": "white",

@@ -129,7 +129,7 @@ def tokens_options(without: tuple[str, ...] = WITHOUT, *, only: bool = True) -> 
     names = ", ".join(CLASSES)
     explained = f"leave out these classes: {names}; none keeps all (default: {','.join(without) or 'none'})"
     add("--without", type=_token_classes, metavar="LIST", default=without, help=explained)
-    explained = "keep these classes all the same; all keeps every token"
+    explained = "count these classes, too; all counts every token"
     add("--with", dest="kept", type=_token_classes, metavar="LIST", action=_Keep, help=explained)
     if only:
         explained = "count only words, or the tokens that FILE lists one per line"

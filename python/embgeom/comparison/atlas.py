@@ -17,6 +17,7 @@ from embgeom._common.checks import check_seed, flag, need
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
+from embgeom._common.style import SEQUENTIAL
 from embgeom._common.tables import Block, Table, check_table_format, distribution, write_table
 from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import write_file
@@ -166,7 +167,7 @@ class Atlas(Result, Tabular, Plotted):
             *self.coordinates.T,
             c=self.dimension.defined,
             s=2,
-            cmap="cividis",
+            cmap=SEQUENTIAL,
             linewidths=0,
             rasterized=True,
         )

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns, named, new_figure
+from embgeom._common.style import COLORS, SEQUENTIAL
 from embgeom._common.tables import Block, Table, number, write_csv
 from embgeom._common.writing import write_file
 from embgeom.comparison.curves import Curve
@@ -242,7 +243,7 @@ class Comparison(FolderResult):
         self._draw_overlap(second)
         dimensions = np.stack([local.dimension.defined for local in (self.local_a, self.local_b)])
         dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
-        cells = third.hexbin(*dimensions, gridsize=25, mincnt=1, cmap="viridis")
+        cells = third.hexbin(*dimensions, gridsize=25, mincnt=1, cmap=SEQUENTIAL)
         figure.colorbar(cells, ax=third, label="tokens")
         third.set_xlabel("intrinsic dimension in A")
         third.set_ylabel("intrinsic dimension in B")
@@ -256,7 +257,7 @@ class Comparison(FolderResult):
         axes.axvline(0, color="0.7", linewidth=0.8)
         for row, statistic in enumerate(self.statistics):
             found = statistic.estimate
-            marks = [("value", found.value, found.interval.low, found.interval.high, "o", "C0")]
+            marks = [("value", found.value, found.interval.low, found.interval.high, "o", COLORS[0])]
             for label, null, marker in (
                 ("relabeled", found.null, "s"),
                 ("relabeled within strata", found.stratified, "^"),
@@ -280,7 +281,7 @@ class Comparison(FolderResult):
         """Draw how many tokens share how many neighbors, and how many would by chance."""
         k, n = self.options.k, len(self.match)
         # A bin for each possible number of common neighbors.
-        axes.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color="C0", label="measured")
+        axes.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color=COLORS[0], label="measured")
         axes.plot(
             np.arange(k + 1) / k, n * chance_of_common(n, k), "s--", color="0.3", mfc="none", label="chance"
         )

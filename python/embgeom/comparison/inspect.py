@@ -15,6 +15,7 @@ from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, new_figure
+from embgeom._common.style import COLORS
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.comparison import near_max_notes
@@ -58,8 +59,8 @@ class Inspection(FolderResult):
     dimension : IntrinsicDimension
         Of the sampled rows.
     hubs : tuple of Hubs
-        In-degrees of the n rows that count, in the order of `kept`: as neighbors were searched, and the
-        other way round (with the mean row subtracted, or not).
+        In-degrees of the n rows that count, in the order of `kept`: as neighbors were searched, and with
+        the other choice of `center`.
     lowest, highest : Neighbors
         The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
         neighbors.
@@ -235,10 +236,10 @@ class Inspection(FolderResult):
         """Draw the distributions of norms and of intrinsic dimensions."""
         figure = new_figure(7, 3)
         norms, dimensions = figure.subplots(1, 2)
-        norms.hist(self.norms, bins=50, color="C0")
+        norms.hist(self.norms, bins=50, color=COLORS[0])
         norms.set_xlabel(f"norms of all {len(self.norms)} rows")
         norms.set_ylabel("rows")
-        dimensions.hist(self.dimension.defined, bins=30, color="C0")
+        dimensions.hist(self.dimension.defined, bins=30, color=COLORS[0])
         dimensions.axvline(
             self.dimension.max_components, color="0.3", linestyle="--", label="highest possible"
         )

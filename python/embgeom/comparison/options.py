@@ -33,7 +33,7 @@ class CompareOptions:
     dimension_k : int, optional
         Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
     dimension_sample : int, optional
-        Measure the intrinsic dimension of so many random tokens only; by default of all.
+        Number of random tokens whose intrinsic dimension is measured; by default of all.
     variance : float
         Share of variance that defines the intrinsic dimension.
     without : tuple of str

@@ -141,7 +141,7 @@ def _standardized(matrix: Float32Matrix, name: str) -> Float32Matrix:
     check_rows(matrix, name)
     mean = matrix.mean(axis=0, dtype=np.float64)
     result, square = np.empty_like(matrix), 0.0
-    # An own scale first: squares of large numbers overflow float32.
+    # Each matrix is scaled first: squares of large numbers overflow float32.
     largest = float(np.abs(matrix).max())
     for piece in _pieces(n):
         rows = (matrix[piece] - mean) / largest

@@ -133,7 +133,7 @@ class Emb2Emb(FittedMap, Result):
             Whether to scale all rows to length 1 first.
         held_out : float
             The share of the tokens that the map is not fitted on, and is scored on, one token at least; 0 for
-            no scores. Of more than 4,096 tokens held out so many are scored.
+            no scores. At most 4,096 tokens held out are scored.
         shuffle : bool
             Whether to pair source rows with the rows of random other tokens: a control that should transfer
             nothing.

@@ -36,7 +36,7 @@ class Scores(Result):
     Attributes
     ----------
     tokens : int
-        How many tokens were scored: those held out, or of more than 4,096 so many, drawn by the seed.
+        How many tokens were scored: those held out, or 4,096 of them drawn by the seed.
     r2 : float
         1 - squared error / squared deviation: 1 for a perfect fit, 0 for predicting the mean, negative for a
         map that misleads. NaN where no true row deviates.

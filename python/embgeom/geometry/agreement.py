@@ -158,11 +158,11 @@ def _listed(neighbors: Any) -> _Listed:
     if indices.size and not -1 <= int(indices.min()) <= int(indices.max()) <= np.iinfo(np.int32).max:
         wrong = indices.min() if indices.min() < -1 else indices.max()
         raise InputError(f"{wrong} among the neighbors is not a row number; -1 stands for no neighbor")
-    if indices.ndim == 2:
-        ordered = np.sort(indices, axis=1)
+    for piece in _pieces(indices) if indices.ndim == 2 and indices.size else ():
+        ordered = np.sort(indices[piece], axis=1)
         twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
         if twice.any():
-            raise InputError(f"row {int(np.argmax(twice))} of the neighbors names a row twice")
+            raise InputError(f"row {piece.start + int(np.argmax(twice))} of the neighbors names a row twice")
     return _Listed(indices, says_rows=False)
 
 

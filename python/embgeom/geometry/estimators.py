@@ -156,7 +156,7 @@ def mle_dimension(neighbors: Neighbors, *, k: int | None = None) -> DimensionEst
     neighbors : Neighbors
         Distances are Euclidean, as for `two_nn`.
     k : int, optional
-        Use only so many of each token's neighbors; all by default.
+        Number of each token's nearest neighbors to use; all by default.
 
     Returns
     -------

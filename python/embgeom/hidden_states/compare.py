@@ -80,7 +80,7 @@ def compare_states(
     positions : {"all", "last"}
         All places where tokens of both end together, or of each prompt the last one.
     max_positions : int
-        Of more positions, so many are drawn.
+        Of more positions, this number is drawn.
     batch_size : int
         Prompts in one forward pass.
     seed : int

@@ -286,8 +286,9 @@ _ACTIVE: ContextVar[ResultCache | None] = ContextVar("embgeom_cache", default=No
 def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     """Read results that were computed before, and keep new ones, in the calls within a ``with`` statement.
 
-    `compare`, `inspect` and `run` do so there; what they return does not depend on it. The object that the
-    statement gives calls `knn`, `lle`, `intrinsic_dimension` or `global_similarity` in the same way.
+    `compare`, `inspect`, `diff`, `atlas`, `comparison.coherence` and `run` do so there; what they return does
+    not depend on it. The object that the statement gives calls `knn`, `lle`, `intrinsic_dimension` or
+    `global_similarity` in the same way.
 
     Parameters
     ----------
