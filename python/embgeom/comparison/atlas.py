@@ -57,7 +57,7 @@ class Atlas(Result, Tabular, Plotted):
     norms : ndarray of float64, shape (n,)
         Lengths of the rows.
     token_class : list of str, length n
-        The first class of `embgeom.comparison.CLASSES` that a token is of, or ``"text"``.
+        The first class of ``embgeom.comparison.CLASSES`` that a token is of, or ``"text"``.
     position, case, script : ndarray of str, shape (n,)
     length : ndarray of int64, shape (n,)
         As of `embgeom.comparison.TokenClasses`.

@@ -49,7 +49,7 @@ class ModelGeometry:
     dimension : IntrinsicDimension
         Of all these rows, or of a sample, whose numbers are in ``dimension.rows``.
     two_nn, mle : DimensionEstimate or None
-        The dimension by the distances to neighbors, see `embgeom.geometry.estimators`; None for inner
+        The dimension by the distances to neighbors, see ``embgeom.geometry.estimators``; None for inner
         products.
     gaussian : GaussianLevel
         The dimension of Gaussian rows with the same mean and covariance: what chance gives.
