@@ -227,9 +227,10 @@ def test_classes_are_saved(tmp_path):
 
 
 def test_results_do_not_depend_on_threads():
-    model = made(vocabulary(9000), list(IMPOSSIBLE))
-    one, two = (classify(model, threads=threads).similarity_to_untrained for threads in (1, 2))
-    np.testing.assert_array_equal(one, two)
+    models = [made(vocabulary(9000), list(IMPOSSIBLE)) for _ in range(2)]
+    one, two = (classify(model, threads=threads) for model, threads in zip(models, (1, 2), strict=True))
+    np.testing.assert_array_equal(one.similarity_to_untrained, two.similarity_to_untrained)
+    assert classify(models[0]) is one and not one.special.flags.writeable
 
 
 @pytest.mark.model

@@ -12,8 +12,7 @@ import pytest
 import embgeom
 from embgeom._common.result import new_figure
 from embgeom.studies.figures import Drawing
-from embgeom.studies.lookup import lookup
-from embgeom.studies.report import write_report
+from embgeom.studies.report import lookup, write_report
 from embgeom.studies.sentences import summary
 from tests.helpers.browser import HOSTILE, opened
 
@@ -75,7 +74,7 @@ def test_a_report_stands_alone(file):
 
 
 def test_a_large_report_leaves_out_neighbors_and_says_so(study, monkeypatch):
-    monkeypatch.setattr("embgeom.studies.lookup.MOST_BYTES", 2_000)
+    monkeypatch.setattr("embgeom.studies.report.MOST_BYTES", 2_000)
     _, widget, said, *_ = lookup(study)
     held = widget.data["sets"][0]["held"]
     assert 0 < held < 90 and f"{held} of 90 tokens" in said
@@ -85,7 +84,7 @@ def test_a_large_report_leaves_out_neighbors_and_says_so(study, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("two_bytes", [0xFFFF, 10])
 def test_tokens_are_looked_up_in_a_browser(study, tmp_path, monkeypatch, two_bytes):
-    monkeypatch.setattr("embgeom.studies.lookup.TWO_BYTES", two_bytes)
+    monkeypatch.setattr("embgeom.studies.report.TWO_BYTES", two_bytes)
     write_report(study, tmp_path / "report.html", [])
     with opened(tmp_path / "report.html") as at:
         table = at.page.locator(".widget table")

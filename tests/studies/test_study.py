@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import pytest
 import embgeom
 from embgeom import InputError, OutputError
 from embgeom.comparison.nulls import holm
+from embgeom.runs.cache import ResultCache
 from embgeom.studies import Study
+from embgeom.studies.measures import files_digest
 
 pytest.importorskip("scipy", reason="scipy is not installed")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -28,6 +31,7 @@ def fake(name, columns, seed, words=WORDS):
 MODELS = [fake("one", 8, 1), fake("two", 12, 2), fake("three", 10, 3)]
 EXTRA = fake("four", 9, 4)
 OPTIONS = {"k": 4, "ks": (2, 5), "dimension_k": 20, "relabelings": 20}
+QUICK = {**OPTIONS, "quick": True}
 
 
 def files(folder):
@@ -113,7 +117,7 @@ def test_models_by_themselves(studied):
     study, folder = studied
     for model, fake_model in zip(study.models, MODELS, strict=True):
         geometry = model.geometry
-        assert geometry.in_degree.sum() == 60 * 4 and geometry.two_nn.n == 60
+        assert geometry.hubs.in_degree.sum() == 60 * 4 and geometry.two_nn.n == 60
         assert geometry.gaussian.k == geometry.dimension.k == 20
         assert geometry.dimension_curve.k == (2, 5)
         np.testing.assert_allclose(geometry.norms, fake_model.norms)
@@ -139,6 +143,9 @@ def test_wordnet(tmp_path):
     options = {**OPTIONS, "quick": True, "wordnet": tmp_path}
     study = embgeom.study(known, folder=tmp_path / "out", **options)
     assert [len(model.coherence.rows) for model in study.models] == [16, 16]
+    # Its search is a part.
+    kept = ResultCache(tmp_path / "out" / "parts").entries()
+    assert sum(entry.what.startswith("knn(k=15") for entry in kept) == 4
     with pytest.warns(embgeom.EmbgeomWarning, match=": .*words of WordNet"):
         study = embgeom.study(MODELS[:2], folder=tmp_path / "none", **options)
     assert study.models[0].coherence is None
@@ -220,6 +227,80 @@ def test_pairs_on_their_own_tokens(tmp_path):
     study = embgeom.study([*MODELS[:2], few], folder=tmp_path / "out", pairwise=True, quick=True, **OPTIONS)
     assert [len(tokens) for tokens in study.shared] == [60, 20, 20]
     assert [pair.tokens for pair in study.pairs] == [0, 1, 2]
+
+
+def test_killed_while_files_are_written_it_goes_on_to_those_of_other_models(tmp_path, monkeypatch):
+    two, folder, saved = MODELS[:2], tmp_path / "out", embgeom.studies.folder.save_figure
+
+    def interrupted(figure, path):
+        saved(figure, path)
+        if path.name == "lineage.png":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("embgeom.studies.folder.save_figure", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        embgeom.study(MODELS, folder=folder, **QUICK)
+    assert (folder / "figures" / "lineage.svg").is_file()
+    monkeypatch.undo()
+    embgeom.study(two, folder=folder, **QUICK)
+    embgeom.study(two, folder=tmp_path / "alone", **QUICK)
+    assert files(folder) == files(tmp_path / "alone")
+
+
+def test_no_matrix_is_held_longer_than_its_calls(tmp_path, monkeypatch):
+    known, held, alive = embgeom.runs.cache.Parts.know, [], []
+
+    def know(self, matrices):
+        matrices = list(matrices)
+        known(self, matrices)
+        alive.append(sum(each() is not None for each in held))
+        held.extend(weakref.ref(x) for _, x, _ in matrices)
+
+    monkeypatch.setattr(embgeom.runs.cache.Parts, "know", know)
+    embgeom.study(MODELS, folder=tmp_path / "out", pairwise=True, **QUICK)
+    # The matrices of the set before, which the loop still names, at most.
+    assert len(held) == 9 and max(alive) <= 2
+
+
+def test_a_part_that_cannot_be_written_ends_the_study(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OutputError("parts/x cannot be written: No space left on device")
+
+    monkeypatch.setattr("embgeom.runs.cache.write_file", full)
+    with pytest.raises(OutputError, match=r"No space left on device; make room .* the same call goes on"):
+        embgeom.study(MODELS[:2], folder=tmp_path / "out", **QUICK)
+
+
+def test_groups_of_tokens_are_those_of_compare(studied):
+    study, _ = studied
+    comparison = embgeom.compare(MODELS[0], MODELS[2], k=4, dimension_k=20, relabelings=20, panel=True)
+    assert study.pair(0, 2).groups == comparison.groups
+
+
+def test_neighbors_of_dimensions_are_those_measured(tmp_path):
+    study = embgeom.study(MODELS[:2], folder=tmp_path / "out", quick=True, ks=(5,))
+    assert study.dimension_k == "29" and study.options.dimension_k == 200
+    text = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert text.count("the 29 nearest neighbors") == 2 and "200 nearest" not in text
+
+
+def test_all_files_of_a_model_decide_on_its_hidden_states(tmp_path):
+    for name in ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "README.md"):
+        (tmp_path / name).write_bytes(b"one")
+    before = files_digest(str(tmp_path))
+    (tmp_path / "README.md").write_bytes(b"two")
+    assert files_digest(str(tmp_path)) == before
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"two")
+    assert files_digest(str(tmp_path)) != before
+
+
+@pytest.mark.parametrize("strange", ["parts/thesis.tex", "figures/mine.svg"])
+def test_a_folder_with_folders_of_the_same_names_is_refused(tmp_path, strange):
+    (tmp_path / strange).parent.mkdir()
+    (tmp_path / strange).write_text("important", encoding="utf-8")
+    with pytest.raises(OutputError, match=f"holds '{strange}' and no study"):
+        embgeom.study(MODELS, folder=tmp_path, **QUICK)
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -40,7 +40,7 @@ from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
 from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
-from embgeom.geometry.dimension import dimension_neighbors, intrinsic_dimension
+from embgeom.geometry.dimension import IntrinsicDimension, dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, check_k, knn
 from embgeom.geometry.lle import lle
 from embgeom.geometry.rows import mean_row
@@ -148,7 +148,7 @@ def compare(
     common: dict[str, Any] = {"threads": chosen.threads, "progress": progress}
     x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
     cached = active((a.name, x_a), (b.name, x_b))
-    sampled = _sample(n, chosen)
+    sampled = sample_of(n, chosen)
     graphs = graph_of(cached, x_a, chosen, **common), graph_of(cached, x_b, chosen, **common)
     around = tuple(
         dimension_graph(cached, x, graph, sampled, chosen, **common)
@@ -171,7 +171,7 @@ def compare(
         match=matched,
         options=chosen,
         statistics=statistics(measures, chosen, others),
-        groups=tuple(_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
+        groups=tuple(token_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
         cautions=cautions,
         curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.curves else (),
         strata=strata,
@@ -205,12 +205,15 @@ STATISTICS = {
 }
 
 
-def _sample(n: int, options: CompareOptions) -> RowNumbers:
+def sample_of(n: int, options: CompareOptions) -> RowNumbers:
     """Return the tokens whose dimension is measured."""
-    if options.dimension_sample is None:
-        return np.arange(n)
-    generator = np.random.default_rng(options.seed)
-    return np.sort(generator.choice(n, options.dimension_sample, replace=False)).astype(np.int64)
+    return np.arange(n) if (count := options.dimension_sample) is None else drawn(n, count, options.seed)
+
+
+def drawn(n: int, count: int, seed: int) -> RowNumbers:
+    """Return some of n tokens, in ascending order."""
+    chosen = np.random.default_rng(seed).choice(n, min(count, n), replace=False)
+    return np.sort(chosen).astype(np.int64)
 
 
 def graph_of(call: Cached, x: Float32Matrix, options: CompareOptions, **common: Any) -> Neighbors:
@@ -218,17 +221,6 @@ def graph_of(call: Cached, x: Float32Matrix, options: CompareOptions, **common: 
     # A sample of dimensions needs only the neighbors of the sample.
     wide = max(options.k, options.dimension_k or 0) if options.dimension_sample is None else options.k
     return call(knn, x, wide, metric=options.metric, center=options.center, **common)
-
-
-def first(neighbors: Neighbors, k: int) -> Neighbors:
-    """Return the first k neighbors of each token, which do not depend on how many there are."""
-    if k == neighbors.k:
-        return neighbors
-    return replace(
-        neighbors,
-        indices=neighbors.indices[:, :k].copy(),
-        similarities=neighbors.similarities[:, :k].copy(),
-    )
 
 
 def dimension_graph(
@@ -244,7 +236,7 @@ def dimension_graph(
     if graph.k < k:
         search: dict[str, Any] = {"metric": options.metric, "center": options.center, **common}
         return call(knn, x, k, rows=sampled, **search)
-    near = first(graph, k)
+    near = graph.first(k)
     return near if options.dimension_sample is None else near.select(sampled)
 
 
@@ -256,8 +248,21 @@ def local_geometry(
     options: CompareOptions,
     **common: Any,
 ) -> LocalGeometry:
-    neighbors = first(graph, options.k)
+    neighbors = graph.first(options.k)
     weights = call(lle, x, neighbors, reg=options.reg, **common)
+    return LocalGeometry(neighbors, weights, dimension_of(call, x, near, options, **common))
+
+
+def dimension_of(
+    call: Cached,
+    x: Float32Matrix,
+    near: Neighbors,
+    options: CompareOptions,
+    *,
+    measure: Callable[..., IntrinsicDimension] = intrinsic_dimension,
+    **common: Any,
+) -> IntrinsicDimension:
+    """Return dimensions, which are kept as those of a search of their own; `measure` takes the graph."""
     around: dict[str, Any] = {
         "k": options.dimension_k,
         "metric": options.metric,
@@ -267,11 +272,11 @@ def local_geometry(
     }
     if options.dimension_sample is not None:
         around["rows"] = near.rows
-    dimension = call.find(intrinsic_dimension, x, **around)
-    if dimension is None:
-        dimension = intrinsic_dimension(x, near, variance=options.variance, **common)
-        call.keep(dimension, intrinsic_dimension, x, **around)
-    return LocalGeometry(neighbors, weights, dimension)
+    found = call.find(intrinsic_dimension, x, **around)
+    if found is None:
+        found = measure(x, near, variance=options.variance, **common)
+        call.keep(found, intrinsic_dimension, x, **around)
+    return found
 
 
 def estimates(
@@ -317,7 +322,7 @@ def curves(
     """Return overlap and weight cosine over k, up to 50 neighbors."""
     few = [k for k in KS if k <= min(_MOST_NEIGHBORS, graph_a.k)]
     weights = (
-        [lle(x, first(graph, k), reg=options.reg, **common) for k in few]
+        [lle(x, graph.first(k), reg=options.reg, **common) for k in few]
         for x, graph in ((x_a, graph_a), (x_b, graph_b))
     )
     return overlap_curve(graph_a, graph_b, few), weight_curve(*weights)
@@ -391,7 +396,7 @@ def _cautions(
         yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
 
 
-def _groups(
+def token_groups(
     classes: TokenClasses,
     ids: RowNumbers,
     overlap: npt.NDArray[np.float64],

@@ -73,6 +73,10 @@ class Statistic:
         return {"measure": self.name, **found.to_dict(), "p_adjusted": adjusted}
 
 
+GROUP = ("tokens", "count", "neighbor_overlap", "none shared", "weight_cosine")
+CURVE = ("measure", "at", "value", "null", "z")
+
+
 @dataclass(frozen=True)
 class TokenGroup:
     """How far the shared tokens of one class, or of one tenth by row number, agree.
@@ -98,6 +102,16 @@ class TokenGroup:
     half_width: float
     weight_cosine: float
     none_shared: float
+
+    def row(self) -> tuple[str | int, ...]:
+        """Return it as a row under `GROUP`."""
+        return (
+            self.kind if self.kind == "all" else f"{self.kind}: {self.name}",
+            self.tokens,
+            rounded(self.neighbor_overlap, self.half_width),
+            f"{self.none_shared:.0%}",
+            rounded(self.weight_cosine, math.nan),
+        )
 
 
 def chance_of_common(n: int, k: int) -> npt.NDArray[np.float64]:
@@ -147,28 +161,20 @@ def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
 def curves_table(curves: Sequence[Curve]) -> Iterator[Block]:
     """Yield the table of measures over a parameter, if there are any."""
     if curves:
-        rows = (
-            (curve.name, f"{curve.over} = {at:g}", estimate.text(), chance(estimate.null))
-            for curve in curves
-            for at, estimate in zip(curve.at, curve.estimates, strict=True)
-        )
-        yield Table("measures over the number of neighbors", ("measure", "at", "value", "null"), rows)
+        yield Table("measures over the number of neighbors", CURVE, curve_rows(curves))
+
+
+def curve_rows(curves: Sequence[Curve]) -> Iterator[tuple[str, ...]]:
+    """Yield the points of curves as rows under `CURVE`."""
+    for curve in curves:
+        for at, estimate in zip(curve.at, curve.estimates, strict=True):
+            numbers = estimate.text(), chance(estimate.null), short_z(estimate.z)
+            yield curve.name, f"{curve.over} = {at:g}", *numbers
 
 
 def groups_table(groups: Sequence[TokenGroup]) -> Table:
     """Return the table of which tokens agree."""
-    columns = ("tokens", "count", "neighbor_overlap", "none shared", "weight_cosine")
-    rows = (
-        (
-            group.kind if group.kind == "all" else f"{group.kind}: {group.name}",
-            group.tokens,
-            rounded(group.neighbor_overlap, group.half_width),
-            f"{group.none_shared:.0%}",
-            rounded(group.weight_cosine, math.nan),
-        )
-        for group in groups
-    )
-    return Table("which tokens agree?", columns, rows)
+    return Table("which tokens agree?", GROUP, (group.row() for group in groups))
 
 
 def defined_mean(values: npt.NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +47,8 @@ CLASSES = {
     "untrained": "rows that training hardly reached",
 }
 """The classes that `without` may name, each with its meaning. A row may be of several."""
+# Of each model that is in memory.
+_CLASSES_OF: WeakKeyDictionary[Embeddings, TokenClasses] = WeakKeyDictionary()
 WITHOUT = ("special", "unused", "equal", "untrained")
 """The classes that are left out by default."""
 
@@ -224,6 +227,7 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     Notes
     -----
     O(V d) time: two products of the matrix with a vector for each set of seeds that is tried, six at most.
+    The classes of a model are found once, and kept as long as it is; their arrays are read-only.
 
     Examples
     --------
@@ -233,6 +237,15 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     (1, np.str_('Latin'))
     """
     model = check_embeddings(embeddings)
+    if (known := _CLASSES_OF.get(model)) is None:
+        known = _CLASSES_OF[model] = _classified(model, resolve_threads(threads))
+        for value in vars(known).values():
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+    return known
+
+
+def _classified(model: Embeddings, threads: int) -> TokenClasses:
     spelled = model.token_bytes
     texts = [
         None if each is None or raw else decoded(each)
@@ -271,7 +284,7 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     if unproduced is not None:
         candidates["tokens that the tokenizer never produces"] = unproduced
         notes = []
-    detection = detect(model.matrix, candidates, control, threads=resolve_threads(threads))
+    detection = detect(model.matrix, candidates, control, threads=threads)
     if not detection.seeds:
         notes.append(
             "untrained rows are not determined: no rows that should be untrained (reserved names, bytes that "

@@ -124,7 +124,7 @@ class Provenance:
         try:
             plain["sha256"] = self.sha256
             if self.adapter is not None:
-                plain["adapter_sha256"] = _sha256(self.adapter)
+                plain["adapter_sha256"] = file_sha256(self.adapter)
         except LoadError as error:
             # A result must not be lost because the file that it was computed from is gone.
             plain["notes"] = [*self.notes, f"no SHA-256: {error}"]
@@ -152,10 +152,7 @@ class Provenance:
             return self.state.sha256
         if self.file is None:
             return None
-        blob = self.file.resolve()
-        if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
-            return blob.name
-        return _sha256(self.file, self._check_unchanged)
+        return file_sha256(self.file, self._check_unchanged)
 
     def _check_unchanged(self, descriptor: int) -> None:
         now = FileState.from_status(os.fstat(descriptor))
@@ -163,8 +160,11 @@ class Provenance:
             raise LoadError(f"{self.file} is not the file any more that was loaded; load it again")
 
 
-def _sha256(file: Path, check: Callable[[int], None] = lambda descriptor: None) -> str:
+def file_sha256(file: Path, check: Callable[[int], None] = lambda descriptor: None) -> str:
     """Return the SHA-256 of a file, whose descriptor is checked before and after it is read."""
+    blob = file.resolve()
+    if blob.parent.name == "blobs" and re.fullmatch(r"[0-9a-f]{64}", blob.name):
+        return blob.name
     digest = hashlib.sha256()
     try:
         with file.open("rb") as stream:

@@ -113,13 +113,16 @@ class ResultCache:
                 self.folder / request.file, lambda partial: save_tensors(arrays, partial, {_HEADER: header})
             )
         except (OSError, OutputError) as error:
-            self._writable = False
-            warnings.warn(
-                f"results are not kept in {self.folder}: {first_line(error)}; make room, name another folder "
-                "by EMBGEOM_CACHE, or turn the cache off",
-                EmbgeomWarning,
-                stacklevel=2,
-            )
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        self._writable = False
+        warnings.warn(
+            f"results are not kept in {self.folder}: {first_line(error)}; make room, name another folder "
+            "by EMBGEOM_CACHE, or turn the cache off",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
 
     def entries(self) -> list[Entry]:
         """Return what is kept, most recently used first; damaged files are left out."""
@@ -254,6 +257,16 @@ class Cached:
         return found
 
 
+class _PartsFolder(ResultCache):
+    """A folder of parts: what cannot be kept there would be lost, so nothing is computed on."""
+
+    def _failed(self, error: Exception) -> None:
+        raise OutputError(
+            f"{self.folder} does not take a part: {first_line(error)}; make room or let it be written, and "
+            "the same call goes on from the parts that are there"
+        )
+
+
 class Parts(Cached):
     """The parts of a long analysis, in a folder of its own, from which nothing is removed to make room.
 
@@ -262,11 +275,17 @@ class Parts(Cached):
     """
 
     def __init__(self, folder: str | PathLike[str]) -> None:
-        super().__init__(ResultCache(folder, limit=math.inf))
+        super().__init__(_PartsFolder(folder, limit=math.inf))
 
-    def know(self, name: str, x: Float32Matrix) -> None:
-        """Name a matrix, which must not change any more, and keep its digest at hand."""
-        self._known.append((name, x, array_digest(x)))
+    def know(self, matrices: Iterable[tuple[str, Float32Matrix, str]]) -> None:
+        """Name the matrices of the calls to come, with their digests, and let go of those of calls before."""
+        self._known = list(matrices)
+
+    @contextmanager
+    def in_calls(self) -> Iterator[None]:
+        """Let functions that use the cache which is in use find and keep their results here."""
+        with _used(self._cache):
+            yield
 
     def _request(self, function: Any, arguments: Any, options: Any) -> tuple[Request, list[str]]:
         if function.__name__ in KINDS:
@@ -329,9 +348,15 @@ def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     10
     """
     cache = ResultCache(folder)
+    with _used(cache):
+        yield Cached(cache)
+
+
+@contextmanager
+def _used(cache: ResultCache | None) -> Iterator[None]:
     token = _ACTIVE.set(cache)
     try:
-        yield Cached(cache)
+        yield
     finally:
         _ACTIVE.reset(token)
 

@@ -98,17 +98,16 @@ def _curves(study: Study) -> Iterator[Drawing]:
 def _dimensions(study: Study) -> Iterator[Drawing]:
     dimensions = [model.geometry.dimension for model in study.models]
     values = [dimension.n_components[dimension.n_components >= 0] for dimension in dimensions]
-    ks = sorted({dimension.k for dimension in dimensions})
-    k = f"{ks[0]:,}" if len(ks) == 1 else f"{ks[0]:,} to {ks[-1]:,}"
     most = [float(dimension.max_components) for dimension in dimensions]
     yield Drawing(
         "dimension_histograms",
-        f"Intrinsic dimension of the tokens of each model, over {k} neighbors. The dashed line is the "
-        "highest possible: where most tokens come near it, neighbors or columns set the dimension.",
+        f"Intrinsic dimension of the tokens of each model, over {study.dimension_k} neighbors. The dashed "
+        "line is the highest possible: where most tokens come near it, neighbors or columns set the "
+        "dimension.",
         distributions(
             shortened(study.names, 40),
             values,
-            f"intrinsic dimension ({dimensions[0].variance:.0%} of variance, {k} neighbors)",
+            f"intrinsic dimension ({dimensions[0].variance:.0%} of variance, {study.dimension_k} neighbors)",
             levels=most,
             level_label="highest possible",
         ),

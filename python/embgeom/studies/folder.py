@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from embgeom._common.temporary import PLACE, sweep
 from embgeom._common.writing import check_kept, reported, write_file
 from embgeom.errors import InputError, OutputError
 from embgeom.runs.folder import locked
-from embgeom.studies.figures import drawings
+from embgeom.studies.figures import Drawing, drawings
 from embgeom.studies.report import write_report
 from embgeom.studies.results import Study
 
@@ -28,6 +28,7 @@ PARTS = "parts"
 FIGURE_FORMATS = ("svg", "pdf", "png")
 # What was written of which study, so that a study that has not changed is not written again.
 _WRITTEN, _LOCK, _FIGURES = "written.json", "lock", "figures"
+_TABLES = ("pairs.csv", "pairs.parquet", "models.csv", "curves.csv", "tokens.parquet")
 
 
 @contextmanager
@@ -41,15 +42,27 @@ def study_folder(folder: str | PathLike[str], inputs: Sequence[str | PathLike[st
         if path.exists() and not path.is_dir():
             raise OutputError(f"{path} is a file; name a folder for the study")
         path.mkdir(parents=True, exist_ok=True)
-        held = sorted(file.name for file in path.iterdir() if not PLACE.fullmatch(file.name))
-        if held and PARTS not in held and held != [_LOCK]:
-            raise OutputError(f"{path} holds {held[0]!r} and no study; name another folder, or a new one")
+        if (strange := _strange(path)) is not None:
+            raise OutputError(f"{path} holds {strange!r} and no study; name another folder, or a new one")
         with locked(path):
             sweep(path)
             for name in (PARTS, _FIGURES):
                 (path / name).mkdir(exist_ok=True)
                 sweep(path / name)
+            if not (path / PARTS / _WRITTEN).exists():
+                _record(path, None, {})
             yield path
+
+
+def _strange(path: Path) -> str | None:
+    """Return the first name that a folder holds if it is neither a study's nor empty."""
+    if (path / PARTS / _WRITTEN).is_file():
+        return None
+    # A study that ended before it wrote its record has nothing but these.
+    begun = [path / name for name in (PARTS, _FIGURES) if (path / name).is_dir()]
+    held = sorted({file for folder in (path, *begun) for file in folder.iterdir()} - {*begun, path / _LOCK})
+    strange = (file for file in held if not PLACE.fullmatch(file.name))
+    return next((str(file.relative_to(path)) for file in strange), None)
 
 
 def shared_before(path: Path) -> list[int]:
@@ -75,40 +88,42 @@ def write_study(study: Study, path: Path) -> bool:
     before = _written(path)
     if before["study"] == held and all(_sha256(path / name) == sha for name, sha in before["files"].items()):
         return False
-    # Until the new ones are complete, nothing says that they are.
-    (path / PARTS / _WRITTEN).unlink(missing_ok=True)
-    files = _write(study, path)
+    drawn = drawings(study)
+    begun = dict.fromkeys(_names(drawn))
+    # Until the new ones are complete, nothing says that they are; a call after a kill knows them by name.
+    _record(path, None, before["files"] | begun)
+    _write(study, drawn, path)
     for name, sha in before["files"].items():
         # A figure of a model that is not there any more; what a user has changed stays.
-        if name not in files and _sha256(path / name) == sha:
-            (path / name).unlink()
-    record = {"study": held, "files": {name: _sha256(path / name) for name in sorted(files)}}
-    write_file(path / PARTS / _WRITTEN, partial(write_json, value=record))
+        if name not in begun and sha in (None, _sha256(path / name)):
+            (path / name).unlink(missing_ok=True)
+    _record(path, held, {name: _sha256(path / name) for name in begun})
     return True
 
 
-def _write(study: Study, path: Path) -> list[str]:
-    """Write all files of a study, and return their names."""
+def _names(drawn: Sequence[Drawing]) -> list[str]:
+    """Return the names of all files of a study, in the order in which they are written."""
+    figures = [f"{_FIGURES}/{drawing.name}.{kind}" for drawing in drawn for kind in FIGURE_FORMATS]
+    return [*_TABLES, *figures, "report.html", "study.safetensors", "study.json"]
+
+
+def _write(study: Study, drawn: Sequence[Drawing], path: Path) -> None:
+    """Write all files of a study."""
     pairs = study.columns()
-    tables = {
-        "pairs.csv": pairs,
-        "pairs.parquet": pairs,
-        "models.csv": study.model_columns(),
-        "curves.csv": study.curve_columns(),
-        "tokens.parquet": study.token_columns(),
-    }
-    for name, columns in tables.items():
+    tables = (pairs, pairs, study.model_columns(), study.curve_columns(), study.token_columns())
+    for name, columns in zip(_TABLES, tables, strict=True):
         write_file(path / name, partial(write_table, columns=columns))
-    drawn = drawings(study)
-    figures = {
-        f"{_FIGURES}/{drawing.name}.{kind}": drawing.figure for drawing in drawn for kind in FIGURE_FORMATS
-    }
-    for name, figure in figures.items():
-        save_figure(figure, path / name)
+    for drawing in drawn:
+        for kind in FIGURE_FORMATS:
+            save_figure(drawing.figure, path / f"{_FIGURES}/{drawing.name}.{kind}")
     write_report(study, path / "report.html", drawn)
     study.save(path / "study.safetensors")
     write_file(path / "study.json", partial(write_json, value=study.to_dict()))
-    return [*tables, *figures, "report.html", "study.safetensors", "study.json"]
+
+
+def _record(path: Path, study: str | None, files: Mapping[str, str | None]) -> None:
+    """Write which files are written of which study, with their SHA-256; none of files that were begun."""
+    write_file(path / PARTS / _WRITTEN, partial(write_json, value={"study": study, "files": dict(files)}))
 
 
 def _written(path: Path) -> dict[str, Any]:

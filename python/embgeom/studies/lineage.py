@@ -1,4 +1,4 @@
-"""A tree of models: who shares most with whom, and how certain each branch is."""
+"""A tree of models: which models share the most, and how certain each branch is."""
 
 from __future__ import annotations
 

@@ -4,43 +4,61 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
+from embgeom._common.checks import need
 from embgeom._common.progress import Progress
+from embgeom._common.record import digest
 from embgeom.comparison.coherence import Coherence, coherence
-from embgeom.comparison.compare import dimension_graph, estimates, first, local_geometry
+from embgeom.comparison.compare import (
+    dimension_graph,
+    dimension_of,
+    drawn,
+    estimates,
+    local_geometry,
+    sample_of,
+)
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.curves import Curve, overlap_curve, weight_curve
 from embgeom.comparison.curves import dimension_curve as agreement_curve
+from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.nulls import Estimate
 from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.comparison.wordnet import WordNet
 from embgeom.emb2emb import Emb2Emb
 from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.provenance import file_sha256
+from embgeom.errors import LoadError
+from embgeom.examples import moods, resolve
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
 from embgeom.geometry.estimators import DimensionCurve, dimension_curve, gaussian_level, mle_dimension, two_nn
 from embgeom.geometry.knn import Neighbors, knn
 from embgeom.geometry.lle import LLE, lle
+from embgeom.hidden_states import StateComparison, compare_states
+from embgeom.loading import load
 from embgeom.runs.cache import Parts
 from embgeom.runs.compute import Parameters
 from embgeom.runs.plan import boundaries
 from embgeom.studies.options import StudyOptions
 from embgeom.studies.results import MapScores, ModelGeometry
 
-# Dimensions of so many tokens in a first look, and in curves, in which those of many neighbors are slow.
+# Tokens whose dimensions are measured in a first look, and for curves, where many neighbors are slow.
 SAMPLE = 500
 # Weights of more neighbors take minutes where tokens are many: their time grows with the cube.
 MOST_WEIGHTS = 200
 QUICK_RELABELINGS = 20
 QUICK_MOST = 200
 GAUSSIAN_ROWS = 200
+_DECIDING = (".safetensors", ".bin", ".json", ".model", ".txt")
 VARIANCES = (0.5, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -97,9 +115,8 @@ def model_geometry(
 ) -> ModelGeometry:
     """Return the geometry of all rows that count in one model."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
-    graph, dimension = _searched(x, max(options.k, options.dimension_k or 0), options, parts, **common)
+    graph, _, dimension = _searched(x, max(options.k, options.dimension_k or 0), options, parts, **common)
     wide = options.dimension_k or 0
-    near = first(graph, options.k).indices
     has_distances = options.metric != "inner_product"
     searched: dict[str, Any] = {"metric": options.metric, "center": options.center, **common}
     drawing: dict[str, Any] = {"sample": GAUSSIAN_ROWS, "seed": options.seed}
@@ -108,18 +125,16 @@ def model_geometry(
     if options.panel and (several := [k for k in ks if k > 1]):
         some = parts(knn, x, several[-1], rows=drawn(len(x), SAMPLE, options.seed), **searched)
         curve = parts(dimension_over, x, some, tuple(several), options.variance, **common)
-    degree = np.bincount(near[near >= 0], minlength=len(x)).astype(np.int32)
     squares = np.einsum("ij,ij->i", x, x, dtype=np.float64)
     mean = x.mean(axis=0, dtype=np.float64)
     return ModelGeometry(
         norms=np.sqrt(squares),
         mean_share=float(mean @ mean / squares.mean()) if squares.any() else float("nan"),
-        neighbors=near,
-        in_degree=degree,
-        in_degree_skewness=_skewness(degree),
+        neighbors=graph.first(options.k).indices,
+        hubs=Hubs.from_neighbors(graph, len(x), k=options.k, center=options.center),
         dimension=dimension,
         two_nn=two_nn(graph) if has_distances else None,
-        mle=replace(mle_dimension(first(graph, wide)), per_token=None) if has_distances else None,
+        mle=replace(mle_dimension(graph.first(wide)), per_token=None) if has_distances else None,
         gaussian=gaussian,
         dimension_curve=curve,
     )
@@ -143,21 +158,23 @@ def model_coherence(
     identity: str,
     options: CompareOptions,
     *,
+    parts: Parts,
     known: tuple[Embeddings, TokenClasses, WordNet],
     threads: int,
     progress: Progress,
 ) -> Coherence:
-    """Return whether neighbors of words are related to them; `identity` says which tokens and WordNet."""
+    """Return whether neighbors of words are related to them; `identity` says which words and WordNet."""
     model, classes, wordnet = known
-    return coherence(
-        model,
-        wordnet,
-        classes=classes,
-        variance=options.variance,
-        center=options.center,
-        threads=threads,
-        progress=progress,
-    )
+    with parts.in_calls():
+        return coherence(
+            model,
+            wordnet,
+            classes=classes,
+            variance=options.variance,
+            center=options.center,
+            threads=threads,
+            progress=progress,
+        )
 
 
 def shared_geometry(
@@ -222,13 +239,6 @@ def map_scores(
     return MapScores(fitted.scores, fitted.shuffled)
 
 
-def sample_of(n: int, options: CompareOptions) -> RowNumbers:
-    """Return the tokens whose dimension is measured, as `compare` draws them."""
-    return (
-        np.arange(n) if options.dimension_sample is None else drawn(n, options.dimension_sample, options.seed)
-    )
-
-
 def _of_tokens(a: LocalGeometry, b: LocalGeometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     return neighbor_overlap(a.neighbors, b.neighbors), weight_cosine(a.lle, b.lle)
 
@@ -238,40 +248,36 @@ def _local(
 ) -> tuple[Neighbors, Neighbors, LocalGeometry]:
     """Return all neighbors that are needed, those of dimensions, and what `compare` measures of a model."""
     wide = max(options.k, options.dimension_k or 0, *ks)
-    graph, _ = _searched(x, wide, options, parts, **common)
-    near = dimension_graph(parts, x, graph, sample_of(len(x), options), options, **common)
+    graph, near, _ = _searched(x, wide, options, parts, **common)
     return graph, near, local_geometry(parts, x, graph, near, options, **common)
 
 
 def _searched(
     x: Float32Matrix, wide: int, options: CompareOptions, parts: Parts, **common: Any
-) -> tuple[Neighbors, IntrinsicDimension]:
-    """Return a graph of so many neighbors, and the dimensions, in blocks that are kept one by one."""
+) -> tuple[Neighbors, Neighbors, IntrinsicDimension]:
+    """Return a graph of `wide` neighbors, those of dimensions, and these, in blocks that are kept each."""
     graph = parts(knn, x, wide, metric=options.metric, center=options.center, **common)
-    around: dict[str, Any] = {"k": options.dimension_k, "metric": options.metric, "center": options.center}
-    around |= {"variance": options.variance, **common}
-    if options.dimension_sample is not None:
-        return graph, parts(intrinsic_dimension, x, rows=sample_of(len(x), options), **around)
-    if (kept := parts.find(intrinsic_dimension, x, **around)) is not None:
-        return graph, kept
-    near, k = first(graph, options.dimension_k or 0).indices, options.dimension_k or 0
+    near = dimension_graph(parts, x, graph, sample_of(len(x), options), options, **common)
+    measure = partial(_in_blocks, parts=parts) if options.dimension_sample is None else intrinsic_dimension
+    return graph, near, dimension_of(parts, x, near, options, measure=measure, **common)
+
+
+def _in_blocks(
+    x: Float32Matrix, near: Neighbors, *, variance: float, parts: Parts, **common: Any
+) -> IntrinsicDimension:
+    """Return the dimensions of all rows, of which each block is a part."""
     # Cut as for one thread, so that the blocks do not depend on how many there are.
-    wanted = Parameters("dimension", k, options.metric, variance=options.variance)
+    wanted = Parameters("dimension", near.k, near.metric, variance=variance)
     cuts = boundaries(wanted, x.shape, len(x), threads=1)["dimension"]
     blocks = []
     for begin, end in pairwise(cuts):
-        chosen = np.arange(begin, end, dtype=np.int64)
-        found = parts(
-            intrinsic_dimension, x, near[begin:end], rows=chosen, variance=options.variance, **common
-        )
-        blocks.append(found)
+        rows, lists = np.arange(begin, end, dtype=np.int64), near.indices[begin:end]
+        blocks.append(parts(intrinsic_dimension, x, lists, rows=rows, variance=variance, **common))
     names = ("n_components", "participation_ratio", "explained_variance_ratio", "decided_in_float64")
     whole: dict[str, Any] = {
         name: np.concatenate([getattr(block, name) for block in blocks]) for name in names
     }
-    dimension = replace(blocks[0], **whole, rows=None)
-    parts.keep(dimension, intrinsic_dimension, x, **around)
-    return graph, dimension
+    return replace(blocks[0], **whole, rows=None)
 
 
 def _weights(
@@ -283,7 +289,7 @@ def _weights(
     **common: Any,
 ) -> list[LLE]:
     """Return the weights over the first neighbors for each k that is not too many."""
-    return [parts(lle, x, first(graph, k), reg=options.reg, **common) for k in ks if k <= MOST_WEIGHTS]
+    return [parts(lle, x, graph.first(k), reg=options.reg, **common) for k in ks if k <= MOST_WEIGHTS]
 
 
 def _sampled_dimensions(
@@ -306,14 +312,55 @@ def _sampled_dimensions(
     ]
 
 
-def drawn(n: int, count: int, seed: int) -> RowNumbers:
-    """Return some of n tokens, in ascending order."""
-    chosen = np.random.default_rng(seed).choice(n, min(count, n), replace=False)
-    return np.sort(chosen).astype(np.int64)
+def runnable(model: Embeddings) -> str | None:
+    """Return the folder that a model can be run from; None where there is none."""
+    origin = model.provenance
+    folder = resolve(origin.source) or Path(origin.source).expanduser()
+    has_weights = origin.file is not None and origin.file.suffix in (".safetensors", ".bin")
+    return str(folder) if has_weights and (folder / "config.json").is_file() else None
 
 
-def _skewness(counts: npt.NDArray[np.int32]) -> float:
-    """Return the skewness of counts; NaN where all are equal."""
-    deviations = counts - counts.mean()
-    spread = deviations.std()
-    return float(np.mean(deviations**3) / spread**3) if spread > 0 else float("nan")
+def unembedding(model: Embeddings, folder: str, threads: int) -> Embeddings | None:
+    """Return the output side of a model; None where it has none of its own tokens."""
+    if model.which == "output" or model.provenance.tied:
+        return model
+    try:
+        other = load(folder, "output", threads=threads)
+    except LoadError:
+        return None
+    return other if other.tokens == model.tokens else None
+
+
+def files_digest(folder: str) -> str:
+    """Return a digest of every file that decides on what the model of a folder computes."""
+    files = sorted(file for file in Path(folder).iterdir() if file.suffix in _DECIDING)
+    return digest([[file.name, file_sha256(file)] for file in files])
+
+
+def check_packages() -> None:
+    """Refuse hidden states early where no model can be run."""
+    for module in ("torch", "transformers"):
+        need(module, "a comparison of hidden states", extra="steer")
+
+
+def state_comparison(
+    x: Float32Matrix,
+    y: Float32Matrix,
+    source: str,
+    target: str,
+    identity: tuple[str, ...],
+    seed: int,
+    *,
+    threads: int,
+    progress: Progress,
+) -> StateComparison:
+    """Return how alike hidden states are in all layers, by a map fitted on rows of the unembeddings.
+
+    `identity` says which files and versions were run.
+    """
+    mapping, control = (
+        Emb2Emb.fit(x, y, shuffle=shuffle, seed=seed, threads=threads, progress=progress)
+        for shuffle in (False, True)
+    )
+    texts = moods.neutral_texts()
+    return compare_states(source, target, mapping, texts, shuffled=control, seed=seed, progress=progress)

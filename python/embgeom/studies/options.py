@@ -28,7 +28,7 @@ class StudyOptions:
         all models share.
     quick : bool
         A first look: dimensions of 500 tokens, the overlap's curve alone, up to k = 200, 20 relabelings, and
-        neither maps nor CKA, RSA and Procrustes distance.
+        neither maps nor CKA, RSA and Procrustes similarity.
     without : tuple of str
         Classes of tokens that do not count, see `embgeom.comparison.classify`.
     only : "words", path, tuple of str, or None

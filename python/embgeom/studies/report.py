@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from embgeom._common.html import Part, Section, Terms, facts, how_to_cite, page
+from embgeom._common.html import Part, Section, Terms, Widget, facts, how_to_cite, page
 from embgeom._common.record import plain
 from embgeom._common.result import picture
 from embgeom._common.tables import Table
 from embgeom._common.writing import write_file
-from embgeom.comparison.nulls import NORMAL_QUANTILE
-from embgeom.comparison.statistic import chance, rounded, short_p, short_z
+from embgeom.comparison.statistic import CURVE, GROUP, chance, curve_rows, short_p, short_z
 from embgeom.studies.figures import Drawing
-from embgeom.studies.lookup import lookup
-from embgeom.studies.results import EXTREMES, PairResult, Study
+from embgeom.studies.results import EXTREMES, PairResult, SharedTokens, Study
 from embgeom.studies.sentences import reading_guide, summary
 
 NEIGHBORS_SHOWN = 6
-SMALLEST_GROUP = 10
+# Of each token in the page.
+MOST_NEIGHBORS = 10
+# From this number of tokens on, the number of one takes three bytes.
+TWO_BYTES = 0xFFFF
+# Of all neighbor lists in a page, as text; tokens beyond it can be found, but not their neighbors.
+MOST_BYTES = 6_000_000
 
 
 def write_report(study: Study, path: Path, drawings: Iterable[Drawing]) -> None:
@@ -58,8 +64,7 @@ def _pairs(study: Study) -> Table:
             estimate, within = statistic.estimate, statistic.stratified
             rows.append(
                 (
-                    study.models[pair.a].name,
-                    study.models[pair.b].name,
+                    *_names(study, pair),
                     statistic.name,
                     estimate.text(),
                     chance(estimate.null),
@@ -82,47 +87,19 @@ def _pairs(study: Study) -> Table:
 
 
 def _curves(study: Study) -> Iterator[Table]:
-    rows = [
-        (
-            study.models[pair.a].name,
-            study.models[pair.b].name,
-            curve.name,
-            f"{curve.over} = {at:g}",
-            estimate.text(),
-            chance(estimate.null),
-            short_z(estimate.z),
-        )
-        for pair in study.pairs
-        for curve in pair.curves
-        for at, estimate in zip(curve.at, curve.estimates, strict=True)
-    ]
+    rows = [(*_names(study, pair), *row) for pair in study.pairs for row in curve_rows(pair.curves)]
     if rows:
-        head = ("A", "B", "measure", "at", "value", "chance", "z")
-        yield Table("The same over other parameters", head, rows)
+        yield Table("The same over other parameters", ("A", "B", *CURVE), rows)
 
 
 def _groups(study: Study) -> Table:
-    rows = []
-    for pair in study.pairs:
-        tokens, models = study.shared[pair.tokens], (study.models[pair.a].name, study.models[pair.b].name)
-        for kind in ("position", "case", "script"):
-            labels = getattr(tokens, kind)
-            for label in np.unique(labels).tolist():
-                overlap = pair.neighbor_overlap[labels == label]
-                if len(overlap) >= SMALLEST_GROUP:
-                    half = NORMAL_QUANTILE * float(overlap.std(ddof=1)) / len(overlap) ** 0.5
-                    none = f"{np.mean(overlap == 0.0):.0%}"
-                    rows.append(
-                        (
-                            *models,
-                            f"{kind}: {label}",
-                            len(overlap),
-                            rounded(float(overlap.mean()), half),
-                            none,
-                        )
-                    )
-    title = "Which tokens agree: neighbor overlap by class of token, ± half of its 95 % interval"
-    return Table(title, ("A", "B", "class", "tokens", "neighbor overlap", "share nothing"), rows)
+    rows = [(*_names(study, pair), *group.row()) for pair in study.pairs for group in pair.groups]
+    title = "Which tokens agree: means over the tokens of each class, ± half of the 95 % interval"
+    return Table(title, ("A", "B", *GROUP), rows)
+
+
+def _names(study: Study, pair: PairResult) -> tuple[str, str]:
+    return study.models[pair.a].name, study.models[pair.b].name
 
 
 def _maps(study: Study) -> Iterator[Table]:
@@ -156,12 +133,12 @@ def _models(study: Study) -> Table:
                 "" if geometry.mle is None else f"{geometry.mle.value:.1f}",
                 f"{np.median(geometry.norms):.3g}",
                 f"{geometry.mean_share:.3f}",
-                f"{geometry.in_degree_skewness:.1f}",
+                f"{geometry.hubs.skewness:.1f}",
             )
         )
     title = (
         f"Models over their rows that count; dimension: {study.options.variance:.0%} of the variance of the "
-        f"{study.options.dimension_k} nearest neighbors, and the same of Gaussian rows with the same "
+        f"{study.dimension_k} nearest neighbors, and the same of Gaussian rows with the same "
         "covariance; TwoNN and MLE: by distances to neighbors, other measures; mean direction: share of the "
         "squared length that all rows have in common; hub skewness: how unevenly tokens are neighbors of "
         "others (0: evenly)"
@@ -196,10 +173,10 @@ def _notes(study: Study) -> Iterator[str]:
 def _hubs(study: Study) -> Table:
     rows = []
     for model in study.models:
-        degree, k = model.geometry.in_degree, model.geometry.neighbors.shape[1]
-        for number in np.argsort(-degree, kind="stable")[:5].tolist():
-            count = int(degree[number])
-            shares = f"{count / len(degree):.1%}", f"{count / k:.1f}"
+        hubs = model.geometry.hubs
+        for number in hubs.greatest(5).tolist():
+            count = int(hubs.in_degree[number])
+            shares = f"{count / hubs.lists:.1%}", f"{count / hubs.k:.1f}"
             rows.append((model.name, model.token(number), count, *shares))
     title = "The greatest hubs: tokens that are among the nearest neighbors of the most others"
     return Table(title, ("model", "token", "neighbor of", "of all tokens", "times the mean"), rows)
@@ -256,8 +233,7 @@ def _shared_row(study: Study, pair: PairResult, number: int) -> tuple[str, ...]:
     )
     cosine = pair.weight_cosine[number]
     return (
-        study.models[pair.a].name,
-        study.models[pair.b].name,
+        *_names(study, pair),
         study.token(tokens, number),
         f"{pair.neighbor_overlap[number]:.2f}",
         "undefined" if np.isnan(cosine) else f"{cosine:.2f}",
@@ -271,3 +247,49 @@ def _provenance(study: Study) -> Iterator[Part]:
         record = {**model.record.to_dict(), "matrix sha256 as float32": model.sha256}
         yield facts(model.name, record)
     yield facts("versions", study.versions)
+
+
+def lookup(study: Study) -> list[Part]:
+    """Return the widget with as many lists as a page should hold, and what is left out."""
+    sets, room = [], MOST_BYTES
+    for tokens in study.shared:
+        k, width = min(MOST_NEIGHBORS, tokens.neighbors.shape[2]), 2 if len(tokens) < TWO_BYTES else 3
+        of_one = len(tokens.models) * k * width * 4 / 3
+        held = min(len(tokens), int(room / of_one))
+        room -= int(held * of_one)
+        sets.append(_packed(study, tokens, k, width, held))
+    parts: list[Part] = [
+        "Type a token. A leading space counts: many vocabularies have a word with it, and the same letters "
+        "without it as a piece of longer words. Neighbors that a token has in all models are marked.",
+        Widget(Path(__file__).parent / "templates", "lookup", {"sets": sets}),
+    ]
+    held, total = sum(each["held"] for each in sets), sum(map(len, study.shared))
+    if held < total:
+        parts.append(
+            f"To keep this file small it has the neighbors of {held:,} of {total:,} tokens, those with the "
+            "lowest row numbers in the first model; those of all tokens are in tokens.parquet."
+        )
+    if any(each["k"] < tokens.neighbors.shape[2] for each, tokens in zip(sets, study.shared, strict=True)):
+        parts.append(f"Of each token the nearest {MOST_NEIGHBORS} neighbors are in this file.")
+    return parts
+
+
+def _packed(study: Study, tokens: SharedTokens, k: int, width: int, held: int) -> dict[str, Any]:
+    pairs = [pair for pair in study.pairs if study.shared[pair.tokens] is tokens]
+    most_shared = int(np.mean([pair.neighbor_overlap for pair in pairs], axis=0)[: max(held, 1)].argmax())
+    return {
+        "models": [study.models[model].name for model in tokens.models],
+        "tokens": [study.token(tokens, number) for number in range(len(tokens))],
+        "k": k,
+        "bytes": width,
+        "held": held,
+        "first": most_shared,
+        "neighbors": [_text(lists[:held, :k], width) for lists in tokens.neighbors],
+        "dimensions": [_text(dimensions, 2) for dimensions in tokens.n_components],
+    }
+
+
+def _text(numbers: npt.NDArray[np.int32], width: int) -> str:
+    """Return numbers as base64, `width` bytes each, lowest first; -1 is the greatest such number."""
+    rows = numbers.astype("<i4").ravel()
+    return base64.b64encode(rows.view(np.uint8).reshape(-1, 4)[:, :width].tobytes()).decode("ascii")

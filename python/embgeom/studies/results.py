@@ -17,8 +17,9 @@ from embgeom._common.result import Columns, Result, Tabular, named
 from embgeom._common.tables import Block, Table
 from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.curves import Curve
+from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.saving import ModelRecord, shown
-from embgeom.comparison.statistic import Statistic, chance
+from embgeom.comparison.statistic import Statistic, TokenGroup, chance
 from embgeom.emb2emb.score import Scores
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.estimators import DimensionCurve, DimensionEstimate, GaussianLevel
@@ -42,10 +43,8 @@ class ModelGeometry:
         origin, near 1 where all rows share one direction.
     neighbors : ndarray of int32, shape (v, k)
         The nearest neighbors of each row, numbered among these rows.
-    in_degree : ndarray of int32, shape (v,)
-        Among the neighbors of how many rows each is; a hub is so of very many.
-    in_degree_skewness : float
-        The skewness of `in_degree`, the usual measure of hubness (Radovanovic et al. 2010).
+    hubs : Hubs
+        Among the neighbors of how many rows each is.
     dimension : IntrinsicDimension
         Of all these rows, or of a sample, whose numbers are in ``dimension.rows``.
     two_nn, mle : DimensionEstimate or None
@@ -60,8 +59,7 @@ class ModelGeometry:
     norms: npt.NDArray[np.float64]
     mean_share: float
     neighbors: IndexMatrix
-    in_degree: npt.NDArray[np.int32]
-    in_degree_skewness: float
+    hubs: Hubs
     dimension: IntrinsicDimension
     two_nn: DimensionEstimate | None
     mle: DimensionEstimate | None
@@ -183,6 +181,8 @@ class PairResult:
         The tokens it was measured on, by their position in ``study.shared``.
     statistics : tuple of Statistic
         As those of a `Comparison`; p-values are adjusted for all measures of all pairs.
+    groups : tuple of TokenGroup
+        Which tokens agree, as those of a `Comparison`.
     curves : tuple of Curve
         Overlap, weight cosine and correlation of dimensions over the number of neighbors, and the last also
         over the share of variance.
@@ -198,6 +198,7 @@ class PairResult:
     b: int
     tokens: int
     statistics: tuple[Statistic, ...]
+    groups: tuple[TokenGroup, ...]
     curves: tuple[Curve, ...]
     neighbor_overlap: npt.NDArray[np.float64]
     weight_cosine: npt.NDArray[np.float64]
@@ -256,6 +257,12 @@ class Study(Result, Tabular):
     def names(self) -> tuple[str, ...]:
         """The names of the models, of which no two are equal."""
         return tuple(model.name for model in self.models)
+
+    @property
+    def dimension_k(self) -> str:
+        """Over how many neighbors dimensions of the models are: one number, or the least to the most."""
+        ks = sorted({model.geometry.dimension.k for model in self.models})
+        return f"{ks[0]:,}" if len(ks) == 1 else f"{ks[0]:,} to {ks[-1]:,}"
 
     def pair(self, a: int, b: int) -> PairResult:
         """Return what two models share, by their positions in `models`."""
@@ -337,7 +344,7 @@ class Study(Result, Tabular):
                     "row": rows.tolist(),
                     "token": [model.record.tokens[row] for row in rows.tolist()],
                     "norm": model.geometry.norms[position].tolist(),
-                    "in_degree": model.geometry.in_degree[position].tolist(),
+                    "in_degree": model.geometry.hubs.in_degree[position].tolist(),
                     "n_components": [c if c >= 0 else None for c in tokens.n_components[place].tolist()],
                     "stratum": tokens.strata.tolist(),
                     "position": tokens.position.tolist(),
@@ -413,8 +420,8 @@ def _model_row(model: ModelSummary) -> dict[str, Any]:
         **{f"class_{name}": count for name, count in model.classes.items()},
         **dict(zip(("norm_min", "norm_10", "norm_median", "norm_90", "norm_max"), quantiles, strict=True)),
         "mean_share": geometry.mean_share,
-        "in_degree_max": int(geometry.in_degree.max()),
-        "in_degree_skewness": geometry.in_degree_skewness,
+        "in_degree_max": int(geometry.hubs.in_degree.max()),
+        "in_degree_skewness": geometry.hubs.skewness,
         "dimension_k": dimension.k,
         "dimension_tokens": len(components),
         "dimension_mean": float(components.mean()) if len(components) else float("nan"),

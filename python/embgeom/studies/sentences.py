@@ -151,7 +151,7 @@ def _dimensions(study: Study) -> Iterator[tuple[str, str]]:
             gaussian = f"Gaussian rows of the same covariance: {model.geometry.gaussian.mean:.1f}"
             most = f"of at most {dimension.max_components}{limit}"
             parts.append(f"{model.name} {known.mean():.1f} {most} ({gaussian})")
-    k, variance = study.options.dimension_k, study.options.variance
+    k, variance = study.dimension_k, study.options.variance
     if parts:
         yield (
             "Dimension of each model",

@@ -18,7 +18,7 @@ from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import array_digest, digest, model_versions, versions
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.coherence import Coherence
-from embgeom.comparison.compare import statistics
+from embgeom.comparison.compare import statistics, token_groups
 from embgeom.comparison.nulls import holm
 from embgeom.comparison.saving import ModelRecord
 from embgeom.comparison.tokens import classify, kept_rows, tokens_that_count
@@ -33,17 +33,21 @@ from embgeom.studies.folder import PARTS, shared_before, study_folder, write_stu
 from embgeom.studies.lineage import lineage
 from embgeom.studies.measures import (
     PairMeasures,
+    check_packages,
+    files_digest,
     ks_of,
     map_scores,
     model_coherence,
     model_geometry,
     options_of,
     pair_measures,
+    runnable,
     shared_geometry,
+    state_comparison,
+    unembedding,
 )
 from embgeom.studies.options import StudyOptions
 from embgeom.studies.results import MapScores, ModelSummary, PairResult, SharedTokens, Study
-from embgeom.studies.states import check_packages, runnable, state_comparison, unembedding
 
 Model = Embeddings | str | PathLike[str]
 LINEAGE_MEASURE = "neighbor_overlap"
@@ -162,6 +166,8 @@ class _Work:
     ) -> None:
         self.models, self.options, self.parts, self.threads = models, options, parts, threads
         self.classes = [classify(model, threads=threads) for model in models]
+        self.sha256 = [array_digest(model.matrix) for model in models]
+        self._files: dict[str, str] = {}
         self.wordnet = None if options.wordnet is None else WordNet.load(options.wordnet)
         if self.wordnet is not None:
             held = [sorted(self.wordnet.senses.items()), self.wordnet.files, self.wordnet.parts]
@@ -210,14 +216,14 @@ class _Work:
         if len(kept) < MIN_SHARED:
             raise InputError(f"{len(kept)} rows of {name} count, and at least {MIN_SHARED} are needed")
         x = model.matrix[kept]
-        self.parts.know(name, x)
+        self.parts.know([(name, x, self._digest(index, kept))])
         options = options_of(self.options, len(x))
-        geometry = self._call(name, model_geometry, x, options, ks_of(self.options, len(x)))
+        geometry = self._call(name, model_geometry, x, options, ks_of(self.options, len(x)), parts=self.parts)
         record = replace(ModelRecord.from_embeddings(model), name=name)
         notes = (*classes.found_by(), *classes.notes)
         return ModelSummary(
             record,
-            array_digest(model.matrix),
+            self.sha256[index],
             classes.counts(),
             notes,
             kept,
@@ -231,11 +237,13 @@ class _Work:
         model, classes, name = self.models[index], self.classes[index], self.names[index]
         known = model, classes, self.wordnet
         options = options_of(self.options, len(model))
-        identity = digest([model.tokens, self._wordnet_digest])
+        # Classes depend on the tokenizer, too: words that count, and what they spell.
+        words = kept_rows(classes, only="words")
+        identity = digest([model.tokens, classes.texts, array_digest(words), self._wordnet_digest])
+        self.parts.know([(name, model.matrix, self.sha256[index])])
+        what, given = f"{name}, coherence", {"known": known, "parts": self.parts}
         try:
-            found: Coherence = self._call(
-                f"{name}, coherence", model_coherence, model.matrix, identity, options, known=known
-            )
+            found: Coherence = self._call(what, model_coherence, model.matrix, identity, options, **given)
         except InputError as error:
             warnings.warn(f"{name}: {error}", EmbgeomWarning, stacklevel=2)
             return None
@@ -264,9 +272,15 @@ class _Work:
 
     def _matrices(self, models: Sequence[int], rows: Sequence[RowNumbers]) -> list[Float32Matrix]:
         matrices = [self.models[model].matrix[ids] for model, ids in zip(models, rows, strict=True)]
-        for model, x in zip(models, matrices, strict=True):
-            self.parts.know(self.names[model], x)
+        self.parts.know(
+            (self.names[model], x, self._digest(model, ids))
+            for model, ids, x in zip(models, rows, matrices, strict=True)
+        )
         return matrices
+
+    def _digest(self, model: int, rows: RowNumbers) -> str:
+        """Return what stands for the matrix of some rows of a model: rows are read faster than it."""
+        return digest([self.sha256[model], array_digest(rows)])
 
     def _shared(
         self, models: Sequence[int], rows: Sequence[RowNumbers], matrices: Sequence[Float32Matrix]
@@ -274,7 +288,9 @@ class _Work:
         n, classes, ids = len(rows[0]), self.classes[models[0]], rows[0]
         options, ks = options_of(self.options, n), ks_of(self.options, n)
         found = [
-            self._call(f"{self.names[model]}, {n} shared tokens", shared_geometry, x, options, ks)
+            self._call(
+                f"{self.names[model]}, {n} shared tokens", shared_geometry, x, options, ks, parts=self.parts
+            )
             for model, x in zip(models, matrices, strict=True)
         ]
         return SharedTokens(
@@ -293,7 +309,9 @@ class _Work:
     ) -> PairMeasures:
         options, ks = options_of(self.options, len(tokens)), ks_of(self.options, len(tokens))
         what = f"{self.names[a]} and {self.names[b]}"
-        found: PairMeasures = self._call(what, pair_measures, x_a, x_b, tokens.strata, options, ks)
+        found: PairMeasures = self._call(
+            what, pair_measures, x_a, x_b, tokens.strata, options, ks, parts=self.parts
+        )
         return found
 
     def _maps(self, a: int, b: int, x_a: Float32Matrix, x_b: Float32Matrix) -> tuple[MapScores, ...]:
@@ -326,12 +344,17 @@ class _Work:
             if side
         ]
         what = f"hidden states of {self.names[a]} and {self.names[b]}"
-        identity = tuple(f"{side.provenance.sha256}" for side in sides if side)
+        identity = tuple(self._file_digest(folder) for folder in folders if folder)
         identity += tuple(f"{name} {number}" for name, number in model_versions().items())
         found: StateComparison = self._call(
             what, state_comparison, *matrices, *folders, identity, self.options.seed
         )
         return found
+
+    def _file_digest(self, folder: str) -> str:
+        if folder not in self._files:
+            self._files[folder] = files_digest(folder)
+        return self._files[folder]
 
     def _pairs(
         self,
@@ -346,8 +369,12 @@ class _Work:
             options = options_of(self.options, len(shared[number]))
             found_here = statistics(measured.estimates, options)
             adjusted_here = tuple(replace(each, p_adjusted=next(adjusted)) for each in found_here)
-            tokens = measured.neighbor_overlap, measured.weight_cosine
-            pairs.append(PairResult(a, b, number, adjusted_here, measured.curves, *tokens, maps, states))
+            of_tokens = measured.neighbor_overlap, measured.weight_cosine
+            ids, overlap = shared[number].rows[shared[number].of(a)], measured.estimates["neighbor_overlap"]
+            groups = tuple(token_groups(self.classes[a], ids, *of_tokens, overlap))
+            pairs.append(
+                PairResult(a, b, number, adjusted_here, groups, measured.curves, *of_tokens, maps, states)
+            )
         return tuple(pairs)
 
     def _call(self, what: str, function: Callable[..., Any], *arguments: Any, **known: Any) -> Any:
@@ -360,8 +387,6 @@ class _Work:
                 report(f"{before}: {phase}" if phase else before, done, total)
 
         takes: dict[str, Any] = {"threads": self.threads, "progress": progress if report else False}
-        if "parts" in function.__annotations__:
-            takes["parts"] = self.parts
         return self.parts(function, *arguments, **takes, **known)
 
 
@@ -370,8 +395,8 @@ def _told(work: _Work, before: list[int], result: Study, written: bool) -> Itera
     now = [len(tokens) for tokens in result.shared]
     if len(before) == len(now) == 1 and before != now:
         yield (
-            f"the models share {now[0]} tokens, those of the study before shared {before[0]}: what is over "
-            "shared tokens was computed again; only= (--only) with a list of tokens keeps them the same"
+            f"the models share {now[0]} tokens, those of the study before shared {before[0]}: measures on "
+            "shared tokens were computed again; only= (--only) with a list of tokens keeps the set the same"
         )
     yield f"{len(work.parts.computed)} parts computed, {len(work.parts.served)} read"
     yield "all files are written" if written else "all files were there, and are as they were"
