@@ -6,7 +6,7 @@ from embgeom.comparison.comparison import Comparison, LocalGeometry
 from embgeom.comparison.inspect import Inspection
 from embgeom.comparison.neighborhood import TokenNeighborhood, TokenNeighborhoods
 from embgeom.comparison.nulls import Baseline, Estimate, Interval
-from embgeom.comparison.options import CompareOptions
+from embgeom.comparison.options import CompareOptions, MeasureOptions
 from embgeom.comparison.statistic import Statistic, TokenGroup
 from embgeom.comparison.tokens import TokenClasses, classify, kept_rows, shared_rows
 from embgeom.comparison.wordnet import WordNet
@@ -21,6 +21,7 @@ __all__ = [
     "Inspection",
     "Interval",
     "LocalGeometry",
+    "MeasureOptions",
     "Noise",
     "Statistic",
     "TokenClasses",

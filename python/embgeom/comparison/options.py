@@ -1,4 +1,4 @@
-"""The parameters of `compare`."""
+"""The parameters of measures, and of `compare`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.tokens import WITHOUT, check_only, check_without
 from embgeom.geometry.dimension import check_variance
-from embgeom.geometry.knn import Metric
+from embgeom.geometry.knn import Metric, check_metric
 from embgeom.geometry.lle import check_reg
 
 
 @dataclass(frozen=True)
-class CompareOptions:
-    """Every parameter of a comparison, with its default; `compare` takes them by the same names.
+class MeasureOptions:
+    """The parameters of measures of two models, in a comparison and in a study.
 
     Attributes
     ----------
@@ -30,10 +30,6 @@ class CompareOptions:
         Euclidean distance it changes nothing.
     reg : float
         Regularization of the reconstruction weights, see `lle`.
-    dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
-    dimension_sample : int, optional
-        Number of random tokens whose intrinsic dimension is measured; by default of all.
     variance : float
         Share of variance that defines the intrinsic dimension.
     without : tuple of str
@@ -42,49 +38,71 @@ class CompareOptions:
         The tokens that count, if not all: words, those that a file lists, or these.
     relabelings : int
         Random relabelings of the tokens where the null has no closed form.
-    panel : bool
-        Measure CKA, RSA and Procrustes similarity, too.
-    curves : bool
-        Measure overlap and weights over several numbers of neighbors, up to 50, too.
     seed : int
         Seed of everything random.
-    threads : int, optional
-        Threads to use; every core available to the process by default.
+
+    Raises
+    ------
+    InputError
+        If a parameter is out of its range.
     """
 
     k: int = 10
     metric: Metric = "cosine"
     center: bool = True
     reg: float = 1e-3
-    dimension_k: int | None = None
-    dimension_sample: int | None = None
     variance: float = 0.95
     without: tuple[str, ...] = WITHOUT
     only: str | tuple[str, ...] | None = None
     relabelings: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_metric(self.metric)
+        whole_number(self.k, "k", 1)
+        flag(self.center, "center")
+        check_reg(self.reg)
+        check_variance(self.variance)
+        whole_number(self.relabelings, "relabelings", 2)
+        check_seed(self.seed)
+        # Lists become tuples, so that options that were saved and loaded are equal.
+        object.__setattr__(self, "without", check_without(self.without))
+        object.__setattr__(self, "only", check_only(self.only))
+
+
+@dataclass(frozen=True)
+class CompareOptions(MeasureOptions):
+    """Every parameter of a comparison, with its default; `compare` takes them by the same names.
+
+    Those of `embgeom.comparison.MeasureOptions`, and:
+
+    Attributes
+    ----------
+    dimension_k : int, optional
+        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
+    dimension_sample : int, optional
+        Number of random tokens whose intrinsic dimension is measured; by default of all.
+    panel : bool
+        Measure CKA, RSA and Procrustes similarity, too.
+    curves : bool
+        Measure overlap and weights over several numbers of neighbors, up to 50, too.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+    """
+
+    dimension_k: int | None = None
+    dimension_sample: int | None = None
     panel: bool = False
     curves: bool = False
-    seed: int = 0
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        flag(self.center, "center")
+        super().__post_init__()
         flag(self.panel, "panel")
         flag(self.curves, "curves")
-        check_reg(self.reg)
-        check_variance(self.variance)
-        check_seed(self.seed)
-        whole_number(self.relabelings, "relabelings", 2)
         if self.dimension_sample is not None:
             whole_number(self.dimension_sample, "dimension_sample", 1)
-        # Lists become tuples, so that options that were saved and loaded are equal.
-        changed = {
-            "without": check_without(self.without),
-            "only": check_only(self.only),
-            "threads": resolve_threads(self.threads),
-        }
-        for name, value in changed.items():
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "threads", resolve_threads(self.threads))
 
 
 class CompareKeywords(TypedDict, total=False):

@@ -313,8 +313,7 @@ def knn(
     [[1, 2], [0, 2], [1, 0]]
     """
     matrix = as_matrix(x)
-    if not isinstance(metric, str) or metric not in get_args(Metric):
-        raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
+    check_metric(metric)
     if queries is not None and rows is not None:
         raise InputError("give queries (other vectors) or rows (numbers of rows of x), not both")
     exclude_self = flag(exclude_self, "exclude_self")
@@ -378,3 +377,8 @@ def resolve_neighborhoods(
             "rows= says which rows of x a list is for"
         )
     return numbers, selection
+
+
+def check_metric(metric: object) -> None:
+    if not isinstance(metric, str) or metric not in get_args(Metric):
+        raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")

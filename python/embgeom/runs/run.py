@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, get_args, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy.typing as npt
 
@@ -27,7 +27,7 @@ from embgeom.geometry.dimension import (
     intrinsic_dimension,
     usual_k,
 )
-from embgeom.geometry.knn import Metric, Neighbors, check_k, knn
+from embgeom.geometry.knn import Metric, Neighbors, check_k, check_metric, knn
 from embgeom.geometry.lle import LLE, check_reg, lle
 from embgeom.geometry.rows import tokens_of
 from embgeom.runs.cache import Cached, active
@@ -272,8 +272,7 @@ def _checked(
     for name, value, owner in (("reg", reg, "lle"), ("variance", variance, "dimension")):
         if value is not None and task != owner:
             raise InputError(f"{name} = {value} goes with the task {owner!r}, not with {task!r}")
-    if not isinstance(metric, str) or metric not in get_args(Metric):
-        raise InputError(f"metric = {metric!r} is unknown: use one of {', '.join(get_args(Metric))}")
+    check_metric(metric)
     if k is None:
         k = usual_k(matrix, metric) if task == "dimension" else 10
     return Parameters(

@@ -20,14 +20,13 @@ from embgeom._common.threads import resolve_threads
 from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.compare import statistics, token_groups
 from embgeom.comparison.nulls import holm
-from embgeom.comparison.saving import ModelRecord
+from embgeom.comparison.saving import ModelRecord, loaded
 from embgeom.comparison.tokens import classify, kept_rows, tokens_that_count
 from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.hidden_states import StateComparison
-from embgeom.loading import load
 from embgeom.runs.cache import Parts
 from embgeom.studies.folder import PARTS, shared_before, study_folder, write_study
 from embgeom.studies.lineage import lineage
@@ -50,6 +49,8 @@ from embgeom.studies.options import StudyOptions
 from embgeom.studies.results import MapScores, ModelSummary, PairResult, SharedTokens, Study
 
 Model = Embeddings | str | PathLike[str]
+# What is measured of a pair: measures, maps both ways, hidden states.
+Measured = tuple[PairMeasures, tuple[MapScores, ...], StateComparison | None]
 LINEAGE_MEASURE = "neighbor_overlap"
 
 
@@ -130,15 +131,10 @@ def study(
     if chosen.states:
         check_packages()
     team = resolve_threads(threads)
-    loaded = [
-        model
-        if isinstance(model, Embeddings)
-        else load(model, chosen.which, threads=team, progress=progress is True)
-        for model in models
-    ]
-    inputs = [path for model in loaded for path in model.provenance.inputs]
+    taken = [loaded(model, chosen.which, team, progress) for model in models]
+    inputs = [path for model in taken for path in model.provenance.inputs]
     with study_folder(folder, inputs) as path, reporter(progress, "study") as report:
-        work = _Work(loaded, chosen, Parts(path / PARTS), team, report)
+        work = _Work(taken, chosen, Parts(path / PARTS), team, report)
         try:
             result = work.result()
         except KeyboardInterrupt as interrupt:
@@ -190,18 +186,14 @@ class _Work:
         everyone = tuple(range(len(self.models)))
         sets = list(combinations(everyone, 2)) if self.options.pairwise else [everyone]
         rows = [self._shared_rows(models) for models in sets]
-        shared, found = [], {}
+        shared: list[SharedTokens] = []
+        found: dict[tuple[int, int], tuple[int, Measured]] = {}
         for number, (models, numbers) in enumerate(zip(sets, rows, strict=True)):
-            matrices = self._matrices(models, numbers)
-            shared.append(self._shared(models, numbers, matrices))
-            for a, b in combinations(models, 2):
-                both = matrices[models.index(a)], matrices[models.index(b)]
-                found[a, b] = (
-                    number,
-                    self._measures(a, b, *both, shared[-1]),
-                    self._maps(a, b, *both),
-                    self._states(a, b, shared[-1]),
-                )
+            tokens, of_pairs = self._of_set(models, numbers)
+            shared.append(tokens)
+            found |= {pair: (number, measured) for pair, measured in of_pairs.items()}
+            # The next matrices are made after these are gone.
+            self.parts.know(())
         pairs = self._pairs(found, shared)
         tree = None
         if len(self.models) > 2:
@@ -209,6 +201,18 @@ class _Work:
             tree = lineage(LINEAGE_MEASURE, self.names, values, seed=self.options.seed)
         packages = versions(("scipy", "matplotlib", "pyarrow"))
         return Study(summaries, tuple(shared), pairs, tree, self.options, packages)
+
+    def _of_set(
+        self, models: Sequence[int], rows: Sequence[RowNumbers]
+    ) -> tuple[SharedTokens, dict[tuple[int, int], Measured]]:
+        """Return the tokens that some models share, and what was measured of each pair of them."""
+        matrices = self._matrices(models, rows)
+        tokens, found = self._shared(models, rows, matrices), {}
+        for a, b in combinations(models, 2):
+            both = matrices[models.index(a)], matrices[models.index(b)]
+            measures, maps = self._measures(a, b, *both, tokens), self._maps(a, b, *both)
+            found[a, b] = measures, maps, self._states(a, b, tokens)
+        return tokens, found
 
     def _summary(self, index: int) -> ModelSummary:
         model, name, classes = self.models[index], self.names[index], self.classes[index]
@@ -261,7 +265,7 @@ class _Work:
         rows = rows[:, (rows >= 0).all(axis=0)]
         classes = [self.classes[model] for model in models]
         without, only = self.options.without, self.options.only
-        rows = rows[:, tokens_that_count(classes, list(rows), without=without, only=only)]
+        rows = rows[:, tokens_that_count(classes, list(rows), without=without, only=only)].copy()
         if rows.shape[1] < MIN_SHARED:
             names = ", ".join(self.names[model] for model in models)
             raise InputError(
@@ -358,14 +362,14 @@ class _Work:
 
     def _pairs(
         self,
-        found: dict[tuple[int, int], tuple[int, PairMeasures, tuple[MapScores, ...], StateComparison | None]],
+        found: dict[tuple[int, int], tuple[int, Measured]],
         shared: Sequence[SharedTokens],
     ) -> tuple[PairResult, ...]:
         """Return all pairs, with p-values adjusted for all of their measures."""
-        p = [estimate.p for _, measured, *_ in found.values() for estimate in measured.estimates.values()]
+        p = [estimate.p for _, (measured, *_) in found.values() for estimate in measured.estimates.values()]
         adjusted = iter(holm(p).tolist())
         pairs = []
-        for (a, b), (number, measured, maps, states) in found.items():
+        for (a, b), (number, (measured, maps, states)) in found.items():
             options = options_of(self.options, len(shared[number]))
             found_here = statistics(measured.estimates, options)
             adjusted_here = tuple(replace(each, p_adjusted=next(adjusted)) for each in found_here)
