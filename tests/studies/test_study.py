@@ -145,7 +145,7 @@ def test_wordnet(tmp_path):
     assert [len(model.coherence.rows) for model in study.models] == [16, 16]
     # Its search is a part.
     kept = ResultCache(tmp_path / "out" / "parts").entries()
-    assert sum(entry.what.startswith("knn(k=15") for entry in kept) == 4
+    assert sum(entry.what.startswith("knn(k=15") for entry in kept) == 2
     with pytest.warns(embgeom.EmbgeomWarning, match=": .*words of WordNet"):
         study = embgeom.study(MODELS[:2], folder=tmp_path / "none", **options)
     assert study.models[0].coherence is None
