@@ -178,13 +178,13 @@ class Inspection(FolderResult):
     def _extremes(self, title: str, found: Neighbors) -> Table:
         rows: list[int] = [] if found.rows is None else found.rows.tolist()
         # Long tokens leave less room for their neighbors, which would be broken within quotes.
-        width = min(64, 88 - max((len(shown(self.model, row)) for row in rows), default=0))
+        longest = min(64, 88 - max((len(shown(self.model, row)) for row in rows), default=0))
         lines = (
             (
                 row,
                 self.dimension_of(row),
                 shown(self.model, row),
-                shown_list(self.model, [other for other in near.tolist() if other >= 0], width),
+                shown_list(self.model, [other for other in near.tolist() if other >= 0], longest),
             )
             for row, near in zip(rows, found.indices, strict=True)
         )

@@ -81,12 +81,12 @@ def shown(model: Embeddings | ModelRecord, row: int) -> str:
         return repr(spelled)
 
 
-def shown_list(model: Embeddings | ModelRecord, rows: Iterable[int], width: int = 64) -> str:
+def shown_list(model: Embeddings | ModelRecord, rows: Iterable[int], longest: int = 64) -> str:
     """Return tokens in quotes, in lines that break between tokens and never within one."""
     lines = [""]
     for row in rows:
         token = shown(model, row)
-        if lines[-1] and len(lines[-1]) + 2 + len(token) > width:
+        if lines[-1] and len(lines[-1]) + 2 + len(token) > longest:
             lines.append(token)
         else:
             lines[-1] += f"  {token}" if lines[-1] else token
