@@ -266,13 +266,7 @@ def _classified(model: Embeddings, threads: int) -> TokenClasses:
     copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
     script = np.array([script_of(text) for text in shown])
     length = np.array([len(text.strip(" ")) for text in shown], dtype=np.int64)
-    # Among vocabularies by byte-pair encoding, the first words are those that are most frequent.
-    words = np.flatnonzero((case == "lower") & (length > 1))
-    frequent = np.isin(np.arange(len(model)), words[: len(words) // 10])
-    letters = np.array([text in _LETTERS for text in shown], dtype=bool)
-    # Where other scripts prevail, training may hardly have met a Latin letter.
-    letters &= bool(2 * (script == "Latin").sum() > (~np.isin(script, (NO_SCRIPT, DIGITS))).sum())
-    control = dict(zip(MOST_WRONG, (frequent, letters), strict=True))
+    control = _trained(shown, case, script, length)
     unproduced = unreachable_rows(model)
     candidates = {
         "rows of bytes that no text holds": impossible,
@@ -309,6 +303,19 @@ def _classified(model: Embeddings, threads: int) -> TokenClasses:
         detection=detection,
         notes=tuple(notes),
     )
+
+
+def _trained(
+    shown: Sequence[str], case: npt.NDArray[np.str_], script: npt.NDArray[np.str_], length: RowNumbers
+) -> dict[str, _Mask]:
+    """Return the rows that training must have reached: frequent words, and letters."""
+    # Among vocabularies by byte-pair encoding, the first words are those that are most frequent.
+    words = np.flatnonzero((case == "lower") & (length > 1))
+    frequent = np.isin(np.arange(len(shown)), words[: len(words) // 10])
+    letters = np.array([text in _LETTERS for text in shown], dtype=bool)
+    # Where other scripts prevail, training may hardly have met a Latin letter.
+    letters &= bool(2 * (script == "Latin").sum() > (~np.isin(script, (NO_SCRIPT, DIGITS))).sum())
+    return dict(zip(MOST_WRONG, (frequent, letters), strict=True))
 
 
 def kept_rows(
