@@ -180,6 +180,30 @@ def test_values_on_other_sets_of_tokens_are_those_of_a_comparison_on_these(metri
 
 
 @pytest.mark.filterwarnings("ignore:global_similarity")
+def test_what_other_sets_of_tokens_leave_out_is_said():
+    x, noise = gaussian(416, 12, seed=1), gaussian(416, 12, seed=2)
+    x[256:] += 0.5
+    sides = x, np.concatenate([noise[:256], x[256:] + 0.2 * noise[256:]])
+    tokens = with_bytes()[0].tokens
+    models = [
+        embgeom.Embeddings.from_array(each, tokens, name=name) for name, each in zip("ab", sides, strict=True)
+    ]
+    found = embgeom.compare(*models, k=8, dimension_k=30, without=("byte",))
+    text = " ".join(found.summary().split())
+    assert "not measured on other sets: dimension_pearson, dimension_spearman with all tokens" in text
+    assert "of rows less the mean of the tokens that count" in text
+    near = [embgeom.knn(m.matrix - m.matrix[256:].mean(axis=0, dtype=np.float64), 8) for m in models]
+    overlap = found["neighbor_overlap"]
+    expected = neighbor_overlap(*near).mean()
+    assert abs(expected - overlap.value) > overlap.estimate.half_width
+    assert overlap.without["with all"].value == pytest.approx(expected, abs=1e-3)
+    itself = embgeom.compare(*models, k=8, dimension_k=30, without=())["neighbor_overlap"].value
+    assert itself != pytest.approx(expected, abs=2e-3)
+    words = embgeom.compare(*(m.select(np.arange(256, 416)) for m in models), k=8, dimension_k=30)
+    assert "not measured" not in words.summary()
+
+
+@pytest.mark.filterwarnings("ignore:global_similarity")
 def test_which_tokens_agree():
     comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30)
     tenths = [group for group in comparison.groups if group.kind == "row number"]

@@ -32,7 +32,8 @@ class Statistic:
         Its p-value after Holm's correction over all measures of the comparison.
     without : dict of str to Estimate
         Its value on other sets of tokens, where that differs by more than the interval, such as
-        ``"with all"`` or ``"without byte"``.
+        ``"with all"`` or ``"without byte"``. Neighbors there are found after subtracting the mean of the
+        tokens that count, not that of the set; dimensions are not measured with all tokens.
     """
 
     name: str
@@ -156,6 +157,12 @@ def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
             if s.without
         )
         yield Table("where other sets of tokens give another value", ("measure", "value", *sets), rows)
+        dimensions = [s.name for s in statistics if s.name.startswith("dimension") and "with all" in sets]
+        panel = [s.name for s in statistics if s.name in ("cka", "rsa", "procrustes")]
+        unknown = [f"{', '.join(dimensions)} with all tokens"] * bool(dimensions) + panel
+        if unknown:
+            yield f"not measured on other sets: {', '.join(unknown)}"
+        yield "neighbors there are of rows less the mean of the tokens that count, where rows are centered"
 
 
 def curves_table(curves: Sequence[Curve]) -> Iterator[Block]:
