@@ -11,6 +11,7 @@ from embgeom import InputError, LoadError
 from embgeom.comparison import Coherence, WordNet, classify, coherence
 from embgeom.comparison.coherence import MEASURES
 from embgeom.comparison.nulls import correlation_estimate
+from embgeom.comparison.wordnet import Relatives
 from tests.helpers.wordnet import SENSES, SYNSETS, write
 
 WORDS = (
@@ -211,6 +212,22 @@ def test_neighbors_of_the_whole_vocabulary(tiny):
     some = embgeom.knn(model, 5, rows=range(20))
     with pytest.raises(InputError, match="must be of all 25 rows"):
         coherence(model, tiny, neighbors=some, dimension=embgeom.intrinsic_dimension(model, some))
+
+
+@pytest.mark.parametrize("kinds", [5, 70])
+def test_labels_in_common_are_counted_however_many_there_are(kinds):
+    rng = np.random.default_rng(kinds)
+    labels = [f"noun.{i % kinds}" for i in range(140)]
+    found = [frozenset(rng.choice(140, 3).tolist()) for _ in range(60)]
+    words = [((f"word{i // 2}",), synsets) for i, synsets in enumerate(found)]
+    judged = np.array([rng.choice(60, 6, replace=False) for _ in range(60)], np.int32)
+    judged[:, 5] = -1
+    shares, base = Relatives(words).label_shares(labels, judged)
+    sets = [{labels[synset] for synset in synsets} for synsets in found]
+    for i in range(60):
+        assert shares[i] == np.mean([bool(sets[i] & sets[j]) for j in judged[i, :5]])
+        others = [bool(sets[i] & sets[j]) for j in range(60) if j // 2 != i // 2]
+        assert base[i] == pytest.approx(np.mean(others))
 
 
 def test_one_token_of_each_lemma_counts(tiny):

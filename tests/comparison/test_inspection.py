@@ -121,6 +121,18 @@ def test_hubs_are_counted_over_all_lists():
     np.testing.assert_array_equal(columns["in_degree"], centered.in_degree)
 
 
+def test_rounding_of_equal_norms_is_no_outlier():
+    x = np.zeros((200, 8), np.float32)
+    x[np.arange(200), np.arange(200) % 8] = 1
+    x[:40] = np.random.default_rng(0).standard_normal((40, 8))
+    x[:40] /= np.linalg.norm(x[:40], axis=1, keepdims=True)
+    x[7] *= 1.001
+    inspection = embgeom.inspect(model(x), dimension_k=20, without=())
+    norms = inspection.norms[inspection.kept]
+    assert (norms != 1).sum() > 10 and np.median(norms) == 1
+    assert inspection.norm_outliers.tolist() == [7]
+
+
 def test_norm_outliers_are_reported():
     x = gaussian(200, 32)
     x[7] *= 1e-3

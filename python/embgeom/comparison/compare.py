@@ -163,8 +163,8 @@ def compare(
     sets = _token_sets((a, b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
     others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
     cautions = tuple(_cautions(sets, measures, others, **common))
-    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors)
-    cosine = weight_cosine(local_a.lle, local_b.lle)
+    overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors, threads=chosen.threads)
+    cosine = weight_cosine(local_a.lle, local_b.lle, threads=chosen.threads)
     return Comparison(
         a=ModelRecord.from_embeddings(a),
         b=ModelRecord.from_embeddings(b),
@@ -173,7 +173,7 @@ def compare(
         statistics=statistics(measures, chosen, others),
         groups=tuple(token_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
         cautions=cautions,
-        curves=curves(x_a, x_b, *graphs, chosen, **common) if chosen.curves else (),
+        curves=curves(x_a, x_b, *graphs, strata, chosen, **common) if chosen.curves else (),
         strata=strata,
         neighbor_overlap=overlap,
         weight_cosine=cosine,
@@ -316,6 +316,7 @@ def curves(
     x_b: Float32Matrix,
     graph_a: Neighbors,
     graph_b: Neighbors,
+    strata: RowNumbers,
     options: CompareOptions,
     **common: Any,
 ) -> tuple[Curve, ...]:
@@ -325,7 +326,9 @@ def curves(
         [lle(x, graph.first(k), reg=options.reg, **common) for k in few]
         for x, graph in ((x_a, graph_a), (x_b, graph_b))
     )
-    return overlap_curve(graph_a, graph_b, few), weight_curve(*weights)
+    drawn: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
+    drawn["threads"] = options.threads
+    return overlap_curve(graph_a, graph_b, few, **drawn), weight_curve(*weights, **drawn)
 
 
 def statistics(

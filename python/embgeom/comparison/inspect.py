@@ -97,8 +97,9 @@ class Inspection(FolderResult):
         """Rows that count whose log norm is over 5 robust deviations from the median, farthest first."""
         logs = np.log(self.norms[self.kept])
         off = np.abs(logs - np.median(logs))
-        # 1.4826 median deviations are one standard deviation of a normal distribution.
-        far = off > _OUTLIER * 1.4826 * np.median(off)
+        # 1.4826 median deviations are one standard deviation of a normal distribution; where most norms are
+        # equal, it is not less than the rounding of rows that are stored in float32.
+        far = off > _OUTLIER * max(1.4826 * float(np.median(off)), float(np.finfo(np.float32).eps))
         farthest: RowNumbers = self.kept[far][np.argsort(-off[far], kind="stable")]
         return farthest
 

@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float64Vector, IndexMatrix, as_integers, as_neighbor_list, as_real_array
-from embgeom._common.checks import check_seed, whole_number
+from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.threads import resolve_threads
 from embgeom.comparison.relabeling import (
     Relation,
     Strata,
     directed_moments,
+    generator,
     relabeled_agreement,
     stratified_mean,
     stratified_moments,
@@ -275,7 +276,7 @@ def overlap_estimate(
     -----
     O(n k log k) time, and O(n k) for each draw. The interval allows for tokens being neighbors of others.
     """
-    overlap = neighbor_overlap(neighbors_a, neighbors_b)
+    overlap = neighbor_overlap(neighbors_a, neighbors_b, threads=threads)
     lists = [Relation(_indices(side), None) for side in (neighbors_a, neighbors_b)]
     scale = 1.0 / (len(overlap) * lists[0].indices.shape[1])
     return _list_estimate(overlap, lists, scale, (0.0, 1.0), strata, draws, seed, threads)
@@ -300,7 +301,7 @@ def weight_cosine_estimate(
     strata, draws, seed, threads
         As for `overlap_estimate`, like everything else.
     """
-    cosine = weight_cosine(lle_a, lle_b)
+    cosine = weight_cosine(lle_a, lle_b, threads=threads)
     lists, kept = [], 1.0
     for side in (lle_a, lle_b):
         weights = side.weights.astype(np.float64)
@@ -424,7 +425,7 @@ def _list_estimate(
     strata: npt.ArrayLike | None, draws: int, seed: int, threads: int | None,
 ) -> Estimate:  # fmt: skip
     n = len(per_token)
-    draws, generator = whole_number(draws, "draws", 2), np.random.default_rng(check_seed(seed))
+    draws, random = whole_number(draws, "draws", 2), generator(seed, "lists")
     for side in lists:
         _check_square(side.indices, n)
     labels = labels_of_strata(strata, n)
@@ -436,7 +437,7 @@ def _list_estimate(
         a, b = lists
         sums = [side.sums_over_strata(parts.numbers, len(parts)) for side in lists]
         mean = stratified_mean(sums[0], sums[1], parts.sizes)
-        drawn = relabeled_agreement(a, b, parts, draws, generator, resolve_threads(threads))
+        drawn = relabeled_agreement(a, b, parts, draws, random, resolve_threads(threads))
         stratified = Baseline(mean * scale, float(drawn.std(ddof=1)) * scale, draws, len(parts))
     known = per_token[~np.isnan(per_token)]
     value = float(known.mean()) if known.size else math.nan

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
-from embgeom._common.checks import check_seed, whole_number
+from embgeom._common.checks import whole_number
 from embgeom.comparison.nulls import (
     Baseline,
     Estimate,
@@ -25,7 +25,7 @@ from embgeom.comparison.products import (
     relabeled_norms,
     shift,
 )
-from embgeom.comparison.relabeling import Strata, stratified_mean, symmetric_variance
+from embgeom.comparison.relabeling import Strata, generator, stratified_mean, symmetric_variance
 from embgeom.errors import InputError
 
 
@@ -311,7 +311,7 @@ def rsa_estimate(
     usable = np.flatnonzero(x.any(axis=1) & y.any(axis=1))
     whole_number(len(usable), "the number of rows with a direction", 4)
     m = min(whole_number(sample, "sample", 4), len(usable))
-    choosing, within = map(np.random.default_rng, np.random.SeedSequence(check_seed(seed)).spawn(2))
+    choosing, within = generator(seed, "tokens of rsa"), generator(seed, "rsa")
     rows = np.sort(usable[choosing.choice(len(usable), m, replace=False)])
     means = [z[usable].mean(axis=0, dtype=np.float64) if center else np.zeros(z.shape[1]) for z in (x, y)]
     ranked_x, ranked_y = _Ranked.from_rows(x, rows, means[0]), _Ranked.from_rows(y, rows, means[1])

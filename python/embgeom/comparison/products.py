@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, as_matrix
-from embgeom._common.checks import check_seed, whole_number
-from embgeom.comparison.relabeling import Strata
+from embgeom._common.checks import whole_number
+from embgeom.comparison.relabeling import Strata, generator
 from embgeom.errors import InputError
 
 # Rows are centered and multiplied in pieces, so that no float64 copy of a matrix is made.
@@ -83,12 +83,12 @@ class Relabeled:
     def draw(cls, pair: Pair, labels: npt.NDArray[Any], draws: int, seed: int) -> Relabeled:
         n, strata = len(pair), Strata.from_labels(labels)
         draws = whole_number(draws, "draws", 2)
-        generator = np.random.default_rng(np.random.SeedSequence(check_seed(seed)).spawn(1)[0])
+        random = generator(seed, "products")
         if n > _FEW_TOKENS:
             draws = min(draws, FEWEST_DRAWS)
         hsic, norms = np.empty(draws), np.empty(draws)
         for i in range(draws):
-            order = strata.draw(generator, 1)[0]
+            order = strata.draw(random, 1)[0]
             cross = np.zeros(pair.xy.shape)
             for piece in _pieces(n):
                 cross += pair.x[piece].T @ pair.y[order[piece]]
@@ -164,12 +164,12 @@ def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
 def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
     """Return nuclear norms of normal matrices with the covariance of a relabeled cross product."""
     # Singular values do not change with rotations, so variances along principal axes are all that matters.
-    generator = np.random.default_rng(check_seed(seed))
+    random = generator(seed, "normal products")
     spread_x, spread_y = (
         np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0.0)) for products in (pair.xx, pair.yy)
     )
     spread = np.outer(spread_x, spread_y) / math.sqrt(len(pair) - 1.0)
-    drawn = (spread * generator.standard_normal(spread.shape) for _ in range(draws))
+    drawn = (spread * random.standard_normal(spread.shape) for _ in range(draws))
     return np.array([_nuclear_norm(matrix) for matrix in drawn])
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
+from embgeom._common.checks import check_seed
 from embgeom._common.native import core
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
@@ -21,6 +22,11 @@ _ENTRIES_AT_A_TIME = 1 << 20
 _MUTUAL_AT_A_TIME = 1 << 22
 # Relabelings are drawn in pieces of 64 MiB.
 _LABELS_AT_A_TIME = 1 << 24
+
+
+def generator(seed: int, use: str) -> np.random.Generator:
+    """Return random numbers for one use, which have nothing in common with those for others."""
+    return np.random.default_rng([check_seed(seed), *use.encode()])
 
 
 @dataclass(frozen=True)

@@ -116,13 +116,20 @@ class Side:
         numbered = ((old, self.graph.indices[:, :k]), (new, near.indices))
         candidates = np.concatenate([np.where(i >= 0, rows[i], -1) for rows, i in numbered], axis=1)
         values = np.concatenate([self.graph.similarities[:, :k], near.similarities], axis=1)
-        best = np.lexsort((candidates, -np.nan_to_num(values, nan=-np.inf)), axis=1)[:, :k]
-        of_new = knn(x, k, rows=new, metric=metric, **common)
+        values = np.nan_to_num(values, nan=-np.inf)
+        ranked = np.argsort(-values, axis=1, kind="stable")
+        best = ranked[:, :k]
+        # Of a new and an old neighbor that are alike in float32, only a search knows the nearer.
+        of_new, ordered = ranked >= k, np.take_along_axis(values, ranked, axis=1)
+        alike = (ordered[:, 1:] == ordered[:, :-1]) & (of_new[:, 1:] != of_new[:, :-1])
+        alike &= ordered[:, 1:] >= ordered[:, k - 1 : k]
+        searched = np.sort(np.concatenate([new, old[alike.any(axis=1)]]))
+        exact = knn(x, k, rows=searched, metric=metric, **common)
         indices = np.empty((len(x), k), dtype=np.int32)
         similarities = np.empty((len(x), k), dtype=np.float32)
         indices[old] = np.take_along_axis(candidates, best, axis=1)
         similarities[old] = np.take_along_axis(values, best, axis=1)
-        indices[new], similarities[new] = of_new.indices, of_new.similarities
+        indices[searched], similarities[searched] = exact.indices, exact.similarities
         return Neighbors(indices, similarities, metric)
 
 
@@ -161,11 +168,11 @@ class TokenSets:
             for name, center in (("global_similarity", False), ("global_similarity_centered", True))
         }
         measures["neighbor_overlap"] = (
-            lambda: float(neighbor_overlap(*near).mean()),
+            lambda: float(neighbor_overlap(*near, threads=common["threads"]).mean()),
             partial(overlap_estimate, *near, threads=common["threads"]),
         )
         measures["weight_cosine"] = (
-            lambda: defined_mean(weight_cosine(*weights)),
+            lambda: defined_mean(weight_cosine(*weights, threads=common["threads"])),
             partial(weight_cosine_estimate, *weights, threads=common["threads"]),
         )
         # Dimensions would take a graph of their own on more tokens; on fewer, those measured stay.

@@ -228,21 +228,18 @@ class Relatives:
 
     def label_shares(self, labels: Sequence[str], judged: IndexMatrix) -> tuple[Float64Vector, Float64Vector]:
         """Return the share of judged words with a label in common, and its base rate."""
-        bits = {label: 1 << place for place, label in enumerate(sorted(set(labels)))}
-        masks = []
-        for found in self._synsets:
-            mask = 0
-            for synset in found:
-                mask |= bits[labels[synset]]
-            masks.append(mask)
-        packed = np.array(masks, dtype=np.uint64)
-        common = (packed[:, None] & packed[np.maximum(judged, 0)]) != 0
-        shares = mean_where(common, judged >= 0)
-        kinds, kind, counts = np.unique(packed, return_inverse=True, return_counts=True)
-        alike = ((kinds[:, None] & kinds) != 0) @ counts
+        column = {label: place for place, label in enumerate(sorted(set(labels)))}
+        has = np.zeros((len(self._synsets), len(column)), dtype=bool)
+        for number, found in enumerate(self._synsets):
+            has[number, [column[labels[synset]] for synset in found]] = True
+        # The sets of labels are few: whether two have one in common is looked up.
+        kinds, kind, counts = np.unique(has, axis=0, return_inverse=True, return_counts=True)
+        kind, overlapping = kind.ravel(), kinds.astype(np.float32) @ kinds.T.astype(np.float32) > 0
+        shares = mean_where(overlapping[kind[:, None], kind[np.maximum(judged, 0)]], judged >= 0)
+        alike = overlapping @ counts
         base = np.full(len(judged), np.nan)
         for number, same in enumerate(self.same):
-            within = np.count_nonzero(packed[list(same)] & packed[number])
+            within = np.count_nonzero(overlapping[kind[number], kind[list(same)]])
             base[number] = (alike[kind[number]] - within) / max(len(judged) - len(same), 1)
         return shares, base
 

@@ -27,7 +27,9 @@ from embgeom.geometry.rows import check_same_tokens
 _ENTRIES_PER_PIECE = 1 << 21
 
 
-def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike) -> Float64Vector:
+def neighbor_overlap(
+    a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike, *, threads: int | None = None
+) -> Float64Vector:
     """Return the share of each token's k neighbors in one model that are its neighbors in the other, too.
 
     Parameters
@@ -35,6 +37,8 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
     a, b : Neighbors or array_like of int, shape (n, k)
         What `knn` returned for the same tokens of two models, row by row; or row numbers without repetition
         in a row, where -1 stands for no neighbor and matches nothing.
+    threads : int, optional
+        As for `knn`.
 
     Returns
     -------
@@ -61,12 +65,12 @@ def neighbor_overlap(a: Neighbors | npt.ArrayLike, b: Neighbors | npt.ArrayLike)
     indices_a, indices_b = _corresponding(first, second)
     overlap = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
-        overlap[piece] = (positions(indices_a[piece], indices_b[piece]) >= 0).mean(axis=1)
+        overlap[piece] = (positions(indices_a[piece], indices_b[piece], threads) >= 0).mean(axis=1)
     return overlap
 
 
 @overload
-def weight_cosine(a: LLE, b: LLE, /) -> Float64Vector: ...
+def weight_cosine(a: LLE, b: LLE, /, *, threads: int | None = None) -> Float64Vector: ...
 
 
 @overload
@@ -76,10 +80,12 @@ def weight_cosine(
     b: Neighbors | npt.ArrayLike,
     weights_b: LLE | npt.ArrayLike,
     /,
+    *,
+    threads: int | None = None,
 ) -> Float64Vector: ...
 
 
-def weight_cosine(*of_two_models: Any) -> Float64Vector:
+def weight_cosine(*of_two_models: Any, threads: int | None = None) -> Float64Vector:
     """Return the cosine similarity of each token's reconstruction weights in two models.
 
     A token's weights are one row of a sparse (n, n) matrix: zero except at its k neighbors. Neighbors that
@@ -90,6 +96,8 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     *of_two_models : LLE, LLE, or indices_a, weights_a, indices_b, weights_b
         What `lle` returned for the same tokens of two models, row by row; or for each model the neighbors,
         `Neighbors` or an array of int (n, k), and their weights, an `LLE` or an array of float (n, k).
+    threads : int, optional
+        As for `knn`.
 
     Returns
     -------
@@ -130,7 +138,7 @@ def weight_cosine(*of_two_models: Any) -> Float64Vector:
     cosine = np.empty(len(indices_a))
     for piece in _pieces(indices_a):
         a, b = weights_a[piece].astype(np.float64), weights_b[piece].astype(np.float64)
-        found = positions(indices_a[piece], indices_b[piece])
+        found = positions(indices_a[piece], indices_b[piece], threads)
         b_at_a = np.where(found >= 0, np.take_along_axis(b, np.maximum(found, 0), axis=1), 0.0)
         norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
         norms[norms == 0.0] = np.nan

@@ -13,6 +13,7 @@ from embgeom._common.arrays import Float64Matrix, Float64Vector
 from embgeom._common.checks import need
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
+from embgeom.comparison.relabeling import generator
 
 DRAWS = 1000
 
@@ -76,10 +77,10 @@ def lineage(
     pairs = sorted(values)
     tree = _linkage(len(models), pairs, [float(np.nanmean(values[pair])) for pair in pairs])
     wanted, found = branches(tree), np.zeros(len(tree))
-    generator = np.random.default_rng(seed)
+    random = generator(seed, "lineage")
     for _ in range(draws):
         counts: dict[int, Float64Vector] = {}
-        means = [_resampled(values[pair], counts, generator) for pair in pairs]
+        means = [_resampled(values[pair], counts, random) for pair in pairs]
         drawn = set(branches(_linkage(len(models), pairs, means)))
         found += [branch in drawn for branch in wanted]
     return Lineage(measure, tuple(models), tree, found / draws, draws)
@@ -93,13 +94,11 @@ def branches(tree: Float64Matrix) -> list[tuple[int, ...]]:
     return clusters[len(tree) + 1 :]
 
 
-def _resampled(
-    values: Float64Vector, counts: dict[int, Float64Vector], generator: np.random.Generator
-) -> float:
+def _resampled(values: Float64Vector, counts: dict[int, Float64Vector], random: np.random.Generator) -> float:
     """Return the mean over as many tokens, drawn with replacement."""
     n = len(values)
     if n not in counts:
-        counts[n] = np.bincount(generator.integers(n, size=n), minlength=n).astype(np.float64)
+        counts[n] = np.bincount(random.integers(n, size=n), minlength=n).astype(np.float64)
     weights = np.where(np.isnan(values), 0.0, counts[n])
     return float(weights @ np.nan_to_num(values) / max(weights.sum(), 1.0))
 

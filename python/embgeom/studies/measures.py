@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, RowNumbers
+from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
 from embgeom._common.checks import need
 from embgeom._common.progress import Progress
 from embgeom._common.record import digest
@@ -212,7 +212,7 @@ def pair_measures(
     relabeled: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
     curves = [overlap_curve(graph_a, graph_b, ks, threads=threads, **relabeled)]
     if not options.panel:
-        return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
+        return PairMeasures(found, tuple(curves), *_of_tokens(a, b, threads))
     weights = [
         _weights(x, graph, ks, options, parts, **common) for x, graph in ((x_a, graph_a), (x_b, graph_b))
     ]
@@ -226,7 +226,7 @@ def pair_measures(
         )
         near = graph_a.select(chosen), graph_b.select(chosen)
         curves.append(agreement_curve(of_a, of_b, over, strata=strata[chosen], neighbors=near))
-    return PairMeasures(found, tuple(curves), *_of_tokens(a, b))
+    return PairMeasures(found, tuple(curves), *_of_tokens(a, b, threads))
 
 
 def map_scores(
@@ -239,8 +239,9 @@ def map_scores(
     return MapScores(fitted.scores, fitted.shuffled)
 
 
-def _of_tokens(a: LocalGeometry, b: LocalGeometry) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    return neighbor_overlap(a.neighbors, b.neighbors), weight_cosine(a.lle, b.lle)
+def _of_tokens(a: LocalGeometry, b: LocalGeometry, threads: int) -> tuple[Float64Vector, Float64Vector]:
+    overlap = neighbor_overlap(a.neighbors, b.neighbors, threads=threads)
+    return overlap, weight_cosine(a.lle, b.lle, threads=threads)
 
 
 def _local(
