@@ -225,7 +225,7 @@ def test_what_other_sets_of_tokens_leave_out_is_said():
     found = embgeom.compare(*models, k=8, dimension_k=30, without=("byte",))
     text = " ".join(found.summary().split())
     assert "not measured on other sets: dimension_pearson, dimension_spearman with all tokens" in text
-    assert "of rows less the mean of the tokens that count" in text
+    assert "after subtracting the mean of the tokens that count" in text
     near = [embgeom.knn(m.matrix - m.matrix[256:].mean(axis=0, dtype=np.float64), 8) for m in models]
     overlap = found["neighbor_overlap"]
     expected = neighbor_overlap(*near).mean()

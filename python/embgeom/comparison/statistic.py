@@ -162,7 +162,7 @@ def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
         unknown = [f"{', '.join(dimensions)} with all tokens"] * bool(dimensions) + panel
         if unknown:
             yield f"not measured on other sets: {', '.join(unknown)}"
-        yield "neighbors there are of rows less the mean of the tokens that count, where rows are centered"
+        yield "neighbors there: after subtracting the mean of the tokens that count, if rows are centered"
 
 
 def curves_table(curves: Sequence[Curve]) -> Iterator[Block]:
