@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial import procrustes as scipy_procrustes
 from scipy.stats import spearmanr
+from threadpoolctl import threadpool_limits
 
+from embgeom.comparison.nulls import correlation_estimate, global_similarity_estimate, overlap_estimate
 from embgeom.comparison.panel import cka_estimate, panel_estimates, procrustes_estimate, rsa_estimate
+from embgeom.comparison.statistic import Statistic, statistics_tables
 from embgeom.errors import InputError
 from tests.oracles import panel as oracle
 from tests.oracles import relabeling
@@ -60,6 +63,53 @@ def test_rotation_scale_and_shift_change_nothing(measure):
     assert 0.05 < value < 0.95
 
 
+@pytest.mark.parametrize("measure", (cka_estimate, procrustes_estimate))
+def test_p_counts_relabelings_where_few_rows_are_long(measure):
+    a, b = pair(400, 30, 20, shared=0.0)
+    even = measure(a, b)
+    assert not even.few_rows and 300 < even.effective_n <= 400 and even.null.beyond is None
+    a[0] *= 300
+    b[0] *= 300
+    estimate = measure(a, b)
+    assert estimate.few_rows and estimate.effective_n == pytest.approx(1.0, abs=0.01)
+    # Both long rows are one token by chance in 1 of 400 relabelings.
+    assert abs(estimate.z) > 5 and 1 / 201 <= estimate.p <= 4 / 201
+    statistic = Statistic("cka", "CKA", "what it is", estimate, estimate.p, {})
+    assert "as if there were 1 of 400" in " ".join(map(str, statistics_tables([statistic], 400)))
+
+
+def test_nothing_depends_on_the_threads_of_blas():
+    a, b = pair(12_000, 130, 110)
+    labels = np.arange(12_000) % 5
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            numbers = [panel_estimates(a, b, strata=labels, draws=20), _others(a, b, labels)]
+        found.append([{name: each.to_dict() for name, each in part.items()} for part in numbers])
+    assert found[0] == found[1]
+
+
+def _others(a, b, labels):
+    values = a[:, 0].astype(np.float64), b[:, 0].astype(np.float64)
+    lists = [
+        np.stack([(np.arange(len(a)) + step) % len(a) for step in steps], 1) for steps in ((1, 2), (2, 5))
+    ]
+    return {
+        "similarity": global_similarity_estimate(a, b, center=True, strata=labels),
+        "correlation": correlation_estimate(*values, kind="pearson", strata=labels, neighbors=tuple(lists)),
+        "overlap": overlap_estimate(*lists, strata=labels, draws=3),
+    }
+
+
+def test_lognormal_lengths_bring_no_false_positives():
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(60):
+        sides = (rng.standard_normal((100, 4)) * np.exp(2 * rng.standard_normal((100, 1))) for _ in range(2))
+        found.append(cka_estimate(*sides, draws=100).p)
+    assert np.mean(np.array(found) < 0.05) <= 0.15 and min(found) >= 1 / 101
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("value", [1.0, 0.1])
 def test_equal_rows_are_refused(measure, value):
@@ -100,7 +150,7 @@ def test_the_null_of_cka_is_exact(seed):
     scale = math.sqrt(np.sum(x * x) * np.sum(y * y))
     everyone, within = (relabeling.every_relabeling(labels) for labels in (np.zeros(6, int), strata))
     values = relabeling.agreements(x, y, everyone) / scale
-    assert estimate.null.draws == 0
+    assert (estimate.null.draws == 0) == (estimate.null.beyond is None)
     assert (estimate.null.mean, estimate.null.sd) == pytest.approx((values.mean(), values.std()), abs=1e-4)
     mean = (relabeling.agreements(x, y, within) / scale).mean()
     assert estimate.stratified.mean == pytest.approx(mean, abs=1e-4)

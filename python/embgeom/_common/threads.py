@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from threadpoolctl import threadpool_limits
 
 from embgeom._common.checks import whole_number
 
@@ -15,6 +19,13 @@ def resolve_threads(threads: int | None) -> int:
     if threads is None:
         return _usable_cores()
     return whole_number(threads, "threads", 1, _MOST_THREADS, "; None takes every core available")
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Let NumPy's BLAS multiply on one thread: with more, last digits depend on how many there are."""
+    with threadpool_limits(1, user_api="blas"):
+        yield
 
 
 def _usable_cores() -> int:

@@ -14,6 +14,7 @@ from embgeom._common.checks import flag, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, Table
+from embgeom._common.threads import one_blas_thread
 from embgeom.comparison.nulls import Baseline, Estimate, correlation_estimate
 from embgeom.comparison.tokens import TokenClasses, classify, kept_rows
 from embgeom.comparison.wordnet import Relatives, WordNet, mean_where
@@ -174,6 +175,7 @@ def _null(null: Baseline | None) -> str:
     return "" if null is None else f"{null.mean:.3f} ± {null.sd:.3f}"
 
 
+@one_blas_thread()
 def coherence(
     embeddings: Embeddings,
     wordnet: WordNet | str | PathLike[str] | None = None,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
+from embgeom._common.threads import one_blas_thread
 from embgeom.comparison.comparison import Comparison, LocalGeometry
 from embgeom.comparison.curves import KS, Curve, overlap_curve, weight_curve
 from embgeom.comparison.nulls import (
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 _MOST_NEIGHBORS = 50
 
 
+@one_blas_thread()
 def compare(
     a: Embeddings | str | PathLike[str],
     b: Embeddings | str | PathLike[str],

@@ -15,7 +15,7 @@ from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
 from embgeom._common.checks import check_seed, flag
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
-from embgeom._common.threads import resolve_threads
+from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.changes import Diff, Noise
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.rounding import equal_rows, rounded
@@ -37,6 +37,7 @@ _MUCH = 0.5
 NoiseOption = Literal["auto", "rounding", "bulk"]
 
 
+@one_blas_thread()
 def diff(
     base: Embeddings | str | PathLike[str],
     tuned: Embeddings | str | PathLike[str],

@@ -17,7 +17,7 @@ from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, new_figure
 from embgeom._common.style import COLORS
 from embgeom._common.tables import Block, Table, distribution
-from embgeom._common.threads import resolve_threads
+from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.comparison import near_max_notes
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.hubs import K as HUBS_K
@@ -253,6 +253,7 @@ class Inspection(FolderResult):
         return self.model.provenance.inputs
 
 
+@one_blas_thread()
 def inspect(
     embeddings: Embeddings | str | PathLike[str],
     *,

@@ -9,15 +9,18 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Vector, IndexMatrix, as_integers, as_neighbor_list, as_real_array
+from embgeom._common.arrays import Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress
-from embgeom._common.threads import resolve_threads
+from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.relabeling import (
     Relation,
     Strata,
+    check_square,
     directed_moments,
+    dominated,
     generator,
+    labels_of_strata,
     relabeled_agreement,
     stratified_mean,
     stratified_moments,
@@ -30,11 +33,9 @@ from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 from embgeom.geometry.similarity import similarity_terms
 
-# A p-value is never below this: no null is normal so far out.
-LEAST_P = 1e-16
+LEAST_P = 1e-16  # no null is normal farther out
 NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this many standard errors
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
-# Lists are taken a few at a time.
 _ENTRIES_AT_A_TIME = 1 << 20
 
 
@@ -47,17 +48,20 @@ class Baseline:
     mean, sd : float
         Over all relabelings, or over `draws` of them.
     draws : int
-        How many relabelings the standard deviation is from; 0 where both are exact, in closed form. The
-        mean is exact, but for Procrustes similarity, and RSA within strata: there it is from them, too.
+        How many relabelings the standard deviation or `beyond` is from; 0 where it is in closed form.
+        The mean is exact, but for Procrustes similarity, and RSA within strata: there it is from them, too.
     strata : int
         0 where all tokens are exchanged; otherwise they are exchanged within this many strata. A stratum of
         one token keeps it.
+    beyond : int or None
+        How many drawn relabelings are as far from the mean as the value; None where the null is normal.
     """
 
     mean: float
     sd: float
     draws: int = 0
     strata: int = 0
+    beyond: int | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ class Estimate:
         The same when tokens are relabeled within strata only.
     n : int
         The tokens that the value is over.
+    effective_n : float
+        How many rows of one length would share all squared length as evenly; NaN where tokens count alike.
     """
 
     value: float
@@ -91,6 +97,12 @@ class Estimate:
     null: Baseline
     stratified: Baseline | None
     n: int
+    effective_n: float = math.nan
+
+    @property
+    def few_rows(self) -> bool:
+        """Whether few long rows make most of the value; its interval may be too narrow then."""
+        return dominated(self.effective_n, self.n)
 
     @property
     def z(self) -> float:
@@ -99,7 +111,10 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of `z`, normal, whether the null is exact or drawn; not below 1e-16."""
+        """Two-sided p-value of `z`, normal, whether the null is exact or drawn; not below 1e-16.
+
+        Where few long rows make most of the value, the share of relabelings that are as far from the mean.
+        """
         return _p(self.value, self.null)
 
     @property
@@ -159,6 +174,7 @@ class Estimate:
             "z_stratified": self.z_stratified,
             "p_stratified": self.p_stratified,
             "calibrated": self.calibrated,
+            "effective_n": self.effective_n,
         }
 
 
@@ -169,6 +185,8 @@ def _z(value: float, null: Baseline | None) -> float:
 def _p(value: float, null: Baseline | None) -> float:
     if null is None or not null.sd > 0.0:
         return math.nan
+    if null.beyond is not None:
+        return (null.beyond + 1.0) / (null.draws + 1.0)
     return max(math.erfc(abs(_z(value, null)) / math.sqrt(2.0)), LEAST_P)
 
 
@@ -182,6 +200,7 @@ def holm(p_values: npt.ArrayLike) -> Float64Vector:
     return adjusted
 
 
+@one_blas_thread()
 def global_similarity_estimate(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -239,6 +258,7 @@ def global_similarity_estimate(
     return Estimate(value, fisher_interval(value, error / max(1.0 - value**2, 1e-300)), null, stratified, n)
 
 
+@one_blas_thread()
 def overlap_estimate(
     neighbors_a: Neighbors | npt.ArrayLike,
     neighbors_b: Neighbors | npt.ArrayLike,
@@ -282,6 +302,7 @@ def overlap_estimate(
     return _list_estimate(overlap, lists, scale, (0.0, 1.0), strata, draws, seed, threads)
 
 
+@one_blas_thread()
 def weight_cosine_estimate(
     lle_a: LLE,
     lle_b: LLE,
@@ -315,6 +336,7 @@ def weight_cosine_estimate(
     return _list_estimate(cosine, lists, scale, (-1.0, 1.0), strata, draws, seed, threads)
 
 
+@one_blas_thread()
 def correlation_estimate(
     values_a: npt.ArrayLike,
     values_b: npt.ArrayLike,
@@ -427,7 +449,7 @@ def _list_estimate(
     n = len(per_token)
     draws, random = whole_number(draws, "draws", 2), generator(seed, "lists")
     for side in lists:
-        _check_square(side.indices, n)
+        check_square(side.indices, n)
     labels = labels_of_strata(strata, n)
     mean, variance = directed_moments(n, lists[0].directed(), lists[1].directed())
     null = Baseline(mean * scale, math.sqrt(variance) * scale)
@@ -476,25 +498,3 @@ def _error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: i
 def _indices(neighbors: Neighbors | npt.ArrayLike) -> IndexMatrix:
     listed = neighbors.indices if isinstance(neighbors, Neighbors) else neighbors
     return as_neighbor_list(listed, 1 << 31)
-
-
-def _check_square(indices: npt.NDArray[Any], n: int) -> None:
-    if indices.max() >= n:
-        raise InputError(
-            f"neighbor {int(indices.max())} is not one of the {n} tokens: relabeling needs the neighbors of "
-            "all tokens, numbered among them"
-        )
-    itself = np.zeros(n, dtype=bool)
-    for column in indices.T:
-        itself |= column == np.arange(n)
-    if itself.any():
-        raise InputError(f"token {int(np.argmax(itself))} is among its own neighbors")
-
-
-def labels_of_strata(strata: npt.ArrayLike | None, n: int) -> npt.NDArray[Any] | None:
-    if strata is None:
-        return None
-    labels = as_integers(strata, "strata")
-    if labels.shape != (n,):
-        raise InputError(f"strata must be one number for each of the {n} tokens, not of shape {labels.shape}")
-    return labels

@@ -10,11 +10,11 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import whole_number
+from embgeom._common.threads import one_blas_thread
 from embgeom.comparison.nulls import (
     Baseline,
     Estimate,
     fisher_interval,
-    labels_of_strata,
 )
 from embgeom.comparison.products import (
     FEWEST_DRAWS,
@@ -25,10 +25,18 @@ from embgeom.comparison.products import (
     relabeled_norms,
     shift,
 )
-from embgeom.comparison.relabeling import Strata, generator, stratified_mean, symmetric_variance
+from embgeom.comparison.relabeling import (
+    Strata,
+    dominated,
+    generator,
+    labels_of_strata,
+    stratified_mean,
+    symmetric_variance,
+)
 from embgeom.errors import InputError
 
 
+@one_blas_thread()
 def panel_estimates(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -46,12 +54,13 @@ def panel_estimates(
     labels = labels_of_strata(strata, len(pair))
     within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
     return {
-        "cka": _cka(pair, within),
+        "cka": _cka(pair, within, draws, seed),
         "rsa": rsa_estimate(a, b, strata=labels, sample=sample, seed=seed),
         "procrustes": _procrustes(pair, within, draws, seed),
     }
 
 
+@one_blas_thread()
 def cka_estimate(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -72,7 +81,7 @@ def cka_estimate(
     strata : array_like of int, shape (n,), optional
         The stratum of each token, for the stratified null.
     draws : int
-        Relabelings within strata; above 4096 tokens at most 20.
+        Relabelings within strata, and of all tokens where few rows are long; above 4096 tokens at most 20.
     seed : int
         Seed of the relabelings.
 
@@ -82,7 +91,8 @@ def cka_estimate(
         The unbiased HSIC (Song et al. 2012) of both, divided by the root of the product of each one's
         with itself. The null is exact: over all relabelings the mean is 0 and the standard deviation
         sqrt(2 / (n (n - 3))), whatever the matrices are (Székely & Rizzo 2013). Within strata the mean is
-        exact, too.
+        exact, too. Where few rows are so long that it is far from normal (`Estimate.few_rows`), p is the
+        share of relabelings that are as far from 0.
 
     Raises
     ------
@@ -112,9 +122,11 @@ def cka_estimate(
     """
     pair = Pair.from_arrays(a, b)
     labels = labels_of_strata(strata, len(pair))
-    return _cka(pair, None if labels is None else Relabeled.draw(pair, labels, draws, seed))
+    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
+    return _cka(pair, within, draws, seed)
 
 
+@one_blas_thread()
 def procrustes_estimate(
     a: npt.ArrayLike,
     b: npt.ArrayLike,
@@ -173,7 +185,7 @@ def procrustes_estimate(
     return _procrustes(pair, within, draws, seed)
 
 
-def _cka(pair: Pair, within: Relabeled | None) -> Estimate:
+def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimate:
     n, p, q = len(pair), pair.p, pair.q
     aa, ab, bb = (
         float(np.sum(products * products)) + _diagonal(one, other)
@@ -185,6 +197,8 @@ def _cka(pair: Pair, within: Relabeled | None) -> Estimate:
     value = min(max(ab / scale, -1.0), 1.0)
     terms = _cka_terms(pair)
     null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
+    if dominated(pair.effective_n, n):
+        null = _counted(null, Relabeled.of_all(pair, draws, seed).hsic / scale, value)
     share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
     error = 2.0 * math.sqrt(n) * float(share.std(ddof=1))
     stratified = None
@@ -192,7 +206,7 @@ def _cka(pair: Pair, within: Relabeled | None) -> Estimate:
         sums = within.sums_over_strata(pair.x, p), within.sums_over_strata(pair.y, q)
         mean = stratified_mean(*sums, within.strata.sizes) / scale
         stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
-    return _correlation(value, error, null, stratified, n)
+    return replace(_correlation(value, error, null, stratified, n), effective_n=pair.effective_n)
 
 
 def _diagonal(p: Float64Vector, q: Float64Vector) -> float:
@@ -225,6 +239,12 @@ def _baseline(drawn: Float64Vector, strata: int = 0) -> Baseline:
     return Baseline(float(drawn.mean()), float(drawn.std(ddof=1)), len(drawn), strata)
 
 
+def _counted(null: Baseline, drawn: Float64Vector, value: float) -> Baseline:
+    """Return a null whose p is the share of drawn relabelings that are as far from the mean."""
+    beyond = np.count_nonzero(np.abs(drawn - null.mean) >= abs(value - null.mean))
+    return replace(null, draws=len(drawn), beyond=int(beyond))
+
+
 def _diagonal_terms(p: Float64Vector, q: Float64Vector) -> Float64Vector:
     """Return what squared lengths p, q of centered rows add to the row sums of two U-centered products."""
     # Row i of A_ij B_ij sums to that of A_ij (y_i y_j + q_j / (n - 2)) over j != i, as rows of A sum to 0.
@@ -244,9 +264,14 @@ def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> 
     share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
     error = math.sqrt(n) * float(share.std(ddof=1))
     stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
-    return _correlation(value, error, _baseline(relabeled_norms(pair, draws, seed) / scale), stratified, n)
+    drawn = relabeled_norms(pair, draws, seed) / scale
+    null = _baseline(drawn)
+    if dominated(pair.effective_n, n):
+        null = _counted(null, drawn, value)
+    return replace(_correlation(value, error, null, stratified, n), effective_n=pair.effective_n)
 
 
+@one_blas_thread()
 def rsa_estimate(
     a: npt.ArrayLike,
     b: npt.ArrayLike,

@@ -62,6 +62,11 @@ class Pair:
     def __len__(self) -> int:
         return len(self.x)
 
+    @property
+    def effective_n(self) -> float:
+        """How many rows of one length would share the squared length as evenly, in the worse model."""
+        return min(float(lengths.sum()) ** 2 / float(lengths @ lengths) for lengths in (self.p, self.q))
+
     def row_terms(self, of: Literal["xx", "xy", "yy"]) -> Float64Vector:
         """Return the shares of single rows in the squared norm of a product, in float32."""
         left, right = (self.x if side == "x" else self.y for side in of)
@@ -97,6 +102,11 @@ class Relabeled:
             hsic[i] = np.sum(cross * cross) - diagonal + constant
             norms[i] = _nuclear_norm(cross)
         return cls(strata, hsic, norms)
+
+    @classmethod
+    def of_all(cls, pair: Pair, draws: int, seed: int) -> Relabeled:
+        """Exchange all tokens."""
+        return cls.draw(pair, np.zeros(len(pair), dtype=np.int64), draws, seed)
 
     def sums_over_strata(self, x: Float32Matrix, p: Float64Vector) -> Float64Matrix:
         """Return the sums of one model's U-centered products over the pairs i != j of each two strata."""
@@ -158,7 +168,7 @@ def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
     draws = min(whole_number(draws, "draws", 2), max(most, FEWEST_DRAWS))
     if len(pair) > _FEW_TOKENS and _long_row_share(pair) < _MOST_LONG_ROW_SHARE:
         return _normal_norms(pair, draws, seed)
-    return Relabeled.draw(pair, np.zeros(len(pair), dtype=np.int64), draws, seed).norms
+    return Relabeled.of_all(pair, draws, seed).norms
 
 
 def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:

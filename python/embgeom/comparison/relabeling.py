@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
+from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers, as_integers
 from embgeom._common.checks import check_seed
 from embgeom._common.native import core
+from embgeom.errors import InputError
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
 # Rows are taken in pieces, and the scatters of all strata a few columns at a time: twice 128 MiB.
@@ -347,3 +348,33 @@ def _linear_variance(a: _Within, b: _Within) -> float:
 def _pieces(whole: slice) -> list[slice]:
     """Cut the tokens of a stratum so that a piece takes little memory."""
     return [slice(b, min(b + _ROWS, whole.stop)) for b in range(whole.start, whole.stop, _ROWS)]
+
+
+def check_square(indices: npt.NDArray[Any], n: int) -> None:
+    """Raise `InputError` unless neighbors are others of the n tokens."""
+    if indices.max() >= n:
+        raise InputError(
+            f"neighbor {int(indices.max())} is not one of the {n} tokens: relabeling needs the neighbors of "
+            "all tokens, numbered among them"
+        )
+    itself = np.zeros(n, dtype=bool)
+    for column in indices.T:
+        itself |= column == np.arange(n)
+    if itself.any():
+        raise InputError(f"token {int(np.argmax(itself))} is among its own neighbors")
+
+
+def labels_of_strata(strata: npt.ArrayLike | None, n: int) -> npt.NDArray[Any] | None:
+    """Return the stratum of each token, checked."""
+    if strata is None:
+        return None
+    labels = as_integers(strata, "strata")
+    if labels.shape != (n,):
+        raise InputError(f"strata must be one number for each of the {n} tokens, not of shape {labels.shape}")
+    return labels
+
+
+def dominated(effective_n: float, n: int) -> bool:
+    """Return whether few of n rows have so much of the squared length that a null is far from normal."""
+    # With fewer, unrelated rows of lognormal length have p < 0.001 five to ten times too often.
+    return effective_n < min(400.0, n / 2.0)

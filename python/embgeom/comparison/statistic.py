@@ -144,6 +144,13 @@ def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block
             for s in statistics
         ),
     )
+    for s in statistics:
+        if s.estimate.few_rows:
+            yield (
+                f"warning: few long rows make most of {s.name}, as if there were "
+                f"{s.estimate.effective_n:.0f} of {s.estimate.n}: "
+                "its p counts relabelings, and its interval may be too narrow"
+            )
     yield Table("what the measures are", ("measure", "what it is"), ((s.name, s.meaning) for s in statistics))
 
 

@@ -12,6 +12,7 @@ from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
+from embgeom._common.threads import one_blas_thread
 from embgeom.emb2emb.methods import LowRank, Method, gather, ridge_regression
 from embgeom.emb2emb.pairs import Pairs, PreparedRows, draw
 from embgeom.emb2emb.transfer import FittedMap, predict
@@ -107,6 +108,7 @@ def score(
     )
 
 
+@one_blas_thread()
 def fit(
     pairs: Pairs,
     kept: RowNumbers,
@@ -147,6 +149,7 @@ def fit(
     return fitted, scores, control, {"tokens": counts, **details}
 
 
+@one_blas_thread()
 def fit_arrays(
     pairs: Pairs,
     method: Method,

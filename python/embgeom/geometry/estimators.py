@@ -14,6 +14,7 @@ from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, Table
+from embgeom._common.threads import one_blas_thread
 from embgeom.errors import InputError
 from embgeom.geometry.dimension import (
     IntrinsicDimension,
@@ -76,6 +77,7 @@ class DimensionEstimate(Result):
         return [repr(self), *([left_out] if self.left_out else [])]
 
 
+@one_blas_thread()
 def two_nn(neighbors: Neighbors, *, discard: float = 0.1) -> DimensionEstimate:
     """Estimate the dimension from the ratio of the distances to the second and to the first neighbor.
 
@@ -144,6 +146,7 @@ def _slope(ratios: Float64Vector, discard: float) -> float:
     return float(x @ y / squares) if (squares := float(x @ x)) > 0 else float("nan")
 
 
+@one_blas_thread()
 def mle_dimension(neighbors: Neighbors, *, k: int | None = None) -> DimensionEstimate:
     """Estimate the dimension by maximum likelihood from the distances to k neighbors.
 
@@ -268,6 +271,7 @@ class GaussianLevel(Result):
         return {"standard_error": self.standard_error}
 
 
+@one_blas_thread()
 def gaussian_level(
     x: npt.ArrayLike,
     k: int | None = None,

@@ -13,6 +13,7 @@ from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import check_seed, whole_number
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import digest, model_versions
+from embgeom._common.threads import one_blas_thread
 from embgeom.emb2emb import Emb2Emb
 from embgeom.emb2emb.transfer import TransferMode, check_mode
 from embgeom.errors import InputError
@@ -237,6 +238,7 @@ def centered(states: States) -> States:
     return result
 
 
+@one_blas_thread()
 def mean_cosines(a: States, b: States) -> Table:
     """Return the mean cosine over positions, of each layer in `a` (s, p, d) with each in `b` (t, p, d).
 
@@ -251,6 +253,7 @@ def mean_cosines(a: States, b: States) -> Table:
     return total
 
 
+@one_blas_thread()
 def linear_cka(a: States, b: States, *, report: ProgressCallable | None = None, phase: str = "CKA") -> Table:
     """Return the cosine of the Gram matrices of each layer in `a` (s, p, d) with those in `b` (t, p, e).
 

@@ -16,7 +16,7 @@ from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import need
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import array_digest, digest, model_versions, versions
-from embgeom._common.threads import resolve_threads
+from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.compare import statistics, token_groups
 from embgeom.comparison.nulls import holm
@@ -54,6 +54,7 @@ Measured = tuple[PairMeasures, tuple[MapScores, ...], StateComparison | None]
 LINEAGE_MEASURE = "neighbor_overlap"
 
 
+@one_blas_thread()
 def study(
     models: Sequence[Model],
     *,
