@@ -432,3 +432,15 @@ def test_the_cache_of_another_folder(run, tmp_path):
     assert not any(folder.iterdir())
     status, _, err = run("cache", "--folder", "a" * 300)
     assert status == 2 and err.startswith("embgeom: 'aaa") and "names no folder for results" in err
+
+
+def test_options_are_written_out_and_errors_name_the_command(capsys):
+    for arguments, told in (
+        (["neighbors", "example:small", "--toke", "king"], "unrecognized arguments: --toke"),
+        (["inspect", "example:small", "--fig", "x.svg"], "unrecognized arguments: --fig"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(arguments)
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert told in error and f"(see embgeom {arguments[0]} --help)" in error

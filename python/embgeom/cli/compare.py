@@ -32,7 +32,7 @@ def add_commands(commands: Any) -> None:
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
     add = search.add_argument
-    explained = "neighbors for the intrinsic dimension (default: 200, or all if there are fewer)"
+    explained = "neighbors for the intrinsic dimension (default: 200, or half of the tokens if fewer)"
     add("--dimension-k", type=int, metavar="K", help=explained)
     add("--variance", type=float, default=0.95, help="share of variance to explain (default: 0.95)")
     add("--metric", choices=get_args(Metric), default="cosine", help="default: cosine")

@@ -18,7 +18,10 @@ Run = Callable[[argparse.Namespace], None]
 
 
 class Parser(argparse.ArgumentParser):
-    """Explains in one line what is wrong with the arguments."""
+    """Explains in one line what is wrong with the arguments; options are written out."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **options})
 
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -28,7 +31,11 @@ class Parser(argparse.ArgumentParser):
         for argument in args or ():
             if "\0" in argument:
                 self.error(f"{argument!r} holds a NUL character, which no argument can")
-        return super().parse_known_args(args, namespace)
+        found, unknown = super().parse_known_args(args, namespace)
+        # A command knows best where its options are explained.
+        if unknown and " " in self.prog:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible(message), file)
@@ -129,7 +136,7 @@ def tokens_options(without: tuple[str, ...] = WITHOUT, *, only: bool = True) -> 
     names = ", ".join(CLASSES)
     explained = f"leave out these classes: {names}; none keeps all (default: {','.join(without) or 'none'})"
     add("--without", type=_token_classes, metavar="LIST", default=without, help=explained)
-    explained = "count these classes, too; all counts every token"
+    explained = "count these classes, too; all counts every class (special tokens have no text to match)"
     add("--with", dest="kept", type=_token_classes, metavar="LIST", action=_Keep, help=explained)
     if only:
         explained = "count only words, or the tokens that FILE lists one per line"

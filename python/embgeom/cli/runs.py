@@ -49,7 +49,7 @@ def add_commands(commands: Any) -> None:
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     near, wide = (Parser(add_help=False) for _ in range(2))
     near.add_argument("-k", type=int, default=10, help="neighbors (default: 10)")
-    wide.add_argument("-k", type=int, help=f"neighbors (default: {DEFAULT_K}, or all if there are fewer)")
+    wide.add_argument("-k", type=int, help=f"neighbors (default: {DEFAULT_K}, or half of the rows if fewer)")
     common = model_options(), shared, LOCAL_FILES, CACHE
     add_command(commands, knn, *common, near)
     add = add_command(commands, lle, *common, near).add_argument

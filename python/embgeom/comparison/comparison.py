@@ -28,7 +28,7 @@ from embgeom.comparison.statistic import (
     statistics_tables,
 )
 from embgeom.embeddings.vocabulary import Match
-from embgeom.geometry.dimension import DEFAULT_K, IntrinsicDimension
+from embgeom.geometry.dimension import DEFAULT_K, IntrinsicDimension, widest_k
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 
@@ -297,10 +297,16 @@ def near_max_notes(others: int, **dimensions: IntrinsicDimension) -> list[str]:
     """Return cautions where neighbors or columns limit dimensions; a row has so many `others`."""
     fewest = min(found.k for found in dimensions.values())
     few = []
-    if fewest == others < DEFAULT_K:
+    if fewest > (widest := widest_k(others)):
         few = [
-            f"Dimensions are over {fewest} neighbors, all there are, instead of {DEFAULT_K}: neighborhoods "
-            "are nearly the same for all tokens. A smaller --dimension-k (dimension_k=) tells them apart.",
+            f"Dimensions are over {fewest} neighbors, more than half of the tokens: neighborhoods are nearly "
+            "the same for all tokens. A smaller --dimension-k (dimension_k=) tells them apart.",
+            "",
+        ]
+    elif fewest == widest < DEFAULT_K:
+        few = [
+            f"Dimensions are over {fewest} neighbors, half of the tokens, instead of {DEFAULT_K}: compare "
+            "them only with others over as many.",
             "",
         ]
     limited = {name: found for name, found in dimensions.items() if np.mean(found.near_max) > 0.5}

@@ -278,7 +278,7 @@ def inspect(
     which : {"input", "output"}
         Embedding or unembedding, where the model is given by name.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer. A dimension grows
+        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if these are fewer than 400. A dimension grows
         with the number of neighbors, so only dimensions over equally many compare.
     dimension_sample : int, optional
         How many random rows to measure; by default all that count.

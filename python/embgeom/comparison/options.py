@@ -79,7 +79,7 @@ class CompareOptions(MeasureOptions):
     Attributes
     ----------
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or all if there are fewer.
+        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if that is fewer.
     dimension_sample : int, optional
         Number of random tokens whose intrinsic dimension is measured; by default of all.
     panel : bool

@@ -146,7 +146,7 @@ def intrinsic_dimension(
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are found first.
     k : int, optional
         How many neighbors to find, if none are given; by default 200, in every vocabulary, so that numbers
-        can be compared, or all if there are fewer, with a warning. The result cannot exceed min(k - 1, d):
+        can be compared, or half of the rows if these are fewer than 400, with a warning. The result cannot exceed min(k - 1, d):
         see ``IntrinsicDimension.near_max``.
     variance : float
         The share of variance to explain, in (0, 1].
@@ -226,9 +226,14 @@ def check_variance(variance: float) -> float:
     return share
 
 
+def widest_k(others: int) -> int:
+    """Return half of the `others`: wider neighborhoods of most tokens are nearly the same for all of them."""
+    return max(others // 2, min(others, 2), 1)
+
+
 def dimension_neighbors(k: int | None, others: int, name: str = "dimension_k") -> int:
     """Return how many of the `others` a dimension is measured over: `k`, or by default as many as usual."""
-    return check_k(min(DEFAULT_K, max(others, 1)) if k is None else k, others, name)
+    return check_k(min(DEFAULT_K, widest_k(others)) if k is None else k, others, name)
 
 
 def usual_k(matrix: Float32Matrix, metric: Metric) -> int:
@@ -237,7 +242,7 @@ def usual_k(matrix: Float32Matrix, metric: Metric) -> int:
     k = dimension_neighbors(None, max(usable, 2) - 1, "k")
     if k < DEFAULT_K:
         warnings.warn(
-            f"dimensions are measured over k = {k} neighbors, all there are, instead of {DEFAULT_K}: they "
+            f"dimensions are measured over k = {k} neighbors, half of the rows, instead of {DEFAULT_K}: they "
             "cannot be compared with those of other vocabularies unless k is the same",
             EmbgeomWarning,
             stacklevel=3,

@@ -39,7 +39,7 @@ from embgeom.embeddings.provenance import file_sha256
 from embgeom.errors import LoadError
 from embgeom.examples import moods, resolve
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
-from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
+from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension, widest_k
 from embgeom.geometry.estimators import DimensionCurve, dimension_curve, gaussian_level, mle_dimension, two_nn
 from embgeom.geometry.knn import Neighbors, knn
 from embgeom.geometry.lle import LLE, lle
@@ -69,8 +69,7 @@ def options_of(options: StudyOptions, n: int) -> CompareOptions:
         metric=options.metric,
         center=options.center,
         reg=options.reg,
-        # Neighborhoods of most tokens are the same for all of them.
-        dimension_k=max(2, min(options.dimension_k, (n - 1) // 2)),
+        dimension_k=min(options.dimension_k, widest_k(n - 1)),
         dimension_sample=min(SAMPLE, n) if options.quick else None,
         variance=options.variance,
         without=(),
