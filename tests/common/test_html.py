@@ -68,7 +68,9 @@ def test_a_fragment_has_tables_without_a_style_sheet():
     text = fragment(["a line", "", Table("a title", ("name", "count"), [("x", 1), ("y", 20)])])
     outline = Outline(text)
     assert len(outline.all("table")) == len(outline.all("caption")) == 1 and not outline.all("style")
-    assert [head["style"] for head in outline.all("th")[:2]] == ["text-align: left", "text-align: right"]
+    assert [head["style"] for head in outline.all("th")[:2]] == [
+        f"padding: 0.2em 0.6em; text-align: {side}" for side in ("left", "right")
+    ]
     # Colors are the notebook's own, light or dark.
     assert "background" not in text and re.findall(r"color: (\w+)", text) == ["inherit"]
     assert len(outline.all("p")) == 1

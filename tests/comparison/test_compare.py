@@ -411,6 +411,8 @@ def test_statistics_are_found_by_name():
     comparison = embgeom.compare(x, x, **QUICK)
     with pytest.raises(InputError, match=r"no statistic is named 'overlap'; there are .*neighbor_overlap"):
         comparison["overlap"]
+    assert repr(comparison["neighbor_overlap"]).startswith("Statistic(neighbor_overlap ")
+    assert len(repr(comparison["neighbor_overlap"])) < 110
     quantiles = comparison.weight_cosine_quantiles()
     assert list(quantiles) == [0.1, 0.5, 0.9]
     assert list(quantiles.values()) == sorted(quantiles.values())

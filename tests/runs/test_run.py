@@ -236,8 +236,8 @@ def test_defaults_are_those_of_the_plain_functions(tmp_path):
         embgeom.knn(x[:7])
     with pytest.raises(embgeom.InputError, match=f"^{re.escape(str(told.value))}$"):
         embgeom.run("knn", x[:7], tmp_path / "few")
-    with pytest.warns(embgeom.EmbgeomWarning, match="over k = 6 neighbors"):
-        assert embgeom.run("dimension", x[:7], tmp_path / "all").k == 6
+    with pytest.warns(embgeom.EmbgeomWarning, match="over k = 3 neighbors"):
+        assert embgeom.run("dimension", x[:7], tmp_path / "all").k == 3
     for task, option, owner in (("knn", "reg", "lle"), ("lle", "variance", "dimension")):
         with pytest.raises(embgeom.InputError, match=f"{option} = 0.5 goes with the task '{owner}', not"):
             embgeom.run(task, x, tmp_path / "few", **{option: 0.5})

@@ -278,8 +278,8 @@ def inspect(
     which : {"input", "output"}
         Embedding or unembedding, where the model is given by name.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if these are fewer than 400. A dimension grows
-        with the number of neighbors, so only dimensions over equally many compare.
+        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if that is fewer.
+        A dimension grows with the number of neighbors, so only dimensions over equally many compare.
     dimension_sample : int, optional
         How many random rows to measure; by default all that count.
     center : bool

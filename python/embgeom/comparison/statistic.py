@@ -15,7 +15,7 @@ from embgeom.comparison.curves import Curve
 from embgeom.comparison.nulls import Baseline, Estimate, Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Statistic:
     """One number on what two models share, how sure it is, and what chance gives.
 
@@ -42,6 +42,12 @@ class Statistic:
     estimate: Estimate
     p_adjusted: float
     without: dict[str, Estimate]
+
+    def __repr__(self) -> str:
+        return (
+            f"Statistic({self.name} {self.estimate.text()}, null {chance(self.null)}, z {short_z(self.z)}, "
+            f"p {short_p(self.p_adjusted)})"
+        )
 
     @property
     def value(self) -> float:

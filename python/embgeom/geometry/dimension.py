@@ -146,8 +146,8 @@ def intrinsic_dimension(
         What `knn` returned for `x`, or row numbers. By default the `k` nearest are found first.
     k : int, optional
         How many neighbors to find, if none are given; by default 200, in every vocabulary, so that numbers
-        can be compared, or half of the rows if these are fewer than 400, with a warning. The result cannot exceed min(k - 1, d):
-        see ``IntrinsicDimension.near_max``.
+        can be compared, or half of the rows if that is fewer, with a warning. The result cannot exceed
+        min(k - 1, d): see ``IntrinsicDimension.near_max``.
     variance : float
         The share of variance to explain, in (0, 1].
     rows : array_like of int, shape (m,), optional
