@@ -265,7 +265,7 @@ def test_two_models_of_others():
     assert all(statistic.p_adjusted < 1e-6 for statistic in comparison.statistics[:4])
     for name in ("neighbor_overlap", "weight_cosine"):
         assert comparison[name].value > 4 * comparison[name].null.mean
-    assert comparison.options.dimension_k == len(comparison.match) - 1
+    assert comparison.options.dimension_k == (len(comparison.match) - 1) // 2
     assert len(comparison.sampled) == len(comparison.match)
 
 
