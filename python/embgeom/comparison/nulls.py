@@ -88,8 +88,8 @@ class Estimate:
         The same when tokens are relabeled within strata only.
     n : int
         The tokens that the value is over.
-    effective_n : float
-        How many rows of one length would share all squared length as evenly; NaN where tokens count alike.
+    effective_n : float or None
+        How many rows of one length would share all squared length as evenly; None where tokens count alike.
     """
 
     value: float
@@ -97,12 +97,12 @@ class Estimate:
     null: Baseline
     stratified: Baseline | None
     n: int
-    effective_n: float = math.nan
+    effective_n: float | None = None
 
     @property
     def few_rows(self) -> bool:
         """Whether few long rows make most of the value; its interval may be too narrow then."""
-        return dominated(self.effective_n, self.n)
+        return self.effective_n is not None and dominated(self.effective_n, self.n)
 
     @property
     def z(self) -> float:
@@ -174,7 +174,7 @@ class Estimate:
             "z_stratified": self.z_stratified,
             "p_stratified": self.p_stratified,
             "calibrated": self.calibrated,
-            "effective_n": self.effective_n,
+            "effective_n": math.nan if self.effective_n is None else self.effective_n,
         }
 
 
