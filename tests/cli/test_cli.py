@@ -417,7 +417,7 @@ def test_a_comparison_says_what_it_read(run):
     pair = ("compare", "example:small", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
     status, plainly, err = run(*pair)
     assert (status, err) == (0, "")
-    read = "embgeom: read from the cache: 6 results; --no-cache computes them again\n"
+    read = "embgeom: read from the cache: 8 results; --no-cache computes them again\n"
     assert run(*pair) == (0, plainly, read)
 
 
