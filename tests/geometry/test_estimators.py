@@ -170,7 +170,7 @@ def test_a_level_counts_rows_that_are_not_zero(tmp_path):
     x = gaussian(120, 6)
     x[50:] = 0.0
     level = gaussian_level(x, sample=10, center=True)
-    assert (level.n, level.k, level.sample, level.center) == (50, 49, 10, True)
+    assert (level.n, level.k, level.sample, level.center) == (50, 24, 10, True)
     level.save(tmp_path / "level.json")
     assert GaussianLevel.load(tmp_path / "level.json").to_dict() == level.to_dict()
     assert "seed=0" in level.summary()

@@ -84,12 +84,12 @@ def test_entries(folder):
         embgeom.compare("example:small", "example:large", k=4, dimension_k=20, dimension_sample=7)
     entries = ResultCache(folder).entries()
     said = {(entry.models, entry.shape, entry.what) for entry in entries}
-    assert len(entries) == len(said) == 6
+    assert len(entries) == len(said) == 8
     assert ("example:small", "3757 x 128", "knn(k=4, center)") in said
     assert ("example:small", "3757 x 128", "lle(k=4)") in said
     assert all(0 < entry.size < 10**6 for entry in entries)
     next(folder.glob("*.safetensors")).write_text("damaged")
-    assert len(ResultCache(folder).entries()) == 5
+    assert len(ResultCache(folder).entries()) == 7
     ResultCache(folder).clear()
     assert not any(folder.iterdir())
 

@@ -278,7 +278,8 @@ def gguf_tokens(file: GGUFFile) -> TokenTable | None:
 def _token_format(
     file: GGUFFile, kind: str | None, tokens: list[str], types: npt.NDArray[np.int64]
 ) -> TokenFormat:
-    byte_fallback = bool((types == _BYTE).any()) or TokenFormat.guess(tokens).byte_fallback
+    # A name such as <0x0A> alone may be text, all 256 are the bytes.
+    byte_fallback = bool((types == _BYTE).any()) or {f"<0x{b:02X}>" for b in range(256)} <= set(tokens)
     metaspace = TokenFormat(space=METASPACE, byte_fallback=byte_fallback)
     kinds = {
         "bert": TokenFormat(continuation="##"),
