@@ -121,7 +121,7 @@ def test_standard_errors_agree_with_fresh_draws(family, center):
     ]
     spread = np.std([e.value for e in estimates], ddof=1)
     error = np.mean([e.half_width for e in estimates]) / 1.959964
-    # An sd of that many draws errs by 1 / sqrt(2 draws), six to three percent; the rest is of order 1 / n, and
+    # An sd of that many draws errs by 1 / sqrt(2 draws), six to three percent, the rest is of order 1 / n;
     # on heavy-tailed norms the error is too large by up to an eighth.
     assert spread / error == pytest.approx(1, abs=0.2 if draws == 150 else 0.16)
 
