@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -110,6 +111,7 @@ def test_the_command_goes_on_where_it_was(made, tmp_path, capsys):
 
 
 def test_what_is_not_there(monkeypatch):
+    monkeypatch.setitem(sys.modules, "umap", types.ModuleType("umap"))
     with pytest.raises(InputError, match="1 tokens of example:small count; a layout needs at least 4"):
         embgeom.atlas(MODEL, only=[" king"])
     monkeypatch.setitem(sys.modules, "umap", None)
