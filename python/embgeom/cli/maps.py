@@ -34,7 +34,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_fit(commands: Any) -> None:
     pair = model_options("-a", "output"), model_options("-b", "output")
-    add = add_command(commands, fit, *pair, tokens_options(()), LOCAL_FILES).add_argument
+    add = add_command(commands, fit, *pair, tokens_options(), LOCAL_FILES).add_argument
     add("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
     add("--method", choices=METHODS, default="low_rank", help="how to fit (default: low_rank)")
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
@@ -68,14 +68,11 @@ def fit(options: argparse.Namespace) -> None:
     check_kept({"-o": options.output}, model_inputs(options))
     method = as_method(options.method, **chosen(options, "strength", "rank", "k", "scaled", "center"))
     source, target = load_model(options, "_a"), load_model(options, "_b")
-    tokens = None
-    if options.without or options.only is not None:
-        tokens = shared_rows(source, target, **chosen(options, "without", "only", "threads"))
     mapping = embgeom.Emb2Emb.fit(
         source,
         target,
         method=method,
-        tokens=tokens,
+        tokens=shared_rows(source, target, **chosen(options, "without", "only", "threads")),
         norms=(_norm(options, "_a"), _norm(options, "_b")),
         **chosen(options, "normalize", "held_out", "shuffle", "seed", "threads", "progress"),
     )

@@ -123,7 +123,9 @@ class Emb2Emb(FittedMap, Result):
             ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `LowRank` is the
             default because vectors transferred by it had the largest effect (``docs/reference/evidence.md``).
         tokens : pair of array_like of int, optional
-            Rows of the source and of the target to pair, instead of the tokens that `embgeom.match` finds.
+            Rows of the source and of the target to pair, such as ``embgeom.match(source, target)`` for all
+            tokens that both have. By default of two `Embeddings`: without special, unused, equal and
+            untrained rows (`embgeom.comparison.shared_rows`).
         weights : array_like, shape (n,), optional
             How much each pair counts, not negative; equally by default. Not for `NeighborWeights`.
         norms : pair of (FinalNorm or None)
@@ -187,14 +189,14 @@ class Emb2Emb(FittedMap, Result):
         >>> mapping
         Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
         >>> mapping.provenance["tokens"]["shared"], mapping.provenance["fit"]["rank"]
-        (4095, 20)
+        (3658, 20)
         """
         method, seed, team = as_method(method), check_seed(seed), resolve_threads(threads)
         norms = pair_of(norms, "norms", "norm")
         normalize, shuffle = flag(normalize, "normalize"), flag(shuffle, "shuffle")
         check_sides(source, target, norms)
         sides = Side.read(source, "source", team), Side.read(target, "target", team)
-        rows = pair_rows(source, target, sides, tokens)
+        rows = pair_rows(source, target, sides, tokens, team)
         counts = check_weights(weights, len(rows[0]), method.name)
         kept, held = split(len(rows[0]), held_out, seed)
         both = (

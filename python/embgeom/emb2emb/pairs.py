@@ -22,10 +22,10 @@ from embgeom._common.arrays import (
     as_row_numbers,
 )
 from embgeom._common.checks import real_number
+from embgeom.comparison.tokens import shared_rows
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.norm import FinalNorm
 from embgeom.embeddings.provenance import ModelInfo
-from embgeom.embeddings.vocabulary import match, require_shared
 from embgeom.errors import InputError
 from embgeom.geometry.rows import row_stats
 
@@ -145,16 +145,15 @@ def pair_rows(
     target: Embeddings | npt.ArrayLike,
     sides: tuple[Side, Side],
     tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None,
+    threads: int,
 ) -> tuple[RowNumbers, RowNumbers]:
-    """Return the rows given, those of the tokens that two models share, or all rows of two arrays."""
+    """Return the rows given, those of the shared tokens that count, or all rows of two arrays."""
     rows: list[RowNumbers]
     if tokens is not None:
         both = zip(pair_of(tokens, "tokens", "rows"), sides, strict=True)
         rows = [as_row_numbers(ids, len(side.matrix), f"tokens[{i}]") for i, (ids, side) in enumerate(both)]
     elif isinstance(source, Embeddings) and isinstance(target, Embeddings):
-        found = match(source, target)
-        require_shared(found)
-        rows = [found.ids_a, found.ids_b]
+        rows = list(shared_rows(source, target, threads=threads))
     elif isinstance(source, Embeddings) or isinstance(target, Embeddings):
         raise InputError(
             "an Embeddings and a plain array share no tokens: give two Embeddings, two arrays whose rows "
