@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import check_seed, whole_number
 from embgeom.errors import InputError
-from embgeom.lm.layers import Layout, config_of, need_torch, stream_in_input, stream_in_output
+from embgeom.examples import moods
+from embgeom.lm.layers import Layout, config_of, find, need_torch, stream_in_input, stream_in_output
+from embgeom.lm.sinks import kept_positions
+from embgeom.lm.tokenizing import encode
 
 # The number under which `read_layers` gives what goes into layer 0.
 EMBEDDING = -1
@@ -96,6 +99,15 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
     return model(**named)
 
 
+class States(NamedTuple):
+    """The residual stream after some layers: states at some positions, and the norms of all."""
+
+    # float32, (layers, chosen positions of all texts, hidden_size).
+    states: npt.NDArray[np.float32]
+    # float64, of each text (layers, its tokens).
+    norms: list[npt.NDArray[np.float64]]
+
+
 def read_layers(
     model: Any,
     layout: Layout,
@@ -103,16 +115,27 @@ def read_layers(
     positions: Sequence[Iterable[int]],
     layers: Sequence[int],
 ) -> npt.NDArray[np.float32]:
-    """Return the residual stream after some layers, at some positions of each text of a batch.
+    """Return the residual stream after some layers, at some positions of each text; see `read_states`."""
+    return read_states(model, layout, sequences, positions, layers).states
 
-    The result is float32 of shape (layers, all positions, hidden_size), text by text. `layers` ascend, and
-    `EMBEDDING` is what goes into layer 0. The pass ends after the last of them: neither later layers nor the
-    unembedding are computed.
+
+def read_states(
+    model: Any,
+    layout: Layout,
+    sequences: Sequence[Tokens],
+    positions: Sequence[Iterable[int]],
+    layers: Sequence[int],
+) -> States:
+    """Return the residual stream after some layers, at some positions of each text of a batch, text by text.
+
+    `layers` ascend, and `EMBEDDING` is what goes into layer 0. The pass ends after the last of them: neither
+    later layers nor the unembedding are computed.
     """
     torch, batch = need_torch(), padded(model, sequences)
-    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen])
-    columns = torch.tensor([int(position) for chosen in positions for position in chosen])
+    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], dtype=torch.long)
+    columns = torch.tensor([int(at) for chosen in positions for at in chosen], dtype=torch.long)
     read: dict[int, npt.NDArray[np.float32]] = {}
+    norms: dict[int, npt.NDArray[np.float64]] = {}
 
     def keep(layer: int, hidden: Any) -> None:
         if hidden.shape[:2] != batch["input_ids"].shape:
@@ -122,6 +145,10 @@ def read_layers(
             )
         at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
         read[layer] = at.detach().float().cpu().numpy()
+        # Half precision holds no square of a sink's norm.
+        norms[layer] = (
+            torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32).double().cpu().numpy()
+        )
         if layer == layers[-1]:
             raise _LastLayerRead
 
@@ -146,11 +173,95 @@ def read_layers(
             "layer.forward(x) instead of layer(x), so it cannot be read; load the model as transformers has "
             "it, without a fast path of another library"
         )
-    return np.stack([read[layer] for layer in layers])
+    each = np.stack([norms[layer] for layer in layers])
+    return States(
+        np.stack([read[layer] for layer in layers]),
+        [each[:, row, : len(sequence)] for row, sequence in enumerate(sequences)],
+    )
 
 
 class _LastLayerRead(Exception):
     """Ends a forward pass once the last layer of interest has run."""
+
+
+def state_norms(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str] | None = None,
+    layers: int | Iterable[int] | None = None,
+    *,
+    batch_size: int = 8,
+    layer_modules: Any = None,
+) -> dict[int, float]:
+    """Measure how long a model's states are: the mean Euclidean norm of the residual stream after each layer.
+
+    A steering vector is long or short by comparison with the states to which it is added; `Emb2Emb.transfer`
+    scales by the ratio of two models' norms.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        A causal language model.
+    tokenizer : transformers.PreTrainedTokenizerBase
+        Its tokenizer.
+    texts : sequence of str, optional
+        What it reads; by default the 30 neutral texts of `embgeom.examples.moods`, so that the norms of
+        different models are of the same text.
+    layers : int or iterable of int, optional
+        The layers, counted from 0; all by default.
+    batch_size : int
+        Texts in one forward pass.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The layers, or their path in the model, where they are not found by themselves.
+
+    Returns
+    -------
+    dict of int to float
+        By layer, the mean over all positions but attention sinks: the first of each text, and those whose
+        state is more than ten times as long as the median of the text.
+
+    Raises
+    ------
+    InputError
+        If no text has two tokens, the model gives NaN or infinity, or its layers are not found or cannot be
+        read.
+
+    Notes
+    -----
+    One forward pass up to the last of `layers` for each `batch_size` texts. What goes beyond a model's
+    longest context is not read.
+
+    Examples
+    --------
+    >>> from embgeom.steering import load_language_model, state_norms
+    >>> norms = state_norms(*load_language_model("example:small"), layers=[0, 3])
+    >>> {layer: round(norm) for layer, norm in norms.items()}
+    {0: 28, 3: 40}
+    """
+    layout = find(model, layer_modules)
+    numbers = layout.numbers(layers)
+    encoded = [
+        encode(tokenizer, text)[: longest_text(model)]
+        for text in (moods.neutral_texts() if texts is None else texts)
+    ]
+    sequences = [tokens for tokens in encoded if len(tokens) > 1]
+    if not sequences:
+        raise InputError("no text has two tokens, and the first of each is not counted; give longer texts")
+    total, count = np.zeros(len(numbers)), np.zeros(len(numbers))
+    with inference(model):
+        for indices in in_batches(sequences, batch_size):
+            batch = [sequences[index] for index in indices]
+            for lengths in read_states(model, layout, batch, [()] * len(batch), numbers).norms:
+                kept = kept_positions(lengths)
+                total += np.where(kept, lengths, 0).sum(axis=1)
+                count += kept.sum(axis=1)
+    means = total / count
+    if not np.isfinite(means).all():
+        layer = numbers[int(np.argmin(np.isfinite(means)))]
+        raise InputError(
+            f"layer {layer} gives NaN or infinity for a text; load the model in bfloat16 or float32"
+        )
+    return dict(zip(numbers, means.tolist(), strict=True))
 
 
 def next_log_probabilities(

@@ -2,7 +2,15 @@
 
 from embgeom.lm.language_model import LanguageModel, load_language_model
 from embgeom.lm.layers import fold_projection
+from embgeom.lm.passes import state_norms
 from embgeom.steering.pairs import read_pairs
 from embgeom.steering.vector import SteeringVector
 
-__all__ = ["LanguageModel", "SteeringVector", "fold_projection", "load_language_model", "read_pairs"]
+__all__ = [
+    "LanguageModel",
+    "SteeringVector",
+    "fold_projection",
+    "load_language_model",
+    "read_pairs",
+    "state_norms",
+]

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import as_real_array
+from embgeom._common.checks import real_number
 from embgeom.errors import InputError
 from embgeom.lm.layers import layer_numbers
 
@@ -28,6 +29,17 @@ def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
     if len(set(sizes.values())) != 1:
         raise InputError(f"the directions differ in length: {sizes}")
     return found
+
+
+def checked_norms(norms: Mapping[int, float]) -> dict[int, float]:
+    """Return the mean norms of a model's states by layer, in ascending order."""
+    if not isinstance(norms, Mapping):
+        raise InputError(f"state_norms = {norms!r:.60} is not a mapping from layers to mean norms of states")
+    for layer, norm in norms.items():
+        whole = isinstance(layer, int | np.integer) and not isinstance(layer, bool) and layer >= 0
+        if not whole or not 0 < real_number(norm, f"state_norms[{layer!r}]") < np.inf:
+            raise InputError(f"state_norms: {layer!r}: {norm!r} is not a layer and a positive, finite norm")
+    return {int(layer): float(norms[layer]) for layer in sorted(norms)}
 
 
 def placed(directions: Directions, layers: int | Iterable[int] | None) -> dict[int, Direction]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from embgeom._common.checks import whole_number
 from embgeom._common.record import rebuilt
@@ -17,28 +17,38 @@ from embgeom._common.writing import check_file_writable, write_file
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import parse_json
-from embgeom.steering.directions import Direction, checked
+from embgeom.steering.directions import Direction, checked, checked_norms
 from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, check_declared, lone_layer
 
 FORMAT = "embgeom.steering_vector"
 VERSION = "1"
 CONVENTION = "added to the output of layer i, counted from 0"
+_HEADER = ("format", "format_version", "layers", "model", "model_info", "provenance", "state_norms")
 
 # Names of tensors that say no more than a layer number. A name like "hidden_states.3" is not among them:
 # hidden states are counted from the embeddings on, so it means another place.
 _NAME = re.compile(r"(?:(?:direction|layer|block)s?[._])?(\d{1,6})", re.ASCII)
 
 
-# The fields of a `SteeringVector`: directions, model, provenance, model_info.
-Fields = tuple[dict[int, Direction], str, dict[str, Any], ModelInfo]
+class Fields(NamedTuple):
+    """The fields of a `SteeringVector`, in their order."""
+
+    directions: dict[int, Direction]
+    model: str
+    provenance: dict[str, Any]
+    model_info: ModelInfo
+    state_norms: dict[int, float]
 
 
 def save(path: str | PathLike[str], vector: Fields) -> None:
     target = _path(path, WRITERS, OutputError)
-    directions, model, provenance, info = vector
     try:
-        model.encode("utf-8")
-        written = {"model_info": json.dumps(asdict(info)), "provenance": json.dumps(provenance)}
+        vector.model.encode("utf-8")
+        written = {
+            "model_info": json.dumps(asdict(vector.model_info)),
+            "provenance": json.dumps(vector.provenance),
+            "state_norms": json.dumps(vector.state_norms),
+        }
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
             f"the model's name and the provenance cannot be written: {error}; a name is a string, and a "
@@ -48,10 +58,10 @@ def save(path: str | PathLike[str], vector: Fields) -> None:
         "format": FORMAT,
         "format_version": VERSION,
         "layers": CONVENTION,
-        "model": model,
+        "model": vector.model,
         **written,
     }
-    write_file(target, lambda partial: WRITERS[target.suffix](partial, header, directions))
+    write_file(target, lambda partial: WRITERS[target.suffix](partial, header, vector.directions))
 
 
 def check_vector_path(path: str | PathLike[str]) -> None:
@@ -65,14 +75,14 @@ def load(path: str | PathLike[str], layer: int | None) -> Fields:
     header, tensors, facts = READERS[file.suffix](file)
     if "logits_matrix" in tensors:
         raise LoadError(f"{file} is a map of embgeom; a steering vector is expected")
-    provenance, info = _checked_header(header, file)
-    ours = ("format", "format_version", "layers", "model", "model_info", "provenance", "layer_type")
+    provenance, info, norms = _checked_header(header, file)
+    ours = (*_HEADER, "layer_type")
     check_declared({k: v for k, v in facts.items() if k not in ours}, file, f"{CONTROL_VECTOR}.")
     try:
         directions = checked(_by_layer(tensors, file, layer))
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
-    return directions, header.get("model", ""), provenance, info
+    return Fields(directions, header.get("model", ""), provenance, info, norms)
 
 
 def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[EmbgeomError]) -> Path:
@@ -91,10 +101,12 @@ def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[Embg
     return file
 
 
-def _checked_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, Any], ModelInfo]:
-    """Return the provenance and the model, and refuse what a later version may have changed."""
+def _checked_header(
+    header: Mapping[str, str], file: Path
+) -> tuple[dict[str, Any], ModelInfo, dict[int, float]]:
+    """Return the provenance, the model and its state norms; refuse what a later version may have changed."""
     if header.get("format") != FORMAT:
-        return {"imported_from": file.name}, ModelInfo()
+        return {"imported_from": file.name}, ModelInfo(), {}
     if header.get("format_version") != VERSION:
         raise LoadError(
             f"{file} is of format version {header.get('format_version')!r}, and this embgeom reads "
@@ -105,7 +117,7 @@ def _checked_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, An
             f"{file} says of its directions {header.get('layers')!r}; only those {CONVENTION!r} are read"
         )
     held = {}
-    for key in ("provenance", "model_info"):
+    for key in ("provenance", "model_info", "state_norms"):
         # A lone surrogate, which no UTF-8 holds, is no reason to lose a vector.
         text = header.get(key, "{}").encode("utf-8", "surrogatepass")
         held[key] = parse_json(text, f"the {key} in {file}")
@@ -115,7 +127,12 @@ def _checked_header(header: Mapping[str, str], file: Path) -> tuple[dict[str, An
         info: ModelInfo = rebuilt(ModelInfo, asdict(ModelInfo()) | held["model_info"], {})
     except (TypeError, ValueError) as error:
         raise LoadError(f"the model_info in {file} does not describe a model: {error}") from error
-    return held["provenance"], info
+    try:
+        # The keys of a JSON object are strings.
+        norms = checked_norms({int(layer): norm for layer, norm in held["state_norms"].items()})
+    except (ValueError, InputError) as error:
+        raise LoadError(f"the state_norms in {file} are not norms by layer: {error}") from error
+    return held["provenance"], info, norms
 
 
 def _by_layer(tensors: Mapping[Any, Direction], file: Path, layer: int | None) -> dict[int, Direction]:

@@ -18,7 +18,8 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
-from embgeom.lm.passes import in_batches, inference, longest_text, read_layers
+from embgeom.lm.passes import in_batches, inference, longest_text, read_states
+from embgeom.lm.sinks import kept_positions
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load
 from embgeom.steering.pairs import Pair, check_pairs
@@ -58,6 +59,60 @@ class Text(NamedTuple):
     positions: list[int]
 
 
+class Trained(NamedTuple):
+    """What was learned from pairs: directions and mean norms of states by layer, and how."""
+
+    directions: dict[int, Float64Array]
+    provenance: dict[str, Any]
+    state_norms: dict[int, float]
+
+
+class Reading:
+    """Reads the states of texts, without attention sinks, and keeps count of them, layer by layer."""
+
+    def __init__(self, model: Any, layout: Layout, layers: list[int], options: TrainOptions) -> None:
+        self._model, self._layout, self._layers = model, layout, layers
+        self._averaged = options.token_position in ("mean", "answer")
+        self._norms, self._counted, self._left_out = np.zeros((3, len(layers)))
+
+    def means(self, texts: list[Text]) -> Float64Array:
+        """Return the mean over each text's positions, float64 of shape (texts, layers, hidden_size)."""
+        positions = [text.positions for text in texts]
+        read = read_states(
+            self._model, self._layout, [text.tokens for text in texts], positions, self._layers
+        )
+        ends = np.cumsum([len(chosen) for chosen in positions])
+        found = []
+        for text, norms, states in zip(
+            texts, read.norms, np.split(read.states, ends[:-1], axis=1), strict=True
+        ):
+            kept = kept_positions(norms)
+            self._norms += np.where(kept, norms, 0).sum(axis=1)
+            self._counted += kept.sum(axis=1)
+            # A position that was asked for by its place is read whatever it is.
+            chosen = kept[:, text.positions] | (not self._averaged)
+            self._left_out += (~chosen).sum(axis=1)
+            if not (usable := chosen.any(axis=1)).all():
+                raise InputError(
+                    f"a text of {len(text.tokens)} tokens holds nothing but attention sinks after layer "
+                    f"{self._layers[int(np.argmin(usable))]}, so it has no mean there; give longer texts"
+                )
+            found.append(np.mean(states, axis=1, where=chosen[..., None], dtype=np.float64))
+        return np.stack(found)
+
+    @property
+    def state_norms(self) -> dict[int, float]:
+        # Where all texts are of a single token there is nothing to count.
+        by_layer = zip(self._layers, self._norms, self._counted, strict=True)
+        return {layer: float(total / count) for layer, total, count in by_layer if count}
+
+    @property
+    def sinks(self) -> dict[str, Any]:
+        """How many positions of the texts were left out of the means, for the provenance."""
+        counts = {str(layer): int(n) for layer, n in zip(self._layers, self._left_out, strict=True)}
+        return {"sinks": counts} if self._averaged else {}
+
+
 def train(
     model: Any,
     tokenizer: Any,
@@ -66,7 +121,7 @@ def train(
     options: TrainOptions,
     layer_modules: Any = None,
     progress: Progress = False,
-) -> tuple[dict[int, Float64Array], dict[str, Any]]:
+) -> Trained:
     texts, layout = check_pairs(pairs), find(model, layer_modules)
     numbers = layout.numbers(layers)
     kept = _tokenized(tokenizer, texts, options, longest_text(model))
@@ -76,18 +131,20 @@ def train(
             f"with token_position={options.token_position!r} no pair is read at or after the token where its "
             "texts differ, so nothing tells them apart; read later"
         )
+    reading = Reading(model, layout, numbers, options)
     with inference(model), reporter(progress, "train") as report:
-        directions, measured = _directions(model, layout, kept, numbers, options, report)
+        directions, measured = _directions(reading, kept, numbers, options, report)
     if zeros := [layer for layer, direction in directions.items() if not direction.any()]:
         raise InputError(
             f"the positive and the negative texts read alike at layer {zeros[0]}: the direction is zero; "
             "leave the layer out, or read where the texts differ"
         )
     found = projection(layout)
-    return directions, {
+    provenance = {
         "made_by": "train",
         **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "skip_long")},
         **measured,
+        **reading.sinks,
         "pairs": len(kept),
         "pairs_sha256": digest([texts[number] for number in kept]),
         "left_out": len(texts) - len(kept),
@@ -95,11 +152,11 @@ def train(
         **describe_model(model),
         "versions": model_versions(),
     }
+    return Trained(directions, provenance, reading.state_norms)
 
 
 def _directions(
-    model: Any,
-    layout: Layout,
+    reading: Reading,
     pairs: Mapping[int, tuple[Text, Text]],
     layers: list[int],
     options: TrainOptions,
@@ -110,9 +167,7 @@ def _directions(
     for batch in in_batches(
         [max((text.tokens for text in pair), key=len) for pair in texts], options.batch_size
     ):
-        positive, negative = (
-            _mean_states(model, layout, layers, [texts[index][side] for index in batch]) for side in (0, 1)
-        )
+        positive, negative = (reading.means([texts[index][side] for index in batch]) for side in (0, 1))
         differences = positive - negative
         if not np.isfinite(differences).all():
             row, place = np.argwhere(~np.isfinite(differences).all(axis=2))[0]
@@ -132,17 +187,6 @@ def _directions(
     found = [_principal(rows.astype(np.float64)) for rows in np.concatenate(kept).swapaxes(0, 1)]
     shares = {str(layer): share for layer, (_, share) in zip(layers, found, strict=True)}
     return {layer: row for layer, (row, _) in zip(layers, found, strict=True)}, {"explained": shares}
-
-
-def _mean_states(model: Any, layout: Layout, layers: list[int], texts: list[Text]) -> Float64Array:
-    """Return the mean over each text's positions, float64 of shape (texts, layers, hidden_size)."""
-    positions = [text.positions for text in texts]
-    states = read_layers(model, layout, [text.tokens for text in texts], positions, layers)
-    counts = np.array([len(chosen) for chosen in positions])
-    starts = np.cumsum([0, *counts[:-1]])
-    sums = np.add.reduceat(states, starts, axis=1, dtype=np.float64)
-    means: Float64Array = sums.transpose(1, 0, 2) / counts[:, None, None]
-    return means
 
 
 def _principal(differences: Float64Array) -> tuple[Float64Array, float]:
@@ -183,8 +227,9 @@ def _tokenized(
                     f"{where}; the model reads {limit} at most: shorten it, or leave such pairs out by "
                     "skip_long=True (--skip-long)"
                 )
-            if not positions:
-                raise InputError(f"{where} and none at token_position={options.token_position!r}")
+            if not positions or (positions == [0] and options.token_position in ("mean", "answer")):
+                first = " beyond the first, an attention sink," if positions else ""
+                raise InputError(f"{where} and none{first} at token_position={options.token_position!r}")
             texts.append(Text(tokens, positions))
         found[number] = (texts[0], texts[1])
     if not found:

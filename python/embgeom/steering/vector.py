@@ -17,7 +17,7 @@ from embgeom.errors import InputError
 from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering import files, hooks, training
-from embgeom.steering.directions import Direction, checked, chosen
+from embgeom.steering.directions import Direction, checked, checked_norms, chosen
 from embgeom.steering.hooks import Mask, Positions
 
 
@@ -42,6 +42,9 @@ class SteeringVector:
         changes directions adds to it.
     model_info : ModelInfo
         Which model it was made from; without a name where that is not known.
+    state_norms : dict of int to float
+        The mean norm of the model's states after each layer that was read, without attention sinks; empty
+        where that is not known, until `embgeom.steering.state_norms` measures it.
 
     Raises
     ------
@@ -64,9 +67,11 @@ class SteeringVector:
     model: str = "model"
     provenance: dict[str, Any] = field(default_factory=dict)
     model_info: ModelInfo = field(default_factory=ModelInfo)
+    state_norms: dict[int, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
+        object.__setattr__(self, "state_norms", checked_norms(self.state_norms))
         for name, kind in (("model", str), ("provenance", Mapping), ("model_info", ModelInfo)):
             if not isinstance(value := getattr(self, name), kind):
                 raise InputError(f"{name} = {value!r:.60} is not a {kind.__name__.lower()}")
@@ -123,8 +128,9 @@ class SteeringVector:
         token_position : {"last", "mean", "answer"} or negative int
             Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
             over those after the beginning that the two texts of the pair share; or at the token at that index
-            from the end. Tokens that the tokenizer adds by itself have no part in the means, and at the end
-            of a text they are not its end.
+            from the end. Tokens that the tokenizer adds by itself have no part in the means, nor have
+            attention sinks: the first token, and those whose state is more than ten times as long as the
+            median of the text. At the end of a text, tokens that the tokenizer adds are not its end.
         batch_size : int
             Texts in one forward pass. It has no effect on the result but by rounding.
         add_special_tokens : bool
@@ -143,8 +149,9 @@ class SteeringVector:
         -------
         SteeringVector
             With a direction for each of `layers`. Its provenance holds the options, the pairs' number and
-            SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for ``"pca"`` also
-            the share of the differences' squares that each direction explains.
+            SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for means over
+            positions how many were left out as sinks, by layer; for ``"pca"`` the share of the differences'
+            squares that each direction explains. `state_norms` are those of the texts, without sinks.
 
         Raises
         ------
@@ -180,10 +187,14 @@ class SteeringVector:
         SteeringVector('example:small', layers 1, 2, hidden_size 128)
         """
         options = training.TrainOptions(method, token_position, batch_size, add_special_tokens, skip_long)
-        directions, provenance = training.train(
-            model, tokenizer, pairs, layers, options, layer_modules, progress
+        found = training.train(model, tokenizer, pairs, layers, options, layer_modules, progress)
+        return cls(
+            checked(found.directions),
+            name or model_name(model),
+            found.provenance,
+            model_info(model),
+            found.state_norms,
         )
-        return cls(checked(directions), name or model_name(model), provenance, model_info(model))
 
     @classmethod
     def from_words(
@@ -354,7 +365,10 @@ class SteeringVector:
             If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
             layer 0, which llama.cpp never steers, or the package that writes the format is missing.
         """
-        files.save(path, (self.directions, self.model, self.provenance, self.model_info))
+        files.save(
+            path,
+            files.Fields(self.directions, self.model, self.provenance, self.model_info, self.state_norms),
+        )
 
     @classmethod
     def load(cls, path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:
@@ -422,7 +436,12 @@ class SteeringVector:
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
-        return replace(self, directions=sums, provenance={"sum_of": [self.provenance, other.provenance]})
+        return replace(
+            self,
+            directions=sums,
+            provenance={"sum_of": [self.provenance, other.provenance]},
+            state_norms={**other.state_norms, **self.state_norms},
+        )
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)

@@ -1,0 +1,168 @@
+"""Attention sinks have no part in means, and the norms of a model's states are told without them."""
+
+import numpy as np
+import pytest
+import torch
+
+import embgeom
+from embgeom import InputError, SteeringVector
+from embgeom.lm.layers import find
+from embgeom.lm.passes import read_states
+from embgeom.lm.sinks import kept_positions
+from embgeom.steering import load_language_model, state_norms
+from tests.helpers.steering import tiny
+
+TEXTS = ["Tom went home and ate a red cake.", "The sun was up."]
+PAIRS = [
+    ("Tom was very happy today.", "Tom was very sad today."),
+    ("They laughed a lot.", "They cried a lot."),
+]
+
+
+@pytest.mark.parametrize(
+    ("norms", "kept"),
+    [
+        ([5.0, 6.0, 7.0], [False, True, True]),
+        ([5.0, 6.0, 601.0, 7.0, 8.0], [False, True, False, True, True]),
+        ([900.0, 6.0, 59.0, 7.0], [False, True, True, True]),
+        ([5.0], [False]),
+        ([], []),
+        ([1.0, 2.0, float("nan"), 3.0], [False, True, True, True]),
+        (
+            [[1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 99.0, 4.0]],
+            [[False, True, True, True], [False, True, False, True]],
+        ),
+    ],
+)
+def test_positions_that_are_kept(norms, kept):
+    assert kept_positions(norms).tolist() == kept
+
+
+@pytest.fixture(scope="module")
+def small():
+    return load_language_model("example:small")
+
+
+class Enlarged(torch.nn.Module):
+    """A layer that makes the state of one token of the vocabulary enormous, as models do with sinks."""
+
+    def __init__(self, layer, token, factor):
+        super().__init__()
+        self.layer, self.token, self.factor, self.ids = layer, token, factor, None
+
+    def forward(self, hidden, *args, **kwargs):
+        output = self.layer(hidden, *args, **kwargs)
+        first = output[0] if isinstance(output, tuple) else output
+        first = torch.where((self.ids == self.token)[..., None], first * self.factor, first)
+        return (first, *output[1:]) if isinstance(output, tuple) else first
+
+
+def with_sink(model, token):
+    """Let a token be a sink after layer 1, and take it back at the end of the test."""
+    layers = find(model).layers
+    layers[1] = Enlarged(layers[1], token, 1000.0)
+    model.register_forward_pre_hook(
+        lambda _m, _args, named: setattr(layers[1], "ids", named["input_ids"]), with_kwargs=True
+    )
+    return model
+
+
+def reads(tokenizer, text, model):
+    """The states and norms of a text by itself, all positions."""
+    tokens = tokenizer(text)["input_ids"]
+    return tokens, read_states(model, find(model), [tokens], [range(len(tokens))], [1])
+
+
+def test_a_mean_leaves_sinks_out():
+    model, tokenizer = load_language_model("example:small")
+    (sink,) = tokenizer(" a")["input_ids"]
+    with_sink(model, sink)
+    vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1, token_position="mean")
+    expected, left_out, lengths = [], 0, []
+    for pair in PAIRS:
+        means = []
+        for text in pair:
+            tokens, (states, (norms,)) = reads(tokenizer, text, model)
+            kept = [at for at, token in enumerate(tokens) if at > 0 and token != sink]
+            means.append(states[0][kept].astype(np.float64).mean(0))
+            left_out += len(tokens) - len(kept)
+            lengths += norms[0][kept].tolist()
+        expected.append(means[0] - means[1])
+    np.testing.assert_allclose(vector.directions[1], np.mean(expected, axis=0), atol=1e-5)
+    assert left_out == 6 and vector.provenance["sinks"] == {"1": 6}
+    assert vector.state_norms == {1: pytest.approx(np.mean(lengths))}
+    # A position that is asked for by its place is read whatever it is.
+    last = SteeringVector.train(model, tokenizer, [(" b a", " c a")], layers=1)
+    assert last.norms[1] > 0 and "sinks" not in last.provenance
+
+
+def test_texts_of_nothing_but_sinks(small):
+    for text in ("mean", "answer"):
+        with pytest.raises(InputError, match="has 1 tokens and none beyond the first, an attention sink"):
+            SteeringVector.train(*small, [(" happy", " sad")], token_position=text)
+    with pytest.raises(InputError, match="no text has two tokens"):
+        state_norms(*small, [" happy", ""])
+
+
+def test_the_norms_of_states(small):
+    model, tokenizer = small
+    found = state_norms(model, tokenizer, TEXTS, batch_size=1)
+    assert list(found) == [0, 1, 2, 3] and found == pytest.approx(state_norms(model, tokenizer, TEXTS))
+    lengths = []
+    for text in TEXTS:
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        with torch.no_grad():
+            # The last entry has passed the final norm.
+            states = model(ids, output_hidden_states=True).hidden_states[1:-1]
+        lengths.append(np.stack([state[0, 1:].norm(dim=-1).numpy() for state in states]))
+    expected = np.concatenate(lengths, axis=1).mean(axis=1)
+    assert [found[layer] for layer in range(3)] == pytest.approx(expected.tolist(), rel=1e-5)
+    one = state_norms(model, tokenizer, TEXTS, 2)
+    assert one == {2: pytest.approx(found[2])}
+    # By default those of the same neutral texts for every model.
+    assert state_norms(model, tokenizer)[3] == pytest.approx(40, rel=0.1)
+
+
+def test_norms_in_half_precision_and_of_no_number():
+    model = tiny("llama", torch.bfloat16)
+    letters = type(
+        "Letters", (), {"__call__": lambda _s, text, **_: {"input_ids": [3 + len(w) for w in text.split()]}}
+    )()
+    exact = state_norms(tiny("llama"), letters, ["a bb ccc dd"])
+    assert state_norms(model, letters, ["a bb ccc dd"]) == pytest.approx(exact, rel=0.05)
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="layer 1 gives NaN or infinity"):
+        state_norms(model, letters, ["a bb ccc dd"])
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".gguf"])
+def test_files_keep_the_norms_of_states(tmp_path, suffix):
+    norms = {1: 20.5, 3: 40.25}
+    vector = SteeringVector({1: np.ones(4), 3: np.ones(4)}, "toy", state_norms=norms)
+    vector.save(tmp_path / f"v{suffix}")
+    again = SteeringVector.load(tmp_path / f"v{suffix}")
+    assert again.state_norms == norms
+    assert (
+        again.select_layers(3).state_norms
+        == (2 * again).state_norms
+        == again.with_norm(1).state_norms
+        == norms
+    )
+    other = SteeringVector({2: np.ones(4)}, "toy", state_norms={2: 30.0})
+    assert (again + other).state_norms == {1: 20.5, 2: 30.0, 3: 40.25}
+
+
+@pytest.mark.parametrize("norms", [{1: 0}, {-1: 2.0}, {1: float("inf")}, {1: "long"}, [3.0], {True: 1.0}])
+def test_norms_of_states_that_are_none(norms):
+    with pytest.raises(InputError, match="state_norms"):
+        SteeringVector({1: np.ones(4)}, state_norms=norms)
+
+
+def test_a_vector_in_a_damaged_file(tmp_path):
+    embgeom.SteeringVector({1: np.ones(4)}, state_norms={1: 2.0}).save(tmp_path / "v.pt")
+    held = torch.load(tmp_path / "v.pt")
+    for wrong in ('{"1": -2}', '{"one": 2}', "[2]"):
+        torch.save({**held, "state_norms": wrong}, tmp_path / "w.pt")
+        with pytest.raises(embgeom.LoadError, match="state_norms"):
+            SteeringVector.load(tmp_path / "w.pt")
