@@ -77,6 +77,30 @@ def test_a_turning_map_does_not_scale(tmp_path):
     np.testing.assert_allclose(matrix @ matrix.T, np.eye(128), atol=1e-9)
 
 
+def test_a_map_of_states(folder, tmp_path, capsys):
+    given = ("fit", "example:small", "example:large", "--states", folder / "neutral.txt")
+    saved = ("-o", tmp_path / "m.safetensors")
+    run(*given, "--layers", "2:4", "--held-out", "0", "--quiet", *saved)
+    mapping = embgeom.Emb2Emb.load(tmp_path / "m.safetensors")
+    assert mapping.layers == (2, 4) and mapping.method == Ridge() and mapping.provenance["texts"] == 2
+    assert "states of layers 2 -> 4" in capsys.readouterr().out
+    run("transfer", folder / "small.safetensors", "--map", saved[1], "-o", tmp_path / "v.pt")
+    out = capsys.readouterr().out
+    assert "(primal); layer 2 to 4; left out: 0, 1, 3\n" in out
+    source, target = mapping.provenance["state_norms"]
+    norm = embgeom.SteeringVector.load(folder / "small.safetensors").norms[2] * target / source
+    assert embgeom.SteeringVector.load(tmp_path / "v.pt").norms[4] == pytest.approx(norm, rel=1e-5)
+    for more, why in (
+        ((), "--states needs --layers A:B"),
+        (("--layers", "2"), "is not A:B"),
+        (("--layers", "2:4", "--fold-norm"), "--fold-norm is about matrices"),
+    ):
+        assert status(*given, *more, *saved) == 2
+        assert why in capsys.readouterr().err
+    assert status(*given[:3], "--layers", "2:4", *saved) == 2
+    assert "give texts by --states" in capsys.readouterr().err
+
+
 def test_vectors_are_those_of_the_library(folder):
     vector = embgeom.SteeringVector.load(folder / "small.safetensors")
     model, tokenizer = embgeom.steering.load_language_model("example:small")
@@ -108,7 +132,7 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
     embgeom.SteeringVector.load(folder / "small.safetensors").select_layers(1).save(
         tmp_path / "one.safetensors"
     )
-    given = ("--map", folder / "map.safetensors", "--layers", "2", "-o", tmp_path / "v.gguf")
+    given = ("--map", folder / "map.safetensors", "--layers", "2", "--norm", "raw", "-o", tmp_path / "v.gguf")
     run("transfer", tmp_path / "one.safetensors", *given)
     assert embgeom.SteeringVector.load(tmp_path / "v.gguf").layers == (2,)
     assert "layer 1 to 2\n" in capsys.readouterr().out
@@ -118,7 +142,8 @@ def test_transfer_of_one_block(folder, tmp_path, capsys):
 
 def test_a_warning_is_a_line(folder, tmp_path, capsys):
     embgeom.SteeringVector({0: np.ones(128)}, model_info=ModelInfo("other/model")).save(tmp_path / "other.pt")
-    run("transfer", tmp_path / "other.pt", "--map", folder / "map.safetensors", "-o", tmp_path / "v.pt")
+    given = ("--map", folder / "map.safetensors", "--norm", "raw", "-o", tmp_path / "v.pt")
+    run("transfer", tmp_path / "other.pt", *given)
     err = capsys.readouterr().err
     assert err.startswith("embgeom: warning: the vector is of 'other/model'") and err.count("\n") == 1
 

@@ -67,18 +67,18 @@ def test_the_number_of_layers_in_a_config(config, num_layers):
 
 
 def test_layers_go_to_those_that_lie_equally_deep():
-    transferred = of_depths(4, 6).transfer(vector(range(4)))
+    transferred = of_depths(4, 6).transfer(vector(range(4)), norm="raw")
     assert transferred.provenance["layers"] == {str(b): matching_layer(b, 4, 6) for b in range(4)}
     assert transferred.layers == (1, 2, 4, 5)
 
 
 def test_of_layers_that_go_to_one_the_nearest_counts():
-    found = of_depths(6, 4).transfer(vector(range(6))).provenance["layers"]
+    found = of_depths(6, 4).transfer(vector(range(6)), norm="raw").provenance["layers"]
     # Behind layers 0 to 5 of 6 a share of 1/6 to 1 is passed, behind those of 4: 1/4, 1/2, 3/4, 1. Layers 0
     # and 1 are equally far from 1/4, and 3 and 4 from 3/4: the deeper one counts.
     assert found == {"1": 0, "2": 1, "4": 2, "5": 3}
-    assert of_depths(6, 4).transfer(vector([0, 3])).provenance["layers"] == {"0": 0, "3": 2}
-    shallow = of_depths(12, 2).transfer(vector(range(12)))
+    assert of_depths(6, 4).transfer(vector([0, 3]), norm="raw").provenance["layers"] == {"0": 0, "3": 2}
+    shallow = of_depths(12, 2).transfer(vector(range(12)), norm="raw")
     assert shallow.provenance["layers"] == {"5": 0, "11": 1}
     # The direction is the one of the layer that counts.
     np.testing.assert_array_equal(
@@ -88,20 +88,20 @@ def test_of_layers_that_go_to_one_the_nearest_counts():
 
 @pytest.mark.parametrize(("source", "target"), [(5, 5), (None, 9), (5, None), (None, None)])
 def test_layers_stay_where_depths_are_equal_or_unknown(source, target):
-    assert of_depths(source, target).transfer(vector([0, 2, 4])).layers == (0, 2, 4)
+    assert of_depths(source, target).transfer(vector([0, 2, 4]), norm="raw").layers == (0, 2, 4)
 
 
 def test_layers_that_a_model_lacks():
     with pytest.raises(InputError, match="layer 4, but the source of the map has 4 layers"):
-        of_depths(4, 6).transfer(vector([1, 4]))
+        of_depths(4, 6).transfer(vector([1, 4]), norm="raw")
     with pytest.raises(InputError, match="source of the map has 4 layers"):
-        of_depths(4, None).transfer(vector([9]), layers=2)
+        of_depths(4, None).transfer(vector([9]), layers=2, norm="raw")
     for layers in (6, {3: 6}):
         with pytest.raises(InputError, match=r"layer 3 of the vector goes to layer 6.*target .* 6 layers"):
-            of_depths(4, 6).transfer(vector([3]), layers=layers)
+            of_depths(4, 6).transfer(vector([3]), layers=layers, norm="raw")
     with pytest.raises(InputError, match="target of the map has 6 layers"):
-        of_depths(None, 6).transfer(vector([3, 7]))
-    assert of_depths(4, 6).transfer(vector([3]), layers=0).layers == (0,)
+        of_depths(None, 6).transfer(vector([3, 7]), norm="raw")
+    assert of_depths(4, 6).transfer(vector([3]), layers=0, norm="raw").layers == (0,)
 
 
 def test_depths_are_kept_in_the_file(tmp_path):
@@ -109,10 +109,10 @@ def test_depths_are_kept_in_the_file(tmp_path):
     made.save(tmp_path / "map.safetensors")
     again = Emb2Emb.load(tmp_path / "map.safetensors")
     assert (again.source.num_layers, again.target.num_layers) == (4, 6)
-    assert again.transfer(vector([3])).layers == (5,)
+    assert again.transfer(vector([3]), norm="raw").layers == (5,)
     unknown = replace(again, source=replace(again.source, num_layers=None))
     unknown.save(tmp_path / "map.safetensors")
-    assert Emb2Emb.load(tmp_path / "map.safetensors").transfer(vector([3])).layers == (3,)
+    assert Emb2Emb.load(tmp_path / "map.safetensors").transfer(vector([3]), norm="raw").layers == (3,)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_vector_of_another_model_is_reported(model, source, name, made):
     emb2emb = mapping(source, names=(name, "two"))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        emb2emb.transfer(made(vector([1], model)))
+        emb2emb.transfer(made(vector([1], model)), norm="raw")
     (warning,) = caught
     assert warning.category is EmbgeomWarning and warning.filename == __file__
     assert repr(model) in str(warning.message) and repr(name) in str(warning.message)
@@ -157,19 +157,19 @@ def test_a_vector_of_another_model_is_reported(model, source, name, made):
 def test_nothing_is_reported_of_one_model_or_unknown_ones(model, source, name, monkeypatch):
     monkeypatch.setattr(Provenance, "sha256", None)  # there are no such files
     # Warnings are errors here.
-    mapping(source, names=(name, "two")).transfer(vector([1], model))
+    mapping(source, names=(name, "two")).transfer(vector([1], model), norm="raw")
 
 
 def test_nothing_is_reported_of_arrays_and_what_was_transferred_before():
-    Emb2Emb.fit(*related(), held_out=0).transfer(vector([1], "other"))
+    Emb2Emb.fit(*related(), held_out=0).transfer(vector([1], "other"), norm="raw")
     first = mapping(names=("zero", "one"))
     back = Emb2Emb.fit(related()[1], related()[0], held_out=0)
-    moved = first.transfer(vector([1], "zero"))
+    moved = first.transfer(vector([1], "zero"), norm="raw")
     assert moved.model_info == first.target and moved.model_info.name == moved.model == "one"
-    assert back.transfer(moved).hidden_size == 12
+    assert back.transfer(moved, norm="raw").hidden_size == 12
     wrong = Emb2Emb.fit(*reversed(related()), held_out=0)
     with pytest.warns(EmbgeomWarning, match="the vector is of 'one', but the map takes vectors of 'zero'"):
-        replace(wrong, source=replace(first.source, hidden_size=20)).transfer(moved)
+        replace(wrong, source=replace(first.source, hidden_size=20)).transfer(moved, norm="raw")
     json.dumps(first.provenance)
 
 
@@ -179,8 +179,8 @@ def test_the_bundled_pair_by_all_of_its_names():
         sides = [embgeom.load(name, "output") for name in names]
         made = Emb2Emb.fit(*sides, held_out=0)
         for source in (folders.small, "example:small"):
-            made.transfer(SteeringVector.from_words(source, [" happy"], layers=3))
+            made.transfer(SteeringVector.from_words(source, [" happy"], layers=3), norm="raw")
         with pytest.warns(EmbgeomWarning, match="'example:small'.*takes vectors of .*large"):
             Emb2Emb.fit(sides[1], sides[1], held_out=0).transfer(
-                SteeringVector({1: np.ones(192)}, model_info=ModelInfo("example:small"))
+                SteeringVector({1: np.ones(192)}, model_info=ModelInfo("example:small")), norm="raw"
             )

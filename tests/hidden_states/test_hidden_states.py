@@ -9,7 +9,8 @@ import pytest
 import embgeom
 from embgeom import InputError, LoadError, OutputError
 from embgeom.hidden_states import compare_states
-from embgeom.hidden_states.compare import Tokenized, opened, residual_states, shared_positions
+from embgeom.hidden_states.compare import opened
+from embgeom.lm.shared_texts import Tokenized, residual_states, shared_positions
 from embgeom.steering import LanguageModel
 from tests.helpers.real_data import find
 

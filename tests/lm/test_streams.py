@@ -183,13 +183,13 @@ def test_a_projection_is_named(projected, tokenizer):
     with pytest.raises(
         InputError, match=r"hidden size 128, but .* takes 64: the model projects .*project_out"
     ):
-        there.transfer(vector)
+        there.transfer(vector, norm="raw")
     with pytest.raises(InputError, match=r"either it is another model's, or the model projects"):
-        there.transfer(SteeringVector({1: np.ones(128)}))
+        there.transfer(SteeringVector({1: np.ones(128)}), norm="raw")
     with pytest.raises(InputError, match=r"it is another model's; fit a map"):
-        there.transfer(SteeringVector({1: np.ones(128)}, model_info=ModelInfo("org/other")))
+        there.transfer(SteeringVector({1: np.ones(128)}, model_info=ModelInfo("org/other")), norm="raw")
     with pytest.raises(InputError, match=r"projects it to 64 before .*project_out.*fold_projection"):
-        back.transfer(SteeringVector({1: np.ones(192)})).apply(model)
+        back.transfer(SteeringVector({1: np.ones(192)}), norm="raw").apply(model)
     with pytest.raises(InputError, match="it is another model's"):
         SteeringVector({1: np.ones(192)}).apply(model)
 
@@ -210,8 +210,10 @@ def test_a_projection_is_folded_in(projected, tokenizer):
     assert np.abs(moved).max() > 0.1
     large = embgeom.load("example:large", "output")
     vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
-    assert Emb2Emb.fit(folded, large, held_out=0).transfer(vector).hidden_size == 192
-    back = Emb2Emb.fit(large, folded, held_out=0).transfer(SteeringVector({1: np.ones(192)}), layers=1)
+    assert Emb2Emb.fit(folded, large, held_out=0).transfer(vector, norm="raw").hidden_size == 192
+    back = Emb2Emb.fit(large, folded, held_out=0).transfer(
+        SteeringVector({1: np.ones(192)}), layers=1, norm="raw"
+    )
     with back.apply(model), torch.no_grad():
         model(torch.tensor(IDS))
     small = load_language_model("example:small").model

@@ -177,7 +177,9 @@ def _effects(threads: int | None) -> Table:
     train, fit = embgeom.SteeringVector.train, embgeom.Emb2Emb.fit
     vector = train(*source, moods.pairs(), layers=SOURCE_LAYER, batch_size=30)
     transferred, shuffled = (
-        fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(vector, layers=TARGET_LAYER)
+        fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(
+            vector, layers=TARGET_LAYER, norm="raw"
+        )
         for shuffle in (False, True)
     )
     found = embgeom.evaluate(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from typing import Any, get_args
 
 import embgeom
 from embgeom._common.writing import check_kept
-from embgeom.cli.models import load_model, model_inputs, model_options
+from embgeom.cli.models import load_model, model_inputs, model_options, running, text_lines
 from embgeom.cli.options import (
     LOCAL_FILES,
     Once,
@@ -20,11 +21,16 @@ from embgeom.cli.options import (
 )
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.comparison.tokens import shared_rows
+from embgeom.emb2emb.lengths import Scaling
 from embgeom.emb2emb.map import check_path
-from embgeom.emb2emb.methods import METHODS, as_method
+from embgeom.emb2emb.methods import METHODS, Method, as_method
 from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
+from embgeom.examples import moods
 from embgeom.steering.files import check_vector_path
+
+# What only a fit on matrices knows.
+_OF_MATRICES = ("fold_norm", "normalize", "only", "tensor_a", "tensor_b", "adapter_a", "adapter_b")
 
 
 def add_commands(commands: Any) -> None:
@@ -36,7 +42,19 @@ def _add_fit(commands: Any) -> None:
     pair = model_options("-a", "output"), model_options("-b", "output")
     add = add_command(commands, fit, *pair, tokens_options(), LOCAL_FILES).add_argument
     add("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
-    add("--method", choices=METHODS, default="low_rank", help="how to fit (default: low_rank)")
+    add(
+        "--states",
+        metavar="FILE",
+        action=Once,
+        help="fit on the models' hidden states on these texts, one a line, instead of their matrices",
+    )
+    explained = "with --states: the layer of A and that of B, counted from 0"
+    add("--layers", type=_layer_pair, metavar="A:B", help=explained)
+    explained = "texts in a forward pass (default: 8)"
+    add("--batch-size", type=whole(1), metavar="N", default=8, help=explained)
+    explained = "with --states: run Python code that comes with the models"
+    add("--trust-remote-code", action="store_true", help=explained)
+    add("--method", choices=METHODS, help="how to fit (default: low_rank; with --states, ridge)")
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
     add("--normalize", action="store_true", help="first scale all rows to length 1")
     add("--fold-norm", action="store_true", help="fold each model's final norm into its unembedding")
@@ -63,12 +81,21 @@ def _add_fit(commands: Any) -> None:
 
 
 def fit(options: argparse.Namespace) -> None:
-    """Fit a map from one model to another on the tokens that they share."""
+    """Fit a map from one model to another on the tokens that they share, or on hidden states."""
     check_path(options.output)
-    check_kept({"-o": options.output}, model_inputs(options))
+    check_kept({"-o": options.output}, [*model_inputs(options), options.states])
+    options.method = options.method or ("low_rank" if options.states is None else "ridge")
     method = as_method(options.method, **chosen(options, "strength", "rank", "k", "scaled", "center"))
+    mapping = _of_matrices(options, method) if options.states is None else _of_states(options, method)
+    mapping.save(options.output)
+    show(mapping.tables())
+
+
+def _of_matrices(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
+    if options.layers is not None:
+        raise InputError("--layers are those of hidden states: give texts by --states, or leave it out")
     source, target = load_model(options, "_a"), load_model(options, "_b")
-    mapping = embgeom.Emb2Emb.fit(
+    return embgeom.Emb2Emb.fit(
         source,
         target,
         method=method,
@@ -76,8 +103,30 @@ def fit(options: argparse.Namespace) -> None:
         norms=(_norm(options, "_a"), _norm(options, "_b")),
         **chosen(options, "normalize", "held_out", "shuffle", "seed", "threads", "progress"),
     )
-    mapping.save(options.output)
-    show(mapping.tables())
+
+
+def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
+    if options.layers is None:
+        raise InputError("--states needs --layers A:B, the layer of each model, such as 12:15")
+    if refused := [f"--{name.replace('_', '-')}" for name in _OF_MATRICES if getattr(options, name)]:
+        raise InputError(f"{refused[0]} is about matrices; with --states leave it out")
+    texts = text_lines(options.states, moods.neutral_texts)
+    with ExitStack() as stack:
+        models = [stack.enter_context(running(_side(options, side))) for side in ("_a", "_b")]
+        return embgeom.Emb2Emb.fit_states(
+            *models[0],
+            *models[1],
+            texts,
+            options.layers,
+            method=method,
+            **chosen(options, "held_out", "shuffle", "batch_size", "seed", "progress"),
+        )
+
+
+def _side(options: argparse.Namespace, suffix: str) -> argparse.Namespace:
+    """Return the options as a command of one model has them."""
+    one = {name: getattr(options, f"{name}{suffix}") for name in ("model", "revision")}
+    return argparse.Namespace(**{**vars(options), **one})
 
 
 def _norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm | None:
@@ -104,7 +153,11 @@ def _add_transfer(commands: Any) -> None:
         help="layers of the vector and of the target, such as 3:5,4:6; or only the target's, for a vector of "
         "one layer (default: the same relative depth where it is known, otherwise the same layers)",
     )
-    add("--norm", type=not_negative, metavar="LENGTH", help="scale each direction to this norm")
+    explained = (
+        "how long directions are: states (as long by the target's states as the vector is by the source's; "
+        "default), raw (as the map makes them), or a number"
+    )
+    add("--norm", type=_length, metavar="LENGTH", help=explained)
     add("--norm-of", metavar="FILE", action=Once, help="... or to the norms of this vector of the target")
 
 
@@ -134,6 +187,19 @@ def _positive(text: str) -> float:
     if (number := finite(text)) <= 0:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return number
+
+
+def _length(text: str) -> str | float:
+    return text if text in get_args(Scaling) else not_negative(text)
+
+
+def _layer_pair(text: str) -> tuple[int, int]:
+    """Read ``12:15``."""
+    found = _layer_map(text)
+    if not isinstance(found, dict) or len(found) != 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not A:B, a layer of each model, such as 12:15")
+    [pair] = found.items()
+    return pair
 
 
 def _layer_map(text: str) -> int | dict[int, int]:

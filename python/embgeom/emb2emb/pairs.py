@@ -171,15 +171,15 @@ def pair_rows(
     return rows[0], rows[1]
 
 
-def split(count: int, held_out: float, seed: int) -> tuple[RowNumbers, RowNumbers]:
+def split(count: int, held_out: float, seed: int, what: str = "tokens") -> tuple[RowNumbers, RowNumbers]:
     """Return the positions to fit on, and those to hold out, each in ascending order."""
     share = real_number(held_out, "held_out")
     if not 0 <= share < 1:
-        raise InputError(f"held_out = {share} is not a share of the tokens: it lies in [0, 1)")
+        raise InputError(f"held_out = {share} is not a share of the {what}: it lies in [0, 1)")
     order = np.random.default_rng(seed).permutation(count).astype(np.int64)
     held = max(round(share * count), 1 if share > 0 else 0)
     if count - held < 2:
-        raise InputError(f"held_out = {share} of {count} tokens leaves too few to fit on")
+        raise InputError(f"held_out = {share} of {count} {what} leaves too few to fit on")
     return np.sort(order[held:]), np.sort(order[:held])
 
 

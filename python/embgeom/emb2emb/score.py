@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,15 @@ NEAREST = 10
 COLUMNS = ("R2", "cosine", "retrieval@1", "@10")
 
 Predict = Callable[[Float64Matrix], Float64Matrix]
+
+
+class Found(NamedTuple):
+    """A map, its scores, those of a control, and what is known of the fit."""
+
+    fitted: FittedMap
+    scores: Scores | None
+    shuffled: Scores | None
+    details: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -121,8 +130,8 @@ def fit(
     threads: int,
     report: ProgressCallable | None,
     about: dict[str, Any],
-) -> tuple[FittedMap, Scores | None, Scores | None, dict[str, Any]]:
-    """Return a map fitted on the pairs at `kept`, its scores on those at `held`, a control's, and details."""
+) -> Found:
+    """Return a map fitted on the pairs at `kept`, scored on those at `held`."""
     fitted_on, scored = pairs.choose(kept), pairs.choose(draw(held, MOST_SCORED, [seed, 3]))
     if shuffle:
         fitted_on = fitted_on.shuffled(seed)
@@ -146,7 +155,7 @@ def fit(
         other, _ = fit_arrays(fitted_on.shuffled(seed), method, weights, threads, report, about)
         control = scores_of(other)
     counts = {"shared": len(pairs), "fitted_on": len(kept), "held_out": len(held), "scored": len(scored)}
-    return fitted, scores, control, {"tokens": counts, **details}
+    return Found(fitted, scores, control, {"tokens": counts, **details})
 
 
 @one_blas_thread()
@@ -189,9 +198,10 @@ def fit_arrays(
     return fitted, {"fit": solution.details, "logits": logits.details}
 
 
-def undetermined(fitted: FittedMap, rank: int, loses_mean: bool) -> str | None:
+def undetermined(found: Found, loses_mean: bool) -> str | None:
     """Return a warning where the tokens leave a least-squares map open, but for a folded norm's centering."""
     # Rows that lose their mean have nothing in the direction of equal coordinates.
+    fitted, rank = found.fitted, found.details["fit"].get("rank", 0)
     wanted = fitted.source_size - loses_mean
     if fitted.method.name != "least_squares" or rank >= wanted:
         return None

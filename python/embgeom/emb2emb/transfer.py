@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import as_real_array
-from embgeom._common.checks import real_number, whole_number
+from embgeom._common.checks import whole_number
 from embgeom._common.threads import resolve_threads
+from embgeom.emb2emb.lengths import Norm, StateNorms, check_norm, target_norms
 from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
@@ -21,6 +22,14 @@ from embgeom.steering.vector import SteeringVector
 
 TransferMode = Literal["primal", "dual", "logits"]
 Layers = Mapping[int, int] | int | None
+# By method, for maps of (un)embeddings. Where A is of full rank, its pseudo-inverse is noise.
+DEFAULT_MODES: dict[str, TransferMode] = {
+    "least_squares": "logits",
+    "ridge": "logits",
+    "low_rank": "dual",
+    "procrustes": "dual",
+    "lle": "primal",
+}
 # Far above any vector, and far enough below the limit of float32 for what a map makes of it.
 _LARGEST = 1e30
 
@@ -39,6 +48,7 @@ class FittedMap:
     source: ModelInfo = field(default_factory=ModelInfo)
     target: ModelInfo = field(default_factory=ModelInfo)
     names: tuple[str, str] = ("source", "target")
+    layers: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         sizes = (*self.source_mean.shape, *self.target_mean.shape)
@@ -62,6 +72,8 @@ class FittedMap:
                 raise InputError(f"{name} has the shape {array.shape}, not {shape} as the other arrays say")
             if array is not None and not np.isfinite(array).all():
                 raise InputError(f"a number in {name} is NaN or infinite")
+        if self.layers is not None and min(self.layers) < 0:
+            raise InputError(f"layers = {self.layers} must be counted from 0")
         if isinstance(self.method, NeighborWeights) and self.source_rows is not None:
             self.method.check_rows(self.source_rows)
 
@@ -95,7 +107,8 @@ class FittedMap:
 
     def __repr__(self) -> str:
         names = " -> ".join(map(repr, self.names))
-        return f"Emb2Emb({names}, {self.method.name}, {self.source_size} -> {self.target_size})"
+        of_states = "" if self.layers is None else f", states of layers {self.layers[0]} -> {self.layers[1]}"
+        return f"Emb2Emb({names}, {self.method.name}, {self.source_size} -> {self.target_size}{of_states})"
 
 
 def predict(fitted: FittedMap, rows: npt.ArrayLike, threads: int | None) -> npt.NDArray[np.float64]:
@@ -108,16 +121,21 @@ def transfer_array(
     fitted: FittedMap,
     vectors: npt.ArrayLike,
     mode: TransferMode | None,
-    norm: float | None,
+    norm: float | Literal["raw"] | None,
     threads: int | None,
 ) -> npt.NDArray[np.float32]:
     array = _vectors(vectors, fitted)
+    length = "raw" if norm is None else check_norm(norm)
     moved = _transfer(fitted, np.atleast_2d(array), mode, threads)
-    if norm is not None:
-        moved = _scaled(moved, norm)
+    if isinstance(length, float):
+        moved = _scaled(moved, length)
+    return _as_float32(fitted, moved).reshape(*array.shape[:-1], -1)
+
+
+def _as_float32(fitted: FittedMap, moved: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     if not (np.abs(moved) <= np.finfo(np.float32).max).all():
         raise InputError(f"{fitted!r} transfers the vectors to numbers beyond float32; scale them down")
-    return moved.reshape(*array.shape[:-1], -1).astype(np.float32)
+    return moved.astype(np.float32)
 
 
 def transfer_vector(
@@ -125,7 +143,9 @@ def transfer_vector(
     vector: SteeringVector,
     mode: TransferMode | None,
     layers: Layers,
-    norm: float | SteeringVector | None,
+    norm: Norm,
+    state_norms: tuple[StateNorms, StateNorms] | None,
+    of_map: Any,
     threads: int | None,
 ) -> SteeringVector:
     """Transfer a steering vector; its provenance says everything but how the map was fitted."""
@@ -134,27 +154,74 @@ def transfer_vector(
             f"the vector has hidden size {vector.hidden_size}, but {fitted!r} takes {fitted.source_size}: "
             + _other_size(vector, fitted)
         )
-    moved = target_layers(vector, layers, fitted.source.num_layers, fitted.target.num_layers)
-    if isinstance(norm, SteeringVector) and norm.hidden_size != fitted.target_size:
+    moved = target_layers(vector, layers, fitted)
+    length = check_norm(norm)
+    if isinstance(length, SteeringVector) and length.hidden_size != fitted.target_size:
         raise InputError(
-            f"norm is a vector of hidden size {norm.hidden_size}, but {fitted!r} transfers to "
+            f"norm is a vector of hidden size {length.hidden_size}, but {fitted!r} transfers to "
             f"{fitted.target_size}: norms are taken from a vector of the target"
         )
-    stack = np.stack([vector.directions[layer] for layer in moved])
-    directions = transfer_array(fitted, stack, mode, None, threads)
-    length = norm if norm is None or isinstance(norm, SteeringVector) else real_number(norm, "norm")
-    result = SteeringVector(
-        dict(zip(moved.values(), directions, strict=True)),
+    wanted, described = _lengths(fitted, vector, moved, length, state_norms, of_map)
+    stack = np.stack([vector.directions[layer] for layer in moved]).astype(np.float64)
+    directions = _transfer(fitted, _vectors(stack, fitted), mode, threads)
+    if wanted is not None:
+        directions = _scaled(directions, np.array([[wanted[layer]] for layer in moved.values()]))
+    return SteeringVector(
+        dict(zip(moved.values(), _as_float32(fitted, directions), strict=True)),
         model=fitted.names[1],
         provenance={
             "transferred_from": {"model": vector.model, "provenance": vector.provenance},
-            "mode": _default_mode(fitted) if mode is None else mode,
+            "mode": default_mode(fitted) if mode is None else mode,
             "layers": {str(old): new for old, new in moved.items()},
-            "norm": _described(length, moved.values()),
+            **described,
         },
         model_info=fitted.target,
+        state_norms=_state_norms(described),
     )
-    return result if length is None else result.with_norm(length)
+
+
+def _lengths(
+    fitted: FittedMap,
+    vector: SteeringVector,
+    moved: Mapping[int, int],
+    norm: float | str | SteeringVector,
+    state_norms: tuple[StateNorms, StateNorms] | None,
+    of_map: Any,
+) -> tuple[dict[int, float] | None, dict[str, Any]]:
+    """Return the norms wanted, by the target's layer, and what the provenance says of them."""
+    if state_norms is not None and norm != "states":
+        raise InputError("state_norms= scales to the target's states, and norm= to another length; give one")
+    if norm == "raw":
+        return None, {"norm": "raw"}
+    if norm == "states":
+        # A file's provenance may be of any shape.
+        kept = fitted.layers is not None and isinstance(of_map, list) and len(of_map) == 2
+        known = [
+            {layer: norm} for layer, norm in zip(fitted.layers or (), of_map if kept else (), strict=False)
+        ]
+        wanted, described = target_norms(vector, moved, fitted.names, state_norms, known)
+        return wanted, {"norm": "states", "state_norms": described}
+    if isinstance(norm, SteeringVector):
+        taken = norm.select_layers(moved.values()).norms
+        named = {str(layer): length for layer, length in taken.items()}
+        return taken, {"norm": {"norms_of": norm.model, "norms": named}}
+    return dict.fromkeys(moved.values(), float(norm)), {"norm": float(norm)}
+
+
+def _state_norms(described: Mapping[str, Any]) -> dict[int, float]:
+    """Return the norms of the target's states that a vector was scaled by, which it keeps."""
+    return {int(layer): sides["target"]["norm"] for layer, sides in described.get("state_norms", {}).items()}
+
+
+def full_rank_dual(fitted: FittedMap, mode: TransferMode | None) -> str | None:
+    """Return a warning where the dual inverts a matrix that keeps every direction, however weak."""
+    if mode != "dual" or fitted.layers is not None or DEFAULT_MODES[fitted.method.name] == "dual":
+        return None
+    return (
+        f"mode 'dual' inverts a map of method {fitted.method.name!r}, which keeps directions that are nearly "
+        "noise and makes them the largest; vectors transferred so hardly steer: take mode='logits' or "
+        "'primal', or method='low_rank'"
+    )
 
 
 def other_model(vector: SteeringVector, fitted: FittedMap) -> str | None:
@@ -185,13 +252,14 @@ def of_inputs(provenance: Mapping[str, Any]) -> str | None:
     return None
 
 
-def target_layers(
-    vector: SteeringVector, layers: Layers, source_count: int | None, target_count: int | None
-) -> dict[int, int]:
+def target_layers(vector: SteeringVector, layers: Layers, fitted: FittedMap) -> dict[int, int]:
     """Return the target's layer for each layer of the vector that is transferred."""
+    source_count, target_count = fitted.source.num_layers, fitted.target.num_layers
     for layer in vector.layers:
         _check_layer(layer, source_count, f"the vector has a direction for layer {layer}", "source")
-    if layers is None:
+    if layers is None and fitted.layers is not None:
+        found = _by_mapping(vector, dict([fitted.layers]))
+    elif layers is None:
         found = _by_depth(vector.layers, source_count, target_count)
     elif isinstance(layers, Mapping):
         found = _by_mapping(vector, layers)
@@ -214,15 +282,17 @@ def check_mode(mode: TransferMode) -> TransferMode:
     return mode
 
 
-def _default_mode(fitted: FittedMap) -> TransferMode:
-    return "primal" if isinstance(fitted.method, NeighborWeights) else "dual"
+def default_mode(fitted: FittedMap) -> TransferMode:
+    """Return the mode in which vectors are transferred unless another is asked for."""
+    # A map of states takes states to states, and so differences of states to such differences.
+    return "primal" if fitted.layers is not None else DEFAULT_MODES[fitted.method.name]
 
 
 def _transfer(
     fitted: FittedMap, vectors: npt.NDArray[np.float64], mode: TransferMode | None, threads: int | None
 ) -> npt.NDArray[np.float64]:
     team = resolve_threads(threads)
-    mode = _default_mode(fitted) if mode is None else check_mode(mode)
+    mode = default_mode(fitted) if mode is None else check_mode(mode)
     if mode == "primal" and isinstance(fitted.method, NeighborWeights):
         source: Any = fitted.source_rows
         target: Any = fitted.target_rows
@@ -247,14 +317,13 @@ def _vectors(vectors: npt.ArrayLike, fitted: FittedMap) -> npt.NDArray[np.float6
     return array
 
 
-def _scaled(vectors: npt.NDArray[np.float64], norm: float) -> npt.NDArray[np.float64]:
-    length = real_number(norm, "norm")
-    if not (np.isfinite(length) and length >= 0):
-        raise InputError(f"norm = {length} is not a length; give a number from 0 on")
+def _scaled(
+    vectors: npt.NDArray[np.float64], norms: float | npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if (lengths == 0).any():
         raise InputError("a vector is transferred to zero, which has no norm to change")
-    return np.asarray(vectors * (length / lengths))
+    return np.asarray(vectors * (norms / lengths))
 
 
 def _by_mapping(vector: SteeringVector, layers: Mapping[int, int]) -> dict[int, int]:
@@ -306,11 +375,3 @@ def _other_size(vector: SteeringVector, fitted: FittedMap) -> str:
         "the unembedding, as OPT-350m does by project_out; then fit the map on "
         "embgeom.steering.fold_projection(unembedding, model)"
     )
-
-
-def _described(norm: float | SteeringVector | None, layers: Iterable[int]) -> Any:
-    """Return the norm that was asked for, ready for JSON: of a vector, its model and the norms taken."""
-    if not isinstance(norm, SteeringVector):
-        return norm
-    taken = norm.select_layers(layers).norms
-    return {"norms_of": norm.model, "norms": {str(layer): length for layer, length in taken.items()}}

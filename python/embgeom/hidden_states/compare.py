@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +20,17 @@ from embgeom.errors import InputError
 from embgeom.hidden_states.comparison import MEASURES, StateComparison, StateMeasure
 from embgeom.lm.language_model import LanguageModel, describe_model, load_language_model, model_name
 from embgeom.lm.layers import find
-from embgeom.lm.passes import EMBEDDING, in_batches, inference, longest_text, read_layers
+from embgeom.lm.passes import longest_text
+from embgeom.lm.shared_texts import (
+    PromptPositions,
+    States,
+    Tokenized,
+    residual_states,
+    sampled,
+    shared_positions,
+)
 from embgeom.lm.tokenizing import warn_of_doubled
 
-PromptPositions = Literal["all", "last"]
-States = npt.NDArray[np.float32]
 Table = npt.NDArray[np.float64]
 
 # Numbers of one layer that are held as float64 at a time.
@@ -286,13 +292,6 @@ def _grams(states: States, start: int, step: int) -> Table:
     return np.stack([(layer[start : start + step] @ layer.T).astype(np.float64).ravel() for layer in states])
 
 
-class Tokenized(NamedTuple):
-    """One prompt in one model's tokens, and the indices of those that are compared."""
-
-    ids: list[int]
-    positions: npt.NDArray[np.int64]
-
-
 def opened(model: Any) -> LanguageModel:
     if isinstance(model, tuple) and len(model) == 2:
         return LanguageModel(*model)
@@ -301,64 +300,6 @@ def opened(model: Any) -> LanguageModel:
             f"a model is a folder or (model, tokenizer) of transformers, not {type(model).__name__}"
         )
     return load_language_model(model, local_files_only=True, dtype="float32")
-
-
-def shared_positions(
-    prompts: Sequence[str],
-    tokenizers: tuple[Any, Any],
-    limits: tuple[int | None, int | None],
-    positions: PromptPositions,
-) -> list[tuple[Tokenized, Tokenized]]:
-    """Tokenize prompts for two models, and find the tokens after which both have read the same text.
-
-    `limits` are the most tokens that each model takes. Prompts without a shared end are left out.
-    """
-    if isinstance(prompts, str) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise InputError("prompts must be a list of strings")
-    if positions not in ("all", "last"):
-        raise InputError(f"positions={positions!r}; it is 'all' or 'last'")
-    pairs = []
-    for prompt in prompts:
-        (ids_a, ends_a), (ids_b, ends_b) = (
-            _ends(prompt, tokenizer, limit) for tokenizer, limit in zip(tokenizers, limits, strict=True)
-        )
-        shared = sorted(ends_a.keys() & ends_b.keys())
-        if ends := shared[-1:] if positions == "last" else shared:
-            source = Tokenized(ids_a, np.array([ends_a[end] for end in ends]))
-            pairs.append((source, Tokenized(ids_b, np.array([ends_b[end] for end in ends]))))
-    return pairs
-
-
-def _ends(prompt: str, tokenizer: Any, limit: int | None) -> tuple[list[int], dict[int, int]]:
-    """Return the tokens, and by the character at which a token ends which one that is."""
-    if not getattr(tokenizer, "is_fast", False):
-        raise InputError(
-            f"{type(tokenizer).__name__} does not tell where tokens end in the text; "
-            "pass a fast tokenizer (AutoTokenizer gives one where a tokenizer.json is there)"
-        )
-    encoded = tokenizer(prompt, return_offsets_mapping=True, verbose=False)
-    ids, spans = encoded["input_ids"][:limit], encoded["offset_mapping"][:limit]
-    # Tokens that were added to the text span nothing. Of the pieces of one character, which all bear its
-    # span, the last one has read it whole, unless it was cut off.
-    beyond = encoded["offset_mapping"][limit:] if limit is not None else []
-    cut = beyond[0][1] if beyond else None
-    return ids, {end: index for index, (start, end) in enumerate(spans) if end > start and end != cut}
-
-
-def sampled(
-    pairs: list[tuple[Tokenized, Tokenized]], count: int, generator: np.random.Generator
-) -> list[tuple[Tokenized, Tokenized]]:
-    lengths = [len(source.positions) for source, _ in pairs]
-    if sum(lengths) <= count:
-        return pairs
-    kept = np.zeros(sum(lengths), dtype=bool)
-    kept[generator.choice(len(kept), count, replace=False)] = True
-    chosen = zip(pairs, np.split(kept, np.cumsum(lengths)[:-1]), strict=True)
-    return [
-        (Tokenized(a.ids, a.positions[mine]), Tokenized(b.ids, b.positions[mine]))
-        for (a, b), mine in chosen
-        if mine.any()
-    ]
 
 
 def elsewhere(counts: Sequence[int], generator: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -374,38 +315,3 @@ def elsewhere(counts: Sequence[int], generator: np.random.Generator) -> npt.NDAr
     partner = np.empty_like(positions)
     partner[positions] = np.roll(positions, -min(max(counts), len(positions) // 2))
     return partner
-
-
-def residual_states(
-    model: Any,
-    prompts: Sequence[Tokenized],
-    *,
-    batch_size: int,
-    report: ProgressCallable | None,
-    phase: str,
-) -> States:
-    """Return the residual stream at the prompts' positions, float32 of shape (layers + 1, p, d).
-
-    First what goes into layer 0, then the output of each layer, before any last norm.
-    """
-    if not prompts:
-        raise InputError("there are no prompts to read")
-    layout = find(model)
-    layers = [EMBEDDING, *layout.numbers(None)]
-    starts = np.cumsum([0, *(len(prompt.positions) for prompt in prompts)])
-    states, done = np.empty((0, 0, 0), dtype=np.float32), 0
-    with inference(model):
-        for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
-            ids, positions = zip(*(prompts[index] for index in batch), strict=True)
-            read = read_layers(model, layout, ids, positions, layers)
-            if done == 0:
-                states = np.empty((len(layers), starts[-1], read.shape[2]), dtype=np.float32)
-            states[:, np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])] = read
-            done += len(batch)
-            if report:
-                report(phase, done, len(prompts))
-    if not np.isfinite(states).all():
-        raise InputError(
-            f"hidden states of {model_name(model)} hold NaN or infinity; load it as float32 or bfloat16"
-        )
-    return states
