@@ -184,3 +184,52 @@ def test_the_bundled_pair_by_all_of_its_names():
             Emb2Emb.fit(sides[1], sides[1], held_out=0).transfer(
                 SteeringVector({1: np.ones(192)}, model_info=ModelInfo("example:small")), norm="raw"
             )
+
+
+def at(norms, name="/data/one/hf", side="output_norms"):
+    return ModelInfo(name, **{side: norms})
+
+
+def test_two_folders_of_one_name_are_told_apart_by_their_rows():
+    one, other = (1.0, 2.0, 3.0), (1.0, 2.0, 3.9)
+    assert at(one).differs_from(at(other, "/data/two/hf"))
+    # Copies of one model are one, whatever they are called, and so are its rows and others that were added.
+    assert not at(one).differs_from(at((1.0, 2.003, 3.0, 9.0), "org/model"))
+    # Names decide between what is neither: a quantized or fine-tuned copy of the same name, and of another.
+    near = (1.0, 2.1, 3.0)
+    assert not at(one).differs_from(at(near, "/data/two/hf")) and at(one).differs_from(at(near, "org/tuned"))
+    # An embedding and an unembedding are not compared with each other.
+    assert not at(one).differs_from(at(other, "/data/two/hf", "input_norms"))
+
+
+def test_the_rows_of_models_that_are_loaded():
+    from embgeom.steering import load_language_model
+
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    small, large = embgeom.examples.pair()
+    for folder, name in ((small, "example:small"), (large, "example:large")):
+        model, tokenizer = load_language_model(folder)
+        info = SteeringVector.train(
+            model, tokenizer, [("Tom was glad.", "Tom was sad.")], layers=1
+        ).model_info
+        assert len(info.input_norms) == len(info.output_norms) == 12
+        for which in ("input", "output"):
+            matrix = embgeom.load(name, which)
+            known = replace(matrix.model_info, name="hf", aliases=())
+            # Rows that were selected are still of their model.
+            chosen = replace(matrix.select(range(100)).model_info, name="hf", aliases=())
+            for each in (known, chosen):
+                assert not replace(info, name="hf").differs_from(each)
+                assert not info.differs_from(each)
+    other = replace(embgeom.load("example:small", "output").model_info, name="hf", aliases=())
+    assert replace(info, name="hf").differs_from(other)
+
+
+def test_a_vector_of_another_folder_of_the_same_name(tmp_path):
+    vector = SteeringVector({1: np.ones(12)}, model_info=ModelInfo("/a/hf", output_norms=(1.0, 2.0)))
+    vector.save(tmp_path / "v.safetensors")
+    there = mapping({"source": "/b/hf", "row_norms": (5.0, 6.0)}, names=("hf", "two"))
+    with pytest.warns(EmbgeomWarning, match="equal hidden sizes do not make them one model"):
+        there.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1)
+    same = mapping({"source": "/b/hf", "row_norms": (1.0, 2.0)}, names=("hf", "two"))
+    same.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1)

@@ -11,7 +11,7 @@ import pytest
 import embgeom
 from embgeom import EmbgeomWarning, InputError, SteeringVector
 from embgeom.evaluation import EvaluateOptions, WordLogRatio, evaluate
-from embgeom.steering import load_language_model
+from embgeom.steering import load_language_model, read_pairs
 from tests.helpers.cli import run, status
 
 NO_RANDOM = EvaluateOptions(random=0)
@@ -187,3 +187,47 @@ def test_pairs_that_are_too_long_are_left_out_by_an_option(model, tmp_path, caps
     run(*asked, "-o", tmp_path / "v.safetensors", "--skip-long")
     out = capsys.readouterr().out
     assert "from 2 pairs" in out and "2 pairs left out, too long for the model" in out
+
+
+CHAT = (
+    "<|endoftext|>{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+
+def test_texts_in_a_chat_template(tokenizers, tmp_path, capsys):
+    tokenizer, folder = tokenizers("front")
+    items = [
+        ["I am glad.", "I am sad."],
+        {"prompt": "How are you?", "positive": "Fine", "negative": "Bad"},
+        {"question": "Up?", "answer_matching_behavior": " (A)", "answer_not_matching_behavior": " (B)"},
+        {"positive": "Good.", "negative": "Ill.", "prompt": ""},
+    ]
+    (tmp_path / "pairs.json").write_text(json.dumps(items))
+    with pytest.raises(InputError, match="no chat template"):
+        read_pairs(tmp_path / "pairs.json", chat=tokenizer)
+    tokenizer.chat_template = CHAT
+    try:
+        pairs = read_pairs(tmp_path / "pairs.json", chat=tokenizer)
+        chatting = tmp_path / "model"
+        shutil.copytree(folder, chatting)
+        tokenizer.save_pretrained(chatting)
+    finally:
+        tokenizer.chat_template = None
+    start = END + "user: "
+    assert pairs == [
+        (f"{start}I am glad.\nassistant: ", f"{start}I am sad.\nassistant: "),
+        (f"{start}How are you?\nassistant: Fine", f"{start}How are you?\nassistant: Bad"),
+        (f"{start}Up?\nassistant:  (A)", f"{start}Up?\nassistant:  (B)"),
+        (f"{start}Good.\nassistant: ", f"{start}Ill.\nassistant: "),
+    ]
+    asked = ("train-vector", chatting, "--layers", "2", "--chat", "-o", tmp_path / "v.pt", "--pairs")
+    run(*asked, tmp_path / "pairs.json", "--token-position", "mean")
+    out, err = capsys.readouterr()
+    assert err == "" and "8 positions left out of the means in a layer, attention sinks" in out
+    found = SteeringVector.load(tmp_path / "v.pt")
+    model, again = load_language_model(chatting)
+    expected, _ = directions(model, again, pairs, add_special_tokens=False, token_position="mean")
+    np.testing.assert_array_equal(found.directions[2], expected)
+    run(*asked, "example:moods")
+    assert SteeringVector.load(tmp_path / "v.pt").provenance["add_special_tokens"] is False

@@ -305,8 +305,8 @@ def test_paths_that_do_not_work_say_so(tmp_path):
             SteeringVector.load(wrong)
         with pytest.raises(OutputError, match=r"suffix|not the path"):
             vector().save(wrong)
-    with pytest.raises(OutputError, match=r"name a file in \.safetensors, \.pt, \.gguf"):
-        vector().save("v.npz")
+    with pytest.raises(OutputError, match=r"name a file in \.safetensors, \.pt, \.npz, \.gguf"):
+        vector().save("v.npy")
     with pytest.raises(OutputError, match="no folder"):
         vector().save(tmp_path / "absent" / "v.pt")
     with pytest.raises(OutputError, match="not an ordinary file"):

@@ -175,3 +175,54 @@ def test_a_model_is_not_copied_under_a_vector():
                 copied(model)
     again = copy.deepcopy(model)
     np.testing.assert_array_equal(again(IDS).logits.detach(), model(IDS).logits.detach())
+
+
+class Looped(torch.nn.Module):
+    """Runs a stack several times over, as looped models do."""
+
+    def __init__(self, stack, times):
+        super().__init__()
+        self.stack, self.times = stack, times
+
+    def forward(self, input_ids=None, inputs_embeds=None, **options):
+        output = self.stack(input_ids=input_ids, inputs_embeds=inputs_embeds, **options)
+        for _ in range(self.times - 1):
+            output = self.stack(inputs_embeds=output.last_hidden_state, **options)
+        return output
+
+
+def looped(times=3):
+    model = tiny("llama")
+    model.model = Looped(model.model, times)
+    return model
+
+
+def test_a_model_that_runs_its_layers_in_a_loop():
+    model = looped()
+    told = pytest.warns(
+        EmbgeomWarning, match="ran 3 times in one forward pass, and the vector acted each time"
+    )
+    with told, vector().apply(model, layer_modules="model.stack.layers"):
+        model(IDS)
+        model(IDS)
+    # Of several passes each counts by itself.
+    plain = tiny("llama")
+    with vector().apply(plain):
+        plain(IDS)
+        plain.model(IDS)
+        plain(IDS)
+
+
+def test_a_looped_model_is_not_read():
+    _, tokenizer = tiny_with_tokenizer()
+    model = looped(2)
+    with pytest.raises(InputError, match="layer 0 runs 2 times in one forward pass"):
+        SteeringVector.train(model, tokenizer, [("a b", "a c")], layers=0, layer_modules="model.stack.layers")
+
+
+def test_what_a_model_cannot_read_is_an_error_of_ours():
+    model, tokenizer = tiny_with_tokenizer()
+    hook = model.model.layers[1].register_forward_hook(lambda *_: 1 / 0)
+    with pytest.raises(InputError, match="LlamaForCausalLM cannot read texts: ZeroDivisionError"):
+        SteeringVector.train(model, tokenizer, [("a b", "a c")], layers=2)
+    hook.remove()

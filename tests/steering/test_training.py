@@ -128,7 +128,9 @@ def test_only_the_layers_asked_for_run():
     for layer, module in enumerate(model.transformer.h):
         module.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
     vector = SteeringVector.train(model, Letters(), PAIRS[:1], layers=[0, 1])
-    assert vector.layers == (0, 1) and set(ran) == {0, 1}
+    assert vector.layers == (0, 1)
+    # Once all layers run, over one token: whether each runs once cannot be seen otherwise.
+    assert ran == [0, 1, 2] + [0, 1] * 2
 
 
 def test_the_model_stays_as_it_was():

@@ -86,9 +86,16 @@ def model_inputs(options: argparse.Namespace) -> list[str]:
 def language_model_options() -> Parser:
     options = Parser(add_help=False, parents=[LOCAL_FILES])
     add = options.add_argument
-    add("model", metavar="MODEL", help="a Hugging Face folder or id, example:small or example:large")
+    explained = "a Hugging Face folder or id, a GGUF file, example:small or example:large"
+    add("model", metavar="MODEL", help=explained)
     add("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
     add("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
+    explained = "float32, bfloat16, float16 or auto (default: float32 on a CPU, else auto: as it is stored)"
+    add("--dtype", metavar="TYPE", help=explained)
+    add("--device", metavar="D", help="cpu, cuda, cuda:1, mps, ... (default: a GPU where there is one)")
+    add("--device-map", metavar="MAP", help="distribute the layers over devices: auto, balanced, sequential")
+    explained = "round weights to 8 or 4 bits while loading (bitsandbytes)"
+    add("--quantize", type=int, choices=(8, 4), help=explained)
     add("--batch-size", type=whole(1), metavar="N", default=8, help="texts in a forward pass (default: 8)")
     return options
 
@@ -110,9 +117,8 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
     A lack of the accelerator's memory becomes an InputError.
     """
     threads = None if options.threads is None else resolve_threads(options.threads)
-    loaded = load_language_model(
-        options.model, **chosen(options, "revision", "local_files_only", "trust_remote_code")
-    )
+    names = ("revision", "local_files_only", "trust_remote_code", "dtype", "device", "device_map", "quantize")
+    loaded = load_language_model(options.model, **chosen(options, *names))
     import torch
 
     before = torch.get_num_threads()

@@ -16,7 +16,7 @@ from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.errors import InputError
 from embgeom.evaluation import GenerationScore
 from embgeom.examples import moods
-from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.lm.tokenizing import encode, in_chat, warn_of_doubled
 from embgeom.steering import read_pairs
 from embgeom.steering.files import check_vector_path
 
@@ -36,6 +36,8 @@ def add_commands(commands: Any) -> None:
     add("--normalize", action="store_true", help="scale each direction to norm 1")
     explained = "let the tokenizer add none: for texts that already hold them, as chat templates do"
     add("--no-special-tokens", dest="add_special_tokens", action="store_false", help=explained)
+    explained = "write the texts in the model's chat template, which holds its special tokens itself"
+    add("--chat", action="store_true", help=explained)
     add("--skip-long", action="store_true", help="leave out pairs that are too long for the model")
 
     add = add_command(commands, steer, steered_model_options()).add_argument
@@ -54,6 +56,7 @@ def train_vector(options: argparse.Namespace) -> None:
     check_kept({"-o": options.output}, [options.model, options.pairs])
     if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
         raise InputError("a .gguf cannot hold layer 0: name others by --layers, or write .safetensors")
+    # Texts that cannot be read are reported before the model is loaded.
     pairs = moods.pairs() if is_moods(options.pairs) else read_pairs(options.pairs)
     names = (
         "layers",
@@ -65,15 +68,26 @@ def train_vector(options: argparse.Namespace) -> None:
         "progress",
     )
     with running(options) as (model, tokenizer):
+        if options.chat:
+            pairs = _in_chat(tokenizer, options.pairs)
+            options.add_special_tokens = False
         vector = embgeom.SteeringVector.train(model, tokenizer, pairs, **chosen(options, *names))
     if options.normalize:
         vector = vector.with_norm(1.0)
     vector.save(options.output)
     used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
+    sinks = vector.provenance.get("sinks", {}).values()
     say(
         f"{vector!r}, from {used} pairs, written to {options.output}\n{norms_by_layer(vector)}"
         + (f"\n{left_out} pairs left out, too long for the model" if left_out else "")
+        + (f"\n{max(sinks)} positions left out of the means in a layer, attention sinks" if sinks else "")
     )
+
+
+def _in_chat(tokenizer: Any, pairs: str) -> list[tuple[str, str]]:
+    if is_moods(pairs):
+        return [(in_chat(tokenizer, happy), in_chat(tokenizer, sad)) for happy, sad in moods.pairs()]
+    return read_pairs(pairs, chat=tokenizer)
 
 
 def steer(options: argparse.Namespace) -> None:

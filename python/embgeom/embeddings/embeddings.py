@@ -205,13 +205,15 @@ class Embeddings(Result, Tabular):
     def model_info(self) -> ModelInfo:
         """The model that the matrix is of; without a name where a bare array has none."""
         known, columns = self.provenance, self.matrix.shape[1]
+        sides = ("input", "output") if known.tied else (self.which,)
+        norms: Any = {f"{side}_norms": known.row_norms for side in sides}
         # A file of one array is called by its file name, which is not a model's.
         if known.tensor is None and (known.file is not None or self.name == known.source):
-            return ModelInfo(hidden_size=columns, num_layers=known.num_layers)
+            return ModelInfo(hidden_size=columns, num_layers=known.num_layers, **norms)
         aliases = (
             [] if known.tensor is None else [known.source, *([str(known.file.parent)] if known.file else [])]
         )
-        return ModelInfo(self.name, known.revision, columns, known.num_layers, tuple(aliases))
+        return ModelInfo(self.name, known.revision, columns, known.num_layers, tuple(aliases), **norms)
 
     @cached_property
     def anomalies(self) -> dict[str, int]:

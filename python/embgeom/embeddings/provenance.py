@@ -27,6 +27,16 @@ class FileState:
         return cls((status.st_ino, status.st_size, status.st_mtime_ns))
 
 
+# Norms differ by less than _ALIKE between copies of one model in 32 and 16 bits, by less than _UNLIKE between
+# a model and its 4-bit quantization or fine-tuned copy, and by more somewhere between any two others.
+_ALIKE, _UNLIKE = 0.01, 0.1
+
+
+def norm_rows(count: int) -> list[int]:
+    """Return the rows, of this many, by whose norms a matrix is told from others."""
+    return [1 << power for power in range(17) if 1 << power < count]
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """Which model a matrix or a steering vector belongs to, to the extent that it is known.
@@ -43,6 +53,9 @@ class ModelInfo:
         How many transformer layers it has.
     aliases : tuple of str
         Other names of the same model, such as the folder it lies in.
+    input_norms, output_norms : tuple of float
+        The norms of rows 1, 2, 4, 8, ... of its embedding and its unembedding, by which it is told from
+        another model of the same name; empty where they are not known.
     """
 
     name: str | None = None
@@ -50,9 +63,21 @@ class ModelInfo:
     hidden_size: int | None = None
     num_layers: int | None = None
     aliases: tuple[str, ...] = ()
+    input_norms: tuple[float, ...] = ()
+    output_norms: tuple[float, ...] = ()
 
     def differs_from(self, other: ModelInfo) -> bool:
-        """Return whether both are known by name and share none; the last parts of names are compared."""
+        """Return whether both are known and are different models.
+
+        Rows of like norms are of one model, whatever it is called, and rows of unlike norms of two. Else
+        names decide: both have some and share none, where their last parts are compared.
+        """
+        for mine, others in ((self.input_norms, other.input_norms), (self.output_norms, other.output_norms)):
+            if mine and others:
+                # Rows that were added change the number of norms, not those of the first rows.
+                apart = max(abs(a - b) / (max(a, b) or 1) for a, b in zip(mine, others, strict=False))
+                if apart > _UNLIKE or apart < _ALIKE:
+                    return apart > _UNLIKE
         known = [{_last_part(n) for n in (m.name, *m.aliases) if n} - {""} for m in (self, other)]
         return all(known) and not known[0] & known[1]
 
@@ -65,7 +90,7 @@ def _last_part(name: str) -> str:
     # The Hub's cache keeps owner/name at models--owner--name/snapshots/<commit>.
     if len(parts) > 2 and parts[-2] == "snapshots":
         return parts[-3].rsplit("--", maxsplit=1)[-1].casefold()
-    return parts[-1].removeprefix("example:").casefold()
+    return parts[-1].removeprefix("example:").casefold().removesuffix(".gguf")
 
 
 @dataclass(frozen=True)
@@ -100,6 +125,8 @@ class Provenance:
         header and the tensor), by this load or by an earlier one, and how many there are.
     state : FileState or None
         The state of `file` when it was read; `to_dict` leaves it out.
+    row_norms : tuple of float
+        The norms of some rows of the tensor, as `ModelInfo` has them; `to_dict` leaves them out.
     """
 
     source: str
@@ -115,11 +142,12 @@ class Provenance:
     bytes_fetched: int | None = None
     bytes_stored: int | None = None
     state: FileState | None = field(default=None, repr=False, compare=False)
+    row_norms: tuple[float, ...] = field(default=(), repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it, with the SHA-256, ready for JSON; if that is unavailable, a note says why."""
         plain = {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
-        del plain["state"]
+        del plain["state"], plain["row_norms"]
         plain |= {"notes": list(self.notes), "sha256": None}
         try:
             plain["sha256"] = self.sha256

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from embgeom._common.checks import need
 from embgeom._common.record import digest
-from embgeom.embeddings.provenance import ModelInfo
+from embgeom.embeddings.provenance import ModelInfo, norm_rows
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.lm.layers import config_of, need_torch
+from embgeom.loading.folder import is_file
+from embgeom.loading.gguf.model import find_gguf
+from embgeom.loading.hub.repository import split_file
 from embgeom.loading.source import find_folder
 
 # In the order in which they are tried: models of text alone come first.
@@ -33,35 +37,45 @@ def load_language_model(
     revision: str | None = None,
     local_files_only: bool = False,
     dtype: Any = None,
+    device: Any = None,
+    device_map: Any = None,
+    quantize: int | None = None,
     trust_remote_code: bool = False,
 ) -> LanguageModel:
     """Load a whole causal language model, ready to be steered.
 
-    A multimodal model is loaded whole; its language model is what is steered.
+    A model that also sees or hears is loaded whole; its language model is what is steered.
 
     Parameters
     ----------
     name : str or path-like
-        A Hugging Face folder or id, or ``example:small`` or ``example:large``.
+        A Hugging Face folder or id, ``example:small`` or ``example:large``; or a GGUF file, the folder that
+        holds it, or ``owner/name/file.gguf`` on the Hub, whose weights are dequantized.
     revision : str, optional
         Branch, tag or commit of an id.
     local_files_only : bool
         Whether to use what the cache holds and fetch nothing.
     dtype : torch.dtype or str, optional
-        What to compute in, as transformers has it. By default float32 on a CPU, and as the model is stored
-        where there is an accelerator.
+        What to compute in: ``"float32"``, ``"bfloat16"``, ``"float16"``, or ``"auto"``, as it is stored. By
+        default float32 on a CPU, and ``"auto"`` elsewhere and for a quantized model.
+    device : torch.device or str, optional
+        Where the model is put; by default on the first CUDA device, or the CPU where there is none.
+    device_map : str or dict, optional
+        Instead of `device`: how to distribute the layers over devices, as transformers has it; ``"auto"``.
+    quantize : {8, 4}, optional
+        Bits to which the weights of linear layers are rounded while they are loaded, by bitsandbytes.
     trust_remote_code : bool
         Run the Python code that the folder or repository brings along, where it has code of its own.
 
     Returns
     -------
     LanguageModel
-        ``model``, in evaluation mode, on the accelerator where there is one, and ``tokenizer``.
+        ``model``, in evaluation mode, and ``tokenizer``.
 
     Raises
     ------
     InputError
-        If torch or transformers is not installed, or `name` is not a name.
+        If torch, transformers or what an option needs is not installed, or an option is unknown.
     LoadError
         If the model cannot be found or read, lacks weights, or would run code of its own without
         `trust_remote_code`.
@@ -76,18 +90,19 @@ def load_language_model(
     torch, transformers = need_torch(), need("transformers", "loading a model to steer it")
     if not isinstance(name, str | os.PathLike):
         raise InputError(f"{name!r:.60} is not the name of a model: give a folder or an id")
-    folder = find_folder(name, revision=revision)
-    where = str(name) if folder is None or Path(name).is_file() else str(folder.path)
+    where, gguf_file = _place(name, revision)
     # Left out, transformers would ask on standard output whether to run a model's own code.
     options: dict[str, Any] = {"local_files_only": local_files_only, "trust_remote_code": trust_remote_code}
     if revision is not None:
         options["revision"] = revision
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    if dtype is None:
-        dtype = "auto" if device == "cuda" else torch.float32
+    computing = _computing(torch, transformers, dtype, device, device_map, quantize)
+    if gguf_file is not None:
+        options |= _of_gguf(transformers, gguf_file, quantize)
+    # A model that was distributed or quantized while it was loaded is where it is to be.
+    target = computing.pop("device", None)
     try:
         with _silent_transformers():
-            model = _loaded(transformers, where, {"dtype": dtype, **options})
+            model = _loaded(transformers, where, {**computing, **options})
             tokenizer = transformers.AutoTokenizer.from_pretrained(where, **options)
         tokenizer("a")
     except LoadError as error:
@@ -103,7 +118,61 @@ def load_language_model(
         raise LoadError(f"{name} cannot be loaded as a causal language model: {first}") from error
     if where != str(name):
         model.config.name_or_path = str(name)
-    return LanguageModel(model.eval().to(device), tokenizer)
+    return LanguageModel(model.eval() if target is None else model.eval().to(target), tokenizer)
+
+
+def _place(name: str | os.PathLike[str], revision: str | None) -> tuple[str, str | None]:
+    """Return the folder or id of a model, and the GGUF file in it, if it is one."""
+    folder = find_folder(name, revision=revision)
+    if folder is None:
+        on_hub = split_file(str(name)) if str(name).lower().endswith(".gguf") else None
+        return on_hub or (str(name), None)
+    file = find_gguf(Path(name).expanduser() if is_file(Path(name).expanduser()) else folder)
+    if file is not None:
+        return str(file.parent), file.name
+    return (str(name) if is_file(Path(name)) else str(folder.path)), None
+
+
+def _of_gguf(transformers: Any, file: str, quantize: int | None) -> dict[str, Any]:
+    need("gguf", "loading a model from a GGUF file")
+    need("accelerate", "loading a model from a GGUF file", extra="quantize")
+    if quantize is not None:
+        raise InputError(f"quantize = {quantize} has no meaning for a GGUF file: its weights are quantized")
+    # Weights that stay packed would be multiplied by a kernel that is looked for on the Hub.
+    packed = getattr(transformers, "GgufConfig", None)
+    return {"gguf_file": file, **({"quantization_config": packed(dequantize=True)} if packed else {})}
+
+
+def _computing(
+    torch: Any, transformers: Any, dtype: Any, device: Any, device_map: Any, quantize: int | None
+) -> dict[str, Any]:
+    """Return how and where a model is to compute, as options of transformers, and ``"device"``."""
+    if isinstance(dtype, str) and dtype != "auto":
+        found = getattr(torch, dtype, None)
+        if not isinstance(found, torch.dtype) or not found.is_floating_point:
+            raise InputError(f"dtype = {dtype!r} is unknown: use float32, bfloat16, float16 or auto")
+        dtype = found
+    if device is not None and device_map is not None:
+        raise InputError(f"device = {device!r} and device_map = {device_map!r} exclude each other; give one")
+    if quantize not in (None, 8, 4):
+        raise InputError(f"quantize = {quantize!r} is not a number of bits: use 8 or 4, or leave it out")
+    try:
+        place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise InputError(f"device = {device!r} cannot be used: {first_line(error)}") from error
+    plain = device_map is None and quantize is None and place.type == "cpu"
+    options = {"dtype": dtype if dtype is not None else torch.float32 if plain else "auto", "device": place}
+    if device_map is not None:
+        need("accelerate", "device_map", extra="quantize")
+        options["device_map"] = device_map
+    if quantize is not None:
+        need("bitsandbytes", f"quantize={quantize}", extra="quantize")
+        options["quantization_config"] = transformers.BitsAndBytesConfig(**{f"load_in_{quantize}bit": True})
+        options.setdefault("device_map", {"": place})
+    if "device_map" in options:
+        del options["device"]
+    return options
 
 
 def _loaded(transformers: Any, where: str, options: dict[str, Any]) -> Any:
@@ -141,14 +210,29 @@ def _not_a_number(value: Any, name: str) -> str | None:
 def model_info(model: Any) -> ModelInfo:
     """Return which model it is; one that was made from a configuration has no name."""
     config, whole = config_of(model), getattr(model, "config", None)
-    name = str(getattr(whole, "name_or_path", "") or "") or None
     size, depth = (getattr(config, key, None) for key in ("hidden_size", "num_hidden_layers"))
-    return ModelInfo(name, getattr(whole, "_commit_hash", None), size, depth)
+    norms: Any = {f"{side}_norms": _row_norms(model, side) for side in ("input", "output")}
+    return ModelInfo(_loaded_as(model), getattr(whole, "_commit_hash", None), size, depth, **norms)
+
+
+def _loaded_as(model: Any) -> str | None:
+    return str(getattr(getattr(model, "config", None), "name_or_path", "") or "") or None
+
+
+def _row_norms(model: Any, side: str) -> tuple[float, ...]:
+    """Return the norms of some rows of a matrix of a model; none where it is quantized or not on a device."""
+    weight: Any = None
+    with suppress(AttributeError, NotImplementedError):
+        weight = getattr(model, f"get_{side}_embeddings")().weight
+    if getattr(weight, "ndim", 0) != 2 or weight.is_meta or not weight.is_floating_point():
+        return ()
+    rows = weight.detach()[norm_rows(len(weight))].double().norm(dim=1)
+    return tuple(rows.cpu().tolist())
 
 
 def model_name(model: Any) -> str:
     """Return what to call a model: what it was loaded as, or its class; of an absolute path the last part."""
-    name = model_info(model).name or type(model).__name__
+    name = _loaded_as(model) or type(model).__name__
     return Path(name).name if Path(name).is_absolute() else name
 
 
@@ -167,12 +251,16 @@ def describe_model(model: Any) -> dict[str, Any]:
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
     """Keep transformers from drawing bars that nobody asked for."""
+    from transformers import modeling_gguf_pytorch_utils as of_gguf
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, bar = logging.is_progress_bar_enabled(), of_gguf.tqdm
     logging.disable_progress_bar()
+    # This one asks nobody whether it is wanted.
+    of_gguf.tqdm = partial(bar, disable=True)
     try:
         yield
     finally:
+        of_gguf.tqdm = bar
         if shown:
             logging.enable_progress_bar()

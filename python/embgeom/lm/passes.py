@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import check_seed, whole_number
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomError, InputError, first_line
 from embgeom.examples import moods
 from embgeom.lm.layers import Layout, config_of, find, need_torch, stream_in_input, stream_in_output
 from embgeom.lm.sinks import kept_positions
@@ -96,7 +97,34 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
             )
         # Padding to the right needs no mask in a causal model.
         named = {name: value for name, value in named.items() if name in taken}
-    return model(**named)
+    try:
+        return model(**named)
+    except (EmbgeomError, MemoryError, need_torch().OutOfMemoryError, _LastLayerRead):
+        raise
+    except Exception as error:
+        # A model's own code may raise anything.
+        raise InputError(
+            f"{type(model).__name__} cannot read texts: {type(error).__name__}: {first_line(error)}; give a "
+            "causal language model that needs nothing but texts, with its own tokenizer"
+        ) from error
+
+
+def check_single_runs(model: Any, layout: Layout, tokens: Tokens) -> None:
+    """Refuse a model that runs a layer several times in a pass, which reading, ended early, would not see."""
+    runs: Counter[int] = Counter()
+
+    def counting(number: int) -> Callable[..., None]:
+        return lambda *_: runs.update([number])
+
+    with ExitStack() as hooks:
+        for number in range(len(layout.layers)):
+            hooks.callback(layout.layers[number].register_forward_hook(counting(number)).remove)
+        forward(model, padded(model, [tokens[:1]]))
+    if repeated := [number for number, times in sorted(runs.items()) if times > 1]:
+        raise InputError(
+            f"layer {repeated[0]} runs {runs[repeated[0]]} times in one forward pass: of a model that runs "
+            "its layers in a loop it is not known which of a layer's outputs is meant, so it cannot be read"
+        )
 
 
 class States(NamedTuple):
@@ -249,6 +277,7 @@ def state_norms(
         raise InputError("no text has two tokens, and the first of each is not counted; give longer texts")
     total, count = np.zeros(len(numbers)), np.zeros(len(numbers))
     with inference(model):
+        check_single_runs(model, layout, sequences[0])
         for indices in in_batches(sequences, batch_size):
             batch = [sequences[index] for index in indices]
             for lengths in read_states(model, layout, batch, [()] * len(batch), numbers).norms:
@@ -310,9 +339,10 @@ def _logits_at(model: Any, batch: dict[str, Any], positions: list[int]) -> tuple
 
 
 def _input_device(model: Any) -> Any:
-    weights = model.get_input_embeddings().weight if hasattr(model, "get_input_embeddings") else None
-    if weights is None:
-        weights = next(model.parameters())
+    weights = next(model.parameters())
+    # A class that wraps a model may not know where its embedding is.
+    with suppress(AttributeError, NotImplementedError):
+        weights = model.get_input_embeddings().weight
     # Offloaded weights have no device; whoever offloaded them moves the input, too.
     return "cpu" if weights.device.type == "meta" else weights.device
 

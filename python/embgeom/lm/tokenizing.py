@@ -79,14 +79,18 @@ def _with_and_without_special(tokenizer: Any, text: str) -> tuple[list[int], lis
     return plain, whole, next((at for at in starts if whole[at : at + len(plain)] == plain), None)
 
 
+def in_chat(tokenizer: Any, prompt: str) -> str:
+    """Return a user's turn in the tokenizer's chat template, up to where the assistant answers."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError("chat = True, but the tokenizer has no chat template; leave chat out")
+    turns = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
 def encode_prompt(tokenizer: Any, prompt: str, *, chat: bool, answer: str = "") -> list[int]:
     """Return the tokens of a prompt and, if given, an answer's; with `chat`, in the tokenizer's template."""
     check_text(prompt, "prompt")
-    if chat:
-        if not getattr(tokenizer, "chat_template", None):
-            raise InputError("chat = True, but the tokenizer has no chat template; leave chat out")
-        turns = [{"role": "user", "content": prompt}]
-        prompt = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    prompt = in_chat(tokenizer, prompt) if chat else prompt
     gap = " " if answer and prompt and not prompt[-1].isspace() else ""
     return encode(tokenizer, prompt + gap + answer.strip(), special=not chat)
 

@@ -6,7 +6,8 @@ import copy
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -89,6 +90,7 @@ class PassTracker:
             self._stack.__dict__[_MARK] = self
             self._undo.append(self._stack.register_forward_pre_hook(self._note, with_kwargs=True).remove)
             self._undo.append(self._stack.register_forward_hook(self._stack_ran).remove)
+            self._undo.append(self._model.register_forward_pre_hook(self._model_starts).remove)
             self._undo.append(self._model.register_forward_hook(self._model_ran).remove)
             for module in self._generators:
                 self._undo.append(_replace_generate(module, self._noting_prompt(module.generate)))
@@ -104,7 +106,8 @@ class PassTracker:
             self._latest = None
 
     def layer_ran(self, who: Any, layer: int) -> None:
-        self._ran().add((who, layer))
+        for scope in ("stack", "model"):
+            self._ran(scope)[who, layer] += 1
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise InputError(
@@ -112,19 +115,29 @@ class PassTracker:
             "being steered by this one's handle: remove the handle first, or leave its `with` block"
         )
 
-    def _ran(self) -> set[tuple[Any, int]]:
-        ran: set[tuple[Any, int]] = self._local.__dict__.setdefault("ran", set())
+    def _ran(self, scope: str) -> Counter[tuple[Any, int]]:
+        """Return how often who steered which layer so far, in this pass of the stack or of the model."""
+        ran: Counter[tuple[Any, int]] = self._local.__dict__.setdefault(scope, Counter())
         return ran
 
-    def _stack_ran(self, *_: Any) -> None:
+    def _steered(self, scope: str) -> Iterator[tuple[Any, Counter[int]]]:
+        """Give each subscriber with how often each of its layers was steered in the pass that ends."""
+        ran = self._ran(scope).copy()
         # An error that ends a pass ends it here, too, so that only whole passes count.
-        ran, self._local.ran = self._ran(), set()
+        self._ran(scope).clear()
         for who in self.subscribers:
-            who.stack_ran({layer for other, layer in ran if other is who})
+            yield who, Counter({layer: times for (other, layer), times in ran.items() if other is who})
+
+    def _stack_ran(self, *_: Any) -> None:
+        for who, layers in self._steered("stack"):
+            who.stack_ran(layers)
 
     def _model_ran(self, *_: Any) -> None:
-        for who in self.subscribers:
-            who.model_ran()
+        for who, layers in self._steered("model"):
+            who.model_ran(layers)
+
+    def _model_starts(self, *_: Any) -> None:
+        self._ran("model").clear()
 
     def _noting_prompt(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """Return `generate` with the prompt known while it runs."""
@@ -141,7 +154,7 @@ class PassTracker:
         return steered_generate
 
     def _note(self, _stack: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._local.ran = set()
+        self._ran("stack").clear()
         given = {**dict(zip(self._parameters, args, strict=False)), **kwargs}
         inputs = next((given[name] for name in _INPUTS if given.get(name) is not None), None)
         if inputs is None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom.embeddings.embeddings import Embeddings, Which, named_row_stats
-from embgeom.embeddings.provenance import Provenance
+from embgeom.embeddings.provenance import Provenance, norm_rows
 from embgeom.embeddings.token_format import TokenFormat
 from embgeom.errors import InputError, LoadError
 from embgeom.loading.tokenizers.table import TokenTable
@@ -69,7 +69,9 @@ def assemble(
         name=name,
         row_stats=stats,
         tokens_beyond_rows=sum(row >= rows for row in table.tokens),
-        provenance=replace(provenance, tokenizer=table.file),
+        provenance=replace(
+            provenance, tokenizer=table.file, row_norms=tuple(stats.norms[norm_rows(rows)].tolist())
+        ),
     )
 
 

@@ -16,13 +16,18 @@ from embgeom._common.record import rebuilt
 from embgeom._common.writing import check_file_writable, write_file
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
-from embgeom.loading.folder import parse_json
+from embgeom.loading.folder import is_file, parse_json
+from embgeom.loading.hub.repository import HubRepo, split_file
 from embgeom.steering.directions import Direction, checked, checked_norms
-from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, check_declared, lone_layer
+from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, write_steered
+from embgeom.steering.operations import OPERATIONS, Operation, Use, Value
+from embgeom.steering.operations import checked as checked_value
+from embgeom.steering.others import check_declared, lone_layer, metadata_name, persona_rows
 
 FORMAT = "embgeom.steering_vector"
 VERSION = "1"
 CONVENTION = "added to the output of layer i, counted from 0"
+CHANGED = "by the operation they change the output of layer i, counted from 0"
 _HEADER = ("format", "format_version", "layers", "model", "model_info", "provenance", "state_norms")
 
 # Names of tensors that say no more than a layer number. A name like "hidden_states.3" is not among them:
@@ -38,10 +43,16 @@ class Fields(NamedTuple):
     provenance: dict[str, Any]
     model_info: ModelInfo
     state_norms: dict[int, float]
+    operation: Operation
+    value: Value
 
 
-def save(path: str | PathLike[str], vector: Fields) -> None:
+def save(path: str | PathLike[str], vector: Fields, hookpoints: str | None) -> None:
     target = _path(path, WRITERS, OutputError)
+    if hookpoints is not None:
+        use = Use(vector.operation, vector.value)
+        write_file(target, lambda partial: write_steered(partial, use, vector.directions, hookpoints))
+        return
     try:
         vector.model.encode("utf-8")
         written = {
@@ -61,6 +72,9 @@ def save(path: str | PathLike[str], vector: Fields) -> None:
         "model": vector.model,
         **written,
     }
+    if vector.operation != "add":
+        # An older reader refuses what is not said to be added, and one of another kind finds no "direction".
+        header |= {"layers": CHANGED, "operation": vector.operation, "value": json.dumps(vector.value)}
     write_file(target, lambda partial: WRITERS[target.suffix](partial, header, vector.directions))
 
 
@@ -68,21 +82,74 @@ def check_vector_path(path: str | PathLike[str]) -> None:
     check_file_writable(_path(path, WRITERS, OutputError))
 
 
-def load(path: str | PathLike[str], layer: int | None) -> Fields:
+def load(
+    path: str | PathLike[str],
+    layer: int | None,
+    operation: Operation | None,
+    revision: str | None,
+    local_files_only: bool,
+) -> Fields:
     if layer is not None:
         layer = whole_number(layer, "layer", 0)
-    file = _path(path, READERS, LoadError)
+    if operation not in (None, "add", "ablate", "project_to"):
+        raise InputError(
+            f'operation = {operation!r:.40}: a file is read for "add", "ablate" or "project_to"; for another '
+            "one use dataclasses.replace(vector, operation=..., value=...)"
+        )
+    file = _fetched(_path(path, READERS, LoadError), revision, local_files_only)
     header, tensors, facts = READERS[file.suffix](file)
     if "logits_matrix" in tensors:
         raise LoadError(f"{file} is a map of embgeom; a steering vector is expected")
+    own = header.get("format") == FORMAT
+    use = _use(header, file) if own else Use(operation or "add", None)
+    if own and operation not in (None, use.operation):
+        raise InputError(
+            f"{file} says itself that its operation is {use.operation!r}; leave out operation={operation!r}, "
+            "and change it with dataclasses.replace"
+        )
     provenance, info, norms = _checked_header(header, file)
-    ours = (*_HEADER, "layer_type")
-    check_declared({k: v for k, v in facts.items() if k not in ours}, file, f"{CONTROL_VECTOR}.")
+    known = (*_HEADER, "layer_type", *(("operation", "value") if own else ()))
+    declared = {key: fact for key, fact in facts.items() if key not in known}
+    check_declared(declared, file, f"{CONTROL_VECTOR}.", refused=operation is None)
     try:
-        directions = checked(_by_layer(tensors, file, layer))
+        directions = checked(_by_layer(_named(tensors, use.operation), file, layer))
+        value = checked_value(*use, directions)
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
-    return Fields(directions, header.get("model", ""), provenance, info, norms)
+    return Fields(directions, header.get("model", ""), provenance, info, norms, use.operation, value)
+
+
+def _fetched(file: Path, revision: str | None, local_files_only: bool) -> Path:
+    """Return a file, from the Hub if its name is that of one there and there is none here."""
+    on_hub = None if is_file(file) or file.is_absolute() else split_file(file.as_posix())
+    if on_hub is None or Path(file.parts[0]).is_dir():
+        if revision is not None:
+            raise InputError(f"revision = {revision!r} is for a file on the Hugging Face Hub, not for {file}")
+        return file
+    repo, name = on_hub
+    source = HubRepo(repo, revision=revision, local_files_only=local_files_only)
+    if (found := source.find(name)) is None:
+        raise LoadError(f"the Hugging Face model {repo} holds no file {name}, and neither does this machine")
+    if found.name == "direction.pt":
+        # It says of which layer the direction beside it is, and need not be there.
+        source.find(metadata_name(name))
+    return found
+
+
+def _use(header: Mapping[str, str], file: Path) -> Use:
+    """Return what the directions of an own file are for."""
+    operation: Any = header.get("operation", "add")
+    if operation not in OPERATIONS:
+        raise LoadError(f"{file} is for the operation {operation!r:.40}, which this embgeom does not know")
+    value = parse_json(header.get("value", "null"), f"the value in {file}")
+    return Use(operation, tuple(value) if isinstance(value, list) else value)
+
+
+def _named(tensors: Mapping[Any, Direction], operation: Operation) -> Mapping[Any, Direction]:
+    """Return tensors by names that hold no operation."""
+    if operation == "add":
+        return tensors
+    return {k.removeprefix(f"{operation}.") if isinstance(k, str) else k: v for k, v in tensors.items()}
 
 
 def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[EmbgeomError]) -> Path:
@@ -112,9 +179,10 @@ def _checked_header(
             f"{file} is of format version {header.get('format_version')!r}, and this embgeom reads "
             f"version {VERSION}; upgrade embgeom"
         )
-    if header.get("layers") != CONVENTION:
+    wanted = CHANGED if "operation" in header else CONVENTION
+    if header.get("layers") != wanted:
         raise LoadError(
-            f"{file} says of its directions {header.get('layers')!r}; only those {CONVENTION!r} are read"
+            f"{file} says of its directions {header.get('layers')!r}; only those {wanted!r} are read"
         )
     held = {}
     for key in ("provenance", "model_info", "state_norms"):
@@ -145,6 +213,8 @@ def _by_layer(tensors: Mapping[Any, Direction], file: Path, layer: int | None) -
         )
     if unclear:
         ((name, tensor),) = tensors.items()
+        if (rows := persona_rows(file, tensor, layer)) is not None:
+            return rows
         return {lone_layer(file, tensor, layer): _row(tensor, name, file)}
     if layer is not None:
         raise LoadError(

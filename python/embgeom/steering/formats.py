@@ -3,9 +3,8 @@
 A GGUF control vector holds one-dimensional tensors ``direction.<i>``, i >= 1. llama.cpp adds ``direction.i``
 to the output of its layer i, counted from 0: ``common_control_vector_load`` keeps it at index i - 1 of a
 buffer, and ``llama_adapter_cvec::apply`` takes the tensor of layer i from index i - 1. So i is a layer's
-number as it is everywhere in embgeom, and layer 0 is never steered. repeng means the same.
-
-And what files of other tools say of their directions' use, and of the layer of one that stands alone.
+number as it is everywhere in embgeom, and layer 0 is never steered. repeng means the same. Since every reader
+adds what is called ``direction``, directions for another operation bear its name instead.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ from __future__ import annotations
 import io
 import json
 import re
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,42 +22,16 @@ import numpy.typing as npt
 
 from embgeom._common.checks import need
 from embgeom._common.writing import save_tensors
-from embgeom.errors import EmbgeomWarning, InputError, LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.loading.checkpoint.torch_file import check_sum, load_torch
-from embgeom.loading.folder import LocalFile, parse_json, read_bytes
+from embgeom.loading.folder import LocalFile, parse_json
 from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.matrix_files.array_file import ArrayFile
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.steering.directions import Direction, Directions
+from embgeom.steering.operations import Use
+from embgeom.steering.others import names_a_scale
 
-# A direction is added to the residual stream as it is. A file of another tool may say that it is to be
-# projected out, or multiplied first, or added elsewhere; to ignore that would steer by something that nobody
-# meant.
-_OPERATION = frozenset((
-    "mode", "operation", "operator", "op", "action", "intervention", "application", "apply", "kind", "type",
-    "method", "function", "func", "fn", "steering",
-))  # fmt: skip
-_PLACE = frozenset(("hook", "hookpoint", "site", "location", "component", "stream", "module"))
-_SCALE = frozenset((
-    "scale", "scaling", "coefficient", "coefficients", "coeff", "coef", "strength", "multiplier", "factor",
-    "gain", "alpha", "intensity", "weight", "scales", "weights", "factors",
-))  # fmt: skip
-# How a vector was found is often called its type or method, which says nothing of its use.
-_OF_USE = _PLACE | _OPERATION - {"type", "method", "kind", "steering"}
-# Words of operations other than addition, by how they begin.
-_NOT_ADDED = re.compile(
-    r"\b(project|proj\b|ablat|ortho|erase|erasure|remov|null(ify|space)|subtract|clamp|clip\b|replac|rotat"
-    r"|multipl|affine|reflect|mirror|overwrit|leace|inlp)",
-    re.IGNORECASE,
-)
-_ADDED = re.compile(
-    r"\b(add|sum\b|plus\b|actadd|caa\b|resid(ual)?(_?stream)?(_?post)?\b|decoder_?block|block_?output|output\b"
-    r"|steer|control)",
-    re.IGNORECASE,
-)
-_YES = ("1", "1.0", "true", "yes", "on")
-_NO = ("", "0", "false", "no", "none", "null", "off")
-_MOST_METADATA = 1 << 16
 # More than a direction for each of 1,000 layers of the widest models: what is larger is a model.
 _MOST_NUMBERS = 1 << 25
 _MOST_BYTES = 1 << 28
@@ -84,24 +55,32 @@ class Content(NamedTuple):
     facts: Mapping[str, object]
 
 
+def _by_name(header: dict[str, str], directions: Directions) -> dict[str, Direction]:
+    name = header.get("operation", "direction")
+    return {f"{name}.{layer}": direction for layer, direction in directions.items()}
+
+
 def write_safetensors(path: Path, header: dict[str, str], directions: Directions) -> None:
     # The library writes entries of metadata in an order that differs from run to run, so there is only one.
-    tensors = {f"direction.{layer}": direction for layer, direction in directions.items()}
-    save_tensors(tensors, path, {_KEY: json.dumps(header)})
+    save_tensors(_by_name(header, directions), path, {_KEY: json.dumps(header)})
 
 
 def read_safetensors(path: Path) -> Content:
     file = SafetensorsFile(path)
     _check_size({name: file.shape(name) for name in file.names}, path)
-    text = file.metadata.get(_KEY, "{}").encode("utf-8", "surrogatepass")
-    held = parse_json(text, f"the header in {path}")
-    header = {k: v for k, v in held.items() if isinstance(v, str)} if isinstance(held, dict) else {}
+    header = _header(file.metadata.get(_KEY, "{}"), path)
     facts = {key: note for key, note in file.metadata.items() if key != _KEY}
     return Content(header, {name: file.read(name) for name in file.names}, facts)
 
 
+def write_npz(path: Path, header: dict[str, str], directions: Directions) -> None:
+    arrays: dict[str, Any] = {_KEY: np.array(json.dumps(header)), **_by_name(header, directions)}
+    with path.open("wb") as stream:
+        np.savez(stream, **arrays)
+
+
 def read_arrays(path: Path) -> Content:
-    """Return the arrays of a .npz by name, or the one of a .npy; scalars are facts."""
+    """Return the arrays of a .npz by name, or the one of a .npy; scalars are facts or our header."""
     file = ArrayFile(path)
     if file.bytes > _MOST_BYTES:
         raise LoadError(f"{path} unpacks to {file.bytes} bytes, too many for a steering vector")
@@ -115,11 +94,23 @@ def read_arrays(path: Path) -> Content:
                 f"{name!r} in {path} is {array.dtype}; a direction is an array of floating-point numbers"
             )
     with np.errstate(over="ignore"):
-        return Content({}, {name: array.astype(np.float32) for name, array in vectors.items()}, facts)
+        tensors = {name: array.astype(np.float32) for name, array in vectors.items()}
+    return Content(_header(facts.pop(_KEY, "{}"), path), tensors, facts)
+
+
+def _header(text: object, path: Path) -> dict[str, str]:
+    """Return embgeom's own header, strings by name, that a file holds as JSON."""
+    held = parse_json(str(text).encode("utf-8", "surrogatepass"), f"the header in {path}")
+    return {k: v for k, v in held.items() if isinstance(v, str)} if isinstance(held, dict) else {}
 
 
 def write_gguf(path: Path, header: dict[str, str], directions: Directions) -> None:
     """Write the keys and tensors that llama.cpp and repeng expect, and the header under keys of its own."""
+    if "operation" in header:
+        raise InputError(
+            f"the vector's operation is {header['operation']!r}, and llama.cpp, whose format .gguf is, adds "
+            "every direction; take .safetensors or .pt"
+        )
     if 0 in directions:
         others = [layer for layer in directions if layer]
         way = f"write the others, vector.select_layers({others}).save(...), or " if others else ""
@@ -179,7 +170,35 @@ def write_pt(path: Path, header: dict[str, str], directions: Directions) -> None
     tensors = {layer: torch.tensor(direction) for layer, direction in directions.items()}
     # Written straight to a file, the archive would bear that file's temporary name inside.
     stream = io.BytesIO()
-    torch.save({**header, "directions": tensors}, stream)
+    torch.save({**header, header.get("operation", "directions"): tensors}, stream)
+    path.write_bytes(stream.getvalue())
+
+
+def write_steered(path: Path, use: Use, directions: Directions, hookpoints: str) -> None:
+    """Write what lm-evaluation-harness's model ``steered`` reads: an action for each hooked module."""
+    torch = need("torch", f"{path}, a PyTorch file,")
+    if path.suffix != ".pt":
+        raise InputError(f"lm-evaluation-harness reads {path.name} only as a .pt; name one")
+    if not isinstance(hookpoints, str) or hookpoints.count("{}") != 1:
+        raise InputError(f'hookpoints = {hookpoints!r:.60} must hold {{}} once, as "layers.{{}}" does')
+    if isinstance(use.value, tuple):
+        raise InputError("lm-evaluation-harness sets a coordinate by its clamp, and keeps none between two")
+    action = "add" if use.operation == "add" else "clamp"
+    held = {
+        hookpoints.replace("{}", str(layer)): {
+            "steering_vector": torch.tensor(direction),
+            # The coordinate along the direction of length 1.
+            "steering_coefficient": 1.0
+            if action == "add"
+            else (use.value or 0.0) * float(np.linalg.norm(direction.astype(np.float64))),
+            "action": action,
+            "bias": None,
+            "head_index": None,
+        }
+        for layer, direction in directions.items()
+    }
+    stream = io.BytesIO()
+    torch.save(held, stream)
     path.write_bytes(stream.getvalue())
 
 
@@ -198,7 +217,8 @@ def read_pt(path: Path) -> Content:
             f"{path} is for the outputs of layers of type {kind!r}; only directions for whole layers "
             "('decoder_block') are steering vectors here"
         )
-    tensors = next((held[name] for name in _PT_WRAPPERS if name in held), None)
+    wrappers = (*_PT_WRAPPERS, header.get("operation"))
+    tensors = next((held[name] for name in wrappers if name in held), None)
     if tensors is None:
         tensors = {key: value for key, value in held.items() if key not in facts}
     if not isinstance(tensors, Mapping):
@@ -214,7 +234,7 @@ def read_pt(path: Path) -> Content:
 def _is_fact(key: Any, value: Any) -> bool:
     """Return whether a value beside the tensors says something of them; a number alone says nothing sure."""
     is_number = isinstance(value, int | float)
-    return isinstance(key, str) and (isinstance(value, str) or (is_number and bool(_words(key) & _SCALE)))
+    return isinstance(key, str) and (isinstance(value, str) or (is_number and names_a_scale(key)))
 
 
 def _check_tensor(tensor: Any, name: Any, path: Path) -> None:
@@ -257,6 +277,7 @@ def _check_size(shapes: Mapping[Any, tuple[int, ...]], file: Path) -> None:
 WRITERS: dict[str, Callable[[Path, dict[str, str], Directions], None]] = {
     ".safetensors": write_safetensors,
     ".pt": write_pt,
+    ".npz": write_npz,
     ".gguf": write_gguf,
 }
 READERS: dict[str, Callable[[Path], Content]] = {
@@ -266,87 +287,3 @@ READERS: dict[str, Callable[[Path], Content]] = {
     ".npy": read_arrays,
     ".npz": read_arrays,
 }
-
-
-def check_declared(facts: Mapping[str, object], file: Path, owned: str) -> None:
-    """Refuse or warn of what a file says of its directions that adding them as they are would not obey.
-
-    An operation that is not addition is refused; a factor other than 1, and another place or operation that
-    is not known, is a warning, as is any key that begins with `owned`, which is about a vector's use alone.
-    """
-    for key, value in facts.items():
-        said, words, text = f"{file} says {key} = {value!r:.60}", _words(key), str(value).strip().lower()
-        of_scale, is_text = bool(words & _SCALE), isinstance(value, str)
-        other = is_text and words & _OPERATION and _NOT_ADDED.search(text.replace("_", " "))
-        # A key that is true, such as ``ablate``.
-        if other or (text in _YES and not of_scale and any(map(_NOT_ADDED.match, words))):
-            raise LoadError(
-                f"{said}, and a steering vector is added to the residual stream; a direction that is meant "
-                "otherwise is not read as one"
-            )
-        factor = None
-        if of_scale and isinstance(value, str | int | float) and not isinstance(value, bool):
-            with suppress(ValueError):
-                factor = float(value)
-        unclear = of_scale or (words & _OF_USE and not _ADDED.search(text))
-        if factor not in (None, 1.0):
-            problem = f"which is not applied: multiply the loaded vector by it, {factor:g} * vector"
-        elif factor is None and (key.startswith(owned) or (is_text and text not in _NO and unclear)):
-            problem = (
-                "which embgeom does not obey: its directions are added, as they are, to the outputs of the "
-                "layers that they name"
-            )
-        else:
-            continue
-        warnings.warn(f"{said}, {problem}", EmbgeomWarning, stacklevel=4)
-
-
-def _words(key: str) -> set[str]:
-    return set(re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", key).lower()))
-
-
-def lone_layer(file: Path, tensor: npt.NDArray[np.float32], layer: int | None) -> int:
-    """Return the layer of the only tensor of a file, as the caller says it; a file beside it may object."""
-    if tensor.ndim > 1 and (rows := tensor.size // max(1, tensor.shape[-1])) != 1:
-        wanted = "row i for layer i - 1" if layer is None else f"row {layer + 1} for layer {layer}"
-        counted = "row i for layer i" if layer is None else f"row {layer}"
-        raise LoadError(
-            f"{file} holds one tensor of shape {tensor.shape}, and does not say of which layer each of its "
-            f"{rows} rows is. Of layers + 1 rows, as persona vectors have, row 0 is the output of the "
-            f"embeddings: take {wanted}. Of one row for each layer take {counted}. Save it by itself, "
-            "torch.save({layer: row}, path)"
-        )
-    stated, meaning = _stated_layer(file.with_name(f"{file.stem}_metadata.json"))
-    if layer is None:
-        raise LoadError(
-            f"{file} holds one direction"
-            + (f"; {meaning}" if meaning else " and does not say of which layer; pass layer=")
-        )
-    if layer == stated:
-        warnings.warn(f"{file} is read for layer {layer}; {meaning}", EmbgeomWarning, stacklevel=5)
-    return layer
-
-
-def _stated_layer(metadata: Path) -> tuple[int | None, str]:
-    """Return the layer that ``direction_metadata.json`` names, and what it says by that."""
-    try:
-        small = metadata.is_file() and metadata.stat().st_size <= _MOST_METADATA
-        found = parse_json(read_bytes(metadata), str(metadata)) if small else None
-    except (OSError, LoadError):
-        found = None
-    held = found if isinstance(found, dict) else {}
-    layer = held.get("layer")
-    if type(layer) is not int or layer < 0:
-        return None, ""
-    before = (
-        f"the output of layer {layer - 1}" if layer else "the output of the embeddings, which is no layer's"
-    )
-    says = f"{metadata.name} beside it says layer {layer}, and"
-    # With the position of the token beside it, it is written by the code for refusal directions.
-    if "pos" in held:
-        way = f": pass layer={layer - 1}" if layer else ""
-        return layer, f"{says} in files of this kind that is the *input* of the layer, {before}{way}"
-    return layer, (
-        f"{says} not whether its input or its output is meant: code for refusal directions means the "
-        f"*input*, {before}; pass layer="
-    )

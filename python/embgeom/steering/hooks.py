@@ -1,4 +1,4 @@
-"""Adding directions to the residual stream while a model runs, at some positions."""
+"""Changing the residual stream by directions while a model runs, at some positions."""
 
 from __future__ import annotations
 
@@ -8,24 +8,27 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.checks import real_number
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.layers import Layout, find, need_torch, projection, stream_in_output, with_stream
 from embgeom.lm.tracker import ForwardContext, PassTracker
-from embgeom.steering.directions import Direction, Directions, placed
+from embgeom.steering.directions import Directions, placed
+from embgeom.steering.operations import Use, change
 
 Positions = Literal["all", "generated"]
 # A boolean mask over the columns of the prompts, (prompts, columns) or (columns,).
 Mask = npt.ArrayLike
+# Returns the states of a layer as they are to be.
+Change = Callable[[Any], Any]
 # Returns a bool tensor (batch, length); None means all positions.
 Chooser = Callable[[ForwardContext], Any]
 
 
 def apply(
     directions: Directions,
+    use: Use,
     model: Any,
     scale: float | Mapping[int, float],
     layers: int | Iterable[int] | None,
@@ -43,8 +46,8 @@ def apply(
     steered = placed(directions, layers)
     layout.numbers(steered)
     factors = _factors(scale, list(steered))
-    scaled = {layer: _scaled(direction, layer, factors[layer]) for layer, direction in steered.items()}
-    return Handle(layout, scaled, chooser(positions, generated))
+    changes = {layer: change(use, direction, layer, factors[layer]) for layer, direction in steered.items()}
+    return Handle(layout, changes, size, chooser(positions, generated))
 
 
 def remove_all(model: Any, layer_modules: Any = None) -> None:
@@ -72,18 +75,21 @@ class Handle:
         Whether it is still applied.
     """
 
-    def __init__(self, layout: Layout, directions: dict[int, Direction], choose: Chooser) -> None:
-        self.layers = tuple(directions)
+    def __init__(self, layout: Layout, changes: dict[int, Change], size: int, choose: Chooser) -> None:
+        self.layers = tuple(changes)
         self.active = True
+        self._size = size
         self._model_passes = self._stack_passes = 0
+        # How often the layer ran that ran most often in one pass of the model, and which it is.
+        self._repeated = (1, self.layers[0])
         self._skipped: Counter[int] = Counter()
         self._choose = choose
         self._chosen: tuple[ForwardContext | None, Any] = (None, None)
         self._tracker = PassTracker.for_model(layout)
         self._undo: list[Callable[[], None]] = []
         self._tracker.subscribe(self)
-        for layer, direction in directions.items():
-            hook = self._adder(layer, direction)
+        for layer, steered in changes.items():
+            hook = self._changer(layer, steered)
             # Before other hooks, so that whoever records the layer's output records what goes on from it.
             self._undo.append(layout.layers[layer].register_forward_hook(hook, prepend=True).remove)
 
@@ -93,7 +99,7 @@ class Handle:
         Warns
         -----
         EmbgeomWarning
-            If the model ran meanwhile, and a layer not with it.
+            If the model ran meanwhile, and a layer not with it, or more than once in one pass.
         """
         self._end(warn=True)
 
@@ -108,14 +114,16 @@ class Handle:
         if (missed := self._missed()) and missed[1] == 0:
             raise InputError(_left_out(*missed))
 
-    def stack_ran(self, layers: set[int]) -> None:
-        """Note a forward pass of the stack, in which these layers were steered."""
+    def stack_ran(self, layers: Counter[int]) -> None:
+        """Note a forward pass of the stack, in which these layers were steered so many times."""
         self._stack_passes += 1
-        self._skipped.update(set(self.layers) - layers)
+        self._skipped.update(set(self.layers) - set(layers))
 
-    def model_ran(self) -> None:
-        """Note a forward pass of the model."""
+    def model_ran(self, layers: Counter[int]) -> None:
+        """Note a forward pass of the model, in which these layers were steered so many times."""
         self._model_passes += 1
+        for layer, times in layers.items():
+            self._repeated = max(self._repeated, (times, layer))
 
     def __enter__(self) -> Handle:
         return self
@@ -128,9 +136,20 @@ class Handle:
         while self._undo:
             self._undo.pop()()
         self._tracker.unsubscribe(self)
-        if warn and was_active and (missed := self._missed()):
-            # At the user's call of `remove`, or the end of a `with` block.
+        if not (warn and was_active):
+            return
+        # At the user's call of `remove`, or the end of a `with` block.
+        if missed := self._missed():
             warnings.warn(_left_out(*missed), EmbgeomWarning, stacklevel=3)
+        times, layer = self._repeated
+        if times > 1:
+            warnings.warn(
+                f"layer {layer} ran {times} times in one forward pass, and the vector acted each time: a "
+                "model that runs its layers in a loop is steered more strongly than one that does not; use a "
+                "smaller scale",
+                EmbgeomWarning,
+                stacklevel=3,
+            )
 
     def _missed(self) -> tuple[int, int, int] | None:
         """Return the layer that was steered least, in how many passes it was, of how many; None if in all."""
@@ -143,19 +162,14 @@ class Handle:
     def __repr__(self) -> str:
         return f"Handle(layers {', '.join(map(str, self.layers))}, {'active' if self.active else 'removed'})"
 
-    def _adder(self, layer: int, direction: Direction) -> Callable[..., Any]:
-        ready = need_torch().from_numpy(direction)
-
-        def add(_layer: Any, _args: Any, output: Any) -> Any:
-            nonlocal ready
-            hidden = stream_in_output(output, layer, len(direction))
-            if ready.device != hidden.device or ready.dtype != hidden.dtype:
-                ready = _converted(direction, layer, hidden)
-            steered = self._where_chosen(hidden, hidden + ready)
+    def _changer(self, layer: int, change: Change) -> Callable[..., Any]:
+        def steer(_layer: Any, _args: Any, output: Any) -> Any:
+            hidden = stream_in_output(output, layer, self._size)
+            steered = self._where_chosen(hidden, change(hidden))
             self._tracker.layer_ran(self, layer)
             return with_stream(output, steered)
 
-        return add
+        return steer
 
     def _where_chosen(self, hidden: Any, steered: Any) -> Any:
         """Return `steered` at the positions that are steered, `hidden` elsewhere."""
@@ -210,26 +224,6 @@ def _factors(scale: float | Mapping[int, float], layers: list[int]) -> dict[int,
     if wrong := [factor for factor in factors.values() if not math.isfinite(factor)]:
         raise InputError(f"scale = {wrong[0]} is not finite")
     return factors
-
-
-def _scaled(direction: Direction, layer: int, factor: float) -> Direction:
-    with np.errstate(over="ignore"):
-        scaled = (direction.astype(np.float64) * factor).astype(np.float32)
-    if not np.isfinite(scaled).all():
-        raise InputError(
-            f"the direction of layer {layer} times {factor:g} exceeds float32; use a smaller scale"
-        )
-    return scaled
-
-
-def _converted(direction: Direction, layer: int, hidden: Any) -> Any:
-    torch, largest = need_torch(), float(np.abs(direction).max())
-    if largest > torch.finfo(hidden.dtype).max:
-        raise InputError(
-            f"the scaled direction of layer {layer} reaches {largest:.3g}, more than {hidden.dtype} holds; "
-            "use a smaller scale, or load the model in bfloat16"
-        )
-    return torch.from_numpy(direction).to(device=hidden.device, dtype=hidden.dtype)
 
 
 def chooser(positions: Positions | Mask, generated: bool) -> Chooser:

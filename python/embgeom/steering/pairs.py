@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError
-from embgeom.lm.tokenizing import check_text
+from embgeom.lm.tokenizing import check_text, in_chat
 from embgeom.loading.folder import parse_json, read_bytes
 
 Pair = tuple[str, str]
@@ -28,7 +28,7 @@ _NO_LIMIT = 2**31 - 1
 _one_at_a_time = threading.Lock()
 
 
-def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> list[Pair]:
+def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE, chat: Any = None) -> list[Pair]:
     r"""Read contrastive pairs from a JSON, JSON Lines or CSV file.
 
     Parameters
@@ -43,6 +43,10 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     template : str or callable
         How a question and an answer make a text: a string with ``{question}`` and ``{answer}``, or a
         function of the two, which may write a chat model's marks.
+    chat : transformers.PreTrainedTokenizerBase, optional
+        A tokenizer in whose chat template each text is written, special tokens included, so that the texts
+        are read with ``add_special_tokens=False``: a question or prompt is the user's turn, and its answers
+        begin the assistant's; a text without one is a user's turn, which the assistant is about to answer.
 
     Returns
     -------
@@ -72,12 +76,12 @@ def read_pairs(path: str | PathLike[str], *, template: Template = _TEMPLATE) -> 
     [('I am glad.', 'I am sad.'), ('Hurray!', 'Alas!')]
     >>> folder.cleanup()
     """
-    write = _writer(template)
+    write = _writer(template, chat)
     try:
         file = Path(path)
     except TypeError:
         raise InputError(f"path = {path!r:.60} names no file; give one of pairs of texts") from None
-    pairs = [_pair(item, write, f"{file}, {where}") for where, item in _items(file)]
+    pairs = [_pair(item, write, chat, f"{file}, {where}") for where, item in _items(file)]
     if not pairs:
         raise LoadError(f"{file} holds no pair")
     return pairs
@@ -100,7 +104,9 @@ def check_pairs(pairs: Iterable[Sequence[str]]) -> list[Pair]:
     return checked
 
 
-def _writer(template: Template) -> Callable[[str, str], str]:
+def _writer(template: Template, chat: Any) -> Callable[[str, str], str]:
+    if chat is not None:
+        return lambda question, answer: in_chat(chat, question) + answer
     if callable(template):
         return template
     if not isinstance(template, str):
@@ -142,14 +148,15 @@ def _items(file: Path) -> Iterator[tuple[str, Any]]:
         yield from ((f"item {number}", item) for number, item in enumerate(found, start=1))
 
 
-def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
+def _pair(item: Any, write: Callable[[str, str], str], chat: Any, where: str) -> Pair:
     texts: Any = None
     match item:
         case [str(positive), str(negative)]:
-            texts = positive, negative
+            texts = _continued("", positive, chat), _continued("", negative, chat)
         case {"positive": str(positive), "negative": str(negative), **rest}:
             prompt = rest.get("prompt") or ""
-            texts = (prompt + positive, prompt + negative) if isinstance(prompt, str) else None
+            if isinstance(prompt, str):
+                texts = tuple(_continued(prompt, text, chat) for text in (positive, negative))
         case {
             "question": str(question),
             "answer_matching_behavior": str(matching),
@@ -165,6 +172,13 @@ def _pair(item: Any, write: Callable[[str, str], str], where: str) -> Pair:
         return check_text(texts[0]), check_text(texts[1])
     except InputError as error:
         raise LoadError(f"{where}: {error}") from error
+
+
+def _continued(prompt: str, text: str, chat: Any) -> str:
+    """Return a text that a prompt begins; in a chat it answers the prompt, and is one where there is none."""
+    if chat is None:
+        return prompt + text
+    return in_chat(chat, prompt) + text if prompt else in_chat(chat, text)
 
 
 def _table(text: str, name: str, delimiter: str | None) -> Iterator[tuple[str, dict[str, str]]]:

@@ -18,7 +18,7 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
-from embgeom.lm.passes import in_batches, inference, longest_text, read_states
+from embgeom.lm.passes import check_single_runs, in_batches, inference, longest_text, read_states
 from embgeom.lm.sinks import kept_positions
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load
@@ -133,6 +133,7 @@ def train(
         )
     reading = Reading(model, layout, numbers, options)
     with inference(model), reporter(progress, "train") as report:
+        check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
         directions, measured = _directions(reading, kept, numbers, options, report)
     if zeros := [layer for layer, direction in directions.items() if not direction.any()]:
         raise InputError(

@@ -16,14 +16,15 @@ from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
 from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
-from embgeom.steering import files, hooks, training
+from embgeom.steering import files, hooks, operations, training
 from embgeom.steering.directions import Direction, checked, checked_norms, chosen
 from embgeom.steering.hooks import Mask, Positions
+from embgeom.steering.operations import Operation, Value
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class SteeringVector:
-    """Directions that are added to the residual stream of a model to change what it says.
+    """Directions by which the residual stream of a model is changed, to change what it says.
 
     Made by `train` from contrastive pairs, by `from_words` from the unembedding, by `load`, or by
     `embgeom.Emb2Emb.transfer` from another model's vector.
@@ -45,12 +46,19 @@ class SteeringVector:
     state_norms : dict of int to float
         The mean norm of the model's states after each layer that was read, without attention sinks; empty
         where that is not known, until `embgeom.steering.state_norms` measures it.
+    operation : {"add", "ablate", "project_to", "clamp"}
+        What is done to a state: the direction is added to it, or its coordinate along the direction (how many
+        times it holds the direction) becomes 0, or `value`, or is kept between the two of `value`.
+        ``dataclasses.replace(vector, operation="ablate")`` makes a vector of another operation.
+    value : float, pair or None
+        The coordinate for ``"project_to"``, 1 by default; for ``"clamp"`` the least and the most, None for no
+        such end. As a multiple of the direction: 1 is the direction's own length.
 
     Raises
     ------
     InputError
         If there is no direction, a layer is negative, directions differ in length, or one holds NaN or
-        infinity.
+        infinity; or an operation is unknown or lacks its value.
 
     Examples
     --------
@@ -68,10 +76,14 @@ class SteeringVector:
     provenance: dict[str, Any] = field(default_factory=dict)
     model_info: ModelInfo = field(default_factory=ModelInfo)
     state_norms: dict[int, float] = field(default_factory=dict)
+    operation: Operation = "add"
+    value: Value = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
         object.__setattr__(self, "state_norms", checked_norms(self.state_norms))
+        value = operations.checked(self.operation, self.value, self.directions)
+        object.__setattr__(self, "value", value)
         for name, kind in (("model", str), ("provenance", Mapping), ("model_info", ModelInfo)):
             if not isinstance(value := getattr(self, name), kind):
                 raise InputError(f"{name} = {value!r:.60} is not a {kind.__name__.lower()}")
@@ -122,15 +134,14 @@ class SteeringVector:
             The layers to read and give directions for, counted from 0; all by default.
         method : {"mean", "pca"}
             ``"mean"``: the mean of positive minus negative. ``"pca"``: the first principal component of these
-            differences, not centered (centering would take away the mean, which is what is wanted). Its sign
-            is such that positive texts lie higher on the average, its length the root mean square of the
-            differences' projections on it; so scale 1 means much the same for both methods.
+            differences, not centered. Its sign is such that positive texts lie higher on the average, its
+            length the root mean square of the differences' projections on it; so scale 1 means much the same
+            for both methods.
         token_position : {"last", "mean", "answer"} or negative int
             Where the residual stream is read: at each text's last token; the mean over its tokens; the mean
             over those after the beginning that the two texts of the pair share; or at the token at that index
-            from the end. Tokens that the tokenizer adds by itself have no part in the means, nor have
-            attention sinks: the first token, and those whose state is more than ten times as long as the
-            median of the text. At the end of a text, tokens that the tokenizer adds are not its end.
+            from the end. Tokens that the tokenizer adds do not count, nor in means attention sinks: the first
+            token, and those whose state is more than ten times as long as the median of the text.
         batch_size : int
             Texts in one forward pass. It has no effect on the result but by rounding.
         add_special_tokens : bool
@@ -157,8 +168,8 @@ class SteeringVector:
         ------
         InputError
             If an option is unknown, a text is too short or (unless `skip_long`) too long to be read, no pair
-            differs up to where it is read, a direction is zero, the model gives NaN or infinity, or its
-            layers are not found, do not run as modules or keep no single residual stream.
+            differs up to where it is read, a direction is zero, or the model cannot read the texts or gives
+            NaN; or its layers are not found, do not run as modules, once each, or keep no single stream.
 
         Warns
         -----
@@ -187,14 +198,8 @@ class SteeringVector:
         SteeringVector('example:small', layers 1, 2, hidden_size 128)
         """
         options = training.TrainOptions(method, token_position, batch_size, add_special_tokens, skip_long)
-        found = training.train(model, tokenizer, pairs, layers, options, layer_modules, progress)
-        return cls(
-            checked(found.directions),
-            name or model_name(model),
-            found.provenance,
-            model_info(model),
-            found.state_norms,
-        )
+        found, made, norms = training.train(model, tokenizer, pairs, layers, options, layer_modules, progress)
+        return cls(checked(found), name or model_name(model), made, model_info(model), norms)
 
     @classmethod
     def from_words(
@@ -256,7 +261,7 @@ class SteeringVector:
         generated: bool = True,
         layer_modules: Any = None,
     ) -> hooks.Handle:
-        """Add the vector to a model's residual stream, until the handle is removed.
+        """Change a model's residual stream by the vector's operation, until the handle is removed.
 
         Parameters
         ----------
@@ -264,7 +269,8 @@ class SteeringVector:
             A causal language model of transformers, or a wrapper around it, on any devices. Steer it before
             it is compiled.
         scale : float, or mapping of int to float
-            The factor of every direction, or of each layer's.
+            The factor of every direction, or of each layer's. Of another operation than addition, how much of
+            it is done: nothing with 0, all of it with 1.
         layers : int or iterable of int, optional
             Only these layers of the vector. A vector with a single direction may be put at others.
         positions : {"all", "generated"} or bool array_like, shape (batch, prompt length) or (prompt length,)
@@ -291,8 +297,9 @@ class SteeringVector:
         Warns
         -----
         EmbgeomWarning
-            When the handle is removed, if the model has run meanwhile and left out a steered layer, or ran it
-            past its hooks (``layer.forward(x)`` instead of ``layer(x)``, as some fast paths do).
+            When the handle is removed, if the model has run meanwhile and left out a steered layer, ran it
+            past its hooks (``layer.forward(x)`` instead of ``layer(x)``, as some fast paths do), or ran it
+            several times in one pass, as looped models do.
 
         Notes
         -----
@@ -301,8 +308,8 @@ class SteeringVector:
         empty cache is a prompt and one with a filled cache continues it; so in a loop of one's own without a
         cache ``"generated"`` would start at each call's last token: pass a mask with `generated` instead.
 
-        Several vectors in one model add up. The hidden states that a model returns are the steered ones.
-        Gradients pass. While a vector is applied, ``generate`` compiles nothing.
+        Several vectors in one model act one after the other, the latest first. The hidden states that a model
+        returns are the steered ones. Gradients pass. While a vector is applied, nothing is compiled.
 
         Examples
         --------
@@ -315,7 +322,8 @@ class SteeringVector:
         >>> handle.active
         False
         """
-        return hooks.apply(self.directions, model, scale, layers, positions, generated, layer_modules)
+        use = operations.Use(self.operation, self.value)
+        return hooks.apply(self.directions, use, model, scale, layers, positions, generated, layer_modules)
 
     def select_layers(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with the directions of some of its layers only.
@@ -348,42 +356,60 @@ class SteeringVector:
         norms = {str(layer): length for layer, length in wanted.items()}
         return self._scaled(factors, {**self.provenance, "scaled_to_norms": norms})
 
-    def save(self, path: str | PathLike[str]) -> None:
+    def save(self, path: str | PathLike[str], *, hookpoints: str | None = None) -> None:
         """Write the vector as one file, atomically; a file that exists is replaced.
 
         Parameters
         ----------
         path : str or path-like
-            The suffix says the format: ``.safetensors``, ``.pt`` (PyTorch), or ``.gguf``, the control vectors
-            of llama.cpp. All hold the directions as float32, the model and the provenance.
+            The suffix says the format: ``.safetensors``, ``.pt`` (PyTorch), ``.npz`` (NumPy), or ``.gguf``,
+            the control vectors of llama.cpp. All hold the directions as float32, the model and the
+            provenance; and the operation such that no reader takes it for addition.
+        hookpoints : str, optional
+            What layers are called in the model, such as ``"layers.{}"`` in Llama, ``"h.{}"`` in GPT-2: a
+            ``.pt`` is written that lm-evaluation-harness reads as ``steer_path`` of its model ``steered``.
 
         Raises
         ------
         OutputError
             If the file cannot be written, or has another suffix.
         InputError
-            If the provenance is not ready for JSON, a GGUF file is asked of a vector with a direction for
-            layer 0, which llama.cpp never steers, or the package that writes the format is missing.
+            If the provenance is not ready for JSON, the package that writes the format is missing, or the
+            format does not know the operation or, as GGUF, directions for layer 0.
         """
-        files.save(
-            path,
-            files.Fields(self.directions, self.model, self.provenance, self.model_info, self.state_norms),
-        )
+        held = files.Fields(*(getattr(self, name) for name in files.Fields._fields))
+        files.save(path, held, hookpoints)
 
     @classmethod
-    def load(cls, path: str | PathLike[str], *, layer: int | None = None) -> SteeringVector:
+    def load(
+        cls,
+        path: str | PathLike[str],
+        *,
+        layer: int | None = None,
+        operation: Operation | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+    ) -> SteeringVector:
         """Read a vector from a file that `save` or another tool has written; no code in it is run.
 
         Parameters
         ----------
         path : str or path-like
-            ``.safetensors`` and ``.pt``: what `save` writes, or tensors of shape (d,) by layer: ``{3: ...}``,
-            ``{"3": ...}``, ``{"direction.3": ...}``, ``{"layer_3": ...}``, in a .pt also under
-            ``"directions"`` or, as in the library steering-vectors, ``"layer_activations"``; or one tensor
-            alone. ``.npz`` and ``.npy``: the same by NumPy.
-            ``.gguf``: a control vector of llama.cpp or repeng.
+            ``.safetensors``, ``.pt``, ``.npz`` and ``.npy``: what `save` writes, or tensors of shape (d,) by
+            layer: ``{3: ...}``, ``{"direction.3": ...}``, ``{"layer_3": ...}``, in a .pt also under
+            ``"directions"`` or, as in the library steering-vectors, ``"layer_activations"``; or one alone.
+            ``.gguf``: a control vector of llama.cpp or repeng. ``owner/name/path/to/file``: a file on the
+            Hugging Face Hub, where there is none on this machine.
         layer : int, optional
-            The layer, counted from 0, of a tensor that stands alone in its file.
+            The layer, counted from 0, of a tensor that stands alone in its file, or whose row to take from
+            persona vectors.
+        operation : {"add", "ablate", "project_to"}, optional
+            What to do with the directions of another tool's file, also where the file says that they are not
+            to be added.
+        revision : str, optional
+            Branch, tag or commit of a file on the Hub.
+        local_files_only : bool
+            Whether to use what the cache holds and fetch nothing.
 
         Returns
         -------
@@ -393,8 +419,8 @@ class SteeringVector:
         Raises
         ------
         LoadError
-            If the file cannot be read, holds no steering vector, or says that its directions are meant for
-            another operation than addition.
+            If the file cannot be read or found, holds no steering vector, or says that its directions are
+            meant for another operation than addition, and `operation` is not given.
         InputError
             If `layer` is not a layer, or the package that reads the format is missing.
 
@@ -405,24 +431,22 @@ class SteeringVector:
 
         Notes
         -----
-        Layer i of another tool's file is taken to mean what `directions` means, as it does in repeng, in
-        steering-vectors and in llama.cpp, which never steers layer 0. llama.cpp's own cvector-generator,
-        though, stores as ``direction.<i + 1>`` what it measured after layer i; it is read as llama.cpp
-        applies it.
+        Layer i of another tool's file is taken to mean what `directions` means, as in repeng,
+        steering-vectors and llama.cpp. Of persona vectors (``*_response_avg_diff.pt`` and the like) row i + 1
+        is read for layer i, and the last one, which has passed the final norm, for none. A ``direction.pt``
+        whose ``direction_metadata.json`` names layer i, as code for refusal directions writes, means the
+        input of that layer, so it is read for layer i - 1.
 
         Examples
         --------
         >>> import tempfile
-        >>> from pathlib import Path
-        >>> import numpy as np
         >>> from embgeom import SteeringVector
-        >>> joy = SteeringVector({2: np.array([3.0, 4.0])}, model="toy")
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     joy.save(Path(folder) / "joy.safetensors")
-        ...     SteeringVector.load(Path(folder) / "joy.safetensors")
+        ...     SteeringVector({2: [3.0, 4.0]}, model="toy").save(f"{folder}/joy.safetensors")
+        ...     SteeringVector.load(f"{folder}/joy.safetensors")
         SteeringVector('toy', layers 2, hidden_size 2)
         """
-        return cls(*files.load(path, layer))
+        return cls(*files.load(path, layer, operation, revision, local_files_only))
 
     def __add__(self, other: SteeringVector) -> SteeringVector:
         """Add another vector of the same hidden size; a layer that one of them lacks counts as zero."""
@@ -433,15 +457,13 @@ class SteeringVector:
                 f"vectors of hidden size {self.hidden_size} and {other.hidden_size} do not add up; "
                 "transfer one of them with embgeom.Emb2Emb.transfer first"
             )
+        if {self.operation, other.operation} != {"add"}:
+            raise InputError("only vectors that are added can be summed; apply these one after the other")
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
-        return replace(
-            self,
-            directions=sums,
-            provenance={"sum_of": [self.provenance, other.provenance]},
-            state_norms={**other.state_norms, **self.state_norms},
-        )
+        made, norms = {"sum_of": [self.provenance, other.provenance]}, other.state_norms | self.state_norms
+        return replace(self, directions=sums, provenance=made, state_norms=norms)
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)

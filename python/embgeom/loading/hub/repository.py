@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embgeom.errors import InputError, LoadError, first_line
+from embgeom.loading.folder import is_inside
 from embgeom.loading.hub.ranges import TRIES, Identity, RangeRequests
 from embgeom.loading.hub.tensors import HubSafetensors, cache_folder
 
@@ -40,6 +41,15 @@ def looks_like_repo_id(model: str) -> bool:
     """Return whether `model` can be a Hugging Face id: ``name`` or ``owner/name``."""
     possible = _REPO_ID.fullmatch(model) is not None and ".." not in model and "--" not in model
     return possible and Path(model).suffix not in _FILES
+
+
+def split_file(name: str) -> tuple[str, str] | None:
+    """Return the id and the file of ``owner/name/path/to/file``; None for what is no file on the Hub."""
+    owner, _, rest = name.partition("/")
+    repo, _, file = rest.partition("/")
+    if not file or not is_inside(file) or not looks_like_repo_id(f"{owner}/{repo}"):
+        return None
+    return f"{owner}/{repo}", file
 
 
 class HubRepo:
