@@ -3,70 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from embgeom._common.checks import check_seed, real_number, whole_number
-from embgeom._common.progress import Progress, ProgressCallable, reporter
-from embgeom._common.record import digest, model_versions
+from embgeom._common.checks import real_number
+from embgeom._common.progress import Progress, reporter
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import (
-    Condition,
-    SideEffects,
-    at_layers,
-    check_vectors,
-    measure_side_effects,
-    with_controls,
-)
-from embgeom.evaluation.evaluation import Effect, Evaluation, Outcome
+from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
+from embgeom.evaluation.evaluation import Evaluation, Outcome
+from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
 from embgeom.evaluation.scores import Score, Values
-from embgeom.lm.language_model import describe_model
-from embgeom.lm.passes import inference
-from embgeom.lm.tokenizing import encode, warn_of_doubled
-from embgeom.steering.hooks import Positions
 from embgeom.steering.vector import SteeringVector
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """How vectors are evaluated.
-
-    Attributes
-    ----------
-    random : int
-        How many random vectors to try.
-    positions : {"all", "generated"}
-        Where the vectors act while the score is measured, see `SteeringVector.apply`. Neutral text is steered
-        at all positions in any case.
-    layer_modules : str or torch.nn.ModuleList, optional
-        The model's layers, where they are not found by themselves.
-    seed : int
-        Seed of random vectors and of texts that are drawn.
-    batch_size : int
-        Texts for each forward pass.
-
-    Raises
-    ------
-    InputError
-        If an option is out of its range.
-    """
-
-    random: int = 20
-    positions: Positions = "all"
-    layer_modules: Any = None
-    seed: int = 0
-    batch_size: int = 8
-
-    def __post_init__(self) -> None:
-        whole_number(self.random, "random", 0)
-        check_seed(self.seed)
-        whole_number(self.batch_size, "batch_size", 1)
-        # A mask would mean nothing for samples of different lengths.
-        if not isinstance(self.positions, str) or self.positions not in get_args(Positions):
-            raise InputError(f"positions = {self.positions!r:.60}: it is 'all' or 'generated'")
 
 
 def evaluate(
@@ -102,7 +51,8 @@ def evaluate(
     prompts : iterable
         Prompts or questions, as the score takes them.
     scale : float
-        The factor for all vectors. With a negative one the score is to fall.
+        The factor for all vectors. With a negative one the score is to fall. With ``at_kl`` its sign counts,
+        and its size is where the search begins.
     layers : int or iterable of int, optional
         The layers to steer; all that the vector has by default. A single direction may be put at others.
     native : SteeringVector, optional
@@ -113,7 +63,7 @@ def evaluate(
     neutral : iterable of str, optional
         Texts that have nothing to do with the score, on which the side effects are measured.
     options : EvaluateOptions, optional
-        Random vectors, positions, seed and batch size.
+        Random vectors, positions, seed and batch size; ``at_kl`` for a comparison at equal KL.
     progress : bool or callable
         True for a bar on standard error, or a line a minute in a log; or a callable
         ``(phase, done, total)``.
@@ -128,7 +78,7 @@ def evaluate(
     InputError
         If there are no samples, one is too long for the model, an option is out of range, vectors do not
         fit the model or each other, the unsteered model gives no finite numbers, or the model never runs a
-        layer that is to be steered, or runs it past its hooks.
+        layer that is to be steered, or runs it past its hooks; or ``at_kl`` is given without `neutral`.
 
     Warns
     -----
@@ -139,9 +89,13 @@ def evaluate(
     Notes
     -----
     A pass over the samples and over the neutral texts for each vector, and one without any: the transferred
-    vector and its negation, `native` and its negation, the random and the shuffled ones. Memory on neutral
-    text: the logits of two batches in the model's dtype, 2 x batch x length x vocabulary numbers. Batches are
-    padded so that no text sees another; a larger batch changes numbers by rounding only.
+    vector and its negation, `native` and its negation, the random and the shuffled ones. The layers up to the
+    first steered one run once for each batch (up to 1 GiB of their output is kept), unless a trial shows that
+    the model does not allow for it; scores that run the model by other means than embgeom's run all layers.
+    With ``at_kl`` about three passes over the neutral texts for each vector; let these be few and short: the
+    unembedding of all their tokens is most of the work where the vocabulary is large. Memory on neutral text:
+    log-probabilities of three batches in float32, 12 bytes x batch x length x vocabulary, and up to 256 MiB.
+    Batches are padded so that no text sees another; a larger batch changes numbers by rounding only.
 
     Examples
     --------
@@ -173,7 +127,7 @@ def evaluate(
         shuffled=others,
         seed=options.seed,
     )
-    samples, texts = score.samples(prompts), as_texts(neutral)
+    samples, texts = score.samples(prompts), as_texts(neutral, options.at_kl)
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
         unsteered, perplexity, outcomes = run.measure(conditions, samples)
@@ -182,152 +136,70 @@ def evaluate(
     return Evaluation(outcomes, unsteered, perplexity, provenance)
 
 
-@dataclass(frozen=True)
-class EvaluationRun:
-    """Everything that stays the same from vector to vector."""
+def measure_at_kl(
+    model: Any,
+    tokenizer: Any,
+    score: Score,
+    prompts: Iterable[Any],
+    neutral: Iterable[str],
+    vectors: Mapping[str, SteeringVector],
+    at_kl: float,
+    *,
+    options: EvaluateOptions | None = None,
+    progress: Progress = False,
+) -> tuple[Values, dict[str, Outcome]]:
+    """Measure any number of vectors, each at the scale that has a given KL on neutral text.
 
-    model: Any
-    tokenizer: Any
-    score: Score
-    neutral: Sequence[str] | None
-    options: EvaluateOptions
-    report: ProgressCallable | None
+    As `evaluate` with ``at_kl``, for vectors of your own choice instead of one with its controls.
 
-    def measure(
-        self, conditions: Sequence[Condition], samples: Sequence[Any]
-    ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
-        options = self.options
-        for condition in conditions:
-            # A vector that does not fit the model is reported before the first pass.
-            condition.check_fits(self.model, options.positions, options.layer_modules)
-        self._check_texts(samples)
-        perplexity: float | None = None
-        side_effects: Sequence[SideEffects | None] = [None] * len(conditions)
-        with inference(self.model):
-            unsteered = self._values(samples, None)
-            for quantity, values in unsteered.items():
-                if (undefined := np.flatnonzero(~np.isfinite(values))).size:
-                    raise InputError(
-                        f"unsteered, sample {undefined[0]} has no finite {quantity}: "
-                        "load the model as float32 or bfloat16"
-                    )
-            steered = []
-            for done, condition in enumerate(conditions):
-                steered.append(self._values(samples, condition))
-                if self.report:
-                    self.report("scores", done + 1, len(conditions))
-            if self.neutral is not None:
-                perplexity, side_effects = measure_side_effects(
-                    self.model,
-                    self.tokenizer,
-                    self.neutral,
-                    conditions,
-                    layer_modules=options.layer_modules,
-                    batch_size=options.batch_size,
-                    report=self.report,
-                )
-        outcomes = (
-            _outcome(condition, values, unsteered, found)
-            for condition, values, found in zip(conditions, steered, side_effects, strict=True)
-        )
-        return unsteered, perplexity, tuple(outcomes)
+    Parameters
+    ----------
+    model, tokenizer, score, prompts, neutral, progress
+        As for `evaluate`.
+    vectors : mapping of str to SteeringVector
+        The vectors by name, each at all of its layers. Negate one to measure its negation.
+    at_kl : float
+        KL(unsteered || steered) for each token of the neutral texts, in nats; reached within 5 %.
+    options : EvaluateOptions, optional
+        As for `evaluate`; no random vectors are added.
 
-    def describe(
-        self,
-        vector: SteeringVector,
-        native: SteeringVector | None,
-        shuffled: Sequence[SteeringVector],
-        samples: Sequence[Any],
-        settings: Mapping[str, Any],
-    ) -> dict[str, Any]:
-        options, texts = self.options, self.neutral
-        return {
-            "model": describe_model(self.model),
-            "vector": _describe_vector(vector),
-            "native": None if native is None else _describe_vector(native),
-            "shuffled": [_describe_vector(other) for other in shuffled],
-            "score": self.score.to_dict(),
-            "options": {
-                **settings,
-                **{name: getattr(options, name) for name in ("random", "positions", "seed", "batch_size")},
-                "samples": len(samples),
-                "samples_sha256": digest(samples),
-                "neutral_texts": texts and len(texts),
-                "neutral_sha256": texts and digest(texts),
-            },
-            "versions": model_versions(),
-        }
+    Returns
+    -------
+    unsteered : dict of str to ndarray of float64, shape (n,)
+        Unsteered scores of the prompts, by quantity.
+    outcomes : dict of str to Outcome
+        By name. ``scale`` is the one that was found, and ``search`` says whether it has the KL.
 
-    def _check_texts(self, samples: Sequence[Any]) -> None:
-        """Warn of texts that hold the token for their beginning, to which the tokenizer adds another."""
-        texts = [sample.get("question") if isinstance(sample, Mapping) else sample for sample in samples]
-        # A chat template writes that token itself, and then nothing is added.
-        read = [*([] if getattr(self.score, "chat", False) else texts), *(self.neutral or ())]
-        warn_of_doubled(
-            self.tokenizer,
-            [encode(self.tokenizer, text) for text in read if isinstance(text, str)],
-            "take it away from the texts",
-            stacklevel=4,
-        )
+    Raises
+    ------
+    InputError
+        As `evaluate`.
 
-    def _values(self, samples: Sequence[Any], condition: Condition | None) -> Values:
-        options = self.options
-        steering = (
-            condition.applied(self.model, options.positions, options.layer_modules)
-            if condition
-            else nullcontext()
-        )
-        with steering:
-            found = self.score(
-                self.model, self.tokenizer, samples, batch_size=options.batch_size, seed=options.seed
-            )
-        values = {name: np.asarray(found[name], dtype=np.float64) for name in self.score.quantities}
-        for name, array in values.items():
-            if array.shape != (len(samples),):
-                raise InputError(
-                    f"{type(self.score).__name__} returns an array of shape {array.shape} as {name}, "
-                    f"not one number for each of {len(samples)} samples"
-                )
-        return values
-
-
-def check_score(score: object) -> None:
-    if not isinstance(score, Score):
-        raise InputError(
-            f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "
-            "GenerationScore around a function of your own, or a subclass of Score"
-        )
-
-
-def as_texts(neutral: Iterable[str] | None) -> list[str] | None:
-    """Return neutral texts as a list, which may be gone through more than once."""
-    if neutral is None:
-        return None
-    if isinstance(neutral, str) or not isinstance(neutral, Iterable):
-        raise InputError(f"neutral = {neutral!r:.60} is not a list; give a list of texts")
-    texts = list(neutral)
-    if not texts:
-        raise InputError("neutral is empty; give some texts, or leave it out")
-    return texts
-
-
-def _outcome(
-    condition: Condition, values: Values, unsteered: Values, side_effects: SideEffects | None
-) -> Outcome:
-    # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
-    with np.errstate(invalid="ignore"):
-        effects = {
-            name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign) for name in values
-        }
-    layers = condition.vector.layers
-    return Outcome(condition.name, condition.kind, layers, condition.scale, values, effects, side_effects)
-
-
-def _describe_vector(vector: SteeringVector) -> dict[str, Any]:
-    directions = {str(layer): direction.tolist() for layer, direction in vector.directions.items()}
-    return {
-        "model": vector.model,
-        "norms": vector.norms,
-        "directions_sha256": digest(directions),
-        "provenance": dict(vector.provenance),
-    }
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.evaluation import WordLogRatio, measure_at_kl
+    >>> from embgeom.steering import load_language_model
+    >>> folder = embgeom.examples.pair().small
+    >>> model, tokenizer = load_language_model(folder)
+    >>> happy = embgeom.SteeringVector.from_words(folder, [" happy"], layers=3)
+    >>> mood, prompts = WordLogRatio([" happy"], [" sad"]), ["The girl was", "He felt very"]
+    >>> neutral, vectors = ["The river runs down to the sea."], {"happy": happy, "not happy": -happy}
+    >>> unsteered, found = measure_at_kl(model, tokenizer, mood, prompts, neutral, vectors, 0.2)
+    >>> abs(found["happy"].side_effects.kl - 0.2) < 0.01, found["happy"].effect.mean > 0
+    (True, True)
+    """
+    options = replace(options or EvaluateOptions(), at_kl=at_kl)
+    check_score(score)
+    if not vectors:
+        raise InputError("vectors is empty; name one at least")
+    conditions = [
+        Condition(str(name), "named", each, 1.0)
+        for name, vector in vectors.items()
+        for each in check_vectors([vector], str(name))
+    ]
+    samples, texts = score.samples(prompts), as_texts(neutral, at_kl)
+    with reporter(progress, "evaluate") as report:
+        run = EvaluationRun(model, tokenizer, score, texts, options, report)
+        unsteered, _, outcomes = run.measure(conditions, samples)
+    return unsteered, {outcome.name: outcome for outcome in outcomes}

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from embgeom._common.result import Columns, Plotted, Result, Tabular, named, new_figure
 from embgeom._common.tables import Block, Table, number
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Kind, SideEffects
+from embgeom.evaluation.conditions import Kind, Search
+from embgeom.evaluation.side_effects import SideEffects
 
 _COLORS = {
     "transferred": "C0",
@@ -88,6 +89,10 @@ class Outcome:
         By quantity; the score's first comes first.
     side_effects : SideEffects or None
         None without neutral texts.
+    search : {"reached", "not monotone", "not reached"} or None
+        Whether the scale has the KL that was asked for: it has; it has, but KL does not grow steadily with
+        the scale, so that others may have it, too; or none that was tried has it, and this is the one that
+        comes nearest. None where none was asked for.
     """
 
     name: str
@@ -97,6 +102,7 @@ class Outcome:
     values: dict[str, npt.NDArray[np.float64]]
     effects: dict[str, Effect]
     side_effects: SideEffects | None
+    search: Search | None = None
 
     @property
     def label(self) -> str:

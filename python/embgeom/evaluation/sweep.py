@@ -15,7 +15,7 @@ from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
-from embgeom.evaluation.evaluate import EvaluateOptions, EvaluationRun, as_texts, check_score, evaluate
+from embgeom.evaluation.evaluate import evaluate
 from embgeom.evaluation.evaluation import (
     Evaluation,
     Outcome,
@@ -24,6 +24,7 @@ from embgeom.evaluation.evaluation import (
     named_layers,
     outcome_columns,
 )
+from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
 from embgeom.evaluation.scores import Score
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering.vector import SteeringVector
@@ -211,7 +212,7 @@ def sweep(
     """
     options = options or SweepOptions()
     check_score(score)
-    texts, limit = as_texts(neutral), options.max_kl
+    texts, limit = as_texts(neutral, options.at_kl), options.max_kl
     if limit is not None and texts is None:
         raise InputError(
             f"max_kl = {limit} limits the side effects on neutral text; give some with neutral=[...]"

@@ -20,6 +20,8 @@ from embgeom.lm.tokenizing import encode
 
 # The number under which `read_layers` gives what goes into layer 0.
 EMBEDDING = -1
+# Where a model keeps the states that are used again, see `embgeom.lm.reuse`.
+REUSED = "_embgeom_reused"
 
 Tokens = Sequence[int]
 
@@ -307,9 +309,8 @@ def next_log_probabilities(
         for indices in in_batches(sequences, batch_size):
             batch = padded(model, [sequences[index] for index in indices])
             lasts = [len(sequences[index]) - 1 for index in indices]
-            logits, columns = _logits_at(model, batch, sorted(set(lasts)))
-            rows = torch.stack([logits[row, columns[last]] for row, last in enumerate(lasts)])
-            yield from zip(indices, torch.log_softmax(rows.float(), dim=-1), strict=True)
+            logits = logits_at(model, batch, range(len(lasts)), lasts)
+            yield from zip(indices, torch.log_softmax(logits.float(), dim=-1), strict=True)
 
 
 def word_log_probabilities(
@@ -328,14 +329,42 @@ def word_log_probabilities(
     return found
 
 
-def _logits_at(model: Any, batch: dict[str, Any], positions: list[int]) -> tuple[Any, dict[int, int]]:
-    """Return logits for some positions at least, and the column of each."""
-    if "logits_to_keep" not in inspect.signature(model.forward).parameters:
-        return forward(model, batch).logits, {position: position for position in positions}
-    # The logits of all positions of long prompts would take more memory than all the rest.
-    kept = need_torch().tensor(positions, device=batch["input_ids"].device)
-    logits = forward(model, batch, logits_to_keep=kept).logits
-    return logits, {position: column for column, position in enumerate(positions)}
+def logits_at(model: Any, batch: dict[str, Any], rows: Sequence[int], columns: Sequence[int]) -> Any:
+    """Return the logits (positions, vocabulary) at some positions of a batch.
+
+    Others are not unembedded where the model has an unembedding that takes the states of all positions: with
+    a large vocabulary that would be most of the work, and of the memory.
+    """
+    torch, shape = need_torch(), batch["input_ids"].shape
+    states: Any = getattr(model, REUSED, None)
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    at = torch.tensor(rows), torch.tensor(columns)
+    chosen = 0
+
+    def choose(_head: Any, args: tuple[Any, ...]) -> Any:
+        nonlocal chosen
+        if not args or args[0].ndim != 3 or args[0].shape[:2] != shape:
+            return None
+        chosen += 1
+        return (args[0][tuple(index.to(args[0].device) for index in at)][None], *args[1:])
+
+    def call() -> Any:
+        return forward(model, batch).logits
+
+    def run() -> Any:
+        return call() if states is None else states.run(batch, call)
+
+    hook = None if head is None else head.register_forward_pre_hook(choose)
+    try:
+        logits = run()
+    finally:
+        if hook is not None:
+            hook.remove()
+    if chosen == 1 and logits.shape[:2] == (1, len(rows)):
+        return logits[0]
+    if chosen:
+        logits = run()
+    return logits[tuple(index.to(logits.device) for index in at)]
 
 
 def _input_device(model: Any) -> Any:

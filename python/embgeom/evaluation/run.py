@@ -1,0 +1,283 @@
+"""A run over vectors: scores, side effects and, where KL is given, the scale of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+
+from embgeom._common.checks import check_seed, real_number, whole_number
+from embgeom._common.progress import ProgressCallable
+from embgeom._common.record import digest, model_versions
+from embgeom.errors import InputError
+from embgeom.evaluation.at_kl import search_scales
+from embgeom.evaluation.conditions import Condition, Search
+from embgeom.evaluation.evaluation import Effect, Outcome
+from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.side_effects import NeutralText, SideEffects
+from embgeom.lm.language_model import describe_model
+from embgeom.lm.layers import need_torch
+from embgeom.lm.passes import inference
+from embgeom.lm.reuse import reused_below
+from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.steering.hooks import Positions
+from embgeom.steering.vector import SteeringVector
+
+_DESCRIBED = ("random", "positions", "seed", "batch_size", "at_kl")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How vectors are evaluated.
+
+    Attributes
+    ----------
+    random : int
+        How many random vectors to try.
+    positions : {"all", "generated"}
+        Where the vectors act while the score is measured, see `SteeringVector.apply`. Neutral text is steered
+        at all positions in any case.
+    layer_modules : str or torch.nn.ModuleList, optional
+        The model's layers, where they are not found by themselves.
+    seed : int
+        Seed of random vectors and of texts that are drawn.
+    batch_size : int
+        Texts for each forward pass.
+    at_kl : float or None
+        Compare vectors at equal cost: search, for each vector and each negation by itself, the scale at which
+        KL(unsteered || steered) on the neutral texts is this within 5 %, in nats for each token.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
+    """
+
+    random: int = 20
+    positions: Positions = "all"
+    layer_modules: Any = None
+    seed: int = 0
+    batch_size: int = 8
+    at_kl: float | None = None
+
+    def __post_init__(self) -> None:
+        whole_number(self.random, "random", 0)
+        check_seed(self.seed)
+        whole_number(self.batch_size, "batch_size", 1)
+        # A mask would mean nothing for samples of different lengths.
+        if not isinstance(self.positions, str) or self.positions not in get_args(Positions):
+            raise InputError(f"positions = {self.positions!r:.60}: it is 'all' or 'generated'")
+        if self.at_kl is not None and not 0 < real_number(self.at_kl, "at_kl") < np.inf:
+            raise InputError(f"at_kl = {self.at_kl} must be finite and above 0")
+
+
+class _Tried(NamedTuple):
+    """A condition at the scale that it is tried with, and what is known of it from neutral text."""
+
+    condition: Condition
+    side_effects: SideEffects | None = None
+    search: Search | None = None
+
+
+@dataclass(frozen=True)
+class EvaluationRun:
+    """Everything that stays the same from vector to vector."""
+
+    model: Any
+    tokenizer: Any
+    score: Score
+    neutral: Sequence[str] | None
+    options: EvaluateOptions
+    report: ProgressCallable | None
+
+    def measure(
+        self, conditions: Sequence[Condition], samples: Sequence[Any]
+    ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
+        options = self.options
+        for condition in conditions:
+            # A vector that does not fit the model is reported before the first pass.
+            condition.check_fits(self.model, options.positions, options.layer_modules)
+        self._check_texts(samples)
+        with inference(self.model):
+            perplexity, tried = self._on_neutral_text(conditions)
+            unsteered, steered = self._scores([each.condition for each in tried], samples)
+        outcomes = (_outcome(each, values, unsteered) for each, values in zip(tried, steered, strict=True))
+        return unsteered, perplexity, tuple(outcomes)
+
+    def _on_neutral_text(self, conditions: Sequence[Condition]) -> tuple[float | None, list[_Tried]]:
+        """Return the unsteered perplexity, and each condition at its scale with its side effects."""
+        if self.neutral is None:
+            return None, [_Tried(condition) for condition in conditions]
+        text = NeutralText(self.model, self.tokenizer, self.neutral, self.options.batch_size)
+        tried: dict[int, _Tried] = {}
+        done, total = 0, len(conditions) * text.batches
+
+        def measure(chosen: Sequence[Condition]) -> list[SideEffects]:
+            return text.measure(chosen, self.options.layer_modules, progressed)
+
+        def progressed() -> None:
+            nonlocal done
+            done += 1
+            if self.report and self.options.at_kl is None:
+                self.report("neutral text", done, total)
+
+        def ended(count: int) -> None:
+            if self.report:
+                self.report("scales", len(tried) + count, len(conditions))
+
+        at_kl, largest = self.options.at_kl, _largest(self.model)
+        for layer, numbers in _by_layer(conditions).items():
+            chosen = [conditions[number] for number in numbers]
+            with self._reused_below(layer):
+                if at_kl is None:
+                    found = [_Tried(*each) for each in zip(chosen, measure(chosen), strict=True)]
+                else:
+                    searches = search_scales(chosen, at_kl, largest, measure, ended)
+                    found = [_Tried(each.found, each.side_effects, each.outcome) for each in searches]
+            tried.update(zip(numbers, found, strict=True))
+        return text.perplexity, [tried[number] for number in range(len(conditions))]
+
+    def _scores(self, conditions: Sequence[Condition], samples: Sequence[Any]) -> tuple[Values, list[Values]]:
+        """Return the scores of the samples, unsteered and by each condition."""
+        unsteered: Values = {}
+        steered: dict[int, Values] = {}
+        for layer, numbers in _by_layer(conditions).items():
+            with self._reused_below(layer):
+                unsteered = unsteered or self._unsteered(samples)
+                for number in numbers:
+                    steered[number] = self._values(samples, conditions[number])
+                    if self.report:
+                        self.report("scores", len(steered), len(conditions))
+        return unsteered, [steered[number] for number in range(len(conditions))]
+
+    def _reused_below(self, layer: int) -> AbstractContextManager[None]:
+        return reused_below(self.model, self.tokenizer, layer, self.options.layer_modules)
+
+    def _unsteered(self, samples: Sequence[Any]) -> Values:
+        found = self._values(samples, None)
+        for quantity, values in found.items():
+            if (undefined := np.flatnonzero(~np.isfinite(values))).size:
+                raise InputError(
+                    f"unsteered, sample {undefined[0]} has no finite {quantity}: "
+                    "load the model as float32 or bfloat16"
+                )
+        return found
+
+    def describe(
+        self,
+        vector: SteeringVector,
+        native: SteeringVector | None,
+        shuffled: Sequence[SteeringVector],
+        samples: Sequence[Any],
+        settings: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        options, texts = self.options, self.neutral
+        return {
+            "model": describe_model(self.model),
+            "vector": _describe_vector(vector),
+            "native": None if native is None else _describe_vector(native),
+            "shuffled": [_describe_vector(other) for other in shuffled],
+            "score": self.score.to_dict(),
+            "options": {
+                **settings,
+                **{name: getattr(options, name) for name in _DESCRIBED},
+                "samples": len(samples),
+                "samples_sha256": digest(samples),
+                "neutral_texts": texts and len(texts),
+                "neutral_sha256": texts and digest(texts),
+            },
+            "versions": model_versions(),
+        }
+
+    def _check_texts(self, samples: Sequence[Any]) -> None:
+        """Warn of texts that hold the token for their beginning, to which the tokenizer adds another."""
+        texts = [sample.get("question") if isinstance(sample, Mapping) else sample for sample in samples]
+        # A chat template writes that token itself, and then nothing is added.
+        read = [*([] if getattr(self.score, "chat", False) else texts), *(self.neutral or ())]
+        warn_of_doubled(
+            self.tokenizer,
+            [encode(self.tokenizer, text) for text in read if isinstance(text, str)],
+            "take it away from the texts",
+            stacklevel=4,
+        )
+
+    def _values(self, samples: Sequence[Any], condition: Condition | None) -> Values:
+        options = self.options
+        steering = (
+            condition.applied(self.model, options.positions, options.layer_modules)
+            if condition
+            else nullcontext()
+        )
+        with steering:
+            found = self.score(
+                self.model, self.tokenizer, samples, batch_size=options.batch_size, seed=options.seed
+            )
+        values = {name: np.asarray(found[name], dtype=np.float64) for name in self.score.quantities}
+        for name, array in values.items():
+            if array.shape != (len(samples),):
+                raise InputError(
+                    f"{type(self.score).__name__} returns an array of shape {array.shape} as {name}, "
+                    f"not one number for each of {len(samples)} samples"
+                )
+        return values
+
+
+def check_score(score: object) -> None:
+    if not isinstance(score, Score):
+        raise InputError(
+            f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "
+            "GenerationScore around a function of your own, or a subclass of Score"
+        )
+
+
+def as_texts(neutral: Iterable[str] | None, at_kl: float | None) -> list[str] | None:
+    """Return neutral texts as a list, which may be gone through more than once."""
+    if neutral is None:
+        if at_kl is not None:
+            raise InputError(f"at_kl = {at_kl} is a KL on neutral text; give some with neutral=[...]")
+        return None
+    if isinstance(neutral, str) or not isinstance(neutral, Iterable):
+        raise InputError(f"neutral = {neutral!r:.60} is not a list; give a list of texts")
+    texts = list(neutral)
+    if not texts:
+        raise InputError("neutral is empty; give some texts, or leave it out")
+    return texts
+
+
+def _by_layer(conditions: Sequence[Condition]) -> dict[int, list[int]]:
+    """Return the indices of conditions by the first layer that they steer."""
+    groups: dict[int, list[int]] = {}
+    for number, condition in enumerate(conditions):
+        groups.setdefault(condition.vector.layers[0], []).append(number)
+    return groups
+
+
+def _outcome(tried: _Tried, values: Values, unsteered: Values) -> Outcome:
+    condition = tried.condition
+    # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
+    with np.errstate(invalid="ignore"):
+        effects = {
+            name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign) for name in values
+        }
+    layers, scale = condition.vector.layers, condition.scale
+    return Outcome(
+        condition.name, condition.kind, layers, scale, values, effects, tried.side_effects, tried.search
+    )
+
+
+def _largest(model: Any) -> float:
+    """Return the largest number that the model's residual stream may hold."""
+    return float(need_torch().finfo(getattr(model, "dtype", need_torch().float32)).max)
+
+
+def _describe_vector(vector: SteeringVector) -> dict[str, Any]:
+    directions = {str(layer): direction.tolist() for layer, direction in vector.directions.items()}
+    return {
+        "model": vector.model,
+        "norms": vector.norms,
+        "directions_sha256": digest(directions),
+        "provenance": dict(vector.provenance),
+    }

@@ -1,0 +1,123 @@
+"""States below a steered layer, computed once for each batch and reused for every vector and scale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from embgeom.lm.layers import find, need_torch, stream_in_output, with_stream
+from embgeom.lm.passes import REUSED, forward, padded
+from embgeom.lm.tokenizing import encode
+
+# Of states that are kept, in bytes; a batch for which there is no room is computed whole each time.
+MOST_BYTES = 1 << 30
+_TRIAL = ("Two and three are five.", "It rained all day, and the river rose.")
+
+
+class LowerStates:
+    """What one layer gives for each batch, before anything is added to it, so that it runs once.
+
+    The model's own code runs in any case: meanwhile the `forward` of these layers returns what was kept.
+    """
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self._layers = layers
+        self._kept: dict[bytes, Any] = {}
+        self._room = MOST_BYTES
+
+    def run(self, batch: dict[str, Any], call: Callable[[], Any]) -> Any:
+        """Return what `call` returns, which runs the model on the batch."""
+        key = b"".join(value.cpu().numpy().tobytes() for value in batch.values())
+        key += repr(tuple(batch["input_ids"].shape)).encode()
+        if key in self._kept:
+            output = self._kept[key]
+            with _forwards(self._layers, lambda _forward: lambda *_args, **_named: output):
+                return call()
+        seen: list[Any] = []
+        with _forwards(self._layers[-1:], lambda forward: _noting(forward, seen)):
+            found = call()
+        # What a layer gives when it runs once more in the same pass depends on what was added before.
+        if len(seen) == 1 and (size := seen[0][1].nbytes) <= self._room:
+            self._kept[key], self._room = seen[0][0], self._room - size
+        return found
+
+    def serves(self, model: Any, tokenizer: Any, hidden_size: int | None) -> bool:
+        """Return whether the model gives the same logits after kept states, in a trial with other ones added.
+
+        Layers may hand on more than their output: keys and values, for instance, that later layers share.
+        """
+        torch = need_torch()
+        texts = [encode(tokenizer, text) for text in _TRIAL]
+        if not all(texts):
+            return False
+        batch, other = padded(model, texts), padded(model, [text[::-1] for text in texts])
+
+        def changed(_layer: Any, _args: Any, output: Any) -> Any:
+            stream = stream_in_output(output, len(self._layers) - 1, hidden_size)
+            return with_stream(output, stream.flip(-1))
+
+        hook = self._layers[-1].register_forward_hook(changed)
+        try:
+            whole = self.run(batch, lambda: forward(model, batch)).logits
+            # Whatever layers leave in other places is then of other texts.
+            forward(model, other)
+            again = self.run(batch, lambda: forward(model, batch)).logits if self._kept else None
+        except Exception:
+            # What a model raises that lacks something of the layers below is not to be foreseen; and one that
+            # does not run at all says so when it is evaluated.
+            return False
+        finally:
+            hook.remove()
+        if again is None or not bool(whole.isfinite().any()):
+            return False
+        reach = 64 * torch.finfo(whole.dtype).eps * float(whole[whole.isfinite()].abs().max())
+        return bool(torch.allclose(whole, again, rtol=0, atol=reach))
+
+
+@contextmanager
+def reused_below(model: Any, tokenizer: Any, layer: int, layer_modules: Any = None) -> Iterator[None]:
+    """Let `logits_at` compute no batch twice up to this layer, where the model allows for it.
+
+    Meanwhile nothing but what is added to the output of this layer and later ones may change the model.
+    """
+    layout = find(model, layer_modules)
+    layers = list(layout.layers)[: layer + 1]
+    if not LowerStates(layers).serves(model, tokenizer, layout.hidden_size):
+        yield
+        return
+    model.__dict__[REUSED] = LowerStates(layers)
+    try:
+        yield
+    finally:
+        del model.__dict__[REUSED]
+
+
+def _noting(forward: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:
+    def note(*args: Any, **named: Any) -> Any:
+        output = forward(*args, **named)
+        stream = output[0] if isinstance(output, tuple | list) else output
+        if hasattr(stream, "clone"):
+            # Later layers may add to it in place.
+            kept = stream.detach().clone()
+            seen.append((with_stream(output, kept), kept))
+        return output
+
+    return note
+
+
+@contextmanager
+def _forwards(
+    layers: Sequence[Any], replacement: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Replace the forward of layers meanwhile; their hooks run as before."""
+    before = [(layer, layer.__dict__.get("forward"), layer.forward) for layer in layers]
+    try:
+        for layer, _, forward in before:
+            layer.__dict__["forward"] = replacement(forward)
+        yield
+    finally:
+        for layer, own, _ in before:
+            layer.__dict__.pop("forward", None)
+            if own is not None:
+                layer.__dict__["forward"] = own
