@@ -31,6 +31,28 @@ def test_evaluate(folder, tmp_path, capsys):
     assert (tmp_path / "e.svg").read_text().lstrip().startswith("<?xml")
 
 
+def test_evaluate_and_sweep_at_equal_kl(folder, tmp_path, capsys):
+    asked = [
+        "--vector", folder / "large.safetensors", "--layers", "4,5", "--random", "2", "--prompts",
+        folder / "prompts.txt", "--positive", " happy", " glad", "--negative", " sad", "--quiet",
+    ]  # fmt: skip
+    neutral = ["--neutral", folder / "neutral.txt", "--at-kl", "0.2"]
+    run("evaluate", "example:large", *asked, *neutral, "-o", tmp_path / "e.json")
+    found = json.loads((tmp_path / "e.json").read_text())["outcomes"]
+    assert all(outcome["side_effects"]["kl"] == pytest.approx(0.2, rel=0.05) for outcome in found)
+    assert "each vector at its scale for KL 0.2 on neutral text" in capsys.readouterr().out
+    run("sweep", "example:large", *asked, *neutral, "-o", tmp_path / "s.json", "--figure", tmp_path / "s.svg")
+    found = json.loads((tmp_path / "s.json").read_text())
+    assert [outcome["name"] for outcome in found["grid"]] == ["layer_4", "layer_5"]
+    for command, more, message in (
+        ("evaluate", ["--at-kl", "0.2"], "--at-kl is a KL on neutral text: name some texts by --neutral"),
+        ("evaluate", ["--at-kl", "0"], "0 must be above 0"),
+        ("sweep", [*neutral, "--scales", "1"], "leave scales and max_kl out"),
+    ):
+        assert status(command, "example:large", *asked, *more) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_a_word_without_its_space_is_warned_of_once(folder, capsys):
     run(
         "evaluate", "example:large", "--vector", folder / "large.safetensors", "--layers", "5",

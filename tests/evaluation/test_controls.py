@@ -75,37 +75,71 @@ def test_facts(full):
         full.checks("mood")
 
 
-def evaluation_of(**shifts):
-    """An evaluation whose vectors shift a score of zeros as given, by kind."""
+def evaluation_of(search=None, **shifts):
+    """An evaluation whose vectors shift a score of zeros as given, by name."""
     outcomes = tuple(
         Outcome(
-            kind,
-            kind,
+            name,
+            name.rstrip("_0123456789"),
             (0,),
             1.0,
-            {},
+            {"score": np.array(shift)},
             {"score": Effect.from_scores(np.array(shift), np.zeros(len(shift)))},
             None,
+            search,
         )
-        for kind, shift in shifts.items()
+        for name, shift in shifts.items()
     )
-    return Evaluation(outcomes, {"score": np.zeros(4)}, None, {})
+    return Evaluation(outcomes, {"score": np.zeros(len(shifts["transferred"]))}, None, {})
 
 
 def test_facts_know_what_an_effect_is_uncertain_by():
     up, down, none = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [1e-4, -1e-4, 3e-4, -1e-4]
-    checks = evaluation_of(transferred=up, transferred_negated=down, native=[2.0, 2.1, 2.0, 2.3]).checks()
+    chance = {"random_0": [0.1, -0.1, 0.2, 0.0], "random_1": [-0.2, 0.1, 0.0, -0.1]}
+    checks = evaluation_of(
+        transferred=up, transferred_negated=down, native=[2.0, 2.1, 2.0, 2.3], **chance
+    ).checks()
     assert checks.negation_reverses and checks.fraction_of_native == pytest.approx(1.05 / 2.1)
     # The means of what is hardly there differ in sign by chance.
-    checks = evaluation_of(transferred=none, transferred_negated=[-x for x in none], native=none).checks()
+    checks = evaluation_of(
+        transferred=none, transferred_negated=[-x for x in none], native=none, **chance
+    ).checks()
     assert checks.effect > 0 and not checks.negation_reverses and checks.fraction_of_native is None
-    assert (
-        evaluation_of(transferred=up, transferred_negated=down, native=down).checks().fraction_of_native
-        is None
-    )
+    found = evaluation_of(transferred=up, transferred_negated=down, native=down, **chance)
+    assert found.checks().fraction_of_native is None
     assert not evaluation_of(transferred=up, transferred_negated=up).checks().negation_reverses
     # One sample has no standard error.
     assert evaluation_of(transferred=[1e-4], transferred_negated=[-1e-4]).checks().negation_reverses
+
+
+def test_a_fraction_is_only_of_a_native_effect_that_beats_random_vectors():
+    up, down, native = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [2.0, 2.1, 2.0, 2.3]
+    vectors = {"transferred": up, "transferred_negated": down, "native": native}
+    chance = {"random_0": [-1.5, -1.4, -1.5, -1.6], "random_1": [1.5, 1.4, 1.6, 1.5]}
+    checks = evaluation_of(**vectors, **chance).checks()
+    assert checks.native_beats_random is False and checks.fraction_of_native is checks.fraction_error is None
+    assert any("that does not beat random vectors" in line for line in checks.lines("score"))
+    checks = evaluation_of(**vectors).checks()
+    assert checks.native_beats_random is checks.fraction_of_native is None
+    assert any("there are not two random vectors" in line for line in checks.lines("score"))
+    # The standard error of the fraction, against a bootstrap over samples.
+    generator = np.random.default_rng(0)
+    native = generator.normal(2, 0.5, 400)
+    up = 0.5 * native + generator.normal(0, 0.3, 400)
+    chance = {"random_0": generator.normal(0, 0.1, 400), "random_1": generator.normal(0.01, 0.1, 400)}
+    checks = evaluation_of(transferred=up, transferred_negated=-up, native=native, **chance).checks()
+    assert checks.fraction_of_native == pytest.approx(up.mean() / native.mean())
+    drawn = generator.integers(0, 400, (2000, 400))
+    assert checks.fraction_error == pytest.approx(np.std(up[drawn].mean(1) / native[drawn].mean(1)), rel=0.1)
+
+
+def test_vectors_that_do_not_reach_the_kl_are_not_compared():
+    up, down = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2]
+    vectors = {"transferred": up, "transferred_negated": down, "native": up, "shuffled_0": down}
+    checks = evaluation_of("not reached", **vectors, random_0=down, random_1=down).checks()
+    assert checks.effect == pytest.approx(1.05)
+    named = (checks.fraction_of_native, checks.beats_random, checks.beats_shuffled, checks.negation_reverses)
+    assert named == (None,) * 4 and checks.random_mean is None
 
 
 def test_a_negative_scale_is_to_lower_the_score():

@@ -264,7 +264,7 @@ def test_progress_is_reported():
         batch_size=2,
         progress=lambda *step: seen.append(step),
     )
-    assert seen == [("scores", n, 3) for n in (1, 2, 3)] + [("neutral text", n, 6) for n in range(1, 7)]
+    assert seen == [("neutral text", n, 6) for n in range(1, 7)] + [("scores", n, 3) for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,24 @@ def test_a_single_direction_is_swept_over_layers():
     assert found.held_out["transferred"].effect == found.held_out["native"].effect
 
 
+def test_layers_are_compared_at_equal_kl(tmp_path):
+    model, tokenizer = small()
+    found = sweep(model, tokenizer, planted(), MOOD, PROMPTS, neutral=NEUTRAL, random=3, at_kl=0.1)
+    assert [outcome.name for outcome in found.grid] == ["layer_0", "layer_2", "layer_3"]
+    for outcome in (*found.grid, *found.held_out.outcomes):
+        assert outcome.search == "reached" and outcome.side_effects.kl == pytest.approx(0.1, rel=0.05)
+    assert found.chosen.effect.mean == max(outcome.effect.mean for outcome in found.grid)
+    assert "largest effect at KL 0.1: layer" in found.summary()
+    found.plot(tmp_path / "sweep.png")
+    found.save(tmp_path / "sweep.json")
+    again = type(found).load(tmp_path / "sweep.json")
+    assert again.to_dict() == found.to_dict()
+    again.plot(tmp_path / "again.png")
+    for more in ({"scales": [1]}, {"max_kl": 1}):
+        with pytest.raises(embgeom.InputError, match=r"at_kl = 0\.1 says how strongly to steer"):
+            sweep(model, tokenizer, planted(), MOOD, PROMPTS, neutral=NEUTRAL, at_kl=0.1, **more)
+
+
 def test_drawn_texts_are_swept():
     model, tokenizer = small()
     score = GenerationScore(lambda text: text.count("happy"), max_new_tokens=3, temperature=0.5)

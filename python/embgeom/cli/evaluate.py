@@ -21,6 +21,7 @@ from embgeom.cli.options import (
     layers,
     not_negative,
     numbers,
+    positive,
     whole,
 )
 from embgeom.cli.terminal import show
@@ -31,13 +32,14 @@ from embgeom.examples import moods
 from embgeom.loading.folder import parse_json, read_bytes
 
 RESULT_SUFFIX = ".json"
-_OPTIONS = ("random", "positions", "seed", "batch_size")
+_OPTIONS = ("random", "positions", "seed", "batch_size", "at_kl")
 
 
 def add_commands(commands: Any) -> None:
     shared = steered_model_options(), _measurement_options()
     add = add_command(commands, evaluate, *shared).add_argument
-    add("--scale", type=finite, metavar="S", default=1.0, help="its factor (default: 1)")
+    explained = "its factor (default: 1); with --at-kl only its sign counts"
+    add("--scale", type=finite, metavar="S", default=1.0, help=explained)
     add("--layers", metavar="L,...", type=layers, help="layers to steer (default: all that the vector has)")
 
     add = add_command(commands, sweep, *shared).add_argument
@@ -50,7 +52,7 @@ def add_commands(commands: Any) -> None:
     )
     scales = ",".join(f"{scale:g}" for scale in SCALES)
     explained = f"factors to try at each (default: {scales}): --scales=-1,1 or --scales -1 1"
-    add("--scales", metavar="S", type=numbers, nargs="+", action=Flat, default=SCALES, help=explained)
+    add("--scales", metavar="S", type=numbers, nargs="+", action=Flat, help=explained)
     explained = "choose only where KL(unsteered || steered) per token of the --neutral texts is at most this"
     add("--max-kl", type=not_negative, metavar="NATS", help=explained)
 
@@ -71,6 +73,13 @@ def _measurement_options() -> Parser:
     add("--shuffled", metavar="FILE", nargs="+", default=[], help=explained)
     add("--random", type=whole(0), metavar="N", default=20, help="random vectors of equal norm (default: 20)")
     add("--neutral", metavar="FILE", help="texts to measure side effects on, one per line; or example:moods")
+    explained = "compare at equal cost: find for each vector the scale at which KL(unsteered || steered) per "
+    explained += "token of the --neutral texts is this, within 5 percent"
+    add("--at-kl", type=positive, metavar="NATS", help=explained)
+    explained = (
+        "beginnings of texts to be continued with and without the vector, one per line; or example:moods"
+    )
+    add("--continuations", metavar="FILE", help=explained)
     options.add_argument("-o", "--output", metavar="FILE", help="write all results as .json")
     options.add_argument("--figure", metavar="FILE", help="draw the effects as .svg, .png or .pdf")
     return options
@@ -80,7 +89,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Measure whether a steering vector steers, with random and other controls."""
     vector, score, samples, keywords = _inputs(options)
     keywords |= chosen(options, "scale", "layers")
-    keywords["options"] = EvaluateOptions(**chosen(options, *_OPTIONS))
+    keywords["options"] = EvaluateOptions(**_run_options(options))
     with running(options) as (model, tokenizer):
         found = embgeom.evaluate(model, tokenizer, vector, score, samples, **keywords)
     _give(found, options)
@@ -97,7 +106,7 @@ def sweep(options: argparse.Namespace) -> None:
             f"not {len(samples)}"
         )
     keywords |= chosen(options, "scales", "layers")
-    keywords["options"] = SweepOptions(**chosen(options, "max_kl", *_OPTIONS))
+    keywords["options"] = SweepOptions(max_kl=options.max_kl, **_run_options(options))
     with running(options) as (model, tokenizer):
         found = embgeom.sweep(model, tokenizer, vector, score, samples, **keywords)
     _give(found, options)
@@ -108,7 +117,10 @@ def _inputs(
 ) -> tuple[embgeom.SteeringVector, Score, list[Any], dict[str, Any]]:
     """Return the vector, what is scored on what, and controls as keywords, checked before a model is read."""
     vectors = (options.vector, options.native, *options.shuffled)
-    _check_results(options, (options.prompts, options.questions, options.neutral, *vectors))
+    texts = (options.prompts, options.questions, options.neutral, options.continuations)
+    _check_results(options, (*texts, *vectors))
+    if options.at_kl is not None and options.neutral is None:
+        raise InputError("--at-kl is a KL on neutral text: name some texts by --neutral")
     score, samples = _score(options)
     vector = embgeom.SteeringVector.load(options.vector)
     keywords = chosen(options, "progress")
@@ -117,6 +129,12 @@ def _inputs(
     if options.neutral is not None:
         keywords["neutral"] = text_lines(options.neutral, moods.neutral_texts)
     return vector, score, score.samples(samples), keywords
+
+
+def _run_options(options: argparse.Namespace) -> dict[str, Any]:
+    asked = options.continuations
+    texts = () if asked is None else text_lines(asked, moods.prompts)
+    return {**chosen(options, *_OPTIONS), "continuations": texts}
 
 
 def _control(vector: embgeom.SteeringVector, option: str, file: str) -> embgeom.SteeringVector:

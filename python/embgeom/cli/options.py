@@ -114,6 +114,12 @@ def not_negative(text: str) -> float:
     return number
 
 
+def positive(text: str) -> float:
+    if (number := finite(text)) <= 0:
+        raise argparse.ArgumentTypeError(f"{text} must be above 0")
+    return number
+
+
 def row_number(text: str) -> int:
     """Read a row number where a token could stand."""
     try:

@@ -1,7 +1,9 @@
 """Does a vector steer? Scores, controls, side effects, and the search for layer and scale."""
 
+from embgeom.evaluation.continuations import Continuations
 from embgeom.evaluation.evaluate import evaluate, measure_at_kl
-from embgeom.evaluation.evaluation import Checks, Effect, Evaluation, Outcome
+from embgeom.evaluation.evaluation import Checks, Evaluation
+from embgeom.evaluation.outcome import Effect, Outcome
 from embgeom.evaluation.run import EvaluateOptions
 from embgeom.evaluation.scores import AnswerProbability, GenerationScore, Score, WordLogRatio
 from embgeom.evaluation.side_effects import SideEffects
@@ -10,6 +12,7 @@ from embgeom.evaluation.sweep import Sweep, SweepOptions, sweep
 __all__ = [
     "AnswerProbability",
     "Checks",
+    "Continuations",
     "Effect",
     "EvaluateOptions",
     "Evaluation",

@@ -15,7 +15,7 @@ from embgeom.evaluation.side_effects import SideEffects
 TOLERANCE = 0.05
 MOST_ROUNDS = 16
 # How far a scale may lie from the first one, as a factor either way, and from one round to the next.
-_FARTHEST = 1e8
+_FARTHEST = 1e10
 _STRIDE = 32.0
 # A small change of all states has a KL that is quadratic in its size; a large one saturates.
 _QUADRATIC = 2.0

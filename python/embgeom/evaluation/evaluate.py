@@ -12,7 +12,8 @@ from embgeom._common.checks import real_number
 from embgeom._common.progress import Progress, reporter
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
-from embgeom.evaluation.evaluation import Evaluation, Outcome
+from embgeom.evaluation.evaluation import Evaluation
+from embgeom.evaluation.outcome import Outcome
 from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
 from embgeom.evaluation.scores import Score, Values
 from embgeom.steering.vector import SteeringVector
@@ -130,10 +131,10 @@ def evaluate(
     samples, texts = score.samples(prompts), as_texts(neutral, options.at_kl)
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
-        unsteered, perplexity, outcomes = run.measure(conditions, samples)
+        found = run.measure(conditions, samples)
     settings = {"scale": factor, "layers": list(vector.layers), "norms": conditions[0].vector.norms}
     provenance = run.describe(vector, native, others, samples, settings)
-    return Evaluation(outcomes, unsteered, perplexity, provenance)
+    return Evaluation(found.outcomes, found.unsteered, found.perplexity, provenance, found.continuations)
 
 
 def measure_at_kl(
@@ -201,5 +202,5 @@ def measure_at_kl(
     samples, texts = score.samples(prompts), as_texts(neutral, at_kl)
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
-        unsteered, _, outcomes = run.measure(conditions, samples)
-    return unsteered, {outcome.name: outcome for outcome in outcomes}
+        found = run.measure(conditions, samples)
+    return found.unsteered, {outcome.name: outcome for outcome in found.outcomes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,9 +11,23 @@ import numpy.typing as npt
 from embgeom._common.result import Columns, Plotted, Result, Tabular, named, new_figure
 from embgeom._common.tables import Block, Table, number
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Kind, Search
-from embgeom.evaluation.side_effects import SideEffects
+from embgeom.evaluation.conditions import Kind
+from embgeom.evaluation.continuations import Continuations
+from embgeom.evaluation.outcome import (
+    Effect,
+    Outcome,
+    deviation,
+    effects_table,
+    in_unit,
+    named_layers,
+    outcome_columns,
+    search_lines,
+    signed,
+    written_cells,
+)
 
+# Of how many prompts a summary shows the continuations; files hold all.
+MOST_PROMPTS = 3
 _COLORS = {
     "transferred": "C0",
     "transferred_negated": "C0",
@@ -25,99 +38,6 @@ _COLORS = {
 
 
 @dataclass(frozen=True)
-class Effect:
-    """What a vector changes in a score, sample by sample, against the same model unsteered.
-
-    Attributes
-    ----------
-    mean : float
-        Mean difference over samples, steered minus unsteered.
-    standard_error : float
-        Of that mean: the standard deviation of the differences by the root of their number; NaN for one.
-    anti_steered : float
-        Share of samples that move in the undesired direction: down, or up for a negated vector or a negative
-        scale. One that does not move does not count; NaN if a difference is undefined.
-    """
-
-    mean: float
-    standard_error: float
-    anti_steered: float
-
-    @property
-    def direction(self) -> int:
-        """1 for up, -1 for down, and 0 where two standard errors reach beyond zero."""
-        reach = 2 * float(np.nan_to_num(self.standard_error))
-        return int(self.mean > reach) - int(self.mean < -reach)
-
-    @classmethod
-    def from_scores(
-        cls, steered: npt.NDArray[np.float64], unsteered: npt.NDArray[np.float64], *, sign: int = 1
-    ) -> Effect:
-        """Return the effect for scores of shape (n,), of which the larger is wanted if `sign` is 1.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from embgeom.evaluation import Effect
-        >>> Effect.from_scores(np.array([1.0, 3.0, 1.0, 3.0]), np.array([0.0, 0.0, 2.0, 2.0]))
-        Effect(mean=1.0, standard_error=0.816496580927726, anti_steered=0.25)
-        """
-        shifts = steered - unsteered
-        error = np.std(shifts, ddof=1) / np.sqrt(len(shifts)) if len(shifts) > 1 else np.nan
-        undesired = np.where(np.isnan(shifts), np.nan, sign * shifts < 0)
-        return cls(float(np.mean(shifts)), float(error), float(np.mean(undesired)))
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """What one vector did.
-
-    Attributes
-    ----------
-    name : str
-        The key in ``evaluation[name]``: ``"transferred"``, ``"native_negated"``, ``"random_0"``, ...
-    kind : str
-        Its part: transferred, transferred_negated, native, native_negated, random, shuffled, or setting (of a
-        sweep).
-    layers : tuple of int
-        The layers that were steered.
-    scale : float
-        The factor that the directions were applied with.
-    values : dict of str to ndarray of float64, shape (n,)
-        The steered score of each sample, by quantity.
-    effects : dict of str to Effect
-        By quantity; the score's first comes first.
-    side_effects : SideEffects or None
-        None without neutral texts.
-    search : {"reached", "not monotone", "not reached"} or None
-        Whether the scale has the KL that was asked for: it has; it has, but KL does not grow steadily with
-        the scale, so that others may have it, too; or none that was tried has it, and this is the one that
-        comes nearest. None where none was asked for.
-    """
-
-    name: str
-    kind: Kind
-    layers: tuple[int, ...]
-    scale: float
-    values: dict[str, npt.NDArray[np.float64]]
-    effects: dict[str, Effect]
-    side_effects: SideEffects | None
-    search: Search | None = None
-
-    @property
-    def label(self) -> str:
-        """What tables call it."""
-        if self.kind == "setting":
-            return f"{named_layers(self.layers, '+')}, scale {self.scale:g}"
-        return self.name.replace("_negated", ", negated").replace("_", " ")
-
-    @property
-    def effect(self) -> Effect:
-        """The effect on the score's first quantity."""
-        return next(iter(self.effects.values()))
-
-
-@dataclass(frozen=True)
 class Checks:
     """What the effects show, without a judgement.
 
@@ -125,14 +45,17 @@ class Checks:
     ----------
     effect : float
         Mean effect of the transferred vector.
-    native_effect, fraction_of_native : float or None
-        Mean effect of the target's native vector, and the transferred vector's as a fraction of it; no
-        fraction where the native effect is not significant or has the wrong sign.
+    native_effect : float or None
+        Mean effect of the target's native vector.
+    fraction_of_native, fraction_error : float or None
+        The effect as a fraction of that of the native vector, with its standard error over samples (by the
+        delta method, the samples of both being the same). None unless the native effect is significant, has
+        the right sign, and beats random vectors: a fraction of nearly nothing means nothing.
     random_mean, random_sd : float or None
         Mean and standard deviation of the mean effects of the random vectors.
-    beats_random : bool or None
-        Whether the effect lies above their mean by more than two standard deviations (below it for a negative
-        scale); None with fewer than two random vectors.
+    beats_random, native_beats_random : bool or None
+        Whether the effect, and that of the native vector, lies above their mean by more than two standard
+        deviations (below it for a negative scale); None with fewer than two random vectors.
     beats_shuffled : bool or None
         Whether it exceeds that of every vector transferred by a map fitted on shuffled tokens; None without
         any.
@@ -143,15 +66,17 @@ class Checks:
     -----
     An effect is significant if it exceeds two of its standard errors over samples. One sample has none, so
     there its sign decides. What would compare an effect that is not finite is None: too strong a vector takes
-    a model to NaN.
+    a model to NaN. At equal KL vectors that do not reach it are not compared.
     """
 
     effect: float
     native_effect: float | None
     fraction_of_native: float | None
+    fraction_error: float | None
     random_mean: float | None
     random_sd: float | None
     beats_random: bool | None
+    native_beats_random: bool | None
     beats_shuffled: bool | None
     negation_reverses: bool | None
 
@@ -161,18 +86,26 @@ class Checks:
             return [f"by {quantity}: undefined, since the steered model gives NaN or infinity; steer less"]
         lines = [f"by {quantity}:"]
         if self.fraction_of_native is not None:
-            lines.append(f"fraction of the native vector's effect: {self.fraction_of_native:.2f}")
+            error = "" if self.fraction_error is None else f" ± {self.fraction_error:.2f}"
+            lines.append(f"fraction of the native vector's effect: {self.fraction_of_native:.2f}{error}")
         elif self.native_effect is not None:
-            why = "is not significant, or has the wrong sign"
-            why = why if np.isfinite(self.native_effect) else "is undefined"
-            lines.append(f"no fraction of the native vector's effect: that {why}")
+            lines.append(f"no fraction of the native vector's effect: {self._why_no_fraction()}")
         if self.beats_random is not None:
-            spread = f"mean {_signed(self.random_mean or 0)}, sd {number(self.random_sd or 0)}"
+            spread = f"mean {signed(self.random_mean or 0)}, sd {number(self.random_sd or 0)}"
             lines.append(f"beats random vectors by more than two sd ({spread}): {_yes(self.beats_random)}")
         if self.beats_shuffled is not None:
             lines.append(f"beats maps fitted on shuffled tokens: {_yes(self.beats_shuffled)}")
         reverses = _yes(self.negation_reverses)
         return [*lines, f"negating the vector reverses its effect, both beyond 2 ±: {reverses}"]
+
+    def _why_no_fraction(self) -> str:
+        if not np.isfinite(self.native_effect or 0.0):
+            return "that is undefined"
+        if self.random_sd is None:
+            return "there are not two random vectors that it could beat"
+        if self.native_beats_random is False:
+            return "that does not beat random vectors"
+        return "that is not significant, or has the wrong sign"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -189,12 +122,15 @@ class Evaluation(Result, Tabular, Plotted):
         On the neutral texts; None without them.
     provenance : dict
         Model, vectors, score, options and versions, ready for JSON.
+    unsteered_continuations : Continuations or None
+        What the unsteered model writes; None where none was asked for.
     """
 
     outcomes: tuple[Outcome, ...]
     unsteered: dict[str, npt.NDArray[np.float64]]
     unsteered_perplexity: float | None
     provenance: dict[str, Any]
+    unsteered_continuations: Continuations | None = None
 
     def __repr__(self) -> str:
         found = ", ".join(
@@ -235,32 +171,53 @@ class Evaluation(Result, Tabular, Plotted):
         chosen = quantity or next(iter(self.unsteered))
 
         def effects(kind: Kind) -> list[Effect]:
-            return [outcome.effects[chosen] for outcome in self.of_kind(kind)]
+            return [outcome.effects[chosen] for outcome in self.of_kind(kind) if outcome.comparable]
 
-        (transferred,), (negated,) = effects("transferred"), effects("transferred_negated")
-        native = next(iter(effects("native")), None)
+        undefined = Effect(np.nan, np.nan, np.nan)
+        transferred, negated, native = (
+            next(iter(effects(kind)), undefined) for kind in ("transferred", "transferred_negated", "native")
+        )
         random, shuffled = ([each.mean for each in effects(kind)] for kind in ("random", "shuffled"))
         sign = -1 if self.transferred.scale < 0 else 1
-        effect = transferred.mean
         mean = float(np.mean(random)) if random else None
         sd = deviation(random) if len(random) > 1 else None
-        comparable = native is not None and native.direction == sign and _finite(effect, native.mean)
+
+        def beats_random(effect: float) -> bool | None:
+            if mean is None or sd is None or not _finite(effect, mean, sd):
+                return None
+            return sign * (effect - mean) > 2 * sd
+
+        native_beats = beats_random(native.mean)
+        fraction = error = None
+        if native.direction == sign and native_beats and _finite(transferred.mean):
+            fraction, error = self._fraction(chosen)
         return Checks(
-            effect=effect,
-            native_effect=None if native is None else native.mean,
-            fraction_of_native=effect / native.mean if native is not None and comparable else None,
+            effect=self.transferred.effects[chosen].mean,
+            native_effect=native.mean if self.of_kind("native") else None,
+            fraction_of_native=fraction,
+            fraction_error=error,
             random_mean=mean,
             random_sd=sd,
-            beats_random=sign * (effect - mean) > 2 * sd
-            if mean is not None and sd is not None and _finite(effect, mean, sd)
-            else None,
-            beats_shuffled=all(sign * (effect - other) > 0 for other in shuffled)
-            if shuffled and _finite(effect, *shuffled)
+            beats_random=beats_random(transferred.mean),
+            native_beats_random=native_beats,
+            beats_shuffled=all(sign * (transferred.mean - other) > 0 for other in shuffled)
+            if shuffled and _finite(transferred.mean, *shuffled)
             else None,
             negation_reverses=transferred.direction * negated.direction == -1
-            if _finite(effect, negated.mean)
+            if _finite(transferred.mean, negated.mean)
             else None,
         )
+
+    def _fraction(self, quantity: str) -> tuple[float, float | None]:
+        """Return the effect as a fraction of the native one, and its standard error; None for one sample."""
+        shifts, native = (
+            self[name].values[quantity] - self.unsteered[quantity] for name in ("transferred", "native")
+        )
+        fraction = float(np.mean(shifts) / np.mean(native))
+        if len(shifts) < 2:
+            return fraction, None
+        error = np.std(shifts - fraction * native, ddof=1) / np.sqrt(len(shifts)) / abs(np.mean(native))
+        return fraction, float(error)
 
     def _label(self, outcome: Outcome) -> str:
         """Return an outcome's label; of a vector that was not transferred it does not say so."""
@@ -270,24 +227,51 @@ class Evaluation(Result, Tabular, Plotted):
 
     def tables(self) -> list[Block]:
         """Return the effects and side effects, and the checks."""
-        random = self.of_kind("random")
+        random = [outcome for outcome in self.of_kind("random") if outcome.comparable]
         singles = [(self._label(o), [o]) for o in self.outcomes if o.kind not in ("random", "shuffled")]
         if random:
-            singles.append((f"random, mean of {len(random)} (± sd)", list(random)))
+            singles.append((f"random, mean of {len(random)} (± sd)", random))
         singles += [(o.label, [o]) for o in self.of_kind("shuffled")]
         means = ", ".join(f"{name} {number(float(v.mean()))}" for name, v in self.unsteered.items())
         if self.unsteered_perplexity is not None:
             means += f"; perplexity of neutral text {number(self.unsteered_perplexity)}"
+        if self.unsteered_continuations is not None:
+            repetition, distinct = written_cells(self.unsteered_continuations)
+            means += f"; repetition {repetition}, distinct-2 {distinct}"
         title = f"mean effects over {self.samples} samples, steered minus unsteered (± standard error)"
         return [
             self._strength(),
-            effects_table(title, "vector", singles),
+            effects_table(title, "vector", singles, scales=self.at_kl is not None),
             f"unsteered: {means}",
+            *search_lines(((self._label(o), o) for o in self.outcomes), self.at_kl),
             *self.checks().lines(next(iter(self.unsteered))),
+            *self._texts(),
         ]
+
+    def _texts(self) -> list[Block]:
+        """Return what is written after the first prompts, with each vector and without."""
+        if self.unsteered_continuations is None:
+            return []
+        written = [("unsteered", self.unsteered_continuations)]
+        written += [(self._label(o), o.continuations) for o in self.outcomes if o.continuations]
+        prompts = self.provenance["options"]["continuations"][:MOST_PROMPTS]
+        return [
+            Table(
+                f"after {prompt!r}", ("vector", "text"), [(label, each.texts[i]) for label, each in written]
+            )
+            for i, prompt in enumerate(prompts)
+        ]
+
+    @property
+    def at_kl(self) -> float | None:
+        """The KL on neutral text at which the vectors are compared; None at equal norm."""
+        found: float | None = self.provenance.get("options", {}).get("at_kl")
+        return found
 
     def _strength(self) -> str:
         norms = self.provenance["options"]["norms"]
+        if self.at_kl is not None:
+            return f"{named_layers(norms)}: each vector at its scale for KL {self.at_kl:g} on neutral text"
         low, high = min(norms.values()), max(norms.values())
         length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
         return f"{named_layers(norms)}: all vectors have the norm {length}, times {self.transferred.scale:g}"
@@ -299,7 +283,7 @@ class Evaluation(Result, Tabular, Plotted):
     def figure(self) -> Any:
         """Draw each vector's effect with its standard error, next to the cloud of random vectors."""
         singles = [outcome for outcome in self.outcomes if outcome.kind != "random"]
-        random = [outcome.effect.mean for outcome in self.of_kind("random")]
+        random = [outcome.effect.mean for outcome in self.of_kind("random") if outcome.comparable]
         names = [self._label(outcome) for outcome in singles] + ([f"{len(random)} random"] if random else [])
         figure = new_figure(6.4, 1.2 + 0.35 * len(names))
         axes = figure.subplots()
@@ -322,7 +306,8 @@ class Evaluation(Result, Tabular, Plotted):
         axes.invert_yaxis()
         quantity = next(iter(self.unsteered))
         shown = self.transferred
-        axes.set_title(f"{named_layers(shown.layers)}, scale {shown.scale:g}", fontsize="medium")
+        strength = f"scale {shown.scale:g}" if self.at_kl is None else f"KL {self.at_kl:g} on neutral text"
+        axes.set_title(f"{named_layers(shown.layers)}, {strength}", fontsize="medium")
         axes.set_xlabel(f"effect on {in_unit(quantity)}, {self.samples} samples (± standard error)")
         return figure
 
@@ -330,65 +315,8 @@ class Evaluation(Result, Tabular, Plotted):
         return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in self.unsteered}}
 
 
-def named_layers(layers: Collection[Any], between: str = ", ") -> str:
-    return f"layer{'s' if len(layers) > 1 else ''} {between.join(map(str, layers))}"
-
-
-def in_unit(quantity: str) -> str:
-    return f"{quantity} (nats)" if quantity in ("log-ratio", "log-odds") else quantity
-
-
-def effects_table(title: str, first: str, rows: Sequence[tuple[str, Sequence[Outcome]]]) -> Table:
-    example = rows[0][1][0]
-    columns = [first, *(column for name in example.effects for column in (name, "±")), "anti-steered"]
-    return Table(
-        title,
-        [*columns, *(["perplexity", "KL"] if example.side_effects else [])],
-        [(name, *_cells(outcomes)) for name, outcomes in rows],
-    )
-
-
-def outcome_columns(outcomes: Sequence[Outcome]) -> Columns:
-    columns: dict[str, list[Any]] = {
-        name: [getattr(outcome, name) for outcome in outcomes] for name in ("name", "kind", "layers", "scale")
-    }
-    for quantity in outcomes[0].effects:
-        for name in ("mean", "standard_error", "anti_steered"):
-            columns[f"{quantity}_{name}"] = [getattr(o.effects[quantity], name) for o in outcomes]
-    if outcomes[0].side_effects:
-        for name in ("perplexity", "perplexity_ratio", "kl"):
-            columns[name] = [getattr(outcome.side_effects, name) for outcome in outcomes]
-    return columns
-
-
-def deviation(values: Sequence[float]) -> float:
-    """Return the standard deviation of values; NaN for one, or if one is not finite."""
-    with np.errstate(invalid="ignore"):
-        return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-
-
-def _cells(outcomes: Sequence[Outcome]) -> list[str]:
-    cells = []
-    for quantity in outcomes[0].effects:
-        effects = [outcome.effects[quantity] for outcome in outcomes]
-        means = [effect.mean for effect in effects]
-        spread = effects[0].standard_error if outcomes[0].kind != "random" else deviation(means)
-        cells += [_signed(float(np.mean(means))), number(spread)]
-    undesired = float(np.mean([outcome.effect.anti_steered for outcome in outcomes]))
-    cells.append(number(undesired) if np.isnan(undesired) else f"{undesired:.0%}")
-    if side_effects := [outcome.side_effects for outcome in outcomes if outcome.side_effects]:
-        ratio = float(np.mean([each.perplexity_ratio for each in side_effects]))
-        cells.append(number(ratio) if np.isnan(ratio) else f"x {ratio:.3g}")
-        cells.append(number(float(np.mean([each.kl for each in side_effects]))))
-    return cells
-
-
 def _finite(*effects: float) -> bool:
     return bool(np.isfinite(effects).all())
-
-
-def _signed(value: float) -> str:
-    return number(value) if np.isnan(value) else f"{value:+.4f}"
 
 
 def _yes(fact: bool | None) -> str:

@@ -15,8 +15,9 @@ from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
 from embgeom.evaluation.at_kl import search_scales
 from embgeom.evaluation.conditions import Condition, Search
-from embgeom.evaluation.evaluation import Effect, Outcome
-from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.continuations import Continuations
+from embgeom.evaluation.outcome import Effect, Outcome
+from embgeom.evaluation.scores import GenerationScore, Score, Values
 from embgeom.evaluation.side_effects import NeutralText, SideEffects
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import need_torch
@@ -26,7 +27,7 @@ from embgeom.lm.tokenizing import encode, warn_of_doubled
 from embgeom.steering.hooks import Positions
 from embgeom.steering.vector import SteeringVector
 
-_DESCRIBED = ("random", "positions", "seed", "batch_size", "at_kl")
+_DESCRIBED = ("random", "positions", "seed", "batch_size", "at_kl", "continuations", "max_new_tokens")
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class EvaluateOptions:
     at_kl : float or None
         Compare vectors at equal cost: search, for each vector and each negation by itself, the scale at which
         KL(unsteered || steered) on the neutral texts is this within 5 %, in nats for each token.
+    continuations : sequence of str
+        Beginnings of texts that the model is to continue, unsteered and with each vector but the random ones,
+        which shows whether a text still makes sense.
+    max_new_tokens : int
+        Tokens of each continuation at most; the likeliest one each time.
 
     Raises
     ------
@@ -62,6 +68,8 @@ class EvaluateOptions:
     seed: int = 0
     batch_size: int = 8
     at_kl: float | None = None
+    continuations: Sequence[str] = ()
+    max_new_tokens: int = 40
 
     def __post_init__(self) -> None:
         whole_number(self.random, "random", 0)
@@ -72,6 +80,20 @@ class EvaluateOptions:
             raise InputError(f"positions = {self.positions!r:.60}: it is 'all' or 'generated'")
         if self.at_kl is not None and not 0 < real_number(self.at_kl, "at_kl") < np.inf:
             raise InputError(f"at_kl = {self.at_kl} must be finite and above 0")
+        if isinstance(self.continuations, str) or not isinstance(self.continuations, Sequence):
+            raise InputError(
+                f"continuations = {self.continuations!r:.60} is not a list; give a list of texts"
+            )
+        whole_number(self.max_new_tokens, "max_new_tokens", 1)
+
+
+class Measured(NamedTuple):
+    """What a run found: unsteered scores, perplexity and continuations, and what each vector did."""
+
+    unsteered: Values
+    perplexity: float | None
+    outcomes: tuple[Outcome, ...]
+    continuations: Continuations | None
 
 
 class _Tried(NamedTuple):
@@ -93,9 +115,7 @@ class EvaluationRun:
     options: EvaluateOptions
     report: ProgressCallable | None
 
-    def measure(
-        self, conditions: Sequence[Condition], samples: Sequence[Any]
-    ) -> tuple[Values, float | None, tuple[Outcome, ...]]:
+    def measure(self, conditions: Sequence[Condition], samples: Sequence[Any]) -> Measured:
         options = self.options
         for condition in conditions:
             # A vector that does not fit the model is reported before the first pass.
@@ -104,8 +124,11 @@ class EvaluationRun:
         with inference(self.model):
             perplexity, tried = self._on_neutral_text(conditions)
             unsteered, steered = self._scores([each.condition for each in tried], samples)
-        outcomes = (_outcome(each, values, unsteered) for each, values in zip(tried, steered, strict=True))
-        return unsteered, perplexity, tuple(outcomes)
+            plain = self._continued(None) if options.continuations else None
+            outcomes = tuple(
+                self._outcome(each, values, unsteered) for each, values in zip(tried, steered, strict=True)
+            )
+        return Measured(unsteered, perplexity, outcomes, plain)
 
     def _on_neutral_text(self, conditions: Sequence[Condition]) -> tuple[float | None, list[_Tried]]:
         """Return the unsteered perplexity, and each condition at its scale with its side effects."""
@@ -152,6 +175,42 @@ class EvaluationRun:
                     if self.report:
                         self.report("scores", len(steered), len(conditions))
         return unsteered, [steered[number] for number in range(len(conditions))]
+
+    def _outcome(self, tried: _Tried, values: Values, unsteered: Values) -> Outcome:
+        condition = tried.condition
+        # Too strong a vector may overflow half precision: its effect is undefined, no reason to stop.
+        with np.errstate(invalid="ignore"):
+            effects = {
+                name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign)
+                for name in values
+            }
+        defined = all(np.isfinite(array).all() for array in values.values())
+        written = self.options.continuations and condition.kind != "random" and defined
+        return Outcome(
+            condition.name,
+            condition.kind,
+            condition.vector.layers,
+            condition.scale,
+            values,
+            effects,
+            tried.side_effects,
+            tried.search,
+            self._continued(condition) if written else None,
+        )
+
+    def _continued(self, condition: Condition | None) -> Continuations:
+        options, chat = self.options, bool(getattr(self.score, "chat", False))
+        with self._steered(condition):
+            texts = GenerationScore(len, options.max_new_tokens, chat=chat).texts(
+                self.model, self.tokenizer, options.continuations, batch_size=options.batch_size
+            )
+        return Continuations.from_texts(self.tokenizer, texts)
+
+    def _steered(self, condition: Condition | None) -> AbstractContextManager[None]:
+        options = self.options
+        if condition is None:
+            return nullcontext()
+        return condition.applied(self.model, options.positions, options.layer_modules)
 
     def _reused_below(self, layer: int) -> AbstractContextManager[None]:
         return reused_below(self.model, self.tokenizer, layer, self.options.layer_modules)
@@ -206,12 +265,7 @@ class EvaluationRun:
 
     def _values(self, samples: Sequence[Any], condition: Condition | None) -> Values:
         options = self.options
-        steering = (
-            condition.applied(self.model, options.positions, options.layer_modules)
-            if condition
-            else nullcontext()
-        )
-        with steering:
+        with self._steered(condition):
             found = self.score(
                 self.model, self.tokenizer, samples, batch_size=options.batch_size, seed=options.seed
             )
@@ -253,19 +307,6 @@ def _by_layer(conditions: Sequence[Condition]) -> dict[int, list[int]]:
     for number, condition in enumerate(conditions):
         groups.setdefault(condition.vector.layers[0], []).append(number)
     return groups
-
-
-def _outcome(tried: _Tried, values: Values, unsteered: Values) -> Outcome:
-    condition = tried.condition
-    # Too strong a vector may overflow half precision: its effect is undefined, which is no reason to stop.
-    with np.errstate(invalid="ignore"):
-        effects = {
-            name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign) for name in values
-        }
-    layers, scale = condition.vector.layers, condition.scale
-    return Outcome(
-        condition.name, condition.kind, layers, scale, values, effects, tried.side_effects, tried.search
-    )
 
 
 def _largest(model: Any) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,13 +16,14 @@ from embgeom._common.tables import Block
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
 from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.evaluation import (
-    Evaluation,
+from embgeom.evaluation.evaluation import Evaluation
+from embgeom.evaluation.outcome import (
     Outcome,
     effects_table,
     in_unit,
     named_layers,
     outcome_columns,
+    search_lines,
 )
 from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
 from embgeom.evaluation.scores import Score
@@ -92,16 +93,25 @@ class Sweep(Result, Tabular, Plotted):
             return f"Sweep({len(self.grid)} settings, none within the limit)"
         return f"Sweep({len(self.grid)} settings, best {self.chosen.label}, held out: {self.held_out!r})"
 
+    @property
+    def at_kl(self) -> float | None:
+        """The KL on neutral text at which the settings are compared; None where scales are tried."""
+        found: float | None = self.provenance.get("options", {}).get("at_kl")
+        return found
+
     def tables(self) -> list[Block]:
         """Return the grid, the choice and the held-out evaluation."""
         limit = "" if self.max_kl is None else f" with KL at most {self.max_kl:g}"
         count = len(self.choice_samples)
         title = f"mean effects over {count} samples for the choice, steered minus unsteered"
-        grid = effects_table(title, "setting", [(outcome.label, [outcome]) for outcome in self.grid])
+        table = effects_table(title, "setting", [(outcome.label, [outcome]) for outcome in self.grid])
+        grid: list[Block] = [table, *search_lines(((o.label, o) for o in self.grid), self.at_kl)]
+        if self.at_kl is not None:
+            limit = f" at KL {self.at_kl:g}"
         if self.chosen is None or self.held_out is None:
-            return [grid, f"no setting has a defined effect{limit}"]
+            return [*grid, f"no setting has a defined effect{limit}"]
         choice = f"largest effect{limit}: {self.chosen.label}; on the other samples:"
-        return [grid, choice, *self.held_out.tables()]
+        return [*grid, choice, *self.held_out.tables()]
 
     def columns(self) -> Columns:
         """Return a row for each setting."""
@@ -113,6 +123,8 @@ class Sweep(Result, Tabular, Plotted):
 
     def figure(self) -> Any:
         """Draw the effect against the scale for each layer and, with neutral texts, the divergence."""
+        if self.at_kl is not None:
+            return self._over_layers()
         with_kl = self.unsteered_perplexity is not None
         figure = new_figure(6.4, 5.6 if with_kl else 3.6)
         panels = figure.subplots(2 if with_kl else 1, sharex=True, squeeze=False)[:, 0]
@@ -143,6 +155,25 @@ class Sweep(Result, Tabular, Plotted):
         panels[-1].set_xlabel("scale")
         return figure
 
+    def _over_layers(self) -> Any:
+        """Draw the effect at equal KL against the layers."""
+        figure = new_figure(6.4, 3.6)
+        axes = figure.subplots()
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        shown = [outcome for outcome in self.grid if outcome.comparable]
+        errors = np.nan_to_num([outcome.effect.standard_error for outcome in shown])
+        at = np.arange(len(shown))
+        axes.errorbar(at, [outcome.effect.mean for outcome in shown], yerr=errors, fmt="o", capsize=2)
+        if self.chosen is not None:
+            ring = {"markersize": 11, "fillstyle": "none", "color": "black", "label": "chosen"}
+            place = [outcome.name for outcome in shown].index(self.chosen.name)
+            axes.plot(place, self.chosen.effect.mean, "o", **ring)
+            axes.legend(fontsize="small")
+        axes.set_xticks(at, ["+".join(map(str, outcome.layers)) for outcome in shown])
+        axes.set_xlabel(f"layers, each at KL {self.at_kl:g} on neutral text")
+        axes.set_ylabel(f"effect on {in_unit(next(iter(self.unsteered)))}")
+        return figure
+
 
 def sweep(
     model: Any,
@@ -152,7 +183,7 @@ def sweep(
     prompts: Iterable[Any],
     *,
     layers: Iterable[int | Iterable[int]] | None = None,
-    scales: Iterable[float] = SCALES,
+    scales: Iterable[float] | None = None,
     native: SteeringVector | None = None,
     shuffled: SteeringVector | Sequence[SteeringVector] | None = None,
     neutral: Iterable[str] | None = None,
@@ -168,8 +199,9 @@ def sweep(
     layers : iterable of int or of iterables of int, optional
         What to steer in turn: a layer, or several together. Each layer of the vector alone by default. A
         single direction may be put at others.
-    scales : iterable of float
-        The factors to try. The best setting is that with the largest mean effect upwards.
+    scales : iterable of float, optional
+        The factors to try; 0.5, 1, 2 and 4 by default. With ``at_kl`` none: the scale of each setting is
+        searched. The best setting is that with the largest mean effect upwards.
     native, shuffled
         As for `evaluate`: controls of the chosen setting on the held-out samples. With `native` the vector is
         scaled to its norm first, layer by layer.
@@ -189,8 +221,8 @@ def sweep(
     Raises
     ------
     InputError
-        As `evaluate`; or if there are fewer than four samples, no layers or scales, or `max_kl` without
-        `neutral`.
+        As `evaluate`; or if there are fewer than four samples, no layers or scales, `max_kl` without
+        `neutral`, or ``at_kl`` together with `scales` or `max_kl`.
 
     Notes
     -----
@@ -220,6 +252,10 @@ def sweep(
     (vector,) = check_vectors([vector], "vector")
     native = None if native is None else check_vectors([native], "native")[0]
     others = check_vectors(shuffled, "shuffled")
+    if options.at_kl is not None and (scales is not None or limit is not None):
+        raise InputError(f"at_kl = {options.at_kl} says how strongly to steer: leave scales and max_kl out")
+    if scales is None and options.at_kl is None:
+        scales = SCALES
     conditions = _grid(vector, native, layers, scales)
     # The controls of the chosen setting come at the end; what does not fit is reported now.
     for condition in conditions:
@@ -228,8 +264,9 @@ def sweep(
     samples = score.samples(prompts)
     choice, rest = _halves(len(samples), options.seed)
     with reporter(progress, "sweep") as report:
-        run = EvaluationRun(model, tokenizer, score, texts, options, report)
-        unsteered, perplexity, grid = run.measure(conditions, [samples[i] for i in choice])
+        # What the many settings write nobody would read; the chosen one is asked below.
+        run = EvaluationRun(model, tokenizer, score, texts, replace(options, continuations=()), report)
+        unsteered, perplexity, grid, _ = run.measure(conditions, [samples[i] for i in choice])
     chosen = _best(grid, limit)
     held_out = None
     if chosen is not None:
@@ -249,7 +286,7 @@ def sweep(
         )
     settings = {
         "layers": sorted({condition.vector.layers for condition in conditions}),
-        "scales": sorted({condition.scale for condition in conditions}),
+        "scales": sorted({outcome.scale for outcome in grid}),
         "max_kl": limit,
     }
     provenance = run.describe(vector, native, others, samples, settings)
@@ -260,12 +297,13 @@ def _grid(
     vector: SteeringVector,
     native: SteeringVector | None,
     layers: Iterable[int | Iterable[int]] | None,
-    scales: Iterable[float],
+    scales: Iterable[float] | None,
 ) -> list[Condition]:
+    """Return a condition for each setting; one for each entry of layers where scales are searched."""
     if native is not None and layers is None:
         native = for_layers_of(vector, native, "native")
     wanted = [layer_numbers(entry) for entry in (vector.layers if layers is None else layers)]
-    factors = [real_number(scale, "scale") for scale in scales]
+    factors = [real_number(scale, "scale") for scale in ([1.0] if scales is None else scales)]
     if not wanted or not factors:
         raise InputError("there is nothing to try: layers and scales need one entry each at least")
     if not np.isfinite(factors).all():
@@ -277,7 +315,13 @@ def _grid(
             part = part.with_norm(for_layers_of(part, at_layers(native, together), "native"))
         name = "+".join(map(str, part.layers))
         conditions += [
-            Condition(f"layer_{name}_scale_{factor:g}", "setting", part, factor) for factor in factors
+            Condition(
+                f"layer_{name}" if scales is None else f"layer_{name}_scale_{factor:g}",
+                "setting",
+                part,
+                factor,
+            )
+            for factor in factors
         ]
     return conditions
 
@@ -295,6 +339,7 @@ def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
         outcome
         for outcome in grid
         if np.isfinite(outcome.effect.mean)
+        and outcome.comparable
         and (limit is None or (outcome.side_effects is not None and outcome.side_effects.kl <= limit))
     ]
     return max(allowed, key=lambda outcome: outcome.effect.mean, default=None)

@@ -12,7 +12,7 @@ from embgeom.lm.tokenizing import encode
 
 # Of states that are kept, in bytes; a batch for which there is no room is computed whole each time.
 MOST_BYTES = 1 << 30
-_TRIAL = ("Two and three are five.", "It rained all day, and the river rose.")
+_TRIAL = "Two and three are five."
 
 
 class LowerStates:
@@ -48,10 +48,10 @@ class LowerStates:
         Layers may hand on more than their output: keys and values, for instance, that later layers share.
         """
         torch = need_torch()
-        texts = [encode(tokenizer, text) for text in _TRIAL]
-        if not all(texts):
+        tokens = encode(tokenizer, _TRIAL)
+        if not tokens:
             return False
-        batch, other = padded(model, texts), padded(model, [text[::-1] for text in texts])
+        batch, other = padded(model, [tokens]), padded(model, [tokens[::-1]])
 
         def changed(_layer: Any, _args: Any, output: Any) -> Any:
             stream = stream_in_output(output, len(self._layers) - 1, hidden_size)
@@ -117,7 +117,7 @@ def _forwards(
             layer.__dict__["forward"] = replacement(forward)
         yield
     finally:
-        for layer, own, _ in before:
+        for layer, held, _ in before:
             layer.__dict__.pop("forward", None)
-            if own is not None:
-                layer.__dict__["forward"] = own
+            if held is not None:
+                layer.__dict__["forward"] = held
