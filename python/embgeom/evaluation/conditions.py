@@ -120,4 +120,4 @@ def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:
     for layer, norm in vector.norms.items():
         drawn = generator.standard_normal(vector.hidden_size)
         directions[layer] = (drawn * (norm / np.linalg.norm(drawn))).astype(np.float32)
-    return SteeringVector(directions, vector.model, {"random": {"seed": seed}})
+    return replace(vector, directions=directions, provenance={"random": {"seed": seed}})
