@@ -13,7 +13,7 @@ import embgeom
 from embgeom._common.record import plain
 from embgeom._common.result import Result, Tabular
 from embgeom.comparison.saving import FolderResult
-from embgeom.emb2emb import Scores
+from embgeom.emb2emb import Forecast, Scores
 from embgeom.evaluation import Effect, Evaluation, Outcome, SideEffects, Sweep
 from embgeom.hidden_states import StateComparison, StateMeasure
 from embgeom.hidden_states.comparison import MEASURES
@@ -69,6 +69,7 @@ def results():
         evaluation(),
         sweep(),
         state_comparison(),
+        Forecast(1, 2, 0.7, 0.6, 0.8, 0.01, 0.1, 400, True, 0.5, None, 1.5, 0.3, 0.3, 1.2, float("nan")),
         Scores(10, 0.5, 0.6, 0.7, float("nan"), 20),
         embgeom.compare(a, b, k=4),
         embgeom.inspect(a),

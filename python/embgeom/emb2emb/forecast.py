@@ -1,0 +1,471 @@
+"""What the weights say of a transfer before anything is steered: whether it promotes the same tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_real_array
+from embgeom._common.checks import check_seed
+from embgeom._common.record import digest
+from embgeom._common.result import Result
+from embgeom._common.tables import Block, Table
+from embgeom._common.threads import one_blas_thread, resolve_threads
+from embgeom.comparison.nulls import NORMAL_QUANTILE
+from embgeom.emb2emb.map import Emb2Emb
+from embgeom.emb2emb.pairs import Norms, Pairs, PreparedRows, Side, draw, pair_rows, split
+from embgeom.emb2emb.transfer import TransferMode, check_mode
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.errors import InputError
+from embgeom.geometry.agreement import ranks, spearman
+from embgeom.steering.vector import SteeringVector
+
+Verdict = Literal["likely", "unclear", "fails"]
+
+RELABELINGS = 100
+# An agreement that is not this many standard deviations above the null is one that chance gives.
+LEAST_Z = 3.0
+# The lower limit of the agreement from which on a transfer is called likely to work.
+LIKELY = 0.4
+TOP_SHARE = 0.05
+_MOST_SCORED = 4096
+_MOST_RELABELED = 8192
+RULE = (
+    f"fails: the agreement is not {LEAST_Z:g} standard deviations above what tokens paired at random give; "
+    f"likely: it is, and its interval begins at {LIKELY:g} or above; otherwise unclear"
+)
+
+
+@dataclass(frozen=True)
+class Forecast(Result):
+    """What the weights alone say of one direction's transfer.
+
+    Logits are those of the unembeddings' rows for the direction alone (a logit lens), over the tokens that
+    both models share.
+
+    Attributes
+    ----------
+    layer, target_layer : int or None
+        Whose direction it is and where it goes; None for plain arrays.
+    agreement : float
+        Spearman correlation of the logits that the vector gives the source's tokens with those that the
+        transferred one gives the same tokens of the target; both without the largest principal components of
+        the rows, which tell frequent tokens from rare ones and would make any two directions agree or
+        disagree (one component for each 100 columns, one at least). NaN where a vector is zero.
+    low, high : float
+        Its 95 % interval over tokens (Bonett & Wright 2000).
+    null_mean, null_sd : float
+        The agreement when tokens are paired at random: with the directions to which maps of shuffled tokens
+        take the vector.
+    tokens : int
+        How many tokens were compared.
+    held_out : bool
+        Whether the map was not fitted on these.
+    top_overlap : float
+        The share of the 5 % of tokens that the vector promotes most that are among the 5 % that the
+        transferred one promotes most, by the same logits; chance gives 0.05.
+    row_space_share : float or None
+        The share of the vector's squared length that lies in the row space of the map, which takes what is
+        outside to zero; None without a linear map.
+    gain : float or None
+        The squared length that the map gives the vector, relative to a random direction of that length.
+    nearest_token, target_nearest_token : float
+        The largest absolute cosine of the vector with a token's row minus the mean row, in the source and, of
+        the transferred vector, in the target.
+    readout, target_readout : float
+        The standard deviation of the logits over tokens, relative to a random direction of that length.
+    """
+
+    layer: int | None
+    target_layer: int | None
+    agreement: float
+    low: float
+    high: float
+    null_mean: float
+    null_sd: float
+    tokens: int
+    held_out: bool
+    top_overlap: float
+    row_space_share: float | None
+    gain: float | None
+    nearest_token: float
+    target_nearest_token: float
+    readout: float
+    target_readout: float
+
+    @property
+    def z(self) -> float:
+        """How many of the null's standard deviations the agreement is above its mean."""
+        return (self.agreement - self.null_mean) / self.null_sd if self.null_sd > 0 else math.nan
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the transfer is likely to work, by the rule `RULE`."""
+        # An undefined agreement has no interval and beats nothing.
+        if not self.z > LEAST_Z:
+            return "fails"
+        return "likely" if self.low >= LIKELY else "unclear"
+
+    def tables(self) -> list[Block]:
+        """Return the numbers and the verdict."""
+        return [forecast_table([self]), f"{self.verdict} ({RULE})"]
+
+    def _derived(self) -> dict[str, Any]:
+        return {"z": self.z, "verdict": self.verdict}
+
+
+def forecast_table(forecasts: Sequence[Forecast]) -> Table:
+    columns = ("layer", "agreement", "95 % interval", "by chance (± sd)", "z", "top 5 %", "verdict")
+    rows = [
+        (
+            f"{each.layer} to {each.target_layer}" if each.layer is not None else str(place),
+            f"{each.agreement:.2f}",
+            f"{each.low:.2f} to {each.high:.2f}",
+            f"{each.null_mean:.2f} ± {each.null_sd:.2f}",
+            f"{each.z:.1f}",
+            f"{each.top_overlap:.0%}",
+            each.verdict,
+        )
+        for place, each in enumerate(forecasts)
+    ]
+    return Table(f"logits of {forecasts[0].tokens} shared tokens: agreement of both models", columns, rows)
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """Directions (m, d), their logits over all shared tokens minus the means (n, m), and two numbers of each.
+
+    `cleared` are the logits without the largest principal components of the rows, `nearest` is the largest
+    absolute cosine with a token's row, `spread` the standard deviation of the logits relative to a random
+    direction's.
+    """
+
+    vectors: Float64Matrix
+    logits: Float64Matrix
+    cleared: Float64Matrix
+    nearest: Float64Vector
+    spread: Float64Vector
+
+
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """The shared tokens of two models by which transfers are judged; made once for many vectors.
+
+    Attributes
+    ----------
+    pairs : Pairs
+        The rows of the shared tokens in both models.
+    scored, relabeled : ndarray of int64
+        Positions among them: of the tokens that are compared, and of those that make the null.
+    held_out : bool
+        Whether the map was not fitted on the scored tokens.
+    seed : int
+        Draws the tokens and the relabelings.
+    """
+
+    pairs: Pairs
+    scored: RowNumbers
+    relabeled: RowNumbers
+    held_out: bool
+    seed: int
+
+    @classmethod
+    def prepare(
+        cls,
+        source: Embeddings,
+        target: Embeddings,
+        mapping: Emb2Emb | None = None,
+        *,
+        tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+        norms: Norms = (None, None),
+        seed: int = 0,
+        threads: int | None = None,
+    ) -> Lens:
+        """Choose the tokens: those that the map has held out, if it was fitted on these tokens."""
+        team, seed = resolve_threads(threads), check_seed(seed)
+        for name, model in (("source", source), ("target", target)):
+            if not isinstance(model, Embeddings):
+                raise InputError(
+                    f"the {name} is a {type(model).__name__}; a forecast needs its tokens: "
+                    "embgeom.load(model, 'output')"
+                )
+        sides = Side.read(source, "source", team), Side.read(target, "target", team)
+        rows = pair_rows(source, target, sides, tokens, team)
+        pairs = Pairs(
+            *(
+                PreparedRows.prepare(side.matrix, ids, norm, False)
+                for side, ids, norm in zip(sides, rows, norms, strict=True)
+            )
+        )
+        kept = held = np.arange(len(pairs))
+        options = {} if mapping is None else mapping.provenance.get("options", {})
+        if mapping is not None and mapping.provenance.get("rows_sha256") == [
+            digest(ids.tolist()) for ids in rows
+        ]:
+            kept, held = split(len(pairs), options["held_out"], options["seed"])
+        held_out = 0 < len(held) < len(pairs)
+        scored = draw(held if len(held) else kept, _MOST_SCORED, [seed, 5])
+        relabeled = draw(kept, _MOST_RELABELED, [seed, 6])
+        return cls(pairs, scored, relabeled, held_out, seed)
+
+    def foretell(
+        self,
+        vectors: npt.ArrayLike,
+        transferred: npt.ArrayLike,
+        mapping: Emb2Emb | None = None,
+        mode: TransferMode | None = None,
+    ) -> tuple[Forecast, ...]:
+        """Return a forecast for each of some directions, (m, d_s), and what became of them, (m, d_t)."""
+        return self.forecasts(self.read(vectors, transferred), mapping, mode)
+
+    def foretell_vector(
+        self, vector: SteeringVector, transferred: SteeringVector, mapping: Emb2Emb | None
+    ) -> tuple[tuple[Forecast, ...], tuple[Readings, Readings]]:
+        """Return a forecast for each layer that was transferred, and the logits."""
+        layers = transferred_layers(vector, transferred)
+        readings = self.read(
+            np.stack([vector.directions[old] for old in layers]),
+            np.stack([transferred.directions[new] for new in layers.values()]),
+        )
+        found = self.forecasts(readings, mapping, transferred.provenance.get("mode"))
+        of_layers = zip(found, layers.items(), strict=True)
+        return tuple(replace(each, layer=old, target_layer=new) for each, (old, new) in of_layers), readings
+
+    @one_blas_thread()
+    def read(self, vectors: npt.ArrayLike, transferred: npt.ArrayLike) -> tuple[Readings, Readings]:
+        """Read the logits of directions, (m, d_s) and (m, d_t), over all shared tokens."""
+        v, h = self._checked(vectors, transferred)
+        return (
+            _read(self.pairs.source, v, self._dominant[0]),
+            _read(self.pairs.target, h, self._dominant[1]),
+        )
+
+    @one_blas_thread()
+    def forecasts(
+        self,
+        readings: tuple[Readings, Readings],
+        mapping: Emb2Emb | None = None,
+        mode: TransferMode | None = None,
+    ) -> tuple[Forecast, ...]:
+        """Return a forecast for each direction that was read."""
+        kept = _kept(mapping, mode, readings[0].vectors)
+        return tuple(
+            self._forecast(place, readings, {name: float(each[place]) for name, each in kept.items()})
+            for place in range(len(readings[0].vectors))
+        )
+
+    def _checked(self, *given: npt.ArrayLike) -> tuple[Float64Matrix, Float64Matrix]:
+        arrays = []
+        for name, vectors, rows in zip(
+            ("vectors", "transferred vectors"), given, (self.pairs.source, self.pairs.target), strict=True
+        ):
+            array = np.atleast_2d(as_real_array(vectors, f"the {name}").astype(np.float64))
+            if array.ndim != 2 or array.shape[1] != rows.matrix.shape[1]:
+                raise InputError(
+                    f"the {name} have the shape {array.shape}, but the model has {rows.matrix.shape[1]} "
+                    "columns: give the models in the order of the transfer"
+                )
+            arrays.append(array)
+        if len(arrays[0]) != len(arrays[1]):
+            raise InputError(f"{len(arrays[0])} vectors, but {len(arrays[1])} transferred ones")
+        return arrays[0], arrays[1]
+
+    def _forecast(self, place: int, sides: tuple[Readings, Readings], kept: dict[str, float]) -> Forecast:
+        source, target = (side.cleared[:, place] for side in sides)
+        wanted, found = source[self.scored], target[self.scored]
+        agreement = spearman(wanted, found)
+        low, high = _interval(agreement, len(self.scored))
+        null = self._null(wanted, source[self.relabeled])
+        return Forecast(
+            layer=None,
+            target_layer=None,
+            agreement=agreement,
+            low=low,
+            high=high,
+            null_mean=float(null.mean()),
+            null_sd=float(null.std(ddof=1)),
+            tokens=len(self.scored),
+            held_out=self.held_out,
+            top_overlap=_overlap(wanted, found),
+            row_space_share=kept.get("share"),
+            gain=kept.get("gain"),
+            nearest_token=float(sides[0].nearest[place]),
+            target_nearest_token=float(sides[1].nearest[place]),
+            readout=float(sides[0].spread[place]),
+            target_readout=float(sides[1].spread[place]),
+        )
+
+    def _null(self, wanted: Float64Vector, weights: Float64Vector) -> Float64Vector:
+        """Return the agreements with directions that pair tokens at random."""
+        # A map of shuffled tokens takes a vector to the sum of the target's rows, each weighted by what the
+        # vector gives another token: so these sums are the null, without fitting a map for each.
+        directions = weights[self._orders].astype(np.float32) @ self._rows[1]
+        dominant = self._dominant[1]
+        logits = self._scored_rows @ (directions - (directions @ dominant) @ dominant.T).T
+        a = ranks(wanted) - (len(wanted) + 1) / 2
+        b = np.argsort(np.argsort(logits, axis=0), axis=0) - (len(wanted) - 1) / 2
+        return np.asarray(a @ b / (np.linalg.norm(a) * np.linalg.norm(b, axis=0)))
+
+    @cached_property
+    def _orders(self) -> RowNumbers:
+        generator, count = np.random.default_rng([self.seed, 7]), len(self.relabeled)
+        return np.stack([generator.permutation(count) for _ in range(RELABELINGS)])
+
+    @cached_property
+    def _rows(self) -> tuple[Float32Matrix, Float32Matrix]:
+        """The relabeled tokens' rows minus their mean, in both models."""
+        chosen = self.pairs.choose(self.relabeled)
+        return chosen.source.deviations(chosen.source.mean()), chosen.target.deviations(chosen.target.mean())
+
+    @cached_property
+    def _dominant(self) -> tuple[Float32Matrix, Float32Matrix]:
+        """The largest principal components of both models' rows, by column."""
+        return _components(self._rows[0]), _components(self._rows[1])
+
+    @cached_property
+    def _scored_rows(self) -> Float32Matrix:
+        rows = self.pairs.target.choose(self.scored)
+        return rows.deviations(rows.mean())
+
+
+def foretell(
+    vector: SteeringVector,
+    transferred: SteeringVector,
+    source: Embeddings,
+    target: Embeddings,
+    mapping: Emb2Emb | None = None,
+    *,
+    tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    norms: Norms = (None, None),
+    seed: int = 0,
+    threads: int | None = None,
+) -> tuple[Forecast, ...]:
+    """Say from weights alone whether a transferred vector is likely to steer.
+
+    Parameters
+    ----------
+    vector, transferred : SteeringVector
+        The source's vector, and what `Emb2Emb.transfer` made of it.
+    source, target : Embeddings
+        The unembeddings of both models.
+    mapping : Emb2Emb, optional
+        The map that it was transferred by: tokens that it has held out are compared, and its numbers are
+        added.
+    tokens, norms : optional
+        As for `Emb2Emb.fit`; the same as there.
+    seed : int
+        Draws the tokens that are compared, at most 4,096, and 100 relabelings.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    tuple of Forecast
+        One for each layer that was transferred.
+
+    Raises
+    ------
+    InputError
+        If sizes do not fit, or there are too few shared tokens.
+
+    Notes
+    -----
+    Weights alone prove no steering: a vector may act by other layers than the unembedding, which reads only
+    the last. Both matrices are read once, an eigenproblem of d x d is solved for each, and for each layer 100
+    sums of at most 8,192 rows of the target are formed.
+
+    References
+    ----------
+    Bonett & Wright (2000). Sample size requirements for estimating Pearson, Kendall and Spearman
+    correlations. Psychometrika.
+    Mu & Viswanath (2018). All-but-the-top: simple and effective postprocessing for word representations.
+    ICLR.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+    >>> mapping = embgeom.Emb2Emb.fit(small, large)
+    >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
+    >>> (found,) = embgeom.emb2emb.foretell(joy, mapping.transfer(joy), small, large, mapping)
+    >>> found.z > 3, found.verdict
+    (True, 'unclear')
+    """
+    lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
+    return lens.foretell_vector(vector, transferred, mapping)[0]
+
+
+def transferred_layers(vector: SteeringVector, transferred: SteeringVector) -> dict[int, int]:
+    """Return the target's layer for each layer of the vector that was transferred."""
+    moved = transferred.provenance.get("layers")
+    found = {int(old): int(new) for old, new in moved.items()} if isinstance(moved, dict) else {}
+    if set(found) <= set(vector.layers) and set(found.values()) == set(transferred.layers):
+        return found
+    raise InputError(
+        f"{transferred!r} does not say which layers of {vector!r} it has: give what Emb2Emb.transfer returned"
+    )
+
+
+def _components(rows: Float32Matrix) -> Float32Matrix:
+    """Return as many principal components as Mu & Viswanath (2018) take away."""
+    count = max(1, rows.shape[1] // 100)
+    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
+    return vectors[:, -count:].astype(np.float32)
+
+
+def _read(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) -> Readings:
+    mean = rows.mean()
+    both = np.concatenate([vectors, vectors - (vectors @ dominant) @ dominant.T])
+    logits = np.empty((len(rows), len(both)))
+    nearest, squares = np.zeros(len(vectors)), 0.0
+    lengths = np.linalg.norm(vectors, axis=1)
+    for piece in rows.pieces():
+        taken = rows.take(piece) - mean
+        logits[piece] = taken @ both.T
+        sizes = np.linalg.norm(taken, axis=1)
+        squares += float(np.square(sizes).sum())
+        scale = sizes[:, None] * lengths
+        values = np.abs(logits[piece, : len(vectors)])
+        cosines = np.divide(values, scale, out=np.zeros_like(scale), where=scale > 0)
+        nearest = np.maximum(nearest, cosines.max(axis=0))
+    whole, cleared = np.split(logits, 2, axis=1)
+    usual = lengths * math.sqrt(squares / len(rows) / vectors.shape[1])
+    spread = np.divide(whole.std(axis=0), usual, out=np.zeros_like(usual), where=usual > 0)
+    return Readings(vectors, whole, cleared, nearest, spread)
+
+
+def _kept(mapping: Emb2Emb | None, mode: TransferMode | None, v: Float64Matrix) -> dict[str, Float64Vector]:
+    """Return how much of each vector the map keeps, where it is a matrix."""
+    if mapping is None or mode is None or mapping.matrix is None:
+        return {}
+    names = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
+    matrix: Float64Matrix = getattr(mapping, names[check_mode(mode)])
+    left, sizes, _ = np.linalg.svd(matrix, full_matrices=False)
+    inside = v @ left[:, sizes > 1e-8 * sizes[0]]
+    squares = np.square(v).sum(axis=1)
+    squares[squares == 0] = np.nan
+    usual = np.square(sizes).sum() / len(matrix)
+    return {
+        "share": np.square(inside).sum(axis=1) / squares,
+        "gain": np.square(v @ matrix).sum(axis=1) / squares / usual,
+    }
+
+
+def _interval(correlation: float, count: int) -> tuple[float, float]:
+    if count <= 3 or not abs(correlation) < 1:
+        return correlation, correlation
+    reach = NORMAL_QUANTILE * math.sqrt((1 + correlation**2 / 2) / (count - 3))
+    middle = math.atanh(correlation)
+    return math.tanh(middle - reach), math.tanh(middle + reach)
+
+
+def _overlap(wanted: Float64Vector, found: Float64Vector) -> float:
+    most = max(1, round(TOP_SHARE * len(wanted)))
+    tops = [set(np.argpartition(values, -most)[-most:].tolist()) for values in (wanted, found)]
+    return len(tops[0] & tops[1]) / most

@@ -1,0 +1,175 @@
+"""Forecasts from weights alone, against slow and obvious computations and real maps of shuffled tokens."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import InputError, SteeringVector
+from embgeom.comparison import shared_rows
+from embgeom.emb2emb import LowRank, foretell
+from embgeom.emb2emb.forecast import Lens
+from embgeom.emb2emb.pairs import split
+
+WORDS = (([" happy", " glad"], [" sad"]), ([" big"], [" small"]), ([" boy"], [" girl"]))
+
+
+@cache
+def models():
+    return tuple(embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+
+
+@cache
+def fitted(method="low_rank", **options):
+    return embgeom.Emb2Emb.fit(*models(), method=method, **options)
+
+
+def vectors():
+    small = models()[0]
+    return np.stack([SteeringVector.from_words(small, *words, layers=1).directions[1] for words in WORDS])
+
+
+def plain_spearman(a, b):
+    a, b = (np.argsort(np.argsort(x)).astype(float) for x in (a, b))
+    return np.corrcoef(a, b)[0, 1]
+
+
+def without_largest(rows, direction):
+    """A direction without the first principal component of the rows."""
+    largest = np.linalg.eigh(np.cov(rows.T))[1][:, -1]
+    return direction - (direction @ largest) * largest
+
+
+def test_agreement_is_that_of_held_out_tokens():
+    small, large = models()
+    mapping, v = fitted(), vectors()
+    h = mapping.transfer(v)
+    found = Lens.prepare(small, large, mapping).foretell(v, h, mapping, "dual")
+    ids = shared_rows(small, large)
+    kept, held = split(len(ids[0]), 0.1, 0)
+    for one, *both in zip(found, v, h, strict=True):
+        logits = [
+            model.matrix[rows[held]] @ without_largest(model.matrix[rows[kept]], direction)
+            for model, rows, direction in zip((small, large), ids, both, strict=True)
+        ]
+        assert one.agreement == pytest.approx(plain_spearman(*logits), abs=1e-3)
+        assert one.low < one.agreement < one.high and one.tokens == len(held) and one.held_out
+        most = round(0.05 * len(held))
+        tops = [set(np.argsort(each)[-most:].tolist()) for each in logits]
+        assert one.top_overlap == pytest.approx(len(tops[0] & tops[1]) / most, abs=1.5 / most)
+
+
+@pytest.mark.parametrize(
+    ("method", "mode"),
+    [
+        ("ridge", "primal"),
+        ("ridge", "logits"),
+        ("procrustes", "primal"),
+        ("low_rank", "primal"),
+        ("low_rank", "dual"),
+    ],
+)
+def test_maps_are_told_from_maps_of_shuffled_tokens(method, mode):
+    small, large = models()
+    v = vectors()
+    for shuffle in (False, True):
+        mapping = fitted(method, shuffle=shuffle)
+        lens = Lens.prepare(small, large, mapping)
+        found = lens.foretell(v, mapping.transfer(v, mode=mode), mapping, mode)
+        fails = [each.verdict == "fails" for each in found]
+        assert all(fails) if shuffle else not any(fails)
+
+
+def test_the_null_is_that_of_maps_of_shuffled_tokens():
+    small, large = models()
+    v = vectors()[:1]
+    agreements, nulls = [], []
+    for seed in range(20):
+        mapping = fitted("ridge", shuffle=True, seed=seed)
+        (one,) = Lens.prepare(small, large, mapping).foretell(v, mapping.transfer(v, mode="primal"))
+        agreements.append(one.agreement)
+        nulls.append((one.null_mean, one.null_sd))
+    mean, sd = np.mean(nulls, axis=0)
+    # Of 20 draws, the standard deviation is known within a third, and the mean within a quarter of it.
+    assert np.mean(agreements) == pytest.approx(mean, abs=0.75 * sd)
+    assert 0.6 < np.std(agreements, ddof=1) / sd < 1.6
+
+
+def test_length_does_not_count():
+    small, large = models()
+    mapping, v = fitted(), vectors()[:1]
+    h = mapping.transfer(v)
+    lens = Lens.prepare(small, large, mapping)
+    (one,), (other,) = lens.foretell(v, h, mapping, "dual"), lens.foretell(7 * v, 0.01 * h, mapping, "dual")
+    numbers = [{k: v for k, v in each.to_dict().items() if isinstance(v, float)} for each in (one, other)]
+    assert len(numbers[0]) == 13 and numbers[0] == pytest.approx(numbers[1], rel=1e-4)
+
+
+def test_what_a_map_keeps():
+    small, large = models()
+    mapping = fitted(LowRank(rank=5))
+    left, _, _ = np.linalg.svd(mapping.matrix, full_matrices=False)
+    v = np.stack([left[:, 0], left[:, 20], left[:, 0] + left[:, 20]])
+    found = Lens.prepare(small, large, mapping).foretell(
+        v, mapping.transfer(v, mode="primal"), mapping, "primal"
+    )
+    assert [each.row_space_share for each in found] == pytest.approx([1, 0, 0.5], abs=1e-6)
+    assert found[0].gain > 1 and found[1].gain == pytest.approx(0, abs=1e-9)
+    # Nothing is left of the second vector, so there is nothing to compare.
+    turned = fitted("procrustes")
+    (one,) = Lens.prepare(small, large, turned).foretell(v[:1], turned.transfer(v[:1]), turned, "primal")
+    assert one.row_space_share == pytest.approx(1) and one.gain == pytest.approx(1)
+
+
+def test_nothing_transferred_is_a_failure():
+    small, large = models()
+    (one,) = Lens.prepare(small, large).foretell(vectors()[:1], np.zeros((1, 192)))
+    assert np.isnan(one.agreement) and one.verdict == "fails" and not one.held_out
+    assert json.loads(json.dumps(one.to_dict(), allow_nan=False))["agreement"] is None
+
+
+def test_a_token_itself_is_the_nearest_token():
+    small, large = models()
+    rows = shared_rows(small, large)[0]
+    v = (small.matrix[rows[7]] - small.matrix[rows].mean(axis=0))[None]
+    (one,) = Lens.prepare(small, large).foretell(v, np.ones((1, 192)))
+    assert one.nearest_token == pytest.approx(1, abs=1e-5) and one.target_nearest_token < 0.9
+
+
+def test_of_vectors_each_layer_has_a_forecast():
+    small, large = models()
+    joy = SteeringVector.from_words(small, *WORDS[0], layers=[1, 3])
+    transferred = fitted().transfer(joy, layers={1: 2, 3: 5}, norm=1.0)
+    found = foretell(joy, transferred, small, large, fitted())
+    assert [(each.layer, each.target_layer) for each in found] == [(1, 2), (3, 5)]
+    assert {each.verdict for each in found} == {"unclear"}
+    assert "unclear" in found[0].summary() and found[0].to_dict()["verdict"] == "unclear"
+    surely = replace(found[0], agreement=0.7, low=0.6, high=0.8)
+    assert surely.verdict == "likely" and surely.z > found[0].z > 3
+    assert replace(surely, null_sd=0.3).verdict == "fails"
+
+
+def test_the_same_seed_gives_the_same_numbers():
+    small, large = models()
+    h = fitted().transfer(vectors())
+    one, other, third = (
+        Lens.prepare(small, large, fitted(), seed=seed).foretell(vectors(), h) for seed in (0, 0, 1)
+    )
+    assert one == other != third
+
+
+def test_errors_say_what_is_wrong():
+    small, large = models()
+    lens, v = Lens.prepare(small, large), vectors()
+    with pytest.raises(InputError, match="the models in the order of the transfer"):
+        lens.foretell(np.ones((1, 192)), v[:1])
+    with pytest.raises(InputError, match="2 vectors, but 1 transferred"):
+        lens.foretell(v[:2], np.ones((1, 192)))
+    with pytest.raises(InputError, match="needs its tokens"):
+        Lens.prepare(small.matrix, large)
+    joy = SteeringVector.from_words(small, *WORDS[0], layers=1)
+    with pytest.raises(InputError, match=r"what Emb2Emb\.transfer returned"):
+        foretell(joy, SteeringVector({0: np.ones(192)}), small, large)
