@@ -88,7 +88,7 @@ By cosine, {NEIGHBORS} nearest rows of the matrix.
 {_neighbors(_matrices(record["name"], folder))}
 ## What the pair shares
 
-Value ± half of its 95 % interval; *by chance*: mean ± standard deviation if the tokens of one model are relabeled at random; *within strata*: the same if only
+Value ± half of its 95 % interval; *null*: mean ± standard deviation if the tokens of one model are relabeled at random; *null in strata*: the same if only
 tokens of like spelling, frequency and length are exchanged.
 
 {similarities}
@@ -120,8 +120,8 @@ the training. `python -m training describe` writes this page.
 
 ## What they share
 
-Each value stands with half of its 95 % interval. *By chance* is the mean ± standard deviation of the same statistic if the tokens of one model are relabeled at
-random, *within strata* if only tokens of like spelling, frequency and length are exchanged.
+Each value stands with half of its 95 % interval. *Null* is the mean ± standard deviation of the same statistic if the tokens of one model are relabeled at
+random, *null in strata* if only tokens of like spelling, frequency and length are exchanged.
 
 {similarities}
 The small model's tied matrix resembles the large model's unembedding more than its embedding. Bytes and pieces of words that hardly
@@ -180,8 +180,8 @@ def _similarities(folders: dict[str, Path]) -> str:
                 (
                     meaning,
                     "value",
-                    "by chance",
-                    "within strata",
+                    "null",
+                    "null in strata",
                     f"value, without {len(comparison.match) - len(trained.match)} rare tokens",
                 ),
                 (

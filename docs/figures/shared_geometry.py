@@ -70,8 +70,8 @@ def draw(
     found = [comparison[key].estimate for key in STATISTICS]
     parts = {
         "measured": (style["bar"], [(e.value, e.half_width) for e in found]),
-        "by chance": (style["faint"], [(e.null.mean, 2 * e.null.sd) for e in found]),
-        "within strata": (style["ink"], [(e.stratified.mean, 2 * e.stratified.sd) for e in found]),
+        "null": (style["faint"], [(e.null.mean, 2 * e.null.sd) for e in found]),
+        "null in strata": (style["ink"], [(e.stratified.mean, 2 * e.stratified.sd) for e in found]),
     }
     for offset, (label, (color, numbers)) in enumerate(parts.items()):
         values, spreads = zip(*numbers, strict=True)

@@ -119,8 +119,10 @@ def test_compare_draws_and_lists_its_measures(run, small, tmp_path):
 
 
 def test_inspect(run, tmp_path):
-    status, out, err = run("inspect", "example:large", "--dimension-sample", 30, "-o", tmp_path / "out")
-    assert (status, err) == (0, "")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    outputs = ("-o", tmp_path / "out", "--figure", tmp_path / "out.png")
+    status, out, err = run("inspect", "example:large", "--dimension-sample", 30, *outputs)
+    assert (status, err) == (0, "") and (tmp_path / "out.png").read_bytes().startswith(b"\x89PNG")
     assert out == embgeom.inspect(embgeom.load("example:large"), dimension_sample=30).summary() + "\n"
     assert (tmp_path / "out" / "inspection.json").is_file()
 
@@ -147,7 +149,10 @@ def test_neighbors(run):
     assert run("neighbors", "example:small", "--row", *rows, "-k", 5)[1] == out
     # The piece of a word is not silently taken for the word.
     piece, word = run("neighbors", "example:small", "king")[1], model.row_of(" king")
-    assert piece.endswith(f"\nalso: ' king' (row {word})\n") and model.row_of("king") != word
+    assert piece.endswith(
+        "\n' king', with a space, is another token: embgeom neighbors example:small ' king'\n"
+    )
+    assert model.row_of("king") != word
     status, euclidean, _ = run("neighbors", "example:small", " king", "--metric", "euclidean")
     assert status == 0 and "distance" in euclidean
     assert "inner product" in run("neighbors", "example:small", " king", "--metric", "inner_product")[1]
@@ -157,7 +162,11 @@ def test_neighbors_in_two_models(run, refused, tmp_path, monkeypatch):
     status, out, err = run("neighbors", *EXAMPLES, "king", "queen", "-k", 5)
     assert (status, err) == (0, "")
     found = [embgeom.inspect_token(EXAMPLES, token, k=5).summary() + "\n" for token in ("king", "queen")]
-    assert out == "\n".join(found) and "also: ' king'" in out
+    assert out == "\n".join(found)
+    assert (
+        "' king', with a space, is another token: embgeom neighbors example:small example:large ' king'"
+        in out
+    )
     # A folder that holds no model is a token, and so is the last argument.
     (tmp_path / "king").mkdir()
     monkeypatch.chdir(tmp_path)
@@ -169,6 +178,7 @@ def test_neighbors_in_two_models(run, refused, tmp_path, monkeypatch):
     assert "note: 'queen' is not a token of king (" in out
     assert "'zzqq' is not a token of example:small" in refused("neighbors", "example:small", "king", "zzqq")
     assert "is not a token of example:small" in refused("neighbors", "example:small", "example:large")
+    assert "did you mean example:large?" in refused("neighbors", "example:small", "exmaple:large", "king")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "nobody/nothing" in refused("neighbors", "example:small", "nobody/nothing", "queen")
     assert run("neighbors", "example:small", " king", "--no-center", "-k", 3)[1].count("centered") == 0

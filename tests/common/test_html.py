@@ -207,11 +207,37 @@ def test_tables_sort_and_filter_in_a_browser(file):
 def test_a_phone_scrolls_tables_but_not_the_page(file, scheme):
     with opened(file, width=400, scheme=scheme) as at:
         assert not at.scrolls_sideways() and at.is_clean()
-        # The wide table is reached by the keyboard.
+        # The wide table is reached by the keyboard, and its first column stays in sight.
+        wide = at.page.locator(".table[data-scrolls]").last
+        wide.evaluate("box => box.scrollLeft = 400")
+        assert wide.locator("tbody th").first.bounding_box()["x"] >= wide.bounding_box()["x"]
         assert at.page.locator(".table[tabindex='0']").count() >= 1
         assert at.page.locator("svg").first.bounding_box()["width"] > 250
         ground = at.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert (ground == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_nothing_of_a_table_is_cut_off_on_a_phone(tmp_path, width):
+    names = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "its z")
+    rows = [
+        (f"measure_number_{i}", f"0.{i}000 ± 0.0100", "0.0027 ± 0.0003", "765", "<1e-12", "0.0095", "1.5")
+        for i in range(12)
+    ]
+    path = tmp_path / "page.html"
+    path.write_text(page("t", [Section("s", [Table("all measures", names, rows)])]), encoding="utf-8")
+    with opened(path, width=width) as at:
+        boxes = at.page.locator("tbody :is(th, td)").evaluate_all(
+            "cells => cells.map(cell => cell.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert len(boxes) == 7 * 12 and all(0 <= left < right <= width for left, right in boxes)
+        label = at.page.locator("td").nth(1).evaluate("cell => getComputedStyle(cell, '::before').content")
+        assert ("null ± sd" in label) == (width == 400)
+        at.page.get_by_role("button", name="value").click()
+        at.page.get_by_role("button", name="value").click()
+        assert at.cells("all measures", 0)[0] == "measure_number_9"
+        at.page.get_by_label("Filter rows of: all measures").fill("measure_number_3")
+        assert at.page.locator("tbody tr:visible").count() == 1 and at.is_clean()
 
 
 @pytest.mark.slow
@@ -221,7 +247,9 @@ def test_results_as_pages_in_a_browser(tmp_path):
     text = (tmp_path / "i.html").read_text(encoding="utf-8")
     assert "Made with embgeom" in text and "provenance.sha256" in html.unescape(text)
     with opened(tmp_path / "i.html", width=400) as at:
-        assert at.texts("h2") == ["Results", "Figure", "Parameters and provenance", "How to cite"]
+        sections = ["Results", "Figure", "Models and tokens", "Parameters and provenance", "How to cite"]
+        assert at.texts("h2") == sections
+        assert at.texts("caption")[0].startswith("norms of the rows that count")
         assert not at.page.get_by_text("provenance.sha256").is_visible()
         at.page.locator("summary").click()
         assert at.page.get_by_text("provenance.sha256").is_visible()

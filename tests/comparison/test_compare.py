@@ -15,7 +15,7 @@ from embgeom import InputError
 from embgeom._common.record import plain
 from embgeom.comparison.nulls import correlation_estimate, overlap_estimate
 from embgeom.comparison.options import CompareOptions
-from embgeom.comparison.statistic import chance_of_common
+from embgeom.comparison.statistic import FREQUENCY, chance_of_common, conclusion
 from embgeom.comparison.token_sets import Side
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.rows import centered as subtracted
@@ -143,7 +143,9 @@ def with_bytes(noise=0.3, words=160, width=12):
 
 
 def test_a_class_of_tokens_that_makes_the_number_is_named():
-    with pytest.warns(embgeom.EmbgeomWarning, match="of it is made by byte tokens") as told:
+    with pytest.warns(
+        embgeom.EmbgeomWarning, match=r"without byte tokens \(256 of 416\)\. Null with"
+    ) as told:
         comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=())
     assert len(told) == 2 and "global_similarity_centered" in str(told[1].message)
     found = comparison["global_similarity_centered"]
@@ -160,7 +162,8 @@ def test_a_class_that_is_left_out_is_named_beside_the_value_with_it():
     comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=("byte",))
     assert abs(comparison["global_similarity_centered"].value) < 0.1
     assert comparison["global_similarity_centered"].without["with all"].value > 0.75
-    assert "warning: with all tokens, global_similarity_centered is 0." in comparison.summary()
+    text = comparison.summary()
+    assert "warning: with all 416 matched tokens, global_similarity_centered is 0." in text
 
 
 @pytest.mark.filterwarnings("ignore:global_similarity")
@@ -240,13 +243,37 @@ def test_what_other_sets_of_tokens_leave_out_is_said():
 @pytest.mark.filterwarnings("ignore:global_similarity")
 def test_which_tokens_agree():
     comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30)
-    tenths = [group for group in comparison.groups if group.kind == "row number"]
+    tenths = [group for group in comparison.groups if group.kind == FREQUENCY]
     assert len(tenths) == 10 and sum(group.tokens for group in tenths) == len(comparison.match)
     mean = sum(group.tokens * group.neighbor_overlap for group in tenths) / len(comparison.match)
     assert mean == pytest.approx(comparison["neighbor_overlap"].value)
     none = sum(group.tokens * group.none_shared for group in tenths) / len(comparison.match)
     assert none == pytest.approx((comparison.neighbor_overlap == 0).mean())
-    assert "which tokens agree?" in comparison.summary()
+    assert (
+        "which tokens agree?" in comparison.summary() and "tenth 1 has the lowest row" in comparison.summary()
+    )
+    # All tokens are a group, too, whose intervals are those of the measures.
+    everyone = comparison.groups[0]
+    for half, name in (
+        (everyone.overlap_half_width, "neighbor_overlap"),
+        (everyone.cosine_half_width, "weight_cosine"),
+    ):
+        assert half == pytest.approx(comparison[name].estimate.half_width)
+
+
+@pytest.mark.filterwarnings("ignore:global_similarity")
+def test_the_table_is_followed_by_what_it_means():
+    related = embgeom.compare(*with_bytes(), k=8, dimension_k=30)
+    words = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=("byte",))
+    text = " ".join(related.summary().split())
+    assert "in strata: only among tokens of one class, length and similar frequency" in text
+    assert "corrected for 6 measures (Holm)" in text and conclusion(related.statistics) in text
+    said = conclusion(related.statistics)
+    above = [each for each in related.statistics if each.is_above_null]
+    assert said.startswith(f"In short: {len(above)} of 6 measures are significantly above their null")
+    share = max(each.share_of_strata for each in above)
+    assert f"{share:.0%} (" in said and "read the value" in said
+    assert conclusion(words.statistics) == "In short: no measure is significantly above its null (p < 0.05)."
 
 
 @pytest.mark.parametrize(("n", "k"), [(10, 3), (11, 5), (50, 10), (400, 10)])
@@ -272,21 +299,28 @@ def test_two_models_of_others():
 @pytest.mark.model
 def test_bytes_make_the_number_of_two_small_models():
     small = data("models", "stories260k")
-    with pytest.warns(embgeom.EmbgeomWarning, match="(72|85)% of it is made by byte tokens"):
+    with pytest.warns(embgeom.EmbgeomWarning, match="without byte tokens .168 of 408."):
         comparison = embgeom.compare("example:small", small, without=())
     found = comparison["global_similarity_centered"]
     assert found.value == pytest.approx(0.7527, abs=1e-3)
     assert found.without["without byte"].value == pytest.approx(0.5262, abs=1e-3)
     text = " ".join(comparison.summary().split())
     assert "global_similarity_centered is 0.75" in text
-    assert "85% of it is made by byte tokens (168 of 408): 0.64 ± 0.01 if tokens are exchanged only" in text
+    assert (
+        "but 0.526 ± 0.072 without byte tokens (168 of 408) and 0.408 ± 0.050 without untrained tokens"
+        in text
+    )
+    assert (
+        "only outside the class: 0.64 ± 0.01 (byte), 0.68 ± 0.01 (untrained). These classes overlap." in text
+    )
     # By default they are left out, since untrained, and the number with them stands beside the others.
     comparison = embgeom.compare("example:small", small)
     found = comparison["global_similarity_centered"]
     assert found.value < 0.5 and found.without["with all"].value == pytest.approx(0.7527, abs=1e-3)
     assert found.stratified.strata > 1 and found.estimate.z_stratified > 3
     assert any(
-        text.startswith("with all tokens, global_similarity_centered is 0.75") for text in comparison.cautions
+        text.startswith("with all 408 matched tokens, global_similarity_centered is 0.75")
+        for text in comparison.cautions
     )
 
 

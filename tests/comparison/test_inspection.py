@@ -101,7 +101,10 @@ def test_rows_that_do_not_count_are_no_neighbors():
     assert inspection.lowest.indices.max() < 260
     assert len(embgeom.inspect(embeddings, dimension_k=20, without=()).kept) == 300
     assert len(embgeom.inspect(embeddings, dimension_k=2, only=["w1", "w2", "w3"]).kept) == 3
-    assert "260 of 300 rows count (left out: special, unused, equal, untrained)" in inspection.summary()
+    assert (
+        "260 of 300 rows count (left out: special 0, unused 40, equal 0, untrained 40)"
+        in inspection.summary()
+    )
 
 
 def test_hubs_are_counted_over_all_lists():
@@ -255,7 +258,8 @@ def test_the_word_is_named_where_its_piece_was_typed():
     tokens = ["king", "▁king", "queen", "▁man", *(f"▁w{i}" for i in range(40))]
     embeddings = embgeom.Embeddings.from_array(gaussian(44, 6), tokens, name="royal")
     assert embgeom.inspect_token(embeddings, "king", k=3).also == {"' king'": 1}
-    assert "also: ' king' (row 1)" in embgeom.inspect_token(embeddings, "king", k=3).summary()
+    text = embgeom.inspect_token(embeddings, "king", k=3).summary()
+    assert "' king', with a space, is another token: embgeom neighbors royal ' king'" in text
     for plain in ("▁king", " king", "queen", "man", 0):
         assert embgeom.inspect_token(embeddings, plain, k=3).also == {}
 
@@ -265,7 +269,7 @@ def test_a_token_in_several_models():
     a = embgeom.Embeddings.from_array(x := gaussian(43, 6), tokens, name="a")
     b = embgeom.Embeddings.from_array(x[1:] @ gaussian(6, 6), tokens[1:], name="b")
     pieces = embgeom.inspect_token([a, a], "king", k=3)
-    assert [each.row for each in pieces.models] == [0, 0] and "also: ' king'" in pieces.summary()
+    assert [each.row for each in pieces.models] == [0, 0] and "neighbors a a ' king'" in pieces.summary()
     # What only one of them has alone is looked up as the word in both.
     both = embgeom.inspect_token([a, b], "king", k=5)
     assert [each.row for each in both.models] == [1, 0]
@@ -280,7 +284,9 @@ def test_a_token_in_several_models():
         embgeom.inspect_token([a, b], 3)
     with pytest.raises(InputError, match="no model is given"):
         embgeom.inspect_token([], "king")
-    with pytest.raises(InputError, match="'w50' is not a token of a"):
+    with pytest.raises(
+        InputError, match=r"'w50' is not a token of a .*close: .*; 'w50' is not a token of b .*close"
+    ):
         embgeom.inspect_token([a, b], "w50")
 
 

@@ -307,18 +307,21 @@ def test_figures_show_what_was_measured(comparison, inspection, tmp_path):
     first = comparison.statistics[0]
     for label, value in (
         ("value", first.value),
-        ("relabeled", first.null.mean),
-        ("relabeled within strata", first.stratified.mean),
+        ("null", first.null.mean),
+        ("null in strata", first.stratified.mean),
     ):
         assert list(drawn[label]) == [value]
-    # A bar for each possible number of common neighbors; together they are all tokens, also by chance.
+    # A bar for each possible number of common neighbors; together they are all tokens, also by the null.
     assert [bar.get_height() for bar in overlap.patches] == np.bincount(
         np.rint(comparison.neighbor_overlap * 5).astype(int), minlength=6
     ).tolist()
     (expected,) = overlap.lines
     assert sum(expected.get_ydata()) == pytest.approx(len(comparison.match))
     (cells,) = dimension.collections
-    assert cells.get_array().sum() == len(comparison.sampled)
+    assert np.nansum(cells.get_array()) == len(comparison.sampled)
+    # Legends stand above the data.
+    for axes in (statistics, overlap):
+        assert axes.get_legend().get_window_extent().y0 >= axes.get_window_extent().y1
     assert all(axes.get_xlabel() for axes in (statistics, overlap, dimension))
     norms, dimensions = inspection.figure().axes
     assert sum(bar.get_height() for bar in norms.patches) == len(inspection.norms)

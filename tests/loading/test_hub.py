@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 
 import numpy as np
 import pytest
@@ -121,6 +122,17 @@ def test_a_tokenizer_that_is_missing_is_told_before_the_model_is_fetched(hub, ca
 def test_neither_a_path_nor_an_id(model):
     with pytest.raises(LoadError, match=r"no such file or folder|neither a path|is empty|holds a NUL"):
         load(model)
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("exmaple:small", "example:small"), ("./modle.gguf", "model.gguf")],
+)
+def test_a_name_like_one_that_is_there_is_asked_for(typed, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.gguf").touch()
+    with pytest.raises(LoadError, match=rf"^{re.escape(typed)}: no such file .*; did you mean {meant}\?$"):
+        load(typed)
 
 
 def test_what_exists_here_comes_before_an_id(tmp_path, monkeypatch):

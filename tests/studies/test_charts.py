@@ -70,10 +70,17 @@ def test_charts_of_more_models(tmp_path, count):
         assert (tmp_path / f"{number}.png").stat().st_size > 5000
 
 
+def test_the_line_of_equal_numbers_does_not_make_the_data_small():
+    x, y = np.arange(40, 50), np.arange(80, 90)
+    for other, lines in ((y, 0), (x + 3, 1)):
+        axes = against(["a", "b"], {(0, 1): (x, other)}, {(0, 1): estimate(0.5)}).axes[0]
+        assert len(axes.lines) == lines and axes.get_ylim() == (other.min() - 0.5, other.max() + 0.5)
+
+
 def test_a_cell_has_value_interval_and_both_nulls():
     figure = heatmap(names(3), {pair: Cell.from_estimate(estimate(0.456)) for pair in pairs(3)}, "overlap")
     assert texts(figure).count("0.46\n±0.02") == 3
-    assert texts(figure).count("chance 0.001±2e-4\nstrata 0.12±0.01") == 3
+    assert texts(figure).count("null 0.001±2e-4\nstrata 0.12±0.01") == 3
     assert Cell.from_estimate(estimate(float("nan"))).text() == "–"
     assert Cell(0.25, float("nan"), {}).text() == "0.25"
 

@@ -44,7 +44,7 @@ def test_the_command(models, tmp_path, capsys):
     assert status("study", *models[:3], "-o", folder, *OPTIONS) == 0
     assert "embgeom: 0 parts computed" in capsys.readouterr().err
     assert status("study", models[0], "-o", folder) == 2
-    assert "not two models or more" in capsys.readouterr().err
+    assert "a study compares at least two models" in capsys.readouterr().err
     assert status("study", *models[:2], "-o", models[0]) == 2
     assert "which is read" in capsys.readouterr().err
 

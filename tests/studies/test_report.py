@@ -5,14 +5,16 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import embgeom
 from embgeom._common.result import new_figure
+from embgeom.comparison.statistic import STATISTIC
 from embgeom.studies.figures import Drawing
-from embgeom.studies.report import lookup, write_report
+from embgeom.studies.report import lookup, report, write_report
 from embgeom.studies.sentences import summary
 from tests.helpers.browser import HOSTILE, opened
 
@@ -52,9 +54,20 @@ def test_sentences_have_numbers_and_say_what_is_not_significant(study):
     text = " ".join(said.values())
     assert said["Tokens"].startswith("3 models were compared on the 90 tokens that all of them share")
     overlap = study.pair(0, 1)["neighbor_overlap"]
-    assert f"highest for <script>alert(1)</script> and B & sons, {overlap.estimate.text()} (chance" in text
+    assert f"highest for <script>alert(1)</script> and B & sons, {overlap.estimate.text()} (null" in text
     assert "not significant: <script>alert(1)</script> and unrelated" in text
     assert "NaN" not in text and "nan" not in text and "None" not in text
+
+
+def test_where_few_long_rows_make_a_measure_its_interval_is_called_unsure(study):
+    first, *others = study.pairs
+    statistic = first.statistics[0]
+    few = replace(statistic, estimate=replace(statistic.estimate, effective_n=3.0))
+    pairs = (replace(first, statistics=(few, *first.statistics[1:])), *others)
+    found = replace(study, pairs=pairs)
+    note = "few long rows make most of global_similarity, as if there were 3 of 90"
+    assert note in html.unescape(report(found, [])) and note in " ".join(found.summary().split())
+    assert "few long rows" not in report(study, []) and "few long rows" not in study.summary()
 
 
 def test_a_report_stands_alone(file):
@@ -121,6 +134,14 @@ def test_tables_of_a_report_sort_and_filter_in_a_browser(file):
         head.click()
         values = [float(value.split()[0]) for value in at.cells("Every measure", 3)]
         assert values == sorted(values) and len(values) == 3
+        # On a phone nothing of a row is cut off, and each value has its name.
+        row = at.page.locator("section#pairs-of-models tbody tr:visible").first
+        boxes = row.locator("th, td").evaluate_all(
+            "cells => cells.map(cell => cell.getBoundingClientRect()).map(box => [box.left, box.right])"
+        )
+        assert len(boxes) == 11 and all(0 <= left < right <= 400 for left, right in boxes)
+        names = row.locator("td").evaluate_all("cells => cells.map(cell => cell.dataset.label)")
+        assert names == ["B", *STATISTIC, "calibrated", "tokens"]
         assert not at.scrolls_sideways() and at.is_clean()
 
 

@@ -311,7 +311,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 def test_what_cannot_be_studied(tmp_path):
     folder = tmp_path / "out"
-    with pytest.raises(InputError, match="not two models or more"):
+    with pytest.raises(InputError, match="at least two models: name another one, or inspect one model"):
         embgeom.study(MODELS[:1], folder=folder)
     with pytest.raises(InputError, match="unexpected keyword argument 'nonsense'"):
         embgeom.study(MODELS, folder=folder, nonsense=1)

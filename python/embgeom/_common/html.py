@@ -22,6 +22,8 @@ from embgeom._common.tables import Block, Table, visible
 TEMPLATES = Path(__file__).parent / "templates"
 # A table of fewer rows is searched by eye.
 FILTERED_ROWS = 12
+# On a phone, rows of tables with so many columns become blocks of named values; others fit, or scroll.
+STACKED_COLUMNS = range(4, 13)
 PAPER = """\
 @inproceedings{lee2025shared,
   title     = {Shared Global and Local Geometry of Language Model Embeddings},
@@ -114,6 +116,7 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
             scripts=[_markup(script) for script in scripts],
             hashes=[_hash(script) for script in scripts],
             filtered_rows=FILTERED_ROWS,
+            stacked_columns=STACKED_COLUMNS,
         )
     )
 

@@ -7,13 +7,16 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from embgeom._common.checks import need
 
 # Okabe & Ito (2008), from dark to light as gray print has them, and marks that differ without color.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 LINES = ("-", "--", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (3, 1)), (0, (1, 1)))
-INK, FAINT, CHANCE = "#24292f", "#afb8c1", "#59636e"
+INK, FAINT, NULL = "#24292f", "#afb8c1", "#59636e"
 SEQUENTIAL = "cividis"
 
 _SETTINGS: dict[str, Any] = {
@@ -32,7 +35,7 @@ _SETTINGS: dict[str, Any] = {
     "legend.frameon": False,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.edgecolor": CHANCE,
+    "axes.edgecolor": NULL,
     "axes.labelcolor": INK,
     "text.color": INK,
     "xtick.color": INK,
@@ -65,6 +68,36 @@ def styled(draw: _Draw) -> _Draw:
             return draw(*args, **kwargs)
 
     return wrapper  # type: ignore[return-value]
+
+
+def legend_above(axes: Any) -> None:
+    """Put the legend of axes above them, where it hides no data."""
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=4, borderaxespad=0.3, columnspacing=1.0)
+
+
+def integer_bins(low: int, high: int, most: float = 80.0) -> npt.NDArray[np.float64]:
+    """Return edges of at most about so many bins, each of which holds equally many whole numbers."""
+    step = max(1, -int(-(high - low + 1) // most))
+    return np.arange(low - 0.5, high + step + 0.5, step)
+
+
+def draw_whole_numbers(axes: Any, x: npt.NDArray[Any], y: npt.NDArray[Any], most: float = 40.0) -> Any:
+    """Draw how many tokens have which two whole numbers, darker for more, and where the two are equal."""
+    bins = [integer_bins(int(z.min()), int(z.max()), most) for z in (x, y)]
+    looks: dict[str, Any] = {"cmin": 1, "norm": "log", "cmap": f"{SEQUENTIAL}_r", "rasterized": True}
+    *_, cells = axes.hist2d(x, y, bins=bins, **looks)
+    # A line through a point outside of the data would make them small.
+    if (first := max(x.min(), y.min())) <= min(x.max(), y.max()):
+        axes.axline((first, first), slope=1.0, color=COLORS[1], linestyle="--", linewidth=0.9)
+    return cells
+
+
+def counts_bar(figure: Any, cells: Any, axes: Any) -> None:
+    """Add the color bar of counts on a logarithmic scale, with plain numbers."""
+    from matplotlib.ticker import LogLocator
+
+    bar = figure.colorbar(cells, ax=axes, label="tokens", format="%g", ticks=LogLocator(subs=(1, 2, 5)))
+    bar.ax.minorticks_off()
 
 
 def shortened(names: Sequence[str], most: int = 26) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from embgeom.comparison.coherence import coherence
 from embgeom.comparison.neighborhood import rows_of
 from embgeom.comparison.saving import FolderResult
 from embgeom.comparison.wordnet import WordNet
+from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -46,7 +48,6 @@ def add_commands(commands: Any) -> None:
     add("--relabelings", type=int, metavar="N", default=200, help=explained)
     add("--panel", action="store_true", help="also CKA, RSA and Procrustes similarity")
     add("--curves", action="store_true", help="also overlap and weights over several numbers of neighbors")
-    add("--figure", metavar="FILE", help="draw values, overlaps and dimensions as .svg, .png or .pdf")
     add("--csv", metavar="FILE", help="also write the measures as .csv")
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
@@ -77,6 +78,7 @@ def outputs() -> Parser:
     add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
     add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
     add("--html", metavar="FILE", help="also write one page with tables, figure and provenance")
+    add("--figure", metavar="FILE", help="also draw the figure as .svg, .png or .pdf")
     return folder
 
 
@@ -84,17 +86,16 @@ def compare(options: argparse.Namespace) -> None:
     """Measure what the token embeddings of two models share."""
     if options.csv is not None:
         check_file_writable(options.csv)
-    if options.figure is not None:
-        check_figure_path(options.figure)
-    check_outputs(options, **{"--csv": options.csv, "--figure": options.figure})
+    check_outputs(options, **{"--csv": options.csv})
     models = load_model(options, "_a"), load_model(options, "_b")
-    comparison = embgeom.compare(*models, **chosen(options, *_COMPARED, *_SAMPLE, *_SEARCH))
+    with warnings.catch_warnings():
+        # The tables say it, too.
+        warnings.filterwarnings("ignore", "global_similarity", EmbgeomWarning)
+        comparison = embgeom.compare(*models, **chosen(options, *_COMPARED, *_SAMPLE, *_SEARCH))
     show(comparison.tables())
     tell_read(comparison.from_cache, options)
     if options.csv is not None:
         comparison.to_csv(options.csv)
-    if options.figure is not None:
-        comparison.plot(options.figure)
     save_outputs(comparison, options)
 
 
@@ -141,15 +142,20 @@ def check_outputs(options: argparse.Namespace, **others: str | None) -> None:
     """Check early that results can be written, and over nothing that is read."""
     if options.html is not None:
         check_file_writable(options.html)
+    if options.figure is not None:
+        check_figure_path(options.figure)
     if options.output is not None:
         check_table_format(options.table_format)
         check_writable(options.output, overwrite=options.overwrite)
     read = [file for file in (getattr(options, "only", None),) if file not in (None, "words")]
-    check_kept({"-o": options.output, "--html": options.html, **others}, [*model_inputs(options), *read])
+    written = {"-o": options.output, "--html": options.html, "--figure": options.figure, **others}
+    check_kept(written, [*model_inputs(options), *read])
 
 
 def save_outputs(result: FolderResult, options: argparse.Namespace) -> None:
     if options.html is not None:
         result.to_html(options.html)
+    if options.figure is not None:
+        result.plot(options.figure)
     if options.output is not None:
         result.save(options.output, **chosen(options, "table_format", "overwrite"))

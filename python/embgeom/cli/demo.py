@@ -90,8 +90,8 @@ def _introduction(comparison: Comparison, records: list[dict[str, Any]]) -> Iter
     )
     yield _prose(
         "Every number comes with half the width of its 95 % interval, and with two null baselines, mean ± "
-        "standard deviation: the same statistic if the tokens of one model are relabeled at random (by "
-        "chance), and if only tokens of like spelling, frequency and length are exchanged (within strata)."
+        "standard deviation: the same statistic with the tokens of one model relabeled at random (null), and "
+        "with tokens relabeled only among those of like spelling, frequency and length (null in strata)."
     )
 
 
@@ -225,7 +225,7 @@ def _answer(statistic: Statistic, question: str, measured: str, meaning: str) ->
     yield _prose(measured, below=0)
     nulls = (chance(null) for null in (statistic.null, statistic.stratified) if null is not None)
     row = (statistic.name, statistic.estimate.text(), *nulls)
-    yield Table(None, ("", "measured", "by chance", "within strata"), [row])
+    yield Table(None, ("", "measured", "null", "null in strata"), [row])
     yield _prose(meaning)
 
 

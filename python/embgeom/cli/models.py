@@ -13,7 +13,7 @@ import embgeom
 from embgeom._common.threads import resolve_threads
 from embgeom.cli.options import LOCAL_FILES, Once, Parser, chosen, whole
 from embgeom.errors import InputError, LoadError, first_line
-from embgeom.examples import PREFIX
+from embgeom.examples import PREFIX, meant
 from embgeom.loading.folder import is_file, read_lines
 from embgeom.steering import LanguageModel, load_language_model
 
@@ -68,7 +68,7 @@ def is_model(text: str, first: embgeom.Embeddings) -> bool:
         return True
     if path.is_dir():
         return any(each.suffix in _SUFFIXES for each in path.iterdir())
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) and meant(text) is None:
         return False
     try:
         first.row_of(text)

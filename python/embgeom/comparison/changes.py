@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float64Vector, RowNumbers
 from embgeom._common.checks import whole_number
 from embgeom._common.result import Columns, new_figure
+from embgeom._common.style import NULL, counts_bar, draw_whole_numbers, legend_above
 from embgeom._common.tables import Block, Table, distribution
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
@@ -188,11 +189,23 @@ class Diff(FolderResult):
             for name, (values, noisy) in measures.items()
         }
 
-    def tables(self) -> list[Block]:
-        """Return the tables of `summary`: rows, measures against noise, and the tokens that changed most."""
+    def _facts(self) -> list[Block]:
+        return model_tables("models", self.base, self.tuned)
+
+    def _results(self) -> list[Block]:
+        """Return rows by status, measures against noise, and the tokens that changed most."""
         n, counts = len(self.status), self.status_counts()
         rows = [(label, counts[status], f"{counts[status] / n:.1%}") for status, label in STATUS.items()]
         rows += [("added", len(self.added), ""), ("removed", len(self.removed), "")]
+        status = Table(f"rows of the {n} tokens that both have", ("", "rows", "share"), rows)
+        if counts["equal"] == n:
+            added = [f"{len(self.added)} tokens were added"] * bool(self.added.size)
+            removed = [f"{len(self.removed)} were removed"] * bool(self.removed.size)
+            return [
+                "; ".join([f"no row differs: all {n} are equal", *added, *removed]),
+                "",
+                *self._extremes(),
+            ]
         changed = self.status == "changed"
         quantities = {"relative change": self.change[changed], "cosine": self.cosine[changed]}
         k = self.options["k"]
@@ -202,8 +215,7 @@ class Diff(FolderResult):
             "dimension_change": f"dimension, difference, {self.options['dimension_k']} neighbors",
         }
         return [
-            *model_tables("models", self.base, self.tuned),
-            Table(f"rows of the {n} tokens that both have", ("", "rows", "share"), rows),
+            status,
             *self._noise_lines(),
             *([distribution(quantities, "rows that changed")] if changed.any() else []),
             Table(
@@ -344,19 +356,20 @@ class Diff(FolderResult):
             if values.size:
                 first.hist(np.log10(values), bins=40, alpha=0.6, label=STATUS[status])
         if first.patches:
-            first.legend(fontsize="small")
+            legend_above(first)
         first.set_xlabel("log10 of the relative change of a row")
         first.set_ylabel("rows")
         bins = (np.arange(k + 2) - 0.5) / k
         second.hist(self.neighbor_overlap, bins=bins, alpha=0.6, label="before and after")
-        second.hist(self.overlap_with_noise, bins=bins, histtype="step", color="0.3", label="noise only")
+        second.hist(self.overlap_with_noise, bins=bins, histtype="step", color=NULL, label="noise only")
         second.set_yscale("log")
-        second.legend(fontsize="small")
+        legend_above(second)
         second.set_xlabel(f"share of {k} neighbors in common")
         second.set_ylabel("tokens")
         dimensions = np.stack([local.dimension.defined for local in (self.local_base, self.local_tuned)])
         dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
-        third.hexbin(*dimensions, gridsize=40, bins="log", mincnt=1, cmap="cividis")
+        if dimensions.size:
+            counts_bar(figure, draw_whole_numbers(third, *dimensions), third)
         third.set_xlabel("intrinsic dimension before")
         third.set_ylabel("intrinsic dimension after")
         figure.suptitle(f"{self.base.name} to {self.tuned.name}", fontsize=10)

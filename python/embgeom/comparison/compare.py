@@ -28,7 +28,7 @@ from embgeom.comparison.nulls import (
 from embgeom.comparison.options import CompareKeywords, CompareOptions
 from embgeom.comparison.panel import panel_estimates
 from embgeom.comparison.saving import ModelRecord
-from embgeom.comparison.statistic import Statistic, TokenGroup, chance, defined_mean
+from embgeom.comparison.statistic import FREQUENCY, Statistic, TokenGroup, chance, defined_mean
 from embgeom.comparison.token_sets import (
     MAKES_THE_NUMBER,
     Mask,
@@ -66,9 +66,9 @@ def compare(
 ) -> Comparison:
     """Measure what the token embeddings of two models share, over all tokens that both have and that count.
 
-    Every statistic comes with a 95 % interval over tokens and with what chance gives: its mean and standard
-    deviation if the tokens of the second model are relabeled at random, and again if only tokens of like
-    class, row number and length are exchanged.
+    Every statistic comes with a 95 % interval over tokens and with two nulls, each as mean and standard
+    deviation: the statistic with the tokens of the second model relabeled at random, and with tokens
+    relabeled only within strata of like class, row number and length.
 
     Parameters
     ----------
@@ -173,7 +173,7 @@ def compare(
         match=matched,
         options=chosen,
         statistics=statistics(measures, chosen, others),
-        groups=tuple(token_groups(classes[0], matched.ids_a, overlap, cosine, measures["neighbor_overlap"])),
+        groups=tuple(token_groups(classes[0], matched.ids_a, overlap, cosine, measures)),
         cautions=cautions,
         curves=curves(x_a, x_b, *graphs, strata, chosen, **common) if chosen.curves else (),
         strata=strata,
@@ -390,12 +390,12 @@ def _cautions(
         if everything is not None:
             every = np.ones_like(sets.counts)
             if made := sets.made_by_classes(name, everything, every, **common):
-                yield f"with all tokens, {made}"
+                yield f"with all {len(every)} matched tokens, {made}"
         within = found.stratified
         if within is not None and found.interval.low > 0.0 and within.mean >= MAKES_THE_NUMBER * found.value:
             yield (
-                f"{name} is {found.text()}, but class, row number and length of the tokens alone give "
-                f"{chance(within)} of it"
+                f"class, length and frequency of tokens make most of {name}: value {found.text()}, null in "
+                f"strata {chance(within)}"
             )
     if any(np.isnan(estimate.value) for estimate in estimates.values()):
         yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
@@ -406,11 +406,14 @@ def token_groups(
     ids: RowNumbers,
     overlap: npt.NDArray[np.float64],
     cosine: npt.NDArray[np.float64],
-    whole: Estimate,
+    measures: Mapping[str, Estimate],
 ) -> Iterator[TokenGroup]:
     """Yield the agreement of the tokens of each class, and of each tenth by row number."""
     # Neighbors depend on one another, in a group as among all tokens: intervals are wider than sd / sqrt(n).
-    factor = whole.half_width / float(overlap.std(ddof=1) or np.nan) * len(ids) ** 0.5
+    widened = {
+        name: measures[name].half_width / _standard_error(values)
+        for name, values in (("neighbor_overlap", overlap), ("weight_cosine", cosine))
+    }
     tenth = np.arange(len(ids)) * 10 // len(ids)
     kinds: dict[str, npt.NDArray[Any]] = {
         "all": np.full(len(ids), "tokens"),
@@ -420,19 +423,26 @@ def token_groups(
     }
     for name in CLASSES:
         kinds[name] = np.where(classes.excluded((name,))[ids], "yes", "")
-    kinds["row number"] = np.array([f"tenth {i + 1}" for i in range(10)])[tenth]
+    kinds[FREQUENCY] = np.array([f"tenth {i + 1}" for i in range(10)])[tenth]
     for kind, labels in kinds.items():
         for name in filter(None, dict.fromkeys(labels.tolist())):
             of_group = labels == name
             if np.count_nonzero(of_group) < MIN_SHARED:
                 continue
-            shares = overlap[of_group]
+            shares, cosines = overlap[of_group], cosine[of_group]
             yield TokenGroup(
                 kind,
                 str(name),
                 len(shares),
                 float(shares.mean()),
-                factor * float(shares.std(ddof=1)) / len(shares) ** 0.5,
-                defined_mean(cosine[of_group]),
+                widened["neighbor_overlap"] * _standard_error(shares),
+                defined_mean(cosines),
+                widened["weight_cosine"] * _standard_error(cosines),
                 float((shares == 0).mean()),
             )
+
+
+def _standard_error(values: npt.NDArray[np.float64]) -> float:
+    """Return that of the mean of independent numbers, of which some may be undefined; NaN for equal ones."""
+    defined = values[~np.isnan(values)]
+    return float(defined.std(ddof=1)) / len(defined) ** 0.5 or np.nan if len(defined) > 1 else np.nan

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
 from embgeom._common.result import Columns, named, new_figure
-from embgeom._common.style import COLORS, SEQUENTIAL
+from embgeom._common.style import COLORS, FAINT, NULL, counts_bar, draw_whole_numbers, legend_above, shortened
 from embgeom._common.tables import Block, Table, number, write_csv
 from embgeom._common.writing import write_file
 from embgeom.comparison.curves import Curve
@@ -24,6 +24,7 @@ from embgeom.comparison.statistic import (
     curves_table,
     defined_mean,
     groups_table,
+    measures_table,
     other_sets_table,
     statistics_tables,
 )
@@ -71,9 +72,10 @@ class Comparison(FolderResult):
     options : CompareOptions
         Every parameter.
     statistics : tuple of Statistic
-        Each with its interval and what chance gives.
+        Each with its interval and its null baselines.
     groups : tuple of TokenGroup
-        Which tokens agree: by class, and by tenth of the row number in the first model.
+        Which tokens agree: by class, and by tenth of the row number in the first model, which stands for
+        frequency.
     cautions : tuple of str
         What stands in the way of a conclusion, in sentences.
     curves : tuple of Curve
@@ -125,17 +127,20 @@ class Comparison(FolderResult):
         values = np.quantile(defined, QUANTILES) if defined.size else np.full(len(QUANTILES), np.nan)
         return {quantile: float(value) for quantile, value in zip(QUANTILES, values, strict=True)}
 
-    def tables(self) -> list[Block]:
-        """Return the tables of `summary`: models, tokens matched, statistics, and which tokens agree."""
+    def _facts(self) -> list[Block]:
+        return [*model_tables("models", self.a, self.b), self._match_table()]
+
+    def _results(self) -> list[Block]:
+        """Return statistics and what they mean, warnings, and which tokens agree."""
         return [
-            *model_tables("models", self.a, self.b),
-            self._match_table(),
             *statistics_tables(self.statistics, len(self.match)),
-            *other_sets_table(self.statistics),
-            *curves_table(self.curves),
             *(f"warning: {caution}" for caution in self.cautions),
             "",
-            groups_table(self.groups),
+            measures_table(self.statistics),
+            *other_sets_table(self.statistics),
+            *curves_table(self.curves),
+            "",
+            *groups_table(self.groups),
             self._weight_cosine_line(),
             self._dimension_line(),
             *near_max_notes(len(self.match) - 1, A=self.local_a.dimension, B=self.local_b.dimension),
@@ -209,9 +214,10 @@ class Comparison(FolderResult):
     def _headings(self) -> tuple[str, str]:
         return (
             f"What the token embeddings of {self.a.name} and {self.b.name} share",
-            f"A: {self.a.name}, B: {self.b.name}. The values of the table with their intervals and "
-            "null baselines; the shares of neighbors in common over tokens, measured and by chance; and the "
-            "intrinsic dimensions in both models.",
+            f"A: {self.a.name}, B: {self.b.name}. Left: the values of the table with intervals and "
+            "nulls. Middle: how many tokens have which share of neighbors in common, and by the "
+            "null. Right: intrinsic dimensions in both models, darker for more tokens, dashed where both are "
+            "equal.",
         )
 
     def statistics_columns(self) -> Columns:
@@ -243,28 +249,27 @@ class Comparison(FolderResult):
         self._draw_overlap(second)
         dimensions = np.stack([local.dimension.defined for local in (self.local_a, self.local_b)])
         dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
-        cells = third.hexbin(*dimensions, gridsize=25, mincnt=1, cmap=SEQUENTIAL)
-        figure.colorbar(cells, ax=third, label="tokens")
+        if dimensions.size:
+            counts_bar(figure, draw_whole_numbers(third, *dimensions), third)
         third.set_xlabel("intrinsic dimension in A")
         third.set_ylabel("intrinsic dimension in B")
-        figure.suptitle(
-            f"{len(self.match)} shared tokens of A: {self.a.name} and B: {self.b.name}", fontsize=10
-        )
+        a, b = shortened((self.a.name, self.b.name), 40)
+        figure.suptitle(f"{len(self.match):,} shared tokens of A: {a} and B: {b}", fontsize=10)
         return figure
 
     def _draw_statistics(self, axes: Any) -> None:
         """Draw a row for each statistic: its value, and both nulls by other marks, which need no color."""
-        axes.axvline(0, color="0.7", linewidth=0.8)
+        axes.axvline(0, color=FAINT, linewidth=0.8)
         for row, statistic in enumerate(self.statistics):
             found = statistic.estimate
             marks = [("value", found.value, found.interval.low, found.interval.high, "o", COLORS[0])]
             for label, null, marker in (
-                ("relabeled", found.null, "s"),
-                ("relabeled within strata", found.stratified, "^"),
+                ("null", found.null, "s"),
+                ("null in strata", found.stratified, "^"),
             ):
                 if null is not None:
                     marks.append(
-                        (label, null.mean, null.mean - 2 * null.sd, null.mean + 2 * null.sd, marker, "0.3")
+                        (label, null.mean, null.mean - 2 * null.sd, null.mean + 2 * null.sd, marker, NULL)
                     )
             for label, value, low, high, marker, color in marks:
                 axes.plot([low, high], [row, row], "-", color=color)
@@ -274,18 +279,18 @@ class Comparison(FolderResult):
                 )
         axes.set_yticks(range(len(self.statistics)), [statistic.name for statistic in self.statistics])
         axes.invert_yaxis()
-        axes.legend(fontsize="small")
-        axes.set_xlabel("value with its 95 % interval, null ± 2 sd")
+        legend_above(axes)
+        axes.set_xlabel("value with its 95 % interval; nulls ± 2 sd")
 
     def _draw_overlap(self, axes: Any) -> None:
-        """Draw how many tokens share how many neighbors, and how many would by chance."""
+        """Draw how many tokens share how many neighbors, and how many would by the null."""
         k, n = self.options.k, len(self.match)
         # A bin for each possible number of common neighbors.
         axes.hist(self.neighbor_overlap, bins=(np.arange(k + 2) - 0.5) / k, color=COLORS[0], label="measured")
         axes.plot(
-            np.arange(k + 1) / k, n * chance_of_common(n, k), "s--", color="0.3", mfc="none", label="chance"
+            np.arange(k + 1) / k, n * chance_of_common(n, k), "s--", color=NULL, mfc="none", label="null"
         )
-        axes.legend(fontsize="small")
+        legend_above(axes)
         axes.set_xlabel(f"share of {k} neighbors in common")
         axes.set_ylabel("tokens")
 

@@ -15,7 +15,7 @@ from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
 from embgeom._common.result import Columns, new_figure
-from embgeom._common.style import COLORS
+from embgeom._common.style import COLORS, NULL, integer_bins, legend_above
 from embgeom._common.tables import Block, Table, distribution
 from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.comparison import near_max_notes
@@ -103,8 +103,11 @@ class Inspection(FolderResult):
         farthest: RowNumbers = self.kept[far][np.argsort(-off[far], kind="stable")]
         return farthest
 
-    def tables(self) -> list[Block]:
-        """Return the tables of `summary`: matrix, classes, norms, dimensions, hubs, tokens at both ends."""
+    def _facts(self) -> list[Block]:
+        return [*model_tables(self.model.name, self.model), *self.classes.tables(), self._kept(), ""]
+
+    def _results(self) -> list[Block]:
+        """Return norms and dimensions, tokens at both ends, hubs, and what training hardly reached."""
         dimension = self.dimension
         quantities: dict[str, npt.NDArray[Any]] = {
             "norm": self.norms[self.kept],
@@ -113,25 +116,24 @@ class Inspection(FolderResult):
         }
         measured = "all of them" if len(self.sampled) == len(self.kept) else f"{len(self.sampled)} sampled"
         return [
-            *model_tables(self.model.name, self.model),
-            *self.classes.tables(),
-            *self._dead(),
-            self._kept(),
-            "",
             distribution(
                 quantities,
                 f"norms of the rows that count, and intrinsic dimensions of {measured} "
                 f"({dimension.variance:.0%} of variance, {dimension.k} neighbors)",
             ),
             *near_max_notes(len(self.kept) - 1, model=dimension),
-            *self._hubs(),
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
             self._extremes("tokens of highest intrinsic dimension", self.highest),
+            *self._hubs(),
+            *self._dead(),
         ]
 
     def _kept(self) -> str:
         without, only = self.options["without"], self.options["only"]
-        of_what = f"left out: {', '.join(without)}" if without else "no class is left out"
+        counts = self.classes.counts()
+        of_what = "no class is left out"
+        if without:
+            of_what = f"left out: {', '.join(f'{name} {counts[name]}' for name in without)}"
         chosen = "" if only is None else f"; only {only if isinstance(only, str) else 'the tokens named'}"
         return f"{len(self.kept)} of {len(self.norms)} rows count ({of_what}{chosen})"
 
@@ -238,14 +240,16 @@ class Inspection(FolderResult):
         figure = new_figure(7, 3)
         norms, dimensions = figure.subplots(1, 2)
         norms.hist(self.norms, bins=50, color=COLORS[0])
-        norms.set_xlabel(f"norms of all {len(self.norms)} rows")
+        norms.set_xlabel(f"norms of all {len(self.norms):,} rows")
         norms.set_ylabel("rows")
-        dimensions.hist(self.dimension.defined, bins=30, color=COLORS[0])
-        dimensions.axvline(
-            self.dimension.max_components, color="0.3", linestyle="--", label="highest possible"
-        )
-        dimensions.legend(fontsize="small")
-        dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled)} measured rows")
+        counts = self.dimension.n_components[self.dimension.n_components >= 0]
+        if counts.size:
+            dimensions.hist(counts, bins=integer_bins(counts.min(), counts.max(), 40), color=COLORS[0])
+        highest = self.dimension.max_components
+        dimensions.axvline(highest, color=NULL, linestyle="--", label=f"highest possible: {highest}")
+        legend_above(dimensions)
+        dimensions.set_ylabel("rows")
+        dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled):,} rows")
         figure.suptitle(f"{self.model.name}, {self.model.which}", fontsize=10)
         return figure
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -87,7 +88,7 @@ class TokenNeighborhood(Result, Tabular):
             f"intrinsic dimension {dimension.n_components[0]} of at most {dimension.max_components} "
             f"({dimension.variance:.0%} of variance, {dimension.k} neighbors), "
             f"participation ratio {dimension.participation_ratio[0]:.4g}",
-            *(f"also: {token} (row {row})" for token, row in self.also.items()),
+            *_also_lines([self]),
         ]
 
     def columns(self) -> Columns:
@@ -139,7 +140,7 @@ class TokenNeighborhoods(Result, Tabular):
             ),
             *([f"in all of them: {'  '.join(self.shared) or 'none'}"] if len(self.models) > 1 else []),
             Table(None, ("", *names), self._facts()),
-            *dict.fromkeys(f"also: {token}" for each in self.models for token in each.also),
+            *_also_lines(self.models),
             *(f"note: {sentence}" for sentence in self.missing),
         ]
 
@@ -312,7 +313,7 @@ def rows_of(
         except InputError as error:
             missing.append(error)
     if not rows:
-        raise missing[0]
+        raise InputError("; ".join(map(str, missing)))
     word = utf8(f" {token}")
     if len({model.token_bytes[row] for model, row in rows}) > 1 and all(
         word in model.token_bytes for model, _ in rows
@@ -384,6 +385,13 @@ def _neighborhood(
         dimension=intrinsic_dimension(x, around.first(wide), variance=variance, **common),
         also=also,
     )
+
+
+def _also_lines(found: Sequence[TokenNeighborhood]) -> list[str]:
+    """Return what else was perhaps meant, and what to type for it."""
+    names = " ".join(shlex.quote(each.model) for each in found)
+    tokens = dict.fromkeys(token for each in found for token in each.also)
+    return [f"{token}, with a space, is another token: embgeom neighbors {names} {token}" for token in tokens]
 
 
 def _centered(near: Neighbors) -> str:

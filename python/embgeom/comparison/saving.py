@@ -122,6 +122,18 @@ class FolderResult(Result, Tabular, Plotted):
     _large = True
     versions: dict[str, str]
 
+    def tables(self) -> list[Block]:
+        """Return the tables of `summary`: what was read, and what was found."""
+        return [*self._facts(), *self._results()]
+
+    @abstractmethod
+    def _facts(self) -> list[Block]:
+        """Return what was read: models, and which of their tokens count."""
+
+    @abstractmethod
+    def _results(self) -> list[Block]:
+        """Return what was found, the most important first."""
+
     @abstractmethod
     def _record(self) -> dict[str, Any]:
         """Return what people look up first, without the numbers of single tokens."""
@@ -189,8 +201,9 @@ class FolderResult(Result, Tabular, Plotted):
         text = page(
             title,
             [
-                Section("Results", self.tables()),
+                Section("Results", self._results()),
                 Section("Figure", [picture(self.figure(), caption) if find_spec("matplotlib") else missing]),
+                Section("Models and tokens", self._facts()),
                 Section("Parameters and provenance", told, closed=True),
                 how_to_cite(self.versions),
             ],

@@ -1,4 +1,4 @@
-"""One number on what two models share, with its interval and what chance gives; and tables of such."""
+"""One number on what two models share, with its interval and its nulls; and tables of such."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from embgeom.comparison.nulls import Baseline, Estimate, Interval
 
 @dataclass(frozen=True, repr=False)
 class Statistic:
-    """One number on what two models share, how sure it is, and what chance gives.
+    """One number on what two models share, how sure it is, and its null baselines.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Statistic:
 
     @property
     def null(self) -> Baseline:
-        """What chance gives: its mean and standard deviation if all tokens are relabeled at random."""
+        """Its mean and standard deviation if all tokens are relabeled at random."""
         return self.estimate.null
 
     @property
@@ -74,14 +74,51 @@ class Statistic:
         """How many of the null's standard deviations the value lies from its mean."""
         return self.estimate.z
 
+    @property
+    def is_above_null(self) -> bool:
+        """Whether the value is above the null's mean, with an adjusted p-value below 0.05."""
+        return self.p_adjusted < SIGNIFICANCE and self.value > self.null.mean
+
+    @property
+    def share_of_strata(self) -> float:
+        """Which share of what is above the null's mean the null in strata has; NaN where nothing is."""
+        above = self.value - self.null.mean
+        if self.stratified is None or not above > 0.0:
+            return math.nan
+        return max((self.stratified.mean - self.null.mean) / above, 0.0)
+
+    def cells(self) -> tuple[str, ...]:
+        """Return it as a row under `STATISTIC`."""
+        within = self.stratified
+        return (
+            self.name,
+            self.estimate.text(),
+            chance(self.null),
+            short_z(self.z),
+            short_p(self.p_adjusted),
+            "" if within is None else chance(within),
+            "" if within is None else short_z(self.estimate.z_stratified),
+        )
+
     def record(self, estimate: Estimate | None = None) -> dict[str, Any]:
         """Return names and numbers as JSON and CSV have them, or those of another set of tokens."""
         found, adjusted = (self.estimate, self.p_adjusted) if estimate is None else (estimate, np.nan)
         return {"measure": self.name, **found.to_dict(), "p_adjusted": adjusted}
 
 
-GROUP = ("tokens", "count", "neighbor_overlap", "none shared", "weight_cosine")
-CURVE = ("measure", "at", "value", "null", "z")
+SIGNIFICANCE = 0.05
+STATISTIC = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "its z")
+GROUP = ("tokens", "count", "neighbor_overlap ± 95 %", "none shared", "weight_cosine ± 95 %")
+CURVE = ("measure", "at", "value ± 95 %", "null ± sd", "z")
+FREQUENCY = "frequency, by row number"
+TENTHS = "tenth 1 has the lowest row numbers in A: in most vocabularies these are the most frequent tokens"
+READING = (
+    "value: ± half of its 95 % interval over tokens.",
+    "null: mean ± standard deviation (sd) with the tokens of one model relabeled at random; in strata: only "
+    "among tokens of one class, length and similar frequency.",
+    "z: how many sd of its null the value lies above the mean. p: two-sided, of the first z, corrected for "
+    "{measures} (Holm).",
+)
 
 
 @dataclass(frozen=True)
@@ -96,8 +133,8 @@ class TokenGroup:
         How many of the shared tokens it has.
     neighbor_overlap, weight_cosine : float
         Means over them.
-    half_width : float
-        Of the 95 % interval of the mean overlap.
+    overlap_half_width, cosine_half_width : float
+        Of the 95 % intervals of these means.
     none_shared : float
         Share of them that have no neighbor in common.
     """
@@ -106,8 +143,9 @@ class TokenGroup:
     name: str
     tokens: int
     neighbor_overlap: float
-    half_width: float
+    overlap_half_width: float
     weight_cosine: float
+    cosine_half_width: float
     none_shared: float
 
     def row(self) -> tuple[str | int, ...]:
@@ -115,9 +153,9 @@ class TokenGroup:
         return (
             self.kind if self.kind == "all" else f"{self.kind}: {self.name}",
             self.tokens,
-            rounded(self.neighbor_overlap, self.half_width),
+            rounded(self.neighbor_overlap, self.overlap_half_width),
             f"{self.none_shared:.0%}",
-            rounded(self.weight_cosine, math.nan),
+            rounded(self.weight_cosine, self.cosine_half_width),
         )
 
 
@@ -133,31 +171,50 @@ def chance_of_common(n: int, k: int) -> npt.NDArray[np.float64]:
 
 
 def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block]:
-    """Yield the table of statistics with nulls, and what each statistic is."""
-    yield Table(
-        f"{n} shared tokens: value ± half of its 95 % interval; null: tokens relabeled at random, mean ± sd",
-        ("measure", "value", "null", "z", "p", "within strata", "z"),
-        (
-            (
-                s.name,
-                s.estimate.text(),
-                chance(s.null),
-                short_z(s.estimate.z),
-                short_p(s.p_adjusted),
-                "" if s.stratified is None else chance(s.stratified),
-                "" if s.stratified is None else short_z(s.estimate.z_stratified),
-            )
-            for s in statistics
-        ),
-    )
+    """Yield the table of statistics with nulls, how to read it, and what it says."""
+    yield Table(f"what {n} shared tokens have in common", STATISTIC, (s.cells() for s in statistics))
+    yield from (line.format(measures=f"{len(statistics)} measures") for line in READING)
+    yield from (f"warning: {note}" for note in few_rows_notes(statistics))
+    yield ""
+    yield conclusion(statistics)
+
+
+def few_rows_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
+    """Yield where few long rows make most of a measure, and its interval is unsure."""
     for s in statistics:
         if s.estimate.few_rows:
             yield (
-                f"warning: few long rows make most of {s.name}, as if there were "
+                f"few long rows make most of {s.name}, as if there were "
                 f"{s.estimate.effective_n:.0f} of {s.estimate.n}: "
                 "its p counts relabelings, and its interval may be too narrow"
             )
-    yield Table("what the measures are", ("measure", "what it is"), ((s.name, s.meaning) for s in statistics))
+
+
+def conclusion(statistics: Sequence[Statistic]) -> str:
+    """Return what the numbers of two models mean, in sentences."""
+    tested = [s for s in statistics if not math.isnan(s.p_adjusted)]
+    above = [s for s in tested if s.is_above_null]
+    if not above:
+        return f"In short: no measure is significantly above its null (p < {SIGNIFICANCE})."
+    others = ", ".join(s.name for s in tested if not s.is_above_null)
+    count = f"{len(above)} of {len(tested)} measures are" if others else f"all {len(tested)} measures are"
+    said = [f"In short: {count} significantly above their null (p < {SIGNIFICANCE})"]
+    said[0] += f", but not {others}." if others else "."
+    shares = sorted((s.share_of_strata, s.name) for s in above if not math.isnan(s.share_of_strata))
+    if shares:
+        (least, low), (most, high) = shares[0], shares[-1]
+        from_to = f"{least:.0%} ({low}) to {most:.0%} ({high})" if len(shares) > 1 else f"{most:.0%}"
+        said.append(f"Class, length and frequency of tokens alone give {from_to} of what is above it.")
+    if level := ", ".join(s.name for s in above if s.estimate.z_stratified < 2.0):
+        said.append(f"No more than these give (z below 2): {level}.")
+    return " ".join((*said, "Significant is not large: with many tokens, read the value."))
+
+
+def measures_table(statistics: Sequence[Statistic]) -> Table:
+    """Return the table of what the measures are."""
+    return Table(
+        "what the measures are", ("measure", "what it is"), ((s.name, s.meaning) for s in statistics)
+    )
 
 
 def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
@@ -169,7 +226,7 @@ def other_sets_table(statistics: Sequence[Statistic]) -> Iterator[Block]:
             for s in statistics
             if s.without
         )
-        yield Table("where other sets of tokens give another value", ("measure", "value", *sets), rows)
+        yield Table("where other sets of tokens give another value", ("measure", "value ± 95 %", *sets), rows)
         dimensions = [s.name for s in statistics if s.name.startswith("dimension") and "with all" in sets]
         panel = [s.name for s in statistics if s.name in ("cka", "rsa", "procrustes")]
         unknown = [f"{', '.join(dimensions)} with all tokens"] * bool(dimensions) + panel
@@ -192,9 +249,13 @@ def curve_rows(curves: Sequence[Curve]) -> Iterator[tuple[str, ...]]:
             yield curve.name, f"{curve.over} = {at:g}", *numbers
 
 
-def groups_table(groups: Sequence[TokenGroup]) -> Table:
-    """Return the table of which tokens agree."""
-    return Table("which tokens agree?", GROUP, (group.row() for group in groups))
+def groups_table(groups: Sequence[TokenGroup]) -> Iterator[Block]:
+    """Yield the table of which tokens agree, and what its last rows are."""
+    yield Table(
+        "which tokens agree? means over the tokens of a kind", GROUP, (group.row() for group in groups)
+    )
+    if any(group.kind == FREQUENCY for group in groups):
+        yield TENTHS
 
 
 def defined_mean(values: npt.NDArray[np.float64]) -> float:

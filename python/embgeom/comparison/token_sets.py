@@ -196,22 +196,28 @@ class TokenSets:
     def made_by_classes(self, name: str, found: Estimate, inside: Mask, **common: Any) -> str:
         """Say which classes make a global similarity over the tokens `inside`; empty where none does."""
         rows = self.a.rows[inside], self.b.rows[inside]
-        center, parts = name == "global_similarity_centered", []
-        if found.interval.low <= 0.0:
-            return ""
+        center, making = name == "global_similarity_centered", dict[str, Mask]()
+        without, within = list[str](), list[str]()
         for class_name, of_class in self.classes.items():
             members = of_class[inside]
             if not SMALLEST_SHARE <= members.mean() <= 1.0 - MIN_SHARED / len(members):
                 continue
-            without = global_similarity_estimate(*(x[~members] for x in rows), center=center, **common)
-            if abs(without.value - found.value) <= found.half_width:
+            others = global_similarity_estimate(*(x[~members] for x in rows), center=center, **common)
+            if abs(others.value - found.value) <= found.half_width:
                 continue
             labels = members.astype(np.int64)
             alone = global_similarity_estimate(*rows, center=center, strata=labels, **common).stratified
             if alone is not None and alone.mean >= MAKES_THE_NUMBER * found.value:
-                parts.append(
-                    f"{alone.mean / found.value:.0%} of it is made by {class_name} tokens "
-                    f"({members.sum()} of {len(members)}): {chance(alone)} if tokens are exchanged only "
-                    f"among them and among the others, {without.text()} without them"
+                making[class_name] = members
+                without.append(
+                    f"{others.text()} without {class_name} tokens ({members.sum()} of {len(members)})"
                 )
-        return f"{name} is {found.text()}, but {'; '.join(parts)}" if parts else ""
+                within.append(f"{chance(alone)} ({class_name})")
+        if not making:
+            return ""
+        shared = np.sum(list(making.values()), axis=0).max() > 1
+        overlap = " These classes overlap." if shared else ""
+        return (
+            f"{name} is {found.text()}, but {' and '.join(without)}. Null with tokens relabeled only "
+            f"inside and only outside the class: {', '.join(within)}.{overlap}"
+        )

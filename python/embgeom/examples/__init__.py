@@ -6,6 +6,7 @@ depth and architecture; ``docs/example-models.md`` describes them. Each is an or
 
 from __future__ import annotations
 
+import difflib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,6 +112,13 @@ def record(folder: Path) -> dict[str, Any]:
             "install embgeom again"
         )
     return found
+
+
+def meant(name: str) -> str | None:
+    """Return the example whose name is like one that is none, such as ``exmaple:small``."""
+    names = [PREFIX + field for field in Pair._fields]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.8)
+    return close[0] if close and name not in names else None
 
 
 def resolve(model: str) -> Path | None:

@@ -5,8 +5,10 @@ And which folder within a model holds its weights: the one asked for, or a sente
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -23,6 +25,8 @@ Source = Folder | HubRepo
 
 # The folder in which the Hugging Face cache keeps a model.
 _IN_CACHE = re.compile(r"models--(.+)")
+# Of a folder with more, these are looked through for a name that was perhaps meant.
+_MOST_NAMES = 1000
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.[gG][gG][uU][fF]", "*.index.json", "*.npz", "*.npy")
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 # Diffusers keeps the tokenizer of text_encoder in tokenizer, and that of text_encoder_2 in tokenizer_2.
@@ -83,7 +87,19 @@ def find_source(
         return HubRepo(str(model), progress=progress, **hub)
     if find_local(model)[0].exists():
         raise LoadError(f"{model} is not a regular file; name a file or a folder")
-    raise LoadError(f"{model}: no such file or folder, and not a Hugging Face id either (owner/name)")
+    raise LoadError(
+        f"{model}: no such file or folder, and not a Hugging Face id (owner/name){_meant(str(model))}"
+    )
+
+
+def _meant(model: str) -> str:
+    """Ask for what is there under a similar name: an example, or a file or folder beside it."""
+    path, like = Path(model).expanduser(), examples.meant(model)
+    if like is None and path.parent.is_dir():
+        names = [each.name for each in islice(path.parent.iterdir(), _MOST_NAMES)]
+        close = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+        like = str(path.with_name(close[0])) if close else None
+    return "" if like is None else f"; did you mean {like}?"
 
 
 def refuse_options(what: str, **options: Any) -> None:

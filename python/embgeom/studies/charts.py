@@ -1,4 +1,4 @@
-"""Charts of many models: heatmaps of pairs, curves, histograms in rows, with chance and certainty in each."""
+"""Charts of many models: heatmaps of pairs, curves, histograms in rows, with nulls and intervals in each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.result import new_figure
-from embgeom._common.style import CHANCE, COLORS, FAINT, INK, LINES, MARKERS, SEQUENTIAL, shortened, styled
+from embgeom._common.style import (
+    COLORS,
+    FAINT,
+    INK,
+    LINES,
+    MARKERS,
+    NULL,
+    SEQUENTIAL,
+    draw_whole_numbers,
+    integer_bins,
+    shortened,
+    styled,
+)
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.nulls import Estimate
 
@@ -26,19 +38,21 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 @dataclass(frozen=True)
 class Cell:
-    """A value for two models with half its 95 % interval, and what chance gives, by a word for its kind."""
+    """A value for two models with half its 95 % interval, and its nulls, by a word for their kind."""
 
     value: float
     half_width: float
-    chance: dict[str, str]
+    nulls: dict[str, str]
 
     @classmethod
     def from_estimate(cls, estimate: Estimate) -> Cell:
-        nulls = {"chance": estimate.null, "strata": estimate.stratified}
-        chance = {
-            word: f"{small(null.mean)}±{small(null.sd)}" for word, null in nulls.items() if null is not None
+        baselines = {"null": estimate.null, "strata": estimate.stratified}
+        nulls = {
+            word: f"{small(null.mean)}±{small(null.sd)}"
+            for word, null in baselines.items()
+            if null is not None
         }
-        return cls(estimate.value, estimate.half_width, chance)
+        return cls(estimate.value, estimate.half_width, nulls)
 
     def text(self) -> str:
         if not math.isfinite(self.value):
@@ -53,7 +67,7 @@ Cells = Mapping[tuple[int, int], Cell]
 
 @styled
 def heatmap(names: Names, cells: Cells, label: str) -> Any:
-    """Draw a measure of every pair of models, with its interval and what chance gives in the cell.
+    """Draw a measure of every pair of models, with its interval and its nulls in the cell.
 
     `cells` has a cell for (i, j) with i < j, or for both orders, where the first is the row.
     """
@@ -110,7 +124,7 @@ def _draw_heatmap(figure: Any, axes: Any, names: Names, cells: Cells, label: str
                     "color": "white" if dark else "black",
                 }
                 axes.text(j, i - 0.2, cell.text(), size=size, **placed)
-                axes.text(j, i + 0.25, "\n".join(_chance_lines(cell, few)), size=0.83 * size, **placed)
+                axes.text(j, i + 0.25, "\n".join(_null_lines(cell, few)), size=0.83 * size, **placed)
     short = shortened(names)
     axes.set_yticks(range(len(rows)), [short[i] for i in rows])
     axes.set_xticks(range(len(columns)), [short[j] for j in columns])
@@ -124,9 +138,9 @@ def _draw_heatmap(figure: Any, axes: Any, names: Names, cells: Cells, label: str
     axes.set_title(label)
 
 
-def _chance_lines(cell: Cell, few: bool) -> list[str]:
-    """Return what chance gives; small cells have no room for the words, which captions have."""
-    return [f"{word} {text}" if few else text for word, text in cell.chance.items()]
+def _null_lines(cell: Cell, few: bool) -> list[str]:
+    """Return the nulls; small cells have no room for the words, which captions have."""
+    return [f"{word} {text}" if few else text for word, text in cell.nulls.items()]
 
 
 def small(number: float) -> str:
@@ -157,7 +171,7 @@ def curves(labels: Names, drawn: Sequence[Curve], label: str) -> Any:
             axes.plot(curve.at, [e.value for e in curve.estimates], color=FAINT, linewidth=0.7, zorder=1)
     for place, index in enumerate(shown):
         _draw_curve(axes, drawn[index], place, labels[index])
-    _draw_chance(axes, drawn)
+    _draw_null(axes, drawn)
     over = {curve.over for curve in drawn}
     axes.set_xlabel("neighbors k" if over == {"k"} else "share of variance that defines the dimension")
     if over == {"k"}:
@@ -191,8 +205,8 @@ def _draw_curve(axes: Any, curve: Curve, place: int, label: str) -> None:
     )
 
 
-def _draw_chance(axes: Any, drawn: Sequence[Curve]) -> None:
-    """Draw what chance gives at most: over all curves, by their common parameter."""
+def _draw_null(axes: Any, drawn: Sequence[Curve]) -> None:
+    """Draw the highest null of all curves, by their common parameter."""
     highest: dict[float, float] = {}
     for curve in drawn:
         for at, estimate in zip(curve.at, curve.estimates, strict=True):
@@ -202,9 +216,9 @@ def _draw_chance(axes: Any, drawn: Sequence[Curve]) -> None:
     axes.plot(
         places,
         [highest[x] for x in places],
-        color=CHANCE,
+        color=NULL,
         linestyle=":",
-        label="chance: null mean + 2 sd",
+        label="highest null, mean + 2 sd",
         zorder=2,
     )
 
@@ -216,11 +230,11 @@ def distributions(
     label: str,
     *,
     levels: Sequence[float] | None = None,
-    level_label: str = "chance",
+    level_label: str = "null",
 ) -> Any:
     """Draw a row for each model or pair: the histogram of a number over tokens, with its median and null.
 
-    `levels` are what chance gives, or another mark for each row. More rows than 14 have the
+    `levels` are nulls, or another mark for each row. More rows than 14 have the
     quantiles 5, 25, 50, 75 and 95 % instead of histograms, and the highest median first.
     """
     few = len(names) <= _FEW_ROWS
@@ -234,8 +248,10 @@ def distributions(
     everything = [column for column in finite if len(column)]
     low = min((float(column.min()) for column in everything), default=0.0)
     high = max((float(column.max()) for column in everything), default=1.0)
-    whole = all(np.issubdtype(column.dtype, np.integer) for column in finite)
-    bins = _bins(low, high, whole)
+    if all(np.issubdtype(column.dtype, np.integer) for column in finite):
+        bins = integer_bins(int(low), int(high))
+    else:
+        bins = np.linspace(low, high if high > low else low + 1.0, 61)
     for row, column in enumerate(finite):
         if len(column) == 0:
             continue
@@ -259,13 +275,6 @@ def distributions(
     axes.set_xlabel(label)
     _distribution_legend(figure, few, None if levels is None else level_label)
     return figure
-
-
-def _bins(low: float, high: float, whole: bool, most: float = 80.0) -> Values:
-    if whole:
-        step = max(1, math.ceil((high - low + 1) / most))
-        return np.arange(low - 0.5, high + step + 0.5, step)
-    return np.linspace(low, high if high > low else low + 1.0, 61)
 
 
 def _ridge(axes: Any, row: int, column: Values, bins: Values) -> None:
@@ -321,13 +330,10 @@ def against(
     for (i, j), (x, y) in values.items():
         axes, both = panels[j - 1, i], (x >= 0) & (y >= 0)
         if both.any():
-            bins = [_bins(int(z[both].min()), int(z[both].max()), True, 16 * side) for z in (x, y)]
-            looks: dict[str, Any] = {"cmin": 1, "norm": "log", "cmap": f"{SEQUENTIAL}_r", "rasterized": True}
-            axes.hist2d(x[both], y[both], bins=bins, **looks)
-            axes.axline((x.max(), x.max()), slope=1.0, color=COLORS[1], linestyle="--", linewidth=0.9)
+            draw_whole_numbers(axes, x[both], y[both], 16 * side)
         found = correlations[i, j]
-        chance = f", chance {small(found.null.mean)}±{small(found.null.sd)}" if count < 3 else ""
-        axes.set_title(f"{found.value:.2f}±{small(found.half_width)}{chance}", fontsize=size)
+        null = f", null {small(found.null.mean)}±{small(found.null.sd)}" if count < 3 else ""
+        axes.set_title(f"{found.value:.2f}±{small(found.half_width)}{null}", fontsize=size)
     short = shortened(names, most)
     for row in range(count):
         panels[row, 0].set_ylabel(short[row + 1], fontsize=size)
@@ -341,10 +347,10 @@ def against(
 
 
 @styled
-def tree(names: Names, linkage: Values, support: Sequence[float], chance: float, label: str) -> Any:
+def tree(names: Names, linkage: Values, support: Sequence[float], null: float, label: str) -> Any:
     """Draw a tree of models, with the share of resamples in which each branch is found at its node.
 
-    `chance` is the height at which models would meet that share no more than chance gives.
+    `null` is the height at which models would meet that share no more than relabeled tokens do.
     """
     figure = new_figure(6.3, 0.9 + 0.3 * len(names))
     axes = figure.subplots()
@@ -358,9 +364,9 @@ def tree(names: Names, linkage: Values, support: Sequence[float], chance: float,
         axes.plot([x, height, height, u], [y, y, v, v], color=COLORS[0], solid_joinstyle="miter")
         nodes.append((height, (y + v) / 2.0))
         axes.annotate(f"{share:.0%}", nodes[-1], (3, 1.5), textcoords="offset points", size=7)
-    axes.axvline(chance, color=CHANCE, linestyle=":", label="chance: models that share no more meet here")
+    axes.axvline(null, color=NULL, linestyle=":", label="null: models that share no more meet here")
     axes.set_yticks(range(len(names)), [names[leaf] for leaf in leaves])
-    axes.set_xlim(left=0.0, right=max(chance, float(linkage[:, 2].max())) * 1.06)
+    axes.set_xlim(left=0.0, right=max(null, float(linkage[:, 2].max())) * 1.06)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(label)

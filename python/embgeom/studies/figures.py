@@ -15,8 +15,8 @@ from embgeom.studies.charts import Cell, Cells, against, curves, distributions, 
 from embgeom.studies.results import PairResult, Study
 
 _IN_CELLS = (
-    "In each cell: the value, half of its 95 % interval, then the mean and standard deviation of chance over "
-    "all relabelings of the tokens, and last over relabelings within strata of like tokens, if there are any."
+    "In each cell: the value, half of its 95 % interval, then mean and standard deviation of its null (all "
+    "tokens relabeled), and last of its null in strata (only like tokens relabeled), if there is one."
 )
 
 
@@ -89,7 +89,7 @@ def _curves(study: Study) -> Iterator[Drawing]:
         along = "the number of neighbors" if over == "k" else "the share of variance that defines a dimension"
         caption = (
             f"{title} over {along}, for each pair of models. Bars are 95 % intervals; the dotted line is "
-            "what chance gives at most. A conclusion should not hang on one value."
+            "the highest null. A conclusion should not hang on one value."
         )
         names, drawn = zip(*found, strict=True)
         yield Drawing(name, caption, curves(names, drawn, label))
@@ -122,7 +122,7 @@ def _dimensions(study: Study) -> Iterator[Drawing]:
         "dimension_against_dimension",
         "Intrinsic dimension of each shared token in one model against that in another; darker: more tokens, "
         "on a logarithmic scale. Dashed: equal dimensions. Above each panel: their Spearman correlation with "
-        "half of its 95 % interval; chance gives 0 with a standard deviation of 1 / sqrt(tokens - 1).",
+        "half of its 95 % interval; the null is 0 with a standard deviation of 1 / sqrt(tokens - 1).",
         against(study.names, pairs, correlations),
     )
 
@@ -132,14 +132,13 @@ def _weights(study: Study) -> Iterator[Drawing]:
     yield Drawing(
         "weight_cosine_histogram",
         "Cosine of each shared token's LLE weights in two models, for each pair: 1 where the same neighbors "
-        "reconstruct it with the same weights, 0 where no neighbor is shared. Dashed: the mean that chance "
-        "gives.",
+        "reconstruct it with the same weights, 0 where no neighbor is shared. Dashed: the mean of the null.",
         distributions(
             names,
             [pair.weight_cosine for pair in study.pairs],
             "cosine of a token's LLE weights",
             levels=[pair["weight_cosine"].estimate.null.mean for pair in study.pairs],
-            level_label="chance, mean",
+            level_label="null, mean",
         ),
     )
 
@@ -164,17 +163,17 @@ def _lineage(study: Study) -> Iterator[Drawing]:
     if lineage is None:
         return
     measure = lineage.measure.replace("_", " ")
-    chance = float(np.nanmean([pair[lineage.measure].estimate.null.mean for pair in study.pairs]))
+    null = float(np.nanmean([pair[lineage.measure].estimate.null.mean for pair in study.pairs]))
     yield Drawing(
         "lineage",
         f"Tree of the models by average linkage of 1 - {measure}. At each node: the share of "
         f"{lineage.draws:,} trees from resampled tokens that have this branch. Models that share no more "
-        "than chance gives meet at the dotted line.",
+        "than relabeled tokens (the null) meet at the dotted line.",
         tree(
             shortened(lineage.models, 40),
             lineage.linkage,
             lineage.support.tolist(),
-            1.0 - chance,
+            1.0 - null,
             f"1 - {measure}",
         ),
     )

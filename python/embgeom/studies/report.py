@@ -15,10 +15,18 @@ from embgeom._common.record import plain
 from embgeom._common.result import picture
 from embgeom._common.tables import Table
 from embgeom._common.writing import write_file
-from embgeom.comparison.statistic import CURVE, GROUP, chance, curve_rows, short_p, short_z
+from embgeom.comparison.statistic import (
+    CURVE,
+    FREQUENCY,
+    GROUP,
+    STATISTIC,
+    TENTHS,
+    curve_rows,
+    few_rows_notes,
+)
 from embgeom.studies.figures import Drawing
 from embgeom.studies.results import EXTREMES, PairResult, SharedTokens, Study
-from embgeom.studies.sentences import reading_guide, summary
+from embgeom.studies.sentences import pair_name, reading_guide, summary
 
 NEIGHBORS_SHOWN = 6
 # Of each token in the page.
@@ -43,7 +51,7 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
     sections = [
         Section("Summary", [reading_guide(study), Terms(tuple(summary(study)))]),
         Section("Figures", figures),
-        Section("Pairs of models", [_pairs(study), *_curves(study), _groups(study), *_maps(study)]),
+        Section("Pairs of models", [*_pairs(study), *_curves(study), *_groups(study), *_maps(study)]),
         Section("Models", [_models(study), _classes(study), *_notes(study), _hubs(study)]),
         Section("Look up a token", lookup(study)),
         Section("Tokens of lowest and highest dimension", list(_extremes(study))),
@@ -57,33 +65,19 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
     return page(title, [section for section in sections if section.parts], lead=names, footer=footer)
 
 
-def _pairs(study: Study) -> Table:
-    rows = []
-    for pair in study.pairs:
-        for statistic in pair.statistics:
-            estimate, within = statistic.estimate, statistic.stratified
-            rows.append(
-                (
-                    *_names(study, pair),
-                    statistic.name,
-                    estimate.text(),
-                    chance(estimate.null),
-                    short_z(estimate.z),
-                    short_p(statistic.p_adjusted),
-                    "" if within is None else chance(within),
-                    "" if within is None else short_z(estimate.z_stratified),
-                    f"{estimate.calibrated:.3f}",
-                    estimate.n,
-                )
-            )
-    title = (
-        "Every measure of every pair: value ± half of its 95 % interval; chance: tokens relabeled at random, "
-        "mean ± sd; within strata: relabeled among tokens of the same class, length and similar frequency; "
-        "calibrated: share of the way from the upper 95 % point of chance to 1"
+def _pairs(study: Study) -> Iterator[Part]:
+    rows: list[tuple[str | int, ...]] = [
+        (*_names(study, pair), *each.cells(), f"{each.estimate.calibrated:.3f}", each.estimate.n)
+        for pair in study.pairs
+        for each in pair.statistics
+    ]
+    yield Table("Every measure of every pair", ("A", "B", *STATISTIC, "calibrated", "tokens"), rows)
+    yield (
+        "The columns are explained at the top of this page. calibrated: share of the way from the upper 95 % "
+        "point of the null to 1. tokens: how many the value is over."
     )
-    nulls = ("chance", "z", "p", "within strata", "z within")
-    head = ("A", "B", "measure", "value", *nulls, "calibrated", "tokens")
-    return Table(title, head, rows)
+    for pair in study.pairs:
+        yield from (f"{pair_name(study, pair)}: {note}." for note in few_rows_notes(pair.statistics))
 
 
 def _curves(study: Study) -> Iterator[Table]:
@@ -92,10 +86,11 @@ def _curves(study: Study) -> Iterator[Table]:
         yield Table("The same over other parameters", ("A", "B", *CURVE), rows)
 
 
-def _groups(study: Study) -> Table:
+def _groups(study: Study) -> Iterator[Part]:
     rows = [(*_names(study, pair), *group.row()) for pair in study.pairs for group in pair.groups]
-    title = "Which tokens agree: means over the tokens of each class, ± half of the 95 % interval"
-    return Table(title, ("A", "B", *GROUP), rows)
+    yield Table("Which tokens agree: means over the tokens of a kind", ("A", "B", *GROUP), rows)
+    if any(group.kind == FREQUENCY for pair in study.pairs for group in pair.groups):
+        yield f"{TENTHS}."
 
 
 def _names(study: Study, pair: PairResult) -> tuple[str, str]:

@@ -19,7 +19,7 @@ from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.saving import ModelRecord, shown
-from embgeom.comparison.statistic import Statistic, TokenGroup, chance
+from embgeom.comparison.statistic import Statistic, TokenGroup, chance, few_rows_notes
 from embgeom.emb2emb.score import Scores
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.estimators import DimensionCurve, DimensionEstimate, GaussianLevel
@@ -51,7 +51,7 @@ class ModelGeometry:
         The dimension by the distances to neighbors, see ``embgeom.geometry.estimators``; None for inner
         products.
     gaussian : GaussianLevel
-        The dimension of Gaussian rows with the same mean and covariance: what chance gives.
+        The dimension of Gaussian rows with the same mean and covariance, a null for dimensions.
     dimension_curve : DimensionCurve or None
         Dimensions of 500 of these rows over the number of neighbors; None in a first look.
     """
@@ -357,17 +357,21 @@ class Study(Result, Tabular):
         return columns
 
     def tables(self) -> list[Block]:
-        """Return the tables of `summary`: models, and for each measure the values of all pairs."""
+        """Return the tables of `summary`: models, for each measure the values of all pairs, and cautions."""
         names = [f"{number}: {name}" for number, name in enumerate(self.names, 1)]
         blocks: list[Block] = [repr(self), Table("models", *_model_table(names, self.models)), ""]
         for number, statistic in enumerate(self.pairs[0].statistics):
             rows = [(name, *self._cells(index, number)) for index, name in enumerate(names)]
             columns = ("", *(str(number) for number in range(1, len(names) + 1)))
             blocks.append(Table(f"{statistic.label}: {statistic.meaning}", columns, rows))
-        return [*blocks, *(self.lineage.tables() if self.lineage else [])]
+        blocks.append("above the diagonal: value ± half of its 95 % interval; below it: null, mean ± sd")
+        for pair in self.pairs:
+            which = f"{self.names[pair.a]} and {self.names[pair.b]}"
+            blocks += [f"warning: {which}: {note}" for note in few_rows_notes(pair.statistics)]
+        return [*blocks, "", *(self.lineage.tables() if self.lineage else [])]
 
     def _cells(self, index: int, number: int) -> Iterator[str]:
-        """Give a row of a measure's table: values above the diagonal, and below it what chance gives."""
+        """Give a row of a measure's table: values above the diagonal, and below it nulls."""
         for other in range(len(self.models)):
             if other == index:
                 yield ""

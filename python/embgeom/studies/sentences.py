@@ -1,4 +1,4 @@
-"""What a study found, in sentences with their numbers: how sure each is, what chance gives, what it means."""
+"""What a study found, in sentences with their numbers: how sure each is, its null, and what it means."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embgeom.comparison.statistic import Statistic, chance, short_p, short_z
+from embgeom.comparison.statistic import READING, SIGNIFICANCE, Statistic, chance, short_p, short_z
 from embgeom.studies.lineage import Lineage
 from embgeom.studies.results import PairResult, Study
 
-SIGNIFICANCE = 0.05
 # What a value of these measures means; the others stand in the table of pairs.
 _MEANINGS = {
     "global_similarity_centered": (
@@ -37,13 +36,9 @@ _NAMED_PAIRS = 5
 def reading_guide(study: Study) -> str:
     """Return how to read the numbers of a report."""
     draws = {statistic.null.draws for pair in study.pairs for statistic in pair.statistics} - {0}
-    drawn = f"; from {max(draws)} relabelings where there is no closed form" if draws else ""
-    return (
-        "Each value is given ± half of its 95 % confidence interval over tokens. Chance is the same measure "
-        f"with the tokens of one model relabeled at random, as mean ± standard deviation{drawn}; z is the "
-        "distance from its mean in standard deviations. p is corrected by Holm's method over all measures "
-        f"and pairs of this report, and “significant” means p < {SIGNIFICANCE}."
-    )
+    drawn = f" Nulls without a closed form are from {max(draws)} relabelings." if draws else ""
+    reading = " ".join(READING).format(measures="all measures and pairs of this report")
+    return f"How to read the numbers. {reading} “Significant” means p < {SIGNIFICANCE}.{drawn}"
 
 
 def summary(study: Study) -> Iterator[tuple[str, str]]:
@@ -98,19 +93,19 @@ def _values(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
 def _value(statistic: Statistic) -> str:
     estimate, p = statistic.estimate, short_p(statistic.p_adjusted)
     p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
-    return f"{estimate.text()} (chance {chance(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
+    return f"{estimate.text()} (null {chance(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
 
 
 def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
     unsure = [pair for pair, each in found if not each.p_adjusted < SIGNIFICANCE]
-    below = [pair for pair, each in found if each.p_adjusted < SIGNIFICANCE and each.value < each.null.mean]
+    below = [pair for pair, each in found if each.p_adjusted < SIGNIFICANCE and not each.is_above_null]
     above = len(found) - len(unsure) - len(below)
     if len(found) == 1:
         if unsure:
-            return "That is not significant: chance gives as much."
-        return f"That is significantly {'below' if below else 'above'} chance."
+            return "That is not significant: relabeled tokens give as much."
+        return f"That is significantly {'below' if below else 'above'} the null."
     count = "All pairs are" if above == len(found) else f"{above} of {len(found)} pairs are"
-    parts = [f"{count} significantly above chance"]
+    parts = [f"{count} significantly above the null"]
     for pairs, what in ((below, "significantly below it"), (unsure, "not significant")):
         if pairs:
             names = "; ".join(pair_name(study, pair) for pair in pairs[:_NAMED_PAIRS])
@@ -121,21 +116,17 @@ def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -
 
 def _strata(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> Iterator[str]:
     """Say how much of the values the classes and frequencies of tokens explain."""
-    shares = []
-    for _, statistic in found:
-        within, above = statistic.stratified, statistic.value - statistic.null.mean
-        if within is not None and above > 0.0 and statistic.p_adjusted < SIGNIFICANCE:
-            shares.append(((within.mean - statistic.null.mean) / above, statistic))
-    if not shares:
+    above = [each for _, each in found if each.is_above_null and each.stratified is not None]
+    if not above:
         return
-    middle = float(np.median([share for share, _ in shares]))
-    unsure = sum(not abs(statistic.estimate.z_stratified) > 2.0 for _, statistic in shares)
+    middle = float(np.median([each.share_of_strata for each in above]))
+    unsure = sum(not abs(each.estimate.z_stratified) > 2.0 for each in above)
     text = (
         "Tokens relabeled only among those of the same class, length and similar frequency still give "
-        f"{max(middle, 0.0):.0%} of what is above chance{' (median of pairs)' if len(shares) > 1 else ''}"
+        f"{middle:.0%} of what is above the null{' (median of pairs)' if len(above) > 1 else ''}"
     )
     if unsure:
-        pairs = "" if len(found) == 1 else f" for {unsure} of {len(shares)} pairs"
+        pairs = "" if len(found) == 1 else f" for {unsure} of {len(above)} pairs"
         text += f";{pairs} the value is no more than class and frequency give (|z| < 2)"
     yield f"{text}."
 
@@ -168,7 +159,7 @@ def _coherence(study: Study) -> Iterator[tuple[str, str]]:
             estimate = found.spearman
             unsure = "" if estimate.p < SIGNIFICANCE else ", not significant"
             parts.append(
-                f"{model.name} {estimate.text()} (chance {chance(estimate.null)}, z = {short_z(estimate.z)}"
+                f"{model.name} {estimate.text()} (null {chance(estimate.null)}, z = {short_z(estimate.z)}"
                 f"{unsure}; given row number and norm {found.given_frequency_and_norm:.2f}; nouns alone "
                 f"{found.nouns.text()})"
             )

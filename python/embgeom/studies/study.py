@@ -126,7 +126,10 @@ def study(
     except TypeError as error:
         raise InputError(f"{error}".replace("StudyOptions.__init__()", "a study")) from None
     if isinstance(models, str | PathLike | Embeddings) or len(models) < 2:
-        raise InputError(f"models = {models!r:.80} are not two models or more; give a list of them")
+        raise InputError(
+            "a study compares at least two models: name another one, or inspect one model by itself "
+            "(embgeom inspect MODEL, embgeom.inspect(model))"
+        )
     for module in ("scipy", "pyarrow", "matplotlib"):
         need(module, "a study", extra="study")
     if chosen.states:
@@ -375,8 +378,8 @@ class _Work:
             found_here = statistics(measured.estimates, options)
             adjusted_here = tuple(replace(each, p_adjusted=next(adjusted)) for each in found_here)
             of_tokens = measured.neighbor_overlap, measured.weight_cosine
-            ids, overlap = shared[number].rows[shared[number].of(a)], measured.estimates["neighbor_overlap"]
-            groups = tuple(token_groups(self.classes[a], ids, *of_tokens, overlap))
+            ids = shared[number].rows[shared[number].of(a)]
+            groups = tuple(token_groups(self.classes[a], ids, *of_tokens, measured.estimates))
             pairs.append(
                 PairResult(a, b, number, adjusted_here, groups, measured.curves, *of_tokens, maps, states)
             )

@@ -70,8 +70,10 @@
   const boxes = document.querySelectorAll(".table, .picture");
   const markScrolling = () => {
     for (const box of boxes) {
-      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      const isWide = box.scrollWidth > box.clientWidth;
+      if (isWide) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
+      box.toggleAttribute("data-scrolls", isWide);
     }
   };
 
