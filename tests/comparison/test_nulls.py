@@ -147,7 +147,7 @@ def test_sums_of_lists_do_not_depend_on_pieces(monkeypatch, pieces, weighted):
     n, rng = 50, np.random.default_rng(3)
     lists = embgeom.knn(pair(n)[0], 6).indices.copy()
     lists[rng.random(lists.shape) < 0.1] = -1
-    values = rng.standard_normal(lists.shape) if weighted else None
+    values = rng.standard_normal(lists.shape, np.float32) if weighted else None
     dense, strata = np.zeros((n, n)), np.arange(n) % 4
     token, place = np.nonzero(lists >= 0)
     dense[token, lists[token, place]] = values[token, place] if weighted else 1.0

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
+from embgeom._common.arrays import Float32Matrix, Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.threads import one_blas_thread, resolve_threads
@@ -267,6 +267,7 @@ def overlap_estimate(
     draws: int = 200,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress = False,
 ) -> Estimate:
     """Return the mean `neighbor_overlap` with its interval over tokens and its null baselines.
 
@@ -279,7 +280,7 @@ def overlap_estimate(
     draws, seed : int
         How many relabelings within strata the standard deviation of the stratified null is from, and the seed
         that they are drawn with. Everything else is exact.
-    threads : int, optional
+    threads, progress : optional
         As for `knn`.
 
     Returns
@@ -299,7 +300,7 @@ def overlap_estimate(
     overlap = neighbor_overlap(neighbors_a, neighbors_b, threads=threads)
     lists = [Relation(_indices(side), None) for side in (neighbors_a, neighbors_b)]
     scale = 1.0 / (len(overlap) * lists[0].indices.shape[1])
-    return _list_estimate(overlap, lists, scale, (0.0, 1.0), strata, draws, seed, threads)
+    return _list_estimate(overlap, lists, scale, (0.0, 1.0), strata, draws, seed, threads, progress)
 
 
 @one_blas_thread()
@@ -311,6 +312,7 @@ def weight_cosine_estimate(
     draws: int = 200,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress = False,
 ) -> Estimate:
     """Return the mean `weight_cosine` with its interval over tokens and its null baselines.
 
@@ -319,21 +321,26 @@ def weight_cosine_estimate(
     lle_a, lle_b : LLE, of n tokens
         The weights of all n tokens over neighbors that are numbered among these, in either model. Tokens
         without weights in one of them are left out.
-    strata, draws, seed, threads
+    strata, draws, seed, threads, progress
         As for `overlap_estimate`, like everything else.
     """
     cosine = weight_cosine(lle_a, lle_b, threads=threads)
-    lists, kept = [], 1.0
-    for side in (lle_a, lle_b):
-        weights = side.weights.astype(np.float64)
-        norms = np.linalg.norm(weights, axis=1)
-        defined = norms > 0.0
-        kept *= float(defined.mean())
-        unit = np.where(defined[:, None], weights / np.where(defined, norms, 1.0)[:, None], 0.0)
-        lists.append(Relation(side.indices, unit))
+    lists = [Relation(side.indices, _of_unit_length(side.weights)) for side in (lle_a, lle_b)]
     # Where some tokens have no weights, the number of pairs that do is its mean under relabeling.
+    kept = math.prod(float(side.values.any(axis=1).mean()) for side in lists if side.values is not None)
     scale = 1.0 / (len(cosine) * kept) if kept > 0.0 else math.nan
-    return _list_estimate(cosine, lists, scale, (-1.0, 1.0), strata, draws, seed, threads)
+    return _list_estimate(cosine, lists, scale, (-1.0, 1.0), strata, draws, seed, threads, progress)
+
+
+def _of_unit_length(weights: Float32Matrix) -> Float32Matrix:
+    """Return rows divided by their length; zero where they are."""
+    unit = np.empty_like(weights)
+    step = max(1, _ENTRIES_AT_A_TIME // weights.shape[1])
+    for begin in range(0, len(weights), step):
+        rows = weights[begin : begin + step].astype(np.float64)
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+        unit[begin : begin + step] = rows / np.where(lengths > 0.0, lengths, 1.0)
+    return unit
 
 
 @one_blas_thread()
@@ -444,7 +451,7 @@ def fisher_interval(value: float, error: float) -> Interval:
 
 def _list_estimate(
     per_token: Float64Vector, lists: list[Relation], scale: float, bounds: tuple[float, float],
-    strata: npt.ArrayLike | None, draws: int, seed: int, threads: int | None,
+    strata: npt.ArrayLike | None, draws: int, seed: int, threads: int | None, progress: Progress,
 ) -> Estimate:  # fmt: skip
     n = len(per_token)
     draws, random = whole_number(draws, "draws", 2), generator(seed, "lists")
@@ -459,7 +466,8 @@ def _list_estimate(
         a, b = lists
         sums = [side.sums_over_strata(parts.numbers, len(parts)) for side in lists]
         mean = stratified_mean(sums[0], sums[1], parts.sizes)
-        drawn = relabeled_agreement(a, b, parts, draws, random, resolve_threads(threads))
+        common: dict[str, Any] = {"threads": resolve_threads(threads), "progress": progress}
+        drawn = relabeled_agreement(a, b, parts, draws, random, **common)
         stratified = Baseline(mean * scale, float(drawn.std(ddof=1)) * scale, draws, len(parts))
     known = per_token[~np.isnan(per_token)]
     value = float(known.mean()) if known.size else math.nan

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers, as_integers
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_integers
 from embgeom._common.checks import check_seed
 from embgeom._common.native import core
+from embgeom._common.progress import Progress, reporter
+from embgeom._common.record import array_digest
 from embgeom.errors import InputError
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
@@ -23,6 +25,9 @@ _ENTRIES_AT_A_TIME = 1 << 20
 _MUTUAL_AT_A_TIME = 1 << 22
 # Relabelings are drawn in pieces of 64 MiB.
 _LABELS_AT_A_TIME = 1 << 24
+# The sums of the lists of a study's models, which meet in many pairs.
+_SUMS_OF: dict[str, Directed] = {}
+_MOST_SUMS = 256
 
 
 def generator(seed: int, use: str) -> np.random.Generator:
@@ -129,7 +134,7 @@ class Relation:
     """A directed relation: the neighbors of each token, with values, or 1 for each."""
 
     indices: npt.NDArray[Any]
-    values: npt.NDArray[np.float64] | None
+    values: Float32Matrix | None
 
     def entries(
         self, begin: int = 0, end: int | None = None, low: int = 0, high: int | None = None
@@ -142,17 +147,26 @@ class Relation:
             piece = slice(first, min(first + step, end))
             near = self.indices[piece]
             kept = near >= low if high is None else (near >= low) & (near < high)
-            values = None if self.values is None else self.values[piece][kept]
+            values = None if self.values is None else self.values[piece][kept].astype(np.float64)
             yield np.nonzero(kept)[0] + first, near[kept], values
 
     def unit_values(self, piece: slice) -> npt.NDArray[np.float64]:
         """Return the values of some tokens, of length 1 in all."""
         if self.values is not None:
-            return self.values[piece]
+            return self.values[piece].astype(np.float64)
         near = self.indices[piece]
         return np.full(near.shape, near.shape[1] ** -0.5)
 
     def directed(self) -> Directed:
+        arrays = (self.indices,) if self.values is None else (self.indices, self.values)
+        key = " ".join(map(array_digest, arrays))
+        if key not in _SUMS_OF:
+            while len(_SUMS_OF) >= _MOST_SUMS:
+                del _SUMS_OF[next(iter(_SUMS_OF))]
+            _SUMS_OF[key] = self._directed()
+        return _SUMS_OF[key]
+
+    def _directed(self) -> Directed:
         n = len(self.indices)
         outward, inward, in_degree = np.zeros((3, n))
         total = squares = 0.0
@@ -210,17 +224,19 @@ def _matched(a: tuple[RowNumbers, Float64Vector | None], b: tuple[RowNumbers, Fl
 
 
 def relabeled_agreement(
-    a: Relation, b: Relation, strata: Strata, draws: int, generator: np.random.Generator, threads: int
-) -> Float64Vector:
+    a: Relation, b: Relation, strata: Strata, draws: int, generator: np.random.Generator, *,
+    threads: int, progress: Progress,
+) -> Float64Vector:  # fmt: skip
     """Return the sum of a_ij b_kl over i and j, where k and l are the labels of i and j, for many draws."""
     step = max(1, _LABELS_AT_A_TIME // len(strata.order))
-    return np.concatenate([
-        core.relabeled_agreement(
-            a.indices, a.values, b.indices, b.values,
-            strata.draw(generator, min(step, draws - begin)), threads=threads, progress=None,
-        )
-        for begin in range(0, draws, step)
-    ])  # fmt: skip
+    with reporter(progress, "nulls") as report:
+        return np.concatenate([
+            core.relabeled_agreement(
+                a.indices, a.values, b.indices, b.values,
+                strata.draw(generator, min(step, draws - begin)), threads=threads, progress=report,
+            )
+            for begin in range(0, draws, step)
+        ])  # fmt: skip
 
 
 def stratified_mean(sums_a: Float64Matrix, sums_b: Float64Matrix, sizes: RowNumbers) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from embgeom.geometry.rows import mean_row
 _GROUPS = 50
 # Gaussian rows that are drawn at a time.
 _PIECE = 1024
+_DISTANCES_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -193,15 +194,21 @@ def mle_dimension(neighbors: Neighbors, *, k: int | None = None) -> DimensionEst
     2
     """
     used = whole_number(neighbors.k if k is None else k, "k", 2, neighbors.k, ": neighbors has no more")
-    distances = euclidean_distances(neighbors, used)
-    positive = distances > 0
-    counts = positive.sum(axis=1) - 1.0
+    m = len(neighbors.indices)
+    counts, sums = np.empty((2, m))
+    step = max(1, _DISTANCES_AT_A_TIME // used)
+    for begin in range(0, m, step):
+        piece = slice(begin, begin + step)
+        distances = euclidean_distances(neighbors, used, piece)
+        positive = distances > 0
+        counts[piece] = positive.sum(axis=1) - 1.0
+        logs = np.log(distances, where=positive, out=np.zeros_like(distances))
+        # Lists are in order, so the last positive distance is the largest.
+        largest = np.max(logs, axis=1, where=positive, initial=-np.inf)
+        sums[piece] = (largest[:, None] - logs).sum(axis=1, where=positive)
     usable = counts >= 1
-    logs = np.log(distances, where=positive, out=np.zeros_like(distances))
-    # Lists are in order, so the last positive distance is the largest.
-    sums = (np.max(logs, axis=1, where=positive, initial=-np.inf)[:, None] - logs).sum(axis=1, where=positive)
     counts, sums = counts[usable], sums[usable]
-    per_token = np.full(len(distances), np.nan)
+    per_token = np.full(m, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         per_token[usable] = counts / sums
         value = float(np.divide(counts.sum(), sums.sum()))
@@ -209,14 +216,15 @@ def mle_dimension(neighbors: Neighbors, *, k: int | None = None) -> DimensionEst
         spread = counts - value * sums
         error = float(np.sqrt(len(sums) / max(len(sums) - 1, 1) * (spread @ spread)) / sums.sum())
     n = len(sums)
-    return DimensionEstimate("mle", value, error, n, len(distances) - n, used, per_token)
+    return DimensionEstimate("mle", value, error, n, m - n, used, per_token)
 
 
-def euclidean_distances(neighbors: Neighbors, k: int) -> npt.NDArray[np.float64]:
+def euclidean_distances(neighbors: Neighbors, k: int, piece: slice = slice(None)) -> npt.NDArray[np.float64]:
     """Return Euclidean distances to the first k neighbors, by cosine between rows of unit length."""
     if neighbors.k < k:
         raise InputError(f"neighbors lists {neighbors.k} for each token, but {k} are needed")
-    distances = neighbors.distances[:, :k].astype(np.float64)
+    some = {each: getattr(neighbors, each)[piece, :k] for each in ("indices", "similarities")}
+    distances = replace(neighbors, **some).distances.astype(np.float64)
     # The cosine of equal rows may be rounded to a little more than 1.
     return np.sqrt(2.0 * np.maximum(distances, 0.0)) if neighbors.metric == "cosine" else distances
 
@@ -340,17 +348,10 @@ def gaussian_level(
         progress=progress,
     )
     components = found.n_components
+    spread = float(components.std(ddof=1)) if size > 1 else float("nan")
+    ratio = float(found.participation_ratio.mean())
     return GaussianLevel(
-        float(components.mean()),
-        float(components.std(ddof=1)) if size > 1 else float("nan"),
-        float(found.participation_ratio.mean()),
-        size,
-        n,
-        wide,
-        variance,
-        metric,
-        center,
-        seed,
+        float(components.mean()), spread, ratio, size, n, wide, variance, metric, center, seed
     )
 
 
