@@ -13,8 +13,8 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.record import plain
+from embgeom.comparison.comparison import CompareOptions
 from embgeom.comparison.nulls import correlation_estimate, overlap_estimate
-from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.statistic import FREQUENCY, chance_of_common, conclusion
 from embgeom.comparison.token_sets import Side
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine

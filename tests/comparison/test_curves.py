@@ -1,12 +1,10 @@
 """Curves over k and over the share of variance hold what the measures give one by one."""
 
-import numpy as np
 import pytest
 
 import embgeom
-from embgeom.comparison.curves import dimension_curve, first_neighbors, overlap_curve, weight_curve
+from embgeom.comparison.curves import correlation_curve, overlap_curve, weight_curve
 from embgeom.comparison.nulls import correlation_estimate, overlap_estimate, weight_cosine_estimate
-from embgeom.errors import InputError
 from tests.comparison.test_panel import pair
 
 
@@ -14,14 +12,6 @@ from tests.comparison.test_panel import pair
 def graphs():
     a, b = pair(120, 8, 6)
     return (a, b), tuple(embgeom.knn(side, 50) for side in (a, b))
-
-
-def test_the_first_neighbors_are_those_of_a_smaller_search(graphs):
-    (a, _), (neighbors, _) = graphs
-    first = first_neighbors(neighbors, 7)
-    np.testing.assert_array_equal(first.indices, embgeom.knn(a, 7).indices)
-    with pytest.raises(InputError, match="k = 51"):
-        first_neighbors(neighbors, 51)
 
 
 def test_overlap_over_k(graphs):
@@ -35,8 +25,7 @@ def test_overlap_over_k(graphs):
 def test_weights_over_k(graphs):
     matrices, neighbors = graphs
     sides = [
-        [embgeom.lle(x, first_neighbors(near, k)) for k in (5, 10)]
-        for x, near in zip(matrices, neighbors, strict=True)
+        [embgeom.lle(x, near.first(k)) for k in (5, 10)] for x, near in zip(matrices, neighbors, strict=True)
     ]
     curve = weight_curve(*sides)
     assert (curve.name, curve.over, curve.at) == ("weight_cosine", "k", (5, 10))
@@ -49,8 +38,8 @@ def test_dimensions_over_k_and_over_variance(graphs):
         {share: embgeom.intrinsic_dimension(x, near, variance=share) for share in (0.5, 0.9)}
         for x, near in zip(matrices, neighbors, strict=True)
     ]
-    curve = dimension_curve(*(list(side.values()) for side in measured), "variance", neighbors=neighbors)
+    curve = correlation_curve(*(list(side.values()) for side in measured), "variance", neighbors=neighbors)
     assert (curve.name, curve.over, curve.at) == ("dimension_spearman", "variance", (0.5, 0.9))
     of_a, of_b = (side[0.9].n_components for side in measured)
     assert curve.estimates[1] == correlation_estimate(of_a, of_b, kind="spearman", neighbors=neighbors)
-    assert dimension_curve([measured[0][0.5]], [measured[1][0.5]]).at == (50,)
+    assert correlation_curve([measured[0][0.5]], [measured[1][0.5]]).at == (50,)

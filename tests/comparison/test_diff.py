@@ -12,7 +12,7 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.writing import RESULT_FILES
-from embgeom.comparison.rounding import equal_rows, rounded
+from embgeom.comparison.diff import equal_rows, stored_as
 from embgeom.comparison.saving import FolderResult
 from tests.helpers.loading import matrix, write_folder, write_safetensors
 
@@ -84,7 +84,7 @@ def test_neighborhoods_are_those_of_the_kernels():
 def test_a_copy_in_another_format_has_not_changed(to, turned):
     x = np.random.default_rng(0).standard_normal((400, 24)).astype(np.float32)
     tokens = [f"▁w{i}" for i in range(400)]
-    copy = rounded(x, to)
+    copy = stored_as(x, to)
     copy[7] += 0.01
     pair = [embgeom.Embeddings.from_array(each, tokens) for each in (x, copy)]
     result = embgeom.diff(*(pair[::-1] if turned else pair), k=5, **SIZE)
@@ -104,9 +104,9 @@ def test_rounding_is_to_the_nearest_even():
     x[:250].view(np.uint32)[:] |= np.uint32(0x8000)  # Ties among them.
     x[:125].view(np.uint32)[:] &= np.uint32(0xFFFF8000)
     expected = torch.from_numpy(x).to(torch.bfloat16).to(torch.float32).numpy()
-    np.testing.assert_array_equal(rounded(x, "bfloat16"), expected)
-    equal, alike = equal_rows(x, np.vstack([x[:2], rounded(x[2:], "bfloat16")]))
-    exact = (rounded(x, "bfloat16") == x).all(axis=1)
+    np.testing.assert_array_equal(stored_as(x, "bfloat16"), expected)
+    equal, alike = equal_rows(x, np.vstack([x[:2], stored_as(x[2:], "bfloat16")]))
+    exact = (stored_as(x, "bfloat16") == x).all(axis=1)
     assert (
         equal[:2].all() and (equal | alike["base", "bfloat16"]).all() and equal[2:].sum() == exact[2:].sum()
     )

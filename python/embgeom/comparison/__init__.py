@@ -2,11 +2,10 @@
 
 from embgeom.comparison.changes import Noise
 from embgeom.comparison.coherence import Coherence, CoherenceStatistic, coherence
-from embgeom.comparison.comparison import Comparison, LocalGeometry
+from embgeom.comparison.comparison import CompareOptions, Comparison, LocalGeometry, MeasureOptions
 from embgeom.comparison.inspect import Inspection
 from embgeom.comparison.neighborhood import TokenNeighborhood, TokenNeighborhoods
 from embgeom.comparison.nulls import Baseline, Estimate, Interval
-from embgeom.comparison.options import CompareOptions, MeasureOptions
 from embgeom.comparison.statistic import Statistic, TokenGroup
 from embgeom.comparison.tokens import TokenClasses, classify, kept_rows, shared_rows
 from embgeom.comparison.wordnet import WordNet

@@ -16,7 +16,6 @@ from embgeom._common.style import NULL, counts_bar, draw_whole_numbers, legend_a
 from embgeom._common.tables import Block, Table, distribution
 from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
-from embgeom.comparison.rounding import Format, Side
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
 
 STATUS = {
@@ -26,6 +25,8 @@ STATUS = {
     "changed": "changed",
 }
 NoiseKind = Literal["none", "rounding", "bulk"]
+Format = Literal["bfloat16", "float16"]
+Side = Literal["base", "tuned"]
 _EXTREMES = 8
 _NEAR = 3
 # Of tokens with noise alone, at most one in a hundred lies below this quantile.

@@ -15,7 +15,7 @@ from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
 from embgeom._common.threads import one_blas_thread
-from embgeom.comparison.comparison import Comparison, LocalGeometry
+from embgeom.comparison.comparison import CompareKeywords, CompareOptions, Comparison, LocalGeometry
 from embgeom.comparison.curves import KS, Curve, overlap_curve, weight_curve
 from embgeom.comparison.nulls import (
     Estimate,
@@ -25,7 +25,6 @@ from embgeom.comparison.nulls import (
     overlap_estimate,
     weight_cosine_estimate,
 )
-from embgeom.comparison.options import CompareKeywords, CompareOptions
 from embgeom.comparison.panel import panel_estimates
 from embgeom.comparison.saving import ModelRecord
 from embgeom.comparison.statistic import FREQUENCY, Statistic, TokenGroup, chance, defined_mean
@@ -161,7 +160,7 @@ def compare(
         for x, graph, near in zip((x_a, x_b), graphs, around, strict=True)
     )
     strata = classes[0].strata(matched.ids_a)
-    measures = estimates(x_a, x_b, local_a, local_b, around, strata, chosen, **common)
+    measures = pair_estimates(x_a, x_b, local_a, local_b, around, strata, chosen, **common)
     sets = _token_sets((a, b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
     others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
     cautions = tuple(_cautions(sets, measures, others, **common))
@@ -281,7 +280,7 @@ def dimension_of(
     return found
 
 
-def estimates(
+def pair_estimates(
     x_a: Float32Matrix,
     x_b: Float32Matrix,
     local_a: LocalGeometry,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy.typing as npt
 
-from embgeom._common.checks import whole_number
 from embgeom.comparison.nulls import Estimate, correlation_estimate, overlap_estimate, weight_cosine_estimate
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors
@@ -40,12 +39,6 @@ class Curve:
     estimates: tuple[Estimate, ...]
 
 
-def first_neighbors(neighbors: Neighbors, k: int) -> Neighbors:
-    """Return the k nearest of more neighbors, which are those that a search for k finds."""
-    k = whole_number(k, "k", 1, neighbors.k)
-    return replace(neighbors, indices=neighbors.indices[:, :k], similarities=neighbors.similarities[:, :k])
-
-
 def overlap_curve(
     neighbors_a: Neighbors,
     neighbors_b: Neighbors,
@@ -68,7 +61,7 @@ def overlap_curve(
         As for `overlap_estimate`.
     """
     held = tuple(k for k in ks if k <= min(neighbors_a.k, neighbors_b.k))
-    nearest = ([first_neighbors(side, k) for side in (neighbors_a, neighbors_b)] for k in held)
+    nearest = ([side.first(k) for side in (neighbors_a, neighbors_b)] for k in held)
     estimates = (
         overlap_estimate(*pair, strata=strata, draws=draws, seed=seed, threads=threads) for pair in nearest
     )
@@ -86,7 +79,7 @@ def weight_curve(
 ) -> Curve:
     """Return the weight cosine over k, from the weights of both models for each k.
 
-    The neighbors of all of them come from one graph by `first_neighbors`. Other arguments are as for
+    The neighbors of all of them come from one graph by `Neighbors.first`. Other arguments are as for
     `weight_cosine_estimate`.
     """
     estimates = (
@@ -96,7 +89,7 @@ def weight_curve(
     return Curve("weight_cosine", "k", tuple(side.weights.shape[1] for side in of_a), tuple(estimates))
 
 
-def dimension_curve(
+def correlation_curve(
     of_a: Sequence[IntrinsicDimension],
     of_b: Sequence[IntrinsicDimension],
     over: Literal["k", "variance"] = "k",

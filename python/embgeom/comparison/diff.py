@@ -16,9 +16,8 @@ from embgeom._common.checks import check_seed, flag
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
 from embgeom._common.threads import one_blas_thread, resolve_threads
-from embgeom.comparison.changes import Diff, Noise
+from embgeom.comparison.changes import Diff, Format, Noise, Side
 from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.rounding import equal_rows, rounded
 from embgeom.comparison.saving import ModelRecord, loaded
 from embgeom.comparison.tokens import WITHOUT, check_only, check_without, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
@@ -35,6 +34,7 @@ _PIECE = 4096
 # Quantization to 3 bits or more moves no row by this share of its length.
 _MUCH = 0.5
 NoiseOption = Literal["auto", "rounding", "bulk"]
+_Mask = npt.NDArray[np.bool_]
 
 
 @one_blas_thread()
@@ -261,6 +261,34 @@ def _noise(
     return status, noise
 
 
+def stored_as(x: Float32Matrix, to: Format) -> Float32Matrix:
+    """Return numbers rounded to the nearest of a format, as float32."""
+    if to == "float16":
+        with np.errstate(over="ignore"):
+            return x.astype(np.float16).astype(np.float32)
+    # To the upper 16 bits of the float32; a tie goes to the even one.
+    bits = x.view(np.uint32)
+    up = ((bits >> np.uint32(16)) & np.uint32(1)) + np.uint32(0x7FFF)
+    upper: Float32Matrix = ((bits + up) & np.uint32(0xFFFF0000)).view(np.float32)
+    return upper
+
+
+def equal_rows(base: Float32Matrix, tuned: Float32Matrix) -> tuple[_Mask, dict[tuple[Side, Format], _Mask]]:
+    """Return which rows are equal, and which are once those of one side are rounded to a format."""
+    equal = np.empty(len(base), dtype=bool)
+    alike = {
+        (side, to): np.empty(len(base), dtype=bool) for side in get_args(Side) for to in get_args(Format)
+    }
+    for begin in range(0, len(base), _PIECE):
+        part = slice(begin, begin + _PIECE)
+        x, y = base[part], tuned[part]
+        equal[part] = (x == y).all(axis=1)
+        for (side, to), mask in alike.items():
+            first, second = (x, y) if side == "base" else (y, x)
+            mask[part] = (stored_as(first, to) == second).all(axis=1) & ~equal[part]
+    return equal, alike
+
+
 def _bulk(change: Float64Vector) -> Noise:
     """Return noise by which the bulk of rows changes, as if its changes were lognormal."""
     bulk = np.log(change[(change > 0.0) & np.isfinite(change)])
@@ -276,7 +304,7 @@ def _bulk(change: Float64Vector) -> Noise:
 def _with_noise(x: Float32Matrix, noise: Noise, seed: int) -> Float32Matrix:
     """Return a copy of rows that differs by noise only."""
     if noise.format is not None:
-        return rounded(x, noise.format)
+        return stored_as(x, noise.format)
     random = np.random.default_rng(seed)
     copy = np.empty_like(x)
     for begin in range(0, len(x), _PIECE):

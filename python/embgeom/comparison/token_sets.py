@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Vector
+from embgeom.comparison.comparison import CompareOptions
 from embgeom.comparison.nulls import (
     Estimate,
     correlation_estimate,
@@ -18,7 +19,6 @@ from embgeom.comparison.nulls import (
     overlap_estimate,
     weight_cosine_estimate,
 )
-from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.statistic import chance, defined_mean
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match

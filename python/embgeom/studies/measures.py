@@ -21,16 +21,14 @@ from embgeom.comparison.compare import (
     dimension_graph,
     dimension_of,
     drawn,
-    estimates,
     local_geometry,
+    pair_estimates,
     sample_of,
 )
-from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.curves import Curve, overlap_curve, weight_curve
-from embgeom.comparison.curves import dimension_curve as agreement_curve
+from embgeom.comparison.comparison import CompareOptions, LocalGeometry
+from embgeom.comparison.curves import Curve, correlation_curve, overlap_curve, weight_curve
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.nulls import Estimate
-from embgeom.comparison.options import CompareOptions
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.comparison.wordnet import WordNet
 from embgeom.emb2emb import Emb2Emb
@@ -207,7 +205,8 @@ def pair_measures(
     """Return what two models share."""
     common: dict[str, Any] = {"threads": threads, "progress": progress}
     (graph_a, near_a, a), (graph_b, near_b, b) = (_local(x, options, ks, parts, **common) for x in (x_a, x_b))
-    found = estimates(x_a, x_b, a, b, (near_a, near_b), strata, replace(options, threads=threads), **common)
+    chosen = replace(options, threads=threads)
+    found = pair_estimates(x_a, x_b, a, b, (near_a, near_b), strata, chosen, **common)
     relabeled: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
     curves = [overlap_curve(graph_a, graph_b, ks, threads=threads, **relabeled)]
     if not options.panel:
@@ -216,15 +215,15 @@ def pair_measures(
         _weights(x, graph, ks, options, parts, **common) for x, graph in ((x_a, graph_a), (x_b, graph_b))
     ]
     curves.append(weight_curve(*weights, threads=threads, **relabeled))
-    chosen = drawn(len(x_a), SAMPLE, options.seed)
+    some = drawn(len(x_a), SAMPLE, options.seed)
     overs: tuple[Literal["k", "variance"], ...] = ("k", "variance")
     for over in overs:
         of_a, of_b = (
-            _sampled_dimensions(x, graph, chosen, over, ks, options, parts, **common)
+            _sampled_dimensions(x, graph, some, over, ks, options, parts, **common)
             for x, graph in ((x_a, graph_a), (x_b, graph_b))
         )
-        near = graph_a.select(chosen), graph_b.select(chosen)
-        curves.append(agreement_curve(of_a, of_b, over, strata=strata[chosen], neighbors=near))
+        near = graph_a.select(some), graph_b.select(some)
+        curves.append(correlation_curve(of_a, of_b, over, strata=strata[some], neighbors=near))
     return PairMeasures(found, tuple(curves), *_of_tokens(a, b, threads))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from embgeom._common.checks import flag, whole_number
-from embgeom.comparison.options import MeasureOptions
+from embgeom.comparison.comparison import MeasureOptions
 from embgeom.embeddings.embeddings import Which
 from embgeom.errors import InputError
 
