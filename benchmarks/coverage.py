@@ -118,13 +118,21 @@ def summarize(estimates: list[dict[str, Estimate]]) -> dict[str, dict[str, float
         values = np.array([each[name].value for each in estimates])
         low = np.array([each[name].interval.low for each in estimates])
         high = np.array([each[name].interval.high for each in estimates])
-        truth = values.mean()
-        summary[name] = {
-            "truth": truth,
-            "coverage": float(np.mean((low <= truth) & (truth <= high))),
-            "spread": float(values.std(ddof=1) / np.mean((high - low) / (2 * NORMAL))),
-        }
+        truth, known = values.mean(), ~np.isnan(low)
+        summary[name] = {"truth": truth, "intervals": float(known.mean())}
+        if known.any():
+            low, high = low[known], high[known]
+            spread = float(values.std(ddof=1) / np.mean((high - low) / (2 * NORMAL)))
+            held = float(np.mean((low <= truth) & (truth <= high)))
+            summary[name] |= {"coverage": held, "spread": spread}
     return summary
+
+
+def cell(found: dict[str, float]) -> str:
+    if not found["intervals"]:
+        return "no interval"
+    text = f"{100 * found['coverage']:.1f} ({found['spread']:.2f})"
+    return text if found["intervals"] == 1 else f"{text}, {found['intervals']:.0%} of pairs have one"
 
 
 def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int) -> str:
@@ -143,8 +151,7 @@ def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int) -> str:
         "|---" * (len(record) + 1) + "|",
     ]
     for name in names:
-        cells = (f"{100 * of[name]['coverage']:.1f} ({of[name]['spread']:.2f})" for of in record.values())
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
+        lines.append(f"| `{name}` | " + " | ".join(cell(of[name]) for of in record.values()) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -296,11 +296,8 @@ def pair_estimates(
         for name, center in (("global_similarity", False), ("global_similarity_centered", True))
     }
     drawn: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
-    threads = options.threads
-    found["neighbor_overlap"] = overlap_estimate(
-        local_a.neighbors, local_b.neighbors, threads=threads, **drawn
-    )
-    found["weight_cosine"] = weight_cosine_estimate(local_a.lle, local_b.lle, threads=threads, **drawn)
+    found["neighbor_overlap"] = overlap_estimate(local_a.neighbors, local_b.neighbors, **drawn, **common)
+    found["weight_cosine"] = weight_cosine_estimate(local_a.lle, local_b.lle, **drawn, **common)
     measured = local_a.dimension.rows
     within = strata if strata is None or measured is None else strata[measured]
     dimensions = local_a.dimension.defined, local_b.dimension.defined
@@ -328,7 +325,7 @@ def curves(
         for x, graph in ((x_a, graph_a), (x_b, graph_b))
     )
     drawn: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
-    drawn["threads"] = options.threads
+    drawn |= common
     return overlap_curve(graph_a, graph_b, few, **drawn), weight_curve(*weights, **drawn)
 
 

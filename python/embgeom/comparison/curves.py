@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy.typing as npt
 
+from embgeom._common.progress import Progress
 from embgeom.comparison.nulls import Estimate, correlation_estimate, overlap_estimate, weight_cosine_estimate
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors
@@ -48,6 +49,7 @@ def overlap_curve(
     draws: int = 200,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress = False,
 ) -> Curve:
     """Return the neighbor overlap over k, from one graph of each model.
 
@@ -57,14 +59,13 @@ def overlap_curve(
         What `knn` returned for the same tokens of both models.
     ks : sequence of int
         Numbers of neighbors; those that the graphs do not hold are left out.
-    strata, draws, seed, threads
+    strata, draws, seed, threads, progress
         As for `overlap_estimate`.
     """
     held = tuple(k for k in ks if k <= min(neighbors_a.k, neighbors_b.k))
     nearest = ([side.first(k) for side in (neighbors_a, neighbors_b)] for k in held)
-    estimates = (
-        overlap_estimate(*pair, strata=strata, draws=draws, seed=seed, threads=threads) for pair in nearest
-    )
+    options: dict[str, Any] = {"strata": strata, "draws": draws, "seed": seed}
+    estimates = (overlap_estimate(*pair, **options, threads=threads, progress=progress) for pair in nearest)
     return Curve("neighbor_overlap", "k", held, tuple(estimates))
 
 
@@ -76,14 +77,16 @@ def weight_curve(
     draws: int = 200,
     seed: int = 0,
     threads: int | None = None,
+    progress: Progress = False,
 ) -> Curve:
     """Return the weight cosine over k, from the weights of both models for each k.
 
     The neighbors of all of them come from one graph by `Neighbors.first`. Other arguments are as for
     `weight_cosine_estimate`.
     """
+    options: dict[str, Any] = {"strata": strata, "draws": draws, "seed": seed}
     estimates = (
-        weight_cosine_estimate(*pair, strata=strata, draws=draws, seed=seed, threads=threads)
+        weight_cosine_estimate(*pair, **options, threads=threads, progress=progress)
         for pair in zip(of_a, of_b, strict=True)
     )
     return Curve("weight_cosine", "k", tuple(side.weights.shape[1] for side in of_a), tuple(estimates))

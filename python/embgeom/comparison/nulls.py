@@ -81,7 +81,7 @@ class Estimate:
     value : float
         The measure; NaN where it is undefined.
     interval : Interval
-        How sure the value is, over tokens.
+        How sure the value is, over tokens; NaN where none is known that holds 95 % (see `few_rows`).
     null : Baseline
         The measure when all tokens of the second model are relabeled.
     stratified : Baseline or None
@@ -101,7 +101,7 @@ class Estimate:
 
     @property
     def few_rows(self) -> bool:
-        """Whether few long rows make most of the value; its interval may be too narrow then."""
+        """Whether few long rows make most of the value, which has no interval then."""
         return self.effective_n is not None and dominated(self.effective_n, self.n)
 
     @property
@@ -144,12 +144,15 @@ class Estimate:
     def text(self) -> str:
         """Return the value and the half-width of its interval, such as ``"0.3870 ± 0.0031"``.
 
-        The half-width has two significant digits, and the value as many decimals.
+        The half-width has two significant digits, and the value as many decimals; ``"0.39 (no interval)"``
+        where there is none.
         """
         half = self.half_width
         if not math.isfinite(self.value):
             return "undefined"
-        if not (math.isfinite(half) and half > 0.0):
+        if not math.isfinite(half):
+            return f"{self.value:.2f} (no interval)"
+        if half == 0.0:
             return f"{self.value:.4f}"
         decimals = min(max(1 - math.floor(math.log10(float(f"{half:.1e}"))), 0), 9)
         return f"{self.value:.{decimals}f} ± {half:.{decimals}f}"

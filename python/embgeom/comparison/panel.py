@@ -8,7 +8,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
+from embgeom._common.arrays import (
+    Float32Matrix,
+    Float32Vector,
+    Float64Matrix,
+    Float64Vector,
+    RowNumbers,
+    as_matrix,
+)
 from embgeom._common.checks import whole_number
 from embgeom._common.threads import one_blas_thread
 from embgeom.comparison.nulls import (
@@ -23,6 +30,7 @@ from embgeom.comparison.products import (
     bilinear,
     check_rows,
     relabeled_norms,
+    row_dots,
     shift,
 )
 from embgeom.comparison.relabeling import (
@@ -34,6 +42,9 @@ from embgeom.comparison.relabeling import (
     symmetric_variance,
 )
 from embgeom.errors import InputError
+
+# Density of cosines is that over a hundredth of the pairs.
+_WINDOWS = 200
 
 
 @one_blas_thread()
@@ -206,7 +217,7 @@ def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimat
         sums = within.sums_over_strata(pair.x, p), within.sums_over_strata(pair.y, q)
         mean = stratified_mean(*sums, within.strata.sizes) / scale
         stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
-    return replace(_correlation(value, error, null, stratified, n), effective_n=pair.effective_n)
+    return _of_rows(pair, value, error, null, stratified)
 
 
 def _diagonal(p: Float64Vector, q: Float64Vector) -> float:
@@ -233,6 +244,13 @@ def _correlation(value: float, error: float, null: Baseline, stratified: Baselin
     """Return the estimate of a measure of at most 1 with the given standard error."""
     interval = fisher_interval(value, error / max(1.0 - value**2, 1e-300))
     return Estimate(value, interval, null, stratified, n)
+
+
+def _of_rows(pair: Pair, value: float, error: float, null: Baseline, stratified: Baseline | None) -> Estimate:
+    """Return the estimate of a measure in which rows count by their length."""
+    n, few = len(pair), dominated(pair.effective_n, len(pair))
+    found = _correlation(value, math.nan if few else error, null, stratified, n)
+    return replace(found, effective_n=pair.effective_n)
 
 
 def _baseline(drawn: Float64Vector, strata: int = 0) -> Baseline:
@@ -268,7 +286,7 @@ def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> 
     null = _baseline(drawn)
     if dominated(pair.effective_n, n):
         null = _counted(null, drawn, value)
-    return replace(_correlation(value, error, null, stratified, n), effective_n=pair.effective_n)
+    return _of_rows(pair, value, error, null, stratified)
 
 
 @one_blas_thread()
@@ -354,21 +372,28 @@ def rsa_estimate(
             for order in (parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS))
         )
         stratified = _baseline(np.array(list(drawn)), len(parts))
-    return _correlation(value, _rank_error(m, ranked_x, ranked_y), null, stratified, m)
+    error = _rank_error(ranked_x, ranked_y, len(usable) if center else None)
+    return _correlation(value, error, null, stratified, m)
 
 
 @dataclass(frozen=True)
 class _Ranked:
-    """Cosines of all pairs i < j of rows as ranks, centered, in units of the number of pairs."""
+    """Cosines of all pairs i < j of m rows as ranks, centered, in units of the number of pairs.
+
+    `order` sorts the pairs; `deviations` are the rows minus the mean, and `unit` these with length 1.
+    """
 
     ranks: Float64Vector
     order: RowNumbers
+    cosines: Float32Vector
+    deviations: Float32Matrix
+    unit: Float32Matrix
 
     @classmethod
     def from_rows(cls, matrix: Float32Matrix, rows: RowNumbers, mean: Float64Vector) -> _Ranked:
-        unit = matrix[rows] - mean
-        lengths = np.linalg.norm(unit, axis=1)
-        unit = (unit / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
+        deviations = matrix[rows] - mean
+        lengths = np.linalg.norm(deviations, axis=1)
+        unit = (deviations / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
         cosines = np.concatenate([of_row[i + 1 :] for i, of_row in enumerate(unit @ unit.T)])
         order = np.argsort(cosines)
         ordered = cosines[order]
@@ -376,7 +401,7 @@ class _Ranked:
         sizes = np.diff(np.r_[begins, len(ordered)])
         ranks = np.empty(len(ordered))
         ranks[order] = np.repeat((begins + (sizes - 1) / 2.0 + 0.5) / len(ordered) - 0.5, sizes)
-        return cls(ranks, order)
+        return cls(ranks, order, cosines, deviations.astype(np.float32), unit)
 
     def correlation(self, other: _Ranked) -> float:
         scale = math.sqrt(float(self.ranks @ self.ranks) * float(other.ranks @ other.ranks))
@@ -388,6 +413,31 @@ class _Ranked:
         sums = np.empty(len(values))
         sums[self.order] = ordered[::-1].cumsum()[::-1] - ordered / 2.0
         return sums / len(values)
+
+    def effect_of_mean(self, other: Float64Vector) -> Float64Vector:
+        """Return what each row does, as part of the mean, to the sum of products with other ranks.
+
+        In units of one row of one: a row of n moves the mean by an n-th of its deviation.
+        """
+        # A pair's rank moves by the density of cosines times how far its cosine moves beyond those near it.
+        count, m = len(self.order), len(self.unit)
+        reach = max(count // _WINDOWS, 1)
+        low, high = np.maximum(np.arange(count) - reach, 0), np.minimum(np.arange(count) + reach, count - 1)
+        ordered, others = self.cosines[self.order].astype(np.float64), other[self.order]
+        sums = np.concatenate(([0.0], np.cumsum(others)))
+        beyond = others - (sums[high + 1] - sums[low]) / (high - low + 1)
+        width = ordered[high] - ordered[low]
+        weights = np.zeros((m, m))
+        of_pairs = np.empty(count)
+        density = np.divide((high - low) / count, width, out=np.zeros(count), where=width > 0.0)
+        of_pairs[self.order] = beyond * density
+        weights[np.triu_indices(m, 1)] = of_pairs
+        weights += weights.T
+        lengths = np.linalg.norm(self.deviations.astype(np.float64), axis=1)
+        inverse = np.divide(1.0, lengths, out=np.zeros(m), where=lengths > 0.0)
+        along = row_dots(weights, self.unit @ self.unit.T)
+        slope = (weights @ inverse - along * inverse) @ self.unit
+        return np.asarray(-self.deviations @ slope, dtype=np.float64)
 
 
 def _row_sums(m: int, pairs: Float64Vector) -> Float64Vector:
@@ -404,10 +454,17 @@ def _rank_null_sd(m: int, x: _Ranked, y: _Ranked) -> float:
     return math.sqrt(variance) / scale if scale > 0.0 else math.nan
 
 
-def _rank_error(m: int, x: _Ranked, y: _Ranked) -> float:
-    """Return the standard error of a rank correlation of pairs, over tokens."""
+def _rank_error(x: _Ranked, y: _Ranked, n: int | None) -> float:
+    """Return the standard error of a rank correlation of pairs, over tokens; n of them make the mean."""
     # A pair moves it by its own product of ranks and by moving the ranks of the pairs above it.
     moved = x.ranks * y.ranks + x.above(y.ranks) + y.above(x.ranks)
-    share = _row_sums(m, moved) / (m - 1.0)
-    scale = math.sqrt(float(x.ranks @ x.ranks) * float(y.ranks @ y.ranks)) / len(x.ranks)
-    return 2.0 * float(share.std(ddof=1)) / (scale * math.sqrt(m)) if scale > 0.0 else math.nan
+    m, scale = len(x.unit), math.sqrt(float(x.ranks @ x.ranks) * float(y.ranks @ y.ranks))
+    if not scale > 0.0:
+        return math.nan
+    share = 2.0 * _row_sums(m, moved) * len(x.ranks) / (m - 1.0) / scale
+    if n is None:
+        return float(share.std(ddof=1)) / math.sqrt(m)
+    # Tokens beyond the sample move only the mean.
+    of_mean = (x.effect_of_mean(y.ranks) + y.effect_of_mean(x.ranks)) / scale
+    both = float((share + m / n * of_mean).var(ddof=1)) / m
+    return math.sqrt(both + (n - m) / n**2 * float(of_mean.var(ddof=1)))

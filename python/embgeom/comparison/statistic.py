@@ -186,7 +186,7 @@ def few_rows_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
             yield (
                 f"few long rows make most of {s.name}, as if there were "
                 f"{s.estimate.effective_n:.0f} of {s.estimate.n}: "
-                "its p counts relabelings, and its interval may be too narrow"
+                "its p counts relabelings, and no interval is known that would hold 95 %"
             )
 
 

@@ -208,13 +208,13 @@ def pair_measures(
     chosen = replace(options, threads=threads)
     found = pair_estimates(x_a, x_b, a, b, (near_a, near_b), strata, chosen, **common)
     relabeled: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
-    curves = [overlap_curve(graph_a, graph_b, ks, threads=threads, **relabeled)]
+    curves = [overlap_curve(graph_a, graph_b, ks, **relabeled, **common)]
     if not options.panel:
         return PairMeasures(found, tuple(curves), *_of_tokens(a, b, threads))
     weights = [
         _weights(x, graph, ks, options, parts, **common) for x, graph in ((x_a, graph_a), (x_b, graph_b))
     ]
-    curves.append(weight_curve(*weights, threads=threads, **relabeled))
+    curves.append(weight_curve(*weights, **relabeled, **common))
     some = drawn(len(x_a), SAMPLE, options.seed)
     overs: tuple[Literal["k", "variance"], ...] = ("k", "variance")
     for over in overs:
