@@ -152,11 +152,19 @@ def test_sums_of_lists_do_not_depend_on_pieces(monkeypatch, pieces, weighted):
     token, place = np.nonzero(lists >= 0)
     dense[token, lists[token, place]] = values[token, place] if weighted else 1.0
     side = moments.Relation(lists, values)
-    found, out, into = side.directed(), dense.sum(axis=1), dense.sum(axis=0)
+    found, out, into = side.measured(), dense.sum(axis=1), dense.sum(axis=0)
     wanted = (dense.sum(), (dense**2).sum(), (dense * dense.T).sum(), out @ out, into @ into, out @ into)
     np.testing.assert_allclose([*vars(found).values()], wanted, rtol=1e-12)
     blocks = [[dense[np.ix_(strata == g, strata == h)].sum() for h in range(4)] for g in range(4)]
     np.testing.assert_allclose(side.sums_over_strata(strata, 4), blocks, rtol=1e-12, atol=1e-12)
+
+
+def test_sums_of_lists_are_kept_by_what_they_hold(monkeypatch):
+    near = [embgeom.knn(side, 5).indices for side in pair(60)]
+    kept = [moments.Relation(lists, None).directed() for lists in near]
+    monkeypatch.setattr(moments.Relation, "measured", None)
+    assert [moments.Relation(lists.copy(), None).directed() for lists in near] == kept
+    assert kept[0] != kept[1]
 
 
 def test_long_lists_take_memory_for_a_piece_of_them(monkeypatch):
@@ -165,7 +173,7 @@ def test_long_lists_take_memory_for_a_piece_of_them(monkeypatch):
     n, offsets = 4000, np.r_[1:151, -150:0]
     side = moments.Relation(((np.arange(n)[:, None] + offsets) % n).astype(np.int32), None)
     tracemalloc.start()
-    found = side.directed()
+    found = side.measured()
     side.sums_over_strata(np.arange(n) // 1000, 4)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
+from embgeom._common.arrays import Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress
 from embgeom._common.threads import one_blas_thread, resolve_threads
@@ -328,22 +328,11 @@ def weight_cosine_estimate(
         As for `overlap_estimate`, like everything else.
     """
     cosine = weight_cosine(lle_a, lle_b, threads=threads)
-    lists = [Relation(side.indices, _of_unit_length(side.weights)) for side in (lle_a, lle_b)]
+    lists = [Relation.from_weights(_indices(side.indices), side.weights) for side in (lle_a, lle_b)]
     # Where some tokens have no weights, the number of pairs that do is its mean under relabeling.
     kept = math.prod(float(side.values.any(axis=1).mean()) for side in lists if side.values is not None)
     scale = 1.0 / (len(cosine) * kept) if kept > 0.0 else math.nan
     return _list_estimate(cosine, lists, scale, (-1.0, 1.0), strata, draws, seed, threads, progress)
-
-
-def _of_unit_length(weights: Float32Matrix) -> Float32Matrix:
-    """Return rows divided by their length; zero where they are."""
-    unit = np.empty_like(weights)
-    step = max(1, _ENTRIES_AT_A_TIME // weights.shape[1])
-    for begin in range(0, len(weights), step):
-        rows = weights[begin : begin + step].astype(np.float64)
-        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-        unit[begin : begin + step] = rows / np.where(lengths > 0.0, lengths, 1.0)
-    return unit
 
 
 @one_blas_thread()

@@ -136,6 +136,17 @@ class Relation:
     indices: npt.NDArray[Any]
     values: Float32Matrix | None
 
+    @classmethod
+    def from_weights(cls, indices: npt.NDArray[Any], weights: Float32Matrix) -> Relation:
+        """Return weights with each token's divided by their length; zero where all of them are."""
+        unit = np.empty(weights.shape, dtype=np.float32)
+        step = max(1, _ENTRIES_AT_A_TIME // weights.shape[1])
+        for begin in range(0, len(weights), step):
+            rows = weights[begin : begin + step].astype(np.float64)
+            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+            unit[begin : begin + step] = rows / np.where(lengths > 0.0, lengths, 1.0)
+        return cls(indices, unit)
+
     def entries(
         self, begin: int = 0, end: int | None = None, low: int = 0, high: int | None = None
     ) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any], Float64Vector | None]]:
@@ -158,15 +169,17 @@ class Relation:
         return np.full(near.shape, near.shape[1] ** -0.5)
 
     def directed(self) -> Directed:
+        """Return the sums of the lists, which are kept by what these hold."""
         arrays = (self.indices,) if self.values is None else (self.indices, self.values)
         key = " ".join(map(array_digest, arrays))
         if key not in _SUMS_OF:
             while len(_SUMS_OF) >= _MOST_SUMS:
                 del _SUMS_OF[next(iter(_SUMS_OF))]
-            _SUMS_OF[key] = self._directed()
+            _SUMS_OF[key] = self.measured()
         return _SUMS_OF[key]
 
-    def _directed(self) -> Directed:
+    def measured(self) -> Directed:
+        """Return what `directed` keeps."""
         n = len(self.indices)
         outward, inward, in_degree = np.zeros((3, n))
         total = squares = 0.0
