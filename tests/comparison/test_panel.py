@@ -10,6 +10,7 @@ from scipy.spatial import procrustes as scipy_procrustes
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+from benchmarks import coverage
 from embgeom.comparison.nulls import correlation_estimate, global_similarity_estimate, overlap_estimate
 from embgeom.comparison.panel import cka_estimate, panel_estimates, procrustes_estimate, rsa_estimate
 from embgeom.comparison.statistic import Statistic, statistics_tables
@@ -72,6 +73,7 @@ def test_p_counts_relabelings_where_few_rows_are_long(measure):
     b[0] *= 300
     estimate = measure(a, b)
     assert estimate.few_rows and estimate.effective_n == pytest.approx(1.0, abs=0.01)
+    assert math.isnan(estimate.half_width) and estimate.text() == f"{estimate.value:.2f} (no interval)"
     # Both long rows are one token by chance in 1 of 400 relabelings.
     assert abs(estimate.z) > 5 and 1 / 201 <= estimate.p <= 4 / 201
     statistic = Statistic("cka", "CKA", "what it is", estimate, estimate.p, {})
@@ -212,6 +214,19 @@ def test_standard_errors_are_those_of_the_jackknife(measure, formula):
     assert low < value < high < 1
     error = (math.atanh(high) - math.atanh(low)) / (2 * 1.96) * (1 - value**2)
     assert error == pytest.approx(oracle.jackknife_error(formula, a, b), rel=0.1)
+
+
+@pytest.mark.parametrize("family", ["nearly equal rows", "heavy-tailed norms"])
+def test_the_error_of_rsa_allows_for_the_mean(family):
+    a, b = coverage.pair(family, 0, 120)
+    estimate = rsa_estimate(a, b)
+    wide = math.atanh(estimate.interval.high) - math.atanh(estimate.interval.low)
+    error = wide / (2 * 1.96) * (1 - estimate.value**2)
+    # Without what a row does to the mean, it is too small by a quarter.
+    assert error == pytest.approx(oracle.jackknife_error(ORACLES[1], a, b), rel=0.06)
+    fixed = rsa_estimate(a - a.mean(axis=0), b - b.mean(axis=0), center=False)
+    assert fixed.value == pytest.approx(estimate.value, abs=1e-4)
+    assert fixed.half_width < 0.9 * estimate.half_width
 
 
 def test_the_panel_is_its_measures():
