@@ -15,8 +15,10 @@ from embgeom._common.result import Columns, new_figure
 from embgeom._common.style import NULL, counts_bar, draw_whole_numbers, legend_above
 from embgeom._common.tables import Block, Table, distribution
 from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
+from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval, error_of_lists
+from embgeom.comparison.relabeling import Relation
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
+from embgeom.comparison.statistic import rounded
 
 STATUS = {
     "equal": "equal",
@@ -68,9 +70,7 @@ class GroupMean:
 
     def text(self) -> str:
         """Return the mean and the half-width of its interval; ``"none"`` for no token."""
-        if self.n < 2:
-            return f"{self.value:.4f}" if self.n else "none"
-        return f"{self.value:.4f} ± {(self.interval.high - self.interval.low) / 2:.4f}"
+        return rounded(self.value, (self.interval.high - self.interval.low) / 2) if self.n else "none"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +173,11 @@ class Diff(FolderResult):
         return moved[np.lexsort((cosine, self.neighbor_overlap[moved]))[:count]]
 
     def group_means(self) -> dict[str, dict[str, GroupMean]]:
-        """Return the mean of each measure over changed and unchanged rows, and with noise only."""
+        """Return the mean of each measure over changed and unchanged rows, and with noise only.
+
+        Intervals of overlap and weight cosine allow for tokens being one another's neighbors, as before and
+        after; those of dimensions do not.
+        """
         changed = self.status[self.counted] == "changed"
         everyone = np.ones(len(changed), dtype=bool)
         measures = {
@@ -181,14 +185,22 @@ class Diff(FolderResult):
             "weight_cosine": (self.weight_cosine, self.weight_cosine_with_noise),
             "dimension_change": (np.abs(self.dimension_change), self.dimension_change_with_noise),
         }
-        return {
-            name: {
-                "changed": _mean(values, changed),
-                "unchanged": _mean(values, ~changed),
-                "noise": _mean(noisy, everyone),
-            }
-            for name, (values, noisy) in measures.items()
+        before, after = self.local_base, self.local_tuned
+        lists = {
+            "neighbor_overlap": [Relation(side.neighbors.indices, None) for side in (before, after)],
+            "weight_cosine": [
+                Relation.from_weights(side.lle.indices, side.lle.weights) for side in (before, after)
+            ],
         }
+        means = {}
+        for name, (values, noisy) in measures.items():
+            wider = _widening(*lists[name], values) if name in lists else 1.0
+            means[name] = {
+                "changed": _mean(values, changed, wider),
+                "unchanged": _mean(values, ~changed, wider),
+                "noise": _mean(noisy, everyone, wider),
+            }
+        return means
 
     def _facts(self) -> list[Block]:
         return model_tables("models", self.base, self.tuned)
@@ -380,8 +392,16 @@ class Diff(FolderResult):
         return [*self.base.provenance.inputs, *self.tuned.provenance.inputs]
 
 
-def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_]) -> GroupMean:
+def _widening(before: Relation, after: Relation, values: Float64Vector) -> float:
+    """Return how far shared neighbors widen the interval of a mean over all tokens."""
+    alone = float(np.nanstd(values, ddof=1)) / np.count_nonzero(~np.isnan(values)) ** 0.5
+    return error_of_lists(before, after, values, None) / alone if alone > 0.0 else 1.0
+
+
+def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_], wider: float) -> GroupMean:
     found = values[chosen & ~np.isnan(values)].astype(np.float64)
     value = float(found.mean()) if found.size else np.nan
-    half = NORMAL_QUANTILE * float(found.std(ddof=1)) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    half = (
+        wider * NORMAL_QUANTILE * float(found.std(ddof=1)) / len(found) ** 0.5 if len(found) > 1 else np.nan
+    )
     return GroupMean(value, Interval(value - half, value + half), len(found))

@@ -463,12 +463,12 @@ def _list_estimate(
         stratified = Baseline(mean * scale, float(drawn.std(ddof=1)) * scale, draws, len(parts))
     known = per_token[~np.isnan(per_token)]
     value = float(known.mean()) if known.size else math.nan
-    error = _error_of_lists(lists[0], lists[1], per_token, threads) if len(known) > 1 else math.nan
+    error = error_of_lists(lists[0], lists[1], per_token, threads) if len(known) > 1 else math.nan
     low, high = value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error
     return Estimate(value, Interval(max(low, bounds[0]), min(high, bounds[1])), null, stratified, len(known))
 
 
-def _error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: int | None) -> float:
+def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: int | None) -> float:
     """Return the standard error of the mean cosine of the tokens' values, which are of length 1."""
     # A token counts by its own cosine, and as a neighbor by what it adds to those of others. The squares of
     # the latter are in the variance of either end, so they are subtracted once.
