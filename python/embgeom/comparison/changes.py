@@ -15,8 +15,8 @@ from embgeom._common.result import Columns, new_figure
 from embgeom._common.style import NULL, counts_bar, draw_whole_numbers, legend_above
 from embgeom._common.tables import Block, Table, distribution
 from embgeom.comparison.comparison import LocalGeometry
-from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval, error_of_lists
-from embgeom.comparison.relabeling import Relation
+from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
+from embgeom.comparison.relabeling import Relation, error_of_lists
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
 from embgeom.comparison.statistic import rounded
 

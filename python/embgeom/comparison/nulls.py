@@ -19,6 +19,7 @@ from embgeom.comparison.relabeling import (
     check_square,
     directed_moments,
     dominated,
+    error_of_lists,
     generator,
     labels_of_strata,
     relabeled_agreement,
@@ -28,7 +29,7 @@ from embgeom.comparison.relabeling import (
     vector_moments,
 )
 from embgeom.errors import InputError
-from embgeom.geometry.agreement import neighbor_overlap, pearson, positions, ranks, weight_cosine
+from embgeom.geometry.agreement import neighbor_overlap, pearson, ranks, weight_cosine
 from embgeom.geometry.knn import Neighbors
 from embgeom.geometry.lle import LLE
 from embgeom.geometry.similarity import similarity_terms
@@ -36,7 +37,6 @@ from embgeom.geometry.similarity import similarity_terms
 LEAST_P = 1e-16  # no null is normal farther out
 NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this many standard errors
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
-_ENTRIES_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -466,33 +466,6 @@ def _list_estimate(
     error = error_of_lists(lists[0], lists[1], per_token, threads) if len(known) > 1 else math.nan
     low, high = value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error
     return Estimate(value, Interval(max(low, bounds[0]), min(high, bounds[1])), null, stratified, len(known))
-
-
-def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: int | None) -> float:
-    """Return the standard error of the mean cosine of the tokens' values, which are of length 1."""
-    # A token counts by its own cosine, and as a neighbor by what it adds to those of others. The squares of
-    # the latter are in the variance of either end, so they are subtracted once.
-    known = ~np.isnan(cosines)
-    c = np.where(known, cosines, 0.0)
-    n, k = a.indices.shape
-    effect = np.where(known, c - c.sum() / known.sum(), 0.0)
-    alone, twice = float(effect @ effect), 0.0
-    step = max(1, _ENTRIES_AT_A_TIME // k)
-    for begin in range(0, n, step):
-        piece = slice(begin, begin + step)
-        near_a, near_b = a.indices[piece], b.indices[piece]
-        of_a, of_b = a.unit_values(piece), b.unit_values(piece)
-        at = positions(near_a, near_b, threads)
-        of_b_at_a = np.where(at >= 0, np.take_along_axis(of_b, np.maximum(at, 0), axis=1), 0.0)
-        half = c[piece, None] / 2.0
-        adds_a = of_a * of_b_at_a - half * (of_a**2 + of_b_at_a**2)
-        adds_b = np.where(positions(near_b, near_a, threads) < 0, -half * of_b**2, 0.0)
-        for near, adds in ((near_a, adds_a), (near_b, adds_b)):
-            there = near >= 0
-            effect += np.bincount(near[there], adds[there], n)
-            twice += float(np.sum(adds[there] ** 2))
-    count = int(known.sum())
-    return math.sqrt(max(float(effect @ effect) - twice, alone) / (count * (count - 1.0)))
 
 
 def _indices(neighbors: Neighbors | npt.ArrayLike) -> IndexMatrix:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import array_digest
 from embgeom.errors import InputError
+from embgeom.geometry.agreement import positions
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
 # Rows are taken in pieces, and the scatters of all strata a few columns at a time: twice 128 MiB.
@@ -257,6 +259,33 @@ def stratified_mean(sums_a: Float64Matrix, sums_b: Float64Matrix, sizes: RowNumb
     size = sizes.astype(np.float64)
     pairs = np.outer(size, size) - np.diag(size)
     return float(np.sum(sums_a * sums_b / np.where(pairs > 0.0, pairs, 1.0)))
+
+
+def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: int | None) -> float:
+    """Return the standard error of the mean cosine of the tokens' values, which are of length 1."""
+    # A token counts by its own cosine, and as a neighbor by what it adds to those of others. The squares of
+    # the latter are in the variance of either end, so they are subtracted once.
+    known = ~np.isnan(cosines)
+    c = np.where(known, cosines, 0.0)
+    n, k = a.indices.shape
+    effect = np.where(known, c - c.sum() / known.sum(), 0.0)
+    alone, twice = float(effect @ effect), 0.0
+    step = max(1, _ENTRIES_AT_A_TIME // k)
+    for begin in range(0, n, step):
+        piece = slice(begin, begin + step)
+        near_a, near_b = a.indices[piece], b.indices[piece]
+        of_a, of_b = a.unit_values(piece), b.unit_values(piece)
+        at = positions(near_a, near_b, threads)
+        of_b_at_a = np.where(at >= 0, np.take_along_axis(of_b, np.maximum(at, 0), axis=1), 0.0)
+        half = c[piece, None] / 2.0
+        adds_a = of_a * of_b_at_a - half * (of_a**2 + of_b_at_a**2)
+        adds_b = np.where(positions(near_b, near_a, threads) < 0, -half * of_b**2, 0.0)
+        for near, adds in ((near_a, adds_a), (near_b, adds_b)):
+            there = near >= 0
+            effect += np.bincount(near[there], adds[there], n)
+            twice += float(np.sum(adds[there] ** 2))
+    count = int(known.sum())
+    return math.sqrt(max(float(effect @ effect) - twice, alone) / (count * (count - 1.0)))
 
 
 def vector_moments(x: Float64Vector, y: Float64Vector, strata: Strata) -> tuple[float, float]:
