@@ -1,9 +1,9 @@
 """How often the 95 % intervals of the measures hold what they should, on synthetic pairs of models.
 
     python -m benchmarks.coverage                     500 pairs of each of five families
-    python -m benchmarks.coverage --pairs 40 --families gaussian --output FOLDER
+    python -m benchmarks.coverage --pairs 40 --families gaussian --measures rsa --output FOLDER
 
-What earlier runs in the folder found on other families, by as many pairs, stays in the table.
+What earlier runs in the folder found on other families and measures, by as many pairs, stays in the table.
 
 A family fixes two ways to make rows from what the tokens mean; each pair is a fresh sample of tokens. What an
 interval should hold is the mean of the measure over all pairs of the family. The table also says how the
@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -33,6 +35,17 @@ from embgeom.comparison.panel import cka_estimate, procrustes_estimate, rsa_esti
 RESULTS = Path(__file__).resolve().parent / "results"
 TOKENS, LATENT, D_A, D_B = 400, 12, 24, 16
 K, DIMENSION_K = 10, 50
+MEASURES = (
+    "global_similarity",
+    "global_similarity_centered",
+    "neighbor_overlap",
+    "weight_cosine",
+    "cka",
+    "rsa",
+    "procrustes",
+    "dimension_pearson",
+    "dimension_spearman",
+)
 NORMAL = 1.959963984540054
 Array = np.ndarray
 Rows = Callable[[np.random.Generator, int], Array]
@@ -88,27 +101,36 @@ def pair(family: str, number: int, tokens: int = TOKENS) -> tuple[Array, Array]:
     )
 
 
-def measure(family: str, number: int) -> dict[str, Estimate]:
-    """Return every measure of one pair."""
+def measure(family: str, number: int, names: Sequence[str]) -> dict[str, Estimate]:
+    """Return some measures of one pair."""
     a, b = pair(family, number)
     near = [embgeom.knn(x, K, threads=1) for x in (a, b)]
-    weights = [embgeom.lle(x, lists, threads=1) for x, lists in zip((a, b), near, strict=True)]
-    wide = [embgeom.knn(x, DIMENSION_K, threads=1) for x in (a, b)]
-    counts = [
-        embgeom.intrinsic_dimension(x, lists, threads=1).n_components
-        for x, lists in zip((a, b), wide, strict=True)
-    ]
-    return {
-        "global_similarity": global_similarity_estimate(a, b, center=False, threads=1),
-        "global_similarity_centered": global_similarity_estimate(a, b, center=True, threads=1),
-        "neighbor_overlap": overlap_estimate(*near),
-        "weight_cosine": weight_cosine_estimate(*weights),
-        "cka": cka_estimate(a, b),
-        "rsa": rsa_estimate(a, b),
-        "procrustes": procrustes_estimate(a, b, draws=20),
-        "dimension_pearson": correlation_estimate(*counts, kind="pearson", neighbors=tuple(wide)),
-        "dimension_spearman": correlation_estimate(*counts, kind="spearman", neighbors=tuple(wide)),
+
+    def weights() -> Estimate:
+        return weight_cosine_estimate(
+            *(embgeom.lle(x, lists, threads=1) for x, lists in zip((a, b), near, strict=True))
+        )
+
+    def dimension(kind: Literal["pearson", "spearman"]) -> Estimate:
+        wide = [embgeom.knn(x, DIMENSION_K, threads=1) for x in (a, b)]
+        counts = [
+            embgeom.intrinsic_dimension(x, lists, threads=1).n_components
+            for x, lists in zip((a, b), wide, strict=True)
+        ]
+        return correlation_estimate(*counts, kind=kind, neighbors=(wide[0], wide[1]))
+
+    how: dict[str, Callable[[], Estimate]] = {
+        "global_similarity": lambda: global_similarity_estimate(a, b, center=False, threads=1),
+        "global_similarity_centered": lambda: global_similarity_estimate(a, b, center=True, threads=1),
+        "neighbor_overlap": lambda: overlap_estimate(*near),
+        "weight_cosine": weights,
+        "cka": lambda: cka_estimate(a, b),
+        "rsa": lambda: rsa_estimate(a, b),
+        "procrustes": lambda: procrustes_estimate(a, b, draws=20),
+        "dimension_pearson": lambda: dimension("pearson"),
+        "dimension_spearman": lambda: dimension("spearman"),
     }
+    return {name: how[name]() for name in names}
 
 
 def summarize(estimates: list[dict[str, Estimate]]) -> dict[str, dict[str, float]]:
@@ -129,15 +151,16 @@ def summarize(estimates: list[dict[str, Estimate]]) -> dict[str, dict[str, float
 
 
 def cell(found: dict[str, float]) -> str:
-    if not found["intervals"]:
+    share = found["intervals"]
+    if not share:
         return "no interval"
     text = f"{100 * found['coverage']:.1f} ({found['spread']:.2f})"
-    return text if found["intervals"] == 1 else f"{text}, {found['intervals']:.0%} of pairs have one"
+    return text if share == 1.0 else f"{text}, {share:.0%} of pairs have one"
 
 
 def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int) -> str:
     """Return the table."""
-    names = list(next(iter(record.values())))
+    names = [name for name in MEASURES if all(name in found for found in record.values())]
     lines = [
         "# Coverage of the 95 % intervals",
         "",
@@ -159,6 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=500)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
+    parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -168,8 +192,9 @@ def main(arguments: list[str] | None = None) -> None:
     record = earlier.get("families", {}) if earlier.get("pairs") == options.pairs else {}
     with ProcessPoolExecutor(options.processes) as pool:
         for family in options.families:
-            measured = list(pool.map(measure, [family] * options.pairs, range(options.pairs), chunksize=10))
-            record[family] = summarize(measured)
+            work = partial(measure, family, names=options.measures)
+            measured = list(pool.map(work, range(options.pairs), chunksize=10))
+            record[family] = record.get(family, {}) | summarize(measured)
     record = {family: record[family] for family in FAMILIES if family in record}
     kept.write_text(json.dumps({"pairs": options.pairs, "families": record}, indent=1) + "\n")
     page = markdown(record, options.pairs)
