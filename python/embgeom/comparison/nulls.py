@@ -330,7 +330,7 @@ def weight_cosine_estimate(
     cosine = weight_cosine(lle_a, lle_b, threads=threads)
     lists = [Relation.from_weights(_indices(side.indices), side.weights) for side in (lle_a, lle_b)]
     # Where some tokens have no weights, the number of pairs that do is its mean under relabeling.
-    kept = math.prod(float(side.values.any(axis=1).mean()) for side in lists if side.values is not None)
+    kept = math.prod(float((side.scales > 0.0).mean()) for side in lists if side.scales is not None)
     scale = 1.0 / (len(cosine) * kept) if kept > 0.0 else math.nan
     return _list_estimate(cosine, lists, scale, (-1.0, 1.0), strata, draws, seed, threads, progress)
 

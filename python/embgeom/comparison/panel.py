@@ -426,10 +426,10 @@ class _Ranked:
         ordered, others = self.cosines[self.order].astype(np.float64), other[self.order]
         sums = np.concatenate(([0.0], np.cumsum(others)))
         beyond = others - (sums[high + 1] - sums[low]) / (high - low + 1)
-        width = ordered[high] - ordered[low]
+        gap = ordered[high] - ordered[low]
         weights = np.zeros((m, m))
         of_pairs = np.empty(count)
-        density = np.divide((high - low) / count, width, out=np.zeros(count), where=width > 0.0)
+        density = np.divide((high - low) / count, gap, out=np.zeros(count), where=gap > 0.0)
         of_pairs[self.order] = beyond * density
         weights[np.triu_indices(m, 1)] = of_pairs
         weights += weights.T

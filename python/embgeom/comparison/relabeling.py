@@ -133,21 +133,18 @@ def directed_moments(n: int, a: Directed, b: Directed) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Relation:
-    """A directed relation: the neighbors of each token, with values, or 1 for each."""
+    """A directed relation: each token's neighbors, with values times the token's scale, or 1 for each."""
 
     indices: npt.NDArray[Any]
     values: Float32Matrix | None
+    scales: Float64Vector | None = None
 
     @classmethod
     def from_weights(cls, indices: npt.NDArray[Any], weights: Float32Matrix) -> Relation:
-        """Return weights with each token's divided by their length; zero where all of them are."""
-        unit = np.empty(weights.shape, dtype=np.float32)
-        step = max(1, _ENTRIES_AT_A_TIME // weights.shape[1])
-        for begin in range(0, len(weights), step):
-            rows = weights[begin : begin + step].astype(np.float64)
-            lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-            unit[begin : begin + step] = rows / np.where(lengths > 0.0, lengths, 1.0)
-        return cls(indices, unit)
+        """Return weights with each token's scaled to length 1; the scale is 0 where all of them are."""
+        lengths = np.sqrt(np.einsum("ij,ij->i", weights, weights, dtype=np.float64))
+        scales = np.divide(1.0, lengths, out=np.zeros(len(weights)), where=lengths > 0.0)
+        return cls(indices, weights, scales)
 
     def entries(
         self, begin: int = 0, end: int | None = None, low: int = 0, high: int | None = None
@@ -160,13 +157,26 @@ class Relation:
             piece = slice(first, min(first + step, end))
             near = self.indices[piece]
             kept = near >= low if high is None else (near >= low) & (near < high)
-            values = None if self.values is None else self.values[piece][kept].astype(np.float64)
+            values = None if self.values is None else self.scaled(piece)[kept]
             yield np.nonzero(kept)[0] + first, near[kept], values
+
+    def scaled(self, piece: slice) -> npt.NDArray[np.float64]:
+        """Return the values of some tokens times their scales."""
+        if self.values is None:
+            raise RuntimeError("a relation without values has nothing to scale")
+        values = self.values[piece].astype(np.float64)
+        return values if self.scales is None else values * self.scales[piece, None]
+
+    def for_kernel(self) -> tuple[npt.NDArray[Any], Float32Matrix | None]:
+        """Return neighbors and scaled values in float32, which is enough for what is drawn."""
+        if self.values is None or self.scales is None:
+            return self.indices, self.values
+        return self.indices, (self.values * self.scales[:, None].astype(np.float32))
 
     def unit_values(self, piece: slice) -> npt.NDArray[np.float64]:
         """Return the values of some tokens, of length 1 in all."""
         if self.values is not None:
-            return self.values[piece].astype(np.float64)
+            return self.scaled(piece)
         near = self.indices[piece]
         return np.full(near.shape, near.shape[1] ** -0.5)
 
@@ -243,12 +253,11 @@ def relabeled_agreement(
     threads: int, progress: Progress,
 ) -> Float64Vector:  # fmt: skip
     """Return the sum of a_ij b_kl over i and j, where k and l are the labels of i and j, for many draws."""
-    step = max(1, _LABELS_AT_A_TIME // len(strata.order))
+    step, lists = max(1, _LABELS_AT_A_TIME // len(strata.order)), (*a.for_kernel(), *b.for_kernel())
     with reporter(progress, "nulls") as report:
         return np.concatenate([
             core.relabeled_agreement(
-                a.indices, a.values, b.indices, b.values,
-                strata.draw(generator, min(step, draws - begin)), threads=threads, progress=report,
+                *lists, strata.draw(generator, min(step, draws - begin)), threads=threads, progress=report
             )
             for begin in range(0, draws, step)
         ])  # fmt: skip
