@@ -180,7 +180,7 @@ def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block
 
 
 def few_rows_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
-    """Yield where few long rows make most of a measure, and its interval is unsure."""
+    """Yield where few long rows make most of a measure, which has no interval then."""
     for s in statistics:
         if s.estimate.few_rows:
             yield (
