@@ -5,10 +5,10 @@
 namespace embgeom::bindings {
 namespace {
 
-using Values = py::array_t<float, py::array::c_style>;  // (n, k)
+using Values = py::array_t<double, py::array::c_style>;  // (n, k)
 
 ListedValues listed(const NeighborList& neighbors, const std::optional<Values>& values) {
-    return {view(neighbors), values ? view(*values) : MatrixView<const float>()};
+    return {view(neighbors), values ? view(*values) : MatrixView<const double>()};
 }
 
 Integers positions_in_lists(const NeighborList& a, const NeighborList& b, int threads,

@@ -94,7 +94,7 @@ def positions(a: numpy.typing.NDArray[numpy.int32], b: numpy.typing.NDArray[nump
     """
     The place of each neighbor in another list.
     """
-def relabeled_agreement(a: numpy.typing.NDArray[numpy.int32], values_a: numpy.typing.NDArray[numpy.float32] | None, b: numpy.typing.NDArray[numpy.int32], values_b: numpy.typing.NDArray[numpy.float32] | None, labels: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
+def relabeled_agreement(a: numpy.typing.NDArray[numpy.int32], values_a: numpy.typing.NDArray[numpy.float64] | None, b: numpy.typing.NDArray[numpy.int32], values_b: numpy.typing.NDArray[numpy.float64] | None, labels: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
     """
     How far two lists of neighbors agree when tokens are relabeled.
     """

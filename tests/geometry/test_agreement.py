@@ -201,7 +201,7 @@ def test_relabeled_agreement(data, n, with_values):
         lists[-1][rng.random((n, k)) < 0.2] = -1
         for i, row in enumerate(lists[-1]):
             row[row == i] = -1
-    values = [rng.standard_normal((n, k), np.float32) for _ in range(2)] if with_values else [None, None]
+    values = [rng.standard_normal((n, k)) for _ in range(2)] if with_values else [None, None]
     labels = np.array([rng.permutation(n) for _ in range(11)], dtype=np.int32)
     (a, b), (of_a, of_b) = lists, values
     found = [

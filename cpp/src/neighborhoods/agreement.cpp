@@ -61,10 +61,8 @@ double agreement_of_token(const ListedValues& a, const ListedValues& b, std::siz
         const std::size_t as_b = checked(labels[checked(near_a[j], n, "neighbors")], n, "labels");
         const auto place = static_cast<std::size_t>(places[as_b]);
         if (place == 0) continue;
-        const double of_a = a.values.data == nullptr ? 1.0 : static_cast<double>(a.values.row(i)[j]);
-        const double of_b =
-            b.values.data == nullptr ? 1.0 : static_cast<double>(b.values.row(label)[place - 1]);
-        sum += of_a * of_b;
+        const double of_a = a.values.data == nullptr ? 1.0 : a.values.row(i)[j];
+        sum += of_a * (b.values.data == nullptr ? 1.0 : b.values.row(label)[place - 1]);
     }
     for (std::size_t l = 0; l < k; ++l) {
         if (near_b[l] != -1) places[checked(near_b[l], n, "neighbors")] = 0;

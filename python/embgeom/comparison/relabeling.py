@@ -167,11 +167,9 @@ class Relation:
         values = self.values[piece].astype(np.float64)
         return values if self.scales is None else values * self.scales[piece, None]
 
-    def for_kernel(self) -> tuple[npt.NDArray[Any], Float32Matrix | None]:
-        """Return neighbors and scaled values in float32, which is enough for what is drawn."""
-        if self.values is None or self.scales is None:
-            return self.indices, self.values
-        return self.indices, (self.values * self.scales[:, None].astype(np.float32))
+    def for_kernel(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]:
+        """Return neighbors and scaled values as the kernel takes them."""
+        return self.indices, None if self.values is None else self.scaled(slice(None))
 
     def unit_values(self, piece: slice) -> npt.NDArray[np.float64]:
         """Return the values of some tokens, of length 1 in all."""

@@ -18,7 +18,7 @@ void positions(MatrixView<const std::int32_t> a, MatrixView<const std::int32_t> 
 // neighbor j; without values, 1. Row numbers lie in [0, n), and -1 stands for no neighbor.
 struct ListedValues {
     MatrixView<const std::int32_t> neighbors;  // (n, k)
-    MatrixView<const float> values;            // (n, k), or nothing
+    MatrixView<const double> values;           // (n, k), or nothing
 };
 
 // For each row p of labels (draws, n), the sum of A_ij B_(p_i)(p_j) over all i and j: how far the two agree
