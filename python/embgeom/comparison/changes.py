@@ -194,7 +194,7 @@ class Diff(FolderResult):
         }
         means = {}
         for name, (values, noisy) in measures.items():
-            wider = _widening(*lists[name], values) if name in lists else 1.0
+            wider = _widening(lists[name], values) if name in lists else 1.0
             means[name] = {
                 "changed": _mean(values, changed, wider),
                 "unchanged": _mean(values, ~changed, wider),
@@ -392,10 +392,10 @@ class Diff(FolderResult):
         return [*self.base.provenance.inputs, *self.tuned.provenance.inputs]
 
 
-def _widening(before: Relation, after: Relation, values: Float64Vector) -> float:
+def _widening(lists: list[Relation], values: Float64Vector) -> float:
     """Return how far shared neighbors widen the interval of a mean over all tokens."""
     alone = float(np.nanstd(values, ddof=1)) / np.count_nonzero(~np.isnan(values)) ** 0.5
-    return error_of_lists(before, after, values, None) / alone if alone > 0.0 else 1.0
+    return error_of_lists(lists[0], lists[1], values, None) / alone if alone > 0.0 else 1.0
 
 
 def _mean(values: npt.NDArray[Any], chosen: npt.NDArray[np.bool_], wider: float) -> GroupMean:

@@ -211,10 +211,10 @@ def pair_measures(
     curves = [overlap_curve(graph_a, graph_b, ks, **relabeled, **common)]
     if not options.panel:
         return PairMeasures(found, tuple(curves), *_of_tokens(a, b, threads))
-    weights = [
+    weights_a, weights_b = (
         _weights(x, graph, ks, options, parts, **common) for x, graph in ((x_a, graph_a), (x_b, graph_b))
-    ]
-    curves.append(weight_curve(*weights, **relabeled, **common))
+    )
+    curves.append(weight_curve(weights_a, weights_b, **relabeled, **common))
     some = drawn(len(x_a), SAMPLE, options.seed)
     overs: tuple[Literal["k", "variance"], ...] = ("k", "variance")
     for over in overs:
