@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from embgeom import InputError, LoadError, SteeringVector
+from embgeom import Emb2Emb, InputError, LoadError, SteeringVector
+from embgeom.evaluation.conditions import with_controls
 from embgeom.lm.layers import find
+from tests.helpers.cli import run, status
 from tests.helpers.steering import WIDTH, padded, prompts, tiny, vector
 
 BATCH = padded(prompts(), "right")
@@ -205,3 +207,33 @@ def test_what_lm_evaluation_harness_does_not_read(tmp_path, name, operation, hoo
     with pytest.raises(InputError, match=message):
         of(operation, value).save(tmp_path / name, hookpoints=hookpoints)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_vector_is_trained_for_an_operation_by_a_command(tmp_path, capsys):
+    pairs = tmp_path / "pairs.json"
+    pairs.write_text(json.dumps([["Tom was happy.", "Tom was sad."]]))
+    asked = (
+        "train-vector",
+        "example:small",
+        "--pairs",
+        pairs,
+        "--layers",
+        "2",
+        "--operation",
+        "ablate",
+        "-o",
+    )
+    run(*asked, tmp_path / "v.npz")
+    found = SteeringVector.load(tmp_path / "v.npz")
+    assert found.operation == "ablate" and found.state_norms[2] > 0
+    assert status(*asked, tmp_path / "v.gguf") == 2
+    assert "ablate is kept in none" in capsys.readouterr().err
+
+
+def test_transfers_and_controls_keep_the_operation():
+    matrix = np.random.default_rng(0).standard_normal((60, WIDTH)).astype(np.float32)
+    projecting = of("project_to", 2.0)
+    moved = Emb2Emb.fit(matrix, matrix[:, ::-1], held_out=0).transfer(projecting, layers=1, norm="raw")
+    controls = with_controls(moved, scale=1.0, native=None, random=1, shuffled=[], seed=0)
+    for each in (moved, *(control.vector for control in controls)):
+        assert (each.operation, each.value) == ("project_to", 2.0)

@@ -214,8 +214,9 @@ def test_a_model_that_runs_its_layers_in_a_loop():
 
 
 def test_a_looped_model_is_not_read():
-    _, tokenizer = tiny_with_tokenizer()
-    model = looped(2)
+    model, tokenizer = tiny_with_tokenizer()
+    model = copy.deepcopy(model)
+    model.model = Looped(model.model, 2)
     with pytest.raises(InputError, match="layer 0 runs 2 times in one forward pass"):
         SteeringVector.train(model, tokenizer, [("a b", "a c")], layers=0, layer_modules="model.stack.layers")
 

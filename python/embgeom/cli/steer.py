@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from typing import Any
 
 import embgeom
@@ -28,12 +29,15 @@ def add_commands(commands: Any) -> None:
         '{"positive": "TEXT", "negative": "TEXT"} for each pair; or example:moods'
     )
     add("--pairs", metavar="FILE", required=True, help=explained)
-    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
+    explained = "the vector: .safetensors, .pt, .npz or .gguf"
+    add("-o", "--output", metavar="FILE", required=True, help=explained)
     add("--layers", metavar="L,...", type=layers, help="layers to read, counted from 0 (default: all)")
     add("--method", choices=("mean", "pca"), default="mean", help="default: mean")
     explained = "last, mean, answer, or a position from the end such as -2 (default: last)"
     add("--token-position", type=_token_position, metavar="POSITION", default="last", help=explained)
     add("--normalize", action="store_true", help="scale each direction to norm 1")
+    explained = "what the vector does: add, ablate (project out) or project_to (default: add)"
+    add("--operation", choices=("add", "ablate", "project_to"), default="add", help=explained)
     explained = "let the tokenizer add none: for texts that already hold them, as chat templates do"
     add("--no-special-tokens", dest="add_special_tokens", action="store_false", help=explained)
     explained = "write the texts in the model's chat template, which holds its special tokens itself"
@@ -56,6 +60,8 @@ def train_vector(options: argparse.Namespace) -> None:
     check_kept({"-o": options.output}, [options.model, options.pairs])
     if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
         raise InputError("a .gguf cannot hold layer 0: name others by --layers, or write .safetensors")
+    if options.output.endswith(".gguf") and options.operation != "add":
+        raise InputError(f"llama.cpp adds every direction of a .gguf, so {options.operation} is kept in none")
     # Texts that cannot be read are reported before the model is loaded.
     pairs = moods.pairs() if is_moods(options.pairs) else read_pairs(options.pairs)
     names = (
@@ -74,6 +80,7 @@ def train_vector(options: argparse.Namespace) -> None:
         vector = embgeom.SteeringVector.train(model, tokenizer, pairs, **chosen(options, *names))
     if options.normalize:
         vector = vector.with_norm(1.0)
+    vector = replace(vector, operation=options.operation)
     vector.save(options.output)
     used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
     sinks = vector.provenance.get("sinks", {}).values()

@@ -177,6 +177,8 @@ def transfer_vector(
         },
         model_info=fitted.target,
         state_norms=_state_norms(described),
+        operation=vector.operation,
+        value=vector.value,
     )
 
 

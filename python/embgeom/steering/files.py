@@ -100,15 +100,15 @@ def load(
     header, tensors, facts = READERS[file.suffix](file)
     if "logits_matrix" in tensors:
         raise LoadError(f"{file} is a map of embgeom; a steering vector is expected")
-    own = header.get("format") == FORMAT
-    use = _use(header, file) if own else Use(operation or "add", None)
-    if own and operation not in (None, use.operation):
+    ours = header.get("format") == FORMAT
+    use = _use(header, file) if ours else Use(operation or "add", None)
+    if ours and operation not in (None, use.operation):
         raise InputError(
             f"{file} says itself that its operation is {use.operation!r}; leave out operation={operation!r}, "
             "and change it with dataclasses.replace"
         )
     provenance, info, norms = _checked_header(header, file)
-    known = (*_HEADER, "layer_type", *(("operation", "value") if own else ()))
+    known = (*_HEADER, "layer_type", *(("operation", "value") if ours else ()))
     declared = {key: fact for key, fact in facts.items() if key not in known}
     check_declared(declared, file, f"{CONTROL_VECTOR}.", refused=operation is None)
     try:
@@ -137,7 +137,7 @@ def _fetched(file: Path, revision: str | None, local_files_only: bool) -> Path:
 
 
 def _use(header: Mapping[str, str], file: Path) -> Use:
-    """Return what the directions of an own file are for."""
+    """Return what the directions of a file of ours are for."""
     operation: Any = header.get("operation", "add")
     if operation not in OPERATIONS:
         raise LoadError(f"{file} is for the operation {operation!r:.40}, which this embgeom does not know")
