@@ -118,7 +118,9 @@ def running(options: argparse.Namespace) -> Iterator[LanguageModel]:
     """
     threads = None if options.threads is None else resolve_threads(options.threads)
     names = ("revision", "local_files_only", "trust_remote_code", "dtype", "device", "device_map", "quantize")
-    loaded = load_language_model(options.model, **chosen(options, *names))
+    # A command that runs two models has few of these options.
+    given = {name: value for name in names if (value := getattr(options, name, None)) is not None}
+    loaded = load_language_model(options.model, **given)
     import torch
 
     before = torch.get_num_threads()

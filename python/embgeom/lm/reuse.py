@@ -82,7 +82,7 @@ def reused_below(model: Any, tokenizer: Any, layer: int, layer_modules: Any = No
     Meanwhile nothing but what is added to the output of this layer and later ones may change the model.
     """
     layout = find(model, layer_modules)
-    layers = list(layout.layers)[: layer + 1]
+    layers = [layout.layers[number] for number in range(layer + 1)]
     if not LowerStates(layers).serves(model, tokenizer, layout.hidden_size):
         yield
         return
