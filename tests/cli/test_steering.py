@@ -111,7 +111,7 @@ def test_vectors_are_those_of_the_library(folder):
 
 
 def test_transfer(folder, tmp_path, capsys):
-    transfer(folder, tmp_path / "v.gguf", "--layers", "1:2,3:5", "--norm-of", folder / "large.safetensors")
+    transfer(folder, tmp_path / "v.gguf", "--layers", "1:2,3:5", "--norm", folder / "large.safetensors")
     transferred = embgeom.SteeringVector.load(tmp_path / "v.gguf")
     native = embgeom.SteeringVector.load(folder / "large.safetensors")
     assert transferred.layers == (2, 5) and transferred.hidden_size == 192
@@ -283,7 +283,10 @@ def test_what_is_read_is_not_written_over(command, output, folder, tmp_path, cap
     ("arguments", "why"),
     [
         (("fit", "example:small", "example:large", "-o", "map.npz"), "safetensors"),
-        (("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"), "map.safetensors"),
+        (
+            ("transfer", "nothing.safetensors", "--map", "map.safetensors", "-o", "v.gguf"),
+            "nothing.safetensors",
+        ),
         (
             [
                 "transfer",

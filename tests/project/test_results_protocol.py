@@ -14,7 +14,8 @@ from embgeom._common.record import plain
 from embgeom._common.result import Result, Tabular
 from embgeom.comparison.saving import FolderResult
 from embgeom.emb2emb import Forecast, Scores
-from embgeom.evaluation import Effect, Evaluation, Outcome, SideEffects, Sweep
+from embgeom.evaluation import Certificate, Effect, Evaluation, Outcome, SideEffects, Sweep
+from embgeom.evaluation.certificate import PromotedTokens
 from embgeom.hidden_states import StateComparison, StateMeasure
 from embgeom.hidden_states.comparison import MEASURES
 
@@ -40,6 +41,21 @@ def sweep():
     choice, held_out = np.array([0, 2]), np.array([1, 3])
     unsteered = {"score": np.array([0.0, 1.0])}
     return Sweep(grid, grid[1], evaluation(), 0.5, choice, held_out, unsteered, 8.0, {"seed": 0})
+
+
+def certificate():
+    forecast = Forecast(
+        1, 2, 0.7, 0.6, 0.8, 0.01, 0.1, 400, True, 0.5, None, 1.5, 0.3, 0.3, 1.2, float("nan")
+    )
+    tokens = PromotedTokens(2, ["' happy'"], ["' sad'"], ["' glad'"], ["' angry'"])
+    model = {"name": "small", "matrix_sha256": "0" * 64}
+    mapping = {"method": "ridge", "mode": "logits", "shuffle": False}
+    scores = Scores(10, 0.5, 0.6, 0.7, 0.9, 20)
+    return Certificate(
+        source=model, target=model, vector={"model": "small"}, mapping=mapping, scores=scores, shuffled=None,
+        forecasts=(forecast,), promoted=(tokens,), norms={2: 1.5}, length={"norm": "states"},
+        evaluation=evaluation(), versions={"embgeom": "0.1"},
+    )  # fmt: skip
 
 
 def state_comparison():
@@ -69,7 +85,8 @@ def results():
         evaluation(),
         sweep(),
         state_comparison(),
-        Forecast(1, 2, 0.7, 0.6, 0.8, 0.01, 0.1, 400, True, 0.5, None, 1.5, 0.3, 0.3, 1.2, float("nan")),
+        certificate(),
+        certificate().forecasts[0],
         Scores(10, 0.5, 0.6, 0.7, float("nan"), 20),
         embgeom.compare(a, b, k=4),
         embgeom.inspect(a),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import embgeom
 from embgeom._common import signals
 from embgeom._common.tables import write_error
-from embgeom.cli import cache, compare, demo, evaluate, explore, maps, runs, steer, study, terminal
+from embgeom.cli import cache, compare, demo, evaluate, explore, maps, runs, steer, study, terminal, transfer
 from embgeom.cli.options import USAGE_ERROR, Parser, add_common
 from embgeom.errors import EmbgeomError
 
@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="embgeom", description="The geometry of language models' token embeddings.")
     parser.add_argument("--version", action="version", version=f"embgeom {embgeom.__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=Parser)
-    for group in (demo, compare, explore, study, runs, maps, steer, evaluate, cache):
+    for group in (demo, compare, explore, study, runs, maps, transfer, steer, evaluate, cache):
         group.add_commands(commands)
     for command in commands.choices.values():
         add_common(command)

@@ -1,46 +1,46 @@
-"""The commands on maps between models: fit, transfer."""
+"""The command that fits a map between models: fit."""
 
 from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
-from typing import Any, get_args
+from typing import Any
 
 import embgeom
 from embgeom._common.writing import check_kept
-from embgeom.cli.models import load_model, model_inputs, model_options, running, text_lines
+from embgeom.cli.models import (
+    load_model,
+    model_inputs,
+    model_options,
+    one_side,
+    running,
+    running_options,
+    text_lines,
+)
 from embgeom.cli.options import (
     LOCAL_FILES,
     Once,
     add_command,
     chosen,
     finite,
-    not_negative,
+    layer_map,
     tokens_options,
     whole,
 )
-from embgeom.cli.terminal import norms_by_layer, say, show
+from embgeom.cli.terminal import show
 from embgeom.comparison.tokens import shared_rows
-from embgeom.emb2emb.lengths import Scaling
 from embgeom.emb2emb.map import check_path
 from embgeom.emb2emb.methods import METHODS, Method, as_method
-from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
 from embgeom.examples import moods
-from embgeom.steering.files import check_vector_path
 
 # What only a fit on matrices knows.
 _OF_MATRICES = ("fold_norm", "normalize", "only", "tensor_a", "tensor_b", "adapter_a", "adapter_b")
 
 
 def add_commands(commands: Any) -> None:
-    _add_fit(commands)
-    _add_transfer(commands)
-
-
-def _add_fit(commands: Any) -> None:
     pair = model_options("-a", "output"), model_options("-b", "output")
-    add = add_command(commands, fit, *pair, tokens_options(), LOCAL_FILES).add_argument
+    add = add_command(commands, fit, *pair, tokens_options(), running_options(), LOCAL_FILES).add_argument
     add("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
     add(
         "--states",
@@ -50,10 +50,6 @@ def _add_fit(commands: Any) -> None:
     )
     explained = "with --states: the layer of A and that of B, counted from 0"
     add("--layers", type=_layer_pair, metavar="A:B", help=explained)
-    explained = "texts in a forward pass (default: 8)"
-    add("--batch-size", type=whole(1), metavar="N", default=8, help=explained)
-    explained = "with --states: run Python code that comes with the models"
-    add("--trust-remote-code", action="store_true", help=explained)
     add("--method", choices=METHODS, help="how to fit (default: low_rank; with --states, ridge)")
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
     add("--normalize", action="store_true", help="first scale all rows to length 1")
@@ -112,7 +108,7 @@ def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
         raise InputError(f"{refused[0]} is about matrices; with --states leave it out")
     texts = text_lines(options.states, moods.neutral_texts)
     with ExitStack() as stack:
-        models = [stack.enter_context(running(_side(options, side))) for side in ("_a", "_b")]
+        models = [stack.enter_context(running(one_side(options, side))) for side in ("_a", "_b")]
         return embgeom.Emb2Emb.fit_states(
             *models[0],
             *models[1],
@@ -121,12 +117,6 @@ def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
             method=method,
             **chosen(options, "held_out", "shuffle", "batch_size", "seed", "progress"),
         )
-
-
-def _side(options: argparse.Namespace, suffix: str) -> argparse.Namespace:
-    """Return the options as a command of one model has them."""
-    one = {name: getattr(options, f"{name}{suffix}") for name in ("model", "revision")}
-    return argparse.Namespace(**{**vars(options), **one})
 
 
 def _norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm | None:
@@ -140,78 +130,16 @@ def _norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm | None:
     )
 
 
-def _add_transfer(commands: Any) -> None:
-    add = add_command(commands, transfer).add_argument
-    add("vector", metavar="VECTOR", help="a steering vector's file")
-    add("--map", metavar="FILE", action=Once, required=True, help="a map that `embgeom fit` wrote")
-    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
-    add("--mode", choices=get_args(TransferMode), help="default: dual, or primal for an lle map")
-    add(
-        "--layers",
-        type=_layer_map,
-        metavar="FROM:TO,...",
-        help="layers of the vector and of the target, such as 3:5,4:6; or only the target's, for a vector of "
-        "one layer (default: the same relative depth where it is known, otherwise the same layers)",
-    )
-    explained = (
-        "how long directions are: states (as long by the target's states as the vector is by the source's; "
-        "default), raw (as the map makes them), or a number"
-    )
-    add("--norm", type=_length, metavar="LENGTH", help=explained)
-    add("--norm-of", metavar="FILE", action=Once, help="... or to the norms of this vector of the target")
-
-
-def transfer(options: argparse.Namespace) -> None:
-    """Transfer a steering vector to another model by a map."""
-    check_vector_path(options.output)
-    check_kept({"-o": options.output}, [options.map, options.vector, options.norm_of])
-    if options.norm is not None and options.norm_of is not None:
-        raise InputError("give --norm or --norm-of, not both")
-    load = embgeom.SteeringVector.load
-    mapping, vector = embgeom.Emb2Emb.load(options.map), load(options.vector)
-    norm = options.norm if options.norm_of is None else load(options.norm_of)
-    transferred = mapping.transfer(vector, norm=norm, **chosen(options, "mode", "layers", "threads"))
-    transferred.save(options.output)
-    moved = transferred.provenance["layers"]
-    left_out = ", ".join(str(layer) for layer in vector.layers if str(layer) not in moved)
-    say(
-        f"{transferred!r}, written to {options.output}\n"
-        f"transferred by {mapping!r} ({transferred.provenance['mode']}); "
-        f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
-        + (f"; left out: {left_out}" if left_out else "")
-        + f"\n{norms_by_layer(transferred)}"
-    )
-
-
 def _positive(text: str) -> float:
     if (number := finite(text)) <= 0:
         raise argparse.ArgumentTypeError(f"{text} must be above 0")
     return number
 
 
-def _length(text: str) -> str | float:
-    return text if text in get_args(Scaling) else not_negative(text)
-
-
 def _layer_pair(text: str) -> tuple[int, int]:
     """Read ``12:15``."""
-    found = _layer_map(text)
+    found = layer_map(text)
     if not isinstance(found, dict) or len(found) != 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not A:B, a layer of each model, such as 12:15")
     [pair] = found.items()
     return pair
-
-
-def _layer_map(text: str) -> int | dict[int, int]:
-    """Read ``3:5,4:6``, or only ``5``."""
-    try:
-        if ":" not in text:
-            return int(text)
-        pairs = [(int(old), int(new)) for old, new in (part.split(":") for part in text.split(","))]
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is neither FROM:TO,..., such as 3:5,4:6, nor one layer"
-        ) from None
-    if len(found := dict(pairs)) != len(pairs):
-        raise argparse.ArgumentTypeError(f"{text!r} names a layer of the vector twice")
-    return found

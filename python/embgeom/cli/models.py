@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import embgeom
 from embgeom._common.threads import resolve_threads
@@ -25,12 +26,15 @@ _SUFFIXES = (".bin", ".gguf", ".json", ".safetensors")
 MOODS = f"{PREFIX}moods"
 
 
-def model_options(suffix: str = "", which: str = "input") -> Parser:
+def model_options(suffix: str = "", which: str = "input", flag: str | None = None) -> Parser:
     options, letter = Parser(add_help=False), suffix[1:].upper()
     group = options.add_argument_group(f"model {letter}".strip())
+    dest = f"model{suffix.replace('-', '_')}"
+    named: dict[str, Any] = {} if flag is None else {"dest": dest, "action": Once}
     group.add_argument(
-        f"model{suffix.replace('-', '_')}",
-        metavar=letter or "MODEL",
+        flag or dest,
+        **named,
+        metavar=letter if letter and flag is None else "MODEL",
         help="a folder, a Hugging Face id, example:small or example:large (which come with embgeom), or a "
         "file: .safetensors, .bin, .gguf, .npy, .npz (arrays matrix, tokens and, optionally, special), or "
         "word vectors (.txt, .vec, .kv)",
@@ -79,16 +83,22 @@ def is_model(text: str, first: embgeom.Embeddings) -> bool:
 
 def model_inputs(options: argparse.Namespace) -> list[str]:
     """Return the names of everything that a command reads of its models."""
-    names = (f"{name}{suffix}" for name in _FILES for suffix in ("", "_a", "_b"))
+    names = (f"{name}{suffix}" for name in _FILES for suffix in ("", "_a", "_b", "_from", "_to"))
     return [value for name in names if (value := getattr(options, name, None)) is not None]
 
 
 def language_model_options() -> Parser:
-    options = Parser(add_help=False, parents=[LOCAL_FILES])
-    add = options.add_argument
+    options = Parser(add_help=False, parents=[LOCAL_FILES, running_options()])
     explained = "a Hugging Face folder or id, a GGUF file, example:small or example:large"
-    add("model", metavar="MODEL", help=explained)
-    add("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
+    options.add_argument("model", metavar="MODEL", help=explained)
+    options.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
+    return options
+
+
+def running_options() -> Parser:
+    """Return the options on how models are run."""
+    options = Parser(add_help=False)
+    add = options.add_argument_group("how models are run").add_argument
     add("--trust-remote-code", action="store_true", help="run Python code that comes with the model")
     explained = "float32, bfloat16, float16 or auto (default: float32 on a CPU, else auto: as it is stored)"
     add("--dtype", metavar="TYPE", help=explained)
@@ -108,6 +118,12 @@ def steered_model_options() -> Parser:
     add("--chat", action="store_true", help="put prompts into the model's chat template")
     add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
     return options
+
+
+def one_side(options: argparse.Namespace, suffix: str) -> argparse.Namespace:
+    """Return the options as a command of one model has them."""
+    one = {name: getattr(options, f"{name}{suffix}") for name in ("model", "revision")}
+    return argparse.Namespace(**{**vars(options), **one})
 
 
 @contextmanager

@@ -135,6 +135,21 @@ def layers(text: str) -> list[int]:
     return [int(layer) for layer in text.split(",")]
 
 
+def layer_map(text: str) -> int | dict[int, int]:
+    """Read ``3:5,4:6``, or only ``5``."""
+    try:
+        if ":" not in text:
+            return int(text)
+        pairs = [(int(old), int(new)) for old, new in (part.split(":") for part in text.split(","))]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither FROM:TO,..., such as 3:5,4:6, nor one layer"
+        ) from None
+    if len(found := dict(pairs)) != len(pairs):
+        raise argparse.ArgumentTypeError(f"{text!r} names a layer of the vector twice")
+    return found
+
+
 def tokens_options(without: tuple[str, ...] = WITHOUT, *, only: bool = True) -> Parser:
     """Return the options on which tokens count, for keywords `without` and, unless told otherwise, `only`."""
     options = Parser(add_help=False)

@@ -139,16 +139,14 @@ def forecast_table(forecasts: Sequence[Forecast]) -> Table:
 
 @dataclass(frozen=True, eq=False)
 class Readings:
-    """Directions (m, d), their logits over all shared tokens minus the means (n, m), and two numbers of each.
+    """Directions (m, d), their logits over all shared tokens (n, m), and two numbers of each.
 
-    `cleared` are the logits without the largest principal components of the rows, `nearest` is the largest
-    absolute cosine with a token's row, `spread` the standard deviation of the logits relative to a random
-    direction's.
+    The logits are without the largest principal components of the rows. `nearest` is the largest absolute
+    cosine with a token's row, `spread` the standard deviation of all logits relative to a random direction's.
     """
 
     vectors: Float64Matrix
     logits: Float64Matrix
-    cleared: Float64Matrix
     nearest: Float64Vector
     spread: Float64Vector
 
@@ -277,7 +275,7 @@ class Lens:
         return arrays[0], arrays[1]
 
     def _forecast(self, place: int, sides: tuple[Readings, Readings], kept: dict[str, float]) -> Forecast:
-        source, target = (side.cleared[:, place] for side in sides)
+        source, target = (side.logits[:, place] for side in sides)
         wanted, found = source[self.scored], target[self.scored]
         agreement = spearman(wanted, found)
         low, high = _interval(agreement, len(self.scored))
@@ -437,7 +435,7 @@ def _read(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) -
     whole, cleared = np.split(logits, 2, axis=1)
     usual = lengths * math.sqrt(squares / len(rows) / vectors.shape[1])
     spread = np.divide(whole.std(axis=0), usual, out=np.zeros_like(usual), where=usual > 0)
-    return Readings(vectors, whole, cleared, nearest, spread)
+    return Readings(vectors, cleared, nearest, spread)
 
 
 def _kept(mapping: Emb2Emb | None, mode: TransferMode | None, v: Float64Matrix) -> dict[str, Float64Vector]:

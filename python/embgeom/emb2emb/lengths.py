@@ -81,6 +81,6 @@ def _missing(side: str, name: str, layer: int) -> str:
     return (
         f"the norm of the states of the {side}, {name!r}, after layer {layer} is not known, so the vector "
         "cannot be scaled to the target's states: give state_norms=(of the source, of the target) as "
-        "embgeom.steering.state_norms(model, tokenizer) measures them, set the length by norm= (--norm, "
-        '--norm-of), or leave it as the map makes it by norm="raw" (--norm raw)'
+        "embgeom.steering.state_norms(model, tokenizer) measures them, set the length by norm= (--norm), "
+        'or leave it as the map makes it by norm="raw" (--norm raw)'
     )

@@ -1,5 +1,6 @@
 """Does a vector steer? Scores, controls, side effects, and the search for layer and scale."""
 
+from embgeom.evaluation.certificate import Certificate, PromotedTokens, certify
 from embgeom.evaluation.continuations import Continuations
 from embgeom.evaluation.evaluate import evaluate, measure_at_kl
 from embgeom.evaluation.evaluation import Checks, Evaluation
@@ -11,6 +12,7 @@ from embgeom.evaluation.sweep import Sweep, SweepOptions, sweep
 
 __all__ = [
     "AnswerProbability",
+    "Certificate",
     "Checks",
     "Continuations",
     "Effect",
@@ -18,11 +20,13 @@ __all__ = [
     "Evaluation",
     "GenerationScore",
     "Outcome",
+    "PromotedTokens",
     "Score",
     "SideEffects",
     "Sweep",
     "SweepOptions",
     "WordLogRatio",
+    "certify",
     "evaluate",
     "measure_at_kl",
     "sweep",

@@ -212,10 +212,17 @@ class Cached:
         """Return what the function does, from the cache if it is there; otherwise it is kept there."""
         if self._cache is None:
             return function(*arguments, **options)
-        request, used = self._request(function, arguments, options)
+        return self.once(
+            *self._request(function, arguments, options), lambda: function(*arguments, **options)
+        )
+
+    def once(self, request: Request, used: list[str], compute: Callable[[], _R]) -> _R:
+        """Return the result of a request, computed unless it is there; `used` are the names of its models."""
+        if self._cache is None:
+            return compute()
         found: _R | None = self._found(request, used)
         if found is None:
-            found = function(*arguments, **options)
+            found = compute()
             self._cache.keep(request, found, used)
             self.computed.append(_named(request, used))
             if request.function not in KINDS:

@@ -1,0 +1,222 @@
+"""The commands that transfer a steering vector and say what is known of it: transfer, certificate."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_args
+
+import embgeom
+from embgeom._common.writing import check_file_writable, check_kept
+from embgeom.cli.cache import CACHE, tell_read
+from embgeom.cli.models import (
+    MOODS,
+    load_model,
+    model_inputs,
+    model_options,
+    one_side,
+    running,
+    running_options,
+    text_lines,
+)
+from embgeom.cli.options import (
+    LOCAL_FILES,
+    Once,
+    add_command,
+    chosen,
+    layer_map,
+    not_negative,
+    tokens_options,
+    whole,
+)
+from embgeom.cli.terminal import norms_by_layer, say, show
+from embgeom.comparison.tokens import shared_rows
+from embgeom.emb2emb import cached
+from embgeom.emb2emb.methods import METHODS
+from embgeom.emb2emb.transfer import TransferMode
+from embgeom.errors import InputError
+from embgeom.evaluation.certificate import Certificate, certify
+from embgeom.examples import moods
+from embgeom.steering import SteeringVector, state_norms
+from embgeom.steering.files import check_vector_path
+
+Models = tuple[embgeom.Embeddings, embgeom.Embeddings]
+Tokens = tuple[Any, Any]
+
+
+def add_commands(commands: Any) -> None:
+    _add_transfer(commands)
+    add = add_command(commands, certificate).add_argument
+    add("file", metavar="FILE", help="a vector that embgeom transfer wrote, or a certificate's .json")
+    explained = "add what was measured: the .json that embgeom evaluate -o wrote for this vector"
+    add("--evaluation", metavar="FILE", action=Once, help=explained)
+    add("--html", metavar="PAGE", help="also write it as a page")
+    explained = "write the certificate as .json, or the vector with it as .safetensors, .pt or .gguf"
+    add("-o", "--output", metavar="FILE", help=explained)
+
+
+def _add_transfer(commands: Any) -> None:
+    pair = [model_options(f"-{side}", "output", flag=f"--{side}") for side in ("from", "to")]
+    add = add_command(
+        commands, transfer, *pair, tokens_options(), running_options(), LOCAL_FILES, CACHE
+    ).add_argument
+    add("vector", metavar="VECTOR", help="a steering vector's file")
+    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
+    explained = "a map that `embgeom fit` wrote, instead of fitting one"
+    add("--map", metavar="FILE", action=Once, help=explained)
+    add("--method", choices=METHODS, help="how to fit the map (default: low_rank)")
+    add("--mode", choices=get_args(TransferMode), help="default: as the method does best")
+    add(
+        "--layers",
+        type=layer_map,
+        metavar="FROM:TO,...",
+        help="layers of the vector and of the target, such as 3:5,4:6; or only the target's, for a vector of "
+        "one layer (default: the same relative depth where it is known, otherwise the same layers)",
+    )
+    add(
+        "--norm",
+        metavar="states|raw|LENGTH|FILE",
+        action=Once,
+        help="lengths: by the states of both models (default), as the map makes them, a number, or those of "
+        "a vector of the target",
+    )
+    explained = "texts, one per line, to measure the states on; both models are run (default: example:moods)"
+    add("--texts", metavar="FILE", action=Once, help=explained)
+    explained = "run no model: take the states that the files tell of, or an estimate from weights"
+    add("--no-run", dest="may_run", action="store_false", help=explained)
+    explained = "pair tokens at random: a control, whose certificate should say that it fails"
+    add("--shuffle", action="store_true", help=explained)
+    add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
+
+
+def transfer(options: argparse.Namespace) -> None:
+    """Transfer a steering vector to another model, by a map that is fitted for it or given."""
+    check_vector_path(options.output)
+    norm = _norm(options.norm)
+    named = [options.norm] if isinstance(norm, SteeringVector) else []
+    inputs = [options.map, options.vector, options.texts, *named, *model_inputs(options)]
+    check_kept({"-o": options.output}, inputs)
+    _check(options)
+    vector = SteeringVector.load(options.vector)
+    models, tokens = _models(options)
+    mapping = _map(options, models, tokens)
+    transferred = mapping.transfer(
+        vector,
+        norm=norm,
+        state_norms=_state_norms(options, vector, mapping, norm),
+        **chosen(options, "mode", "layers", "threads"),
+    )
+    blocks: list[Any] = []
+    if models and tokens:
+        common = {"tokens": tokens, **chosen(options, "seed", "threads")}
+        certificate = certify(vector, transferred, *models, mapping, **common)
+        transferred, blocks = certificate.attached(transferred), certificate.tables()[:2]
+    transferred.save(options.output)
+    _tell(options, vector, transferred, mapping)
+    show([*blocks, f"embgeom certificate {options.output} says more"] if blocks else [])
+
+
+def certificate(options: argparse.Namespace) -> None:
+    """Show what is known of a transferred vector, and what is not."""
+    output = options.output
+    inputs = [options.file, options.evaluation]
+    check_kept({"-o": output, "--html": options.html}, inputs)
+    is_json = output is not None and Path(output).suffix == ".json"
+    if output is not None:
+        (check_file_writable if is_json else check_vector_path)(output)
+    if options.html is not None:
+        check_file_writable(options.html)
+    vector = None
+    if Path(options.file).suffix == ".json":
+        found = Certificate.load(options.file)
+    else:
+        vector = SteeringVector.load(options.file)
+        found = Certificate.from_vector(vector)
+    if options.evaluation is not None:
+        found = found.with_evaluation(embgeom.Evaluation.load(options.evaluation))
+    if is_json:
+        found.save(output)
+    elif output is not None:
+        if vector is None:
+            raise InputError(f"{options.file} holds no vector to write to {output}; name a .json")
+        found.attached(vector).save(output)
+    if options.html is not None:
+        found.to_html(options.html)
+    show(found.tables())
+
+
+def _check(options: argparse.Namespace) -> None:
+    both = [name for name in ("from", "to") if getattr(options, f"model_{name}") is None]
+    if len(both) == 1 or (both and options.map is None):
+        raise InputError("name both models, by --from and --to, or a map, by --map")
+    if options.map is not None:
+        for name in ("method", "shuffle"):
+            if getattr(options, name):
+                raise InputError(f"--{name} is for fitting a map, and --map names one that is fitted")
+
+
+def _models(options: argparse.Namespace) -> tuple[Models | None, Tokens | None]:
+    if options.model_from is None:
+        return None, None
+    models = load_model(options, "_from"), load_model(options, "_to")
+    return models, shared_rows(*models, **chosen(options, "without", "only", "threads"))
+
+
+def _map(options: argparse.Namespace, models: Models | None, tokens: Tokens | None) -> embgeom.Emb2Emb:
+    if options.map is not None or models is None or tokens is None:
+        return embgeom.Emb2Emb.load(options.map)
+    mapping, was_read = cached.fit(
+        *models,
+        method=options.method or "low_rank",
+        tokens=tokens,
+        **chosen(options, "shuffle", "seed", "threads", "progress"),
+    )
+    tell_read(was_read, options)
+    return mapping
+
+
+def _state_norms(
+    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb, norm: Any
+) -> tuple[dict[int, float], dict[int, float]] | None:
+    """Measure how long the states are, of the source where its vector does not tell."""
+    if not options.may_run or options.model_from is None or norm not in (None, "states"):
+        return None
+    # A map of states has their norms.
+    if mapping.layers is not None:
+        return None
+    texts = text_lines(options.texts or MOODS, moods.neutral_texts)
+    known = vector.state_norms if set(vector.layers) <= set(vector.state_norms) else None
+    return known or _measured(options, "_from", texts), _measured(options, "_to", texts)
+
+
+def _measured(options: argparse.Namespace, suffix: str, texts: list[str]) -> dict[int, float]:
+    with running(one_side(options, suffix)) as (model, tokenizer):
+        return state_norms(model, tokenizer, texts, batch_size=options.batch_size)
+
+
+def _norm(text: str | None) -> Any:
+    """Return what --norm asks for: a word, a length, or the vector in a file."""
+    if text in (None, "states", "raw"):
+        return text
+    try:
+        return not_negative(text)
+    except argparse.ArgumentTypeError:
+        if Path(text).suffix:
+            return SteeringVector.load(text)
+        raise InputError(
+            f"--norm {text} is neither states, raw, a length from 0 on, nor the file of a vector"
+        ) from None
+
+
+def _tell(
+    options: argparse.Namespace, vector: SteeringVector, transferred: SteeringVector, mapping: embgeom.Emb2Emb
+) -> None:
+    moved = transferred.provenance["layers"]
+    left_out = ", ".join(str(layer) for layer in vector.layers if str(layer) not in moved)
+    say(
+        f"{transferred!r}, written to {options.output}\n"
+        f"transferred by {mapping!r} ({transferred.provenance['mode']}); "
+        f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
+        + (f"; left out: {left_out}" if left_out else "")
+        + f"\n{norms_by_layer(transferred)}"
+    )

@@ -1,0 +1,404 @@
+"""The certificate of a transferred vector: how it was made, what foretells it, and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from embgeom._common.html import Section, Terms, facts, how_to_cite, page
+from embgeom._common.record import array_digest, digest, rebuilt, versions
+from embgeom._common.result import Result
+from embgeom._common.tables import Block, Table
+from embgeom._common.writing import write_file
+from embgeom.comparison.saving import shown
+from embgeom.emb2emb.forecast import (
+    RULE,
+    Forecast,
+    Lens,
+    Readings,
+    Verdict,
+    forecast_table,
+)
+from embgeom.emb2emb.map import Emb2Emb
+from embgeom.emb2emb.pairs import Norms
+from embgeom.emb2emb.score import COLUMNS, Scores
+from embgeom.embeddings.embeddings import Embeddings
+from embgeom.errors import InputError, LoadError
+from embgeom.evaluation.evaluation import Evaluation
+from embgeom.steering.vector import SteeringVector
+
+SHOWN = 10
+LIMITS = (
+    "Weights alone prove no steering. The agreement compares what both vectors do to the logits when the "
+    "unembedding alone reads them; a steering vector acts through the layers above it, too. A vector that "
+    "fails here may still steer, and a likely one may not: only an evaluation on the target shows it. Nor "
+    "does the certificate say that the source's vector steers its own model, that its length is the best "
+    "one, or that it does nothing else."
+)
+_MEANING: dict[Verdict, str] = {
+    "likely": "likely to work: the transferred vector promotes the tokens that the source's vector promotes",
+    "unclear": "unclear: it promotes them more than chance would, but not clearly",
+    "fails": "fails: it promotes them no more than chance would",
+}
+
+
+@dataclass(frozen=True)
+class PromotedTokens:
+    """The shared tokens whose logits a direction raises and lowers most, as `Forecast` reads them.
+
+    Attributes
+    ----------
+    layer : int
+        The target's layer.
+    strongest, weakest : list of str
+        By the transferred vector, the strongest first, and the weakest first.
+    source_strongest, source_weakest : list of str
+        By the source's vector.
+    """
+
+    layer: int
+    strongest: list[str]
+    weakest: list[str]
+    source_strongest: list[str]
+    source_weakest: list[str]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Certificate(Result):
+    """What is known of a transferred vector; made by `certify` and kept in the vector's provenance.
+
+    Attributes
+    ----------
+    source, target : dict
+        The two models: name, revision, which matrix, its file and tensor, and the SHA-256 of the matrix.
+    vector : dict
+        The model of the source's vector, and the SHA-256 of the transferred directions.
+    mapping : dict
+        Method, mode and options of the map, and which tokens it was fitted on.
+    scores, shuffled : Scores or None
+        Of the map on held-out tokens, and of one that was fitted on shuffled pairs.
+    forecasts : tuple of Forecast
+        What the weights alone say, layer by layer.
+    promoted : tuple of PromotedTokens
+        The tokens that are expected to become more and less likely, layer by layer.
+    norms : dict of int to float
+        The length of each transferred direction.
+    length : dict
+        How that length was chosen.
+    evaluation : Evaluation or None
+        What was measured, if anything was: effects and side effects, with controls.
+    versions : dict
+        Of the packages that it depends on.
+    """
+
+    source: dict[str, Any]
+    target: dict[str, Any]
+    vector: dict[str, Any]
+    mapping: dict[str, Any]
+    scores: Scores | None
+    shuffled: Scores | None
+    forecasts: tuple[Forecast, ...]
+    promoted: tuple[PromotedTokens, ...]
+    norms: dict[int, float]
+    length: dict[str, Any]
+    evaluation: Evaluation | None
+    versions: dict[str, str]
+
+    def __repr__(self) -> str:
+        measured = f", measured: {self.measured}" if self.measured else ""
+        return (
+            f"Certificate({self.source['name']!r} -> {self.target['name']!r}, {self.mapping['method']}, "
+            f"{self.mapping['mode']}: {self.verdict}{measured})"
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the weights say: that of all layers where they agree, otherwise "unclear"."""
+        verdicts = {each.verdict for each in self.forecasts}
+        return verdicts.pop() if len(verdicts) == 1 else "unclear"
+
+    @property
+    def measured(self) -> Literal["steers", "does not steer"] | None:
+        """What the evaluation says: whether it beats random vectors, and maps of shuffled tokens if any."""
+        if self.evaluation is None:
+            return None
+        checks = self.evaluation.checks()
+        works = checks.beats_random is True and checks.beats_shuffled is not False
+        return "steers" if works else "does not steer"
+
+    def with_evaluation(self, evaluation: Evaluation) -> Certificate:
+        """Return the certificate with what was measured of the vector.
+
+        Raises
+        ------
+        InputError
+            If the evaluation is of another vector.
+        """
+        if not isinstance(evaluation, Evaluation):
+            raise InputError(
+                f"evaluation = {evaluation!r:.60} is not an Evaluation: embgeom.evaluate makes one"
+            )
+        about = evaluation.provenance.get("vector", {})
+        provenance = about.get("provenance", {})
+        known = {about.get("directions_sha256"), _held(provenance).get("vector", {}).get("directions_sha256")}
+        if self.vector["directions_sha256"] not in known:
+            raise InputError("the evaluation is of another vector than the certificate")
+        # Vectors' provenances hold certificates, and none must hold itself or those of controls.
+        kept = {"transferred_from": {"model": self.vector["model"]}}
+        shortened = {
+            **evaluation.provenance,
+            "vector": {**about, "provenance": kept},
+            "shuffled": [{**each, "provenance": {}} for each in evaluation.provenance.get("shuffled", ())],
+        }
+        return replace(self, evaluation=replace(evaluation, provenance=shortened))
+
+    def attached(self, vector: SteeringVector) -> SteeringVector:
+        """Return the transferred vector with this certificate in its provenance."""
+        return replace(vector, provenance={**vector.provenance, "certificate": self.to_dict()})
+
+    @classmethod
+    def from_vector(cls, vector: SteeringVector) -> Certificate:
+        """Return the certificate that a vector keeps in its provenance.
+
+        Raises
+        ------
+        InputError
+            If it has none.
+        LoadError
+            If it has one that cannot be read.
+        """
+        if not (held := _held(vector.provenance)):
+            raise InputError(
+                f"{vector!r} has no certificate: embgeom transfer writes one where it is given both models "
+                "(--from, --to), and embgeom.evaluation.certify makes one"
+            )
+        try:
+            certificate: Certificate = rebuilt(cls, held, {})
+        except (TypeError, ValueError, LookupError) as error:
+            raise LoadError(f"the certificate in {vector!r} is damaged: {error}") from error
+        return certificate
+
+    def tables(self) -> list[Block]:
+        """Return the verdict, the forecasts, the expected tokens, the map's scores and the measurements."""
+        return [self._headline(), *self._forecasts(), *self._made(), *self._measured(), LIMITS]
+
+    def to_html(self, path: str | PathLike[str]) -> None:
+        """Write it as one page that needs no other file and no network.
+
+        Raises
+        ------
+        OutputError
+            If the file cannot be written.
+        """
+        names = f"{self.source['name']} to {self.target['name']}"
+        about = ("source", "target", "vector", "mapping", "length", "versions")
+        sections = [
+            Section("Verdict", [Terms(list(self._terms()))]),
+            Section("Before steering: what the weights say", self._forecasts()),
+            Section("How it was made", self._made()),
+            Section("Measured on the target", self._measured() or ["Nothing was measured on the target."]),
+            Section("What this does not say", [LIMITS]),
+            Section("Parameters and provenance", [facts(n, getattr(self, n)) for n in about], closed=True),
+            how_to_cite(self.versions),
+        ]
+        footer = f"Made with embgeom {self.versions.get('embgeom', '')}."
+        text = page(f"Transfer of a steering vector: {names}", sections, lead=self._headline(), footer=footer)
+        write_file(path, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
+
+    def _derived(self) -> dict[str, Any]:
+        return {"verdict": self.verdict, "measured": self.measured}
+
+    def _headline(self) -> str:
+        control = "a control, by a map of shuffled tokens; " if self.mapping["shuffle"] else ""
+        measured = f"; measured: the vector {self.measured}" if self.measured else "; nothing was measured"
+        return f"verdict, from weights alone: {control}{self._verdict_text()}{measured}"
+
+    def _verdict_text(self) -> str:
+        mixed = len({each.verdict for each in self.forecasts}) > 1
+        return "unclear: layers differ" if mixed else _MEANING[self.verdict]
+
+    def _terms(self) -> Iterator[tuple[str, str]]:
+        yield "From weights alone", self._verdict_text()
+        yield "The rule", RULE
+        if self.mapping["shuffle"]:
+            yield "A control", "The map was fitted on tokens paired at random; nothing should be transferred."
+        if self.measured:
+            rule = "it beats random vectors and, where there are any, vectors by maps of shuffled tokens"
+            yield "Measured", f"The vector {self.measured}. A vector steers if {rule}."
+
+    def _forecasts(self) -> list[Block]:
+        tokens = "not fitted on" if self.forecasts[0].held_out else "of which the map was fitted on most"
+        rows = []
+        for each in self.promoted:
+            for end, ours, theirs in (
+                ("strongest", each.strongest, each.source_strongest),
+                ("weakest", each.weakest, each.source_weakest),
+            ):
+                rows.append((str(each.layer), end, "  ".join(ours), "  ".join(theirs)))
+        return [
+            forecast_table(self.forecasts),
+            f"Spearman correlation of the logits of both vectors over shared tokens, {tokens}; {RULE}",
+            Table(
+                "tokens that the vector is expected to make more and less likely",
+                ("layer", "", "by the transferred vector", "by the source's vector"),
+                rows,
+            ),
+        ]
+
+    def _made(self) -> list[Block]:
+        blocks: list[Block] = []
+        scored = (("held-out tokens", self.scores), ("fitted on shuffled pairs", self.shuffled))
+        if rows := [(name, *scores.cells()) for name, scores in scored if scores is not None]:
+            blocks.append(Table(f"the map: {self.mapping['method']}", ("", *COLUMNS), rows))
+        lengths = ", ".join(f"{layer}: {norm:.3g}" for layer, norm in self.norms.items())
+        blocks.append(f"mode {self.mapping['mode']}; lengths by layer: {lengths} ({_told(self.length)})")
+        return blocks
+
+    def _measured(self) -> list[Block]:
+        return [] if self.evaluation is None else self.evaluation.tables()
+
+
+def certify(
+    vector: SteeringVector,
+    transferred: SteeringVector,
+    source: Embeddings,
+    target: Embeddings,
+    mapping: Emb2Emb,
+    *,
+    tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    norms: Norms = (None, None),
+    seed: int = 0,
+    threads: int | None = None,
+) -> Certificate:
+    """Make the certificate of a transferred vector, from weights alone.
+
+    Parameters
+    ----------
+    vector, transferred : SteeringVector
+        The source's vector, and what ``mapping.transfer`` made of it.
+    source, target : Embeddings
+        The unembeddings of both models.
+    mapping : Emb2Emb
+        The map.
+    tokens, norms : optional
+        As for `Emb2Emb.fit`; the same as there.
+    seed : int
+        Draws the tokens that are compared, and relabelings.
+    threads : int, optional
+        Threads to use; every core available to the process by default.
+
+    Returns
+    -------
+    Certificate
+        ``certificate.attached(transferred)`` keeps it with the vector, in every format of files.
+
+    Raises
+    ------
+    InputError
+        If sizes do not fit, or there are too few shared tokens.
+
+    Notes
+    -----
+    As `embgeom.emb2emb.foretell`; besides, both matrices are hashed, at some 2 GB/s.
+
+    Examples
+    --------
+    >>> import embgeom
+    >>> from embgeom.evaluation import certify
+    >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+    >>> mapping = embgeom.Emb2Emb.fit(small, large)
+    >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
+    >>> transferred = mapping.transfer(joy, norm=1.0)
+    >>> certificate = certify(joy, transferred, small, large, mapping)
+    >>> certificate
+    Certificate('small' -> 'large', low_rank, dual: likely)
+    >>> " happy" in str(certificate.promoted[0].strongest)
+    True
+    """
+    lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
+    forecasts, readings = lens.foretell_vector(vector, transferred, mapping)
+    options, about = mapping.provenance.get("options", {}), transferred.provenance
+    return Certificate(
+        source=_model(source),
+        target=_model(target),
+        vector={"model": vector.model, "directions_sha256": directions_digest(transferred)},
+        mapping={
+            "method": mapping.method.name,
+            "mode": about.get("mode"),
+            "shuffle": bool(options.get("shuffle")),
+            **{
+                key: mapping.provenance[key]
+                for key in ("options", "tokens", "rows_sha256", "folded", "fit", "made_by")
+                if key in mapping.provenance
+            },
+        },
+        scores=mapping.scores,
+        shuffled=mapping.shuffled,
+        forecasts=forecasts,
+        promoted=_promoted(lens, forecasts, readings, (source, target)),
+        norms=transferred.norms,
+        length={key: about[key] for key in ("norm", "state_norms") if key in about},
+        evaluation=None,
+        versions=versions(),
+    )
+
+
+def directions_digest(vector: SteeringVector) -> str:
+    return digest({str(layer): direction.tolist() for layer, direction in vector.directions.items()})
+
+
+def _model(model: Embeddings) -> dict[str, Any]:
+    known = model.provenance.to_dict()
+    kept = {
+        key: known[key] for key in ("source", "revision", "file", "tensor", "dtype", "sha256", "tokenizer")
+    }
+    shape = list(model.matrix.shape)
+    return {
+        "name": model.name,
+        "which": model.which,
+        "shape": shape,
+        "matrix_sha256": array_digest(model.matrix),
+        **kept,
+    }
+
+
+def _promoted(
+    lens: Lens,
+    forecasts: tuple[Forecast, ...],
+    readings: tuple[Readings, Readings],
+    models: tuple[Embeddings, Embeddings],
+) -> tuple[PromotedTokens, ...]:
+    sides = list(zip((lens.pairs.source, lens.pairs.target), readings, models, strict=True))
+    found = []
+    for place, forecast in enumerate(forecasts):
+        ends = []
+        for rows, reading, model in sides[::-1]:
+            order = np.argsort(reading.logits[:, place], kind="stable")
+            for places in (order[::-1][:SHOWN], order[:SHOWN]):
+                ends.append([shown(model, row) for row in rows.rows[places]])
+        found.append(PromotedTokens(forecast.target_layer or 0, *ends))
+    return tuple(found)
+
+
+def _held(provenance: Any) -> dict[str, Any]:
+    """Return the certificate in a provenance; a scaled vector keeps that of the vector it was made of."""
+    while isinstance(provenance, dict):
+        if isinstance(held := provenance.get("certificate"), dict):
+            return held
+        provenance = provenance.get("of")
+    return {}
+
+
+def _told(length: dict[str, Any]) -> str:
+    norm = length.get("norm")
+    if norm == "states":
+        return "by the target's states"
+    if norm == "raw":
+        return "as the map made them"
+    return f"those of a vector of {norm['norms_of']}" if isinstance(norm, dict) else "as asked for"

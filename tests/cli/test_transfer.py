@@ -1,0 +1,167 @@
+"""A transfer in one step, and its certificate, as a user types them."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import SteeringVector
+from embgeom.emb2emb import Emb2Emb
+from embgeom.evaluation import Certificate
+from embgeom.examples import moods
+from tests.helpers.cli import run, status
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+BOTH = ("--from", "example:small", "--to", "example:large")
+
+
+@cache
+def trained():
+    model = embgeom.steering.load_language_model("example:small")
+    return SteeringVector.train(*model, moods.pairs()[:20], layers=[1, 3])
+
+
+@pytest.fixture
+def joy(tmp_path):
+    trained().save(tmp_path / "joy.safetensors")
+    return tmp_path / "joy.safetensors"
+
+
+def test_one_step(joy, tmp_path, capsys):
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    run("transfer", joy, *BOTH, "-o", tmp_path / "out.gguf")
+    out, err = capsys.readouterr()
+    assert "low_rank" in out and "layer 1 to 2, 3 to 5" in out and "likely to work" in out
+    assert "read from the cache" not in err
+    vector = SteeringVector.load(tmp_path / "out.gguf")
+    assert vector.layers == (2, 5) and vector.hidden_size == 192
+    # As long, by the target's states, as the vector was by the source's.
+    large = embgeom.steering.state_norms(*embgeom.steering.load_language_model("example:large"))
+    for old, new in {1: 2, 3: 5}.items():
+        length = trained().norms[old] * large[new] / trained().state_norms[old]
+        assert vector.norms[new] == pytest.approx(length, rel=1e-4)
+    assert Certificate.from_vector(vector).verdict == "likely"
+    run("certificate", tmp_path / "out.gguf", "--html", tmp_path / "page.html", "-o", tmp_path / "c.json")
+    assert "Weights alone prove no steering" in capsys.readouterr().out
+    assert "likely to work" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    run("certificate", tmp_path / "c.json")
+    assert Certificate.load(tmp_path / "c.json").to_dict() == Certificate.from_vector(vector).to_dict()
+
+
+def test_what_a_vector_does_not_tell_is_measured(tmp_path, capsys):
+    replace(trained(), state_norms={}).save(tmp_path / "joy.pt")
+    (tmp_path / "texts.txt").write_text(
+        "The river runs down to the sea.\nIt rained, and the boy went home.\n"
+    )
+    given = ("transfer", tmp_path / "joy.pt", *BOTH, "-o", tmp_path / "v.pt")
+    run(*given, "--texts", tmp_path / "texts.txt")
+    texts = (tmp_path / "texts.txt").read_text().splitlines()
+    small, large = (
+        embgeom.steering.state_norms(*embgeom.steering.load_language_model(f"example:{name}"), texts)
+        for name in ("small", "large")
+    )
+    norms = SteeringVector.load(tmp_path / "v.pt").norms
+    assert norms[2] == pytest.approx(trained().norms[1] * large[2] / small[1], rel=1e-4)
+    capsys.readouterr()
+    assert status(*given, "--no-run") == 2
+    assert "set the length by norm= (--norm)" in capsys.readouterr().err
+
+
+def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
+    given = ("transfer", joy, *BOTH, "--norm", "raw", "-o", tmp_path / "v.safetensors")
+    run(*given)
+    first = SteeringVector.load(tmp_path / "v.safetensors")
+    capsys.readouterr()
+    fitted = []
+    whole = Emb2Emb.fit
+    monkeypatch.setattr(
+        Emb2Emb, "fit", lambda *models, **options: fitted.append(1) or whole(*models, **options)
+    )
+    run(*given)
+    again = SteeringVector.load(tmp_path / "v.safetensors")
+    assert not fitted and "read from the cache: 1 result" in capsys.readouterr().err
+    for layer, direction in first.directions.items():
+        np.testing.assert_array_equal(again.directions[layer], direction)
+    assert again.provenance == first.provenance
+    for others in (
+        ("--no-cache",),
+        ("--method", "ridge"),
+        ("--seed", "1"),
+        ("--shuffle",),
+        ("--only", "words"),
+    ):
+        run(*given, *others)
+    assert len(fitted) == 5
+
+
+def test_the_control_fails(joy, tmp_path, capsys):
+    run("transfer", joy, *BOTH, "--shuffle", "--norm", "1", "-o", tmp_path / "v.pt")
+    assert "fails: it promotes them no more than chance would" in " ".join(capsys.readouterr().out.split())
+    assert Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt")).verdict == "fails"
+
+
+def test_a_map_that_is_given(joy, tmp_path, capsys):
+    run("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", "--method", "ridge")
+    given = ("transfer", joy, "--map", tmp_path / "m.safetensors", "--norm", "3", "-o", tmp_path / "v.pt")
+    run(*given)
+    assert "certificate" not in SteeringVector.load(tmp_path / "v.pt").provenance
+    capsys.readouterr()
+    run(*given, *BOTH)
+    found = Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt"))
+    assert found.mapping["method"] == "ridge" and found.forecasts[0].held_out
+    assert list(found.norms.values()) == pytest.approx([3, 3])
+    assert "likely to work" in capsys.readouterr().out
+
+
+def test_lengths_of_a_vector_of_the_target(joy, tmp_path):
+    SteeringVector({2: np.full(192, 0.1), 5: np.ones(192)}).save(tmp_path / "large.pt")
+    run("transfer", joy, *BOTH, "--norm", tmp_path / "large.pt", "-o", tmp_path / "v.pt")
+    norms = SteeringVector.load(tmp_path / "v.pt").norms
+    assert norms[5] == pytest.approx(192**0.5, rel=1e-5) and norms[2] == pytest.approx(
+        norms[5] / 10, rel=1e-5
+    )
+
+
+def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
+    run("transfer", joy, *BOTH, "--norm", "20", "-o", tmp_path / "v.safetensors")
+    measured = tmp_path / "measured.json"
+    (tmp_path / "prompts.txt").write_text("He felt\nThe girl was\n")
+    scored = ("--prompts", tmp_path / "prompts.txt", "--positive", " happy", "--negative", " sad")
+    vector = ("--vector", tmp_path / "v.safetensors", "--random", "4")
+    run("evaluate", "example:large", *vector, *scored, "-o", measured)
+    capsys.readouterr()
+    run("certificate", tmp_path / "v.safetensors", "--evaluation", measured, "-o", tmp_path / "w.safetensors")
+    assert "measured: the vector " in capsys.readouterr().out
+    found = Certificate.from_vector(SteeringVector.load(tmp_path / "w.safetensors"))
+    assert found.measured is not None and len(found.evaluation.of_kind("random")) == 4
+    assert len(json.dumps(found.to_dict())) < 200_000
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("--from", "example:small"), "name both models, by --from and --to, or a map"),
+    ((), "name both models"),
+    ((*BOTH, "--map", "m.safetensors", "--method", "ridge"), "--method is for fitting a map"),
+    ((*BOTH, "--map", "m.safetensors", "--shuffle"), "--shuffle is for fitting a map"),
+    ((*BOTH, "--norm", "long"), "neither states, raw, a length"),
+    ((*BOTH, "--norm", "-1"), "neither states, raw, a length"),
+    ((*BOTH, "--norm", "none.pt"), "none.pt"),
+    ((*BOTH, "--norm", "1", "--layers", "1:9,3:5"), "has 6 layers"),
+])  # fmt: skip
+def test_errors_say_what_to_do(joy, tmp_path, capsys, arguments, told):
+    assert status("transfer", joy, *arguments, "-o", tmp_path / "v.pt") == 2
+    assert told in capsys.readouterr().err and not (tmp_path / "v.pt").exists()
+
+
+def test_a_vector_without_a_certificate(joy, tmp_path, capsys):
+    assert status("certificate", joy) == 2
+    assert "has no certificate: embgeom transfer writes one" in capsys.readouterr().err
+
+
+def test_no_vector_is_written_over(joy, capsys):
+    before = joy.read_bytes()
+    assert status("transfer", joy, *BOTH, "-o", joy) == 2
+    assert status("certificate", joy, "-o", joy) == 2
+    assert joy.read_bytes() == before and "would be written over" in capsys.readouterr().err

@@ -1,0 +1,156 @@
+"""What a certificate says, and that it goes with the vector through every format of files."""
+
+import json
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+import embgeom
+from embgeom import InputError, LoadError, SteeringVector
+from embgeom.evaluation import Certificate, Effect, Evaluation, Outcome, certify
+from embgeom.evaluation.certificate import directions_digest
+from embgeom.examples import moods
+
+pytest.importorskip("transformers", reason="transformers is not installed")
+
+
+@cache
+def models():
+    return tuple(embgeom.load(folder, "output") for folder in embgeom.examples.pair())
+
+
+@cache
+def transferred(shuffle=False):
+    small, large = models()
+    mapping = embgeom.Emb2Emb.fit(small, large, shuffle=shuffle)
+    model = embgeom.steering.load_language_model("example:small")
+    joy = SteeringVector.train(*model, moods.pairs()[:20], layers=[1, 3])
+    return joy, mapping.transfer(joy, norm=2.0), mapping
+
+
+@cache
+def certificate(shuffle=False):
+    joy, vector, mapping = transferred(shuffle)
+    return certify(joy, vector, *models(), mapping)
+
+
+def evaluation(of, effects=(3.0, -3.0, 0.5, -0.4)):
+    names = ("transferred", "transferred_negated", "random_0", "random_1")
+    outcomes = tuple(
+        Outcome(
+            name, name.removesuffix("_0").removesuffix("_1"), of.layers, 1.0,
+            {"log-ratio": np.array([shift, shift + 0.1])}, {"log-ratio": Effect(shift, 0.05, 0.0)}, None,
+        )
+        for name, shift in zip(names, effects, strict=True)
+    )  # fmt: skip
+    about = {
+        "model": of.model,
+        "norms": of.norms,
+        "directions_sha256": directions_digest(of),
+        "provenance": dict(of.provenance),
+    }
+    provenance = {"options": {"norms": {"2": 2.0}}, "vector": about}
+    return Evaluation(outcomes, {"log-ratio": np.array([0.0, 0.1])}, None, provenance)
+
+
+def test_it_says_what_was_transferred_and_how():
+    found = certificate()
+    assert found.verdict == "likely" and found.measured is None
+    assert found.source["name"] == "small" and found.target["name"] == "large"
+    assert len(found.source["matrix_sha256"]) == 64 and len(found.target["sha256"]) == 64
+    assert found.mapping["method"] == "low_rank" and found.mapping["tokens"]["shared"] > 3000
+    assert [each.target_layer for each in found.forecasts] == list(found.norms)
+    for each in found.promoted:
+        assert len(each.strongest) == len(each.weakest) == len(each.source_weakest) == 10
+        assert {*each.strongest} & {*each.source_strongest}
+    text = " ".join(found.summary().split())
+    for said in (
+        "likely to work",
+        "0.4",
+        found.promoted[0].strongest[0],
+        "Weights alone prove no steering",
+        "shuffled pairs",
+    ):
+        assert said in text
+
+
+def test_that_of_shuffled_tokens_reads_as_a_failure():
+    found = certificate(shuffle=True)
+    assert found.verdict == "fails" and {each.verdict for each in found.forecasts} == {"fails"}
+    text = " ".join(found.summary().split())
+    assert "a control, by a map of shuffled tokens; fails: it promotes them no more than chance would" in text
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".gguf"])
+def test_it_goes_with_the_vector(suffix, tmp_path):
+    if suffix != ".safetensors":
+        pytest.importorskip({".pt": "torch", ".gguf": "gguf"}[suffix])
+    vector = certificate().attached(transferred()[1])
+    vector.save(tmp_path / f"joy{suffix}")
+    loaded = SteeringVector.load(tmp_path / f"joy{suffix}")
+    again = Certificate.from_vector(loaded)
+    assert again.to_dict() == certificate().to_dict() and again.summary() == certificate().summary()
+    # The directions are the same at another length, and so is what is known of them.
+    assert Certificate.from_vector(2 * loaded).to_dict() == certificate().to_dict()
+
+
+def test_other_tools_read_the_vector_as_ever(tmp_path):
+    gguf = pytest.importorskip("gguf")
+    vector = certificate().attached(transferred()[1])
+    vector.save(tmp_path / "joy.gguf")
+    reader = gguf.GGUFReader(tmp_path / "joy.gguf")
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    held = {tensor.name: np.array(tensor.data) for tensor in reader.tensors}
+    assert set(held) == {f"direction.{layer}" for layer in vector.layers}
+    for layer, direction in vector.directions.items():
+        np.testing.assert_array_equal(held[f"direction.{layer}"], direction)
+    others = [name for name in reader.fields if not name.startswith(("embgeom.", "GGUF.", "general."))]
+    assert sorted(others) == ["controlvector.layer_count", "controlvector.model_hint"]
+    provenance = json.loads(reader.fields["embgeom.provenance"].contents())
+    assert provenance["certificate"]["verdict"] == "likely"
+
+
+def test_what_was_measured_is_added():
+    vector = certificate().attached(transferred()[1])
+    found = certificate().with_evaluation(evaluation(vector))
+    assert found.measured == "steers" and "measured: the vector steers" in found.summary()
+    assert "mean effects over 2 samples" in found.summary()
+    assert "certificate" not in found.evaluation.provenance["vector"]["provenance"]
+    again = Certificate.from_vector(found.attached(vector))
+    assert again.summary() == found.summary()
+    weak = certificate().with_evaluation(evaluation(vector, (0.6, -0.6, 0.5, -0.4)))
+    assert weak.measured == "does not steer" and weak.verdict == "likely"
+
+
+def test_an_evaluation_of_another_vector_is_refused():
+    other = replace(transferred()[1], directions={2: np.ones(192)}, provenance={})
+    with pytest.raises(InputError, match="of another vector"):
+        certificate().with_evaluation(evaluation(other))
+    with pytest.raises(InputError, match="is not an Evaluation"):
+        certificate().with_evaluation("result.json")
+
+
+def test_a_vector_without_one_says_so():
+    with pytest.raises(InputError, match="has no certificate"):
+        Certificate.from_vector(transferred()[1])
+    damaged = replace(transferred()[1], provenance={"certificate": {"source": 1}})
+    with pytest.raises(LoadError, match="is damaged"):
+        Certificate.from_vector(damaged)
+
+
+def test_layers_that_differ_make_it_unclear():
+    found = certificate()
+    one, other = found.forecasts
+    mixed = replace(found, forecasts=(one, replace(other, agreement=0.0, low=-0.1, high=0.1)))
+    assert mixed.verdict == "unclear" and "unclear: layers differ" in mixed.summary()
+
+
+def test_the_page_stands_alone(tmp_path):
+    vector = certificate().attached(transferred()[1])
+    certificate().with_evaluation(evaluation(vector)).to_html(tmp_path / "page.html")
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    for said in ("likely to work", "Measured on the target", "matrix_sha256", "What this does not say"):
+        assert said in page
+    assert "http-equiv" in page and 'src="http' not in page
