@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from embgeom import global_similarity
+from embgeom._common.native import core
 from embgeom.geometry.similarity import similarity_terms
 from tests.oracles import reference
 
@@ -39,3 +40,44 @@ def bench_sample(measure, x, other, threads):
     value = measure(global_similarity, x, other, sample=size, seed=6, threads=threads)
     expected, room = reference.global_similarity(x, other, sample=size, seed=6)
     assert abs(value - expected) <= room
+
+
+def strata(n):
+    """Return the strata of a vocabulary: 75 tokens each, some of more than a thousand."""
+    sizes = np.maximum(10 * np.random.default_rng(7).lognormal(1.2, 1.2, n // 75), 10)
+    return np.concatenate(([0], np.cumsum(sizes) * n / sizes.sum())).astype(np.int64)
+
+
+def directions(x):
+    n, d = x.shape
+    return x, np.random.default_rng(8).permutation(n), np.zeros(d), 1 / np.linalg.norm(x, axis=1), np.zeros(d)
+
+
+def bench_strata(measure, x, threads):
+    begins = strata(len(x))
+    means, *_, products = measure(core.stratum_moments, directions(x), begins, threads=threads, progress=None)
+    unit = x / np.linalg.norm(x, axis=1)[:, None]
+    assert np.allclose(np.diff(begins) @ means, unit.sum(axis=0), atol=0.01)
+    assert (products >= 0).all()
+
+
+def bench_strata_between(measure, x, other, threads):
+    begins = strata(len(x))
+    a, b = directions(x), directions(other)
+    means = [core.stratum_moments(each, begins, threads=threads, progress=None)[0] for each in (a, b)]
+    norms = measure(
+        core.stratum_norms, a, b, begins, *means, shared=means[0].T @ means[1],
+        factors=np.ones(len(begins) - 1), threads=threads, progress=None,
+    )  # fmt: skip
+    assert (norms >= 0).all()
+
+
+def bench_products_of_columns(measure, x, other, threads):
+    (*_, products), _ = measure(core.row_products, x, other, threads=threads, progress=None)
+    assert np.allclose(products, other.T.astype(np.float64) @ other, rtol=1e-4, atol=1e-3)
+
+
+def bench_ranks(measure):
+    values = np.random.default_rng(9).standard_normal(2_000_000).astype(np.float32)
+    order, _ = measure(core.rank, values, progress=None)
+    assert (np.diff(values[order]) >= 0).all()

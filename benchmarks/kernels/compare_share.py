@@ -5,36 +5,39 @@
 The kernels are, for each model, one graph of neighbors, LLE weights over the first 10 of them and the
 intrinsic dimension of every token. The goal is a whole that takes at most 1.1 times as long as they do. With
 --former, also the kernels as `compare` once called them, a graph of 1200 neighbors and the dimension of 500
-tokens over it, beside all of today's `compare` with these two options.
+tokens over it, beside all of today's `compare` with these two options. --output FOLDER writes the figures to
+compare_share.json and compare_share.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import embgeom
+from benchmarks.compare.problem import Size
+from benchmarks.compare.record import new_record, write_whole
 
-KERNELS = ("knn", "lle", "intrinsic_dimension")
+KERNELS = ("knn", "lle", "dimension_of")
 OTHERS = (
     "match",
     "classify",
     "tokens_that_count",
     "global_similarity_estimate",
-    "overlap_estimate",
-    "weight_cosine_estimate",
-    "correlation_estimate",
+    "_local_estimates",
     "panel_estimates",
     "curves",
     "_cautions",
-    "_groups",
+    "token_groups",
 )
 FORMER_K = 1200
 FORMER_SAMPLE = 500
@@ -52,7 +55,7 @@ def time_calls(module: Any, names: tuple[str, ...]) -> None:
             try:
                 result = function(*arguments, **options)
                 # A generator works only while it is read.
-                return iter(list(result)) if name in ("_cautions", "_groups") else result
+                return iter(list(result)) if name in ("_cautions", "token_groups") else result
             finally:
                 inside.pop()
                 if not inside:
@@ -77,8 +80,8 @@ def former(x: np.ndarray, threads: int | None) -> float:
 
 def measured(
     a: embgeom.Embeddings, b: embgeom.Embeddings, **options: Any
-) -> tuple[embgeom.Comparison, float]:
-    """Compare, print a line for each part, and return the result and the seconds that it took."""
+) -> tuple[embgeom.Comparison, dict[str, float]]:
+    """Compare, print a line for each part, and return the result and the seconds of its parts."""
     SECONDS.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", embgeom.EmbgeomWarning)
@@ -86,11 +89,43 @@ def measured(
         found = embgeom.compare(a, b, **options)
         whole = time.perf_counter() - begin
     kernels = sum(SECONDS[name] for name in KERNELS)
+    rest = whole - sum(SECONDS.values())
+    parts = {"whole": whole, "kernels": kernels, **SECONDS, "other token sets and rest": rest}
     print(f"compare {whole:.1f} s, of which kernels {kernels:.1f} s: {whole / kernels:.2f} times", flush=True)
-    for name, taken in sorted(SECONDS.items(), key=lambda item: -item[1]):
-        print(f"  {name:28} {taken:7.2f} s")
-    print(f"  {'other token sets and rest':28} {whole - sum(SECONDS.values()):7.2f} s", flush=True)
-    return found, whole
+    for name, taken in sorted(parts.items(), key=lambda item: -item[1]):
+        print(f"  {name:28} {taken:7.2f} s", flush=True)
+    return found, {name: round(taken, 2) for name, taken in parts.items()}
+
+
+def page(record: dict[str, Any]) -> str:
+    """Return the record as a page."""
+    runs = record["runs"]
+    names = dict.fromkeys(name for run in runs.values() for name in run)
+    rows = [
+        f"| {name.strip('_')} | " + " | ".join(f"{run.get(name, '')}" for run in runs.values()) + " |"
+        for name in names
+    ]
+    ratios = " | ".join(f"{run['whole'] / run['kernels']:.2f}" for run in runs.values())
+    once = record["former_kernels"]
+    former = f" The kernels as `compare` once called them take {once} s." if once else ""
+    return "\n".join(
+        [
+            "# What a comparison costs beside the kernels that it needs",
+            "",
+            f"{record['rows']:,} shared tokens of {' and '.join(record['models'])}, "
+            f"{' and '.join(map(str, record['columns']))} columns, {record['threads']} threads of "
+            f"{record['cores']} cores of {record['processor']} ({record['instructions']}), {record['date']}, "
+            f"commit {record['revision']}. "
+            f"Seconds; every measure with its interval and its nulls.{former} docs/speed.md says what the "
+            "parts are.",
+            "",
+            f"| part | {' | '.join(runs)} |",
+            "|---|" + "---|" * len(runs),
+            *rows,
+            f"| **whole / kernels** | {ratios} |",
+            "",
+        ]
+    )
 
 
 def main() -> None:
@@ -101,19 +136,32 @@ def main() -> None:
     parser.add_argument("--panel", action="store_true")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--former", action="store_true")
+    parser.add_argument("--output", type=Path, help="a folder for compare_share.json and compare_share.md")
     options = parser.parse_args()
     a, b = embgeom.load(options.a), embgeom.load(options.b)
     time_calls(importlib.import_module("embgeom.comparison.compare"), (*KERNELS, *OTHERS))
     chosen = {"panel": options.panel, "threads": options.threads}
-    found, whole = measured(a, b, **chosen)
+    found, parts = measured(a, b, **chosen)
+    runs, once = {"default": parts}, None
     print(f"{len(found.match)} tokens, {a.matrix.shape[1]} and {b.matrix.shape[1]} columns")
     if options.former:
         rows = zip((a, b), (found.match.ids_a, found.match.ids_b), strict=True)
-        once = sum(former(model.matrix[ids], options.threads) for model, ids in rows)
-        _, alike = measured(a, b, **chosen, dimension_k=FORMER_K, dimension_sample=FORMER_SAMPLE)
-        print(f"former kernels {once:.1f} s; compare takes {whole / once:.2f} times as long as these,")
-        print(f"and with the same graph and the same number of dimensions {alike / once:.2f} times")
+        once = round(sum(former(model.matrix[ids], options.threads) for model, ids in rows), 2)
+        settings = {"dimension_k": FORMER_K, "dimension_sample": FORMER_SAMPLE}
+        _, alike = measured(a, b, **chosen, **settings)
+        runs[", ".join(f"{name}={value}" for name, value in settings.items())] = alike
+        print(
+            f"former kernels {once:.1f} s; compare takes {parts['whole'] / once:.2f} times as long as these,"
+        )
+        print(f"and with the same graph and number of dimensions {alike['whole'] / once:.2f} times")
     print(found.summary())
+    if options.output:
+        columns = [model.matrix.shape[1] for model in (a, b)]
+        record = new_record(Size(len(found.match), columns[0], found.options.threads))
+        del record["cases"], record["quick"]
+        record |= {"models": [a.name, b.name], "columns": columns, "former_kernels": once, "runs": runs}
+        write_whole(options.output / "compare_share.json", json.dumps(record, indent=1) + "\n")
+        write_whole(options.output / "compare_share.md", page(record))
 
 
 if __name__ == "__main__":

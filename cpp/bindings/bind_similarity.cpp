@@ -36,6 +36,25 @@ terms_of_similarity(const Rows& a, const Rows& b, bool center, int threads, cons
             unit_rows(terms.pair.b)};
 }
 
+// A matrix's rows as they are.
+UnitRows plain_rows(const Rows& x) {
+    const std::vector<double> zero(static_cast<std::size_t>(x.shape(1)), 0.0);
+    return {RowSet::all(view(x)), zero, std::vector<double>(static_cast<std::size_t>(x.shape(0)), 1.0), zero};
+}
+
+std::tuple<ThreeDoubles, ThreeDoubles> products_of_columns(const Rows& x, const Rows& y, int threads,
+                                                           const py::object& progress) {
+    Doubles xx({x.shape(1), x.shape(1)}), xy({x.shape(1), y.shape(1)}), yy({y.shape(1), y.shape(1)});
+    const ProductMatrices matrices{mutable_view(xx), mutable_view(xy), mutable_view(yy)};
+    const RowForms forms = run_unlocked(progress, [&](Monitor& monitor) {
+        const UnitPair pair{plain_rows(x), plain_rows(y), static_cast<std::size_t>(x.shape(0))};
+        RowForms found;
+        product_norms(pair, threads, monitor, &found, &matrices);
+        return found;
+    });
+    return {{xx, xy, yy}, {copy_to_array(forms.aa), copy_to_array(forms.ab), copy_to_array(forms.bb)}};
+}
+
 }  // namespace
 
 void bind_similarity(py::module_& module) {
@@ -46,6 +65,10 @@ void bind_similarity(py::module_& module) {
     module.def("similarity_terms", &terms_of_similarity,
                "What baselines and intervals of that correlation are made of.", py::arg("a").noconvert(),
                py::arg("b").noconvert(), py::kw_only(), py::arg("center"), py::arg("threads"),
+               py::arg("progress"));
+    module.def("row_products", &products_of_columns,
+               "Products of the columns of two matrices, and what each row has of their squared norms.",
+               py::arg("x").noconvert(), py::arg("y").noconvert(), py::kw_only(), py::arg("threads"),
                py::arg("progress"));
 }
 

@@ -13,6 +13,7 @@ void bind_lle(pybind11::module_& module);
 void bind_dimension(pybind11::module_& module);
 void bind_agreement(pybind11::module_& module);
 void bind_similarity(pybind11::module_& module);
+void bind_strata(pybind11::module_& module);
 void bind_paired_products(pybind11::module_& module);
 
 }  // namespace embgeom::bindings
@@ -35,5 +36,6 @@ PYBIND11_MODULE(_core, module) {
     bindings::bind_dimension(module);
     bindings::bind_agreement(module);
     bindings::bind_similarity(module);
+    bindings::bind_strata(module);
     bindings::bind_paired_products(module);
 }

@@ -7,7 +7,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'positions', 'relabeled_agreement', 'row_stats', 'similarity_terms', 'tridiagonal_form']
+__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'positions', 'rank', 'relabeled_agreement', 'row_products', 'row_stats', 'similarity_terms', 'stratum_moments', 'stratum_norms', 'tridiagonal_form']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -94,9 +94,17 @@ def positions(a: numpy.typing.NDArray[numpy.int32], b: numpy.typing.NDArray[nump
     """
     The place of each neighbor in another list.
     """
+def rank(values: numpy.typing.NDArray[numpy.float32], *, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    The order of values and their ranks, equal ones averaged.
+    """
 def relabeled_agreement(a: numpy.typing.NDArray[numpy.int32], values_a: numpy.typing.NDArray[numpy.float64] | None, b: numpy.typing.NDArray[numpy.int32], values_b: numpy.typing.NDArray[numpy.float64] | None, labels: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
     """
     How far two lists of neighbors agree when tokens are relabeled.
+    """
+def row_products(x: numpy.typing.NDArray[numpy.float32], y: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]]:
+    """
+    Products of the columns of two matrices, and what each row has of their squared norms.
     """
 def row_stats(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]:
     """
@@ -105,6 +113,14 @@ def row_stats(x: numpy.typing.NDArray[numpy.float32], *, threads: typing.Support
 def similarity_terms(a: numpy.typing.NDArray[numpy.float32], b: numpy.typing.NDArray[numpy.float32], *, center: bool, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[float, tuple[float, float, float], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], numpy.typing.NDArray[numpy.float64], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]]:
     """
     What baselines and intervals of that correlation are made of.
+    """
+def stratum_moments(directions: tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], begins: numpy.typing.NDArray[numpy.int64], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]]:
+    """
+    Means and scatters of directions within strata, and the products of the scatters.
+    """
+def stratum_norms(a: tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], b: tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.float64]], begins: numpy.typing.NDArray[numpy.int64], means_a: numpy.typing.NDArray[numpy.float64], means_b: numpy.typing.NDArray[numpy.float64], *, shared: numpy.typing.NDArray[numpy.float64], factors: numpy.typing.NDArray[numpy.float64], threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
+    """
+    Norms of the products of two matrices' deviations within strata, with a matrix between them.
     """
 def tridiagonal_form(c: numpy.typing.NDArray[numpy.float32]) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
     """

@@ -80,26 +80,27 @@ def test_p_counts_relabelings_where_few_rows_are_long(measure):
     assert "as if there were 1 of 400" in " ".join(map(str, statistics_tables([statistic], 400)))
 
 
-def test_nothing_depends_on_the_threads_of_blas():
+def test_nothing_depends_on_the_number_of_threads():
     a, b = pair(12_000, 130, 110)
     labels = np.arange(12_000) % 5
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            numbers = [panel_estimates(a, b, strata=labels, draws=20), _others(a, b, labels)]
+            panel = panel_estimates(a, b, strata=labels, draws=20, threads=threads)
+            numbers = [panel, _others(a, b, labels, threads)]
         found.append([{name: each.to_dict() for name, each in part.items()} for part in numbers])
     assert found[0] == found[1]
 
 
-def _others(a, b, labels):
+def _others(a, b, labels, threads):
     values = a[:, 0].astype(np.float64), b[:, 0].astype(np.float64)
     lists = [
         np.stack([(np.arange(len(a)) + step) % len(a) for step in steps], 1) for steps in ((1, 2), (2, 5))
     ]
     return {
-        "similarity": global_similarity_estimate(a, b, center=True, strata=labels),
+        "similarity": global_similarity_estimate(a, b, center=True, strata=labels, threads=threads),
         "correlation": correlation_estimate(*values, kind="pearson", strata=labels, neighbors=tuple(lists)),
-        "overlap": overlap_estimate(*lists, strata=labels, draws=3),
+        "overlap": overlap_estimate(*lists, strata=labels, draws=3, threads=threads),
     }
 
 
@@ -190,6 +191,23 @@ def test_drawn_nulls_are_those_of_relabelings(labels):
         error = values.std() * math.sqrt(1 / drawn.draws + 1 / len(values))
         assert abs(drawn.mean - values.mean()) < 4.5 * error
         assert 0.5 < drawn.sd / values.std() < 1.7
+
+
+@pytest.mark.parametrize("strata", [50, 2])
+def test_the_stratified_null_of_many_tokens_is_that_of_relabelings(strata):
+    """Above 4096 tokens, bundles of strata are relabeled and combined, where there are many strata."""
+    a, b = pair(4200, 9, 7)
+    labels = np.random.default_rng(3).integers(0, strata, len(a))
+    a[labels % 2 == 1] += 1
+    b[labels % 2 == 1] -= 1
+    orders = relabeling.random_relabelings(labels, 150, np.random.default_rng(1))
+    for measure, formula in ((cka_estimate, oracle.cka_of_many), (procrustes_estimate, oracle.procrustes)):
+        values = np.array([formula(a, b[order]) for order in orders])
+        null = measure(a, b, strata=labels, draws=200).stratified
+        assert (null.draws, null.strata) == (42 if strata == 50 else 20, strata)
+        # Bundles say as much as twenty relabelings, whose standard deviation errs by a sixth.
+        assert null.mean == pytest.approx(values.mean(), abs=4 * values.std() * math.sqrt(1 / 20 + 1 / 150))
+        assert null.sd == pytest.approx(values.std(), rel=0.6)
 
 
 @pytest.mark.parametrize("spread", [0.2, 1.0])

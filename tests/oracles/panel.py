@@ -35,6 +35,18 @@ def cka(a, b):
     return unbiased_hsic(k, m) / np.sqrt(unbiased_hsic(k, k) * unbiased_hsic(m, m))
 
 
+def cka_of_many(a, b):
+    """The same from products of columns, as Song et al. (2012) reduce it for linear kernels."""
+    a, b = centered(a), centered(b)
+    n = len(a)
+
+    def hsic(x, y):
+        p, q = (np.sum(side**2, axis=1) for side in (x, y))
+        return np.sum((x.T @ y) ** 2) - n / (n - 2) * (p @ q) + p.sum() * q.sum() / ((n - 1) * (n - 2))
+
+    return hsic(a, b) / np.sqrt(hsic(a, a) * hsic(b, b))
+
+
 def procrustes(a, b):
     """The best correlation of one centered matrix, rotated, with the other."""
     a, b = centered(a), centered(b)

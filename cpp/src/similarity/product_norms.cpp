@@ -22,6 +22,7 @@ constexpr std::size_t rows_per_group = 4 * rows_per_piece;
 constexpr std::size_t rows_per_task = 64;
 constexpr std::size_t rows_per_form = 256;
 constexpr std::size_t lanes = 8;
+constexpr std::size_t fewest_rows_for_float32 = 4096;
 constexpr std::size_t bytes_per_slab = std::size_t{1} << 24U;
 
 // A strip of one of the two matrices.
@@ -54,6 +55,19 @@ struct StripProduct {
             const T value = static_cast<T>(even[place] + odd[place]);
             into[column * height + row] = value;
             if (on_diagonal()) into[row * height + column] = value;
+        }
+    }
+
+    // Writes it where the strips' first columns, `row` and `column`, meet; within one matrix on either side
+    // of the diagonal.
+    void store(std::size_t width, std::size_t row, std::size_t column, bool symmetric,
+               const MatrixView<double>& matrix) const {
+        for (std::size_t place = 0; place < even.size(); ++place) {
+            const std::size_t r = place / width, c = place % width;
+            if (on_diagonal() && c > r) continue;
+            const double value = even[place] + odd[place];
+            matrix.row(row + r)[column + c] = value;
+            if (symmetric) matrix.row(column + c)[row + r] = value;
         }
     }
 
@@ -139,6 +153,17 @@ struct StripSquare {
             } else {
                 (left == &pair.a ? norms.aa : norms.bb) += product.on_diagonal() ? norm : 2.0 * norm;
             }
+        }
+    }
+
+    void store(const ProductMatrices& matrices, const UnitPair& pair) const {
+        for (const StripProduct& product : products) {
+            const UnitStrip &left = strips[product.left], &right = strips[product.right];
+            const bool symmetric = left.unit == right.unit;
+            const MatrixView<double>& matrix = !symmetric             ? matrices.ab
+                                               : left.unit == &pair.a ? matrices.aa
+                                                                      : matrices.bb;
+            product.store(right.width, left.begin, right.begin, symmetric, matrix);
         }
     }
 };
@@ -276,7 +301,8 @@ void multiply(StripSquare& square, const UnitPair& pair, int threads, SlabMonito
 }
 
 template <class T>
-ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
+ProductNorms norms_of_products(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms,
+                               const ProductMatrices* matrices) {
     std::vector<UnitStrip> strips;
     cut(pair.a, strips);
     cut(pair.b, strips);
@@ -292,6 +318,7 @@ ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, 
             StripSquare square(strips, p, q);
             multiply<T>(square, pair, threads, slabs, forms);
             square.add_to(norms, pair);
+            if (matrices != nullptr) square.store(*matrices, pair);
         }
     }
     return norms;
@@ -299,12 +326,14 @@ ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, 
 
 }  // namespace
 
-ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
-    return product_norms<float>(pair, threads, monitor, forms);
-}
-
-ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms) {
-    return product_norms<double>(pair, threads, monitor, forms);
+ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms,
+                           const ProductMatrices* matrices) {
+    // For few rows the error of float32 products would be too large compared with the sums without the
+    // diagonal.
+    const bool fast =
+        pair.used >= fewest_rows_for_float32 && pair.used >= 2 * std::max(pair.a.width(), pair.b.width());
+    return fast ? norms_of_products<float>(pair, threads, monitor, forms, matrices)
+                : norms_of_products<double>(pair, threads, monitor, forms, matrices);
 }
 
 }  // namespace embgeom

@@ -13,7 +13,6 @@
 namespace embgeom {
 namespace {
 
-constexpr std::size_t fewest_rows_for_float32 = 4096;
 constexpr std::size_t rows_per_task = 64;
 constexpr std::size_t lanes = 8;
 
@@ -41,18 +40,10 @@ void add_multiple(double factor, const std::vector<double>& values, double* sums
     add_multiple(factor, values.data(), values.size(), sums);
 }
 
-// See the header: for few rows the error of float32 products would be too large compared with the sums
-// without the diagonal.
-bool float32_suffices(std::size_t used, std::size_t d_a, std::size_t d_b) {
-    return used >= fewest_rows_for_float32 && used >= 2 * std::max(d_a, d_b);
-}
-
 // Sums over all pairs of y y', the cosines minus the mean of all n^2, from products and deviations.
 ProductNorms add_up(const UnitPair& pair, const Deviations& deviations, int threads, Monitor& monitor,
                     RowForms* forms = nullptr) {
-    const bool fast = float32_suffices(pair.used, pair.a.width(), pair.b.width());
-    const ProductNorms norms = fast ? product_norms_float32(pair, threads, monitor, forms)
-                                    : product_norms_float64(pair, threads, monitor, forms);
+    const ProductNorms norms = product_norms(pair, threads, monitor, forms);
     const double twice = 2.0 * static_cast<double>(pair.used);
     return {twice * deviations.along_aa + norms.aa, twice * deviations.along_ab + norms.ab,
             twice * deviations.along_bb + norms.bb};

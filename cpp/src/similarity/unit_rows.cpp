@@ -190,7 +190,7 @@ void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t count, float* 
         std::fill_n(packed, count, 0.0F);
         return;
     }
-    deviate_float(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], count, packed);
+    pack_from(&mean[begin], i, begin, count, packed);
 }
 
 void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t count, double* packed) const {
@@ -198,7 +198,17 @@ void UnitRows::pack(std::size_t i, std::size_t begin, std::size_t count, double*
         std::fill_n(packed, count, 0.0);
         return;
     }
-    deviate_double(rows.row(i) + begin, &center[begin], inverse[i], &mean[begin], count, packed);
+    pack_from(&mean[begin], i, begin, count, packed);
+}
+
+void UnitRows::pack_from(const double* from, std::size_t i, std::size_t begin, std::size_t count,
+                         float* packed) const {
+    deviate_float(rows.row(i) + begin, &center[begin], inverse[i], from, count, packed);
+}
+
+void UnitRows::pack_from(const double* from, std::size_t i, std::size_t begin, std::size_t count,
+                         double* packed) const {
+    deviate_double(rows.row(i) + begin, &center[begin], inverse[i], from, count, packed);
 }
 
 UnitPair make_unit_pair(const RowSet& a, const RowSet& b, bool center, int threads, Monitor& monitor) {

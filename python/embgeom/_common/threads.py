@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from threadpoolctl import threadpool_limits
 
 from embgeom._common.checks import whole_number
 
 _MOST_THREADS = 1024
+# NumPy's OpenBLAS has room for a limited number of callers, and ends the process where more call it.
+_MOST_IN_PYTHON = 16
+_Item, _Found = TypeVar("_Item"), TypeVar("_Found")
 
 
 def resolve_threads(threads: int | None) -> int:
@@ -26,6 +31,14 @@ def one_blas_thread() -> Iterator[None]:
     """Let NumPy's BLAS multiply on one thread: with more, last digits depend on how many there are."""
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+def in_threads(
+    function: Callable[[_Item], _Found], items: Iterable[_Item], threads: int | None
+) -> list[_Found]:
+    """Return what a function finds for each item, in their order; NumPy multiplies without Python's lock."""
+    with ThreadPoolExecutor(min(resolve_threads(threads), _MOST_IN_PYTHON)) as pool:
+        return list(pool.map(function, items))
 
 
 def _usable_cores() -> int:

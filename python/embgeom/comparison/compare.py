@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.progress import Progress
 from embgeom._common.record import versions
-from embgeom._common.threads import one_blas_thread
+from embgeom._common.threads import in_threads, one_blas_thread, resolve_threads
 from embgeom.comparison.comparison import CompareKeywords, CompareOptions, Comparison, LocalGeometry
 from embgeom.comparison.curves import KS, Curve, overlap_curve, weight_curve
 from embgeom.comparison.nulls import (
@@ -295,18 +296,45 @@ def pair_estimates(
         name: global_similarity_estimate(x_a, x_b, center=center, strata=strata, **common)
         for name, center in (("global_similarity", False), ("global_similarity_centered", True))
     }
-    drawn: dict[str, Any] = {"strata": strata, "draws": options.relabelings, "seed": options.seed}
-    found["neighbor_overlap"] = overlap_estimate(local_a.neighbors, local_b.neighbors, **drawn, **common)
-    found["weight_cosine"] = weight_cosine_estimate(local_a.lle, local_b.lle, **drawn, **common)
-    measured = local_a.dimension.rows
-    within = strata if strata is None or measured is None else strata[measured]
-    dimensions = local_a.dimension.defined, local_b.dimension.defined
-    kinds: tuple[Literal["pearson", "spearman"], ...] = ("pearson", "spearman")
-    for kind in kinds:
-        found[f"dimension_{kind}"] = correlation_estimate(
-            *dimensions, kind=kind, strata=within, neighbors=(around[0], around[1])
-        )
-    return found | (panel_estimates(x_a, x_b, **drawn) if options.panel else {})
+    found |= _local_estimates(local_a, local_b, around, strata, options)
+    if options.panel:
+        drawn: dict[str, Any] = {
+            "draws": options.relabelings,
+            "seed": options.seed,
+            "threads": options.threads,
+        }
+        found |= panel_estimates(x_a, x_b, strata=strata, **drawn)
+    return found
+
+
+def _local_estimates(
+    a: LocalGeometry,
+    b: LocalGeometry,
+    around: tuple[Neighbors, ...],
+    strata: RowNumbers | None,
+    options: CompareOptions,
+) -> dict[str, Estimate]:
+    """Return the measures of lists and dimensions, which share threads: most of their time takes NumPy."""
+    threads = resolve_threads(options.threads)
+    drawn: dict[str, Any] = {
+        "strata": strata,
+        "draws": options.relabelings,
+        "seed": options.seed,
+        "threads": max(1, threads // 2),
+    }
+    measured = a.dimension.rows
+    dimensions: dict[str, Any] = {
+        "strata": strata if strata is None or measured is None else strata[measured],
+        "neighbors": (around[0], around[1]),
+    }
+    correlate = partial(correlation_estimate, a.dimension.defined, b.dimension.defined, **dimensions)
+    measures: dict[str, Callable[[], Estimate]] = {
+        "neighbor_overlap": partial(overlap_estimate, a.neighbors, b.neighbors, **drawn),
+        "weight_cosine": partial(weight_cosine_estimate, a.lle, b.lle, **drawn),
+        "dimension_pearson": partial(correlate, kind="pearson"),
+        "dimension_spearman": partial(correlate, kind="spearman"),
+    }
+    return dict(zip(measures, in_threads(lambda of: of(), measures.values(), threads), strict=True))
 
 
 def curves(

@@ -37,6 +37,7 @@ from embgeom.geometry.similarity import similarity_terms
 LEAST_P = 1e-16  # no null is normal farther out
 NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this many standard errors
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
+_ENTRIES_AT_A_TIME = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def global_similarity_estimate(
     Notes
     -----
     Nothing is drawn: docs/numerics.md has the formulas. As long again as `global_similarity`; with G strata
-    n d^2 + G^2 d^2 / 2 multiply-adds and 256 MiB more.
+    n d^2 + G^2 d^2 / 4 multiply-adds and 64 MiB more for each matrix.
 
     Examples
     --------
@@ -250,7 +251,7 @@ def global_similarity_estimate(
     stratified = None
     if labels is not None:
         parts = Strata.from_labels(labels[used])
-        mean, variance = stratified_moments(terms, parts)
+        mean, variance = stratified_moments(terms, parts, resolve_threads(threads))
         stratified = Baseline(mean / scale, math.sqrt(variance) / scale, strata=len(parts))
     # The projection of the U-statistic: what each token adds to the numerator and to the denominators.
     of_aa, of_ab, of_bb = (sums[used] for sums in terms.sums)
@@ -422,9 +423,11 @@ def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayL
     # Of how many tokens some rows are is not said; the neighbors of a sample come close to the last.
     n = max(int(rows.max()), int(indices.max())) + 1
     through = np.bincount(rows, effect, n)
-    for column in indices.T:
-        there = column >= 0
-        through += np.bincount(column[there], effect[there], n)
+    step = max(1, _ENTRIES_AT_A_TIME // k)
+    for begin in range(0, m, step):
+        near = indices[begin : begin + step]
+        there = near >= 0
+        through += np.bincount(near[there], np.repeat(effect[begin : begin + step], there.sum(axis=1)), n)
     if n <= k + 1:
         return math.inf  # All tokens have the same neighbors: nothing tells how far their numbers err.
     # What such groups of k + 1 tokens have in common is lost with their mean.

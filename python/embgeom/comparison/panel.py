@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +18,8 @@ from embgeom._common.arrays import (
     as_matrix,
 )
 from embgeom._common.checks import whole_number
-from embgeom._common.threads import one_blas_thread
+from embgeom._common.native import core
+from embgeom._common.threads import in_threads, one_blas_thread
 from embgeom.comparison.nulls import (
     Baseline,
     Estimate,
@@ -42,6 +44,7 @@ from embgeom.comparison.relabeling import (
     symmetric_variance,
 )
 from embgeom.errors import InputError
+from embgeom.geometry.rows import mean_row
 
 # Density of cosines is that over a hundredth of the pairs.
 _WINDOWS = 200
@@ -56,19 +59,25 @@ def panel_estimates(
     sample: int = 2000,
     draws: int = 200,
     seed: int = 0,
+    threads: int | None = None,
 ) -> dict[str, Estimate]:
     """Return `cka_estimate`, `rsa_estimate` and `procrustes_estimate` by the names of their measures.
 
     The products of the matrices, which CKA and Procrustes similarity share, are formed once.
     """
-    pair = Pair.from_arrays(a, b)
-    labels = labels_of_strata(strata, len(pair))
-    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
-    return {
-        "cka": _cka(pair, within, draws, seed),
-        "rsa": rsa_estimate(a, b, strata=labels, sample=sample, seed=seed),
-        "procrustes": _procrustes(pair, within, draws, seed),
-    }
+
+    def of_products() -> tuple[Estimate, Estimate]:
+        pair = Pair.from_arrays(a, b, threads)
+        labels = labels_of_strata(strata, len(pair))
+        within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
+        return _cka(pair, within, draws, seed, threads), _procrustes(pair, within, draws, seed, threads)
+
+    def of_ranks() -> tuple[Estimate]:
+        return (rsa_estimate(a, b, strata=strata, sample=sample, seed=seed, threads=threads),)
+
+    tasks: list[Callable[[], tuple[Estimate, ...]]] = [of_products, of_ranks]
+    (cka, procrustes), (rsa,) = in_threads(lambda measure: measure(), tasks, threads)
+    return {"cka": cka, "rsa": rsa, "procrustes": procrustes}
 
 
 @one_blas_thread()
@@ -79,6 +88,7 @@ def cka_estimate(
     strata: npt.ArrayLike | None = None,
     draws: int = 200,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Estimate:
     """Return the debiased linear CKA of two models.
 
@@ -92,9 +102,12 @@ def cka_estimate(
     strata : array_like of int, shape (n,), optional
         The stratum of each token, for the stratified null.
     draws : int
-        Relabelings within strata, and of all tokens where few rows are long; above 4096 tokens at most 20.
+        Relabelings within strata, and of all tokens where few rows are long; above 4096 tokens at most 20, or
+        some 40 that bundles of strata, relabeled three times or more, are combined to.
     seed : int
         Seed of the relabelings.
+    threads : int, optional
+        As for `knn`.
 
     Returns
     -------
@@ -131,10 +144,10 @@ def cka_estimate(
     >>> round(cka_estimate(x, 3 * x[:, ::-1] + 1).value, 6)
     1.0
     """
-    pair = Pair.from_arrays(a, b)
+    pair = Pair.from_arrays(a, b, threads)
     labels = labels_of_strata(strata, len(pair))
-    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
-    return _cka(pair, within, draws, seed)
+    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
+    return _cka(pair, within, draws, seed, threads)
 
 
 @one_blas_thread()
@@ -145,6 +158,7 @@ def procrustes_estimate(
     strata: npt.ArrayLike | None = None,
     draws: int = 200,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Estimate:
     """Return the Procrustes similarity of two models: how well one is the other rotated, scaled and shifted.
 
@@ -153,11 +167,11 @@ def procrustes_estimate(
 
     Parameters
     ----------
-    a, b, strata, seed
+    a, b, strata, seed, threads
         As for `cka_estimate`.
     draws : int
-        Relabelings for the null; fewer for more than 378 columns (50 for 600), but 20 at least. Within
-        strata, at most 20 above 4096 tokens.
+        Relabelings for the null; fewer for more than 278 columns, 20 for 600 or more. Within
+        strata as for `cka_estimate`.
 
     Returns
     -------
@@ -190,13 +204,13 @@ def procrustes_estimate(
     >>> round(procrustes_estimate(x, 3 * x[:, ::-1] + 1, draws=20).value, 6)
     1.0
     """
-    pair = Pair.from_arrays(a, b)
+    pair = Pair.from_arrays(a, b, threads)
     labels = labels_of_strata(strata, len(pair))
-    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed)
-    return _procrustes(pair, within, draws, seed)
+    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
+    return _procrustes(pair, within, draws, seed, threads)
 
 
-def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimate:
+def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int, threads: int | None) -> Estimate:
     n, p, q = len(pair), pair.p, pair.q
     aa, ab, bb = (
         float(np.sum(products * products)) + _diagonal(one, other)
@@ -209,7 +223,7 @@ def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimat
     terms = _cka_terms(pair)
     null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
     if dominated(pair.effective_n, n):
-        null = _counted(null, Relabeled.of_all(pair, draws, seed).hsic / scale, value)
+        null = _counted(null, Relabeled.of_all(pair, draws, seed, threads).hsic.ravel() / scale, value)
     share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
     error = 2.0 * math.sqrt(n) * float(share.std(ddof=1))
     stratified = None
@@ -228,14 +242,14 @@ def _diagonal(p: Float64Vector, q: Float64Vector) -> float:
 
 def _cka_terms(pair: Pair) -> Float64Matrix:
     """Return the row sums of the products of U-centered products: of x with x, x with y, y with y."""
-    p, q = pair.p, pair.q
+    (xx, xy, yy), p, q = pair.terms, pair.p, pair.q
     lengths = np.stack([p, q]).astype(np.float32) / np.float32(len(pair) - 2.0)
     # Centered rows sum to 0, but not when weighted by their squared lengths.
     (xp, xq), (yp, yq) = ((m @ (lengths @ m).T).T for m in (pair.x, pair.y))
     terms = (
-        pair.row_terms("xx") + 2.0 * xp + _diagonal_terms(p, p),
-        pair.row_terms("xy") + xq + yp + _diagonal_terms(p, q),
-        pair.row_terms("yy") + 2.0 * yq + _diagonal_terms(q, q),
+        xx + 2.0 * xp + _diagonal_terms(p, p),
+        xy + xq + yp + _diagonal_terms(p, q),
+        yy + 2.0 * yq + _diagonal_terms(q, q),
     )
     return np.stack(terms)
 
@@ -253,8 +267,10 @@ def _of_rows(pair: Pair, value: float, error: float, null: Baseline, stratified:
     return replace(found, effective_n=pair.effective_n)
 
 
-def _baseline(drawn: Float64Vector, strata: int = 0) -> Baseline:
-    return Baseline(float(drawn.mean()), float(drawn.std(ddof=1)), len(drawn), strata)
+def _baseline(drawn: npt.NDArray[np.float64], strata: int = 0) -> Baseline:
+    """Return the mean and standard deviation of relabelings; those in different rows may depend on others."""
+    variance = float(np.mean(drawn.var(axis=-1, ddof=1)))
+    return Baseline(float(drawn.mean()), math.sqrt(variance), drawn.size, strata)
 
 
 def _counted(null: Baseline, drawn: Float64Vector, value: float) -> Baseline:
@@ -272,17 +288,17 @@ def _diagonal_terms(p: Float64Vector, q: Float64Vector) -> Float64Vector:
     return np.asarray(with_products + with_lengths / (len(p) - 2.0))
 
 
-def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int) -> Estimate:
+def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int, threads: int | None) -> Estimate:
     n = len(pair)
     left, singular, right = np.linalg.svd(pair.xy, full_matrices=False)
     rotation = left @ right
     scale = math.sqrt(float(pair.p.sum()) * float(pair.q.sum()))
     value = min(float(singular.sum()) / scale, 1.0)
-    share = bilinear(pair.x, rotation, pair.y) / scale
+    share = bilinear(pair.x, rotation, pair.y, threads) / scale
     share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
     error = math.sqrt(n) * float(share.std(ddof=1))
     stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
-    drawn = relabeled_norms(pair, draws, seed) / scale
+    drawn = relabeled_norms(pair, draws, seed, threads) / scale
     null = _baseline(drawn)
     if dominated(pair.effective_n, n):
         null = _counted(null, drawn, value)
@@ -298,6 +314,7 @@ def rsa_estimate(
     strata: npt.ArrayLike | None = None,
     sample: int = 2000,
     seed: int = 0,
+    threads: int | None = None,
 ) -> Estimate:
     """Return the representational similarity of two models: Spearman correlation of pairwise cosines.
 
@@ -314,6 +331,8 @@ def rsa_estimate(
         How many tokens are drawn, 4 at least: all their pairs are ranked.
     seed : int
         Seed of the sample, and of the relabelings within strata.
+    threads : int, optional
+        As for `knn`.
 
     Returns
     -------
@@ -356,7 +375,10 @@ def rsa_estimate(
     m = min(whole_number(sample, "sample", 4), len(usable))
     choosing, within = generator(seed, "tokens of rsa"), generator(seed, "rsa")
     rows = np.sort(usable[choosing.choice(len(usable), m, replace=False)])
-    means = [z[usable].mean(axis=0, dtype=np.float64) if center else np.zeros(z.shape[1]) for z in (x, y)]
+    means = [
+        mean_row(z if len(usable) == len(z) else z[usable]) if center else np.zeros(z.shape[1])
+        for z in (x, y)
+    ]
     ranked_x, ranked_y = _Ranked.from_rows(x, rows, means[0]), _Ranked.from_rows(y, rows, means[1])
     for ranked, name in ((ranked_x, "a"), (ranked_y, "b")):
         if not ranked.ranks.any():
@@ -367,11 +389,12 @@ def rsa_estimate(
     if labels is not None:
         parts = Strata.from_labels(labels[usable])
         places = np.searchsorted(usable, rows)
-        drawn = (
-            ranked_x.correlation(_Ranked.from_rows(y, usable[order[places]], means[1]))
-            for order in (parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS))
+        drawn = in_threads(
+            lambda order: ranked_x.correlation(_Ranked.from_rows(y, usable[order[places]], means[1])),
+            [parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS)],
+            threads,
         )
-        stratified = _baseline(np.array(list(drawn)), len(parts))
+        stratified = _baseline(np.array(drawn), len(parts))
     error = _rank_error(ranked_x, ranked_y, len(usable) if center else None)
     return _correlation(value, error, null, stratified, m)
 
@@ -395,12 +418,10 @@ class _Ranked:
         lengths = np.linalg.norm(deviations, axis=1)
         unit = (deviations / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
         cosines = np.concatenate([of_row[i + 1 :] for i, of_row in enumerate(unit @ unit.T)])
-        order = np.argsort(cosines)
-        ordered = cosines[order]
-        begins = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-        sizes = np.diff(np.r_[begins, len(ordered)])
-        ranks = np.empty(len(ordered))
-        ranks[order] = np.repeat((begins + (sizes - 1) / 2.0 + 0.5) / len(ordered) - 0.5, sizes)
+        order, ranks = core.rank(cosines, progress=None)
+        ranks += 0.5
+        ranks /= len(ranks)
+        ranks -= 0.5
         return cls(ranks, order, cosines, deviations.astype(np.float32), unit)
 
     def correlation(self, other: _Ranked) -> float:

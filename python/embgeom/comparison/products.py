@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, as_matrix
+from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import whole_number
+from embgeom._common.native import core
+from embgeom._common.threads import in_threads, resolve_threads
 from embgeom.comparison.relabeling import Strata, generator
 from embgeom.errors import InputError
 
 # Rows are centered and multiplied in pieces, so that no float64 copy of a matrix is made.
 _ROWS_AT_A_TIME = 4096
-_ROWS_OF_SHORT_SUMS = 1024
 # Above this number of tokens, relabeled cross products are drawn from the normal distribution they tend to.
 _FEW_TOKENS = 4096
-# A drawn nuclear norm takes some d^3 multiply-adds: 50 are drawn of a 600 x 600 matrix, 200 of 378 x 378.
-_DRAWN_PRODUCTS = 50 * 600**3
+# A drawn nuclear norm takes some d^3 multiply-adds: 20 are drawn of a 600 x 600 matrix, 200 of 278 x 278.
+_DRAWN_PRODUCTS = 20 * 600**3
 FEWEST_DRAWS = 20
+# Of many tokens, strata are dealt out to so many bundles, if their cross products take no more than 256 MiB.
+_BUNDLES = 24
+_MOST_STORED = 1 << 26
+_COMBINED_DRAWS = 40
 # Normal matrices stand for relabeled ones up to this share of variance that they do not know of.
 _MOST_LONG_ROW_SHARE = 0.1
 
@@ -30,7 +35,8 @@ _MOST_LONG_ROW_SHARE = 0.1
 class Pair:
     """Two matrices with centered columns and rows of mean squared length 1, and the products of columns.
 
-    `p` and `q` are the squared lengths of their rows.
+    `p` and `q` are the squared lengths of their rows, `terms` the shares of single rows in the squared norms
+    of `xx`, `xy` and `yy`.
     """
 
     x: Float32Matrix
@@ -40,73 +46,81 @@ class Pair:
     xx: Float64Matrix
     xy: Float64Matrix
     yy: Float64Matrix
+    terms: tuple[Float64Vector, Float64Vector, Float64Vector]
 
     @classmethod
-    def from_arrays(cls, a: npt.ArrayLike, b: npt.ArrayLike) -> Pair:
-        x, y = (_standardized(as_matrix(side, name), name) for side, name in ((a, "a"), (b, "b")))
+    def from_arrays(cls, a: npt.ArrayLike, b: npt.ArrayLike, threads: int | None) -> Pair:
+        x, y = (_standardized(as_matrix(side, name), name, threads) for side, name in ((a, "a"), (b, "b")))
         if len(x) != len(y):
             raise InputError(f"a has {len(x)} rows and b has {len(y)}: row i of both must be the same token")
-        d = x.shape[1]
-        p, q = np.empty(len(x)), np.empty(len(x))
-        products = np.zeros((d + y.shape[1],) * 2)
-        # As in the kernels, products of many rows are in float32, over short sums.
-        dtype, step = (np.float32, _ROWS_OF_SHORT_SUMS) if len(x) > _FEW_TOKENS else (np.float64, len(x))
-        for begin in range(0, len(x), step):
-            piece = slice(begin, begin + step)
-            both = np.hstack([x[piece], y[piece]], dtype=dtype)
-            products += both.T @ both
-            for lengths, side in ((p, x), (q, y)):
-                lengths[piece] = np.einsum("ij,ij->i", side[piece], side[piece], dtype=np.float64)
-        return cls(x, y, p, q, products[:d, :d], products[:d, d:], products[d:, d:])
+        products, terms = core.row_products(x, y, threads=resolve_threads(threads), progress=None)
+        p, q = (np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (x, y))
+        return cls(x, y, p, q, *products, terms)
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def met(self, rows: RowNumbers, order: npt.NDArray[Any]) -> tuple[Float32Matrix, float]:
+        """Return the cross product of some tokens with those they are relabeled as, and the sum of p q."""
+        others, cross = order[rows], np.zeros(self.xy.shape)
+        for piece in _pieces(len(rows)):
+            cross += self.x[rows[piece]].T @ self.y[others[piece]]
+        return cross.astype(np.float32), float(self.p[rows] @ self.q[others])
+
+    def measured(self, cross: npt.NDArray[Any], meeting: float) -> tuple[float, float]:
+        """Return the sum over pairs of U-centered products of a relabeling, and its nuclear norm."""
+        n, wide = len(self), cross.astype(np.float64)
+        constant = float(self.p.sum() * self.q.sum()) / ((n - 1.0) * (n - 2.0))
+        hsic = float(np.sum(wide * wide)) - n / (n - 2.0) * meeting + constant
+        return hsic, _nuclear_norm(wide)
 
     @property
     def effective_n(self) -> float:
         """How many rows of one length would share the squared length as evenly, in the worse model."""
         return min(float(lengths.sum()) ** 2 / float(lengths @ lengths) for lengths in (self.p, self.q))
 
-    def row_terms(self, of: Literal["xx", "xy", "yy"]) -> Float64Vector:
-        """Return the shares of single rows in the squared norm of a product, in float32."""
-        left, right = (self.x if side == "x" else self.y for side in of)
-        return bilinear(left, getattr(self, of), right)
-
 
 @dataclass(frozen=True)
 class Relabeled:
     """What follows from the cross products of relabelings within strata.
 
-    `hsic` are the sums over pairs of U-centered products, `norms` the nuclear norms.
+    `hsic` are the sums over pairs of U-centered products, `norms` the nuclear norms: a row for each group of
+    relabelings that are independent of each other.
     """
 
     strata: Strata
-    hsic: Float64Vector
-    norms: Float64Vector
+    hsic: Float64Matrix
+    norms: Float64Matrix
 
     @classmethod
-    def draw(cls, pair: Pair, labels: npt.NDArray[Any], draws: int, seed: int) -> Relabeled:
-        n, strata = len(pair), Strata.from_labels(labels)
-        draws = whole_number(draws, "draws", 2)
-        random = generator(seed, "products")
-        if n > _FEW_TOKENS:
+    def draw(
+        cls, pair: Pair, labels: npt.NDArray[Any], draws: int, seed: int, threads: int | None
+    ) -> Relabeled:
+        """Relabel as often as asked for few tokens; or relabel bundles of strata, and combine these."""
+        strata = Strata.from_labels(labels)
+        draws, random = whole_number(draws, "draws", 2), generator(seed, "products")
+        if len(pair) > _FEW_TOKENS:
             draws = min(draws, FEWEST_DRAWS)
-        hsic, norms = np.empty(draws), np.empty(draws)
-        for i in range(draws):
-            order = strata.draw(random, 1)[0]
-            cross = np.zeros(pair.xy.shape)
-            for piece in _pieces(n):
-                cross += pair.x[piece].T @ pair.y[order[piece]]
-            diagonal = n / (n - 2.0) * float(pair.p @ pair.q[order])
-            constant = pair.p.sum() * pair.q.sum() / ((n - 1.0) * (n - 2.0))
-            hsic[i] = np.sum(cross * cross) - diagonal + constant
-            norms[i] = _nuclear_norm(cross)
+        bundles, versions = _bundles(pair, strata, draws)
+        orders = [strata.draw(random, 1)[0] for _ in range(versions)]
+        if len(bundles) == 1:
+            found = in_threads(lambda order: pair.measured(*pair.met(bundles[0], order)), orders, threads)
+        else:
+            met = in_threads(
+                lambda task: pair.met(*task), [(rows, order) for rows in bundles for order in orders], threads
+            )
+            # In a group each version of a bundle is used once, so that no two relabelings share any.
+            shifts = random.integers(versions, size=(-(-_COMBINED_DRAWS // versions), 1, len(bundles)))
+            chosen = (np.arange(versions)[:, None] + shifts) % versions + np.arange(len(bundles)) * versions
+            draws = chosen.reshape(-1, len(bundles)).tolist()
+            found = in_threads(lambda draw: pair.measured(*_added(met, draw)), draws, threads)
+        hsic, norms = np.array(found).T.reshape(2, -1, versions)
         return cls(strata, hsic, norms)
 
     @classmethod
-    def of_all(cls, pair: Pair, draws: int, seed: int) -> Relabeled:
+    def of_all(cls, pair: Pair, draws: int, seed: int, threads: int | None) -> Relabeled:
         """Exchange all tokens."""
-        return cls.draw(pair, np.zeros(len(pair), dtype=np.int64), draws, seed)
+        return cls.draw(pair, np.zeros(len(pair), dtype=np.int64), draws, seed, threads)
 
     def sums_over_strata(self, x: Float32Matrix, p: Float64Vector) -> Float64Matrix:
         """Return the sums of one model's U-centered products over the pairs i != j of each two strata."""
@@ -118,10 +132,44 @@ class Relabeled:
         return sums
 
 
-def bilinear(left: Float32Matrix, matrix: Float64Matrix, right: Float32Matrix) -> Float64Vector:
+def _bundles(pair: Pair, strata: Strata, draws: int) -> tuple[list[RowNumbers], int]:
+    """Return the tokens of bundles of strata, and how often each is to be relabeled."""
+    # Any combination of relabeled bundles is a relabeling within strata: 24 bundles that were relabeled three
+    # times say as much of the variance as some 20 relabelings, for a seventh of the time.
+    whole, stored = [np.arange(len(pair))], _MOST_STORED // pair.xy.size
+    if len(pair) <= _FEW_TOKENS:
+        return whole, draws
+    loads = np.zeros(_BUNDLES)
+    members: list[list[int]] = [[] for _ in range(_BUNDLES)]
+    for stratum in np.argsort(-strata.sizes, kind="stable").tolist():
+        bundle = int(np.argmin(loads))
+        loads[bundle] += strata.sizes[stratum]
+        members[bundle].append(stratum)
+    # Each version but one of a bundle is a degree of freedom, for its share of the variance.
+    versions = 1 + math.ceil(_COMBINED_DRAWS * float(np.sum((loads / loads.sum()) ** 2)))
+    if versions >= draws or versions * _BUNDLES > stored:
+        return whole, draws
+    parts = strata.parts()
+    rows = [np.concatenate([strata.order[parts[s]] for s in bundle]) for bundle in members if bundle]
+    return rows, versions
+
+
+def _added(met: list[tuple[Float32Matrix, float]], draw: list[int]) -> tuple[Float64Matrix, float]:
+    """Return the cross product of a relabeling, and its sum of p q, from those of its bundles."""
+    cross = np.zeros(met[0][0].shape)
+    for version in draw:
+        cross += met[version][0]
+    return cross, sum(met[version][1] for version in draw)
+
+
+def bilinear(
+    left: Float32Matrix, matrix: Float64Matrix, right: Float32Matrix, threads: int | None
+) -> Float64Vector:
     """Return l_i' M r_i for each row, in float32: enough for intervals."""
     narrow = matrix.astype(np.float32)
-    terms = [row_dots(left[piece] @ narrow, right[piece]) for piece in _pieces(len(left))]
+    terms = in_threads(
+        lambda piece: row_dots(left[piece] @ narrow, right[piece]), _pieces(len(left)), threads
+    )
     return np.concatenate(terms).astype(np.float64)
 
 
@@ -136,51 +184,60 @@ def _pieces(n: int) -> list[slice]:
 
 def check_rows(matrix: Float32Matrix, name: str) -> None:
     """Raise `InputError` if rows are not finite, or are all equal."""
-    if not np.isfinite(matrix).all():
+    with np.errstate(all="ignore"):
+        finite = bool(np.isfinite(matrix.sum()))  # what is not finite shows in the sum
+    if not finite and not np.isfinite(matrix).all():
         row = int(np.argmin(np.isfinite(matrix).all(axis=1)))
         raise InputError(f"{name}: row {row} holds a number that is not finite")
-    if (matrix == matrix[:1]).all():
+    if not any((matrix[piece] != matrix[:1]).any() for piece in _pieces(len(matrix))):
         raise InputError(f"all rows of {name} are equal, so that nothing can be compared")
 
 
-def _standardized(matrix: Float32Matrix, name: str) -> Float32Matrix:
+def _standardized(matrix: Float32Matrix, name: str, threads: int | None) -> Float32Matrix:
     """Return the matrix with its mean row subtracted and divided by its Frobenius norm over sqrt(n)."""
     n = len(matrix)
     if n < 4:
         raise InputError(f"{name} has {n} rows; the measures of the panel need 4")
     check_rows(matrix, name)
-    mean = matrix.mean(axis=0, dtype=np.float64)
-    result, square = np.empty_like(matrix), 0.0
+    pieces = _pieces(n)
+    sums = in_threads(lambda piece: matrix[piece].sum(axis=0, dtype=np.float64), pieces, threads)
+    mean = np.sum(sums, axis=0) / n
     # Each matrix is scaled first: squares of large numbers overflow float32.
-    largest = float(np.abs(matrix).max())
-    for piece in _pieces(n):
+    largest = max(in_threads(lambda piece: float(np.abs(matrix[piece]).max()), pieces, threads))
+    result = np.empty_like(matrix)
+
+    def center(piece: slice) -> float:
         rows = (matrix[piece] - mean) / largest
-        square += float(np.vdot(rows, rows))
         result[piece] = rows
+        return float(np.vdot(rows, rows))
+
+    square = sum(in_threads(center, pieces, threads))
     result *= np.float32(1.0 / math.sqrt(square / n))
     return result
 
 
-def relabeled_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
+def relabeled_norms(pair: Pair, draws: int, seed: int, threads: int | None) -> Float64Vector:
     """Return nuclear norms of relabeled cross products, or of normal matrices where those tend to them."""
     d_a, d_b = pair.xy.shape
     most = int(_DRAWN_PRODUCTS / (float(d_a) * d_b * min(d_a, d_b)))
     draws = min(whole_number(draws, "draws", 2), max(most, FEWEST_DRAWS))
     if len(pair) > _FEW_TOKENS and _long_row_share(pair) < _MOST_LONG_ROW_SHARE:
-        return _normal_norms(pair, draws, seed)
-    return Relabeled.of_all(pair, draws, seed).norms
+        return _normal_norms(pair, draws, seed, threads)
+    return Relabeled.of_all(pair, draws, seed, threads).norms.ravel()
 
 
-def _normal_norms(pair: Pair, draws: int, seed: int) -> Float64Vector:
+def _normal_norms(pair: Pair, draws: int, seed: int, threads: int | None) -> Float64Vector:
     """Return nuclear norms of normal matrices with the covariance of a relabeled cross product."""
     # Singular values do not change with rotations, so variances along principal axes are all that matters.
-    random = generator(seed, "normal products")
     spread_x, spread_y = (
         np.sqrt(np.maximum(np.linalg.eigvalsh(products), 0.0)) for products in (pair.xx, pair.yy)
     )
     spread = np.outer(spread_x, spread_y) / math.sqrt(len(pair) - 1.0)
-    drawn = (spread * random.standard_normal(spread.shape) for _ in range(draws))
-    return np.array([_nuclear_norm(matrix) for matrix in drawn])
+
+    def norm(draw: int) -> float:
+        return _nuclear_norm(spread * generator(seed, f"normal product {draw}").standard_normal(spread.shape))
+
+    return np.array(in_threads(norm, range(draws), threads))
 
 
 def _long_row_share(pair: Pair) -> float:

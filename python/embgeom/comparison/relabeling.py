@@ -19,9 +19,6 @@ from embgeom.errors import InputError
 from embgeom.geometry.agreement import positions
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
 
-# Rows are taken in pieces, and the scatters of all strata a few columns at a time: twice 128 MiB.
-_ROWS = 8192
-_NUMBERS_AT_A_TIME = 1 << 25
 # Lists are taken in pieces, and those whose mutual entries are sought in larger ones: 40 bytes an entry.
 _ENTRIES_AT_A_TIME = 1 << 20
 _MUTUAL_AT_A_TIME = 1 << 22
@@ -54,6 +51,11 @@ class Strata:
 
     def __len__(self) -> int:
         return len(self.begins)
+
+    @property
+    def bounds(self) -> RowNumbers:
+        """Where each stratum begins in `order`, and where the last one ends."""
+        return np.append(self.begins, len(self.order))
 
     @property
     def numbers(self) -> RowNumbers:
@@ -307,35 +309,22 @@ def vector_moments(x: Float64Vector, y: Float64Vector, strata: Strata) -> tuple[
 
 
 class _Within:
-    """One model's directions, in the order of strata, and their means over each stratum minus `unit.mean`."""
+    """One model's directions in strata: their means, and by stratum what they deviate from these."""
 
-    def __init__(self, unit: UnitRows, rows: RowNumbers, strata: Strata) -> None:
-        self.unit, self.strata, self.rows = unit, strata, rows[strata.order]
-        self.means = np.zeros((len(strata), len(unit.mean)))
-        # Squared deviations from these means, and squares of their products with them, by `measured`.
-        self.squares, self.along = np.zeros((2, len(strata)))
-        for stratum, whole in enumerate(strata.parts()):
-            for part in _pieces(whole):
-                self.means[stratum] += unit.deviations(self.rows[part]).sum(axis=0) / strata.sizes[stratum]
-
-    def deviations(self, stratum: int, part: slice) -> Float64Matrix:
-        found = self.unit.deviations(self.rows[part])
-        found -= self.means[stratum]
-        return found
-
-    def measured(self, stratum: int, part: slice) -> Float64Matrix:
-        """Return deviations, and add them to `squares` and `along`."""
-        found = self.deviations(stratum, part)
-        self.squares[stratum] += float(np.einsum("ij,ij->", found, found))
-        self.along[stratum] += float(np.sum((found @ (self.unit.mean + self.means[stratum])) ** 2))
-        return found
+    def __init__(self, unit: UnitRows, rows: RowNumbers, strata: Strata, threads: int) -> None:
+        self.unit, self.strata, ordered = unit, strata, rows[strata.order]
+        self.directions = unit.matrix, ordered, unit.center, unit.inverse[ordered], unit.mean
+        self.means, self.squares, self.along, self.products = core.stratum_moments(
+            self.directions, strata.bounds, threads=threads, progress=None
+        )
 
     def sums(self) -> Float64Matrix:
         """Return the sum of y_ij over the pairs i != j of each two strata."""
         size = self.strata.sizes.astype(np.float64)
-        n, added = float(size.sum()), self.means * size[:, None]
+        shifts = self.means - self.unit.mean
+        n, added = float(size.sum()), shifts * size[:, None]
         # y_ii, before the mean over pairs is subtracted, is the mean of all squared deviations.
-        same = float(self.squares.sum() + np.sum(self.means * added)) / n
+        same = float(self.squares.sum() + np.sum(shifts * added)) / n
         along = added @ self.unit.mean
         sums = np.outer(along, size) + np.outer(size, along) + added @ added.T
         sums += same / (n - 1.0) * (np.outer(size, size) - np.diag(size))
@@ -345,39 +334,20 @@ class _Within:
     def rests(self) -> Float64Matrix:
         """Return for each two strata the sum of squares of what pairs have beyond their two tokens."""
         size = self.strata.sizes.astype(np.float64)
-        products = self._scatter_products()
         # A token does not meet itself, and three tokens of a stratum determine their three pairs.
         large = np.maximum(size, 4.0)
-        within = np.diag(products) - self.squares**2 / (large - 1.0) - 4.0 * size * self.along / (large - 2.0)
-        np.fill_diagonal(products, np.where(size > 3.0, within, 0.0))
-        return products
-
-    def _scatter_products(self) -> Float64Matrix:
-        """Return tr(W_g W_h) of the scatters W_g = sum_i d_i d_i' of each two strata."""
-        count, d = self.means.shape
-        # As in the kernels, products of many rows are in float32.
-        dtype = np.float32 if len(self.rows) >= 4096 else np.float64
-        products = np.zeros((count, count))
-        begin = 0
-        while begin < d:
-            end = min(begin + max(1, _NUMBERS_AT_A_TIME // (count * (d - begin))), d)
-            # Scatters are symmetric: what is left of these columns was counted with earlier ones.
-            scatters = np.zeros((count, end - begin, d - begin), dtype)
-            for stratum, whole in enumerate(self.strata.parts()):
-                for part in _pieces(whole):
-                    deviations = self.deviations(stratum, part)[:, begin:].astype(dtype)
-                    scatters[stratum] += deviations[:, : end - begin].T @ deviations
-            for columns, factor in ((slice(0, end - begin), 1.0), (slice(end - begin, None), 2.0)):
-                flat = scatters[:, :, columns].reshape(count, -1)
-                products += factor * (flat @ flat.T)
-            begin = end
-        return products
+        within = (
+            np.diag(self.products) - self.squares**2 / (large - 1.0) - 4.0 * size * self.along / (large - 2.0)
+        )
+        rests = self.products.copy()
+        np.fill_diagonal(rests, np.where(size > 3.0, within, 0.0))
+        return rests
 
 
-def stratified_moments(terms: SimilarityTerms, strata: Strata) -> tuple[float, float]:
+def stratified_moments(terms: SimilarityTerms, strata: Strata, threads: int) -> tuple[float, float]:
     """Return mean and variance of the sum of y_a y_b over pairs, relabeled within strata of the used rows."""
-    a, b = (_Within(unit, terms.used, strata) for unit in (terms.a, terms.b))
-    linear = _linear_variance(a, b)
+    a, b = (_Within(unit, terms.used, strata, threads) for unit in (terms.a, terms.b))
+    linear = _linear_variance(a, b, threads)
     size = strata.sizes.astype(np.float64)
     pairs = np.outer(size - 1.0, size - 1.0)
     np.fill_diagonal(pairs, size * (size - 3.0))
@@ -385,34 +355,17 @@ def stratified_moments(terms: SimilarityTerms, strata: Strata) -> tuple[float, f
     return stratified_mean(a.sums(), b.sums(), strata.sizes), linear + 2.0 * float(rest.sum())
 
 
-def _linear_variance(a: _Within, b: _Within) -> float:
+def _linear_variance(a: _Within, b: _Within, threads: int) -> float:
     """Return the variance of what single tokens contribute: sum_i c(i, label of i)."""
     size = a.strata.sizes.astype(np.float64)
-    of_a, of_b = a.unit.mean + a.means, b.unit.mean + b.means
-    across = (of_a * size[:, None]).T @ of_b
-    total = 0.0
-    for stratum, (whole, n) in enumerate(zip(a.strata.parts(), size.tolist(), strict=True)):
-        # A token does not meet itself; and in a stratum of two, the one pair stays what it is.
-        within = 2.0 * n / (n - 2.0) if n > 2 else -n
-        matrix = across + within * np.outer(of_a[stratum], of_b[stratum])
-        if n <= across.shape[1]:
-            moved = a.measured(stratum, whole) @ matrix
-            products = float(np.sum((moved @ b.measured(stratum, whole).T) ** 2))
-        else:
-            left, right = np.zeros((2, across.shape[1], across.shape[1]))
-            for part in _pieces(whole):
-                moved, deviations = a.measured(stratum, part) @ matrix, b.measured(stratum, part)
-                left += moved.T @ moved
-                right += deviations.T @ deviations
-            products = float(np.sum(left * right))
-        # One token of a stratum has no deviation.
-        total += 4.0 * products / max(n - 1.0, 1.0)
-    return total
-
-
-def _pieces(whole: slice) -> list[slice]:
-    """Cut the tokens of a stratum so that a piece takes little memory."""
-    return [slice(b, min(b + _ROWS, whole.stop)) for b in range(whole.start, whole.stop, _ROWS)]
+    # A token does not meet itself; and in a stratum of two, the one pair stays what it is.
+    factors = np.where(size > 2.0, 2.0 * size / np.where(size > 2.0, size - 2.0, 1.0), -size)
+    norms = core.stratum_norms(
+        a.directions, b.directions, a.strata.bounds, a.means, b.means,
+        shared=(a.means * size[:, None]).T @ b.means, factors=factors, threads=threads, progress=None,
+    )  # fmt: skip
+    # One token of a stratum has no deviation.
+    return 4.0 * float(np.sum(norms / np.maximum(size - 1.0, 1.0)))
 
 
 def check_square(indices: npt.NDArray[Any], n: int) -> None:

@@ -113,9 +113,18 @@ class Side:
         x, new = self.searched[inside], np.flatnonzero(~counts[inside])
         old = np.flatnonzero(counts[inside])
         near = knn(x[new], min(k, len(new)), queries=x[old], metric=metric, **common)
-        numbered = ((old, self.graph.indices[:, :k]), (new, near.indices))
-        candidates = np.concatenate([np.where(i >= 0, rows[i], -1) for rows, i in numbered], axis=1)
-        values = np.concatenate([self.graph.similarities[:, :k], near.similarities], axis=1)
+        indices = np.empty((len(x), k), dtype=np.int32)
+        similarities = np.empty((len(x), k), dtype=np.float32)
+        known = self.graph.indices[:, :k]
+        indices[old] = np.where(known >= 0, old[known], -1)
+        similarities[old] = self.graph.similarities[:, :k]
+        # Few lists change: those whose last neighbor is no nearer than the nearest new token.
+        last = np.nan_to_num(self.graph.similarities[:, k - 1], nan=-np.inf)
+        changing = np.flatnonzero(~(near.similarities[:, 0] < last))
+        rows = old[changing]
+        found = near.indices[changing]
+        candidates = np.concatenate([indices[rows], np.where(found >= 0, new[found], -1)], axis=1)
+        values = np.concatenate([similarities[rows], near.similarities[changing]], axis=1)
         values = np.nan_to_num(values, nan=-np.inf)
         ranked = np.argsort(-values, axis=1, kind="stable")
         best = ranked[:, :k]
@@ -123,12 +132,10 @@ class Side:
         of_new, ordered = ranked >= k, np.take_along_axis(values, ranked, axis=1)
         alike = (ordered[:, 1:] == ordered[:, :-1]) & (of_new[:, 1:] != of_new[:, :-1])
         alike &= ordered[:, 1:] >= ordered[:, k - 1 : k]
-        searched = np.sort(np.concatenate([new, old[alike.any(axis=1)]]))
+        searched = np.sort(np.concatenate([new, rows[alike.any(axis=1)]]))
         exact = knn(x, k, rows=searched, metric=metric, **common)
-        indices = np.empty((len(x), k), dtype=np.int32)
-        similarities = np.empty((len(x), k), dtype=np.float32)
-        indices[old] = np.take_along_axis(candidates, best, axis=1)
-        similarities[old] = np.take_along_axis(values, best, axis=1)
+        indices[rows] = np.take_along_axis(candidates, best, axis=1)
+        similarities[rows] = np.take_along_axis(values, best, axis=1)
         indices[searched], similarities[searched] = exact.indices, exact.similarities
         return Neighbors(indices, similarities, metric)
 

@@ -8,13 +8,13 @@ untrained that points where known untrained rows (the seeds) point, or that lies
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix
+from embgeom._common.threads import in_threads
 
 THRESHOLD = 0.5
 """Rows whose similarity to the seeds is above this count as untrained, where there are 64 columns or more."""
@@ -74,17 +74,18 @@ def detect(
     """Find untrained rows from the first of the sets of candidates whose rows agree with each other."""
     # The cosine of random directions has a standard deviation of 1 / sqrt(d): four of them are no chance.
     threshold = max(THRESHOLD, 4 / float(np.sqrt(x.shape[1])))
+    whole = _sum_of_rows(x, np.arange(len(x)), threads)
     for name, known in candidates.items():
         rows = np.flatnonzero(known)
         if len(rows) < FEWEST_SEEDS:
             continue
         halves = (rows[::2], rows[1::2])
         found = [
-            _similarity(x, half, threshold, threads)[other] > threshold
+            _similarity(x, whole, half, threshold, threads)[other] > threshold
             for half, other in (halves, halves[::-1])
         ]
         recall = float(np.mean(np.concatenate(found)))
-        similarity = _similarity(x, rows, threshold, threads)
+        similarity = _similarity(x, whole, rows, threshold, threads)
         mask = similarity > threshold
         wrong = _found(mask, control)
         # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong,
@@ -106,8 +107,19 @@ def _found(mask: _Mask, kinds: Mapping[str, _Mask]) -> dict[str, tuple[int, int]
     }
 
 
+def _sum_of_rows(x: Float32Matrix, rows: npt.NDArray[np.intp], threads: int) -> npt.NDArray[np.float64]:
+    # Sums of whole pieces, and what is measured of single rows, do not depend on the number of threads.
+    pieces = [rows[begin : begin + _PIECE] for begin in range(0, len(rows), _PIECE)]
+    sums = in_threads(lambda piece: x[piece].sum(axis=0, dtype=np.float64), pieces, threads)
+    return np.sum([np.zeros(x.shape[1]), *sums], axis=0)
+
+
 def _similarity(
-    x: Float32Matrix, seeds: npt.NDArray[np.intp], threshold: float, threads: int
+    x: Float32Matrix,
+    whole: npt.NDArray[np.float64],
+    seeds: npt.NDArray[np.intp],
+    threshold: float,
+    threads: int,
 ) -> npt.NDArray[np.float32]:
     """Return the similarity of all rows to the seeds, as `Detection.similarity` explains it."""
     center = x[seeds].mean(axis=0, dtype=np.float64)
@@ -118,19 +130,24 @@ def _similarity(
     for _ in range(2):
         if not ordinary.any():
             break
-        similarity = _to_center(x, center, ordinary, threads)
+        others = _sum_of_rows(x, np.flatnonzero(~ordinary), threads)
+        mean = (whole - others) / np.count_nonzero(ordinary)
+        similarity = _to_center(x, center, mean, ordinary, threads)
         ordinary &= similarity <= threshold
     return similarity
 
 
 def _to_center(
-    x: Float32Matrix, center: npt.NDArray[np.float64], ordinary: _Mask, threads: int
+    x: Float32Matrix,
+    center: npt.NDArray[np.float64],
+    mean_of_ordinary: npt.NDArray[np.float64],
+    ordinary: _Mask,
+    threads: int,
 ) -> npt.NDArray[np.float32]:
     cosine, distance = (np.empty(len(x), dtype=np.float32) for _ in range(2))
-
-    # Sums of whole pieces, and of rows by themselves, do not depend on the number of threads.
-    def total(piece: slice) -> npt.NDArray[np.float64]:
-        return np.asarray(x[piece].sum(axis=0, where=ordinary[piece, None], dtype=np.float64))
+    mean = mean_of_ordinary.astype(np.float32)
+    direction = center.astype(np.float32) - mean
+    length = float(np.linalg.norm(direction)) or 1.0
 
     def measure(piece: slice) -> None:
         off = x[piece] - mean
@@ -143,11 +160,10 @@ def _to_center(
         for begin in range(piece.start, piece.stop, _FEW):
             measure(slice(begin, begin + _FEW))
 
-    pieces = [slice(begin, min(begin + _PIECE, len(x))) for begin in range(0, len(x), _PIECE)]
-    with ThreadPoolExecutor(threads) as pool:
-        mean = (sum(pool.map(total, pieces)) / np.count_nonzero(ordinary)).astype(np.float32)
-        direction = center.astype(np.float32) - mean
-        length = float(np.linalg.norm(direction)) or 1.0
-        list(pool.map(measure_all, pieces))
+    in_threads(
+        measure_all,
+        [slice(begin, min(begin + _PIECE, len(x))) for begin in range(0, len(x), _PIECE)],
+        threads,
+    )
     usual = float(np.median(distance[ordinary])) or 1.0
     return np.asarray(np.maximum(cosine, 1 - distance / np.float32(usual)))

@@ -60,7 +60,8 @@ def decoded(spelled: bytes) -> str | None:
 
 def position_of(text: str) -> str:
     """Return where a token with letters or digits has its space; "none" for all other tokens."""
-    if not any(character.isalnum() for character in text):
+    # Most tokens are letters alone, and need no look at each.
+    if not (text.strip(" ").isalnum() or any(character.isalnum() for character in text)):
         return "none"
     if text[0] == " ":
         return "leading space"
@@ -69,8 +70,10 @@ def position_of(text: str) -> str:
 
 def case_of(text: str) -> str:
     """Return how the letters are written: lower, capitalized, upper or mixed; "none" where there are none."""
+    if text.islower():
+        return "lower"
     if text.isascii():
-        letters = text if text.islower() else "".join(filter(str.isalpha, text))
+        letters = "".join(filter(str.isalpha, text))
     else:
         letters = "".join(c for c in text if c.isupper() or c.islower())
     if not letters:

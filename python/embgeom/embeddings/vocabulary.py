@@ -41,7 +41,9 @@ MIN_SHARED = 10
 REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
 """Why a row is left out, as `match` explains; the first that holds is counted."""
 
-_Rows = Mapping[bytes, list[int]]
+# The row of each spelling, or that there are several.
+_Rows = Mapping[bytes, int]
+_SEVERAL = -1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -252,9 +254,11 @@ def _at_word(spelled: bytes | None) -> bool:
 
 def _word_in(spelled: bytes, *, leading: bool) -> bytes | None:
     """Return the word in ``" word"`` (leading) or ``"word "``, or None if `spelled` is not one such."""
-    word = spelled[1:] if leading else spelled[:-1]
-    if not word or spelled != (b" " + word if leading else word + b" "):
+    word, space = (spelled[1:], spelled[:1]) if leading else (spelled[:-1], spelled[-1:])
+    if space != b" " or not word:
         return None
+    if word.isalnum():  # Most words are ASCII, and need not be decoded.
+        return word
     try:
         text = word.decode("utf-8")
     except UnicodeDecodeError:
@@ -263,14 +267,15 @@ def _word_in(spelled: bytes, *, leading: bool) -> bytes | None:
 
 
 def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:
-    """Return the usable rows of each spelling: those of text tokens, and those of byte tokens."""
-    text: dict[bytes, list[int]] = {}
-    raw: dict[bytes, list[int]] = {}
+    """Return the usable row of each spelling: those of text tokens, and those of byte tokens."""
+    text: dict[bytes, int] = {}
+    raw: dict[bytes, int] = {}
     for row, (spelled, is_byte, zero) in enumerate(
         zip(model.token_bytes, model.byte_token.tolist(), model.zero.tolist(), strict=True)
     ):
         if spelled is not None and not zero:
-            (raw if is_byte else text).setdefault(spelled, []).append(row)
+            rows = raw if is_byte else text
+            rows[spelled] = _SEVERAL if spelled in rows else row
     return text, raw
 
 
@@ -284,10 +289,9 @@ def _same_bytes(text_a: _Rows, bytes_a: _Rows, text_b: _Rows, bytes_b: _Rows) ->
 
 def _single(a: _Rows, b: _Rows) -> Iterator[tuple[int, int]]:
     """Pair the rows of the spellings that each side holds once."""
-    for spelled, rows in a.items():
-        others = b.get(spelled, ())
-        if len(rows) == 1 == len(others):
-            yield rows[0], others[0]
+    for spelled, row in a.items():
+        if row != _SEVERAL and (other := b.get(spelled, _SEVERAL)) != _SEVERAL:
+            yield row, other
 
 
 def _same_word(
@@ -299,18 +303,14 @@ def _same_word(
 
 
 def _words(text: _Rows, matched: set[int], *, leading: bool) -> _Rows:
-    words = (
-        (_word_in(spelled, leading=leading), rows)
-        for spelled, rows in text.items()
-        if not matched & set(rows)
-    )
-    return {word: rows for word, rows in words if word is not None}
+    words = ((_word_in(spelled, leading=leading), row) for spelled, row in text.items() if row not in matched)
+    return {word: row for word, row in words if word is not None}
 
 
 def _left_out(
     model: Embeddings, ids: npt.NDArray[np.int64], own: tuple[_Rows, _Rows], other: tuple[_Rows, _Rows]
 ) -> dict[str, int]:
-    counts = dict.fromkeys(REASONS, 0)
+    counts, (text, raw) = dict.fromkeys(REASONS, 0), other
     matched = np.zeros(len(model), dtype=bool)
     matched[ids] = True
     facts = zip(model.token_bytes, matched.tolist(), model.special.tolist(), model.zero.tolist(), strict=True)
@@ -323,7 +323,7 @@ def _left_out(
             reason = "no text"
         elif is_zero:
             reason = "zero row"
-        elif any(spelled in side for side in other) and any(len(s.get(spelled, ())) > 1 for s in own + other):
+        elif (spelled in text or spelled in raw) and any(s.get(spelled) == _SEVERAL for s in (*own, *other)):
             reason = "ambiguous"
         else:
             reason = "absent"

@@ -84,13 +84,11 @@ def _encoder(model: Embeddings) -> Callable[[list[str]], list[list[int]]] | None
 
 def _byte_level(file: GGUFFile, model: Embeddings) -> Any:
     """Return the tokenizer of a GGUF file's merges; None where they are not those of bytes."""
+    if file.text("tokenizer.ggml.model") != "gpt2":
+        return None
     merges = file.strings("tokenizer.ggml.merges")
     letters = byte_level_alphabet().keys()
-    if (
-        file.text("tokenizer.ggml.model") != "gpt2"
-        or not merges
-        or not set("".join(merges)) <= {*letters, " "}
-    ):
+    if not merges or not set("".join(merges)) <= {*letters, " "}:
         return None
     from tokenizers import Tokenizer, models, pre_tokenizers
 

@@ -2,6 +2,7 @@
 
 #include <vector>
 
+#include "embgeom/base/matrix_view.hpp"
 #include "embgeom/base/parallel.hpp"
 #include "embgeom/similarity/unit_rows.hpp"
 
@@ -28,9 +29,15 @@ struct RowForms {
     std::vector<double> aa, ab, bb;  // (n)
 };
 
-ProductNorms product_norms_float32(const UnitPair& pair, int threads, Monitor& monitor,
-                                   RowForms* forms = nullptr);
-ProductNorms product_norms_float64(const UnitPair& pair, int threads, Monitor& monitor,
-                                   RowForms* forms = nullptr);
+// Where `matrices` are given, they get the products themselves: E'E (d_a, d_a), E'F (d_a, d_b), F'F (d_b,
+// d_b).
+struct ProductMatrices {
+    MatrixView<double> aa, ab, bb;
+};
+
+// Float32 where there are so many rows that it suffices, otherwise float64; similarity.hpp says how far it
+// errs.
+ProductNorms product_norms(const UnitPair& pair, int threads, Monitor& monitor, RowForms* forms = nullptr,
+                           const ProductMatrices* matrices = nullptr);
 
 }  // namespace embgeom

@@ -21,6 +21,13 @@ struct UnitRows {
     // `count` coordinates of e_i from `begin` on: computed in float64 and rounded once.
     void pack(std::size_t i, std::size_t begin, std::size_t count, float* packed) const;
     void pack(std::size_t i, std::size_t begin, std::size_t count, double* packed) const;
+
+    // The same of a row that is not left out, as a deviation from another vector, of which `from` has these
+    // coordinates.
+    void pack_from(const double* from, std::size_t i, std::size_t begin, std::size_t count,
+                   float* packed) const;
+    void pack_from(const double* from, std::size_t i, std::size_t begin, std::size_t count,
+                   double* packed) const;
 };
 
 // Two matrices over the same rows. Rows that are zero in either, or that centering leaves without a direction
