@@ -117,7 +117,7 @@ def page(record: dict[str, Any]) -> str:
             f"{record['cores']} cores of {record['processor']} ({record['instructions']}), {record['date']}, "
             f"commit {record['revision']}. "
             f"Seconds; every measure with its interval and its nulls.{former} docs/speed.md says what the "
-            "parts are.",
+            f"parts are. {record['remark']}".rstrip(),
             "",
             f"| part | {' | '.join(runs)} |",
             "|---|" + "---|" * len(runs),
@@ -137,6 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int)
     parser.add_argument("--former", action="store_true")
     parser.add_argument("--output", type=Path, help="a folder for compare_share.json and compare_share.md")
+    parser.add_argument("--remark", default="", help="what else ran on the machine, for the record")
     options = parser.parse_args()
     a, b = embgeom.load(options.a), embgeom.load(options.b)
     time_calls(importlib.import_module("embgeom.comparison.compare"), (*KERNELS, *OTHERS))
@@ -160,6 +161,7 @@ def main() -> None:
         record = new_record(Size(len(found.match), columns[0], found.options.threads))
         del record["cases"], record["quick"]
         record |= {"models": [a.name, b.name], "columns": columns, "former_kernels": once, "runs": runs}
+        record["remark"] = options.remark
         write_whole(options.output / "compare_share.json", json.dumps(record, indent=1) + "\n")
         write_whole(options.output / "compare_share.md", page(record))
 

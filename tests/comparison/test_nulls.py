@@ -73,7 +73,8 @@ def test_lists_over_every_relabeling(strata, k, seed):
     estimate = weight_cosine_estimate(*weights, strata=strata, draws=50)
     close(estimate.null, relabeling.agreements(x, y, every[0]) / n)
     assert estimate.stratified.mean == pytest.approx(
-        relabeling.agreements(x, y, every[1]).mean() / n, abs=1e-9
+        relabeling.agreements(x, y, every[1]).mean() / n,
+        abs=1e-7,  # weights are float32
     )
     assert estimate.value == weight_cosine(*weights).mean()
 

@@ -16,7 +16,8 @@ from embgeom._common.checks import whole_number
 _MOST_THREADS = 1024
 # NumPy's OpenBLAS has room for a limited number of callers, and ends the process where more call it.
 _MOST_IN_PYTHON = 16
-_Item, _Found = TypeVar("_Item"), TypeVar("_Found")
+_Item = TypeVar("_Item")
+_Found = TypeVar("_Found")
 
 
 def resolve_threads(threads: int | None) -> int:

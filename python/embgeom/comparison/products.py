@@ -112,8 +112,8 @@ class Relabeled:
             # In a group each version of a bundle is used once, so that no two relabelings share any.
             shifts = random.integers(versions, size=(-(-_COMBINED_DRAWS // versions), 1, len(bundles)))
             chosen = (np.arange(versions)[:, None] + shifts) % versions + np.arange(len(bundles)) * versions
-            draws = chosen.reshape(-1, len(bundles)).tolist()
-            found = in_threads(lambda draw: pair.measured(*_added(met, draw)), draws, threads)
+            combined: list[list[int]] = chosen.reshape(-1, len(bundles)).tolist()
+            found = in_threads(lambda draw: pair.measured(*_added(met, draw)), combined, threads)
         hsic, norms = np.array(found).T.reshape(2, -1, versions)
         return cls(strata, hsic, norms)
 

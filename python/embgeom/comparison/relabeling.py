@@ -339,7 +339,7 @@ class _Within:
         within = (
             np.diag(self.products) - self.squares**2 / (large - 1.0) - 4.0 * size * self.along / (large - 2.0)
         )
-        rests = self.products.copy()
+        rests: Float64Matrix = self.products.copy()
         np.fill_diagonal(rests, np.where(size > 3.0, within, 0.0))
         return rests
 

@@ -111,7 +111,7 @@ def _sum_of_rows(x: Float32Matrix, rows: npt.NDArray[np.intp], threads: int) -> 
     # Sums of whole pieces, and what is measured of single rows, do not depend on the number of threads.
     pieces = [rows[begin : begin + _PIECE] for begin in range(0, len(rows), _PIECE)]
     sums = in_threads(lambda piece: x[piece].sum(axis=0, dtype=np.float64), pieces, threads)
-    return np.sum([np.zeros(x.shape[1]), *sums], axis=0)
+    return np.asarray(np.sum([np.zeros(x.shape[1]), *sums], axis=0))
 
 
 def _similarity(
