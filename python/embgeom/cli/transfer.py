@@ -106,14 +106,14 @@ def transfer(options: argparse.Namespace) -> None:
         state_norms=_state_norms(options, vector, mapping, norm),
         **chosen(options, "mode", "layers", "threads"),
     )
-    blocks: list[Any] = []
+    found: list[Any] = []
     if models and tokens:
         common = {"tokens": tokens, **chosen(options, "seed", "threads")}
         certificate = certify(vector, transferred, *models, mapping, **common)
-        transferred, blocks = certificate.attached(transferred), certificate.tables()[:2]
+        transferred, found = certificate.attached(transferred), certificate.tables()[:2]
     transferred.save(options.output)
     _tell(options, vector, transferred, mapping)
-    show([*blocks, f"embgeom certificate {options.output} says more"] if blocks else [])
+    show([*found, f"embgeom certificate {options.output} says more"] if found else [])
 
 
 def certificate(options: argparse.Namespace) -> None:

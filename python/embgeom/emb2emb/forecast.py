@@ -391,7 +391,7 @@ def foretell(
     >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
     >>> mapping = embgeom.Emb2Emb.fit(small, large)
     >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
-    >>> (found,) = embgeom.emb2emb.foretell(joy, mapping.transfer(joy), small, large, mapping)
+    >>> (found,) = embgeom.emb2emb.foretell(joy, mapping.transfer(joy, norm=1.0), small, large, mapping)
     >>> found.z > 3, found.verdict
     (True, 'unclear')
     """
