@@ -1,4 +1,4 @@
-"""What an evaluation costs: 25 vectors on 20 prompts and 10 neutral texts, with and without reused states.
+"""What an evaluation costs: 25 vectors on 20 prompts and some neutral texts, with and without reused states.
 
     python -m benchmarks.steering.cost MODEL                            a folder or Hugging Face id
     python -m benchmarks.steering.cost MODEL --before ../old            also the code of another checkout
@@ -22,7 +22,7 @@ from benchmarks.compare.problem import Size
 from benchmarks.compare.record import new_record, write_whole
 
 ROOT = Path(__file__).resolve().parents[2]
-VECTORS, PROMPTS, NEUTRAL = 25, 20, 10
+VECTORS, PROMPTS = 25, 20
 BEFORE, WHOLE, NOW, AT_KL = "before", "every layer run", "states reused", "states reused, at KL 0.2"
 
 
@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace) -> None:
             WordLogRatio(moods.HAPPY, moods.SAD, whole=True),
             moods.prompts()[:PROMPTS],
             native=native,
-            neutral=moods.neutral_texts()[:NEUTRAL],
+            neutral=moods.neutral_texts()[: options.neutral] or None,
             options=how,
         )
         seconds = time.perf_counter() - begin
@@ -72,7 +72,7 @@ def run(contender: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     """Run a contender in a process of its own, with the package of its checkout."""
     package = (options.before if contender == BEFORE else ROOT) / "python"
     command = [sys.executable, str(Path(__file__).resolve()), options.model, f"--contender={contender}"]
-    command += [f"--threads={options.threads}", f"--norm={options.norm}"]
+    command += [f"--{name}={getattr(options, name)}" for name in ("threads", "norm", "neutral")]
     command += ["--layers", *map(str, options.layers)] if options.layers else []
     environment = {**os.environ, "PYTHONPATH": f"{package}{os.pathsep}{ROOT}"}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
@@ -83,8 +83,9 @@ def page(record: dict[str, Any]) -> str:
     lines = [
         "# What an evaluation costs",
         "",
-        f"{VECTORS} vectors on {PROMPTS} prompts and {NEUTRAL} neutral texts, {record['model']}, float32, "
-        f"{record['threads']} threads of {record['cores']} cores of {record['processor']}, {record['date']}. "
+        f"{VECTORS} vectors on {PROMPTS} prompts and {record['neutral']} neutral texts, {record['model']}, "
+        f"float32, {record['threads']} threads of {record['cores']} cores of {record['processor']}, "
+        f"{record['date']}. "
         "Seconds, and the share of the first row's. The search at KL 0.2 measures a vector several times.",
         "",
         "| | " + " | ".join(f"layer {found['layer']} | share" for found in record["found"][NOW]) + " |",
@@ -108,6 +109,7 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="another checkout, with its extension built")
     parser.add_argument("--layers", type=int, nargs="+")
     parser.add_argument("--norm", type=float, default=30.0, help="of the vectors")
+    parser.add_argument("--neutral", type=int, default=10, help="texts; with none there is no KL")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--output", type=Path, help="a folder for evaluation_cost.json and .md")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -118,8 +120,10 @@ def main() -> None:
     record = new_record(Size(0, 0, options.threads))
     kept = ("date", "processor", "cores", "versions", "python")
     record = {key: record[key] for key in kept if key in record}
-    record |= {"model": Path(options.model).name, "threads": options.threads, "found": {}}
-    for contender in ((BEFORE,) if options.before else ()) + (WHOLE, NOW, AT_KL):
+    record |= {"model": Path(options.model).name, "threads": options.threads}
+    record |= {"neutral": options.neutral, "found": {}}
+    contenders = [BEFORE] * bool(options.before) + [WHOLE, NOW] + [AT_KL] * bool(options.neutral)
+    for contender in contenders:
         record["found"][contender] = run(contender, options)
         seconds = ", ".join(f"{found['seconds']:.1f} s" for found in record["found"][contender])
         print(f"{contender}: {seconds}", file=sys.stderr, flush=True)
