@@ -67,13 +67,13 @@ class NeutralText:
         plain, losses, divergences = 0.0, np.zeros(len(conditions)), np.zeros(len(conditions))
         for number, batch in enumerate(self._batches):
             unsteered = self._unsteered(number)
-            probabilities = unsteered.exp()
+            probabilities, masked = unsteered.exp(), bool(unsteered.isneginf().any())
             plain += batch.loss(unsteered)
             for i, condition in enumerate(conditions):
                 with condition.applied(self._model, "all", layer_modules):
                     steered = batch.log_probabilities(self._model)
                 losses[i] += batch.loss(steered)
-                divergences[i] += _divergence(probabilities, unsteered, steered)
+                divergences[i] += _divergence(probabilities, unsteered, steered, masked)
                 after_each()
         with np.errstate(over="ignore"):
             self.perplexity = float(np.exp(plain / self._tokens))
@@ -115,12 +115,12 @@ class _Batch:
         return -float(logs.gather(1, targets).double().sum())
 
 
-def _divergence(probabilities: Any, before: Any, after: Any) -> float:
+def _divergence(probabilities: Any, before: Any, after: Any, masked: bool) -> float:
     """Return KL(unsteered || steered) summed over positions, in nats; `after` is written over."""
     import torch
 
     differences = after.neg_().add_(before)
-    if bool(before.isneginf().any()):
+    if masked:
         # A token that is masked out in both has no share, though the difference of infinities has no value.
         differences = torch.where(before == -torch.inf, 0.0, differences)
     terms = torch.linalg.vecdot(probabilities, differences)
