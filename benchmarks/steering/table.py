@@ -1,157 +1,304 @@
-"""What was measured about transferred vectors, as Markdown."""
+"""What was measured about transferred vectors, as Markdown and as a picture."""
 
 from __future__ import annotations
 
-import statistics
-from collections import defaultdict
+import io
+from collections.abc import Callable, Iterable, Sequence
+from itertools import product
 from typing import Any
 
-Entry = dict[str, Any]
-READS = {"last": "at the last token", "mean": "over all tokens"}
+import numpy as np
+
+from benchmarks.steering.attributes import ATTRIBUTES, CHOICE, HELD_OUT
+from benchmarks.steering.routes import ROUTES
+from embgeom._common.style import COLORS, FAINT, styled
+from embgeom.geometry.agreement import spearman
+
+Record = dict[str, Any]
 QUICK = "**A quick run: it shows that everything works; its numbers mean nothing.**"
+NAMES = tuple(route.name for route in ROUTES)
+CONTROLS = ("transferred negated", "native mean", "native negated")
+ACCEPTED = (0.05, 1.0)
+LENGTHS = {
+    "native, last token": ("native",),
+    "native, mean": ("native mean",),
+    "transferred, last token": tuple(route.name for route in ROUTES if route.token_position == "last"),
+    "transferred, mean": tuple(route.name for route in ROUTES if route.token_position == "mean"),
+}
+DRAWS = 2000
 
 
-def markdown(record: Entry) -> str:
-    """Return the page: controls at every layer, then every route."""
+def effect(cell: Record, name: str) -> float:
+    return float(cell["vectors"][name]["effect"])
+
+
+def of_kind(cell: Record, kind: str) -> list[float]:
+    return [effect(cell, name) for name in cell["vectors"] if name.startswith(f"{kind} ")]
+
+
+def chance(cell: Record) -> float:
+    """Return the effect that random vectors do not exceed: two standard deviations above their mean."""
+    random = of_kind(cell, "random")
+    return float(np.mean(random) + 2 * np.std(random, ddof=1))
+
+
+def counts(cell: Record) -> bool:
+    """Return whether the native vector beats random ones, so that a fraction of its effect has a meaning."""
+    return effect(cell, "native") > max(0.0, chance(cell))
+
+
+def fraction(cell: Record, name: str) -> float:
+    """Return the effect of a vector, or the mean of a kind of controls, as a share of the native one's."""
+    found = [effect(cell, name)] if name in cell["vectors"] else of_kind(cell, name)
+    return float(np.mean(found)) / effect(cell, "native") if found else np.nan
+
+
+def chosen(cells: Sequence[Record]) -> str:
+    """Return the route of weights with the largest mean fraction over choice cells, directions alike."""
+    means = {}
+    for route in ROUTES:
+        groups = [each for each in _by_direction(cells, CHOICE, route.name) if len(each)]
+        if groups and not route.of and route.token_position == "last":
+            means[route.name] = np.mean([each.mean() for each in groups])
+    return max(means, key=lambda name: means[name], default=ROUTES[0].name)
+
+
+def markdown(head: Record, cells: list[Record]) -> str:
+    settings = head["settings"]
     lines = [
-        "# Transferred steering vectors beside the target's native ones",
+        "# Transferred steering vectors at equal side effects",
         "",
-        f"Happy minus sad; {record['date']}, {record['processor']}. The effect is the change of the mean "
-        "log-probability of four happy words less that of four sad ones (nats) after held-out prompts, "
-        "steered minus unsteered, at the norm of the target's native vector times a scale, the largest of "
-        "0.5, 1, 2, 4, 8 at which that costs a KL of 0.5 at most; *random* is the mean and standard "
-        "deviation of vectors of that norm, *shuffled* the range of vectors transferred by maps that were "
-        "fitted on shuffled tokens. KL is KL(unsteered || steered) per token of neutral text. Layers are "
-        "counted from 0. *Layers* says which layer of the source the vector is transferred from: the one at "
-        "the same relative depth, or the one where the source's native vector does most to the source. "
-        "Vectors are read at the last token of each text, or as the mean over all of its tokens, the native "
-        "ones as those that are transferred. No fraction is given of a native effect that is not significant "
-        "or has the wrong sign.",
-        *(["", QUICK] if record["quick"] else []),
+        f"{head['date']}, {head['processor']}. A cell is a direction, an attribute, a layer of the target "
+        "(50, 65 and 80 % of its depth, from the source's layer at the same relative depth) and a seed, "
+        f"which draws {settings['pairs']} pairs of texts to train on, {settings['prompts']} other prompts, "
+        f"the tokens held out, and {settings['random']} random vectors. The effect is the change of the "
+        "mean log-probability of four words minus that of four opposite ones (nats). The scale of every "
+        f"vector is searched until KL(unsteered || steered) is {settings['at_kl']:g} for each token of "
+        f"{settings['neutral']} neutral texts. Vectors are read at the last token of each text, "
+        "those *of means* over all tokens but attention sinks. A fraction of the native "
+        "vector's effect is given over the cells in which that is larger than the mean of the random vectors "
+        "by two standard deviations; after +- stands its standard error over these cells, which says nothing "
+        "of other attributes or models. Routes are chosen by "
+        f"{' and '.join(CHOICE)}; {' and '.join(HELD_OUT)} had no part in the choice.",
+        "",
+        *([QUICK, ""] if head["quick"] else []),
+        "![Fraction of the native effect by route](steering.svg)",
+        "",
+        *_missing(head, cells),
     ]
-    for entry in record["directions"]:
-        title = f"## {entry['source']} -> {entry['target']}, read {READS[entry['token_position']]}"
-        lines += ["", title, "", *_about(entry), "", *_controls(entry)]
-    for read, name in READS.items():
-        compared = [
-            entry for entry in record["directions"] if entry["routes"] and entry["token_position"] == read
-        ]
-        if compared:
-            lines += ["", f"## Routes, summed up: read {name}", "", *_summary(compared)]
-            lines += ["", f"## Every route: read {name}", "", *_routes(compared)]
+    if not cells:
+        return "\n".join(lines)
+    best = chosen(cells)
+    for title, attributes in (("Choice cells", CHOICE), ("Held-out cells", HELD_OUT)):
+        lines += [f"## {title}: {', '.join(attributes)}", "", *_fractions(cells, attributes, best), ""]
+    lines += ["## Native vectors", "", *_natives(cells), ""]
+    lines += ["## Default length", "", *_lengths(cells), ""]
+    lines += ["## What foretells the effect", "", *_foretold(cells, best)]
     return "\n".join(lines) + "\n"
 
 
-def _about(entry: Entry) -> list[str]:
-    scores, tokens = entry["map"]["scores"], entry["tokens"]
+def _missing(head: Record, cells: list[Record]) -> list[str]:
+    done = {(c["source"], c["target"], c["attribute"], c["layer"], c["seed"]) for c in cells}
+    planned = {
+        (direction["source"], direction["target"], *rest)
+        for direction in head["directions"]
+        for rest in product(ATTRIBUTES, direction["layers"], range(head["settings"]["seeds"]))
+    }
+    if not (lacking := planned - done):
+        return []
+    seeds = sorted({key[-1] for key in lacking})
     return [
-        f"{tokens['shared']} shared tokens, {tokens['held_out']} of them held out; the low-rank map's "
-        f"held-out R2 is {scores['r2']:.3f} (shuffled {entry['map']['shuffled']['r2']:.3f}), retrieval@1 "
-        f"{scores['retrieval_at_1']:.3f} (shuffled {entry['map']['shuffled']['retrieval_at_1']:.3f}). "
-        f"{entry['layers'][0]['samples']} prompts. Low rank, dual (the default):"
+        f"**{len(lacking)} of {len(planned)} cells are missing, of the seeds {', '.join(map(str, seeds))}.**",
+        "",
     ]
 
 
-def _controls(entry: Entry) -> list[str]:
-    lines = [
-        "| layers | layer (of source) | scale | native | transferred | fraction | negated | native negated | "
-        "random | shuffled | anti-steered | KL, native | KL, transferred | holds |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|",
+def _directions(cells: Iterable[Record]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((cell["source"], cell["target"]) for cell in cells))
+
+
+def _by_direction(cells: Sequence[Record], attributes: Sequence[str], name: str) -> list[np.ndarray]:
+    """Return the fractions of one vector where it was tried, an array for each direction."""
+    return [
+        np.array(
+            [
+                fraction(cell, name)
+                for cell in cells
+                if (cell["source"], cell["target"]) == direction
+                and cell["attribute"] in attributes
+                and counts(cell)
+                and not np.isnan(fraction(cell, name))
+            ]
+        )
+        for direction in _directions(cells)
     ]
-    for layer in entry["layers"]:
-        checks = layer["checks"]
-        shuffled = f"{min(layer['shuffled']):+.2f} to {max(layer['shuffled']):+.2f}"
-        fraction = "" if checks["fraction_of_native"] is None else f"{checks['fraction_of_native']:.2f}"
-        cells = [
-            layer["layers"],
-            f"{layer['layer']} ({layer['source_layer']})",
-            f"{layer['scale']:g}",
-            f"{checks['native_effect']:+.2f}",
-            f"{checks['effect']:+.2f}",
-            fraction,
-            f"{layer['negated']:+.2f}",
-            f"{layer['native_negated']:+.2f}",
-            f"{checks['random_mean']:+.2f} +- {checks['random_sd']:.2f}",
-            shuffled,
-            f"{layer['anti_steered']['transferred']:.2f}",
-            f"{layer['kl']['native']:.2f}",
-            f"{layer['kl']['transferred']:.2f}",
-            "yes" if holds(layer) else "no",
+
+
+def _fractions(cells: Sequence[Record], attributes: Sequence[str], best: str) -> list[str]:
+    """Return a row for each route and control: mean fractions of the native effect, and the least of all."""
+    directions = _directions(cells)
+    totals = [
+        sum((c["source"], c["target"]) == d and c["attribute"] in attributes for c in cells)
+        for d in directions
+    ]
+    used = [len(each) for each in _by_direction(cells, attributes, "native")]
+    heads = [
+        f"{' -> '.join(d)} ({n} of {total} cells)"
+        for d, n, total in zip(directions, used, totals, strict=True)
+    ]
+    lines = [f"| route | {' | '.join(heads)} | mean | least |", "|---" * (len(heads) + 3) + "|"]
+    for name in (*NAMES, *CONTROLS, "shuffled", "random"):
+        groups = _by_direction(cells, attributes, name)
+        if not any(map(len, groups)):
+            continue
+        means = [each.mean() for each in groups if len(each)]
+        label = f"**{name}**" if name == best else name
+        row = [
+            *map(_mean, groups),
+            f"{np.mean(means):.2f}",
+            f"{min(each.min() for each in groups if len(each)):.2f}",
         ]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {label} | {' | '.join(row)} |")
     return lines
 
 
-def holds(layer: Entry) -> bool:
-    """Return whether a vector has half of the native effect, beats chance, and reverses when negated."""
-    checks = layer["checks"]
-    return bool(
-        checks["fraction_of_native"] is not None
-        and checks["fraction_of_native"] >= 0.5
-        and checks["beats_random"]
-        and checks["beats_shuffled"]
-        and checks["negation_reverses"]
+def _mean(values: np.ndarray) -> str:
+    if len(values) == 0:
+        return ""
+    error = f" +- {values.std(ddof=1) / np.sqrt(len(values)):.2f}" if len(values) > 1 else ""
+    return f"{values.mean():.2f}{error}"
+
+
+def _natives(cells: Sequence[Record]) -> list[str]:
+    """Return what native vectors do, read at the last token and over all of them, by target and attribute."""
+    lines = [
+        "Mean effect over layers and seeds, and in how many cells it beats random vectors. *Mean* is the "
+        "vector that is read over all tokens but attention sinks.",
+        "",
+        "| target | attribute | native, last | native, mean | random | beats random |",
+        "|---|---|---|---|---|---|",
+    ]
+    for target, attribute in product(dict.fromkeys(cell["target"] for cell in cells), ATTRIBUTES):
+        mine = [cell for cell in cells if (cell["target"], cell["attribute"]) == (target, attribute)]
+        if mine:
+            last, mean = (
+                _mean(np.array([effect(c, name) for c in mine])) for name in ("native", "native mean")
+            )
+            random = np.concatenate([of_kind(cell, "random") for cell in mine])
+            beaten = f"{sum(map(counts, mine))} of {len(mine)}"
+            drawn = f"{random.mean():.2f} (sd {random.std(ddof=1):.2f})"
+            lines.append(f"| {target} | {attribute} | {last} | {mean} | {drawn} | {beaten} |")
+    return lines
+
+
+def _lengths(cells: Sequence[Record]) -> list[str]:
+    """Return how much vectors cost at their default length."""
+    low, high = ACCEPTED
+    lines = [
+        "KL at scale 1: of native vectors as they are trained, and of transferred ones at the length that "
+        f"`transfer` gives them. The share between {low:g} and {high:g}, the median, and the range over "
+        "cells and routes.",
+        "",
+        "| direction | vectors | within | median | range |",
+        "|---|---|---|---|---|",
+    ]
+    for direction, (label, names) in product(_directions(cells), LENGTHS.items()):
+        mine = [cell["kl_at_1"] for cell in cells if (cell["source"], cell["target"]) == direction]
+        costs = np.array([costs[name] for costs in mine for name in names if name in costs])
+        if not len(costs):
+            continue
+        within = np.mean((costs >= low) & (costs <= high))
+        spread = f"{np.median(costs):.3f} | {costs.min():.3f} to {costs.max():.3f}"
+        lines.append(f"| {' -> '.join(direction)} | {label} | {within:.0%} | {spread} |")
+    return lines
+
+
+def _foretold(cells: Sequence[Record], best: str) -> list[str]:
+    """Return how numbers from weights alone go with the fraction of the native effect."""
+    kept = [cell for cell in cells if counts(cell) and cell.get("foretold")]
+    quantities = list(
+        dict.fromkeys(name for cell in kept for each in cell["foretold"].values() for name in each)
     )
-
-
-def _summary(directions: list[Entry]) -> list[str]:
-    """Return a row for each method and mode, over all layers, seeds and choices of layers."""
-    names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
     lines = [
-        "Mean fraction of the native vector's effect over all seeds, choices of layers and layers where that "
-        "is significant, and median KL as a multiple of the native vector's.",
+        "Spearman correlation with the fraction of the native effect, with a 95 % interval by resampling "
+        f"cells: over cells, of the route {best}; and over all routes of each cell, the mean over cells.",
         "",
-        f"| method | mode | {' | '.join(names)} |",
-        "|---|---|" + "---|" * len(directions),
+        "| number | over cells | over routes |",
+        "|---|---|---|",
     ]
-    cells: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for entry in directions:
-        native = {layer["layer"]: layer["kl"]["native"] for layer in entry["layers"]}
-        groups: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-        for route in _with_fractions(entry):
-            groups[route["method"], route["mode"]].append(route)
-        for key, routes in groups.items():
-            fraction = statistics.mean(route["fraction_of_native"] for route in routes)
-            ratio = statistics.median(route["kl"] / native[route["layer"]] for route in routes)
-            cells[key].append(f"{fraction:.2f}, KL x {ratio:.1f}")
-    return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
+    for quantity in quantities:
+        over_cells = _interval(kept, lambda some, q=quantity: _over_cells(some, q, best))
+        over_routes = _interval(
+            kept, lambda some, q=quantity: float(np.nanmean([_over_routes(c, q) for c in some]))
+        )
+        lines.append(f"| {quantity.replace('_', ' ')} | {over_cells} | {over_routes} |")
+    return lines
 
 
-def _routes(directions: list[Entry]) -> list[str]:
-    """Return the effects relative to the native vector: a row for each route, a column for each direction."""
-    names = [f"{entry['source']} -> {entry['target']}" for entry in directions]
-    lines = [
-        "Effect relative to the native vector's, mean over seeds (of the tokens that are held out), as the "
-        "mean over the layers where that has an effect, and after the slash at the layer where it does most; "
-        "in brackets the standard deviation over seeds of the latter, and its KL as a multiple of the native "
-        "vector's.",
-        "",
-        f"| method | mode | layers | {' | '.join(names)} |",
-        "|---|---|---|" + "---|" * len(names),
+def _over_cells(cells: Sequence[Record], quantity: str, route: str) -> float:
+    points = [
+        (cell["foretold"][route][quantity], fraction(cell, route))
+        for cell in cells
+        if route in cell["foretold"]
     ]
-    cells: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for entry in directions:
-        best = max(entry["layers"], key=lambda layer: layer["checks"]["native_effect"])
-        groups: dict[tuple[str, ...], list[Entry]] = defaultdict(list)
-        for route in _with_fractions(entry):
-            groups[route["method"], route["mode"], route["layers"]].append(route)
-        for key, routes in groups.items():
-            cells[key].append(_cell(routes, best))
-    return lines + [f"| {' | '.join(key)} | {' | '.join(row)} |" for key, row in cells.items()]
+    return _correlation(points)
 
 
-def _with_fractions(entry: Entry) -> list[Entry]:
-    """Return the routes to the layers where the native vector has an effect to take a fraction of."""
-    shared = {
-        layer["layer"] for layer in entry["layers"] if layer["checks"]["fraction_of_native"] is not None
-    }
-    return [route for route in entry["routes"] if route["layer"] in shared]
+def _over_routes(cell: Record, quantity: str) -> float:
+    return _correlation([(each[quantity], fraction(cell, route)) for route, each in cell["foretold"].items()])
 
 
-def _cell(routes: list[Entry], best: Entry) -> str:
-    there = [route for route in routes if route["layer"] == best["layer"]]
-    fractions = [route["fraction_of_native"] for route in there]
-    spread = statistics.stdev(fractions) if len(fractions) > 1 else 0.0
-    ratio = statistics.mean(route["kl"] for route in there) / best["kl"]["native"]
-    average = statistics.mean(route["fraction_of_native"] for route in routes)
-    return f"{average:.2f} / {statistics.mean(fractions):.2f} (+- {spread:.2f}, KL x {ratio:.2f})"
+def _correlation(points: Iterable[tuple[float | None, float]]) -> float:
+    known = np.array([point for point in points if point[0] is not None and np.isfinite(point).all()])
+    return spearman(known[:, 0], known[:, 1]) if len(known) > 2 and np.ptp(known[:, 0]) > 0 else np.nan
+
+
+def _interval(cells: Sequence[Record], of: Callable[[Sequence[Record]], float]) -> str:
+    value = of(cells) if cells else np.nan
+    if not np.isfinite(value):
+        return ""
+    generator = np.random.default_rng(0)
+    drawn = [
+        of([cells[i] for i in generator.integers(len(cells), size=len(cells))]) for _ in range(DRAWS // 10)
+    ]
+    low, high = np.nanquantile(drawn, [0.025, 0.975])
+    return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+@styled
+def picture(cells: list[Record]) -> str:
+    """Return an SVG: for each direction the mean fraction by route, of choice and of held-out cells."""
+    from matplotlib.figure import Figure
+
+    directions = _directions(cells)
+    names = [
+        name
+        for name in (*NAMES, "shuffled", "random")
+        if any(fraction(c, name) == fraction(c, name) for c in cells)
+    ]
+    figure = Figure(figsize=(2.2 + 2.3 * len(directions), 0.6 + 0.24 * len(names)), layout="constrained")
+    panels = figure.subplots(1, len(directions), sharey=True, squeeze=False)[0]
+    for panel, direction in zip(panels, directions, strict=True):
+        panel.axvline(0, color=FAINT, linewidth=0.8)
+        panel.axvline(1, color=FAINT, linewidth=0.8, linestyle="--")
+        mine = [cell for cell in cells if (cell["source"], cell["target"]) == direction]
+        for shift, (label, attributes), color in zip(
+            (-0.15, 0.15), (("choice", CHOICE), ("held out", HELD_OUT)), COLORS, strict=False
+        ):
+            groups = [_by_direction(mine, attributes, name)[0] for name in names]
+            places = [place for place, group in enumerate(groups) if len(group)]
+            means = [groups[place].mean() for place in places]
+            errors = [
+                groups[place].std(ddof=min(1, len(groups[place]) - 1)) / np.sqrt(len(groups[place]))
+                for place in places
+            ]
+            heights = [place + shift for place in places]
+            panel.errorbar(means, heights, xerr=errors, fmt="o", color=color, label=label, capsize=2)
+        panel.set_title("\n-> ".join(direction))
+        panel.set_xlabel("fraction of native effect")
+    panels[0].set_yticks(range(len(names)), names)
+    panels[0].invert_yaxis()
+    panels[0].legend()
+    drawn = io.StringIO()
+    figure.savefig(drawn, format="svg", metadata={"Date": None})
+    return drawn.getvalue()
