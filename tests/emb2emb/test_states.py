@@ -1,5 +1,7 @@
 """Maps that are fitted on hidden states, and the lengths of vectors by the norms of states."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -176,6 +178,15 @@ def test_a_vector_is_as_long_by_the_states_of_the_target():
     assert raw.provenance["norm"] == "raw"
 
 
+def test_the_operation_is_kept_and_says_which_length_counts():
+    ablation = fit().transfer(replace(LENGTHS, operation="ablate"))
+    assert (ablation.operation, ablation.provenance["norm"]) == ("ablate", "raw")
+    clamp = replace(LENGTHS, operation="clamp", value=(None, 0.5))
+    found = fit().transfer(clamp, state_norms=(None, {1: 20.0}))
+    assert (found.operation, found.value, found.provenance["norm"]) == ("clamp", (None, 0.5), "states")
+    assert found.norms[1] == pytest.approx(2 * LENGTHS.norms[1])
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -198,7 +209,7 @@ def test_arrays_stay_as_the_map_makes_them():
     rows = np.ones((2, 12))
     np.testing.assert_array_equal(fit().transfer(rows, norm="raw"), fit().transfer(rows))
     for options in ({"norm": "states"}, {"state_norms": ({}, {})}):
-        with pytest.raises(InputError, match="are for a SteeringVector"):
+        with pytest.raises(InputError, match="for a SteeringVector"):
             fit().transfer(rows, **options)
 
 

@@ -20,9 +20,7 @@ StateNorms = Mapping[int, float] | SteeringVector | None
 _SIDES = ("source", "target")
 
 
-def check_norm(norm: Norm) -> float | Scaling | SteeringVector:
-    if norm is None:
-        return "states"
+def check_norm(norm: float | Scaling | SteeringVector) -> float | Scaling | SteeringVector:
     if isinstance(norm, SteeringVector):
         return norm
     if isinstance(norm, str):

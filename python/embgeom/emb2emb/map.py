@@ -429,10 +429,8 @@ class Emb2Emb(FittedMap, Result):
             full rank, which magnifies noise.
         """
         if not isinstance(vectors, SteeringVector):
-            if (layers, state_norms) != (None, None) or isinstance(norm, SteeringVector) or norm == "states":
-                raise InputError(
-                    "layers= and the norms of states or of a vector are for a SteeringVector alone"
-                )
+            if (layers, state_norms) != (None, None):
+                raise InputError("layers= and state_norms= are for a SteeringVector, not for an array")
             moved = transferring.transfer_array(self, vectors, mode, norm, threads)
             _warn(transferring.full_rank_dual(self, mode))
             return moved

@@ -121,11 +121,15 @@ def transfer_array(
     fitted: FittedMap,
     vectors: npt.ArrayLike,
     mode: TransferMode | None,
-    norm: float | Literal["raw"] | None,
+    norm: Norm,
     threads: int | None,
 ) -> npt.NDArray[np.float32]:
     array = _vectors(vectors, fitted)
     length = "raw" if norm is None else check_norm(norm)
+    if length != "raw" and not isinstance(length, float):
+        raise InputError(
+            f"norm = {length!r:.60} is for a SteeringVector, not for an array: an array has no layers"
+        )
     moved = _transfer(fitted, np.atleast_2d(array), mode, threads)
     if isinstance(length, float):
         moved = _scaled(moved, length)
@@ -155,6 +159,9 @@ def transfer_vector(
             + _other_size(vector, fitted)
         )
     moved = target_layers(vector, layers, fitted)
+    # A direction that is projected out needs no length.
+    if norm is None:
+        norm = "raw" if vector.operation == "ablate" else "states"
     length = check_norm(norm)
     if isinstance(length, SteeringVector) and length.hidden_size != fitted.target_size:
         raise InputError(
