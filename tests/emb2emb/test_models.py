@@ -230,6 +230,6 @@ def test_a_vector_of_another_folder_of_the_same_name(tmp_path):
     vector.save(tmp_path / "v.safetensors")
     there = mapping({"source": "/b/hf", "row_norms": (5.0, 6.0)}, names=("hf", "two"))
     with pytest.warns(EmbgeomWarning, match="equal hidden sizes do not make them one model"):
-        there.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1)
+        there.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1, norm="raw")
     same = mapping({"source": "/b/hf", "row_norms": (1.0, 2.0)}, names=("hf", "two"))
-    same.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1)
+    same.transfer(SteeringVector.load(tmp_path / "v.safetensors"), layers=1, norm="raw")

@@ -168,9 +168,9 @@ def transfer_vector(
             f"norm is a vector of hidden size {length.hidden_size}, but {fitted!r} transfers to "
             f"{fitted.target_size}: norms are taken from a vector of the target"
         )
-    wanted, described = _lengths(fitted, vector, moved, length, state_norms, of_map)
     stack = np.stack([vector.directions[layer] for layer in moved]).astype(np.float64)
     directions = _transfer(fitted, _vectors(stack, fitted), mode, threads)
+    wanted, described = _lengths(fitted, vector, moved, length, state_norms, of_map)
     if wanted is not None:
         directions = _scaled(directions, np.array([[wanted[layer]] for layer in moved.values()]))
     return SteeringVector(
