@@ -6,6 +6,7 @@ from embgeom.evaluation.evaluate import evaluate, measure_at_kl
 from embgeom.evaluation.evaluation import Checks, Evaluation
 from embgeom.evaluation.outcome import Effect, Outcome
 from embgeom.evaluation.run import EvaluateOptions
+from embgeom.evaluation.scaling import scale_to_kl
 from embgeom.evaluation.scores import AnswerProbability, GenerationScore, Score, WordLogRatio
 from embgeom.evaluation.side_effects import SideEffects
 from embgeom.evaluation.sweep import Sweep, SweepOptions, sweep
@@ -29,5 +30,6 @@ __all__ = [
     "certify",
     "evaluate",
     "measure_at_kl",
+    "scale_to_kl",
     "sweep",
 ]

@@ -151,7 +151,7 @@ class EvaluationRun:
             if self.report:
                 self.report("scales", len(tried) + count, len(conditions))
 
-        at_kl, largest = self.options.at_kl, _largest(self.model)
+        at_kl, largest = self.options.at_kl, largest_number(self.model)
         for layer, numbers in _by_layer(conditions).items():
             chosen = [conditions[number] for number in numbers]
             with self._reused_below(layer):
@@ -309,7 +309,7 @@ def _by_layer(conditions: Sequence[Condition]) -> dict[int, list[int]]:
     return groups
 
 
-def _largest(model: Any) -> float:
+def largest_number(model: Any) -> float:
     """Return the largest number that the model's residual stream may hold."""
     return float(need_torch().finfo(getattr(model, "dtype", need_torch().float32)).max)
 
