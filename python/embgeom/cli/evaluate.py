@@ -36,7 +36,7 @@ _OPTIONS = ("random", "positions", "seed", "batch_size", "at_kl")
 
 
 def add_commands(commands: Any) -> None:
-    shared = steered_model_options(), _measurement_options()
+    shared = steered_model_options(EvaluateOptions.batch_size), _measurement_options()
     add = add_command(commands, evaluate, *shared).add_argument
     explained = "its factor (default: 1); with --at-kl only its sign counts"
     add("--scale", type=finite, metavar="S", default=1.0, help=explained)

@@ -87,15 +87,15 @@ def model_inputs(options: argparse.Namespace) -> list[str]:
     return [value for name in names if (value := getattr(options, name, None)) is not None]
 
 
-def language_model_options() -> Parser:
-    options = Parser(add_help=False, parents=[LOCAL_FILES, running_options()])
+def language_model_options(batch_size: int = 8) -> Parser:
+    options = Parser(add_help=False, parents=[LOCAL_FILES, running_options(batch_size)])
     explained = "a Hugging Face folder or id, a GGUF file, example:small or example:large"
     options.add_argument("model", metavar="MODEL", help=explained)
     options.add_argument("--revision", metavar="REV", help="branch, tag or commit of a Hugging Face id")
     return options
 
 
-def running_options() -> Parser:
+def running_options(batch_size: int = 8) -> Parser:
     """Return the options on how models are run."""
     options = Parser(add_help=False)
     add = options.add_argument_group("how models are run").add_argument
@@ -106,12 +106,13 @@ def running_options() -> Parser:
     add("--device-map", metavar="MAP", help="distribute the layers over devices: auto, balanced, sequential")
     explained = "round weights to 8 or 4 bits while loading (bitsandbytes)"
     add("--quantize", type=int, choices=(8, 4), help=explained)
-    add("--batch-size", type=whole(1), metavar="N", default=8, help="texts in a forward pass (default: 8)")
+    explained = f"texts in a forward pass (default: {batch_size})"
+    add("--batch-size", type=whole(1), metavar="N", default=batch_size, help=explained)
     return options
 
 
-def steered_model_options() -> Parser:
-    options = Parser(add_help=False, parents=[language_model_options()])
+def steered_model_options(batch_size: int = 8) -> Parser:
+    options = Parser(add_help=False, parents=[language_model_options(batch_size)])
     add = options.add_argument
     add("--vector", metavar="FILE", required=True, action=Once, help="a steering vector")
     add("--positions", choices=("all", "generated"), default="all", help="where it acts (default: all)")

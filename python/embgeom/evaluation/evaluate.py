@@ -95,7 +95,7 @@ def evaluate(
     the model does not allow for it; scores that run the model by other means than embgeom's run all layers.
     With ``at_kl`` about three passes over the neutral texts for each vector; let these be few and short: the
     unembedding of all their tokens is most of the work where the vocabulary is large. Memory on neutral text:
-    log-probabilities of three batches in float32, 12 bytes x batch x length x vocabulary, and up to 256 MiB.
+    about four times 256 MiB at most, unless one text alone needs more (12 bytes x length x vocabulary).
     Batches are padded so that no text sees another; a larger batch changes numbers by rounding only.
 
     Examples

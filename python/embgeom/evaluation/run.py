@@ -46,7 +46,7 @@ class EvaluateOptions:
     seed : int
         Seed of random vectors and of texts that are drawn.
     batch_size : int
-        Texts for each forward pass.
+        Texts for each forward pass at most; of neutral texts fewer where their logits would exceed 256 MiB.
     at_kl : float or None
         Compare vectors at equal cost: search, for each vector and each negation by itself, the scale at which
         KL(unsteered || steered) on the neutral texts is this within 5 %, in nats for each token.
@@ -66,7 +66,7 @@ class EvaluateOptions:
     positions: Positions = "all"
     layer_modules: Any = None
     seed: int = 0
-    batch_size: int = 8
+    batch_size: int = 32
     at_kl: float | None = None
     continuations: Sequence[str] = ()
     max_new_tokens: int = 40
@@ -117,8 +117,9 @@ class EvaluationRun:
 
     def measure(self, conditions: Sequence[Condition], samples: Sequence[Any]) -> Measured:
         options = self.options
-        for condition in conditions:
-            # A vector that does not fit the model is reported before the first pass.
+        # A vector that does not fit the model is reported before the first pass.
+        kinds = {(each.vector.layers, each.vector.hidden_size): each for each in conditions}
+        for condition in kinds.values():
             condition.check_fits(self.model, options.positions, options.layer_modules)
         self._check_texts(samples)
         with inference(self.model):

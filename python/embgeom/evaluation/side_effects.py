@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from embgeom.evaluation.conditions import Condition
+from embgeom.lm.layers import config_of
 from embgeom.lm.passes import check_lengths, in_batches, logits_at, padded
 from embgeom.lm.tokenizing import encode
 
-# Of unsteered log-probabilities that are kept, in bytes; those of other batches are computed anew.
+# Of the log-probabilities of a batch, and of all unsteered ones that are kept, in bytes.
 _MOST_BYTES = 1 << 28
 
 
@@ -43,9 +44,11 @@ class NeutralText:
         self._model = model
         sequences = [encode(tokenizer, text) for text in texts]
         check_lengths(model, sequences, "neutral text", least=2)
+        tokens = getattr(config_of(model), "vocab_size", 0) or 1
+        fitting = _MOST_BYTES // (4 * tokens * max(map(len, sequences)))
         self._batches = [
             _Batch(model, [sequences[position] for position in positions])
-            for positions in in_batches(sequences, batch_size)
+            for positions in in_batches(sequences, max(1, min(batch_size, fitting)))
         ]
         self._tokens = sum(len(batch.targets) for batch in self._batches)
         self._kept: dict[int, Any] = {}

@@ -29,14 +29,15 @@ Tokens = Sequence[int]
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
     """Switch dropout and gradients off, and afterwards give each module back the mode it was in."""
-    before = [(module, module.training) for module in model.modules()]
+    before = [module for module in model.modules() if module.training]
     try:
-        model.eval()
+        if before:
+            model.eval()
         with need_torch().no_grad():
             yield
     finally:
-        for module, training in before:
-            module.training = training
+        for module in before:
+            module.training = True
 
 
 def longest_text(model: Any) -> int | None:
