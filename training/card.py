@@ -8,7 +8,7 @@ from typing import Any
 
 import embgeom
 from embgeom.comparison.saving import shown
-from embgeom.comparison.statistic import chance
+from embgeom.comparison.statistic import null_text
 from embgeom.embeddings.embeddings import Which
 from training.corpus import HELD_OUT_EVERY, HELD_OUT_SHARE, PROSE_SHARE
 from training.data import CONTEXT, RARE, VOCABULARY
@@ -188,8 +188,8 @@ def _similarities(folders: dict[str, Path]) -> str:
                     (
                         m.label,
                         m.estimate.text(),
-                        chance(m.null),
-                        "" if m.stratified is None else chance(m.stratified),
+                        null_text(m.null),
+                        "" if m.stratified is None else null_text(m.stratified),
                         trained[m.name].estimate.text(),
                     )
                     for m in comparison.statistics

@@ -3,10 +3,8 @@
     python -m benchmarks.kernels.compare_share A.gguf B.gguf --panel
 
 The kernels are, for each model, one graph of neighbors, LLE weights over the first 10 of them and the
-intrinsic dimension of every token. The goal is a whole that takes at most 1.1 times as long as they do. With
---former, also the kernels as `compare` once called them, a graph of 1200 neighbors and the dimension of 500
-tokens over it, beside all of today's `compare` with these two options. --output FOLDER writes the figures to
-compare_share.json and compare_share.md.
+intrinsic dimension of every token. The goal is a whole that takes at most 1.1 times as long as they do.
+--output FOLDER writes the figures to compare_share.json and compare_share.md.
 """
 
 from __future__ import annotations
@@ -20,8 +18,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import embgeom
 from benchmarks.compare.problem import Size
@@ -39,8 +35,6 @@ OTHERS = (
     "_cautions",
     "token_groups",
 )
-FORMER_K = 1200
-FORMER_SAMPLE = 500
 SECONDS: dict[str, float] = defaultdict(float)
 
 
@@ -66,16 +60,6 @@ def time_calls(module: Any, names: tuple[str, ...]) -> None:
 
     for name in names:
         setattr(module, name, wrapped(name, getattr(module, name)))
-
-
-def former(x: np.ndarray, threads: int | None) -> float:
-    """Return the seconds of a graph of 1200 neighbors, weights over 10 and the dimensions of a sample."""
-    begin = time.perf_counter()
-    near = embgeom.knn(x, min(FORMER_K, len(x) - 1), center=True, threads=threads).indices
-    embgeom.lle(x, near[:, :10].copy(), threads=threads)
-    rows = np.sort(np.random.default_rng(0).choice(len(x), min(FORMER_SAMPLE, len(x)), replace=False))
-    embgeom.intrinsic_dimension(x, near[rows], rows=rows, threads=threads)
-    return time.perf_counter() - begin
 
 
 def measured(
@@ -106,8 +90,6 @@ def page(record: dict[str, Any]) -> str:
         for name in names
     ]
     ratios = " | ".join(f"{run['whole'] / run['kernels']:.2f}" for run in runs.values())
-    once = record["former_kernels"]
-    former = f" The kernels as `compare` once called them take {once} s." if once else ""
     return "\n".join(
         [
             "# What a comparison costs beside the kernels that it needs",
@@ -116,7 +98,7 @@ def page(record: dict[str, Any]) -> str:
             f"{' and '.join(map(str, record['columns']))} columns, {record['threads']} threads of "
             f"{record['cores']} cores of {record['processor']} ({record['instructions']}), {record['date']}, "
             f"commit {record['revision']}. "
-            f"Seconds; every measure with its interval and its nulls.{former} docs/speed.md says what the "
+            f"Seconds; every measure with its interval and its nulls. docs/speed.md says what the "
             f"parts are. {record['remark']}".rstrip(),
             "",
             f"| part | {' | '.join(runs)} |",
@@ -135,32 +117,19 @@ def main() -> None:
     parser.add_argument("b")
     parser.add_argument("--panel", action="store_true")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--former", action="store_true")
     parser.add_argument("--output", type=Path, help="a folder for compare_share.json and compare_share.md")
     parser.add_argument("--remark", default="", help="what else ran on the machine, for the record")
     options = parser.parse_args()
     a, b = embgeom.load(options.a), embgeom.load(options.b)
     time_calls(importlib.import_module("embgeom.comparison.compare"), (*KERNELS, *OTHERS))
-    chosen = {"panel": options.panel, "threads": options.threads}
-    found, parts = measured(a, b, **chosen)
-    runs, once = {"default": parts}, None
+    found, parts = measured(a, b, panel=options.panel, threads=options.threads)
     print(f"{len(found.match)} tokens, {a.matrix.shape[1]} and {b.matrix.shape[1]} columns")
-    if options.former:
-        rows = zip((a, b), (found.match.ids_a, found.match.ids_b), strict=True)
-        once = round(sum(former(model.matrix[ids], options.threads) for model, ids in rows), 2)
-        settings = {"dimension_k": FORMER_K, "dimension_sample": FORMER_SAMPLE}
-        _, alike = measured(a, b, **chosen, **settings)
-        runs[", ".join(f"{name}={value}" for name, value in settings.items())] = alike
-        print(
-            f"former kernels {once:.1f} s; compare takes {parts['whole'] / once:.2f} times as long as these,"
-        )
-        print(f"and with the same graph and number of dimensions {alike['whole'] / once:.2f} times")
     print(found.summary())
     if options.output:
         columns = [model.matrix.shape[1] for model in (a, b)]
         record = new_record(Size(len(found.match), columns[0], found.options.threads))
         del record["cases"], record["quick"]
-        record |= {"models": [a.name, b.name], "columns": columns, "former_kernels": once, "runs": runs}
+        record |= {"models": [a.name, b.name], "columns": columns, "runs": {"default": parts}}
         record["remark"] = options.remark
         write_whole(options.output / "compare_share.json", json.dumps(record, indent=1) + "\n")
         write_whole(options.output / "compare_share.md", page(record))

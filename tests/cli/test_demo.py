@@ -14,7 +14,7 @@ from embgeom import examples
 from embgeom._common.tables import as_text
 from embgeom.cli.demo import WORDS, demonstrate, steering
 from embgeom.cli.main import main
-from embgeom.comparison.statistic import chance
+from embgeom.comparison.statistic import null_text
 from tests.helpers.real_data import EXAMPLES
 
 
@@ -29,8 +29,8 @@ def test_each_number_is_that_of_a_comparison(text):
     for name in ("global_similarity_centered", "neighbor_overlap", "weight_cosine", "dimension_spearman"):
         statistic = comparison[name]
         line = next(line for line in text.splitlines() if line.strip().startswith(statistic.name))
-        assert statistic.estimate.text() in line and chance(statistic.null) in line
-        assert line.endswith(chance(statistic.stratified))
+        assert statistic.estimate.text() in line and null_text(statistic.null) in line
+        assert line.endswith(null_text(statistic.stratified))
 
 
 def test_it_tells_a_newcomer_what_to_make_of_it(text):

@@ -12,7 +12,10 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.writing import RESULT_FILES
+from embgeom.comparison import changes
+from embgeom.comparison.changes import _widening
 from embgeom.comparison.diff import equal_rows, stored_as
+from embgeom.comparison.relabeling import Relation
 from embgeom.comparison.saving import FolderResult
 from tests.helpers.loading import matrix, write_folder, write_safetensors
 
@@ -166,6 +169,21 @@ def test_a_shift_of_all_rows_is_named():
     text = same.summary()
     assert f"no row differs: all {len(BASE)} are equal" in text and "neighborhoods" not in text
     assert not same.most_changed().size and not same.most_moved().size
+
+
+@pytest.mark.parametrize("defined", [0, 1])
+def test_intervals_of_values_that_few_tokens_have_are_no_wider(defined):
+    values = np.full(30, np.nan)
+    values[:defined] = 0.5
+    lists = [Relation((np.arange(30)[:, None] + 1) % 30, None)] * 2
+    assert _widening(lists, values) == 1.0
+
+
+def test_how_much_neighbors_widen_intervals_is_measured_once(monkeypatch):
+    diff = replace(found())
+    means = diff.group_means()
+    monkeypatch.setattr(changes, "error_of_lists", None)
+    assert diff.group_means() == means and diff.summary()
 
 
 def test_what_cannot_be_compared():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import embgeom
 from benchmarks import coverage
+from embgeom._common.threads import in_threads
 from embgeom.comparison import relabeling as moments
 from embgeom.comparison.nulls import (
     Baseline,
@@ -166,6 +167,25 @@ def test_sums_of_lists_are_kept_by_what_they_hold(monkeypatch):
     monkeypatch.setattr(moments.Relation, "measured", None)
     assert [moments.Relation(lists.copy(), None).directed() for lists in near] == kept
     assert kept[0] != kept[1]
+
+
+def test_sums_of_lists_are_kept_from_many_threads_at_once():
+    lists = [np.array([[1 + i % 7], [0], *[[i // 7 % 9]] * 8], dtype=np.int32) for i in range(63)]
+    relations = [
+        moments.Relation(each, np.full(each.shape, value, np.float32))
+        for each in lists
+        for value in range(1, 7)
+    ]
+    assert len(relations) > moments._MOST_SUMS
+    wanted = [side.measured() for side in relations]
+    assert in_threads(moments.Relation.directed, relations * 3, 16) == wanted * 3
+    assert len(moments._SUMS_OF) <= moments._MOST_SUMS
+
+
+def test_sums_of_scaled_lists_are_others():
+    lists, values = np.array([[1], [2], [0]], np.int32), np.full((3, 1), 2, np.float32)
+    scaled = moments.Relation.from_weights(lists, values)
+    assert (moments.Relation(lists, values).directed().total, scaled.directed().total) == (6.0, 3.0)
 
 
 def test_long_lists_take_memory_for_a_piece_of_them(monkeypatch):

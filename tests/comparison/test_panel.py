@@ -10,10 +10,19 @@ from scipy.spatial import procrustes as scipy_procrustes
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+import embgeom
 from benchmarks import coverage
-from embgeom.comparison.nulls import correlation_estimate, global_similarity_estimate, overlap_estimate
+from embgeom.comparison import products
+from embgeom.comparison.nulls import (
+    Baseline,
+    Estimate,
+    Interval,
+    correlation_estimate,
+    global_similarity_estimate,
+    overlap_estimate,
+)
 from embgeom.comparison.panel import cka_estimate, panel_estimates, procrustes_estimate, rsa_estimate
-from embgeom.comparison.statistic import Statistic, statistics_tables
+from embgeom.comparison.statistic import Statistic, conclusion, statistics_tables
 from embgeom.errors import InputError
 from tests.oracles import panel as oracle
 from tests.oracles import relabeling
@@ -78,6 +87,28 @@ def test_p_counts_relabelings_where_few_rows_are_long(measure):
     assert abs(estimate.z) > 5 and 1 / 201 <= estimate.p <= 4 / 201
     statistic = Statistic("cka", "CKA", "what it is", estimate, estimate.p, {})
     assert "as if there were 1 of 400" in " ".join(map(str, statistics_tables([statistic], 400)))
+
+
+def test_dimensions_over_few_neighborhoods_have_a_caution():
+    values = pair(400, 1, 1)
+    for k, few in ((50, True), (10, False)):
+        near = embgeom.knn(pair(400, 8, 8)[0], k)
+        x, y = (side[:, 0] for side in values)
+        estimate = correlation_estimate(x, y, kind="pearson", neighbors=(near, near))
+        assert estimate.neighborhoods == 400 / (k + 1) and estimate.few_neighborhoods == few
+        statistic = Statistic("dimension_pearson", "", "", estimate, estimate.p, {})
+        shown = " ".join(map(str, statistics_tables([statistic], 400)))
+        assert ("only 8 times as many tokens" in shown) == few
+    assert not correlation_estimate(x, y, kind="pearson").few_neighborhoods
+
+
+@pytest.mark.parametrize(("mean", "sd", "above"), [(0.2, 0.1, 1), (0.4, 0.1, 0), (0.9, 0.1, 0), (0.5, 0, 0)])
+def test_what_is_above_the_null_in_strata(mean, sd, above):
+    null = Baseline(0.0, 0.01)
+    estimate = Estimate(0.5, Interval(0.4, 0.6), null, Baseline(mean, sd, strata=5), 100)
+    statistic = Statistic("cka", "CKA", "", estimate, estimate.p, {})
+    assert statistic.is_above_strata == above
+    assert ("No more than these give" in conclusion([statistic])) == (not above)
 
 
 def test_nothing_depends_on_the_number_of_threads():
@@ -193,21 +224,31 @@ def test_drawn_nulls_are_those_of_relabelings(labels):
         assert 0.5 < drawn.sd / values.std() < 1.7
 
 
+def pooled(nulls):
+    """The mean of nulls by several seeds, their standard deviation, and how many draws these are from."""
+    return (
+        np.mean([null.mean for null in nulls]),
+        math.sqrt(np.mean([null.sd**2 for null in nulls])),
+        sum(min(null.draws, 20) for null in nulls),  # Bundles say as much as twenty relabelings.
+    )
+
+
 @pytest.mark.parametrize("strata", [50, 2])
-def test_the_stratified_null_of_many_tokens_is_that_of_relabelings(strata):
-    """Above 4096 tokens, bundles of strata are relabeled and combined, where there are many strata."""
-    a, b = pair(4200, 9, 7)
+def test_the_stratified_null_of_many_tokens_is_that_of_relabelings(monkeypatch, strata):
+    """Of many tokens, bundles of strata are relabeled and combined, where there are many strata."""
+    monkeypatch.setattr(products, "_FEW_TOKENS", 300)
+    a, b = pair(400, 9, 7)
     labels = np.random.default_rng(3).integers(0, strata, len(a))
     a[labels % 2 == 1] += 1
     b[labels % 2 == 1] -= 1
-    orders = relabeling.random_relabelings(labels, 150, np.random.default_rng(1))
+    orders = relabeling.random_relabelings(labels, 1000, np.random.default_rng(1))
     for measure, formula in ((cka_estimate, oracle.cka_of_many), (procrustes_estimate, oracle.procrustes)):
         values = np.array([formula(a, b[order]) for order in orders])
-        null = measure(a, b, strata=labels, draws=200).stratified
-        assert (null.draws, null.strata) == (42 if strata == 50 else 20, strata)
-        # Bundles say as much as twenty relabelings, whose standard deviation errs by a sixth.
-        assert null.mean == pytest.approx(values.mean(), abs=4 * values.std() * math.sqrt(1 / 20 + 1 / 150))
-        assert null.sd == pytest.approx(values.std(), rel=0.6)
+        nulls = [measure(a, b, strata=labels, draws=200, seed=seed).stratified for seed in range(20)]
+        assert {(null.draws, null.strata) for null in nulls} == {(42 if strata == 50 else 20, strata)}
+        mean, sd, draws = pooled(nulls)
+        assert mean == pytest.approx(values.mean(), abs=4 * values.std() * math.sqrt(1 / draws + 1e-3))
+        assert sd == pytest.approx(values.std(), rel=0.15)
 
 
 @pytest.mark.parametrize("spread", [0.2, 1.0])
@@ -216,12 +257,12 @@ def test_the_null_of_many_tokens_is_that_of_relabelings(spread):
     a, b = pair(4097, 20, 12)
     rng = np.random.default_rng(2)
     a, b = (side * np.exp(spread * rng.standard_normal((len(side), 1))) for side in (a, b))
-    null = procrustes_estimate(a, b).null
-    assert null.draws == (200 if spread < 1 else 20)
-    values = np.array([oracle.procrustes(a, b[rng.permutation(len(b))]) for _ in range(200)])
-    error = values.std() * math.sqrt(1 / null.draws + 1 / 200)
-    assert null.mean == pytest.approx(values.mean(), abs=4 * error)
-    assert null.sd == pytest.approx(values.std(), rel=0.2 if spread < 1 else 0.6)
+    nulls = [procrustes_estimate(a, b, seed=seed).null for seed in range(20)]
+    assert {null.draws for null in nulls} == {200 if spread < 1 else 20}
+    values = np.array([oracle.procrustes(a, b[rng.permutation(len(b))]) for _ in range(400)])
+    mean, sd, draws = pooled(nulls)
+    assert mean == pytest.approx(values.mean(), abs=4 * values.std() * math.sqrt(1 / draws + 1 / 400))
+    assert sd == pytest.approx(values.std(), rel=0.15)
 
 
 @pytest.mark.parametrize(("measure", "formula"), list(zip(MEASURES, ORACLES, strict=True)))

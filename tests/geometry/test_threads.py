@@ -28,6 +28,8 @@ import os, signal, sys, threading, time
 import numpy as np
 from embgeom import global_similarity, intrinsic_dimension, knn, lle
 from embgeom._common.native import core
+from embgeom._common.threads import in_threads, keep_going
+from embgeom.comparison.panel import panel_estimates
 from embgeom.geometry.similarity import similarity_terms
 
 rng = np.random.default_rng(0)
@@ -66,6 +68,18 @@ LONG_CALLS = {
         near = rng.integers(0, 200000, (200000, 200), dtype=np.int32)
         labels = np.array([rng.permutation(200000) for _ in range(40)], dtype=np.int32)
         call = lambda: core.relabeled_agreement(near, None, near, None, labels, threads=2, progress=None)
+    """,
+    "kernels in threads of in_threads within one another": """
+        near = rng.integers(0, 200000, (200000, 200), dtype=np.int32)
+        labels = np.array([rng.permutation(200000) for _ in range(40)], dtype=np.int32)
+        kernel = lambda _: core.relabeled_agreement(
+            near, None, near, None, labels, threads=1, progress=keep_going
+        )
+        call = lambda: in_threads(lambda _: in_threads(kernel, range(2), 2), range(2), 2)
+    """,
+    "panel_estimates": """
+        x = rng.standard_normal((40000, 600), dtype=np.float32)
+        call = lambda: panel_estimates(x, x[::-1], strata=np.arange(40000) // 80, threads=2)
     """,
 }
 

@@ -105,6 +105,16 @@ def test_tuned_constants_name_a_benchmark_that_exists():
     assert all((ROOT / name).is_file() for name in named)
 
 
+@pytest.mark.parametrize("name", ["comparison/nulls.py: FEW_NEIGHBORHOODS"])
+def test_tuned_constants_of_python_name_a_benchmark_that_exists(name):
+    file, constant = name.split(": ")
+    text = (ROOT / "python/embgeom" / file).read_text(encoding="utf-8")
+    found = re.search(rf"((?:^ *#.*\n)+)^ *{constant}\b.* = ", text, re.MULTILINE)
+    assert found
+    named = re.findall(r"benchmarks/[\w/]+\.py", found[1])
+    assert named and all((ROOT / benchmark).is_file() for benchmark in named)
+
+
 def test_the_module_file_is_a_table_of_contents():
     text = code(ROOT / "cpp/bindings/module.cpp")
     assert ".def(" not in text and len(text.splitlines()) < 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,10 +13,13 @@ from typing import TypeVar
 from threadpoolctl import threadpool_limits
 
 from embgeom._common.checks import whole_number
+from embgeom._common.progress import ProgressCallable
 
 _MOST_THREADS = 1024
 # NumPy's OpenBLAS has room for a limited number of callers, and ends the process where more call it.
 _MOST_IN_PYTHON = 16
+# What a thread of `in_threads` knows: the event that stops it, and how many threads it may start itself.
+_HERE = threading.local()
 _Item = TypeVar("_Item")
 _Found = TypeVar("_Found")
 
@@ -35,11 +39,54 @@ def one_blas_thread() -> Iterator[None]:
 
 
 def in_threads(
-    function: Callable[[_Item], _Found], items: Iterable[_Item], threads: int | None
+    function: Callable[[_Item], _Found],
+    items: Iterable[_Item],
+    threads: int | None,
+    report: ProgressCallable | None = None,
 ) -> list[_Found]:
-    """Return what a function finds for each item, in their order; NumPy multiplies without Python's lock."""
-    with ThreadPoolExecutor(min(resolve_threads(threads), _MOST_IN_PYTHON)) as pool:
-        return list(pool.map(function, items))
+    """Return what a function finds for each item, in their order; NumPy multiplies without Python's lock.
+
+    Within a function, calls share the threads that are left. Ctrl-C ends whatever calls `keep_going`.
+    """
+    waiting, most = list(items), getattr(_HERE, "most", _MOST_IN_PYTHON)
+    count = min(resolve_threads(threads), most, len(waiting))
+    if count < 2:
+        return _reported(map(function, waiting), len(waiting), report)
+    stop = getattr(_HERE, "stop", None) or threading.Event()
+
+    def call(item: _Item) -> _Found:
+        _HERE.stop, _HERE.most = stop, most // count
+        keep_going()
+        return function(item)
+
+    pool = ThreadPoolExecutor(count)
+    try:
+        futures = [pool.submit(call, item) for item in waiting]
+        return _reported((future.result() for future in futures), len(waiting), report)
+    except KeyboardInterrupt:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _reported(results: Iterable[_Found], total: int, report: ProgressCallable | None) -> list[_Found]:
+    found = []
+    for result in results:
+        found.append(result)
+        if report is not None:
+            report("measures", len(found), total)
+    return found
+
+
+def keep_going(*_: object) -> None:
+    """Raise where Ctrl-C has ended the call of `in_threads` that this thread works for.
+
+    Only the main thread learns of signals: kernels in other threads take this to report progress to.
+    """
+    stop: threading.Event | None = getattr(_HERE, "stop", None)
+    if stop is not None and stop.is_set():
+        raise KeyboardInterrupt
 
 
 def _usable_cores() -> int:

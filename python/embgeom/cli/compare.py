@@ -29,7 +29,7 @@ _COMPARED = ("k", "reg", "center", "without", "only", "relabelings", "panel", "c
 
 
 def add_commands(commands: Any) -> None:
-    neighborhood, search, sample, chance = (Parser(add_help=False) for _ in range(4))
+    neighborhood, search, sample, nulls = (Parser(add_help=False) for _ in range(4))
     add = neighborhood.add_argument
     add("-k", type=int, default=10, help="neighbors, also those of LLE weights (default: 10)")
     add("--reg", type=float, default=1e-3, help="regularization of LLE weights (default: 1e-3)")
@@ -43,7 +43,7 @@ def add_commands(commands: Any) -> None:
     explained = "tokens whose dimension is measured, at random (default: all)"
     add("--dimension-sample", type=int, metavar="M", help=explained)
     add("--seed", type=int, default=0, help="seed of everything random (default: 0)")
-    add = chance.add_argument
+    add = nulls.add_argument
     explained = "random relabelings for nulls without a closed form (default: 200)"
     add("--relabelings", type=int, metavar="N", default=200, help=explained)
     add("--panel", action="store_true", help="also CKA, RSA and Procrustes similarity")
@@ -51,7 +51,7 @@ def add_commands(commands: Any) -> None:
     add("--csv", metavar="FILE", help="also write the measures as .csv")
 
     pair, shared = (model_options("-a"), model_options("-b")), (search, LOCAL_FILES, CACHE)
-    add_command(commands, compare, *pair, tokens_options(), neighborhood, sample, chance, *shared, outputs())
+    add_command(commands, compare, *pair, tokens_options(), neighborhood, sample, nulls, *shared, outputs())
     one = model_options(), tokens_options()
     add = add_command(commands, inspect, *one, sample, *shared, outputs()).add_argument
     explained = "also measure with WordNet how far neighbors of words are related: a folder of tables, or wn"

@@ -21,7 +21,7 @@ from embgeom.cli.options import add_command
 from embgeom.cli.terminal import show
 from embgeom.comparison import Comparison, Statistic
 from embgeom.comparison.saving import shown
-from embgeom.comparison.statistic import chance
+from embgeom.comparison.statistic import null_text
 from embgeom.errors import InputError
 from embgeom.evaluation import EvaluateOptions, WordLogRatio
 from embgeom.examples import moods
@@ -223,7 +223,7 @@ def _next_steps() -> Iterator[RenderableType]:
 def _answer(statistic: Statistic, question: str, measured: str, meaning: str) -> Iterator[RenderableType]:
     yield Text(question, style="bold")
     yield _prose(measured, below=0)
-    nulls = (chance(null) for null in (statistic.null, statistic.stratified) if null is not None)
+    nulls = (null_text(null) for null in (statistic.null, statistic.stratified) if null is not None)
     row = (statistic.name, statistic.estimate.text(), *nulls)
     yield Table(None, ("", "measured", "null", "null in strata"), [row])
     yield _prose(meaning)

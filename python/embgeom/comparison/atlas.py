@@ -1,4 +1,4 @@
-"""A model's vocabulary as a table to look at: a row for each token, with its place in a layout."""
+"""A model's vocabulary as a table to look at: a row for each token, with its coordinates in a layout."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _DESCRIBED = ("position", "case", "script", "length")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Atlas(Result, Tabular, Plotted):
-    """A model's tokens with their places in a layout of two dimensions, as `atlas` made it.
+    """A model's tokens with their coordinates in a layout of two dimensions, as `atlas` made it.
 
     Attributes
     ----------

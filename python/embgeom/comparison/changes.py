@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -185,22 +186,26 @@ class Diff(FolderResult):
             "weight_cosine": (self.weight_cosine, self.weight_cosine_with_noise),
             "dimension_change": (np.abs(self.dimension_change), self.dimension_change_with_noise),
         }
-        before, after = self.local_base, self.local_tuned
-        lists = {
-            "neighbor_overlap": [Relation(side.neighbors.indices, None) for side in (before, after)],
-            "weight_cosine": [
-                Relation.from_weights(side.lle.indices, side.lle.weights) for side in (before, after)
-            ],
-        }
         means = {}
         for name, (values, noisy) in measures.items():
-            wider = _widening(lists[name], values) if name in lists else 1.0
+            wider = self._widened.get(name, 1.0)
             means[name] = {
                 "changed": _mean(values, changed, wider),
                 "unchanged": _mean(values, ~changed, wider),
                 "noise": _mean(noisy, everyone, wider),
             }
         return means
+
+    @cached_property
+    def _widened(self) -> dict[str, float]:
+        """How far the neighbors that tokens share widen the intervals of two measures."""
+        sides = self.local_base, self.local_tuned
+        lists = [Relation(side.neighbors.indices, None) for side in sides]
+        weights = [Relation.from_weights(side.lle.indices, side.lle.weights) for side in sides]
+        return {
+            "neighbor_overlap": _widening(lists, self.neighbor_overlap),
+            "weight_cosine": _widening(weights, self.weight_cosine),
+        }
 
     def _facts(self) -> list[Block]:
         return model_tables("models", self.base, self.tuned)
@@ -262,8 +267,8 @@ class Diff(FolderResult):
         yield ""
 
     def _extremes(self) -> Iterator[Table]:
-        where = {int(position): place for place, position in enumerate(self.counted)}
-        overlap = {place: f"{value:.2f}" for place, value in enumerate(self.neighbor_overlap)}
+        where = {int(position): index for index, position in enumerate(self.counted)}
+        overlap = {index: f"{value:.2f}" for index, value in enumerate(self.neighbor_overlap)}
         if (rows := self.most_changed()).size:
             yield Table(
                 "rows that changed most",
@@ -311,11 +316,11 @@ class Diff(FolderResult):
                 ((str(row), shown(self.tuned, row)) for row in self.added[:_EXTREMES]),
             )
 
-    def _token(self, place: int) -> str:
-        return shown(self.base, self.ids_base[self.counted[place]])
+    def _token(self, index: int) -> str:
+        return shown(self.base, self.ids_base[self.counted[index]])
 
-    def _listed(self, local: LocalGeometry, place: int) -> str:
-        return "  ".join(self._token(near) for near in local.neighbors.indices[place][:_NEAR] if near >= 0)
+    def _listed(self, local: LocalGeometry, index: int) -> str:
+        return "  ".join(self._token(near) for near in local.neighbors.indices[index][:_NEAR] if near >= 0)
 
     def _record(self) -> dict[str, Any]:
         return {
@@ -393,8 +398,9 @@ class Diff(FolderResult):
 
 
 def _widening(lists: list[Relation], values: Float64Vector) -> float:
-    """Return how far shared neighbors widen the interval of a mean over all tokens."""
-    alone = float(np.nanstd(values, ddof=1)) / np.count_nonzero(~np.isnan(values)) ** 0.5
+    """Return how far shared neighbors widen the interval of a mean over all tokens; 1 without a spread."""
+    known = values[~np.isnan(values)]
+    alone = float(known.std(ddof=1)) / len(known) ** 0.5 if len(known) > 1 else 0.0
     return error_of_lists(lists[0], lists[1], values, None) / alone if alone > 0.0 else 1.0
 
 

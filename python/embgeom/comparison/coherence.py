@@ -155,10 +155,10 @@ class Coherence(Result, Tabular):
         """Return a row for each word: each measure, and its base rate."""
         named = {
             name: column
-            for place, measure in enumerate(MEASURES)
+            for position, measure in enumerate(MEASURES)
             for name, column in (
-                (measure, self.values[:, place]),
-                (f"{measure}_base", self.base[:, place]),
+                (measure, self.values[:, position]),
+                (f"{measure}_base", self.base[:, position]),
             )
         }
         return {
@@ -264,18 +264,18 @@ def coherence(
         common: dict[str, Any] = {"threads": threads, "progress": progress}
         neighbors = call(knn, x, max(wide, min(2 * near, len(rows) - 1)), center=center, **common)
         dimension = call(intrinsic_dimension, x, neighbors.first(wide), variance=variance, **common)
-        around, places, similarities = neighbors, neighbors.indices, neighbors.similarities
+        around, positions, similarities = neighbors, neighbors.indices, neighbors.similarities
         components = dimension.n_components
     else:
         if not len(neighbors.indices) == len(dimension.n_components) == len(embeddings):
             raise InputError(f"neighbors and dimension must be of all {len(embeddings)} rows")
-        place = np.full(len(embeddings) + 1, -1, dtype=np.int32)  # The last is that of -1.
-        place[rows] = np.arange(len(rows))
+        position = np.full(len(embeddings) + 1, -1, dtype=np.int32)  # The last is that of -1.
+        position[rows] = np.arange(len(rows))
         around = neighbors.select(rows)
-        places, similarities = place[around.indices], around.similarities
+        positions, similarities = position[around.indices], around.similarities
         components = dimension.n_components[rows]
     lemmas = [known.analyze(text)[0][0] for text in texts]
-    values, base = _measured(known, texts, places, similarities, near)
+    values, base = _measured(known, texts, positions, similarities, near)
     parts = [known.parts_of(text) for text in texts]
     units = _Units(
         lemmas,
@@ -300,7 +300,7 @@ def coherence(
         dimension=components,
         values=values,
         base=base,
-        words_among_neighbors=float((places[:, :near] >= 0).mean()),
+        words_among_neighbors=float((positions[:, :near] >= 0).mean()),
         near=near,
         k=dimension.k,
     )
@@ -309,15 +309,15 @@ def coherence(
 def _measured(
     wordnet: WordNet,
     texts: list[str],
-    places: IndexMatrix,
+    positions: IndexMatrix,
     similarities: Float32Matrix,
     near: int,
 ) -> tuple[Float32Matrix, Float32Matrix]:
     """Return each measure of each word, and its base rate."""
     relatives = Relatives([wordnet.analyze(text) for text in texts])
-    judged, distances = _nearest_of_another_lemma(relatives, places, similarities, near)
+    judged, distances = _nearest_of_another_lemma(relatives, positions, similarities, near)
     columns = {
-        "lemma": relatives.same_shares(places[:, :near]),
+        "lemma": relatives.same_shares(positions[:, :near]),
         "part_of_speech": relatives.label_shares(wordnet.parts, judged),
         "lexicographer_file": relatives.label_shares(wordnet.files, judged),
         "synset": relatives.linked_shares(lambda synset: (synset,), judged),
@@ -337,24 +337,24 @@ def _known_words(
     """Return the rows of words that WordNet knows, and what they spell; `distinct`: one for each lemma."""
     rows = kept_rows(classes, only="words")
     texts = [(classes.texts[row] or "").strip(" ") for row in rows]
-    kept = [place for place, text in enumerate(texts) if wordnet.analyze(text)[0]]
+    kept = [position for position, text in enumerate(texts) if wordnet.analyze(text)[0]]
     if distinct:
-        _, first = np.unique([wordnet.analyze(texts[place])[0][0] for place in kept], return_index=True)
-        kept = [kept[place] for place in np.sort(first)]
+        _, first = np.unique([wordnet.analyze(texts[position])[0][0] for position in kept], return_index=True)
+        kept = [kept[position] for position in np.sort(first)]
     if len(kept) < _FEWEST:
         raise InputError(
             f"{len(kept)} tokens of {embeddings.name} are words of WordNet; at least {_FEWEST} are needed"
         )
-    return rows[kept], [texts[place] for place in kept]
+    return rows[kept], [texts[position] for position in kept]
 
 
 def _nearest_of_another_lemma(
-    relatives: Relatives, places: IndexMatrix, similarities: Float32Matrix, near: int
+    relatives: Relatives, positions: IndexMatrix, similarities: Float32Matrix, near: int
 ) -> tuple[IndexMatrix, Float64Vector]:
     """Return the nearest words of another lemma, -1 where there are fewer, and their mean distance."""
-    judged = np.full((len(places), near), -1, dtype=np.int32)
-    distances = np.full(len(places), np.nan)
-    for number, (row, same) in enumerate(zip(places.tolist(), relatives.same, strict=True)):
+    judged = np.full((len(positions), near), -1, dtype=np.int32)
+    distances = np.full(len(positions), np.nan)
+    for number, (row, same) in enumerate(zip(positions.tolist(), relatives.same, strict=True)):
         found = []
         for rank, other in enumerate(row):
             if other >= 0 and other not in same:
@@ -362,7 +362,7 @@ def _nearest_of_another_lemma(
                 if len(found) == near:
                     break
         if found:
-            judged[number, : len(found)] = places[number, found]
+            judged[number, : len(found)] = positions[number, found]
             distances[number] = np.mean(1.0 - similarities[number, found].astype(np.float64))
     return judged, distances
 
@@ -370,10 +370,10 @@ def _nearest_of_another_lemma(
 def _spelling(texts: list[str], judged: IndexMatrix) -> tuple[Float64Vector, Float64Vector]:
     """Return the mean Jaccard index of letter pairs, ends included, with judged and with other words."""
     pairs = [{f"^{text}$"[i : i + 2] for i in range(len(text) + 1)} for text in map(str.lower, texts)]
-    number = {pair: place for place, pair in enumerate(sorted(set().union(*pairs)))}
+    number = {pair: position for position, pair in enumerate(sorted(set().union(*pairs)))}
     has = np.zeros((len(texts), len(number)), dtype=np.float32)
-    for place, held in enumerate(pairs):
-        has[place, [number[pair] for pair in held]] = 1.0
+    for position, held in enumerate(pairs):
+        has[position, [number[pair] for pair in held]] = 1.0
     sizes = has.sum(axis=1)
     shares, base = np.full((2, len(texts)), np.nan)
     drawn = np.arange(min(_SPELLED, len(texts))) * len(texts) // min(_SPELLED, len(texts))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
-from embgeom._common.progress import Progress
+from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import versions
 from embgeom._common.threads import in_threads, one_blas_thread, resolve_threads
 from embgeom.comparison.comparison import CompareKeywords, CompareOptions, Comparison, LocalGeometry
@@ -28,7 +28,7 @@ from embgeom.comparison.nulls import (
 )
 from embgeom.comparison.panel import panel_estimates
 from embgeom.comparison.saving import ModelRecord
-from embgeom.comparison.statistic import FREQUENCY, Statistic, TokenGroup, chance, defined_mean
+from embgeom.comparison.statistic import FREQUENCY, Statistic, TokenGroup, defined_mean, null_text
 from embgeom.comparison.token_sets import (
     MAKES_THE_NUMBER,
     Mask,
@@ -296,14 +296,14 @@ def pair_estimates(
         name: global_similarity_estimate(x_a, x_b, center=center, strata=strata, **common)
         for name, center in (("global_similarity", False), ("global_similarity_centered", True))
     }
-    found |= _local_estimates(local_a, local_b, around, strata, options)
+    found |= _local_estimates(local_a, local_b, around, strata, options, common["progress"])
     if options.panel:
         drawn: dict[str, Any] = {
             "draws": options.relabelings,
             "seed": options.seed,
             "threads": options.threads,
         }
-        found |= panel_estimates(x_a, x_b, strata=strata, **drawn)
+        found |= panel_estimates(x_a, x_b, strata=strata, **drawn, progress=common["progress"])
     return found
 
 
@@ -313,6 +313,7 @@ def _local_estimates(
     around: tuple[Neighbors, ...],
     strata: RowNumbers | None,
     options: CompareOptions,
+    progress: Progress,
 ) -> dict[str, Estimate]:
     """Return the measures of lists and dimensions, which share threads: most of their time takes NumPy."""
     threads = resolve_threads(options.threads)
@@ -334,7 +335,9 @@ def _local_estimates(
         "dimension_pearson": partial(correlate, kind="pearson"),
         "dimension_spearman": partial(correlate, kind="spearman"),
     }
-    return dict(zip(measures, in_threads(lambda of: of(), measures.values(), threads), strict=True))
+    with reporter(progress, "lists and dimensions") as report:
+        found = in_threads(lambda measure: measure(), measures.values(), threads, report)
+    return dict(zip(measures, found, strict=True))
 
 
 def curves(
@@ -419,7 +422,7 @@ def _cautions(
         if within is not None and found.interval.low > 0.0 and within.mean >= MAKES_THE_NUMBER * found.value:
             yield (
                 f"class, length and frequency of tokens make most of {name}: value {found.text()}, null in "
-                f"strata {chance(within)}"
+                f"strata {null_text(within)}"
             )
     if any(np.isnan(estimate.value) for estimate in estimates.values()):
         yield "undefined: a correlation with numbers that are all equal, or weights that no token has"

@@ -57,7 +57,7 @@ class Hubs:
 
     @property
     def top_share(self) -> float:
-        """The share of all places in lists that the 1 % of rows with the largest in-degree take."""
+        """The share of all entries of lists that are among the 1 % of rows with the largest in-degree."""
         top = np.sort(self.in_degree)[::-1][: max(1, round(TOP * len(self.in_degree)))]
         return float(top.sum() / max(self.in_degree.sum(), 1))
 

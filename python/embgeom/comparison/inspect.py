@@ -288,7 +288,7 @@ def inspect(
         How many random rows to measure; by default all that count.
     center : bool
         Whether to search neighbors after subtracting the mean of the rows that count: without it a few hubs
-        take a large share of all places.
+        make up a large share of all neighbors.
     without, only : optional
         Which rows count, see `comparison.kept_rows`; zero rows never do.
     variance, metric, seed, threads, progress

@@ -129,7 +129,7 @@ class TokenNeighborhoods(Result, Tabular):
     def tables(self) -> list[Block]:
         """Return the table of `summary`: the neighborhoods side by side, and lines on each."""
         first = self.models[0]
-        names = [f"{chr(ord('A') + place)}: {each.model}" for place, each in enumerate(self.models)]
+        names = [f"{chr(ord('A') + number)}: {each.model}" for number, each in enumerate(self.models)]
         tokens = {each.token for each in self.models}
         sides = [tuple(each.columns().values())[1:3] for each in self.models]
         columns = [column for name in names for column in (name, _VALUES[first.neighbors.metric])]

@@ -1,4 +1,4 @@
-"""What chance gives, and how sure a number is: null baselines and intervals of every measure."""
+"""Null baselines and confidence intervals of every measure."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ from embgeom.geometry.similarity import similarity_terms
 
 LEAST_P = 1e-16  # no null is normal farther out
 NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this many standard errors
+# Intervals of dimensions over fewer held the truth in less than 95 % of the cases (benchmarks/coverage.py).
+FEW_NEIGHBORHOODS = 20.0
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 _ENTRIES_AT_A_TIME = 1 << 20
 
@@ -75,7 +77,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measure's value with its confidence interval and with what chance gives.
+    """A measure's value with its confidence interval and its null baselines.
 
     Attributes
     ----------
@@ -91,6 +93,9 @@ class Estimate:
         The tokens that the value is over.
     effective_n : float or None
         How many rows of one length would share all squared length as evenly; None where tokens count alike.
+    neighborhoods : float or None
+        How many times as many tokens there are as in a neighborhood (k + 1), where numbers were measured over
+        neighborhoods.
     """
 
     value: float
@@ -99,11 +104,17 @@ class Estimate:
     stratified: Baseline | None
     n: int
     effective_n: float | None = None
+    neighborhoods: float | None = None
 
     @property
     def few_rows(self) -> bool:
         """Whether few long rows make most of the value, which has no interval then."""
         return self.effective_n is not None and dominated(self.effective_n, self.n)
+
+    @property
+    def few_neighborhoods(self) -> bool:
+        """Whether tokens have so many neighbors that the interval holds the truth in less than 95 %."""
+        return self.neighborhoods is not None and self.neighborhoods < FEW_NEIGHBORHOODS
 
     @property
     def z(self) -> float:
@@ -139,8 +150,8 @@ class Estimate:
 
         The calibrated score of Gröger, Wen & Brbić (2026), arXiv 2602.14486, with a normal null.
         """
-        chance = self.null.mean + _ONE_SIDED * self.null.sd
-        return max(0.0, (self.value - chance) / (1.0 - chance)) if chance < 1.0 else math.nan
+        bound = self.null.mean + _ONE_SIDED * self.null.sd
+        return max(0.0, (self.value - bound) / (1.0 - bound)) if bound < 1.0 else math.nan
 
     def text(self) -> str:
         """Return the value and the half-width of its interval, such as ``"0.3870 ± 0.0031"``.
@@ -179,6 +190,7 @@ class Estimate:
             "p_stratified": self.p_stratified,
             "calibrated": self.calibrated,
             "effective_n": math.nan if self.effective_n is None else self.effective_n,
+            "neighborhoods": math.nan if self.neighborhoods is None else self.neighborhoods,
         }
 
 
@@ -403,17 +415,21 @@ def correlation_estimate(
         mean, variance = vector_moments(x, y, parts)
         stratified = Baseline(mean, math.sqrt(variance), strata=len(parts))
     factor = 1.0 + value**2 / 2.0 if kind == "spearman" else 1.0  # Bonett & Wright (2000)
-    error = math.sqrt(factor / (n - 3.0)) if n > 3 else math.nan
+    error, neighborhoods = math.sqrt(factor / (n - 3.0)) if n > 3 else math.nan, None
     if neighbors is not None and abs(value) < 1.0:
         effect = np.zeros(len(known))
         effect[known] = x * y - value * (x**2 + y**2) / 2.0
-        shared = max(_error_of_neighbors(effect, side) for side in neighbors)
-        error = max(error, shared / (1.0 - value**2))
-    return Estimate(value, fisher_interval(value, error), null, stratified, n)
+        shared, counts = zip(*(_error_of_neighbors(effect, side) for side in neighbors), strict=True)
+        error, neighborhoods = max(error, max(shared) / (1.0 - value**2)), min(counts)
+    interval = fisher_interval(value, error)
+    return Estimate(value, interval, null, stratified, n, neighborhoods=neighborhoods)
 
 
-def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayLike) -> float:
-    """Return the error of a sum whose terms covary as tokens share neighbors; a token is one of its own."""
+def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayLike) -> tuple[float, float]:
+    """Return the error of a sum whose terms covary as tokens share neighbors, and how many neighborhoods fit.
+
+    A token is a neighbor of its own.
+    """
     indices = _indices(neighbors)
     m, k = indices.shape
     if len(effect) != m:
@@ -429,9 +445,9 @@ def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayL
         there = near >= 0
         through += np.bincount(near[there], np.repeat(effect[begin : begin + step], there.sum(axis=1)), n)
     if n <= k + 1:
-        return math.inf  # All tokens have the same neighbors: nothing tells how far their numbers err.
+        return math.inf, 1.0  # All tokens have the same neighbors: nothing tells how far their numbers err.
     # What such groups of k + 1 tokens have in common is lost with their mean.
-    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0))
+    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0)), n / (k + 1.0)
 
 
 def fisher_interval(value: float, error: float) -> Interval:
@@ -466,7 +482,7 @@ def _list_estimate(
         stratified = Baseline(mean * scale, float(drawn.std(ddof=1)) * scale, draws, len(parts))
     known = per_token[~np.isnan(per_token)]
     value = float(known.mean()) if known.size else math.nan
-    error = error_of_lists(lists[0], lists[1], per_token, threads) if len(known) > 1 else math.nan
+    error = error_of_lists(lists[0], lists[1], per_token, threads)
     low, high = value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error
     return Estimate(value, Interval(max(low, bounds[0]), min(high, bounds[1])), null, stratified, len(known))
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, Float64Matrix, Float64Vector, RowNumbers, as_matrix
 from embgeom._common.checks import whole_number
 from embgeom._common.native import core
-from embgeom._common.threads import in_threads, resolve_threads
+from embgeom._common.threads import in_threads, keep_going, resolve_threads
 from embgeom.comparison.relabeling import Strata, generator
 from embgeom.errors import InputError
 
@@ -53,7 +53,7 @@ class Pair:
         x, y = (_standardized(as_matrix(side, name), name, threads) for side, name in ((a, "a"), (b, "b")))
         if len(x) != len(y):
             raise InputError(f"a has {len(x)} rows and b has {len(y)}: row i of both must be the same token")
-        products, terms = core.row_products(x, y, threads=resolve_threads(threads), progress=None)
+        products, terms = core.row_products(x, y, threads=resolve_threads(threads), progress=keep_going)
         p, q = (np.einsum("ij,ij->i", side, side, dtype=np.float64) for side in (x, y))
         return cls(x, y, p, q, *products, terms)
 
@@ -64,6 +64,7 @@ class Pair:
         """Return the cross product of some tokens with those they are relabeled as, and the sum of p q."""
         others, cross = order[rows], np.zeros(self.xy.shape)
         for piece in _pieces(len(rows)):
+            keep_going()
             cross += self.x[rows[piece]].T @ self.y[others[piece]]
         return cross.astype(np.float32), float(self.p[rows] @ self.q[others])
 

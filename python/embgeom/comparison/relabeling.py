@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from embgeom._common.checks import check_seed
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import array_digest
+from embgeom._common.threads import keep_going
 from embgeom.errors import InputError
 from embgeom.geometry.agreement import positions
 from embgeom.geometry.similarity import SimilarityTerms, UnitRows
@@ -24,8 +26,9 @@ _ENTRIES_AT_A_TIME = 1 << 20
 _MUTUAL_AT_A_TIME = 1 << 22
 # Relabelings are drawn in pieces of 64 MiB.
 _LABELS_AT_A_TIME = 1 << 24
-# The sums of the lists of a study's models, which meet in many pairs.
+# The sums of the lists of a study's models, which meet in many pairs; several threads add to them.
 _SUMS_OF: dict[str, Directed] = {}
+_ADDING = threading.Lock()
 _MOST_SUMS = 256
 
 
@@ -156,6 +159,7 @@ class Relation:
         end = n if end is None else end
         step = max(1, _ENTRIES_AT_A_TIME // k)
         for first in range(begin, end, step):
+            keep_going()
             piece = slice(first, min(first + step, end))
             near = self.indices[piece]
             kept = near >= low if high is None else (near >= low) & (near < high)
@@ -182,13 +186,16 @@ class Relation:
 
     def directed(self) -> Directed:
         """Return the sums of the lists, which are kept by what these hold."""
-        arrays = (self.indices,) if self.values is None else (self.indices, self.values)
-        key = " ".join(map(array_digest, arrays))
-        if key not in _SUMS_OF:
-            while len(_SUMS_OF) >= _MOST_SUMS:
-                del _SUMS_OF[next(iter(_SUMS_OF))]
-            _SUMS_OF[key] = self.measured()
-        return _SUMS_OF[key]
+        arrays = self.indices, self.values, self.scales
+        key = " ".join("" if array is None else array_digest(array) for array in arrays)
+        found = _SUMS_OF.get(key)
+        if found is None:
+            found = self.measured()
+            with _ADDING:
+                _SUMS_OF[key] = found
+                while len(_SUMS_OF) > _MOST_SUMS:
+                    del _SUMS_OF[next(iter(_SUMS_OF))]
+        return found
 
     def measured(self) -> Directed:
         """Return what `directed` keeps."""
@@ -257,7 +264,8 @@ def relabeled_agreement(
     with reporter(progress, "nulls") as report:
         return np.concatenate([
             core.relabeled_agreement(
-                *lists, strata.draw(generator, min(step, draws - begin)), threads=threads, progress=report
+                *lists, strata.draw(generator, min(step, draws - begin)), threads=threads,
+                progress=report or keep_going,
             )
             for begin in range(0, draws, step)
         ])  # fmt: skip
@@ -271,16 +279,22 @@ def stratified_mean(sums_a: Float64Matrix, sums_b: Float64Matrix, sizes: RowNumb
 
 
 def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: int | None) -> float:
-    """Return the standard error of the mean cosine of the tokens' values, which are of length 1."""
+    """Return the standard error of the mean cosine of the tokens' values, which are of length 1.
+
+    NaN where fewer than two tokens have one.
+    """
     # A token counts by its own cosine, and as a neighbor by what it adds to those of others. The squares of
     # the latter are in the variance of either end, so they are subtracted once.
     known = ~np.isnan(cosines)
+    if (count := int(known.sum())) < 2:
+        return math.nan
     c = np.where(known, cosines, 0.0)
     n, k = a.indices.shape
-    effect = np.where(known, c - c.sum() / known.sum(), 0.0)
+    effect = np.where(known, c - c.sum() / count, 0.0)
     alone, twice = float(effect @ effect), 0.0
     step = max(1, _ENTRIES_AT_A_TIME // k)
     for begin in range(0, n, step):
+        keep_going()
         piece = slice(begin, begin + step)
         near_a, near_b = a.indices[piece], b.indices[piece]
         of_a, of_b = a.unit_values(piece), b.unit_values(piece)
@@ -293,7 +307,6 @@ def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: in
             there = near >= 0
             effect += np.bincount(near[there], adds[there], n)
             twice += float(np.sum(adds[there] ** 2))
-    count = int(known.sum())
     return math.sqrt(max(float(effect @ effect) - twice, alone) / (count * (count - 1.0)))
 
 

@@ -45,8 +45,8 @@ class Statistic:
 
     def __repr__(self) -> str:
         return (
-            f"Statistic({self.name} {self.estimate.text()}, null {chance(self.null)}, z {short_z(self.z)}, "
-            f"p {short_p(self.p_adjusted)})"
+            f"Statistic({self.name} {self.estimate.text()}, null {null_text(self.null)}, "
+            f"z {short_z(self.z)}, p {short_p(self.p_adjusted)})"
         )
 
     @property
@@ -80,6 +80,11 @@ class Statistic:
         return self.p_adjusted < SIGNIFICANCE and self.value > self.null.mean
 
     @property
+    def is_above_strata(self) -> bool:
+        """Whether the value is more than two standard deviations above the mean of the null in strata."""
+        return self.estimate.z_stratified > 2.0
+
+    @property
     def share_of_strata(self) -> float:
         """Which share of what is above the null's mean the null in strata has; NaN where nothing is."""
         above = self.value - self.null.mean
@@ -93,10 +98,10 @@ class Statistic:
         return (
             self.name,
             self.estimate.text(),
-            chance(self.null),
+            null_text(self.null),
             short_z(self.z),
             short_p(self.p_adjusted),
-            "" if within is None else chance(within),
+            "" if within is None else null_text(within),
             "" if within is None else short_z(self.estimate.z_stratified),
         )
 
@@ -174,13 +179,13 @@ def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block
     """Yield the table of statistics with nulls, how to read it, and what it says."""
     yield Table(f"what {n} shared tokens have in common", STATISTIC, (s.cells() for s in statistics))
     yield from (line.format(measures=f"{len(statistics)} measures") for line in READING)
-    yield from (f"warning: {note}" for note in few_rows_notes(statistics))
+    yield from (f"warning: {note}" for note in interval_notes(statistics))
     yield ""
     yield conclusion(statistics)
 
 
-def few_rows_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
-    """Yield where few long rows make most of a measure, which has no interval then."""
+def interval_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
+    """Yield where a measure has no interval, as few long rows make most of it, or one that is too narrow."""
     for s in statistics:
         if s.estimate.few_rows:
             yield (
@@ -188,6 +193,12 @@ def few_rows_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
                 f"{s.estimate.effective_n:.0f} of {s.estimate.n}: "
                 "its p counts relabelings, and no interval is known that would hold 95 %"
             )
+    few = [s for s in statistics if s.estimate.few_neighborhoods]
+    if few:
+        yield (
+            f"there are only {few[0].estimate.neighborhoods:.0f} times as many tokens as neighbors of each: "
+            f"intervals of {' and '.join(s.name for s in few)} hold the truth in as few as 90 % of the cases"
+        )
 
 
 def conclusion(statistics: Sequence[Statistic]) -> str:
@@ -205,8 +216,8 @@ def conclusion(statistics: Sequence[Statistic]) -> str:
         (least, low), (most, high) = shares[0], shares[-1]
         from_to = f"{least:.0%} ({low}) to {most:.0%} ({high})" if len(shares) > 1 else f"{most:.0%}"
         said.append(f"Class, length and frequency of tokens alone give {from_to} of what is above it.")
-    if level := ", ".join(s.name for s in above if s.estimate.z_stratified < 2.0):
-        said.append(f"No more than these give (z below 2): {level}.")
+    if level := ", ".join(s.name for s in above if s.stratified is not None and not s.is_above_strata):
+        said.append(f"No more than these give (z not above 2): {level}.")
     return " ".join((*said, "Significant is not large: with many tokens, read the value."))
 
 
@@ -245,7 +256,7 @@ def curve_rows(curves: Sequence[Curve]) -> Iterator[tuple[str, ...]]:
     """Yield the points of curves as rows under `CURVE`."""
     for curve in curves:
         for at, estimate in zip(curve.at, curve.estimates, strict=True):
-            numbers = estimate.text(), chance(estimate.null), short_z(estimate.z)
+            numbers = estimate.text(), null_text(estimate.null), short_z(estimate.z)
             yield curve.name, f"{curve.over} = {at:g}", *numbers
 
 
@@ -276,7 +287,7 @@ def rounded(value: float, spread: float, digits: int = 2) -> str:
     return f"{middle} ± {spread:.{decimals}f}"
 
 
-def chance(null: Baseline) -> str:
+def null_text(null: Baseline) -> str:
     """Return a null's mean ± standard deviation."""
     return rounded(null.mean, null.sd, digits=1)
 

@@ -19,7 +19,7 @@ from embgeom.comparison.nulls import (
     overlap_estimate,
     weight_cosine_estimate,
 )
-from embgeom.comparison.statistic import chance, defined_mean
+from embgeom.comparison.statistic import defined_mean, null_text
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
@@ -219,7 +219,7 @@ class TokenSets:
                 without.append(
                     f"{others.text()} without {class_name} tokens ({members.sum()} of {len(members)})"
                 )
-                within.append(f"{chance(alone)} ({class_name})")
+                within.append(f"{null_text(alone)} ({class_name})")
         if not making:
             return ""
         shared = np.sum(list(making.values()), axis=0).max() > 1

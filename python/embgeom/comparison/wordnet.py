@@ -204,10 +204,10 @@ class Relatives:
             for synset in found:
                 self._by_synset.setdefault(synset, set()).add(number)
 
-    def same_shares(self, places: IndexMatrix) -> tuple[Float64Vector, Float64Vector]:
+    def same_shares(self, positions: IndexMatrix) -> tuple[Float64Vector, Float64Vector]:
         """Return the share of neighbors that share a lemma with each word, and its base rate."""
-        shares = np.array([_share(near, same) for near, same in zip(places, self.same, strict=True)])
-        others = max(len(places) - 1, 1)
+        shares = np.array([_share(near, same) for near, same in zip(positions, self.same, strict=True)])
+        others = max(len(positions) - 1, 1)
         return shares, np.array([(len(same) - 1) / others for same in self.same])
 
     def linked_shares(
@@ -228,7 +228,7 @@ class Relatives:
 
     def label_shares(self, labels: Sequence[str], judged: IndexMatrix) -> tuple[Float64Vector, Float64Vector]:
         """Return the share of judged words with a label in common, and its base rate."""
-        column = {label: place for place, label in enumerate(sorted(set(labels)))}
+        column = {label: position for position, label in enumerate(sorted(set(labels)))}
         has = np.zeros((len(self._synsets), len(column)), dtype=bool)
         for number, found in enumerate(self._synsets):
             has[number, [column[labels[synset]] for synset in found]] = True

@@ -169,8 +169,8 @@ def curves(labels: Names, drawn: Sequence[Curve], label: str) -> Any:
         if index not in shown:
             curve = drawn[index]
             axes.plot(curve.at, [e.value for e in curve.estimates], color=FAINT, linewidth=0.7, zorder=1)
-    for place, index in enumerate(shown):
-        _draw_curve(axes, drawn[index], place, labels[index])
+    for number, index in enumerate(shown):
+        _draw_curve(axes, drawn[index], number, labels[index])
     _draw_null(axes, drawn)
     over = {curve.over for curve in drawn}
     axes.set_xlabel("neighbors k" if over == {"k"} else "share of variance that defines the dimension")
@@ -188,16 +188,16 @@ def curves(labels: Names, drawn: Sequence[Curve], label: str) -> Any:
     return figure
 
 
-def _draw_curve(axes: Any, curve: Curve, place: int, label: str) -> None:
+def _draw_curve(axes: Any, curve: Curve, number: int, label: str) -> None:
     values = np.array([estimate.value for estimate in curve.estimates])
     low, high = (np.array([getattr(e.interval, side) for e in curve.estimates]) for side in ("low", "high"))
     axes.errorbar(
         curve.at,
         values,
         yerr=np.maximum(np.nan_to_num([values - low, high - values]), 0.0),
-        color=COLORS[place % len(COLORS)],
-        marker=MARKERS[place % len(MARKERS)],
-        linestyle=LINES[place % len(LINES)],
+        color=COLORS[number % len(COLORS)],
+        marker=MARKERS[number % len(MARKERS)],
+        linestyle=LINES[number % len(LINES)],
         capsize=2,
         elinewidth=1,
         label=label,
@@ -212,10 +212,10 @@ def _draw_null(axes: Any, drawn: Sequence[Curve]) -> None:
         for at, estimate in zip(curve.at, curve.estimates, strict=True):
             level = estimate.null.mean + 2.0 * np.nan_to_num(estimate.null.sd)
             highest[at] = max(highest.get(at, -math.inf), level)
-    places = sorted(highest)
+    steps = sorted(highest)
     axes.plot(
-        places,
-        [highest[x] for x in places],
+        steps,
+        [highest[x] for x in steps],
         color=NULL,
         linestyle=":",
         label="highest null, mean + 2 sd",
@@ -294,9 +294,9 @@ def _median_mark(axes: Any, row: int, column: Values, few: bool) -> None:
     ordered, n = np.sort(column), len(column)
     reach = 0.98 * math.sqrt(n)
     low, high = ordered[max(int(n / 2 - reach), 0)], ordered[min(math.ceil(n / 2 + reach), n - 1)]
-    place = row + 0.1 if few else row
-    axes.plot([low, high], [place, place], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=4)
-    axes.plot([ordered[n // 2]], [place], marker="|", markersize=7, color=INK, zorder=5)
+    height = row + 0.1 if few else row
+    axes.plot([low, high], [height, height], color=INK, linewidth=1.6, solid_capstyle="butt", zorder=4)
+    axes.plot([ordered[n // 2]], [height], marker="|", markersize=7, color=INK, zorder=5)
 
 
 def _distribution_legend(figure: Any, few: bool, level: str | None) -> None:

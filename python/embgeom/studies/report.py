@@ -22,7 +22,7 @@ from embgeom.comparison.statistic import (
     STATISTIC,
     TENTHS,
     curve_rows,
-    few_rows_notes,
+    interval_notes,
 )
 from embgeom.studies.figures import Drawing
 from embgeom.studies.results import EXTREMES, PairResult, SharedTokens, Study
@@ -77,7 +77,7 @@ def _pairs(study: Study) -> Iterator[Part]:
         "point of the null to 1. tokens: how many the value is over."
     )
     for pair in study.pairs:
-        yield from (f"{pair_name(study, pair)}: {note}." for note in few_rows_notes(pair.statistics))
+        yield from (f"{pair_name(study, pair)}: {note}." for note in interval_notes(pair.statistics))
 
 
 def _curves(study: Study) -> Iterator[Table]:
@@ -207,11 +207,11 @@ def _coherence(study: Study) -> Iterator[Part]:
 
 def _shared(study: Study) -> Iterator[Part]:
     head = ("A", "B", "token", "overlap", "weight cosine", "nearest in A", "nearest in B")
-    for what, place in (("most", 0), ("least", 1)):
+    for what, end in (("most", 0), ("least", 1)):
         rows = [
             _shared_row(study, pair, number)
             for pair in study.pairs
-            for number in pair.extremes()[place].tolist()
+            for number in pair.extremes()[end].tolist()
         ]
         yield Table(f"The {what} shared tokens of each pair, and their nearest tokens", head, rows)
 

@@ -19,7 +19,7 @@ from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.saving import ModelRecord, shown
-from embgeom.comparison.statistic import Statistic, TokenGroup, chance, few_rows_notes
+from embgeom.comparison.statistic import Statistic, TokenGroup, interval_notes, null_text
 from embgeom.emb2emb.score import Scores
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.estimators import DimensionCurve, DimensionEstimate, GaussianLevel
@@ -333,8 +333,8 @@ class Study(Result, Tabular):
         """Return a row for each shared token and model."""
         columns: dict[str, list[Any]] = {}
         for number, tokens in enumerate(self.shared):
-            for place, index in enumerate(tokens.models):
-                model, rows = self.models[index], tokens.rows[place]
+            for at, index in enumerate(tokens.models):
+                model, rows = self.models[index], tokens.rows[at]
                 position = np.searchsorted(model.rows, rows)
                 n = len(tokens)
                 part: dict[str, Any] = {
@@ -345,12 +345,12 @@ class Study(Result, Tabular):
                     "token": [model.record.tokens[row] for row in rows.tolist()],
                     "norm": model.geometry.norms[position].tolist(),
                     "in_degree": model.geometry.hubs.in_degree[position].tolist(),
-                    "n_components": [c if c >= 0 else None for c in tokens.n_components[place].tolist()],
+                    "n_components": [c if c >= 0 else None for c in tokens.n_components[at].tolist()],
                     "stratum": tokens.strata.tolist(),
                     "position": tokens.position.tolist(),
                     "case": tokens.case.tolist(),
                     "script": tokens.script.tolist(),
-                    "neighbors": tokens.neighbors[place].tolist(),
+                    "neighbors": tokens.neighbors[at].tolist(),
                 }
                 for name, values in part.items():
                     columns.setdefault(name, []).extend(values)
@@ -367,7 +367,7 @@ class Study(Result, Tabular):
         blocks.append("above the diagonal: value ± half of its 95 % interval; below it: null, mean ± sd")
         for pair in self.pairs:
             which = f"{self.names[pair.a]} and {self.names[pair.b]}"
-            blocks += [f"warning: {which}: {note}" for note in few_rows_notes(pair.statistics)]
+            blocks += [f"warning: {which}: {note}" for note in interval_notes(pair.statistics)]
         return [*blocks, "", *(self.lineage.tables() if self.lineage else [])]
 
     def _cells(self, index: int, number: int) -> Iterator[str]:
@@ -377,7 +377,7 @@ class Study(Result, Tabular):
                 yield ""
                 continue
             estimate = self.pair(index, other).statistics[number].estimate
-            yield estimate.text() if other > index else chance(estimate.null)
+            yield estimate.text() if other > index else null_text(estimate.null)
 
     def to_dict(self) -> dict[str, Any]:
         """Return options, models with their files' SHA-256, and every statistic, ready for JSON."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from embgeom.comparison.statistic import READING, SIGNIFICANCE, Statistic, chance, short_p, short_z
+from embgeom.comparison.statistic import READING, SIGNIFICANCE, Statistic, null_text, short_p, short_z
 from embgeom.studies.lineage import Lineage
 from embgeom.studies.results import PairResult, Study
 
@@ -93,7 +93,7 @@ def _values(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
 def _value(statistic: Statistic) -> str:
     estimate, p = statistic.estimate, short_p(statistic.p_adjusted)
     p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
-    return f"{estimate.text()} (null {chance(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
+    return f"{estimate.text()} (null {null_text(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
 
 
 def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
@@ -120,14 +120,14 @@ def _strata(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> Iter
     if not above:
         return
     middle = float(np.median([each.share_of_strata for each in above]))
-    unsure = sum(not abs(each.estimate.z_stratified) > 2.0 for each in above)
+    unsure = sum(not each.is_above_strata for each in above)
     text = (
         "Tokens relabeled only among those of the same class, length and similar frequency still give "
         f"{middle:.0%} of what is above the null{' (median of pairs)' if len(above) > 1 else ''}"
     )
     if unsure:
         pairs = "" if len(found) == 1 else f" for {unsure} of {len(above)} pairs"
-        text += f";{pairs} the value is no more than class and frequency give (|z| < 2)"
+        text += f";{pairs} the value is no more than class and frequency give (z not above 2)"
     yield f"{text}."
 
 
@@ -159,7 +159,7 @@ def _coherence(study: Study) -> Iterator[tuple[str, str]]:
             estimate = found.spearman
             unsure = "" if estimate.p < SIGNIFICANCE else ", not significant"
             parts.append(
-                f"{model.name} {estimate.text()} (null {chance(estimate.null)}, z = {short_z(estimate.z)}"
+                f"{model.name} {estimate.text()} (null {null_text(estimate.null)}, z = {short_z(estimate.z)}"
                 f"{unsure}; given row number and norm {found.given_frequency_and_norm:.2f}; nouns alone "
                 f"{found.nouns.text()})"
             )

@@ -262,10 +262,10 @@ class _Work:
         first, *others = models
         rows = np.full((len(models), len(self.models[first])), -1, dtype=np.int64)
         rows[0] = np.arange(rows.shape[1])
-        for place, other in enumerate(others, 1):
+        for position, other in enumerate(others, 1):
             found = match(self.models[first], self.models[other])
             require_shared(found)
-            rows[place, found.ids_a] = found.ids_b
+            rows[position, found.ids_a] = found.ids_b
         rows = rows[:, (rows >= 0).all(axis=0)]
         classes = [self.classes[model] for model in models]
         without, only = self.options.without, self.options.only
