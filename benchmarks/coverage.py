@@ -2,8 +2,10 @@
 
     python -m benchmarks.coverage                     500 pairs of each of five families
     python -m benchmarks.coverage --pairs 40 --families gaussian --measures rsa --output FOLDER
+    python -m benchmarks.coverage --tokens 800 --measures dimension_pearson --output FOLDER
 
-What earlier runs in the folder found on other families and measures, by as many pairs, stays in the table.
+What earlier runs in the folder found on other families and measures, by as many pairs and tokens, stays in
+the table.
 
 A family fixes two ways to make rows from what the tokens mean; each pair is a fresh sample of tokens. What an
 interval should hold is the mean of the measure over all pairs of the family. The table also says how the
@@ -101,9 +103,9 @@ def pair(family: str, number: int, tokens: int = TOKENS) -> tuple[Array, Array]:
     )
 
 
-def measure(family: str, number: int, names: Sequence[str]) -> dict[str, Estimate]:
+def measure(family: str, number: int, names: Sequence[str], tokens: int = TOKENS) -> dict[str, Estimate]:
     """Return some measures of one pair."""
-    a, b = pair(family, number)
+    a, b = pair(family, number, tokens)
     near = [embgeom.knn(x, K, threads=1) for x in (a, b)]
 
     def weights() -> Estimate:
@@ -158,13 +160,13 @@ def cell(found: dict[str, float]) -> str:
     return text if share == 1.0 else f"{text}, {share:.0%} of pairs have one"
 
 
-def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int) -> str:
+def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int, tokens: int) -> str:
     """Return the table."""
     names = [name for name in MEASURES if all(name in found for found in record.values())]
     lines = [
         "# Coverage of the 95 % intervals",
         "",
-        f"{pairs} pairs of each family, {TOKENS} tokens in {D_A} and {D_B} columns, k = {K}, dimension over "
+        f"{pairs} pairs of each family, {tokens} tokens in {D_A} and {D_B} columns, k = {K}, dimension over "
         f"{DIMENSION_K} neighbors. In each cell the percentage of intervals that hold the mean over all "
         "pairs and, in brackets, the standard deviation of the values divided by the mean standard error.",
         "",
@@ -181,6 +183,7 @@ def markdown(record: dict[str, dict[str, dict[str, float]]], pairs: int) -> str:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--pairs", type=int, default=500)
+    parser.add_argument("--tokens", type=int, default=TOKENS)
     parser.add_argument("--families", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
     parser.add_argument("--measures", nargs="+", choices=MEASURES, default=list(MEASURES))
     parser.add_argument("--output", type=Path, default=RESULTS)
@@ -189,15 +192,16 @@ def main(arguments: list[str] | None = None) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     kept = options.output / "coverage.json"
     earlier = json.loads(kept.read_text()) if kept.exists() else {}
-    record = earlier.get("families", {}) if earlier.get("pairs") == options.pairs else {}
+    size = {"pairs": options.pairs, "tokens": options.tokens}
+    record = earlier.get("families", {}) if earlier.items() >= size.items() else {}
     with ProcessPoolExecutor(options.processes) as pool:
         for family in options.families:
-            work = partial(measure, family, names=options.measures)
+            work = partial(measure, family, names=options.measures, tokens=options.tokens)
             measured = list(pool.map(work, range(options.pairs), chunksize=10))
             record[family] = record.get(family, {}) | summarize(measured)
     record = {family: record[family] for family in FAMILIES if family in record}
-    kept.write_text(json.dumps({"pairs": options.pairs, "families": record}, indent=1) + "\n")
-    page = markdown(record, options.pairs)
+    kept.write_text(json.dumps(size | {"families": record}, indent=1) + "\n")
+    page = markdown(record, options.pairs, options.tokens)
     (options.output / "coverage.md").write_text(page)
     print(page)
 
