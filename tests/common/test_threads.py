@@ -39,12 +39,14 @@ def test_calls_within_one_another_start_no_more_threads_than_one():
 
 
 def test_an_interrupt_ends_calls_that_wait_and_those_that_ask():
-    begun, asked = [], threading.Event()
+    begun, running, asked = [], threading.Event(), threading.Event()
 
     def call(item):
         begun.append(item)
         if item == 0:
+            running.wait(60)
             raise KeyboardInterrupt
+        running.set()
         for _ in range(1000):
             time.sleep(0.01)
             try:
