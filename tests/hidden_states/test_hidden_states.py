@@ -122,7 +122,7 @@ def test_the_model_is_left_as_it_was(small):
     plain = residual_states(
         small.model, [Tokenized([5, 6], np.array([1]))], batch_size=1, report=None, phase=""
     )
-    with pytest.raises(IndexError):
+    with pytest.raises(InputError, match="cannot read texts: IndexError"):
         residual_states(
             small.model, [Tokenized([5, 99999], np.array([1]))], batch_size=1, report=None, phase=""
         )

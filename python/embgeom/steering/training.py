@@ -135,7 +135,9 @@ def train(
     with inference(model), reporter(progress, "train") as report:
         check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
         directions, measured = _directions(reading, kept, numbers, options, report)
-    if zeros := [layer for layer, direction in directions.items() if not direction.any()]:
+    norms = reading.state_norms
+    # States that cancel leave the rounding of float32 behind.
+    if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * norms.get(n, 0.0)]:
         raise InputError(
             f"the positive and the negative texts read alike at layer {zeros[0]}: the direction is zero; "
             "leave the layer out, or read where the texts differ"
@@ -153,7 +155,7 @@ def train(
         **describe_model(model),
         "versions": model_versions(),
     }
-    return Trained(directions, provenance, reading.state_norms)
+    return Trained(directions, provenance, norms)
 
 
 def _directions(
