@@ -46,7 +46,7 @@ def scale_to_kl(
     at_kl : float
         KL(unsteered || steered) of the next token, mean over the texts' tokens, in nats, met within 5 %.
     neutral : iterable of str, optional
-        Neutral texts; by default ten of `embgeom.examples.moods`.
+        Neutral texts; by default ten of ``embgeom.examples.moods``.
     batch_size : int
         Texts in one forward pass.
     layer_modules : str or torch.nn.ModuleList, optional

@@ -236,7 +236,7 @@ def state_norms(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     texts : sequence of str, optional
-        What it reads; by default the 30 neutral texts of `embgeom.examples.moods`, so that the norms of
+        What it reads; by default the 30 neutral texts of ``embgeom.examples.moods``, so that the norms of
         different models are of the same text.
     layers : int or iterable of int, optional
         The layers, counted from 0; all by default.
