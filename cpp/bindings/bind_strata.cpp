@@ -63,6 +63,12 @@ std::tuple<LongIntegers, Doubles> order_and_ranks(const py::array_t<float, py::a
     return {order, ranks};
 }
 
+double rank_correlation_of_products(const Rows& x, const Numbers& ranks, const py::object& progress) {
+    double found = 0.0;
+    run_unlocked(progress, [&](Monitor&) { found = rank_correlation(view(x), span_of(ranks)); });
+    return found;
+}
+
 }  // namespace
 
 void bind_strata(py::module_& module) {
@@ -78,6 +84,9 @@ void bind_strata(py::module_& module) {
                py::arg("progress"));
     module.def("rank", &order_and_ranks, "The order of values and their ranks, equal ones averaged.",
                py::arg("values").noconvert(), py::kw_only(), py::arg("progress"));
+    module.def("rank_correlation", &rank_correlation_of_products,
+               "The rank correlation of numbers whose centered ranks are given with the products of rows.",
+               py::arg("x").noconvert(), py::arg("ranks").noconvert(), py::kw_only(), py::arg("progress"));
 }
 
 }  // namespace embgeom::bindings

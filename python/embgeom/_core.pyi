@@ -7,7 +7,7 @@ import embgeom.errors
 import numpy
 import numpy.typing
 import typing
-__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'positions', 'rank', 'relabeled_agreement', 'row_products', 'row_stats', 'similarity_terms', 'stratum_moments', 'stratum_norms', 'tridiagonal_form']
+__all__: list[str] = ['InvalidInput', 'Metric', 'float32_shares', 'global_similarity', 'instruction_set', 'intrinsic_dimension', 'knn_of_queries', 'knn_of_rows', 'lle', 'paired_products', 'positions', 'rank', 'rank_correlation', 'relabeled_agreement', 'row_products', 'row_stats', 'similarity_terms', 'stratum_moments', 'stratum_norms', 'tridiagonal_form']
 class InvalidInput(embgeom.errors.InputError):
     pass
 class Metric:
@@ -97,6 +97,10 @@ def positions(a: numpy.typing.NDArray[numpy.int32], b: numpy.typing.NDArray[nump
 def rank(values: numpy.typing.NDArray[numpy.float32], *, progress: typing.Any) -> tuple[numpy.typing.NDArray[numpy.int64], numpy.typing.NDArray[numpy.float64]]:
     """
     The order of values and their ranks, equal ones averaged.
+    """
+def rank_correlation(x: numpy.typing.NDArray[numpy.float32], ranks: numpy.typing.NDArray[numpy.float64], *, progress: typing.Any) -> float:
+    """
+    The rank correlation of numbers whose centered ranks are given with the products of rows.
     """
 def relabeled_agreement(a: numpy.typing.NDArray[numpy.int32], values_a: numpy.typing.NDArray[numpy.float64] | None, b: numpy.typing.NDArray[numpy.int32], values_b: numpy.typing.NDArray[numpy.float64] | None, labels: numpy.typing.NDArray[numpy.int32], *, threads: typing.SupportsInt | typing.SupportsIndex, progress: typing.Any) -> numpy.typing.NDArray[numpy.float64]:
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 import warnings
 from dataclasses import replace
 from math import comb
@@ -13,13 +13,9 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom._common.record import plain
-from embgeom.comparison.comparison import CompareOptions
 from embgeom.comparison.nulls import correlation_estimate, overlap_estimate
 from embgeom.comparison.statistic import FREQUENCY, chance_of_common, conclusion
-from embgeom.comparison.token_sets import Side
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
-from embgeom.geometry.rows import centered as subtracted
-from embgeom.geometry.rows import mean_row
 from tests.helpers.loading import data
 from tests.helpers.real_data import EXAMPLES
 
@@ -184,24 +180,6 @@ def test_values_on_other_sets_of_tokens_are_those_of_a_comparison_on_these(metri
                 assert where not in one[name].without
     assert any("without byte" in whole[name].without for name in names)
     assert any("with all" in words[name].without for name in names)
-
-
-@pytest.mark.parametrize("center", [False, True])
-def test_neighbors_among_more_tokens_are_those_of_a_search(center):
-    rng = np.random.default_rng(3)
-    half = rng.standard_normal((90, 4)).astype(np.float32)
-    # Copies up to rounding: their cosines with others differ in float64 alone, or not at all.
-    x = np.concatenate([half, half / np.float32(3), 2 * half])
-    counts = rng.random(len(x)) < 0.5
-    mean = mean_row(x[counts]) if center else None
-    kept = x[counts] if mean is None else subtracted(x[counts], mean)
-    graph = embgeom.knn(x[counts], 8, center=center)
-    np.testing.assert_array_equal(graph.indices, embgeom.knn(kept, 8).indices)
-    side = Side(x, mean, graph, graph, embgeom.intrinsic_dimension(kept, graph))
-    found = side.lists(counts, np.ones_like(counts), CompareOptions(k=8), threads=1, progress=False)
-    expected = embgeom.knn(side.searched, 8)
-    np.testing.assert_array_equal(found.indices, expected.indices)
-    np.testing.assert_array_equal(found.similarities, expected.similarities)
 
 
 def test_curves_are_drawn_as_everything_else():
@@ -378,7 +356,7 @@ def test_parameters_that_do_not_fit(options, message, monkeypatch):
     # Nothing may be searched first: on a large vocabulary that takes minutes.
     if "metric" not in options:
         # The package's attribute of this name is the function, not the module.
-        module = sys.modules["embgeom.comparison.compare"]
+        module = importlib.import_module("embgeom.comparison.compare")
         monkeypatch.setattr(module, "knn", lambda *args, **more: pytest.fail("searched"))
     x = model(gaussian())
     with pytest.raises(InputError, match=message):

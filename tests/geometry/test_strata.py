@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 
 from embgeom._common.native import core
+from embgeom.errors import InputError
 from tests.oracles import strategies
 
 # Sums of products of float32 numbers: each rounds by 2^-24 of its size, and roundings do not add up.
@@ -119,6 +120,38 @@ def test_ranks_of_many_values():
     order, ranks = core.rank(x, progress=None)
     np.testing.assert_array_equal(ranks, rankdata(x) - 1)
     np.testing.assert_array_equal(order, np.argsort(x, kind="stable"))
+
+
+def centered_ranks(x):
+    return rankdata(x) - (len(x) + 1) / 2
+
+
+def check_rank_correlation(x, others, atol):
+    products = x.astype(np.float64) @ x.T.astype(np.float64)
+    ranks, wanted = centered_ranks(others), centered_ranks(products[np.triu_indices(len(x), 1)])
+    lengths = np.linalg.norm(ranks) * np.linalg.norm(wanted)
+    expected = ranks @ wanted / lengths if lengths > 0 else 0.0
+    np.testing.assert_allclose(core.rank_correlation(x, ranks, progress=None), expected, atol=atol)
+
+
+# Products of small whole numbers are exact, and no step has two of them.
+@given(st.integers(2, 90), st.integers(1, 5), st.integers(0, 99))
+def test_rank_correlation_with_products(m, d, seed):
+    rng = np.random.default_rng(seed)
+    x = rng.integers(-3, 4, (m, d)).astype(np.float32)
+    check_rank_correlation(x, rng.integers(0, 9, m * (m - 1) // 2), 1e-12)
+
+
+def test_steps_of_rank_correlation_do_not_show():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((700, 30)).astype(np.float32)
+    other = x @ x.T + 8 * rng.standard_normal((700, 700))
+    check_rank_correlation(x, other[np.triu_indices(700, 1)], 1e-7)
+
+
+def test_rank_correlation_wants_a_rank_for_each_pair():
+    with pytest.raises(InputError, match="one rank for each pair"):
+        core.rank_correlation(np.ones((4, 2), np.float32), np.zeros(5), progress=None)
 
 
 @pytest.mark.parametrize(

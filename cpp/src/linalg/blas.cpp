@@ -251,11 +251,20 @@ void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t 
     EMBGEOM_BLAS_NAME(dsyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
-void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc) {
+void gram_of_rows(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
+                  std::size_t ldc) {
+    const Stay stay;
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const float one = 1.0F;
+    EMBGEOM_BLAS_NAME(ssyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+void gram_of_rows(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
+                  std::size_t ldc) {
     const Stay stay;
     const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
     const double one = 1.0;
-    EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &one, c, &c_stride, 1, 1);
+    EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
 }
 
 void subtract_products(std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,

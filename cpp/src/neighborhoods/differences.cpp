@@ -245,7 +245,7 @@ void Differences::fill_gram(const float* x, const float* const* y, double* gram,
         if (blocks) {
             add_gram_avx2(workspace(), k_, stride_, full, gram, prefetch, lines_per_step);
         } else {
-            blas::add_gram(k_, width, workspace(), stride_, gram, k_);
+            blas::gram_of_rows(k_, width, workspace(), stride_, 1.0, gram, k_);
         }
     }
     prefetch.ask(prefetch.lines());

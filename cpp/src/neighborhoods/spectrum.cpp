@@ -180,7 +180,7 @@ void Spectrum::compute(const std::vector<std::int32_t>& list, SpectrumSpace& spa
         if (sums_over_neighbors())
             blas::gram_of_columns(width, count, z, width, 1.0, scratch.gram.data(), order_);
         else
-            blas::add_gram(count, width, z, width, scratch.gram.data(), order_);
+            blas::gram_of_rows(count, width, z, width, 1.0, scratch.gram.data(), order_);
     });
     space.eigenvalues.resize(order_);
     blas::eigenvalues(order_, scratch.gram.data(), space.eigenvalues.data(), scratch.work);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 #include <utility>
 #include <vector>
 
@@ -108,6 +109,16 @@ void measure_stratum(const StratifiedRows& rows, std::size_t g, const Worker& wo
     result.along[g] = along;
 }
 
+// Writes the lower triangle of a symmetric matrix into consecutive elements, in which those beside the
+// diagonal stand for two: the product of two such rows is that of the matrices.
+template <class T>
+void pack_triangle(const T* matrix, std::size_t size, T* packed) {
+    for (std::size_t r = 0; r < size; ++r) {
+        for (std::size_t c = 0; c < r; ++c) *packed++ = std::numbers::sqrt2_v<T> * matrix[r * size + c];
+        *packed++ = matrix[r * size + r];
+    }
+}
+
 // For two strips of columns, the elements of D_g'D_g where they meet: a row of `scatters` for each stratum.
 template <class T>
 class StripScatters {
@@ -122,19 +133,24 @@ class StripScatters {
 
     void compute(std::size_t left, std::size_t right, int threads, Monitor& monitor) {
         const std::size_t height = strips_.width(left), width = strips_.width(right);
-        elements_ = height * width;
+        elements_ = left == right ? height * (height + 1) / 2 : height * width;
         std::vector<Scratch> scratch(static_cast<std::size_t>(threads));
         parallel_for("strata", rows_.count(), threads, monitor, [&](std::size_t g, const Worker& worker) {
             Scratch& own = scratch[static_cast<std::size_t>(worker.id())];
             own.left.resize(rows_per_piece * height);
-            own.right.resize(rows_per_piece * width);
+            own.right.resize(left == right ? height * height : rows_per_piece * width);
             T* scatter = scatters_.data() + g * elements_;
             for_pieces(rows_, g, worker, [&](std::size_t first, std::size_t count) {
                 const T beta = first == rows_.begin(g) ? T{0} : T{1};
                 const T* a = pack(left, g, first, count, own.left.data());
-                const T* b = left == right ? a : pack(right, g, first, count, own.right.data());
-                blas::multiply_tn(height, width, count, a, height, b, width, beta, scatter, width);
+                if (left == right) {
+                    blas::gram_of_columns(height, count, a, height, beta, own.right.data(), height);
+                } else {
+                    const T* b = pack(right, g, first, count, own.right.data());
+                    blas::multiply_tn(height, width, count, a, height, b, width, beta, scatter, width);
+                }
             });
+            if (left == right) pack_triangle(own.right.data(), height, scatter);
         });
     }
 
@@ -155,13 +171,20 @@ class StripScatters {
             sums.resize(strata_per_block * strata_per_block);
             for (std::size_t l = 0; l < elements_; l += depth_of_products) {
                 worker.checkpoint();
-                blas::multiply_nt(height, width, std::min(depth_of_products, elements_ - l),
-                                  scatters_.data() + g * elements_ + l, elements_,
-                                  scatters_.data() + h * elements_ + l, elements_, T{0}, sums.data(), width);
+                const std::size_t depth = std::min(depth_of_products, elements_ - l);
+                const T *of_g = scatters_.data() + g * elements_ + l,
+                        *of_h = scatters_.data() + h * elements_ + l;
+                if (g == h) {
+                    blas::gram_of_rows(height, depth, of_g, elements_, T{0}, sums.data(), width);
+                } else {
+                    blas::multiply_nt(height, width, depth, of_g, elements_, of_h, elements_, T{0},
+                                      sums.data(), width);
+                }
                 for (std::size_t r = 0; r < height; ++r) {
                     double* row = products.row(g + r) + h;
                     const T* of_row = sums.data() + r * width;
-                    for (std::size_t c = 0; c < width; ++c) row[c] += factor * static_cast<double>(of_row[c]);
+                    const std::size_t end = g == h ? r + 1 : width;
+                    for (std::size_t c = 0; c < end; ++c) row[c] += factor * static_cast<double>(of_row[c]);
                 }
             }
         });
@@ -200,7 +223,8 @@ void multiply_scatters(const StratifiedRows& rows, int threads, Monitor& monitor
     for (std::size_t left = 0; left < scatters.strips(); ++left) {
         for (std::size_t right = left; right < scatters.strips(); ++right) {
             scatters.compute(left, right, threads, monitor);
-            // Scatters are symmetric: two different strips stand for what is on either side of the diagonal.
+            // Scatters are symmetric: two different strips stand for what is on either side of the diagonal,
+            // and so do the elements of one with itself.
             scatters.add_products(left == right ? 1.0 : 2.0, threads, monitor, products);
         }
     }

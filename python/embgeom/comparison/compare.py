@@ -162,7 +162,7 @@ def compare(
     )
     strata = classes[0].strata(matched.ids_a)
     measures = pair_estimates(x_a, x_b, local_a, local_b, around, strata, chosen, **common)
-    sets = _token_sets((a, b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
+    sets = _token_sets((a, b), (x_a, x_b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
     others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
     cautions = tuple(_cautions(sets, measures, others, **common))
     overlap = neighbor_overlap(local_a.neighbors, local_b.neighbors, threads=chosen.threads)
@@ -382,6 +382,7 @@ def statistics(
 
 def _token_sets(
     models: tuple[Embeddings, Embeddings],
+    counted: tuple[Float32Matrix, Float32Matrix],
     found: Match,
     counts: Mask,
     classes: tuple[TokenClasses, TokenClasses],
@@ -391,10 +392,12 @@ def _token_sets(
     options: CompareOptions,
 ) -> TokenSets:
     sides = []
-    for model, ids, graph, near, measured in zip(models, found, graphs, around, local, strict=True):
-        rows = model.matrix[ids]
-        mean = mean_row(rows[counts]) if options.center and options.metric != "euclidean" else None
-        sides.append(Side(rows, mean, graph, near, measured.dimension))
+    for model, x, ids, graph, near, measured in zip(
+        models, counted, found, graphs, around, local, strict=True
+    ):
+        rows = x if counts.all() else model.matrix[ids]
+        mean = mean_row(x, options.threads) if options.center and options.metric != "euclidean" else None
+        sides.append(Side(rows, mean, graph, near, measured))
     of_class = {
         name: np.logical_or(*(each.excluded((name,))[ids] for each, ids in zip(classes, found, strict=True)))
         for name in CLASSES

@@ -21,11 +21,7 @@ from embgeom._common.checks import whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.threads import in_threads, one_blas_thread
-from embgeom.comparison.nulls import (
-    Baseline,
-    Estimate,
-    fisher_interval,
-)
+from embgeom.comparison.nulls import Baseline, Estimate, fisher_interval
 from embgeom.comparison.products import (
     FEWEST_DRAWS,
     Pair,
@@ -33,7 +29,6 @@ from embgeom.comparison.products import (
     bilinear,
     check_rows,
     relabeled_norms,
-    row_dots,
     shift,
 )
 from embgeom.comparison.relabeling import (
@@ -379,7 +374,7 @@ def rsa_estimate(
     choosing, within = generator(seed, "tokens of rsa"), generator(seed, "rsa")
     rows = np.sort(usable[choosing.choice(len(usable), m, replace=False)])
     means = [
-        mean_row(z if len(usable) == len(z) else z[usable]) if center else np.zeros(z.shape[1])
+        mean_row(z if len(usable) == len(z) else z[usable], threads) if center else np.zeros(z.shape[1])
         for z in (x, y)
     ]
     ranked_x, ranked_y = _Ranked.from_rows(x, rows, means[0]), _Ranked.from_rows(y, rows, means[1])
@@ -393,7 +388,9 @@ def rsa_estimate(
         parts = Strata.from_labels(labels[usable])
         places = np.searchsorted(usable, rows)
         drawn = in_threads(
-            lambda order: ranked_x.correlation(_Ranked.from_rows(y, usable[order[places]], means[1])),
+            lambda order: core.rank_correlation(
+                _directions(y, usable[order[places]], means[1])[1], ranked_x.ranks, progress=None
+            ),
             [parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS)],
             threads,
         )
@@ -417,9 +414,7 @@ class _Ranked:
 
     @classmethod
     def from_rows(cls, matrix: Float32Matrix, rows: RowNumbers, mean: Float64Vector) -> _Ranked:
-        deviations = matrix[rows] - mean
-        lengths = np.linalg.norm(deviations, axis=1)
-        unit = (deviations / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
+        deviations, unit = _directions(matrix, rows, mean)
         cosines = np.concatenate([of_row[i + 1 :] for i, of_row in enumerate(unit @ unit.T)])
         order, ranks = core.rank(cosines, progress=None)
         ranks += 0.5
@@ -451,23 +446,34 @@ class _Ranked:
         sums = np.concatenate(([0.0], np.cumsum(others)))
         beyond = others - (sums[high + 1] - sums[low]) / (high - low + 1)
         gap = ordered[high] - ordered[low]
-        weights = np.zeros((m, m))
-        of_pairs = np.empty(count)
+        weights = np.empty(count)
         density = np.divide((high - low) / count, gap, out=np.zeros(count), where=gap > 0.0)
-        of_pairs[self.order] = beyond * density
-        weights[np.triu_indices(m, 1)] = of_pairs
-        weights += weights.T
+        weights[self.order] = beyond * density
         lengths = np.linalg.norm(self.deviations.astype(np.float64), axis=1)
         inverse = np.divide(1.0, lengths, out=np.zeros(m), where=lengths > 0.0)
-        along = row_dots(weights, self.unit @ self.unit.T)
-        slope = (weights @ inverse - along * inverse) @ self.unit
+        along = _row_sums(m, weights * self.cosines)
+        slope = (_row_sums(m, weights, inverse) - along * inverse) @ self.unit
         return np.asarray(-self.deviations @ slope, dtype=np.float64)
 
 
-def _row_sums(m: int, pairs: Float64Vector) -> Float64Vector:
-    """Return the sum over j of a symmetric matrix whose pairs i < j are given."""
-    i, j = np.triu_indices(m, 1)
-    return np.asarray(np.bincount(i, pairs, m) + np.bincount(j, pairs, m), dtype=np.float64)
+def _directions(
+    matrix: Float32Matrix, rows: RowNumbers, mean: Float64Vector
+) -> tuple[Float64Matrix, Float32Matrix]:
+    """Return some rows minus the mean, and these with length 1."""
+    deviations = matrix[rows] - mean
+    lengths = np.linalg.norm(deviations, axis=1)
+    return deviations, (deviations / np.where(lengths > 0.0, lengths, 1.0)[:, None]).astype(np.float32)
+
+
+def _row_sums(m: int, pairs: Float64Vector, factors: Float64Vector | None = None) -> Float64Vector:
+    """Return the sum over j of a symmetric matrix, whose pairs i < j are given, times factors of j or 1."""
+    sums, begin, of = np.zeros(m), 0, np.ones(m) if factors is None else factors
+    for i in range(m - 1):
+        of_row = pairs[begin : begin + m - 1 - i]
+        sums[i] += of_row @ of[i + 1 :]
+        sums[i + 1 :] += of_row * of[i]
+        begin += len(of_row)
+    return sums
 
 
 def _rank_null_sd(m: int, x: _Ranked, y: _Ranked) -> float:

@@ -169,14 +169,9 @@ def bilinear(
     """Return l_i' M r_i for each row, in float32: enough for intervals."""
     narrow = matrix.astype(np.float32)
     terms = in_threads(
-        lambda piece: row_dots(left[piece] @ narrow, right[piece]), _pieces(len(left)), threads
+        lambda piece: np.einsum("ij,ij->i", left[piece] @ narrow, right[piece]), _pieces(len(left)), threads
     )
     return np.concatenate(terms).astype(np.float64)
-
-
-def row_dots(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return the inner product of each row with the same row of another matrix."""
-    return np.asarray(np.einsum("ij,ij->i", left, right))
 
 
 def _pieces(n: int) -> list[slice]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import Float32Matrix, Float64Vector
-from embgeom.comparison.comparison import CompareOptions
+from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
+from embgeom.comparison.comparison import CompareOptions, LocalGeometry
 from embgeom.comparison.nulls import (
     Estimate,
     correlation_estimate,
@@ -23,9 +23,8 @@ from embgeom.comparison.statistic import defined_mean, null_text
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
-from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors, knn
-from embgeom.geometry.lle import lle
+from embgeom.geometry.lle import LLE, lle
 from embgeom.geometry.rows import centered
 from embgeom.geometry.similarity import global_similarity
 
@@ -35,6 +34,11 @@ MAKES_THE_NUMBER = 0.5
 SMALLEST_SHARE = 0.01
 """A smaller class of tokens is not tried: it has too few pairs to make a number."""
 _PIECE = 4096
+
+
+def chosen(rows: Float32Matrix, inside: Mask) -> Float32Matrix:
+    """Return the rows that are inside; all of them as they are."""
+    return rows if inside.all() else rows[inside]
 
 
 def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Match:
@@ -64,35 +68,49 @@ def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, option
 class Side:
     """One model: rows of all N matched tokens, and what was measured on the n of them that count.
 
-    The neighbors, (n, k or more), and the dimensions, with the neighbors that they are over, belong to these,
-    numbered among themselves; `mean` was subtracted before the search, if anything was.
+    The neighbors, (n, k or more), their weights, and the dimensions, with the neighbors that they are over,
+    belong to these, numbered among themselves; `mean` was subtracted before the search, if anything was.
     """
 
     rows: Float32Matrix
     mean: Float64Vector | None
     graph: Neighbors
     around: Neighbors
-    dimension: IntrinsicDimension
+    local: LocalGeometry
 
-    @cached_property
-    def searched(self) -> Float32Matrix:
-        """The rows as they are searched."""
-        return self.rows if self.mean is None else centered(self.rows, self.mean)
+    def searched(self, inside: Mask, threads: int | None) -> Float32Matrix:
+        """Return the rows that are inside, as they are searched."""
+        rows = chosen(self.rows, inside)
+        return rows if self.mean is None else centered(rows, self.mean, threads)
 
-    def lists(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
-        """Return the neighbors of the tokens in `inside`, which are some of those that count, or more."""
-        if (inside & ~counts).any():
-            return self._extended(counts, inside, options, **common)
-        return self._restricted(counts, inside, options, **common)
+    def measured(
+        self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any
+    ) -> tuple[Neighbors, LLE]:
+        """Return neighbors and weights of the tokens in `inside`: some of those that count, or more."""
+        find = self._extended if (inside & ~counts).any() else self._restricted
+        near, changed = find(counts, inside, options, **common)
+        # A token that keeps its neighbors keeps its weights.
+        before, old = self.local.lle, (np.cumsum(counts) - 1)[inside]
+        weights, residuals, status = before.weights[old], before.residuals[old], before.status[old]
+        if len(changed):
+            x = chosen(self.rows, inside)
+            found = lle(x, near.indices[changed], rows=changed, reg=options.reg, **common)
+            weights[changed], residuals[changed] = found.weights, found.residuals
+            status[changed] = found.status
+        return near, LLE(weights, residuals, status, near.indices)
 
-    def _restricted(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
-        """Return the first neighbors that are inside; the few tokens with too few of them are searched."""
+    def _restricted(
+        self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any
+    ) -> tuple[Neighbors, RowNumbers]:
+        """Return the first neighbors that are inside, and which tokens have others than before."""
+        # The few tokens with too few of them are searched.
         within, k = inside[counts], options.k
         numbers = np.cumsum(within, dtype=np.int32) - np.int32(1)
         indices = np.full((int(within.sum()), k), -1, dtype=np.int32)
         similarities = np.full(indices.shape, np.nan, dtype=np.float32)
         members = np.flatnonzero(within)
         lacking = []
+        changed = []
         for begin in range(0, len(members), _PIECE):
             near = self.graph.indices[members[begin : begin + _PIECE]]
             usable = (near >= 0) & within[near]
@@ -102,17 +120,23 @@ class Side:
             values = self.graph.similarities[members[begin : begin + _PIECE]]
             similarities[piece] = np.take_along_axis(values, first, axis=1)
             lacking.append(begin + np.flatnonzero(usable.sum(axis=1) < k))
+            changed.append(begin + np.flatnonzero(~usable[:, :k].all(axis=1)))
         if len(rows := np.concatenate(lacking)):
-            found = knn(self.searched[inside], k, rows=rows, metric=options.metric, **common)
+            found = knn(
+                self.searched(inside, common["threads"]), k, rows=rows, metric=options.metric, **common
+            )
             indices[rows], similarities[rows] = found.indices, found.similarities
-        return Neighbors(indices, similarities, options.metric)
+        return Neighbors(indices, similarities, options.metric), np.concatenate(changed)
 
-    def _extended(self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any) -> Neighbors:
-        """Return the neighbors among more tokens: only pairs with the new ones are compared."""
+    def _extended(
+        self, counts: Mask, inside: Mask, options: CompareOptions, **common: Any
+    ) -> tuple[Neighbors, RowNumbers]:
+        """Return the neighbors among more tokens, and which tokens have others than before."""
+        # Only pairs with the new ones are compared.
         k, metric = options.k, options.metric
-        x, new = self.searched[inside], np.flatnonzero(~counts[inside])
+        x, new = self.searched(inside, common["threads"]), np.flatnonzero(~counts[inside])
         old = np.flatnonzero(counts[inside])
-        near = knn(x[new], min(k, len(new)), queries=x[old], metric=metric, **common)
+        near = knn(x[new], min(k, len(new)), queries=x, metric=metric, **common).select(old)
         indices = np.empty((len(x), k), dtype=np.int32)
         similarities = np.empty((len(x), k), dtype=np.float32)
         known = self.graph.indices[:, :k]
@@ -137,7 +161,7 @@ class Side:
         indices[rows] = np.take_along_axis(candidates, best, axis=1)
         similarities[rows] = np.take_along_axis(values, best, axis=1)
         indices[searched], similarities[searched] = exact.indices, exact.similarities
-        return Neighbors(indices, similarities, metric)
+        return Neighbors(indices, similarities, metric), np.union1d(searched, rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,9 +188,10 @@ class TokenSets:
         self, inside: Mask, estimates: Mapping[str, Estimate], **common: Any
     ) -> Iterator[tuple[str, Estimate]]:
         """Yield the measures on a set of tokens which differ from `estimates` by more than the interval."""
-        rows = self.a.rows[inside], self.b.rows[inside]
-        near = [side.lists(self.counts, inside, self.options, **common) for side in (self.a, self.b)]
-        weights = [lle(x, lists, reg=self.options.reg, **common) for x, lists in zip(rows, near, strict=True)]
+        sides = self.a, self.b
+        rows = chosen(self.a.rows, inside), chosen(self.b.rows, inside)
+        local = [side.measured(self.counts, inside, self.options, **common) for side in sides]
+        near, weights = [lists for lists, _ in local], [of_lists for _, of_lists in local]
         measures: dict[str, tuple[Callable[[], float], Callable[[], Estimate]]] = {
             name: (
                 partial(global_similarity, *rows, center=center, **common),
@@ -186,7 +211,7 @@ class TokenSets:
         if not (inside & ~self.counts).any():
             within, rows_of = inside[self.counts], self.a.around.rows
             of_set = within if rows_of is None else within[rows_of]
-            dimensions = [side.dimension.defined[of_set] for side in (self.a, self.b)]
+            dimensions = [side.local.dimension.defined[of_set] for side in sides]
             around = self.a.around.select(of_set), self.b.around.select(of_set)
             measures["dimension_pearson"] = (
                 partial(pearson, *dimensions),
@@ -202,7 +227,7 @@ class TokenSets:
 
     def made_by_classes(self, name: str, found: Estimate, inside: Mask, **common: Any) -> str:
         """Say which classes make a global similarity over the tokens `inside`; empty where none does."""
-        rows = self.a.rows[inside], self.b.rows[inside]
+        rows = chosen(self.a.rows, inside), chosen(self.b.rows, inside)
         center, making = name == "global_similarity_centered", dict[str, Mask]()
         without, within = list[str](), list[str]()
         for class_name, of_class in self.classes.items():

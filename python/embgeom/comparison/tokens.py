@@ -25,13 +25,11 @@ from embgeom.embeddings.embeddings import Embeddings, check_embeddings
 from embgeom.embeddings.token_text import (
     DIGITS,
     NO_SCRIPT,
-    case_of,
     decoded,
     is_impossible,
     is_reserved,
     is_word,
-    position_of,
-    script_of,
+    looks_of,
 )
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
 from embgeom.errors import InputError
@@ -226,7 +224,7 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
 
     Notes
     -----
-    O(V d) time: two products of the matrix with a vector for each set of seeds that is tried, six at most.
+    O(V d) time: two products of the matrix with a few vectors for each kind of seeds that is tried.
     The classes of a model are found once, and kept as long as it is; their arrays are read-only.
 
     Examples
@@ -260,12 +258,10 @@ def _classified(model: Embeddings, threads: int) -> TokenClasses:
         dtype=bool,
     )
     reserved = np.array([is_reserved(token) for token in model.tokens], dtype=bool)
-    position = np.array([position_of(text) for text in shown])
-    case = np.array([case_of(text) for text in shown])
+    of_texts = zip(*map(looks_of, shown), strict=True)
+    position, case, script, length = (np.array(of_text) for of_text in of_texts)
     repeated = model.row_stats.repeated
     copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
-    script = np.array([script_of(text) for text in shown])
-    length = np.array([len(text.strip(" ")) for text in shown], dtype=np.int64)
     control = _trained(shown, case, script, length)
     unproduced = unreachable_rows(model)
     candidates = {

@@ -7,14 +7,14 @@ untrained that points where known untrained rows (the seeds) point, or that lies
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix
-from embgeom._common.threads import in_threads
+from embgeom._common.threads import in_threads, one_blas_thread
 
 THRESHOLD = 0.5
 """Rows whose similarity to the seeds is above this count as untrained, where there are 64 columns or more."""
@@ -68,6 +68,7 @@ class Detection:
         return np.asarray(self.similarity > self.threshold)
 
 
+@one_blas_thread()
 def detect(
     x: Float32Matrix, candidates: Mapping[str, _Mask], control: Mapping[str, _Mask], *, threads: int = 1
 ) -> Detection:
@@ -79,13 +80,9 @@ def detect(
         rows = np.flatnonzero(known)
         if len(rows) < FEWEST_SEEDS:
             continue
-        halves = (rows[::2], rows[1::2])
-        found = [
-            _similarity(x, whole, half, threshold, threads)[other] > threshold
-            for half, other in (halves, halves[::-1])
-        ]
-        recall = float(np.mean(np.concatenate(found)))
-        similarity = _similarity(x, whole, rows, threshold, threads)
+        half, other = rows[::2], rows[1::2]
+        to_half, to_other, similarity = _similarities(x, whole, (half, other, rows), threshold, threads)
+        recall = float(np.mean(np.concatenate([to_half[other], to_other[half]]) > threshold))
         mask = similarity > threshold
         wrong = _found(mask, control)
         # Rows that were trained after all do not find each other; and whatever finds frequent words is wrong,
@@ -114,56 +111,66 @@ def _sum_of_rows(x: Float32Matrix, rows: npt.NDArray[np.intp], threads: int) -> 
     return np.asarray(np.sum([np.zeros(x.shape[1]), *sums], axis=0))
 
 
-def _similarity(
+def _similarities(
     x: Float32Matrix,
     whole: npt.NDArray[np.float64],
-    seeds: npt.NDArray[np.intp],
+    seeds: Sequence[npt.NDArray[np.intp]],
     threshold: float,
     threads: int,
 ) -> npt.NDArray[np.float32]:
-    """Return the similarity of all rows to the seeds, as `Detection.similarity` explains it."""
-    center = x[seeds].mean(axis=0, dtype=np.float64)
-    ordinary = np.ones(len(x), dtype=bool)
-    ordinary[seeds] = False
-    similarity = np.zeros(len(x), dtype=np.float32)
+    """Return the similarity of all rows to each set of seeds, as `Detection.similarity` explains it."""
+    centers = np.stack([x[rows].mean(axis=0, dtype=np.float64) for rows in seeds])
+    ordinary = np.ones((len(seeds), len(x)), dtype=bool)
+    for of_set, rows in zip(ordinary, seeds, strict=True):
+        of_set[rows] = False
+    similarity = np.zeros(ordinary.shape, dtype=np.float32)
     # Where many rows are untrained they move the mean and the usual distance, so both are taken twice.
     for _ in range(2):
-        if not ordinary.any():
+        some = np.flatnonzero(ordinary.any(axis=1))
+        if not len(some):
             break
-        others = _sum_of_rows(x, np.flatnonzero(~ordinary), threads)
-        mean = (whole - others) / np.count_nonzero(ordinary)
-        similarity = _to_center(x, center, mean, ordinary, threads)
-        ordinary &= similarity <= threshold
+        others = [_sum_of_rows(x, np.flatnonzero(~of_set), threads) for of_set in ordinary[some]]
+        means = (whole - others) / np.count_nonzero(ordinary[some], axis=1, keepdims=True)
+        similarity[some] = _to_centers(x, whole / len(x), centers[some], means, ordinary[some], threads)
+        ordinary[some] &= similarity[some] <= threshold
     return similarity
 
 
-def _to_center(
+def _to_centers(
     x: Float32Matrix,
-    center: npt.NDArray[np.float64],
-    mean_of_ordinary: npt.NDArray[np.float64],
+    middle: npt.NDArray[np.float64],
+    centers: npt.NDArray[np.float64],
+    means: npt.NDArray[np.float64],
     ordinary: _Mask,
     threads: int,
 ) -> npt.NDArray[np.float32]:
-    cosine, distance = (np.empty(len(x), dtype=np.float32) for _ in range(2))
-    mean = mean_of_ordinary.astype(np.float32)
-    direction = center.astype(np.float32) - mean
-    length = float(np.linalg.norm(direction)) or 1.0
+    """Return the similarity of all rows to each center, seen from the mean of its ordinary rows."""
+    # All means are near that of all rows, from which deviations are taken once: so little cancels.
+    origin = middle.astype(np.float32)
+    shifts, directions = (means - origin).astype(np.float32), (centers - means).astype(np.float32)
+    lengths = np.linalg.norm(directions, axis=1)
+    lengths[lengths == 0] = 1
+    square, across = np.einsum("ij,ij->i", shifts, shifts), np.einsum("ij,ij->i", shifts, directions)
+    vectors = np.concatenate([shifts, directions]).T.copy()
+    cosine, distance = (np.empty((len(x), len(centers)), dtype=np.float32) for _ in range(2))
 
     def measure(piece: slice) -> None:
-        off = x[piece] - mean
-        squares, along = np.einsum("ij,ij->i", off, off), np.einsum("ij,j->i", off, direction)
-        norms = np.sqrt(squares)
-        cosine[piece] = np.divide(along, norms * length, out=np.zeros_like(norms), where=norms > 0)
-        distance[piece] = np.sqrt(np.maximum(squares - 2 * along + length**2, 0))
+        off = x[piece] - origin
+        from_origin, products = np.einsum("ij,ij->i", off, off)[:, None], off @ vectors
+        squares = from_origin - 2 * products[:, : len(centers)] + square
+        # What is left of a row at the mean itself is rounding.
+        squares[squares < 1e-6 * (from_origin + square)] = 0
+        along, norms = products[:, len(centers) :] - across, np.sqrt(squares)
+        np.divide(along, norms * lengths, out=cosine[piece], where=norms > 0)
+        cosine[piece][norms == 0] = 0
+        distance[piece] = np.sqrt(np.maximum(squares - 2 * along + lengths**2, 0))
 
     def measure_all(piece: slice) -> None:
         for begin in range(piece.start, piece.stop, _FEW):
-            measure(slice(begin, begin + _FEW))
+            measure(slice(begin, min(begin + _FEW, piece.stop)))
 
-    in_threads(
-        measure_all,
-        [slice(begin, min(begin + _PIECE, len(x))) for begin in range(0, len(x), _PIECE)],
-        threads,
-    )
-    usual = float(np.median(distance[ordinary])) or 1.0
-    return np.asarray(np.maximum(cosine, 1 - distance / np.float32(usual)))
+    pieces = [slice(begin, min(begin + _PIECE, len(x))) for begin in range(0, len(x), _PIECE)]
+    in_threads(measure_all, pieces, threads)
+    usual = np.array([np.median(of[rows]) for of, rows in zip(distance.T, ordinary, strict=True)])
+    usual[usual == 0] = 1
+    return np.asarray(np.maximum(cosine, 1 - distance / usual.astype(np.float32)).T)

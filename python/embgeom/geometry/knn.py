@@ -324,9 +324,9 @@ def knn(
         raise InputError(f"queries have {others.shape[1]} columns, but x has {matrix.shape[1]}")
     selection = None if rows is None else as_row_numbers(rows, len(matrix))
     if (center := flag(center, "center")) and metric != "euclidean":
-        mean = mean_row(matrix)
-        matrix = centered(matrix, mean)
-        others = None if others is None else centered(others, mean)
+        mean = mean_row(matrix, team)
+        matrix = centered(matrix, mean, team)
+        others = None if others is None else centered(others, mean, team)
     with reporter(progress, "knn") as report:
         if others is not None:
             indices, similarities = core.knn_of_queries(

@@ -14,7 +14,7 @@ from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.result import Columns, Result, Tabular
 from embgeom._common.tables import Block, distribution
-from embgeom._common.threads import resolve_threads
+from embgeom._common.threads import in_threads, resolve_threads
 from embgeom.errors import InputError
 
 
@@ -109,29 +109,39 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
 _PIECE = 1024
 
 
-def mean_row(matrix: Float32Matrix) -> Float64Vector:
+def mean_row(matrix: Float32Matrix, threads: int | None = None) -> Float64Vector:
     """Return the float64 mean of the rows that are not zero, and refuse numbers that are not finite."""
+
+    def add_up(begin: int) -> tuple[Float64Vector, int]:
+        piece = matrix[begin : begin + _PIECE]
+        with np.errstate(invalid="ignore"):
+            return piece.sum(axis=0, dtype=np.float64), int(np.count_nonzero(piece.any(axis=1)))
+
     total, count = np.zeros(matrix.shape[1]), 0
     with np.errstate(invalid="ignore"):
-        for begin in range(0, len(matrix), _PIECE):
-            piece = matrix[begin : begin + _PIECE]
-            total += piece.sum(axis=0, dtype=np.float64)
-            count += np.count_nonzero(piece.any(axis=1))
+        for of_piece, rows in in_threads(add_up, range(0, len(matrix), _PIECE), threads):
+            total += of_piece
+            count += rows
     if not np.isfinite(total).all():
         row_stats(matrix)  # It names the row and the column.
     mean: Float64Vector = total / max(count, 1)
     return mean
 
 
-def centered(matrix: Float32Matrix, mean: Float64Vector | None = None) -> Float32Matrix:
+def centered(
+    matrix: Float32Matrix, mean: Float64Vector | None = None, threads: int | None = None
+) -> Float32Matrix:
     """Return the rows minus their mean, or another one, rounded to float32 once; zero rows stay zero."""
-    mean = mean_row(matrix) if mean is None else mean
+    middle = mean_row(matrix, threads) if mean is None else mean
     result = np.empty_like(matrix)
-    for begin in range(0, len(matrix), _PIECE):
+
+    def subtract(begin: int) -> None:
         piece = matrix[begin : begin + _PIECE]
         # The kernels report what overflows.
         with np.errstate(over="ignore"):
-            result[begin : begin + _PIECE] = np.where(piece.any(axis=1, keepdims=True), piece - mean, 0.0)
+            result[begin : begin + _PIECE] = np.where(piece.any(axis=1, keepdims=True), piece - middle, 0.0)
+
+    in_threads(subtract, range(0, len(matrix), _PIECE), threads)
     return result
 
 

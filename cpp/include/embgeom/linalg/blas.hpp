@@ -34,8 +34,12 @@ void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t l
 void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
                      std::size_t ldc);
 
-// Lower triangle of C (n, n) += A (n, k) A^T, in float64.
-void add_gram(std::size_t n, std::size_t k, const double* a, std::size_t lda, double* c, std::size_t ldc);
+// Lower triangle of C (n, n) = A (n, k) A^T + beta C, in float32 or float64; what lies above it is left
+// alone.
+void gram_of_rows(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
+                  std::size_t ldc);
+void gram_of_rows(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
+                  std::size_t ldc);
 
 // Lower triangle of C (n, n) -= A (k, n)^T B (k, n) + B^T A.
 void subtract_products(std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
