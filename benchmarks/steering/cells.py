@@ -22,7 +22,7 @@ from embgeom.evaluation.side_effects import NeutralText
 from embgeom.lm.passes import inference
 from embgeom.lm.reuse import reused_below
 
-FORETELLING = (
+PREDICTORS = (
     "agreement",
     "z",
     "top_overlap",
@@ -124,7 +124,7 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
         "source_layer": direction.source_layer(key.layer),
         "vectors": {name: _numbers(outcome) for name, outcome in found.items()},
         "kl_at_1": _costs(target, key.layer, neutral, {name: vectors[name] for name in at_1}),
-        "foretold": _foretold(key, direction, vectors),
+        "foretold": _predicted(key, direction, vectors),
         "seconds": [round(prepared - begin, 1), round(time.monotonic() - prepared, 1)],
     }
 
@@ -150,15 +150,15 @@ def _costs(side: Side, layer: int, texts: Sequence[str], vectors: Vectors) -> di
     return {name: _rounded(cost.kl) for name, cost in zip(vectors, found, strict=True)}
 
 
-def _foretold(key: Key, direction: Direction, vectors: Vectors) -> Record:
+def _predicted(key: Key, direction: Direction, vectors: Vectors) -> Record:
     """Return what weights alone say of each route."""
     lens, found = direction.lens(key.seed), {}
     for route in direction.routes:
         origin = direction.source.vector(key.attribute, key.seed, route.token_position)
         before = origin.directions[direction.source_layer(key.layer)]
         mapping = direction.map(route, key.layer, key.seed)
-        (forecast,) = lens.foretell(before, vectors[route.name].directions[key.layer], mapping, route.mode)
-        numbers = {name: getattr(forecast, name) for name in FORETELLING}
+        (forecast,) = lens.predict(before, vectors[route.name].directions[key.layer], mapping, route.mode)
+        numbers = {name: getattr(forecast, name) for name in PREDICTORS}
         found[route.name] = {
             n: None if value is None else float(f"{value:.4g}") for n, value in numbers.items()
         }

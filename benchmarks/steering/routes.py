@@ -53,7 +53,7 @@ ROUTES = (
     Route("states", "ridge", "primal", "mean"),
 )
 CONTROL = Route("", "low_rank 80", "dual")
-"""The route of which the negation and the shuffled maps are tried: the library's default method and mode."""
+"""The route of which the negation and the shuffled maps are tried: the default ones, at a lower rank."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Direction:
 
     @cache  # noqa: B019
     def lens(self, seed: int) -> Lens:
-        """Return what foretells a transfer by the tokens that maps of this seed have held out."""
+        """Return what predicts a transfer by the tokens that maps of this seed have held out."""
         mapping = self._of_weights("ridge", seed, False)
         both = self.source.unembedding, self.target.unembedding
         return Lens.prepare(*both, mapping, tokens=self.shared, seed=seed)

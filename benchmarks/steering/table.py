@@ -93,7 +93,7 @@ def markdown(head: Record, cells: list[Record]) -> str:
         lines += [f"## {title}: {', '.join(attributes)}", "", *_fractions(cells, attributes, best), ""]
     lines += ["## Native vectors", "", *_natives(cells), ""]
     lines += ["## Default length", "", *_lengths(cells), ""]
-    lines += ["## What foretells the effect", "", *_foretold(cells, best)]
+    lines += ["## What predicts the effect", "", *_predicted(cells, best)]
     return "\n".join(lines) + "\n"
 
 
@@ -213,7 +213,7 @@ def _lengths(cells: Sequence[Record]) -> list[str]:
     return lines
 
 
-def _foretold(cells: Sequence[Record], best: str) -> list[str]:
+def _predicted(cells: Sequence[Record], best: str) -> list[str]:
     """Return how numbers from weights alone go with the fraction of the native effect."""
     kept = [cell for cell in cells if counts(cell) and cell.get("foretold")]
     quantities = list(

@@ -10,7 +10,7 @@ import pytest
 import embgeom
 from embgeom import SteeringVector
 from embgeom.emb2emb import Emb2Emb
-from embgeom.evaluation import Certificate
+from embgeom.evaluation import Certificate, certify
 from embgeom.examples import moods
 from tests.helpers.cli import run, status
 
@@ -34,7 +34,7 @@ def test_one_step(joy, tmp_path, capsys):
     pytest.importorskip("gguf", reason="gguf is not installed")
     run("transfer", joy, *BOTH, "-o", tmp_path / "out.gguf")
     out, err = capsys.readouterr()
-    assert "low_rank" in out and "layer 1 to 2, 3 to 5" in out and "likely to work" in out
+    assert "low_rank" in out and "layer 1 to 2, 3 to 5" in out and "does to logits: yes" in out
     assert "read from the cache" not in err
     vector = SteeringVector.load(tmp_path / "out.gguf")
     assert vector.layers == (2, 5) and vector.hidden_size == 192
@@ -43,10 +43,10 @@ def test_one_step(joy, tmp_path, capsys):
     for old, new in {1: 2, 3: 5}.items():
         length = trained().norms[old] * large[new] / trained().state_norms[old]
         assert vector.norms[new] == pytest.approx(length, rel=1e-4)
-    assert Certificate.from_vector(vector).verdict == "likely"
+    assert Certificate.from_vector(vector).verdict == "yes"
     run("certificate", tmp_path / "out.gguf", "--html", tmp_path / "page.html", "-o", tmp_path / "c.json")
     assert "Weights alone prove no steering" in capsys.readouterr().out
-    assert "likely to work" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "does to logits: yes" in " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
     run("certificate", tmp_path / "c.json")
     assert Certificate.load(tmp_path / "c.json").to_dict() == Certificate.from_vector(vector).to_dict()
 
@@ -99,8 +99,10 @@ def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
 
 def test_the_control_fails(joy, tmp_path, capsys):
     run("transfer", joy, *BOTH, "--shuffle", "--norm", "1", "-o", tmp_path / "v.pt")
-    assert "fails: it promotes them no more than chance would" in " ".join(capsys.readouterr().out.split())
-    assert Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt")).verdict == "fails"
+    assert "does to logits: no, not better than tokens paired at random" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt")).verdict == "no"
 
 
 def test_a_map_that_is_given(joy, tmp_path, capsys):
@@ -113,7 +115,24 @@ def test_a_map_that_is_given(joy, tmp_path, capsys):
     found = Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt"))
     assert found.mapping["method"] == "ridge" and found.forecasts[0].held_out
     assert list(found.norms.values()) == pytest.approx([3, 3])
-    assert "likely to work" in capsys.readouterr().out
+    assert "does to logits: yes" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_map_of_other_models_is_refused_and_a_folded_norm_counts(joy, tmp_path, capsys):
+    run("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", "--fold-norm")
+    given = ("transfer", joy, "--map", tmp_path / "m.safetensors", "--norm", "1", "-o", tmp_path / "v.pt")
+    run(*given, *BOTH)
+    models = [embgeom.load(name, "output") for name in BOTH[1::2]]
+    norms = tuple(map(embgeom.load_final_norm, BOTH[1::2]))
+    mapping = Emb2Emb.load(tmp_path / "m.safetensors")
+    vector = SteeringVector.load(tmp_path / "v.pt")
+    found = Certificate.from_vector(vector)
+    folded = certify(trained(), vector, *models, mapping, norms=norms)
+    assert found.forecasts == folded.forecasts
+    assert found.forecasts != certify(trained(), vector, *models, mapping).forecasts
+    capsys.readouterr()
+    assert status(*given, "--from", "example:small", "--to", "example:small") == 2
+    assert "--to is example:small, but the map is of 'example:large'" in capsys.readouterr().err
 
 
 def test_lengths_of_a_vector_of_the_target(joy, tmp_path):
@@ -134,7 +153,7 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     run("evaluate", "example:large", *vector, *scored, "-o", measured)
     capsys.readouterr()
     run("certificate", tmp_path / "v.safetensors", "--evaluation", measured, "-o", tmp_path / "w.safetensors")
-    assert "measured: the vector " in capsys.readouterr().out
+    assert "; measured: " in " ".join(capsys.readouterr().out.split())
     found = Certificate.from_vector(SteeringVector.load(tmp_path / "w.safetensors"))
     assert found.measured is not None and len(found.evaluation.of_kind("random")) == 4
     assert len(json.dumps(found.to_dict())) < 200_000
@@ -148,6 +167,7 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     ((*BOTH, "--norm", "long"), "neither states, raw, a length"),
     ((*BOTH, "--norm", "-1"), "neither states, raw, a length"),
     ((*BOTH, "--norm", "none.pt"), "none.pt"),
+    ((*BOTH, "--subfolder-to", "."), "--subfolder-to is for the matrix"),
     ((*BOTH, "--norm", "1", "--layers", "1:9,3:5"), "has 6 layers"),
 ])  # fmt: skip
 def test_errors_say_what_to_do(joy, tmp_path, capsys, arguments, told):

@@ -198,6 +198,9 @@ def test_two_folders_of_one_name_are_told_apart_by_their_rows():
     # Names decide between what is neither: a quantized or fine-tuned copy of the same name, and of another.
     near = (1.0, 2.1, 3.0)
     assert not at(one).differs_from(at(near, "/data/two/hf")) and at(one).differs_from(at(near, "org/tuned"))
+    # Where all rows have one length, norms tell nothing, and names decide.
+    alike = (1.0, 1.001, 1.0)
+    assert at(alike, "org/a").differs_from(at(alike, "org/b")) and not at(alike).differs_from(at(alike))
     # An embedding and an unembedding are not compared with each other.
     assert not at(one).differs_from(at(other, "/data/two/hf", "input_norms"))
 

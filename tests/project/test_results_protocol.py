@@ -45,7 +45,7 @@ def sweep():
 
 def certificate():
     forecast = Forecast(
-        1, 2, 0.7, 0.6, 0.8, 0.01, 0.1, 400, True, 0.5, None, 1.5, 0.3, 0.3, 1.2, float("nan")
+        1, 2, 0.7, 0.6, 0.8, 0.01, 0.1, 0.3, 0.1, 400, True, 0.5, None, 1.5, 0.3, 0.3, 1.2, float("nan")
     )
     tokens = PromotedTokens(2, ["' happy'"], ["' sad'"], ["' glad'"], ["' angry'"])
     model = {"name": "small", "matrix_sha256": "0" * 64}

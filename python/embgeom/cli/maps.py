@@ -9,6 +9,7 @@ from typing import Any
 import embgeom
 from embgeom._common.writing import check_kept
 from embgeom.cli.models import (
+    final_norm,
     load_model,
     model_inputs,
     model_options,
@@ -22,15 +23,15 @@ from embgeom.cli.options import (
     Once,
     add_command,
     chosen,
-    finite,
     layer_map,
+    positive,
     tokens_options,
     whole,
 )
 from embgeom.cli.terminal import show
 from embgeom.comparison.tokens import shared_rows
 from embgeom.emb2emb.map import check_path
-from embgeom.emb2emb.methods import METHODS, Method, as_method
+from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, METHODS, Method, as_method
 from embgeom.errors import InputError
 from embgeom.examples import moods
 
@@ -50,13 +51,14 @@ def add_commands(commands: Any) -> None:
     )
     explained = "with --states: the layer of A and that of B, counted from 0"
     add("--layers", type=_layer_pair, metavar="A:B", help=explained)
-    add("--method", choices=METHODS, help="how to fit (default: low_rank; with --states, ridge)")
+    explained = f"how to fit (default: {DEFAULT_METHOD}; with --states, {DEFAULT_METHOD_OF_STATES})"
+    add("--method", choices=METHODS, help=explained)
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
     add("--normalize", action="store_true", help="first scale all rows to length 1")
     add("--fold-norm", action="store_true", help="fold each model's final norm into its unembedding")
     add(
         "--strength",
-        type=_positive,
+        type=positive,
         metavar="S",
         help="of ridge, relative to the mean eigenvalue (default: by generalized cross-validation)",
     )
@@ -80,7 +82,9 @@ def fit(options: argparse.Namespace) -> None:
     """Fit a map from one model to another on the tokens that they share, or on hidden states."""
     check_path(options.output)
     check_kept({"-o": options.output}, [*model_inputs(options), options.states])
-    options.method = options.method or ("low_rank" if options.states is None else "ridge")
+    options.method = options.method or (
+        DEFAULT_METHOD if options.states is None else DEFAULT_METHOD_OF_STATES
+    )
     method = as_method(options.method, **chosen(options, "strength", "rank", "k", "scaled", "center"))
     mapping = _of_matrices(options, method) if options.states is None else _of_states(options, method)
     mapping.save(options.output)
@@ -96,7 +100,7 @@ def _of_matrices(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb
         target,
         method=method,
         tokens=shared_rows(source, target, **chosen(options, "without", "only", "threads")),
-        norms=(_norm(options, "_a"), _norm(options, "_b")),
+        norms=(final_norm(options, "_a"), final_norm(options, "_b")) if options.fold_norm else (None, None),
         **chosen(options, "normalize", "held_out", "shuffle", "seed", "threads", "progress"),
     )
 
@@ -117,23 +121,6 @@ def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
             method=method,
             **chosen(options, "held_out", "shuffle", "batch_size", "seed", "progress"),
         )
-
-
-def _norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm | None:
-    if not options.fold_norm:
-        return None
-    return embgeom.load_final_norm(
-        getattr(options, f"model{suffix}"),
-        subfolder=getattr(options, f"subfolder{suffix}"),
-        revision=getattr(options, f"revision{suffix}"),
-        local_files_only=options.local_files_only,
-    )
-
-
-def _positive(text: str) -> float:
-    if (number := finite(text)) <= 0:
-        raise argparse.ArgumentTypeError(f"{text} must be above 0")
-    return number
 
 
 def _layer_pair(text: str) -> tuple[int, int]:

@@ -65,6 +65,15 @@ def load_model(options: argparse.Namespace, suffix: str = "") -> embgeom.Embeddi
     )
 
 
+def final_norm(options: argparse.Namespace, suffix: str) -> embgeom.FinalNorm:
+    return embgeom.load_final_norm(
+        getattr(options, f"model{suffix}"),
+        subfolder=getattr(options, f"subfolder{suffix}"),
+        revision=getattr(options, f"revision{suffix}"),
+        local_files_only=options.local_files_only,
+    )
+
+
 def is_model(text: str, first: embgeom.Embeddings) -> bool:
     """Whether an argument that may be a token names a model: an example, a path of one, or an id."""
     path = Path(text)
@@ -122,7 +131,13 @@ def steered_model_options(batch_size: int = 8) -> Parser:
 
 
 def one_side(options: argparse.Namespace, suffix: str) -> argparse.Namespace:
-    """Return the options as a command of one model has them."""
+    """Return the options on running one of two models as a command of one model has them."""
+    for name in ("adapter", "subfolder"):
+        if getattr(options, f"{name}{suffix}"):
+            raise InputError(
+                f"--{name}{suffix.replace('_', '-')} is for the matrix, and the model would be run without "
+                "it: name a folder that has it merged, or set the length by --norm, which runs nothing"
+            )
     one = {name: getattr(options, f"{name}{suffix}") for name in ("model", "revision")}
     return argparse.Namespace(**{**vars(options), **one})
 

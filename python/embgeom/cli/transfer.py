@@ -11,6 +11,7 @@ from embgeom._common.writing import check_file_writable, check_kept
 from embgeom.cli.cache import CACHE, tell_read
 from embgeom.cli.models import (
     MOODS,
+    final_norm,
     load_model,
     model_inputs,
     model_options,
@@ -32,7 +33,7 @@ from embgeom.cli.options import (
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.comparison.tokens import shared_rows
 from embgeom.emb2emb import cached
-from embgeom.emb2emb.methods import METHODS
+from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
 from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
 from embgeom.evaluation.certificate import Certificate, certify
@@ -51,7 +52,7 @@ def add_commands(commands: Any) -> None:
     explained = "add what was measured: the .json that embgeom evaluate -o wrote for this vector"
     add("--evaluation", metavar="FILE", action=Once, help=explained)
     add("--html", metavar="PAGE", help="also write it as a page")
-    explained = "write the certificate as .json, or the vector with it as .safetensors, .pt or .gguf"
+    explained = "write the certificate as .json, or the vector with it as .safetensors, .pt, .npz or .gguf"
     add("-o", "--output", metavar="FILE", help=explained)
 
 
@@ -61,10 +62,10 @@ def _add_transfer(commands: Any) -> None:
         commands, transfer, *pair, tokens_options(), running_options(), LOCAL_FILES, CACHE
     ).add_argument
     add("vector", metavar="VECTOR", help="a steering vector's file")
-    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt or .gguf")
+    add("-o", "--output", metavar="FILE", required=True, help="the vector: .safetensors, .pt, .npz or .gguf")
     explained = "a map that `embgeom fit` wrote, instead of fitting one"
     add("--map", metavar="FILE", action=Once, help=explained)
-    add("--method", choices=METHODS, help="how to fit the map (default: low_rank)")
+    add("--method", choices=METHODS, help=f"how to fit the map (default: {DEFAULT_METHOD})")
     add("--mode", choices=get_args(TransferMode), help="default: as the method does best")
     add(
         "--layers",
@@ -84,7 +85,7 @@ def _add_transfer(commands: Any) -> None:
     add("--texts", metavar="FILE", action=Once, help=explained)
     explained = "run no model: take the states that the files tell of, or an estimate from weights"
     add("--no-run", dest="may_run", action="store_false", help=explained)
-    explained = "pair tokens at random: a control, whose certificate should say that it fails"
+    explained = "pair tokens at random: a control, whose certificate should say that it keeps nothing"
     add("--shuffle", action="store_true", help=explained)
     add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
 
@@ -108,7 +109,10 @@ def transfer(options: argparse.Namespace) -> None:
     )
     found: list[Any] = []
     if models and tokens:
-        common = {"tokens": tokens, **chosen(options, "seed", "threads")}
+        folded = mapping.provenance.get("folded") or (False, False)
+        sides = zip(("_from", "_to"), folded, strict=True)
+        norms = tuple(final_norm(options, side) if given else None for side, given in sides)
+        common: Any = {"tokens": tokens, "norms": norms, **chosen(options, "seed", "threads")}
         certificate = certify(vector, transferred, *models, mapping, **common)
         transferred, found = certificate.attached(transferred), certificate.tables()[:2]
     transferred.save(options.output)
@@ -162,12 +166,21 @@ def _models(options: argparse.Namespace) -> tuple[Models | None, Tokens | None]:
     return models, shared_rows(*models, **chosen(options, "without", "only", "threads"))
 
 
+def _known_map(mapping: embgeom.Emb2Emb, models: Models | None) -> embgeom.Emb2Emb:
+    """Return a map that was read; raise InputError where it is known to be of other models."""
+    named = zip(("from", "to"), (mapping.source, mapping.target), models or (), strict=False)
+    for side, known, model in named:
+        if known.differs_from(model.model_info):
+            raise InputError(f"--{side} is {model.name}, but the map is of {known.name!r}: name its models")
+    return mapping
+
+
 def _map(options: argparse.Namespace, models: Models | None, tokens: Tokens | None) -> embgeom.Emb2Emb:
     if options.map is not None or models is None or tokens is None:
-        return embgeom.Emb2Emb.load(options.map)
+        return _known_map(embgeom.Emb2Emb.load(options.map), models)
     mapping, was_read = cached.fit(
         *models,
-        method=options.method or "low_rank",
+        method=options.method or DEFAULT_METHOD,
         tokens=tokens,
         **chosen(options, "shuffle", "seed", "threads", "progress"),
     )

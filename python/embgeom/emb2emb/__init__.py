@@ -1,6 +1,6 @@
 """EMB2EMB: a map between two models, fitted on their shared tokens, that transfers steering vectors."""
 
-from embgeom.emb2emb.forecast import Forecast, foretell
+from embgeom.emb2emb.forecast import Forecast, predict_transfer
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.methods import LeastSquares, LowRank, NeighborWeights, Procrustes, Ridge
 from embgeom.emb2emb.score import Scores
@@ -16,5 +16,5 @@ __all__ = [
     "Procrustes",
     "Ridge",
     "Scores",
-    "foretell",
+    "predict_transfer",
 ]

@@ -1,4 +1,4 @@
-"""What the weights say of a transfer before anything is steered: whether it promotes the same tokens."""
+"""What the weights say of a transfer before anything is steered: whether the map keeps a vector's logits."""
 
 from __future__ import annotations
 
@@ -20,34 +20,38 @@ from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.pairs import Norms, Pairs, PreparedRows, Side, draw, pair_rows, split
-from embgeom.emb2emb.transfer import TransferMode, check_mode
+from embgeom.emb2emb.readings import Readings, components, read, without
+from embgeom.emb2emb.transfer import TransferMode, check_mode, default_mode, transfer_array
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
 from embgeom.geometry.agreement import ranks, spearman
 from embgeom.steering.vector import SteeringVector
 
-Verdict = Literal["likely", "unclear", "fails"]
+Verdict = Literal["yes", "partly", "no"]
 
 RELABELINGS = 100
-# An agreement that is not this many standard deviations above the null is one that chance gives.
+# Conventions, tuned to nothing: so many standard deviations above a null, and an agreement that is kept
+# whatever random vectors have, since no vector can stand out of a map that keeps all.
 LEAST_Z = 3.0
-# The lower limit of the agreement from which on a transfer is called likely to work.
-LIKELY = 0.4
+LEAST_RANDOM_Z = 2.0
+KEPT = 0.9
 TOP_SHARE = 0.05
 _MOST_SCORED = 4096
 _MOST_RELABELED = 8192
+QUESTION = "the map keeps what this vector does to logits"
 RULE = (
-    f"fails: the agreement is not {LEAST_Z:g} standard deviations above what tokens paired at random give; "
-    f"likely: it is, and its interval begins at {LIKELY:g} or above; otherwise unclear"
+    f"no: the agreement is not {LEAST_Z:g} standard deviations above what tokens paired at random give; "
+    f"yes: it is, and also {LEAST_RANDOM_Z:g} above that of random vectors through the same map, or its "
+    f"interval begins at {KEPT:g} or above; otherwise partly"
 )
 
 
 @dataclass(frozen=True)
 class Forecast(Result):
-    """What the weights alone say of one direction's transfer.
+    """What the weights alone say of one direction's transfer: whether the map keeps its logits.
 
-    Logits are those of the unembeddings' rows for the direction alone (a logit lens), over the tokens that
-    both models share.
+    That is no word on whether the vector steers. Logits are those of the unembeddings' rows for the direction
+    alone (a logit lens), over the tokens that both models share.
 
     Attributes
     ----------
@@ -61,12 +65,15 @@ class Forecast(Result):
     low, high : float
         Its 95 % interval over tokens (Bonett & Wright 2000).
     null_mean, null_sd : float
-        The agreement when tokens are paired at random: with the directions to which maps of shuffled tokens
-        take the vector.
+        The agreement when tokens are paired at random: with sums of the target's rows, each weighted by the
+        logit that the vector gives another token.
+    random_mean, random_sd : float or None
+        The agreement of random vectors of the source with what the same map makes of them; None without it.
     tokens : int
         How many tokens were compared.
-    held_out : bool
-        Whether the map was not fitted on these.
+    held_out : bool or None
+        Whether the map was not fitted on these: True also of a map of hidden states, False where it was
+        fitted on all of them, None where that is not known.
     top_overlap : float
         The share of the 5 % of tokens that the vector promotes most that are among the 5 % that the
         transferred one promotes most, by the same logits; chance gives 0.05.
@@ -89,8 +96,10 @@ class Forecast(Result):
     high: float
     null_mean: float
     null_sd: float
+    random_mean: float | None
+    random_sd: float | None
     tokens: int
-    held_out: bool
+    held_out: bool | None
     top_overlap: float
     row_space_share: float | None
     gain: float | None
@@ -101,54 +110,55 @@ class Forecast(Result):
 
     @property
     def z(self) -> float:
-        """How many of the null's standard deviations the agreement is above its mean."""
+        """How many standard deviations the agreement is above that of tokens paired at random."""
         return (self.agreement - self.null_mean) / self.null_sd if self.null_sd > 0 else math.nan
 
     @property
+    def random_z(self) -> float:
+        """How many standard deviations it is above that of random vectors; NaN where that is not known."""
+        if self.random_mean is None or not self.random_sd:
+            return math.nan
+        return (self.agreement - self.random_mean) / self.random_sd
+
+    @property
     def verdict(self) -> Verdict:
-        """Whether the transfer is likely to work, by the rule `RULE`."""
+        """Whether the map keeps what the vector does to logits, by the rule `RULE`."""
         # An undefined agreement has no interval and beats nothing.
         if not self.z > LEAST_Z:
-            return "fails"
-        return "likely" if self.low >= LIKELY else "unclear"
+            return "no"
+        return "yes" if self.random_z > LEAST_RANDOM_Z or self.low >= KEPT else "partly"
 
     def tables(self) -> list[Block]:
         """Return the numbers and the verdict."""
         return [forecast_table([self]), f"{self.verdict} ({RULE})"]
 
     def _derived(self) -> dict[str, Any]:
-        return {"z": self.z, "verdict": self.verdict}
+        return {"z": self.z, "random_z": self.random_z, "verdict": self.verdict}
 
 
 def forecast_table(forecasts: Sequence[Forecast]) -> Table:
-    columns = ("layer", "agreement", "95 % interval", "by chance (± sd)", "z", "top 5 %", "verdict")
+    columns = (
+        "layer",
+        "agreement",
+        "95 % interval",
+        "null (± sd)",
+        "random (± sd)",
+        "top 5 %",
+        "kept",
+    )
     rows = [
         (
-            f"{each.layer} to {each.target_layer}" if each.layer is not None else str(place),
+            f"{each.layer} to {each.target_layer}" if each.layer is not None else str(i),
             f"{each.agreement:.2f}",
             f"{each.low:.2f} to {each.high:.2f}",
             f"{each.null_mean:.2f} ± {each.null_sd:.2f}",
-            f"{each.z:.1f}",
+            "" if each.random_mean is None else f"{each.random_mean:.2f} ± {each.random_sd:.2f}",
             f"{each.top_overlap:.0%}",
             each.verdict,
         )
-        for place, each in enumerate(forecasts)
+        for i, each in enumerate(forecasts)
     ]
     return Table(f"logits of {forecasts[0].tokens} shared tokens: agreement of both models", columns, rows)
-
-
-@dataclass(frozen=True, eq=False)
-class Readings:
-    """Directions (m, d), their logits over all shared tokens (n, m), and two numbers of each.
-
-    The logits are without the largest principal components of the rows. `nearest` is the largest absolute
-    cosine with a token's row, `spread` the standard deviation of all logits relative to a random direction's.
-    """
-
-    vectors: Float64Matrix
-    logits: Float64Matrix
-    nearest: Float64Vector
-    spread: Float64Vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,17 +171,18 @@ class Lens:
         The rows of the shared tokens in both models.
     scored, relabeled : ndarray of int64
         Positions among them: of the tokens that are compared, and of those that make the null.
-    held_out : bool
-        Whether the map was not fitted on the scored tokens.
-    seed : int
-        Draws the tokens and the relabelings.
+    held_out : bool or None
+        Whether the map was not fitted on the scored tokens; None where that is not known.
+    seed, threads : int
+        Draws the tokens, the relabelings and the random vectors; and how many threads transfer these.
     """
 
     pairs: Pairs
     scored: RowNumbers
     relabeled: RowNumbers
-    held_out: bool
+    held_out: bool | None
     seed: int
+    threads: int
 
     @classmethod
     def prepare(
@@ -202,17 +213,16 @@ class Lens:
             )
         )
         kept = held = np.arange(len(pairs))
-        options = {} if mapping is None else mapping.provenance.get("options", {})
-        if mapping is not None and mapping.provenance.get("rows_sha256") == [
-            digest(ids.tolist()) for ids in rows
-        ]:
-            kept, held = split(len(pairs), options["held_out"], options["seed"])
-        held_out = 0 < len(held) < len(pairs)
+        about = {} if mapping is None else mapping.provenance
+        held_out = True if mapping is not None and mapping.layers is not None else None
+        if about.get("rows_sha256") == [digest(ids.tolist()) for ids in rows]:
+            kept, held = split(len(pairs), about["options"]["held_out"], about["options"]["seed"])
+            held_out = len(held) > 0
         scored = draw(held if len(held) else kept, _MOST_SCORED, [seed, 5])
         relabeled = draw(kept, _MOST_RELABELED, [seed, 6])
-        return cls(pairs, scored, relabeled, held_out, seed)
+        return cls(pairs, scored, relabeled, held_out, seed, team)
 
-    def foretell(
+    def predict(
         self,
         vectors: npt.ArrayLike,
         transferred: npt.ArrayLike,
@@ -222,7 +232,7 @@ class Lens:
         """Return a forecast for each of some directions, (m, d_s), and what became of them, (m, d_t)."""
         return self.forecasts(self.read(vectors, transferred), mapping, mode)
 
-    def foretell_vector(
+    def predict_vector(
         self, vector: SteeringVector, transferred: SteeringVector, mapping: Emb2Emb | None
     ) -> tuple[tuple[Forecast, ...], tuple[Readings, Readings]]:
         """Return a forecast for each layer that was transferred, and the logits."""
@@ -240,8 +250,8 @@ class Lens:
         """Read the logits of directions, (m, d_s) and (m, d_t), over all shared tokens."""
         v, h = self._checked(vectors, transferred)
         return (
-            _read(self.pairs.source, v, self._dominant[0]),
-            _read(self.pairs.target, h, self._dominant[1]),
+            read(self.pairs.source, v, self._dominant[0]),
+            read(self.pairs.target, h, self._dominant[1]),
         )
 
     @one_blas_thread()
@@ -252,11 +262,25 @@ class Lens:
         mode: TransferMode | None = None,
     ) -> tuple[Forecast, ...]:
         """Return a forecast for each direction that was read."""
-        kept = _kept(mapping, mode, readings[0].vectors)
+        of_map: dict[str, Any] = {}
+        kept: dict[str, Float64Vector] = {}
+        if mapping is not None:
+            mode = default_mode(mapping) if mode is None else check_mode(mode)
+            of_map, kept = self._random(mapping, mode), _kept(mapping, mode, readings[0].vectors)
         return tuple(
-            self._forecast(place, readings, {name: float(each[place]) for name, each in kept.items()})
-            for place in range(len(readings[0].vectors))
+            self._forecast(i, readings, of_map | {name: float(each[i]) for name, each in kept.items()})
+            for i in range(len(readings[0].vectors))
         )
+
+    def _random(self, mapping: Emb2Emb, mode: TransferMode) -> dict[str, float]:
+        """Return mean and deviation of the agreement of random vectors with what the map makes of them."""
+        shape = RELABELINGS, self.pairs.source.matrix.shape[1]
+        v = np.random.default_rng([self.seed, 8]).standard_normal(shape)
+        h = transfer_array(mapping, v, mode, "raw", self.threads)
+        source = without(v, self._dominant[0], self._scored_rows[0])
+        target = without(h, self._dominant[1], self._scored_rows[1])
+        found = [spearman(*both) for both in zip(source.T, target.T, strict=True)]
+        return {"random_mean": float(np.mean(found)), "random_sd": float(np.std(found, ddof=1))}
 
     def _checked(self, *given: npt.ArrayLike) -> tuple[Float64Matrix, Float64Matrix]:
         arrays = []
@@ -274,8 +298,8 @@ class Lens:
             raise InputError(f"{len(arrays[0])} vectors, but {len(arrays[1])} transferred ones")
         return arrays[0], arrays[1]
 
-    def _forecast(self, place: int, sides: tuple[Readings, Readings], kept: dict[str, float]) -> Forecast:
-        source, target = (side.logits[:, place] for side in sides)
+    def _forecast(self, index: int, sides: tuple[Readings, Readings], of_map: dict[str, float]) -> Forecast:
+        source, target = (side.logits[:, index] for side in sides)
         wanted, found = source[self.scored], target[self.scored]
         agreement = spearman(wanted, found)
         low, high = _interval(agreement, len(self.scored))
@@ -288,24 +312,25 @@ class Lens:
             high=high,
             null_mean=float(null.mean()),
             null_sd=float(null.std(ddof=1)),
+            random_mean=of_map.get("random_mean"),
+            random_sd=of_map.get("random_sd"),
             tokens=len(self.scored),
             held_out=self.held_out,
             top_overlap=_overlap(wanted, found),
-            row_space_share=kept.get("share"),
-            gain=kept.get("gain"),
-            nearest_token=float(sides[0].nearest[place]),
-            target_nearest_token=float(sides[1].nearest[place]),
-            readout=float(sides[0].spread[place]),
-            target_readout=float(sides[1].spread[place]),
+            row_space_share=of_map.get("share"),
+            gain=of_map.get("gain"),
+            nearest_token=float(sides[0].nearest[index]),
+            target_nearest_token=float(sides[1].nearest[index]),
+            readout=float(sides[0].spread[index]),
+            target_readout=float(sides[1].spread[index]),
         )
 
     def _null(self, wanted: Float64Vector, weights: Float64Vector) -> Float64Vector:
         """Return the agreements with directions that pair tokens at random."""
-        # A map of shuffled tokens takes a vector to the sum of the target's rows, each weighted by what the
-        # vector gives another token: so these sums are the null, without fitting a map for each.
+        # Sums of the target's rows, each weighted by what the vector gives another token: as a map of
+        # shuffled tokens makes them, but for what it inverts, and none has to be fitted.
         directions = weights[self._orders].astype(np.float32) @ self._rows[1]
-        dominant = self._dominant[1]
-        logits = self._scored_rows @ (directions - (directions @ dominant) @ dominant.T).T
+        logits = without(directions, self._dominant[1], self._scored_rows[1])
         a = ranks(wanted) - (len(wanted) + 1) / 2
         b = np.argsort(np.argsort(logits, axis=0), axis=0) - (len(wanted) - 1) / 2
         return np.asarray(a @ b / (np.linalg.norm(a) * np.linalg.norm(b, axis=0)))
@@ -324,15 +349,16 @@ class Lens:
     @cached_property
     def _dominant(self) -> tuple[Float32Matrix, Float32Matrix]:
         """The largest principal components of both models' rows, by column."""
-        return _components(self._rows[0]), _components(self._rows[1])
+        return components(self._rows[0]), components(self._rows[1])
 
     @cached_property
-    def _scored_rows(self) -> Float32Matrix:
-        rows = self.pairs.target.choose(self.scored)
-        return rows.deviations(rows.mean())
+    def _scored_rows(self) -> tuple[Float32Matrix, Float32Matrix]:
+        """The scored tokens' rows minus their mean, in both models."""
+        chosen = self.pairs.choose(self.scored)
+        return chosen.source.deviations(chosen.source.mean()), chosen.target.deviations(chosen.target.mean())
 
 
-def foretell(
+def predict_transfer(
     vector: SteeringVector,
     transferred: SteeringVector,
     source: Embeddings,
@@ -344,7 +370,7 @@ def foretell(
     seed: int = 0,
     threads: int | None = None,
 ) -> tuple[Forecast, ...]:
-    """Say from weights alone whether a transferred vector is likely to steer.
+    """Say from weights alone whether a map keeps what a vector does to logits.
 
     Parameters
     ----------
@@ -358,7 +384,7 @@ def foretell(
     tokens, norms : optional
         As for `Emb2Emb.fit`; the same as there.
     seed : int
-        Draws the tokens that are compared, at most 4,096, and 100 relabelings.
+        Draws the tokens that are compared, at most 4,096, 100 relabelings and 100 random vectors.
     threads : int, optional
         Threads to use; every core available to the process by default.
 
@@ -375,8 +401,9 @@ def foretell(
     Notes
     -----
     Weights alone prove no steering: a vector may act by other layers than the unembedding, which reads only
-    the last. Both matrices are read once, an eigenproblem of d x d is solved for each, and for each layer 100
-    sums of at most 8,192 rows of the target are formed.
+    the last, and one that does nothing to its own model is transferred as well as any. Both matrices are read
+    once, an eigenproblem of d x d is solved for each, 100 random vectors are transferred, and for each layer
+    100 sums of at most 8,192 rows of the target are formed.
 
     References
     ----------
@@ -391,12 +418,13 @@ def foretell(
     >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
     >>> mapping = embgeom.Emb2Emb.fit(small, large)
     >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
-    >>> (found,) = embgeom.emb2emb.foretell(joy, mapping.transfer(joy, norm=1.0), small, large, mapping)
+    >>> transferred = mapping.transfer(joy, norm=1.0)
+    >>> (found,) = embgeom.emb2emb.predict_transfer(joy, transferred, small, large, mapping)
     >>> found.z > 3, found.verdict
-    (True, 'unclear')
+    (True, 'partly')
     """
     lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
-    return lens.foretell_vector(vector, transferred, mapping)[0]
+    return lens.predict_vector(vector, transferred, mapping)[0]
 
 
 def transferred_layers(vector: SteeringVector, transferred: SteeringVector) -> dict[int, int]:
@@ -410,40 +438,11 @@ def transferred_layers(vector: SteeringVector, transferred: SteeringVector) -> d
     )
 
 
-def _components(rows: Float32Matrix) -> Float32Matrix:
-    """Return as many principal components as Mu & Viswanath (2018) take away."""
-    count = max(1, rows.shape[1] // 100)
-    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
-    return vectors[:, -count:].astype(np.float32)
-
-
-def _read(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) -> Readings:
-    mean = rows.mean()
-    both = np.concatenate([vectors, vectors - (vectors @ dominant) @ dominant.T])
-    logits = np.empty((len(rows), len(both)))
-    nearest, squares = np.zeros(len(vectors)), 0.0
-    lengths = np.linalg.norm(vectors, axis=1)
-    for piece in rows.pieces():
-        taken = rows.take(piece) - mean
-        logits[piece] = taken @ both.T
-        sizes = np.linalg.norm(taken, axis=1)
-        squares += float(np.square(sizes).sum())
-        scale = sizes[:, None] * lengths
-        values = np.abs(logits[piece, : len(vectors)])
-        cosines = np.divide(values, scale, out=np.zeros_like(scale), where=scale > 0)
-        nearest = np.maximum(nearest, cosines.max(axis=0))
-    whole, cleared = np.split(logits, 2, axis=1)
-    usual = lengths * math.sqrt(squares / len(rows) / vectors.shape[1])
-    spread = np.divide(whole.std(axis=0), usual, out=np.zeros_like(usual), where=usual > 0)
-    return Readings(vectors, cleared, nearest, spread)
-
-
-def _kept(mapping: Emb2Emb | None, mode: TransferMode | None, v: Float64Matrix) -> dict[str, Float64Vector]:
+def _kept(mapping: Emb2Emb, mode: TransferMode, v: Float64Matrix) -> dict[str, Float64Vector]:
     """Return how much of each vector the map keeps, where it is a matrix."""
-    if mapping is None or mode is None or mapping.matrix is None:
+    matrix = mapping.matrix_of(mode)
+    if matrix is None:
         return {}
-    names = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
-    matrix: Float64Matrix = getattr(mapping, names[check_mode(mode)])
     left, sizes, _ = np.linalg.svd(matrix, full_matrices=False)
     inside = v @ left[:, sizes > 1e-8 * sizes[0]]
     squares = np.square(v).sum(axis=1)

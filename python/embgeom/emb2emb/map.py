@@ -23,7 +23,7 @@ from embgeom._common.writing import check_file_writable
 from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
 from embgeom.emb2emb.lengths import Norm, StateNorms
-from embgeom.emb2emb.methods import Method, as_method
+from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, Method, as_method
 from embgeom.emb2emb.pairs import (
     Norms,
     Pairs,
@@ -106,7 +106,7 @@ class Emb2Emb(FittedMap, Result):
         source: Embeddings | npt.ArrayLike,
         target: Embeddings | npt.ArrayLike,
         *,
-        method: Method | str = "low_rank",
+        method: Method | str = DEFAULT_METHOD,
         tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
         weights: npt.ArrayLike | None = None,
         norms: Norms = (None, None),
@@ -126,7 +126,8 @@ class Emb2Emb(FittedMap, Result):
         method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights, or a name
             How to fit. The names ``"least_squares"`` (the published method), ``"ridge"``, ``"low_rank"``,
             ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `LowRank` is the
-            default because vectors transferred by it had the largest effect (``docs/reference/evidence.md``).
+            default because its dual inverts no noise; no other is clearly better
+            (``docs/reference/evidence.md``).
         tokens : pair of array_like of int, optional
             Rows of the source and of the target to pair, such as ``embgeom.match(source, target)`` for all
             tokens that both have. By default of two `Embeddings`: without special, unused, equal and
@@ -250,7 +251,7 @@ class Emb2Emb(FittedMap, Result):
         texts: Sequence[str],
         layers: tuple[int, int],
         *,
-        method: Method | str = "ridge",
+        method: Method | str = DEFAULT_METHOD_OF_STATES,
         held_out: float = 0.1,
         shuffle: bool = False,
         batch_size: int = 8,

@@ -318,6 +318,11 @@ METHODS: dict[str, type[Method]] = {
 }
 
 
+# The dual of a low-rank map inverts no noise, and in benchmarks/results/steering.md no route of weights is
+# clearly better. Of maps of states only ridge was tried there.
+DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES = "low_rank", "ridge"
+
+
 def as_method(method: Method | str, **options: Any) -> Method:
     """Return a method from its name and those of its options that are not None."""
     if isinstance(method, Method):

@@ -22,7 +22,7 @@ from embgeom.steering.vector import SteeringVector
 
 TransferMode = Literal["primal", "dual", "logits"]
 Layers = Mapping[int, int] | int | None
-# By method, for maps of (un)embeddings. Where A is of full rank, its pseudo-inverse is noise.
+# By method, for maps of (un)embeddings. Where A is of full rank, its pseudo-inverse magnifies noise.
 DEFAULT_MODES: dict[str, TransferMode] = {
     "least_squares": "logits",
     "ridge": "logits",
@@ -104,6 +104,12 @@ class FittedMap:
         # Directions that a fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) lie far
         # below this share of the largest, and what it determines from float32 rows far above.
         return np.asarray(np.linalg.pinv(self.matrix, rcond=1e-8).T)
+
+    def matrix_of(self, mode: TransferMode) -> npt.NDArray[np.float64] | None:
+        """Return the matrix by which a mode takes directions to the target; None where it is not linear."""
+        names = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
+        matrix: npt.NDArray[np.float64] | None = getattr(self, names[mode])
+        return matrix
 
     def __repr__(self) -> str:
         names = " -> ".join(map(repr, self.names))
@@ -228,8 +234,9 @@ def full_rank_dual(fitted: FittedMap, mode: TransferMode | None) -> str | None:
         return None
     return (
         f"mode 'dual' inverts a map of method {fitted.method.name!r}, which keeps directions that are nearly "
-        "noise and makes them the largest; vectors transferred so hardly steer: take mode='logits' or "
-        "'primal', or method='low_rank'"
+        "noise and makes them the largest; between the bundled models such vectors steer well in one "
+        "direction and are among the weakest in the other: take mode='logits' or 'primal', or "
+        "method='low_rank'"
     )
 
 
@@ -302,14 +309,16 @@ def _transfer(
 ) -> npt.NDArray[np.float64]:
     team = resolve_threads(threads)
     mode = default_mode(fitted) if mode is None else check_mode(mode)
-    if mode == "primal" and isinstance(fitted.method, NeighborWeights):
+    matrix = fitted.matrix_of(mode)
+    if matrix is None:
+        method: Any = fitted.method
         source: Any = fitted.source_rows
         target: Any = fitted.target_rows
-        return fitted.method.transfer(vectors, source, target, team)
-    matrices = {"primal": "matrix", "dual": "dual_matrix", "logits": "logits_matrix"}
+        moved: npt.NDArray[np.float64] = method.transfer(vectors, source, target, team)
+        return moved
     # What is too large is reported by the caller, not by NumPy's warnings.
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.asarray(vectors @ getattr(fitted, matrices[mode]))
+        return np.asarray(vectors @ matrix)
 
 
 def _vectors(vectors: npt.ArrayLike, fitted: FittedMap) -> npt.NDArray[np.float64]:

@@ -28,8 +28,9 @@ class FileState:
 
 
 # Norms differ by less than _ALIKE between copies of one model in 32 and 16 bits, by less than _UNLIKE between
-# a model and its 4-bit quantization or fine-tuned copy, and by more somewhere between any two others.
-_ALIKE, _UNLIKE = 0.01, 0.1
+# a model and its 4-bit quantization or fine-tuned copy, and by more somewhere between any two others. Norms
+# whose largest is not _VARYING times the smallest tell nothing.
+_ALIKE, _UNLIKE, _VARYING = 0.01, 0.1, 1.05
 
 
 def norm_rows(count: int) -> list[int]:
@@ -69,14 +70,17 @@ class ModelInfo:
     def differs_from(self, other: ModelInfo) -> bool:
         """Return whether both are known and are different models.
 
-        Rows of like norms are of one model, whatever it is called, and rows of unlike norms of two. Else
-        names decide: both have some and share none, where their last parts are compared.
+        Rows of like norms are of one model, whatever it is called, unless all rows are nearly of one length;
+        and rows of unlike norms are of two. Else names decide: both have some and share none, where
+        their last parts are compared.
         """
         for mine, others in ((self.input_norms, other.input_norms), (self.output_norms, other.output_norms)):
             if mine and others:
                 # Rows that were added change the number of norms, not those of the first rows.
                 apart = max(abs(a - b) / (max(a, b) or 1) for a, b in zip(mine, others, strict=False))
-                if apart > _UNLIKE or apart < _ALIKE:
+                # Rows that were all scaled to one length are alike in any two models.
+                vary = min(max(norms) - _VARYING * min(norms) for norms in (mine, others)) > 0
+                if apart > _UNLIKE or (apart < _ALIKE and vary):
                     return apart > _UNLIKE
         known = [{_last_part(n) for n in (m.name, *m.aliases) if n} - {""} for m in (self, other)]
         return all(known) and not known[0] & known[1]

@@ -1,4 +1,4 @@
-"""The certificate of a transferred vector: how it was made, what foretells it, and what was measured."""
+"""The certificate of a transferred vector: how it was made, what weights say, and what was measured."""
 
 from __future__ import annotations
 
@@ -12,39 +12,52 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.html import Section, Terms, facts, how_to_cite, page
-from embgeom._common.record import array_digest, digest, rebuilt, versions
+from embgeom._common.record import array_digest, rebuilt, versions
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
 from embgeom._common.writing import write_file
 from embgeom.comparison.saving import shown
 from embgeom.emb2emb.forecast import (
+    QUESTION,
     RULE,
     Forecast,
     Lens,
-    Readings,
     Verdict,
     forecast_table,
 )
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.pairs import Norms
+from embgeom.emb2emb.readings import Readings
 from embgeom.emb2emb.score import COLUMNS, Scores
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 from embgeom.evaluation.evaluation import Evaluation
+from embgeom.steering.directions import directions_digest, fingerprint, same_direction
 from embgeom.steering.vector import SteeringVector
 
 SHOWN = 10
 LIMITS = (
     "Weights alone prove no steering. The agreement compares what both vectors do to the logits when the "
     "unembedding alone reads them; a steering vector acts through the layers above it, too. A vector that "
-    "fails here may still steer, and a likely one may not: only an evaluation on the target shows it. Nor "
-    "does the certificate say that the source's vector steers its own model, that its length is the best "
-    "one, or that it does nothing else."
+    "is not kept may still steer, and one that is kept may not, as one that does nothing to its own model: "
+    "only an evaluation on the target shows it. Nor does the certificate say that the source's vector steers "
+    "its own model, that its length is the best one, or that it does nothing else."
 )
+_STEERS = (
+    "A vector steers if its effect exceeds two standard errors, that of random vectors by two of their "
+    "standard deviations, and that of every vector by a map of shuffled tokens, if there are any. It does "
+    "not if it does not exceed these controls. Else that is not decided: with fewer than two random vectors, "
+    "too few samples, or where the KL was not reached."
+)
+_TOKENS = {
+    True: "on which the map was not fitted",
+    False: "on all of which the map was fitted",
+    None: "on some of which the map may have been fitted",
+}
 _MEANING: dict[Verdict, str] = {
-    "likely": "likely to work: the transferred vector promotes the tokens that the source's vector promotes",
-    "unclear": "unclear: it promotes them more than chance would, but not clearly",
-    "fails": "fails: it promotes them no more than chance would",
+    "yes": "yes, better than those of random vectors",
+    "partly": "partly: better than a map of shuffled tokens, but as it keeps those of any vector",
+    "no": "no, not better than tokens paired at random",
 }
 
 
@@ -78,7 +91,8 @@ class Certificate(Result):
     source, target : dict
         The two models: name, revision, which matrix, its file and tensor, and the SHA-256 of the matrix.
     vector : dict
-        The model of the source's vector, and the SHA-256 of the transferred directions.
+        The model of the source's vector, the operation, and the SHA-256 and a fingerprint of the transferred
+        directions: a certificate is of these up to a positive factor, and of nothing else.
     mapping : dict
         Method, mode and options of the map, and which tokens it was fitted on.
     scores, shuffled : Scores or None
@@ -119,18 +133,20 @@ class Certificate(Result):
 
     @property
     def verdict(self) -> Verdict:
-        """What the weights say: that of all layers where they agree, otherwise "unclear"."""
+        """Whether the map keeps what the vector does to logits: of all layers; "partly" where they differ."""
         verdicts = {each.verdict for each in self.forecasts}
-        return verdicts.pop() if len(verdicts) == 1 else "unclear"
+        return verdicts.pop() if len(verdicts) == 1 else "partly"
 
     @property
-    def measured(self) -> Literal["steers", "does not steer"] | None:
-        """What the evaluation says: whether it beats random vectors, and maps of shuffled tokens if any."""
+    def measured(self) -> Literal["steers", "does not steer", "not decided"] | None:
+        """What the evaluation says: whether it is significant and beats its controls."""
         if self.evaluation is None:
             return None
-        checks = self.evaluation.checks()
-        works = checks.beats_random is True and checks.beats_shuffled is not False
-        return "steers" if works else "does not steer"
+        checks, outcome = self.evaluation.checks(), self.evaluation.transferred
+        if checks.beats_random is False or (checks.beats_random and checks.beats_shuffled is False):
+            return "does not steer"
+        significant = outcome.effect.direction == (-1 if outcome.scale < 0 else 1)
+        return "steers" if checks.beats_random and significant else "not decided"
 
     def with_evaluation(self, evaluation: Evaluation) -> Certificate:
         """Return the certificate with what was measured of the vector.
@@ -138,16 +154,15 @@ class Certificate(Result):
         Raises
         ------
         InputError
-            If the evaluation is of another vector.
+            If the evaluation is of another direction, such as the negated one, or other layers.
         """
         if not isinstance(evaluation, Evaluation):
             raise InputError(
                 f"evaluation = {evaluation!r:.60} is not an Evaluation: embgeom.evaluate makes one"
             )
         about = evaluation.provenance.get("vector", {})
-        provenance = about.get("provenance", {})
-        known = {about.get("directions_sha256"), _held(provenance).get("vector", {}).get("directions_sha256")}
-        if self.vector["directions_sha256"] not in known:
+        same = same_direction(about.get("fingerprint"), self.vector.get("fingerprint"))
+        if not same or about.get("operation") != self.vector.get("operation"):
             raise InputError("the evaluation is of another vector than the certificate")
         # Vectors' provenances hold certificates, and none must hold itself or those of controls.
         kept = {"transferred_from": {"model": self.vector["model"]}}
@@ -164,12 +179,12 @@ class Certificate(Result):
 
     @classmethod
     def from_vector(cls, vector: SteeringVector) -> Certificate:
-        """Return the certificate that a vector keeps in its provenance.
+        """Return the certificate that a vector keeps in its provenance, with the vector's norms.
 
         Raises
         ------
         InputError
-            If it has none.
+            If it has none, or only one of another direction: it was negated, cut or changed since.
         LoadError
             If it has one that cannot be read.
         """
@@ -182,7 +197,14 @@ class Certificate(Result):
             certificate: Certificate = rebuilt(cls, held, {})
         except (TypeError, ValueError, LookupError) as error:
             raise LoadError(f"the certificate in {vector!r} is damaged: {error}") from error
-        return certificate
+        if not same_direction(fingerprint(vector.directions), certificate.vector.get("fingerprint")):
+            raise InputError(
+                f"the certificate in {vector!r} is of another direction, which was negated, cut or changed "
+                "since: make it again, by embgeom.evaluation.certify"
+            )
+        if np.allclose([*certificate.norms.values()], [*vector.norms.values()], rtol=1e-3):
+            return certificate
+        return replace(certificate, norms=vector.norms, length={"norm": "scaled"})
 
     def tables(self) -> list[Block]:
         """Return the verdict, the forecasts, the expected tokens, the map's scores and the measurements."""
@@ -216,12 +238,17 @@ class Certificate(Result):
 
     def _headline(self) -> str:
         control = "a control, by a map of shuffled tokens; " if self.mapping["shuffle"] else ""
-        measured = f"; measured: the vector {self.measured}" if self.measured else "; nothing was measured"
-        return f"verdict, from weights alone: {control}{self._verdict_text()}{measured}"
+        return f"from weights alone: {control}{self._verdict_text()}; {self._measured_text()}"
 
     def _verdict_text(self) -> str:
         mixed = len({each.verdict for each in self.forecasts}) > 1
-        return "unclear: layers differ" if mixed else _MEANING[self.verdict]
+        return f"{QUESTION}: {'partly: layers differ' if mixed else _MEANING[self.verdict]}"
+
+    def _measured_text(self) -> str:
+        if self.measured is None:
+            return "nothing was measured"
+        undecided = "it is not decided whether the vector steers"
+        return f"measured: {undecided if self.measured == 'not decided' else f'the vector {self.measured}'}"
 
     def _terms(self) -> Iterator[tuple[str, str]]:
         yield "From weights alone", self._verdict_text()
@@ -229,11 +256,12 @@ class Certificate(Result):
         if self.mapping["shuffle"]:
             yield "A control", "The map was fitted on tokens paired at random; nothing should be transferred."
         if self.measured:
-            rule = "it beats random vectors and, where there are any, vectors by maps of shuffled tokens"
-            yield "Measured", f"The vector {self.measured}. A vector steers if {rule}."
+            yield "On the target", f"{self._measured_text()}. {_STEERS}"
 
     def _forecasts(self) -> list[Block]:
-        tokens = "not fitted on" if self.forecasts[0].held_out else "of which the map was fitted on most"
+        tokens = _TOKENS[self.forecasts[0].held_out]
+        if self.mapping.get("made_by") == "fit_states":
+            tokens = "of whose rows the map, one of hidden states, was fitted on none"
         rows = []
         for each in self.promoted:
             for end, ours, theirs in (
@@ -243,9 +271,10 @@ class Certificate(Result):
                 rows.append((str(each.layer), end, "  ".join(ours), "  ".join(theirs)))
         return [
             forecast_table(self.forecasts),
-            f"Spearman correlation of the logits of both vectors over shared tokens, {tokens}; {RULE}",
+            f"Spearman correlation of the logits of both vectors over shared tokens, {tokens}",
+            RULE,
             Table(
-                "tokens that the vector is expected to make more and less likely",
+                "tokens that the unembedding alone would make more and less likely",
                 ("layer", "", "by the transferred vector", "by the source's vector"),
                 rows,
             ),
@@ -305,7 +334,7 @@ def certify(
 
     Notes
     -----
-    As `embgeom.emb2emb.foretell`; besides, both matrices are hashed, at some 2 GB/s.
+    As `embgeom.emb2emb.predict_transfer`; besides, both matrices are hashed, at some 2 GB/s.
 
     Examples
     --------
@@ -317,17 +346,22 @@ def certify(
     >>> transferred = mapping.transfer(joy, norm=1.0)
     >>> certificate = certify(joy, transferred, small, large, mapping)
     >>> certificate
-    Certificate('small' -> 'large', low_rank, dual: unclear)
+    Certificate('small' -> 'large', low_rank, dual: partly)
     >>> len(certificate.promoted[0].strongest)
     10
     """
     lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
-    forecasts, readings = lens.foretell_vector(vector, transferred, mapping)
+    forecasts, readings = lens.predict_vector(vector, transferred, mapping)
     options, about = mapping.provenance.get("options", {}), transferred.provenance
     return Certificate(
         source=_model(source),
         target=_model(target),
-        vector={"model": vector.model, "directions_sha256": directions_digest(transferred)},
+        vector={
+            "model": vector.model,
+            "operation": transferred.operation,
+            "directions_sha256": directions_digest(transferred.directions),
+            "fingerprint": fingerprint(transferred.directions),
+        },
         mapping={
             "method": mapping.method.name,
             "mode": about.get("mode"),
@@ -347,10 +381,6 @@ def certify(
         evaluation=None,
         versions=versions(),
     )
-
-
-def directions_digest(vector: SteeringVector) -> str:
-    return digest({str(layer): direction.tolist() for layer, direction in vector.directions.items()})
 
 
 def _model(model: Embeddings) -> dict[str, Any]:
@@ -387,7 +417,7 @@ def _promoted(
 
 
 def _held(provenance: Any) -> dict[str, Any]:
-    """Return the certificate in a provenance; a scaled vector keeps that of the vector it was made of."""
+    """Return the certificate in a provenance, or in that of the vector which this one is a multiple of."""
     while isinstance(provenance, dict):
         if isinstance(held := provenance.get("certificate"), dict):
             return held
@@ -397,6 +427,8 @@ def _held(provenance: Any) -> dict[str, Any]:
 
 def _told(length: dict[str, Any]) -> str:
     norm = length.get("norm")
+    if norm == "scaled":
+        return "scaled since it was made"
     if norm == "states":
         return "by the target's states"
     if norm == "raw":

@@ -24,6 +24,7 @@ from embgeom.lm.layers import need_torch
 from embgeom.lm.passes import inference
 from embgeom.lm.reuse import reused_below
 from embgeom.lm.tokenizing import encode, warn_of_doubled
+from embgeom.steering.directions import directions_digest, fingerprint
 from embgeom.steering.hooks import Positions
 from embgeom.steering.vector import SteeringVector
 
@@ -316,10 +317,11 @@ def largest_number(model: Any) -> float:
 
 
 def _describe_vector(vector: SteeringVector) -> dict[str, Any]:
-    directions = {str(layer): direction.tolist() for layer, direction in vector.directions.items()}
     return {
         "model": vector.model,
         "norms": vector.norms,
-        "directions_sha256": digest(directions),
+        "operation": vector.operation,
+        "directions_sha256": directions_digest(vector.directions),
+        "fingerprint": fingerprint(vector.directions),
         "provenance": dict(vector.provenance),
     }

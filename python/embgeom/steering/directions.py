@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import real_number
+from embgeom._common.record import digest
 from embgeom.errors import InputError
 from embgeom.lm.layers import layer_numbers
 
@@ -60,6 +62,26 @@ def chosen(directions: Directions, layers: int | Iterable[int]) -> dict[int, Dir
             f"{', '.join(map(str, directions))}"
         )
     return {layer: directions[layer] for layer in wanted}
+
+
+def directions_digest(directions: Directions) -> str:
+    return digest({str(layer): direction.tolist() for layer, direction in directions.items()})
+
+
+def fingerprint(directions: Directions) -> dict[str, list[float]]:
+    """Return numbers, layer by layer, that are the same for a positive multiple and for nothing else."""
+    rows = {layer: direction.astype(np.float64) for layer, direction in directions.items()}
+    length = np.sqrt(sum(float(row @ row) for row in rows.values())) or 1.0
+    # Waves of unlike lengths, which lie across any direction as if drawn at random, on every machine alike.
+    waves = np.cos(np.outer(np.arange(1, 17), np.arange(next(map(len, rows.values()))) ** 2.0))
+    return {str(layer): (waves @ row / length).round(6).tolist() for layer, row in rows.items()}
+
+
+def same_direction(one: Any, other: Any) -> bool:
+    """Return whether two fingerprints are of one direction, but for rounding to 16 bits."""
+    if not (isinstance(one, dict) and isinstance(other, dict) and one and one.keys() == other.keys()):
+        return False
+    return all(np.allclose(one[layer], other[layer], rtol=0, atol=0.01) for layer in one)
 
 
 def _direction(values: npt.ArrayLike, layer: int) -> Direction:
