@@ -427,10 +427,7 @@ def correlation_estimate(
 
 
 def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayLike) -> tuple[float, float]:
-    """Return the error of a sum whose terms covary as tokens share neighbors, and how many neighborhoods fit.
-
-    A token is a neighbor of its own.
-    """
+    """Return the error of a sum whose terms covary as tokens share neighbors, and n / (k + 1)."""
     indices = _indices(neighbors)
     m, k = indices.shape
     if len(effect) != m:
