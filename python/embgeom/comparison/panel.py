@@ -20,7 +20,7 @@ from embgeom._common.arrays import (
 from embgeom._common.checks import whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
-from embgeom._common.threads import in_threads, one_blas_thread
+from embgeom._common.threads import in_threads, one_blas_thread, resolve_threads
 from embgeom.comparison.nulls import Baseline, Estimate, fisher_interval
 from embgeom.comparison.products import (
     FEWEST_DRAWS,
@@ -44,6 +44,7 @@ from embgeom.geometry.rows import mean_row
 
 # Density of cosines is that over a hundredth of the pairs.
 _WINDOWS = 200
+_RANKED_AT_A_TIME = 4  # relabelings, of 2 m^2 bytes each beside the 66 m^2 of two models' ranks
 
 
 @one_blas_thread()
@@ -321,7 +322,7 @@ def rsa_estimate(
 
     Parameters
     ----------
-    a, b, strata
+    a, b, strata, threads
         As for `cka_estimate`. Rows that are zero in either matrix are not drawn.
     center : bool
         First subtract the mean of all rows.
@@ -329,8 +330,6 @@ def rsa_estimate(
         How many tokens are drawn, 4 at least: all their pairs are ranked.
     seed : int
         Seed of the sample, and of the relabelings within strata.
-    threads : int, optional
-        As for `knn`.
 
     Returns
     -------
@@ -346,7 +345,7 @@ def rsa_estimate(
 
     Notes
     -----
-    O(m^2 (d_a + d_b + log m)) time and 80 m^2 bytes for m sampled tokens. The interval is that of the
+    O(m^2 (d_a + d_b + log m)) time and some 80 m^2 bytes for m sampled tokens. The interval is that of the
     U-statistic's projection on tokens, with the error of the ranks in it.
 
     References
@@ -386,13 +385,13 @@ def rsa_estimate(
     stratified = None
     if labels is not None:
         parts = Strata.from_labels(labels[usable])
-        places = np.searchsorted(usable, rows)
+        sampled = np.searchsorted(usable, rows)
         drawn = in_threads(
             lambda order: core.rank_correlation(
-                _directions(y, usable[order[places]], means[1])[1], ranked_x.ranks, progress=None
+                _directions(y, usable[order[sampled]], means[1])[1], ranked_x.ranks, progress=None
             ),
             [parts.draw(within, 1)[0] for _ in range(FEWEST_DRAWS)],
-            threads,
+            min(resolve_threads(threads), _RANKED_AT_A_TIME),
         )
         stratified = _baseline(np.array(drawn), len(parts))
     error = _rank_error(ranked_x, ranked_y, len(usable) if center else None)
