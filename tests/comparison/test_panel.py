@@ -1,5 +1,6 @@
 """CKA, RSA and Procrustes similarity against their formulas written out, and against every relabeling."""
 
+import functools
 import math
 
 import numpy as np
@@ -319,3 +320,14 @@ def test_what_cannot_be_measured_is_refused():
         cka_estimate(np.where(np.arange(20)[:, None] == 2, np.nan, a), b)
     with pytest.raises(InputError, match="strata"):
         rsa_estimate(a, b, strata=[0, 1])
+
+
+def test_strata_that_fix_every_row_leave_nothing_to_relabel():
+    n = 500
+    a, b = pair(n)
+    pairs = np.repeat(a[: n // 2], 2, axis=0)
+    for measure in (functools.partial(global_similarity_estimate, center=True), *MEASURES):
+        # Of rows that are equal within strata, only the order of sums may change.
+        for rows, strata in (((a, b), np.arange(n)), ((pairs, b), np.arange(n) // 2)):
+            found = measure(*rows, strata=strata)
+            assert math.isnan(found.z_stratified) and math.isnan(found.p_stratified), measure

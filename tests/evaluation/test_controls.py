@@ -1,11 +1,15 @@
 """A vector beside its controls, and the checks about them."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import embgeom
+from embgeom import InputError
 from embgeom.evaluation import Effect, Evaluation, Outcome
 from embgeom.evaluation.conditions import with_controls
 from tests.helpers.evaluation import (
@@ -223,3 +227,34 @@ def test_effect(pairs, sign):
     assert found.anti_steered == sum((shift < 0) if sign == 1 else (shift > 0) for shift in shifts) / len(
         shifts
     )
+
+
+@pytest.mark.parametrize("operation, value", [("ablate", None), ("project_to", 2.0), ("clamp", (None, 1.0))])
+def test_only_what_is_added_is_scaled(operation, value):
+    vector = replace(random_vector(small()[0], [1]), operation=operation, value=value)
+    with pytest.raises(InputError, match=f"operation is '{operation}'.*leave at_kl out"):
+        evaluate(*small(), vector, MOOD, PROMPTS[:2], neutral=NEUTRAL, at_kl=0.2, random=1)
+    with pytest.raises(InputError, match="only vectors that are used alike"):
+        evaluate(*small(), vector, MOOD, PROMPTS[:2], native=random_vector(small()[0], [1], seed=2), random=1)
+    longer = replace(3 * random_vector(small()[0], [1], seed=2), operation=operation, value=value)
+    conditions = with_controls(vector, scale=1.0, native=longer, random=0, shuffled=[longer], seed=0)
+    norms = {each.name: each.vector.norms for each in conditions}
+    assert norms["transferred"] == vector.norms
+    assert norms["native"] == norms["shuffled_0"] == longer.norms
+
+
+def test_two_threads_evaluate_one_model_one_after_the_other():
+    model, tokenizer = small()
+    tasks = [
+        (random_vector(small()[0], [1 + seed], seed=seed), PROMPTS[seed : seed + 3]) for seed in range(3)
+    ]
+
+    def measured(task):
+        vector, prompts = task
+        found = evaluate(model, tokenizer, vector, MOOD, prompts, neutral=NEUTRAL, at_kl=0.2, random=1)
+        return [(each.scale, each.effect.mean) for each in found.outcomes]
+
+    alone = [measured(task) for task in tasks]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(measured, tasks)) == alone
+    assert not any("forward" in module.__dict__ for module in model.modules())

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack, contextmanager, nullcontext
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
@@ -14,6 +15,7 @@ from embgeom.lm import reuse  # noqa: E402
 from embgeom.lm.layers import find, with_stream  # noqa: E402
 from embgeom.lm.passes import REUSED, inference, logits_at, padded  # noqa: E402
 from embgeom.lm.reuse import reused_below  # noqa: E402
+from embgeom.lm.shared_texts import Tokenized, residual_states  # noqa: E402
 from tests.helpers.tiny_models import Case, build, cases  # noqa: E402
 
 ROWS, COLUMNS = [0, 0, 1, 2, 2], [3, 19, 0, 7, 9]
@@ -172,3 +174,40 @@ def test_a_failing_pass_leaves_the_model_as_it_was():
         assert hasattr(model, REUSED)
         raise InputError("no")
     assert not hasattr(model, REUSED) and "forward" not in find(model).layers[0].__dict__
+
+
+def test_what_is_added_in_place_after_it_does_not_add_up():
+    model = build(Case("llama", "LlamaForCausalLM", "causal"))
+    batch = padded(model, TEXTS)
+
+    def hook(_layer, _args, output):
+        (output[0] if isinstance(output, tuple) else output).add_(0.3)
+
+    with inference(model), reused_below(model, Letters(), 0):
+        handle = find(model).layers[0].register_forward_hook(hook)
+        first, *others = (logits_at(model, batch, ROWS, COLUMNS) for _ in range(4))
+        handle.remove()
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_a_context_within_another_reuses_its_own_states():
+    model = build(Case("llama", "LlamaForCausalLM", "causal"))
+    batch = padded(model, TEXTS)
+    with inference(model), added(model, [0]):
+        plain = logits_at(model, batch, ROWS, COLUMNS)
+    with inference(model), reused_below(model, Letters(), 1):
+        unsteered = logits_at(model, batch, ROWS, COLUMNS)
+        outer = model.__dict__[REUSED]
+        with reused_below(model, Letters(), 0), added(model, [0]):
+            assert model.__dict__[REUSED] is not outer
+            for _ in range(2):
+                assert torch.equal(logits_at(model, batch, ROWS, COLUMNS), plain)
+        assert model.__dict__[REUSED] is outer
+        assert torch.equal(logits_at(model, batch, ROWS, COLUMNS), unsteered)
+    assert not hasattr(model, REUSED) and "forward" not in find(model).layers[0].__dict__
+
+
+def test_states_of_a_model_that_loops_are_not_read():
+    prompts = [Tokenized([5, 6, 7], np.array([1, 2]))]
+    with pytest.raises(InputError, match="its layers in a loop"):
+        residual_states(Odd("looped").eval(), prompts, batch_size=1, report=None, phase="")

@@ -34,6 +34,7 @@ REFUSED = [
     ("tool.intervention", "clamp"),
     ("tool.project_out", "true"),
     ("general.type", "projection"),
+    ("tool.use", "project"),
 ]
 WARNED = [
     ("controlvector.scale", 0.5, "0.5"),
@@ -44,6 +45,9 @@ WARNED = [
     ("controlvector.hook_point", "resid_pre_norm", "does not obey"),
     ("tool.hook", "mlp.3", "does not obey"),
     ("tool.mode", "amplify", "does not obey"),
+    ("tool.sign", -1.0, "-1 \\* vector"),
+    ("tool.negate", True, "-1 \\* vector"),
+    ("inverted", "yes", "-1 \\* vector"),
 ]
 SILENT = [
     ("general.name", "a projection of joy"),
@@ -54,6 +58,8 @@ SILENT = [
     ("tool.projection_dim", 64),
     ("tool.project", "my-project"),
     ("tool.ablate", False),
+    ("tool.negate", False),
+    ("tool.sign", 1.0),
     ("general.quantization_version", 2),
 ]
 

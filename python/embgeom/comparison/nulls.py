@@ -41,6 +41,8 @@ NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this ma
 FEW_NEIGHBORHOODS = 15.0
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 _ENTRIES_AT_A_TIME = 1 << 20
+# Products are of float32: a null's standard deviation that is a smaller share of its mean is rounding.
+_ROUNDING = 1e-7
 
 
 @dataclass(frozen=True)
@@ -132,12 +134,12 @@ class Estimate:
 
     @property
     def z_stratified(self) -> float:
-        """`z` against the stratified null; NaN without strata."""
+        """`z` against the stratified null; NaN without strata, or where they leave nothing to relabel."""
         return _z(self.value, self.stratified)
 
     @property
     def p_stratified(self) -> float:
-        """`p` against the stratified null; NaN without strata."""
+        """`p` against the stratified null; NaN without strata, or where they leave nothing to relabel."""
         return _p(self.value, self.stratified)
 
     @property
@@ -196,15 +198,19 @@ class Estimate:
 
 
 def _z(value: float, null: Baseline | None) -> float:
-    return (value - null.mean) / null.sd if null is not None and null.sd > 0.0 else math.nan
+    return (value - null.mean) / null.sd if null is not None and _varies(null) else math.nan
 
 
 def _p(value: float, null: Baseline | None) -> float:
-    if null is None or not null.sd > 0.0:
+    if null is None or not _varies(null):
         return math.nan
     if null.beyond is not None:
         return (null.beyond + 1.0) / (null.draws + 1.0)
     return max(math.erfc(abs(_z(value, null)) / math.sqrt(2.0)), LEAST_P)
+
+
+def _varies(null: Baseline) -> bool:
+    return null.sd > _ROUNDING * abs(null.mean)
 
 
 def holm(p_values: npt.ArrayLike) -> Float64Vector:

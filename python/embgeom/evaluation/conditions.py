@@ -62,13 +62,13 @@ def with_controls(
     shuffled: Sequence[SteeringVector],
     seed: int,
 ) -> list[Condition]:
-    """Return the transferred vector and its controls, all of the same norm in every layer.
+    """Return the transferred vector and its controls, where they are added of the same norm in every layer.
 
     Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
     """
     if native is not None:
         native = for_layers_of(vector, native, "native")
-        vector = vector.with_norm(native)
+        vector = _of_norm(vector, native)
     sign = -1 if scale < 0 else 1
     both: tuple[tuple[Kind, Kind, SteeringVector | None], ...] = (
         ("transferred", "transferred_negated", vector),
@@ -82,7 +82,7 @@ def with_controls(
     for i in range(random):
         conditions.append(Condition(f"random_{i}", "random", _random_like(vector, [seed, i]), scale, sign))
     for i, other in enumerate(shuffled):
-        equal = for_layers_of(vector, other, "shuffled").with_norm(vector)
+        equal = _of_norm(for_layers_of(vector, other, "shuffled"), vector)
         conditions.append(Condition(f"shuffled_{i}", "shuffled", equal, scale, sign))
     return conditions
 
@@ -106,12 +106,22 @@ def for_layers_of(vector: SteeringVector, other: SteeringVector, name: str) -> S
             f"{name} has hidden size {other.hidden_size}, the vector {vector.hidden_size}: both must be for "
             "the same model"
         )
+    if (other.operation, other.value) != (vector.operation, vector.value):
+        mine, its = (f"{each.operation!r}, value {each.value}" for each in (vector, other))
+        raise InputError(
+            f"{name} has operation {its}, the vector {mine}: only vectors that are used alike can be compared"
+        )
     if missing := [layer for layer in vector.layers if layer not in other.directions]:
         raise InputError(
             f"{name} has no direction for layer {missing[0]}; "
             f"name layers that both have: layers={list(other.layers)}"
         )
     return other.select_layers(vector.layers)
+
+
+def _of_norm(vector: SteeringVector, other: SteeringVector) -> SteeringVector:
+    # The value of another operation is in units of the direction, whose length then is no strength.
+    return vector.with_norm(other) if vector.operation == "add" else vector
 
 
 def _random_like(vector: SteeringVector, seed: list[int]) -> SteeringVector:

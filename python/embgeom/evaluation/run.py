@@ -118,6 +118,8 @@ class EvaluationRun:
 
     def measure(self, conditions: Sequence[Condition], samples: Sequence[Any]) -> Measured:
         options = self.options
+        if options.at_kl is not None:
+            check_added(condition.vector for condition in conditions)
         # A vector that does not fit the model is reported before the first pass.
         kinds = {(each.vector.layers, each.vector.hidden_size): each for each in conditions}
         for condition in kinds.values():
@@ -286,6 +288,15 @@ def check_score(score: object) -> None:
         raise InputError(
             f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "
             "GenerationScore around a function of your own, or a subclass of Score"
+        )
+
+
+def check_added(vectors: Iterable[SteeringVector]) -> None:
+    """Refuse to seek a scale at which a vector has a given KL, where it is not added."""
+    if other := next((each.operation for each in vectors if each.operation != "add"), None):
+        raise InputError(
+            f"the operation is {other!r}, whose cost no length sets: scale 1 is all of it, and more "
+            "is another operation; only what is added is scaled to a KL, so leave at_kl out"
         )
 
 

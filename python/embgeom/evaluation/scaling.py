@@ -12,7 +12,7 @@ from embgeom._common.checks import real_number
 from embgeom.errors import InputError
 from embgeom.evaluation.at_kl import search_scales
 from embgeom.evaluation.conditions import Condition
-from embgeom.evaluation.run import as_texts, largest_number
+from embgeom.evaluation.run import as_texts, check_added, largest_number
 from embgeom.evaluation.side_effects import NeutralText
 from embgeom.examples import moods
 from embgeom.lm.passes import inference
@@ -78,10 +78,7 @@ def scale_to_kl(
     wanted = real_number(at_kl, "at_kl")
     if not 0 < wanted < np.inf:
         raise InputError(f"at_kl = {wanted} is not a divergence to reach; give one above 0, such as 0.2")
-    if vector.operation != "add":
-        raise InputError(
-            f"the vector's operation is {vector.operation!r}, whose cost no length sets; only add has one"
-        )
+    check_added([vector])
     texts = as_texts(moods.neutral_texts()[::3] if neutral is None else neutral, wanted) or []
     condition = Condition("transferred", "transferred", vector, 1.0)
     condition.check_fits(model, "all", layer_modules)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +28,32 @@ REUSED = "_embgeom_reused"
 Tokens = Sequence[int]
 
 
+_locks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_locking = threading.Lock()
+
+
+@contextmanager
+def alone(model: Any) -> Iterator[None]:
+    """Let other threads wait that read the model: they would see what this one adds to its states."""
+    with _locking:
+        lock = _locks.setdefault(model, threading.RLock())
+    with lock:
+        yield
+
+
 @contextmanager
 def inference(model: Any) -> Iterator[None]:
-    """Switch dropout and gradients off, and afterwards give each module back the mode it was in."""
-    before = [module for module in model.modules() if module.training]
-    try:
-        if before:
-            model.eval()
-        with need_torch().no_grad():
-            yield
-    finally:
-        for module in before:
-            module.training = True
+    """Switch dropout and gradients off, and then give each module back its mode; one thread at a time."""
+    with alone(model):
+        before = [module for module in model.modules() if module.training]
+        try:
+            if before:
+                model.eval()
+            with need_torch().no_grad():
+                yield
+        finally:
+            for module in before:
+                module.training = True
 
 
 def longest_text(model: Any) -> int | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from embgeom.lm.layers import find, need_torch, stream_in_output, with_stream
-from embgeom.lm.passes import REUSED, forward, padded
+from embgeom.lm.passes import REUSED, alone, forward, padded
 from embgeom.lm.tokenizing import encode
 
 # Of states that are kept, in bytes; a batch for which there is no room is computed whole each time.
@@ -31,15 +31,18 @@ class LowerStates:
         key = b"".join(value.cpu().numpy().tobytes() for value in batch.values())
         key += repr(tuple(batch["input_ids"].shape)).encode()
         if key in self._kept:
-            output = self._kept[key]
-            with _forwards(self._layers, lambda _forward: lambda *_args, **_named: output):
+            output, stream = self._kept[key]
+            # Each pass has its own copy: hooks and later layers may add to it in place.
+            with _forwards(
+                self._layers, lambda _forward: lambda *_args, **_named: with_stream(output, stream.clone())
+            ):
                 return call()
         seen: list[Any] = []
         with _forwards(self._layers[-1:], lambda forward: _noting(forward, seen)):
             found = call()
         # What a layer gives when it runs once more in the same pass depends on what was added before.
         if len(seen) == 1 and (size := seen[0][1].nbytes) <= self._room:
-            self._kept[key], self._room = seen[0][0], self._room - size
+            self._kept[key], self._room = seen[0], self._room - size
         return found
 
     def serves(self, model: Any, tokenizer: Any, hidden_size: int | None) -> bool:
@@ -83,14 +86,17 @@ def reused_below(model: Any, tokenizer: Any, layer: int, layer_modules: Any = No
     """
     layout = find(model, layer_modules)
     layers = [layout.layers[number] for number in range(layer + 1)]
-    if not LowerStates(layers).serves(model, tokenizer, layout.hidden_size):
-        yield
-        return
-    model.__dict__[REUSED] = LowerStates(layers)
-    try:
-        yield
-    finally:
-        del model.__dict__[REUSED]
+    with alone(model):
+        # States that are reused around this are of other layers.
+        around = model.__dict__.pop(REUSED, None)
+        try:
+            if LowerStates(layers).serves(model, tokenizer, layout.hidden_size):
+                model.__dict__[REUSED] = LowerStates(layers)
+            yield
+        finally:
+            model.__dict__.pop(REUSED, None)
+            if around is not None:
+                model.__dict__[REUSED] = around
 
 
 def _noting(forward: Callable[..., Any], seen: list[Any]) -> Callable[..., Any]:

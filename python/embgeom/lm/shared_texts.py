@@ -12,7 +12,7 @@ from embgeom._common.progress import ProgressCallable
 from embgeom.errors import InputError
 from embgeom.lm.language_model import model_name
 from embgeom.lm.layers import find
-from embgeom.lm.passes import EMBEDDING, in_batches, inference, read_layers
+from embgeom.lm.passes import EMBEDDING, check_single_runs, in_batches, inference, read_layers
 
 PromptPositions = Literal["all", "last"]
 States = npt.NDArray[np.float32]
@@ -104,6 +104,7 @@ def residual_states(
     starts = np.cumsum([0, *(len(prompt.positions) for prompt in prompts)])
     states, done = np.empty((0, 0, 0), dtype=np.float32), 0
     with inference(model):
+        check_single_runs(model, layout, prompts[0].ids)
         for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
             ids, positions = zip(*(prompts[index] for index in batch), strict=True)
             read = read_layers(model, layout, ids, positions, layers)

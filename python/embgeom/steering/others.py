@@ -20,12 +20,16 @@ from embgeom.steering.directions import Direction
 # meant.
 _OPERATION = frozenset((
     "mode", "operation", "operator", "op", "action", "intervention", "application", "apply", "kind", "type",
-    "method", "function", "func", "fn", "steering",
+    "method", "function", "func", "fn", "steering", "use", "usage",
 ))  # fmt: skip
 _PLACE = frozenset(("hook", "hookpoint", "site", "location", "component", "stream", "module"))
 _SCALE = frozenset((
     "scale", "scaling", "coefficient", "coefficients", "coeff", "coef", "strength", "multiplier", "factor",
-    "gain", "alpha", "intensity", "weight", "scales", "weights", "factors",
+    "gain", "alpha", "intensity", "weight", "scales", "weights", "factors", "sign",
+))  # fmt: skip
+_NEGATED = frozenset((
+    "negate", "negated", "negative", "invert", "inverted", "inverse", "flip", "flipped", "reverse",
+    "reversed",
 ))  # fmt: skip
 # How a vector was found is often called its type or method, which says nothing of its use.
 _OF_USE = _PLACE | _OPERATION - {"type", "method", "kind", "steering"}
@@ -66,7 +70,7 @@ def check_declared(facts: Mapping[str, object], file: Path, owned: str, *, refus
                 f"{said}, and a steering vector is added to the residual stream; read what is meant "
                 'otherwise by SteeringVector.load(path, operation="ablate"), or another operation'
             )
-        factor = None
+        factor = -1.0 if words & _NEGATED and text in _YES else None
         if of_scale and isinstance(value, str | int | float) and not isinstance(value, bool):
             with suppress(ValueError):
                 factor = float(value)
@@ -115,8 +119,8 @@ def lone_layer(file: Path, tensor: npt.NDArray[np.float32], layer: int | None) -
             f"embeddings: take {wanted}. Of one row for each layer take {counted}. Save it by itself, "
             "torch.save({layer: row}, path)"
         )
-    stated, meaning = _stated_layer(file.with_name(metadata_name(file.name)))
-    if layer is None and stated and " in files of this kind " in meaning:
+    stated, of_input, meaning = _stated_layer(file.with_name(metadata_name(file.name)))
+    if layer is None and stated and of_input:
         return stated - 1
     if layer is None:
         raise LoadError(
@@ -133,8 +137,8 @@ def metadata_name(direction: str) -> str:
     return str(PurePosixPath(direction).with_name(f"{PurePosixPath(direction).stem}_metadata.json"))
 
 
-def _stated_layer(metadata: Path) -> tuple[int | None, str]:
-    """Return the layer that ``direction_metadata.json`` names, and what it says by that."""
+def _stated_layer(metadata: Path) -> tuple[int | None, bool, str]:
+    """Return the layer that ``direction_metadata.json`` names, if its input is meant, and both in words."""
     try:
         small = metadata.is_file() and metadata.stat().st_size <= _MOST_METADATA
         found = parse_json(read_bytes(metadata), str(metadata)) if small else None
@@ -143,7 +147,7 @@ def _stated_layer(metadata: Path) -> tuple[int | None, str]:
     held = found if isinstance(found, dict) else {}
     layer = held.get("layer")
     if type(layer) is not int or layer < 0:
-        return None, ""
+        return None, False, ""
     before = (
         f"the output of layer {layer - 1}" if layer else "the output of the embeddings, which is no layer's"
     )
@@ -151,8 +155,12 @@ def _stated_layer(metadata: Path) -> tuple[int | None, str]:
     # With the position of the token beside it, it is written by the code for refusal directions.
     if "pos" in held:
         way = f": pass layer={layer - 1}" if layer else ""
-        return layer, f"{says} in files of this kind that is the *input* of the layer, {before}{way}"
-    return layer, (
-        f"{says} not whether its input or its output is meant: code for refusal directions means the "
-        f"*input*, {before}; pass layer="
+        return layer, True, f"{says} in files of this kind that is the *input* of the layer, {before}{way}"
+    return (
+        layer,
+        False,
+        (
+            f"{says} not whether its input or its output is meant: code for refusal directions means the "
+            f"*input*, {before}; pass layer="
+        ),
     )
