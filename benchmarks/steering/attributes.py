@@ -294,4 +294,4 @@ NEUTRAL = (
     "The train leaves the station at nine and stops at every village on the way.",
     "They measured the length of the room and wrote the number on a piece of paper.",
 )
-"""Plain texts on which side effects are measured, and the mean norms of states."""
+"""Plain texts on which side effects are measured, and the spread of states."""

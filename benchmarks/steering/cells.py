@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ PREDICTORS = (
     "target_nearest_token",
     "target_readout",
 )
+NATIVES: tuple[tuple[str, Literal["last", "mean"]], ...] = (("native", "last"), ("native mean", "mean"))
 Vectors = dict[str, SteeringVector]
 Record = dict[str, Any]
 
@@ -96,6 +97,11 @@ class Cells:
         order = [(each["source"], each["target"]) for each in self.head["directions"]]
         return sorted(self.done.values(), key=lambda cell: order.index((cell["source"], cell["target"])))
 
+    def change(self, key: Key, more: Record) -> None:
+        """Replace some of a cell's numbers, in the file too; no other process may write to it then."""
+        self.done[key] |= more
+        write_whole(self._file, "".join(json.dumps(each) + "\n" for each in (self.head, *self.done.values())))
+
     def add(self, key: Key, cell: Record) -> None:
         self.done[key] = key._asdict() | cell
         # One call in append mode, so that lines of two processes do not mix.
@@ -119,14 +125,19 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
         extent.at_kl,
         options=EvaluateOptions(batch_size=32),
     )
-    at_1 = ["native", "native mean", *(route.name for route in direction.routes)]
     return {
         "source_layer": direction.source_layer(key.layer),
         "vectors": {name: _numbers(outcome) for name, outcome in found.items()},
-        "kl_at_1": _costs(target, key.layer, neutral, {name: vectors[name] for name in at_1}),
+        "kl_at_1": _costs(target, key.layer, neutral, _at_default_length(key, direction)),
         "foretold": _predicted(key, direction, vectors),
         "seconds": [round(prepared - begin, 1), round(time.monotonic() - prepared, 1)],
     }
+
+
+def lengths(key: Key, direction: Direction, extent: Extent) -> Record:
+    """Return what is known of a cell's vectors at their default length alone."""
+    found = _at_default_length(key, direction)
+    return {"kl_at_1": _costs(direction.target, key.layer, NEUTRAL[: extent.neutral], found)}
 
 
 def _numbers(outcome: Outcome) -> Record:
@@ -165,14 +176,24 @@ def _predicted(key: Key, direction: Direction, vectors: Vectors) -> Record:
     return found
 
 
-def _vectors(key: Key, direction: Direction, extent: Extent) -> Vectors:
-    """Return all vectors of a cell by name, the transferred ones as long as they are by default."""
+def _at_default_length(key: Key, direction: Direction) -> Vectors:
+    """Return native vectors as they are trained, and transferred ones as `transfer` makes them."""
     target, layer = direction.target, key.layer
-    native = target.vector(key.attribute, key.seed, "last").select_layers([layer])
-    mean = target.vector(key.attribute, key.seed, "mean").select_layers([layer])
-    vectors = {"native": native, "native negated": -native, "native mean": mean}
+    vectors = {
+        name: target.vector(key.attribute, key.seed, position).select_layers([layer])
+        for name, position in NATIVES
+    }
     for route in direction.routes:
         vectors[route.name] = direction.transfer(route, key.attribute, layer, key.seed)
+    return vectors
+
+
+def _vectors(key: Key, direction: Direction, extent: Extent) -> Vectors:
+    """Return all vectors of a cell by name, the transferred ones as long as they are by default."""
+    layer = key.layer
+    vectors = _at_default_length(key, direction)
+    native = vectors["native"]
+    vectors["native negated"] = -native
     vectors["transferred negated"] = -vectors[CONTROL.name]
     for number in range(extent.shuffled):
         vectors[f"shuffled {number}"] = direction.transfer(CONTROL, key.attribute, layer, key.seed, number)

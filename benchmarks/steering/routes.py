@@ -98,9 +98,8 @@ class Direction:
         mapping = (
             self.map(route, layer, seed) if shuffle is None else self._of_weights(route.method, shuffle, True)
         )
-        norms = self.source.state_norms, self.target.state_norms
         alone = vector.select_layers([self.source_layer(layer)])
-        return mapping.transfer(alone, mode=route.mode, layers=layer, state_norms=norms)
+        return mapping.transfer(alone, mode=route.mode, layers=layer, state_spread=self.target.state_spread)
 
     def map(self, route: Route, layer: int, seed: int) -> Emb2Emb:
         return (

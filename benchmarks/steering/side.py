@@ -10,7 +10,7 @@ from typing import Any, Literal
 import embgeom
 from benchmarks.steering.attributes import ATTRIBUTES, NEUTRAL
 from embgeom import SteeringVector
-from embgeom.steering import load_language_model, state_norms
+from embgeom.steering import load_language_model, state_spread
 
 DEPTHS = (0.5, 0.65, 0.8)
 """The shares of a target's layers that have passed where it is steered."""
@@ -44,8 +44,8 @@ class Side:
         return sorted({math.ceil(share * self.depth) - 1 for share in DEPTHS})
 
     @cached_property
-    def state_norms(self) -> dict[int, float]:
-        return state_norms(*self.language_model, NEUTRAL)
+    def state_spread(self) -> dict[int, float]:
+        return state_spread(*self.language_model, NEUTRAL)
 
     @cache  # noqa: B019
     def vector(self, attribute: str, seed: int, token_position: Literal["last", "mean"]) -> SteeringVector:

@@ -7,6 +7,7 @@ import pytest
 
 import embgeom
 from embgeom.emb2emb import LowRank, NeighborWeights, Procrustes, Ridge
+from embgeom.emb2emb.lengths import SHARE
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.examples import moods
 from tests.helpers.cli import commands, fill, run, status
@@ -87,8 +88,8 @@ def test_a_map_of_states(folder, tmp_path, capsys):
     run("transfer", folder / "small.safetensors", "--map", saved[1], "-o", tmp_path / "v.pt")
     out = capsys.readouterr().out
     assert "(primal); layer 2 to 4; left out: 0, 1, 3\n" in out
-    source, target = mapping.provenance["state_norms"]
-    norm = embgeom.SteeringVector.load(folder / "small.safetensors").norms[2] * target / source
+    _, target = mapping.provenance["state_spread"]
+    norm = SHARE * target
     assert embgeom.SteeringVector.load(tmp_path / "v.pt").norms[4] == pytest.approx(norm, rel=1e-5)
     for more, why in (
         ((), "--states needs --layers A:B"),

@@ -10,6 +10,7 @@ import pytest
 import embgeom
 from embgeom import SteeringVector
 from embgeom.emb2emb import Emb2Emb
+from embgeom.emb2emb.lengths import SHARE
 from embgeom.evaluation import Certificate, certify
 from embgeom.examples import moods
 from tests.helpers.cli import run, status
@@ -38,12 +39,15 @@ def test_one_step(joy, tmp_path, capsys):
     assert "read from the cache" not in err
     vector = SteeringVector.load(tmp_path / "out.gguf")
     assert vector.layers == (2, 5) and vector.hidden_size == 192
-    # As long, by the target's states, as the vector was by the source's.
-    large = embgeom.steering.state_norms(*embgeom.steering.load_language_model("example:large"))
-    for old, new in {1: 2, 3: 5}.items():
-        length = trained().norms[old] * large[new] / trained().state_norms[old]
-        assert vector.norms[new] == pytest.approx(length, rel=1e-4)
-    assert Certificate.from_vector(vector).verdict == "yes"
+    # As long as the target asks for, and shared among the layers by the spread of its states.
+    scaled = vector.provenance["scaled_to_kl"]
+    spread = embgeom.steering.state_spread(*embgeom.steering.load_language_model("example:large"))
+    assert scaled["kl"] == pytest.approx(0.2, rel=0.06) and "KL 0.2 on neutral text at scale 1" in out
+    assert vector.norms[5] / vector.norms[2] == pytest.approx(spread[5] / spread[2], rel=1e-4)
+    assert scaled["norms"] == {str(layer): pytest.approx(norm) for layer, norm in vector.norms.items()}
+    found = Certificate.from_vector(vector)
+    assert found.length["scaled_to_kl"] == scaled and "scale 1 had a KL of 0.2 on neutral" in found.summary()
+    assert found.verdict == "yes"
     run("certificate", tmp_path / "out.gguf", "--html", tmp_path / "page.html", "-o", tmp_path / "c.json")
     assert "Weights alone prove no steering" in capsys.readouterr().out
     assert "does to logits: yes" in " ".join((tmp_path / "page.html").read_text(encoding="utf-8").split())
@@ -51,20 +55,24 @@ def test_one_step(joy, tmp_path, capsys):
     assert Certificate.load(tmp_path / "c.json").to_dict() == Certificate.from_vector(vector).to_dict()
 
 
-def test_what_a_vector_does_not_tell_is_measured(tmp_path, capsys):
-    replace(trained(), state_norms={}).save(tmp_path / "joy.pt")
+def test_a_share_of_the_spread_of_states(joy, tmp_path, capsys):
     (tmp_path / "texts.txt").write_text(
         "The river runs down to the sea.\nIt rained, and the boy went home.\n"
     )
-    given = ("transfer", tmp_path / "joy.pt", *BOTH, "-o", tmp_path / "v.pt")
-    run(*given, "--texts", tmp_path / "texts.txt")
+    given = ("transfer", joy, *BOTH, "-o", tmp_path / "v.pt")
+    run(*given, "--norm", "states", "--texts", tmp_path / "texts.txt")
     texts = (tmp_path / "texts.txt").read_text().splitlines()
     small, large = (
-        embgeom.steering.state_norms(*embgeom.steering.load_language_model(f"example:{name}"), texts)
+        embgeom.steering.state_spread(*embgeom.steering.load_language_model(f"example:{name}"), texts)
         for name in ("small", "large")
     )
-    norms = SteeringVector.load(tmp_path / "v.pt").norms
-    assert norms[2] == pytest.approx(trained().norms[1] * large[2] / small[1], rel=1e-4)
+    assert SteeringVector.load(tmp_path / "v.pt").norms[2] == pytest.approx(SHARE * large[2], rel=1e-4)
+    # A coordinate that is limited is one of the states, so both models are asked.
+    limiting = replace(trained(), operation="clamp", value=(None, 1.0), state_spread={})
+    limiting.save(tmp_path / "limit.pt")
+    run("transfer", tmp_path / "limit.pt", *given[2:], "--texts", tmp_path / "texts.txt")
+    found = SteeringVector.load(tmp_path / "v.pt")
+    assert found.norms[2] == pytest.approx(trained().norms[1] * large[2] / small[1], rel=1e-4)
     capsys.readouterr()
     assert status(*given, "--no-run") == 2
     assert "set the length by norm= (--norm)" in capsys.readouterr().err
@@ -160,6 +168,9 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
+    ((*BOTH, "--at-kl", "0.1", "--norm", "1"), "--at-kl sets the length, and --norm another"),
+    ((*BOTH, "--at-kl", "0.1", "--no-run"), "--at-kl runs the target"),
+    (("--map", "m.safetensors", "--at-kl", "0.1"), "--at-kl runs the target"),
     (("--from", "example:small"), "name both models, by --from and --to, or a map"),
     ((), "name both models"),
     ((*BOTH, "--map", "m.safetensors", "--method", "ridge"), "--method is for fitting a map"),

@@ -1,4 +1,4 @@
-"""Maps that are fitted on hidden states, and the lengths of vectors by the norms of states."""
+"""Maps that are fitted on hidden states, and the lengths of vectors by the spread of states."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import pytest
 
 import embgeom
 from embgeom import Emb2Emb, EmbgeomWarning, InputError, SteeringVector
+from embgeom.emb2emb.lengths import SHARE
 from embgeom.emb2emb.methods import Ridge
 from embgeom.emb2emb.pairs import PreparedRows
 from embgeom.emb2emb.states import LONGEST_TEXT, paired_states
@@ -59,8 +60,8 @@ def test_states_are_paired_at_tokens_that_end_together(models):
         np.testing.assert_allclose(source[here], [found[0][end] for end in ends], rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(target[here], [found[1][end] for end in ends], rtol=1e-4, atol=1e-4)
     assert begin == len(read.texts) > 60
-    norms = embgeom.steering.state_norms(*models[0], TEXTS[:3], [2])
-    assert read.source.norms == pytest.approx(norms, rel=1e-5)
+    spread = embgeom.steering.state_spread(*models[0], TEXTS[:3], [2])
+    assert read.source.spread == pytest.approx(spread, rel=1e-4)
 
 
 def test_a_map_of_states_is_that_of_its_rows(models, mapping):
@@ -73,8 +74,8 @@ def test_a_map_of_states_is_that_of_its_rows(models, mapping):
     assert mapping.scores.tokens == len(held) and mapping.scores.r2 > 0.5 > mapping.shuffled.r2
     assert mapping.provenance["tokens"]["shared"] == len(read.texts)
     assert mapping.provenance["sinks"] == read.about["sinks"]
-    norms = read.source.norms[2], read.target.norms[4]
-    assert mapping.provenance["state_norms"] == pytest.approx(norms, rel=1e-6)
+    spread = read.source.spread[2], read.target.spread[4]
+    assert mapping.provenance["state_spread"] == pytest.approx(spread, rel=1e-6)
 
 
 def test_a_map_of_states_in_a_file(mapping, tmp_path):
@@ -96,18 +97,19 @@ def test_vectors_go_through_as_states_and_in_proportion(mapping):
     vector = SteeringVector({2: rng.standard_normal(128), 3: np.ones(128)})
     transferred = mapping.transfer(vector)
     assert transferred.layers == (4,) and transferred.provenance["mode"] == "primal"
-    source, target = mapping.provenance["state_norms"]
-    assert transferred.norms[4] == pytest.approx(vector.norms[2] * target / source)
+    _, target = mapping.provenance["state_spread"]
+    assert transferred.norms[4] == pytest.approx(SHARE * target)
     primal = vector.directions[2].astype(float) @ mapping.matrix
     cosine = primal @ transferred.directions[4] / np.linalg.norm(primal) / transferred.norms[4]
     assert cosine == pytest.approx(1)
-    assert transferred.state_norms == {4: pytest.approx(target)}
-    assert transferred.provenance["state_norms"]["4"]["source"] == {"norm": source, "from": "the map"}
+    assert transferred.state_spread == {4: pytest.approx(target)}
+    about = {"target": {"spread": target, "from": "the map"}}
+    assert transferred.provenance["state_spread"] == {"4": about}
     with pytest.raises(InputError, match="no direction for layer 2"):
         mapping.transfer(vector.select_layers([3]))
-    # Elsewhere the map is used if asked for, and knows no norms.
+    # Elsewhere the map is used if asked for, and knows no spread.
     assert mapping.transfer(vector.select_layers([3]), layers=5, norm="raw").layers == (5,)
-    with pytest.raises(InputError, match="the source, 'example:small', after layer 3 is not known"):
+    with pytest.raises(InputError, match="the target, 'example:large', after layer 5 is not known"):
         mapping.transfer(vector.select_layers([3]), layers=5)
 
 
@@ -153,7 +155,7 @@ def test_progress_is_reported_by_model(models):
     assert ("source", 12, 12) in seen and ("target", 12, 12) in seen
 
 
-LENGTHS = SteeringVector({1: np.full(12, 2.0)}, "a", state_norms={1: 10.0})
+LENGTHS = SteeringVector({1: np.full(12, 2.0)}, "a", state_spread={1: 10.0})
 
 
 def fit(method="low_rank"):
@@ -161,18 +163,17 @@ def fit(method="low_rank"):
 
 
 def test_a_vector_is_as_long_by_the_states_of_the_target():
-    norm = LENGTHS.norms[1]
-    native = SteeringVector({4: np.ones(20)}, state_norms={4: 50.0})
-    for state_norms, wanted, origin in (
-        (({1: 20}, {4: 50}), norm * 2.5, "state_norms="),
-        ((None, {4: 50}), norm * 5, "the vector"),
-        ((None, native), norm * 5, "the vector"),
-    ):
-        found = fit().transfer(LENGTHS, layers=4, state_norms=state_norms)
-        assert found.norms[4] == pytest.approx(wanted)
-        assert found.provenance["norm"] == "states"
-        assert found.provenance["state_norms"]["4"]["source"]["from"] == origin
-        assert found.state_norms == {4: 50.0}
+    native = SteeringVector({4: np.ones(20)}, state_spread={4: 50.0})
+    for state_spread in ({4: 50}, native):
+        found = fit().transfer(LENGTHS, layers=4, state_spread=state_spread)
+        assert found.norms[4] == pytest.approx(SHARE * 50)
+        assert (found.provenance["norm"], found.provenance["share"]) == ("states", SHARE)
+        about = {"target": {"spread": 50, "from": "state_spread="}}
+        assert found.provenance["state_spread"] == {"4": about}
+        assert found.state_spread == {4: 50.0}
+    # However long the vector is, its sign counts.
+    other = fit().transfer(-3 * LENGTHS, layers=4, state_spread=native)
+    np.testing.assert_allclose(other.directions[4], -found.directions[4], rtol=1e-5)
     raw = fit().transfer(LENGTHS, layers=4, norm="raw")
     np.testing.assert_array_equal(raw.directions[4], fit().transfer(LENGTHS.directions[1]))
     assert raw.provenance["norm"] == "raw"
@@ -182,21 +183,25 @@ def test_the_operation_is_kept_and_says_which_length_counts():
     ablation = fit().transfer(replace(LENGTHS, operation="ablate"))
     assert (ablation.operation, ablation.provenance["norm"]) == ("ablate", "raw")
     clamp = replace(LENGTHS, operation="clamp", value=(None, 0.5))
-    found = fit().transfer(clamp, state_norms=(None, {1: 20.0}))
+    found = fit().transfer(clamp, state_spread={1: 20.0})
     assert (found.operation, found.value, found.provenance["norm"]) == ("clamp", (None, 0.5), "states")
     assert found.norms[1] == pytest.approx(2 * LENGTHS.norms[1])
+    assert found.provenance["state_spread"]["1"]["source"] == {"spread": 10.0, "from": "the vector"}
+    with pytest.raises(
+        InputError, match=r"of the source, 'source', after layer 1 is not known.*the vector its"
+    ):
+        fit().transfer(replace(clamp, state_spread={}), state_spread={1: 20.0})
 
 
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        ({}, "the norm of the states of the target, 'target', after layer 1 is not known"),
-        ({"state_norms": ({1: 2.0}, {2: 3.0})}, "target, 'target', after layer 1"),
-        ({"state_norms": (None, {1: -1.0})}, "positive, finite norm"),
-        ({"state_norms": (None, 3.0)}, "not a mapping"),
-        ({"state_norms": {1: 2.0}}, "are not two"),
-        ({"state_norms": (None, SteeringVector({1: np.ones(20)}))}, "does not know how long"),
-        ({"state_norms": ({1: 2.0}, {1: 3.0}), "norm": 3.0}, "give one"),
+        ({}, "the spread of the states of the target, 'target', after layer 1 is not known"),
+        ({"state_spread": {2: 3.0}}, "target, 'target', after layer 1"),
+        ({"state_spread": {1: -1.0}}, "positive, finite length"),
+        ({"state_spread": 3.0}, "not a mapping"),
+        ({"state_spread": SteeringVector({1: np.ones(20)})}, "does not know that of its model's states"),
+        ({"state_spread": {1: 3.0}, "norm": 3.0}, "give one"),
         ({"norm": "state"}, "norm must be a number, not 'state'"),
     ],
 )
@@ -208,7 +213,7 @@ def test_lengths_that_are_not_known(options, why):
 def test_arrays_stay_as_the_map_makes_them():
     rows = np.ones((2, 12))
     np.testing.assert_array_equal(fit().transfer(rows, norm="raw"), fit().transfer(rows))
-    for options in ({"norm": "states"}, {"state_norms": ({}, {})}):
+    for options in ({"norm": "states"}, {"state_spread": {}}):
         with pytest.raises(InputError, match="for a SteeringVector"):
             fit().transfer(rows, **options)
 

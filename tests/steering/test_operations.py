@@ -225,7 +225,7 @@ def test_a_vector_is_trained_for_an_operation_by_a_command(tmp_path, capsys):
     )
     run(*asked, tmp_path / "v.npz")
     found = SteeringVector.load(tmp_path / "v.npz")
-    assert found.operation == "ablate" and found.state_norms[2] > 0
+    assert found.operation == "ablate" and found.state_spread[2] > 0
     assert status(*asked, tmp_path / "v.gguf") == 2
     assert "ablate is kept in none" in capsys.readouterr().err
 

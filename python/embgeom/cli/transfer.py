@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -27,6 +28,7 @@ from embgeom.cli.options import (
     chosen,
     layer_map,
     not_negative,
+    positive,
     tokens_options,
     whole,
 )
@@ -37,12 +39,14 @@ from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
 from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
 from embgeom.evaluation.certificate import Certificate, certify
+from embgeom.evaluation.scaling import scale_to_kl
 from embgeom.examples import moods
-from embgeom.steering import SteeringVector, state_norms
+from embgeom.steering import SteeringVector, state_spread
 from embgeom.steering.files import check_vector_path
 
 Models = tuple[embgeom.Embeddings, embgeom.Embeddings]
 Tokens = tuple[Any, Any]
+AT_KL = 0.2
 
 
 def add_commands(commands: Any) -> None:
@@ -78,12 +82,17 @@ def _add_transfer(commands: Any) -> None:
         "--norm",
         metavar="states|raw|LENGTH|FILE",
         action=Once,
-        help="lengths: by the states of both models (default), as the map makes them, a number, or those of "
-        "a vector of the target",
+        help="lengths instead of --at-kl: a share of the spread of the target's states, as the map makes "
+        "them, a number, or those of a vector of the target",
     )
-    explained = "texts, one per line, to measure the states on; both models are run (default: example:moods)"
+    explained = (
+        "run the target and make the vector so long that at scale 1 its KL on neutral text is this "
+        f"(default: {AT_KL})"
+    )
+    add("--at-kl", type=positive, metavar="NATS", help=explained)
+    explained = "neutral texts, one per line, on which the target is run (default: example:moods)"
     add("--texts", metavar="FILE", action=Once, help=explained)
-    explained = "run no model: take the states that the files tell of, or an estimate from weights"
+    explained = "run no model: a share of the spread of the states, where the map tells of it"
     add("--no-run", dest="may_run", action="store_false", help=explained)
     explained = "pair tokens at random: a control, whose certificate should say that it keeps nothing"
     add("--shuffle", action="store_true", help=explained)
@@ -101,12 +110,7 @@ def transfer(options: argparse.Namespace) -> None:
     vector = SteeringVector.load(options.vector)
     models, tokens = _models(options)
     mapping = _map(options, models, tokens)
-    transferred = mapping.transfer(
-        vector,
-        norm=norm,
-        state_norms=_state_norms(options, vector, mapping, norm),
-        **chosen(options, "mode", "layers", "threads"),
-    )
+    transferred = _transferred(options, vector, mapping, norm)
     found: list[Any] = []
     if models and tokens:
         folded = mapping.provenance.get("folded") or (False, False)
@@ -157,6 +161,11 @@ def _check(options: argparse.Namespace) -> None:
         for name in ("method", "shuffle"):
             if getattr(options, name):
                 raise InputError(f"--{name} is for fitting a map, and --map names one that is fitted")
+    if options.at_kl is not None:
+        if options.norm is not None:
+            raise InputError("--at-kl sets the length, and --norm another; give one")
+        if not options.may_run or options.model_to is None:
+            raise InputError("--at-kl runs the target: name it by --to, and leave --no-run out")
 
 
 def _models(options: argparse.Namespace) -> tuple[Models | None, Tokens | None]:
@@ -188,23 +197,27 @@ def _map(options: argparse.Namespace, models: Models | None, tokens: Tokens | No
     return mapping
 
 
-def _state_norms(
+def _transferred(
     options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb, norm: Any
-) -> tuple[dict[int, float], dict[int, float]] | None:
-    """Measure how long the states are, of the source where its vector does not tell."""
-    if not options.may_run or options.model_from is None or norm not in (None, "states"):
-        return None
-    # A map of states has their norms.
-    if mapping.layers is not None:
-        return None
+) -> SteeringVector:
+    """Transfer the vector, at a length that the target is asked for where it may be run."""
+    taken = chosen(options, "mode", "layers", "threads")
+    known = norm == "states" and mapping.layers is not None
+    raw = norm is None and vector.operation == "ablate"
+    if not options.may_run or options.model_to is None or norm not in (None, "states") or known or raw:
+        return mapping.transfer(vector, norm=norm, **taken)
     texts = text_lines(options.texts or MOODS, moods.neutral_texts)
-    known = vector.state_norms if set(vector.layers) <= set(vector.state_norms) else None
-    return known or _measured(options, "_from", texts), _measured(options, "_to", texts)
-
-
-def _measured(options: argparse.Namespace, suffix: str, texts: list[str]) -> dict[int, float]:
-    with running(one_side(options, suffix)) as (model, tokenizer):
-        return state_norms(model, tokenizer, texts, batch_size=options.batch_size)
+    measured = {"batch_size": options.batch_size}
+    if vector.operation != "add" and not set(vector.layers) <= set(vector.state_spread):
+        with running(one_side(options, "_from")) as (model, tokenizer):
+            vector = replace(vector, state_spread=state_spread(model, tokenizer, texts, **measured))
+    with running(one_side(options, "_to")) as (model, tokenizer):
+        spread = state_spread(model, tokenizer, texts, **measured)
+        found = mapping.transfer(vector, norm=norm, state_spread=spread, **taken)
+        if norm is not None or (vector.operation != "add" and options.at_kl is None):
+            return found
+        neutral = None if options.texts is None else texts
+        return scale_to_kl(model, tokenizer, found, options.at_kl or AT_KL, neutral=neutral, **measured)
 
 
 def _norm(text: str | None) -> Any:
@@ -224,7 +237,7 @@ def _norm(text: str | None) -> Any:
 def _tell(
     options: argparse.Namespace, vector: SteeringVector, transferred: SteeringVector, mapping: embgeom.Emb2Emb
 ) -> None:
-    moved = transferred.provenance["layers"]
+    moved, scaled = transferred.provenance["layers"], transferred.provenance.get("scaled_to_kl")
     left_out = ", ".join(str(layer) for layer in vector.layers if str(layer) not in moved)
     say(
         f"{transferred!r}, written to {options.output}\n"
@@ -232,4 +245,5 @@ def _tell(
         f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
         + (f"; left out: {left_out}" if left_out else "")
         + f"\n{norms_by_layer(transferred)}"
+        + (f"; KL {scaled['kl']:.2g} on neutral text at scale 1" if scaled else "")
     )

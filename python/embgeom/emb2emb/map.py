@@ -22,7 +22,7 @@ from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_file_writable
 from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
-from embgeom.emb2emb.lengths import Norm, StateNorms
+from embgeom.emb2emb.lengths import Norm, StateSpread
 from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, Method, as_method
 from embgeom.emb2emb.pairs import (
     Norms,
@@ -289,7 +289,7 @@ class Emb2Emb(FittedMap, Result):
         -------
         Emb2Emb
             A map like any other: scored, saved and loaded the same way. Its `layers` say where it belongs;
-            `transfer` takes v A by default, and the lengths of vectors from its mean state norms.
+            `transfer` takes v A by default, and the lengths of vectors from the spread of its states.
 
         Raises
         ------
@@ -357,7 +357,7 @@ class Emb2Emb(FittedMap, Result):
         mode: TransferMode | None = ...,
         layers: Mapping[int, int] | int | None = ...,
         norm: Norm = ...,
-        state_norms: tuple[StateNorms, StateNorms] | None = ...,
+        state_spread: StateSpread = ...,
         threads: int | None = ...,
     ) -> SteeringVector: ...
 
@@ -378,7 +378,7 @@ class Emb2Emb(FittedMap, Result):
         mode: TransferMode | None = None,
         layers: Mapping[int, int] | int | None = None,
         norm: Norm = None,
-        state_norms: tuple[StateNorms, StateNorms] | None = None,
+        state_spread: StateSpread = None,
         threads: int | None = None,
     ) -> SteeringVector | npt.NDArray[np.float32]:
         """Transfer directions of the source's residual stream to the target's.
@@ -400,14 +400,15 @@ class Emb2Emb(FittedMap, Result):
             same relative depth (`embgeom.matching_layer`), and of several that go to one layer the nearest;
             of a map of states its own.
         norm : {"states", "raw"}, float or SteeringVector, optional
-            How long results are. "states", the default for a `SteeringVector`: compared with the mean norm of
-            the target's states as long as `vectors` is compared with the source's. "raw", the default for an
-            array: as the map makes them, which may be too short or too long by a factor of 50. Or a number;
-            or a target's vector, whose norms are taken layer by layer.
-        state_norms : pair of (mapping of int to float, SteeringVector or None), optional
-            The mean norms of states of the source and of the target by layer, for "states", as
-            `embgeom.steering.state_norms` measures them; or a vector of the model, which keeps them. By
-            default those of the map, if it is one of states, and of `vectors`.
+            How long results are. "states", the default for a `SteeringVector`: half of the spread of the
+            target's states at the layer, however long `vectors` is; one whose operation sets or limits a
+            coordinate keeps its length compared with the spread, and one that is projected out stays raw.
+            "raw", the default for an array: as the map makes them, too short or too long by a factor of up to
+            50. Or a number; or a target's vector, whose norms are taken layer by layer.
+        state_spread : mapping of int to float, or SteeringVector, optional
+            The spread of the target's states by layer, for "states", as
+            `embgeom.steering.state_spread` measures it; or a vector of the target, which keeps it. By default
+            that of the map, if it is one of states.
         threads : int, optional
             Threads for `NeighborWeights`; every core available to the process by default.
 
@@ -419,8 +420,8 @@ class Emb2Emb(FittedMap, Result):
         Raises
         ------
         InputError
-            If a size, a mode or a layer does not fit, a result to be scaled is zero, or a norm of states is
-            needed and not known.
+            If a size, a mode or a layer does not fit, a result to be scaled is zero, or the spread of states
+            is needed and not known.
 
         Warns
         -----
@@ -430,13 +431,13 @@ class Emb2Emb(FittedMap, Result):
             full rank, which magnifies noise.
         """
         if not isinstance(vectors, SteeringVector):
-            if (layers, state_norms) != (None, None):
-                raise InputError("layers= and state_norms= are for a SteeringVector, not for an array")
+            if (layers, state_spread) != (None, None):
+                raise InputError("layers= and state_spread= are for a SteeringVector, not for an array")
             moved = transferring.transfer_array(self, vectors, mode, norm, threads)
             _warn(transferring.full_rank_dual(self, mode))
             return moved
-        known = self.provenance.get("state_norms")
-        result = transferring.transfer_vector(self, vectors, mode, layers, norm, state_norms, known, threads)
+        known = self.provenance.get("state_spread")
+        result = transferring.transfer_vector(self, vectors, mode, layers, norm, state_spread, known, threads)
         result.provenance["map"] = self.provenance
         _warn(
             transferring.full_rank_dual(self, mode),

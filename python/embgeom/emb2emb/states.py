@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from embgeom.lm.language_model import LanguageModel, describe_model, model_info,
 from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
 from embgeom.lm.shared_texts import States, Tokenized, residual_states, shared_positions
-from embgeom.lm.sinks import kept_positions
+from embgeom.lm.sinks import Moments, kept_positions
 from embgeom.lm.tokenizing import warn_of_doubled
 
 _SIDES = ("source", "target")
@@ -41,8 +42,8 @@ class Reading:
     name: str
     description: dict[str, Any]
     states: dict[int, States]
-    # Mean Euclidean norms by layer, without sinks.
-    norms: dict[int, float]
+    # By layer, without sinks.
+    spread: dict[int, float]
     # Which tokens count, in every layer that was read.
     kept: npt.NDArray[np.bool_]
 
@@ -149,18 +150,23 @@ def _reading(
     prompts = [Tokenized(each, np.arange(len(each))) for each in ids]
     states = residual_states(model, prompts, batch_size=batch_size, report=report, phase=phase, layers=layers)
     ends = np.cumsum([len(each) for each in ids])[:-1]
-    kept, norms = np.ones(states.shape[1], dtype=bool), {}
+    kept, spread = np.ones(states.shape[1], dtype=bool), {}
     for layer, rows in zip(layers, states, strict=True):
         lengths = np.linalg.norm(rows, axis=1).astype(np.float64)
         mine = np.concatenate([kept_positions(text) for text in np.split(lengths, ends)])
-        norms[layer] = float(lengths[mine].sum() / max(1, mine.sum()))
+        # In parts, so that the states are never copied in float64.
+        parts = range(0, len(rows), 4096)
+        moments = reduce(
+            Moments.joined, (Moments.of(rows[at : at + 4096][mine[at : at + 4096]]) for at in parts)
+        )
+        spread[layer] = float(moments.spread[0])
         kept &= mine
     return Reading(
         model_info(model),
         model_name(model),
         describe_model(model),
         dict(zip(layers, states, strict=True)),
-        norms,
+        spread,
         kept,
     )
 
@@ -201,7 +207,7 @@ def fit_paired(
         "source": read.source.description,
         "target": read.target.description,
         **read.about,
-        "state_norms": [side.norms[layer] for side, layer in zip(sides, layers, strict=True)],
+        "state_spread": [side.spread[layer] for side, layer in zip(sides, layers, strict=True)],
         "options": {"method": asdict(method), **options},
         "versions": model_versions(),
     }

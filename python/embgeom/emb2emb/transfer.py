@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.threads import resolve_threads
-from embgeom.emb2emb.lengths import Norm, StateNorms, check_norm, target_norms
+from embgeom.emb2emb.lengths import SHARE, Norm, StateSpread, check_norm, target_lengths
 from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
@@ -154,7 +154,7 @@ def transfer_vector(
     mode: TransferMode | None,
     layers: Layers,
     norm: Norm,
-    state_norms: tuple[StateNorms, StateNorms] | None,
+    state_spread: StateSpread,
     of_map: Any,
     threads: int | None,
 ) -> SteeringVector:
@@ -176,7 +176,7 @@ def transfer_vector(
         )
     stack = np.stack([vector.directions[layer] for layer in moved]).astype(np.float64)
     directions = _transfer(fitted, _vectors(stack, fitted), mode, threads)
-    wanted, described = _lengths(fitted, vector, moved, length, state_norms, of_map)
+    wanted, described = _lengths(fitted, vector, moved, length, state_spread, of_map)
     if wanted is not None:
         directions = _scaled(directions, np.array([[wanted[layer]] for layer in moved.values()]))
     return SteeringVector(
@@ -189,7 +189,7 @@ def transfer_vector(
             **described,
         },
         model_info=fitted.target,
-        state_norms=_state_norms(described),
+        state_spread=_state_spread(described),
         operation=vector.operation,
         value=vector.value,
     )
@@ -200,22 +200,24 @@ def _lengths(
     vector: SteeringVector,
     moved: Mapping[int, int],
     norm: float | str | SteeringVector,
-    state_norms: tuple[StateNorms, StateNorms] | None,
+    state_spread: StateSpread,
     of_map: Any,
 ) -> tuple[dict[int, float] | None, dict[str, Any]]:
     """Return the norms wanted, by the target's layer, and what the provenance says of them."""
-    if state_norms is not None and norm != "states":
-        raise InputError("state_norms= scales to the target's states, and norm= to another length; give one")
+    if state_spread is not None and norm != "states":
+        raise InputError("state_spread= scales to the target's states, and norm= to another length; give one")
     if norm == "raw":
         return None, {"norm": "raw"}
     if norm == "states":
         # A file's provenance may be of any shape.
         kept = fitted.layers is not None and isinstance(of_map, list) and len(of_map) == 2
         known = [
-            {layer: norm} for layer, norm in zip(fitted.layers or (), of_map if kept else (), strict=False)
+            {layer: length}
+            for layer, length in zip(fitted.layers or (), of_map if kept else (), strict=False)
         ]
-        wanted, described = target_norms(vector, moved, fitted.names, state_norms, known)
-        return wanted, {"norm": "states", "state_norms": described}
+        wanted, described = target_lengths(vector, moved, fitted.names, state_spread, known)
+        share = {"share": SHARE} if vector.operation == "add" else {}
+        return wanted, {"norm": "states", **share, "state_spread": described}
     if isinstance(norm, SteeringVector):
         taken = norm.select_layers(moved.values()).norms
         named = {str(layer): length for layer, length in taken.items()}
@@ -223,9 +225,10 @@ def _lengths(
     return dict.fromkeys(moved.values(), float(norm)), {"norm": float(norm)}
 
 
-def _state_norms(described: Mapping[str, Any]) -> dict[int, float]:
-    """Return the norms of the target's states that a vector was scaled by, which it keeps."""
-    return {int(layer): sides["target"]["norm"] for layer, sides in described.get("state_norms", {}).items()}
+def _state_spread(described: Mapping[str, Any]) -> dict[int, float]:
+    """Return the spread of the target's states that a vector was scaled by, which it keeps."""
+    found = described.get("state_spread", {})
+    return {int(layer): sides["target"]["spread"] for layer, sides in found.items()}
 
 
 def full_rank_dual(fitted: FittedMap, mode: TransferMode | None) -> str | None:

@@ -377,7 +377,7 @@ def certify(
         forecasts=forecasts,
         promoted=_promoted(lens, forecasts, readings, (source, target)),
         norms=transferred.norms,
-        length={key: about[key] for key in ("norm", "state_norms") if key in about},
+        length={key: about[key] for key in ("norm", "share", "state_spread", "scaled_to_kl") if key in about},
         evaluation=None,
         versions=versions(),
     )
@@ -426,11 +426,14 @@ def _held(provenance: Any) -> dict[str, Any]:
 
 
 def _told(length: dict[str, Any]) -> str:
-    norm = length.get("norm")
+    norm, scaled = length.get("norm"), length.get("scaled_to_kl")
     if norm == "scaled":
         return "scaled since it was made"
+    if isinstance(scaled, dict):
+        return f"at which scale 1 had a KL of {scaled['kl']:.2g} on neutral text"
     if norm == "states":
-        return "by the target's states"
+        share = length.get("share")
+        return "by the spread of the target's states" + (f", {share:g} times" if share else "")
     if norm == "raw":
         return "as the map made them"
     return f"those of a vector of {norm['norms_of']}" if isinstance(norm, dict) else "as asked for"

@@ -32,8 +32,7 @@ def scale_to_kl(
 ) -> SteeringVector:
     """Scale a vector such that at scale 1 it changes the model's predictions on neutral text by a given KL.
 
-    The length that a transferred vector should have is the target's matter: of the same share of the mean
-    norm of its states one model hardly takes notice, and another breaks.
+    The length that a transferred vector should have is the target's matter, and this asks the target.
 
     Parameters
     ----------
@@ -97,5 +96,6 @@ def scale_to_kl(
             f"{found.side_effects.kl:.3g} at {found.scale:.3g}; ask for another KL"
         )
     scaled = vector * found.scale
-    about = {"kl": found.side_effects.kl, "times": found.scale, "texts": len(texts)}
+    norms = {str(layer): norm for layer, norm in scaled.norms.items()}
+    about = {"kl": found.side_effects.kl, "times": found.scale, "texts": len(texts), "norms": norms}
     return replace(scaled, provenance={**vector.provenance, "scaled_to_kl": about})

@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import reduce
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -17,7 +18,7 @@ from embgeom._common.checks import check_seed, whole_number
 from embgeom.errors import EmbgeomError, InputError, first_line
 from embgeom.examples import moods
 from embgeom.lm.layers import Layout, config_of, find, need_torch, stream_in_input, stream_in_output
-from embgeom.lm.sinks import kept_positions
+from embgeom.lm.sinks import Moments, kept_positions
 from embgeom.lm.tokenizing import encode
 
 # The number under which `read_layers` gives what goes into layer 0.
@@ -147,12 +148,14 @@ def check_single_runs(model: Any, layout: Layout, tokens: Tokens) -> None:
 
 
 class States(NamedTuple):
-    """The residual stream after some layers: states at some positions, and the norms of all."""
+    """The residual stream after some layers: states at some positions, and what is known of all."""
 
     # float32, (layers, chosen positions of all texts, hidden_size).
     states: npt.NDArray[np.float32]
-    # float64, of each text (layers, its tokens).
-    norms: list[npt.NDArray[np.float64]]
+    # Which positions are no sinks, of each text (layers, its tokens).
+    kept: list[npt.NDArray[np.bool_]]
+    # Of the positions that are no sinks.
+    moments: Moments
 
 
 def read_layers(
@@ -182,7 +185,8 @@ def read_states(
     rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], dtype=torch.long)
     columns = torch.tensor([int(at) for chosen in positions for at in chosen], dtype=torch.long)
     read: dict[int, npt.NDArray[np.float32]] = {}
-    norms: dict[int, npt.NDArray[np.float64]] = {}
+    kept: dict[int, npt.NDArray[np.bool_]] = {}
+    moments: dict[int, Moments] = {}
 
     def keep(layer: int, hidden: Any) -> None:
         if hidden.shape[:2] != batch["input_ids"].shape:
@@ -193,9 +197,13 @@ def read_states(
         at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
         read[layer] = at.detach().float().cpu().numpy()
         # Half precision holds no square of a sink's norm.
-        norms[layer] = (
-            torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32).double().cpu().numpy()
-        )
+        norms = torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32).double().cpu().numpy()
+        mine = np.zeros(norms.shape, dtype=bool)
+        for row, sequence in enumerate(sequences):
+            mine[row, : len(sequence)] = kept_positions(norms[row, : len(sequence)])
+        rest = hidden.detach()[torch.from_numpy(mine).to(hidden.device)]
+        moments[layer] = Moments.of(rest.float().cpu().numpy())
+        kept[layer] = mine
         if layer == layers[-1]:
             raise _LastLayerRead
 
@@ -220,10 +228,11 @@ def read_states(
             "layer.forward(x) instead of layer(x), so it cannot be read; load the model as transformers has "
             "it, without a fast path of another library"
         )
-    each = np.stack([norms[layer] for layer in layers])
+    each = np.stack([kept[layer] for layer in layers])
     return States(
         np.stack([read[layer] for layer in layers]),
         [each[:, row, : len(sequence)] for row, sequence in enumerate(sequences)],
+        Moments(*map(np.concatenate, zip(*(moments[layer] for layer in layers), strict=True))),
     )
 
 
@@ -231,7 +240,7 @@ class _LastLayerRead(Exception):
     """Ends a forward pass once the last layer of interest has run."""
 
 
-def state_norms(
+def state_spread(
     model: Any,
     tokenizer: Any,
     texts: Sequence[str] | None = None,
@@ -240,10 +249,11 @@ def state_norms(
     batch_size: int = 8,
     layer_modules: Any = None,
 ) -> dict[int, float]:
-    """Measure how long a model's states are: the mean Euclidean norm of the residual stream after each layer.
+    """Measure how far a model's states differ from each other, after each layer.
 
-    A steering vector is long or short by comparison with the states to which it is added; `Emb2Emb.transfer`
-    scales by the ratio of two models' norms.
+    A steering vector is long or short by comparison with that. What all states share says nothing, and in
+    some models it is by far the largest part of them; nor do a few coordinates in which they differ
+    enormously. `Emb2Emb.transfer` takes its lengths from it.
 
     Parameters
     ----------
@@ -252,8 +262,8 @@ def state_norms(
     tokenizer : transformers.PreTrainedTokenizerBase
         Its tokenizer.
     texts : sequence of str, optional
-        What it reads; by default the 30 neutral texts of ``embgeom.examples.moods``, so that the norms of
-        different models are of the same text.
+        What it reads; by default the 30 neutral texts of ``embgeom.examples.moods``, so that different
+        models are compared on the same text.
     layers : int or iterable of int, optional
         The layers, counted from 0; all by default.
     batch_size : int
@@ -264,14 +274,16 @@ def state_norms(
     Returns
     -------
     dict of int to float
-        By layer, the mean over all positions but attention sinks: the first of each text, and those whose
-        state is more than ten times as long as the median of the text.
+        By layer, the square root of the number of coordinates times the harmonic mean of their variances:
+        the length of a vector that changes each coordinate by a typical standard deviation. All positions
+        count but attention sinks: the first of
+        each text, and those whose state is more than ten times as long as the median of the text.
 
     Raises
     ------
     InputError
-        If no text has two tokens, the model gives NaN or infinity, or its layers are not found or cannot be
-        read.
+        If the texts hold no two states, the model gives NaN or infinity, or its layers are not found or
+        cannot be read.
 
     Notes
     -----
@@ -280,10 +292,10 @@ def state_norms(
 
     Examples
     --------
-    >>> from embgeom.steering import load_language_model, state_norms
-    >>> norms = state_norms(*load_language_model("example:small"), layers=[0, 3])
-    >>> {layer: round(norm) for layer, norm in norms.items()}
-    {0: 28, 3: 40}
+    >>> from embgeom.steering import load_language_model, state_spread
+    >>> spread = state_spread(*load_language_model("example:small"), layers=[0, 3])
+    >>> {layer: round(length) for layer, length in spread.items()}
+    {0: 18, 3: 27}
     """
     layout = find(model, layer_modules)
     numbers = layout.numbers(layers)
@@ -294,22 +306,22 @@ def state_norms(
     sequences = [tokens for tokens in encoded if len(tokens) > 1]
     if not sequences:
         raise InputError("no text has two tokens, and the first of each is not counted; give longer texts")
-    total, count = np.zeros(len(numbers)), np.zeros(len(numbers))
+    found = []
     with inference(model):
         check_single_runs(model, layout, sequences[0])
         for indices in in_batches(sequences, batch_size):
             batch = [sequences[index] for index in indices]
-            for lengths in read_states(model, layout, batch, [()] * len(batch), numbers).norms:
-                kept = kept_positions(lengths)
-                total += np.where(kept, lengths, 0).sum(axis=1)
-                count += kept.sum(axis=1)
-    means = total / count
-    if not np.isfinite(means).all():
-        layer = numbers[int(np.argmin(np.isfinite(means)))]
+            found.append(read_states(model, layout, batch, [()] * len(batch), numbers).moments)
+    moments = reduce(Moments.joined, found)
+    if moments.counts.min() < 2:
+        raise InputError("the texts hold a single state, the first of each not counted; give longer texts")
+    spread = moments.spread
+    if not np.isfinite(spread).all():
+        layer = numbers[int(np.argmin(np.isfinite(spread)))]
         raise InputError(
             f"layer {layer} gives NaN or infinity for a text; load the model in bfloat16 or float32"
         )
-    return dict(zip(numbers, means.tolist(), strict=True))
+    return dict(zip(numbers, spread.tolist(), strict=True))
 
 
 def next_log_probabilities(

@@ -33,15 +33,17 @@ def checked(directions: Mapping[int, npt.ArrayLike]) -> dict[int, Direction]:
     return found
 
 
-def checked_norms(norms: Mapping[int, float]) -> dict[int, float]:
-    """Return the mean norms of a model's states by layer, in ascending order."""
-    if not isinstance(norms, Mapping):
-        raise InputError(f"state_norms = {norms!r:.60} is not a mapping from layers to mean norms of states")
-    for layer, norm in norms.items():
+def checked_spread(spread: Mapping[int, float]) -> dict[int, float]:
+    """Return the spread of a model's states by layer, in ascending order."""
+    if not isinstance(spread, Mapping):
+        raise InputError(f"state_spread = {spread!r:.60} is not a mapping from layers to the states' spread")
+    for layer, length in spread.items():
         whole = isinstance(layer, int | np.integer) and not isinstance(layer, bool) and layer >= 0
-        if not whole or not 0 < real_number(norm, f"state_norms[{layer!r}]") < np.inf:
-            raise InputError(f"state_norms: {layer!r}: {norm!r} is not a layer and a positive, finite norm")
-    return {int(layer): float(norms[layer]) for layer in sorted(norms)}
+        if not whole or not 0 < real_number(length, f"state_spread[{layer!r}]") < np.inf:
+            raise InputError(
+                f"state_spread: {layer!r}: {length!r} is not a layer and a positive, finite length"
+            )
+    return {int(layer): float(spread[layer]) for layer in sorted(spread)}
 
 
 def placed(directions: Directions, layers: int | Iterable[int] | None) -> dict[int, Direction]:

@@ -18,7 +18,7 @@ from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import is_file, parse_json
 from embgeom.loading.hub.repository import HubRepo, split_file
-from embgeom.steering.directions import Direction, checked, checked_norms
+from embgeom.steering.directions import Direction, checked, checked_spread
 from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, write_steered
 from embgeom.steering.operations import OPERATIONS, Operation, Use, Value
 from embgeom.steering.operations import checked as checked_value
@@ -28,7 +28,7 @@ FORMAT = "embgeom.steering_vector"
 VERSION = "1"
 CONVENTION = "added to the output of layer i, counted from 0"
 CHANGED = "by the operation they change the output of layer i, counted from 0"
-_HEADER = ("format", "format_version", "layers", "model", "model_info", "provenance", "state_norms")
+_HEADER = ("format", "format_version", "layers", "model", "model_info", "provenance", "state_spread")
 
 # Names of tensors that say no more than a layer number. A name like "hidden_states.3" is not among them:
 # hidden states are counted from the embeddings on, so it means another place.
@@ -42,7 +42,7 @@ class Fields(NamedTuple):
     model: str
     provenance: dict[str, Any]
     model_info: ModelInfo
-    state_norms: dict[int, float]
+    state_spread: dict[int, float]
     operation: Operation
     value: Value
 
@@ -58,7 +58,7 @@ def save(path: str | PathLike[str], vector: Fields, hookpoints: str | None) -> N
         written = {
             "model_info": json.dumps(asdict(vector.model_info)),
             "provenance": json.dumps(vector.provenance),
-            "state_norms": json.dumps(vector.state_norms),
+            "state_spread": json.dumps(vector.state_spread),
         }
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(
@@ -171,7 +171,7 @@ def _path(path: str | PathLike[str], formats: Mapping[str, Any], kind: type[Embg
 def _checked_header(
     header: Mapping[str, str], file: Path
 ) -> tuple[dict[str, Any], ModelInfo, dict[int, float]]:
-    """Return the provenance, the model and its state norms; refuse what a later version may have changed."""
+    """Return the provenance, the model and its states' spread; refuse what a later version may change."""
     if header.get("format") != FORMAT:
         return {"imported_from": file.name}, ModelInfo(), {}
     if header.get("format_version") != VERSION:
@@ -185,7 +185,7 @@ def _checked_header(
             f"{file} says of its directions {header.get('layers')!r}; only those {wanted!r} are read"
         )
     held = {}
-    for key in ("provenance", "model_info", "state_norms"):
+    for key in ("provenance", "model_info", "state_spread"):
         # A lone surrogate, which no UTF-8 holds, is no reason to lose a vector.
         text = header.get(key, "{}").encode("utf-8", "surrogatepass")
         held[key] = parse_json(text, f"the {key} in {file}")
@@ -197,10 +197,10 @@ def _checked_header(
         raise LoadError(f"the model_info in {file} does not describe a model: {error}") from error
     try:
         # The keys of a JSON object are strings.
-        norms = checked_norms({int(layer): norm for layer, norm in held["state_norms"].items()})
+        spread = checked_spread({int(layer): length for layer, length in held["state_spread"].items()})
     except (ValueError, InputError) as error:
-        raise LoadError(f"the state_norms in {file} are not norms by layer: {error}") from error
-    return held["provenance"], info, norms
+        raise LoadError(f"the state_spread in {file} is not lengths by layer: {error}") from error
+    return held["provenance"], info, spread
 
 
 def _by_layer(tensors: Mapping[Any, Direction], file: Path, layer: int | None) -> dict[int, Direction]:

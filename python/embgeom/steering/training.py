@@ -19,7 +19,7 @@ from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
 from embgeom.lm.passes import check_single_runs, in_batches, inference, longest_text, read_states
-from embgeom.lm.sinks import kept_positions
+from embgeom.lm.sinks import Moments
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load
 from embgeom.steering.pairs import Pair, check_pairs
@@ -60,11 +60,11 @@ class Text(NamedTuple):
 
 
 class Trained(NamedTuple):
-    """What was learned from pairs: directions and mean norms of states by layer, and how."""
+    """What was learned from pairs: directions and the spread of states by layer, and how."""
 
     directions: dict[int, Float64Array]
     provenance: dict[str, Any]
-    state_norms: dict[int, float]
+    state_spread: dict[int, float]
 
 
 class Reading:
@@ -73,7 +73,8 @@ class Reading:
     def __init__(self, model: Any, layout: Layout, layers: list[int], options: TrainOptions) -> None:
         self._model, self._layout, self._layers = model, layout, layers
         self._averaged = options.token_position in ("mean", "answer")
-        self._norms, self._counted, self._left_out = np.zeros((3, len(layers)))
+        self._left_out = np.zeros(len(layers))
+        self._moments: Moments | None = None
 
     def means(self, texts: list[Text]) -> Float64Array:
         """Return the mean over each text's positions, float64 of shape (texts, layers, hidden_size)."""
@@ -81,14 +82,12 @@ class Reading:
         read = read_states(
             self._model, self._layout, [text.tokens for text in texts], positions, self._layers
         )
+        self._moments = read.moments if self._moments is None else self._moments.joined(read.moments)
         ends = np.cumsum([len(chosen) for chosen in positions])
         found = []
-        for text, norms, states in zip(
-            texts, read.norms, np.split(read.states, ends[:-1], axis=1), strict=True
+        for text, kept, states in zip(
+            texts, read.kept, np.split(read.states, ends[:-1], axis=1), strict=True
         ):
-            kept = kept_positions(norms)
-            self._norms += np.where(kept, norms, 0).sum(axis=1)
-            self._counted += kept.sum(axis=1)
             # A position that was asked for by its place is read whatever it is.
             chosen = kept[:, text.positions] | (not self._averaged)
             self._left_out += (~chosen).sum(axis=1)
@@ -101,10 +100,10 @@ class Reading:
         return np.stack(found)
 
     @property
-    def state_norms(self) -> dict[int, float]:
-        # Where all texts are of a single token there is nothing to count.
-        by_layer = zip(self._layers, self._norms, self._counted, strict=True)
-        return {layer: float(total / count) for layer, total, count in by_layer if count}
+    def state_spread(self) -> dict[int, float]:
+        # Texts of a token or two may hold no two different states that count.
+        found = [] if self._moments is None else self._moments.spread.tolist()
+        return {layer: length for layer, length in zip(self._layers, found, strict=False) if length > 0}
 
     @property
     def sinks(self) -> dict[str, Any]:
@@ -135,9 +134,9 @@ def train(
     with inference(model), reporter(progress, "train") as report:
         check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
         directions, measured = _directions(reading, kept, numbers, options, report)
-    norms = reading.state_norms
+    spread = reading.state_spread
     # States that cancel leave the rounding of float32 behind.
-    if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * norms.get(n, 0.0)]:
+    if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * spread.get(n, 0.0)]:
         raise InputError(
             f"the positive and the negative texts read alike at layer {zeros[0]}: the direction is zero; "
             "leave the layer out, or read where the texts differ"
@@ -155,7 +154,7 @@ def train(
         **describe_model(model),
         "versions": model_versions(),
     }
-    return Trained(directions, provenance, norms)
+    return Trained(directions, provenance, spread)
 
 
 def _directions(

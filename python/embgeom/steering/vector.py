@@ -17,7 +17,7 @@ from embgeom.errors import InputError
 from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering import files, hooks, operations, training
-from embgeom.steering.directions import Direction, checked, checked_norms, chosen
+from embgeom.steering.directions import Direction, checked, checked_spread, chosen
 from embgeom.steering.hooks import Mask, Positions
 from embgeom.steering.operations import Operation, Value
 
@@ -43,9 +43,9 @@ class SteeringVector:
         changes directions adds to it.
     model_info : ModelInfo
         Which model it was made from; without a name where that is not known.
-    state_norms : dict of int to float
-        The mean norm of the model's states after each layer that was read, without attention sinks; empty
-        where that is not known, until `embgeom.steering.state_norms` measures it.
+    state_spread : dict of int to float
+        How far the model's states differ after each layer that was read, as
+        `embgeom.steering.state_spread` measures it; empty where that is not known.
     operation : {"add", "ablate", "project_to", "clamp"}
         What is done to a state: the direction is added to it, or its coordinate along the direction (how many
         times it holds the direction) becomes 0, or `value`, or is kept between the two of `value`.
@@ -75,13 +75,13 @@ class SteeringVector:
     model: str = "model"
     provenance: dict[str, Any] = field(default_factory=dict)
     model_info: ModelInfo = field(default_factory=ModelInfo)
-    state_norms: dict[int, float] = field(default_factory=dict)
+    state_spread: dict[int, float] = field(default_factory=dict)
     operation: Operation = "add"
     value: Value = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "directions", checked(self.directions))
-        object.__setattr__(self, "state_norms", checked_norms(self.state_norms))
+        object.__setattr__(self, "state_spread", checked_spread(self.state_spread))
         value = operations.checked(self.operation, self.value, self.directions)
         object.__setattr__(self, "value", value)
         for name, kind in (("model", str), ("provenance", Mapping), ("model_info", ModelInfo)):
@@ -162,7 +162,7 @@ class SteeringVector:
             With a direction for each of `layers`. Its provenance holds the options, the pairs' number and
             SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for means over
             positions how many were left out as sinks, by layer; for ``"pca"`` the share of the differences'
-            squares that each direction explains. `state_norms` are those of the texts, without sinks.
+            squares that each direction explains. `state_spread` is that of the texts, without sinks.
 
         Raises
         ------
@@ -462,8 +462,8 @@ class SteeringVector:
         zero = np.zeros(self.hidden_size, dtype=np.float32)
         layers = sorted({*self.layers, *other.layers})
         sums = {b: self.directions.get(b, zero) + other.directions.get(b, zero) for b in layers}
-        made, norms = {"sum_of": [self.provenance, other.provenance]}, other.state_norms | self.state_norms
-        return replace(self, directions=sums, provenance=made, state_norms=norms)
+        made, spread = {"sum_of": [self.provenance, other.provenance]}, other.state_spread | self.state_spread
+        return replace(self, directions=sums, provenance=made, state_spread=spread)
 
     def __sub__(self, other: SteeringVector) -> SteeringVector:
         return self + (-other)
