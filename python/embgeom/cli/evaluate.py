@@ -63,7 +63,8 @@ def _measurement_options() -> Parser:
         "what is scored: words after prompts, or answers to questions"
     ).add_argument
     add("--prompts", metavar="FILE", help="beginnings of texts, one per line; or example:moods")
-    explained = "words that should become more likely, such as ' happy' (example:moods has its own)"
+    explained = "words that should become more likely, such as ' happy' (example:moods has its own); one of "
+    explained += "several tokens is scored whole, by the sum of their log-probabilities"
     add("--positive", metavar="WORD", nargs="+", help=explained)
     add("--negative", metavar="WORD", nargs="+", help="words that should become less likely")
     add("--questions", metavar="FILE", help="questions with two answers, in CAA's JSON format")
