@@ -310,7 +310,7 @@ def test_nan_is_told_with_its_row_and_token(refused, tmp_path):
 
 def test_tokens_that_are_not_there(refused, small):
     line = refused("neighbors", small, "w7x")
-    assert "'w7x' is not a token of small (40 rows); close: " in line and "'▁w7'" in line
+    assert "'w7x' is not a token of small (40 rows); close in spelling: " in line and "' w7'" in line
     assert "row 40 is outside small, whose rows are 0 to 39" in refused("neighbors", small, "--row", 40)
     assert "row -1 is outside" in refused("neighbors", small, "--row", -1)
     # A wrong number is told before a right one is looked up.
@@ -400,9 +400,11 @@ def test_the_cache_is_used_listed_and_cleared(run, refused, own_cache):
     assert len(list(folder.iterdir())) == 6
     _, out, _ = run("cache")
     assert "example:small" in out and "example:large" in out and "6 results" in out
-    assert "intrinsic_dimension(k=30, 20 rows: " in out
+    # Summed by model, or each of those of one.
+    assert out.count("example:small") == 1 and "intrinsic_dimension" not in out
     _, out, _ = run("cache", "--model", "small")
     assert "example:large" not in out and "3 results;" in out
+    assert "intrinsic_dimension(k=30, 20 rows: " in out
     assert run("cache", "--clear", "--unused-for", 1)[1].startswith("0 results removed")
     assert run("cache", "--clear", "--model", "small")[1].startswith(f"3 results removed from {folder}, ")
     next(folder.iterdir()).write_text("damaged")
@@ -436,7 +438,7 @@ def test_the_cache_of_another_folder(run, tmp_path):
     folder = tmp_path / "mine"
     with embgeom.use_cache(folder) as cached:
         cached(embgeom.knn, embgeom.load("example:small"), 5, rows=[3])
-    _, out, _ = run("cache", "--folder", folder)
+    _, out, _ = run("cache", "--folder", folder, "--model", "small")
     assert "example:small" in out and "knn(k=5, 1 row: 3)" in out and f"1 result; {folder} holds" in out
     assert run("cache")[1].startswith("0 results; ")
     assert run("cache", "--folder", folder, "--clear")[1].startswith(f"1 result removed from {folder}, 1")

@@ -240,6 +240,55 @@ def test_nothing_of_a_table_is_cut_off_on_a_phone(tmp_path, width):
         assert at.page.locator("tbody tr:visible").count() == 1 and at.is_clean()
 
 
+@pytest.mark.parametrize("width", [400, 1280])
+def test_no_line_breaks_within_a_token_or_a_name_on_a_page(tmp_path, width):
+    tokens = "  ".join(f"' token {i}'" for i in range(40))
+    table = Table("t", ("model", "tokens"), [("tinystories-656k", tokens)])
+    (tmp_path / "page.html").write_text(page("t", [Section("s", [table])]), encoding="utf-8")
+    with opened(tmp_path / "page.html", width=width) as at:
+        lines = at.page.locator(".whole").evaluate_all("all => all.map(each => each.getClientRects().length)")
+        assert lines == [1] * 41 and at.cells("t", 1) == [tokens] and not at.scrolls_sideways()
+    assert fragment([table]).count('white-space: pre"') == 41
+
+
+def test_a_long_table_shows_its_first_rows_until_it_is_asked_for_all(tmp_path):
+    closed = Section("Looked up", ["x"], closed=True)
+    text = page("t", [Section("s", [long_table(50)]), closed, Section("u", ["y"])])
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    with opened(tmp_path / "page.html") as at:
+        rows = at.page.locator("tbody tr:visible")
+        assert rows.count() == 20
+        at.page.get_by_label("Filter rows of: numbers").fill("t4")
+        assert rows.count() == 11 and not at.page.locator(".more").is_visible()
+        at.page.get_by_label("Filter rows of: numbers").fill("")
+        at.page.get_by_role("button", name="token").click()
+        at.page.get_by_role("button", name="token").click()
+        assert rows.count() == 20 and rows.first.text_content().startswith("t49")
+        at.page.get_by_role("button", name="Show all 50 rows").click()
+        assert rows.count() == 50
+        at.page.get_by_role("button", name="Show the first 20 rows").click()
+        assert rows.count() == 20
+        at.page.get_by_role("link", name="Looked up").click()
+        assert at.page.locator("details").get_attribute("open") is not None
+        at.page.emulate_media(media="print")
+        at.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+        assert rows.count() == 50 and at.is_clean()
+
+
+@pytest.mark.parametrize("width", [400, 1000, 1200, 1280, 1440])
+def test_figures_are_shown_whole(tmp_path, width):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    path = tmp_path / "page.html"
+    path.write_text(page("t", [Section("s", [drawn(), drawn(), drawn(20_000)])]), encoding="utf-8")
+    with opened(path, width=width) as at:
+        boxes = at.page.locator(".picture").evaluate_all(
+            "all => all.map(box => box.scrollWidth - box.clientWidth)"
+        )
+        assert boxes == [0, 0, 0] and not at.scrolls_sideways()
+        first, second = (at.page.locator("figure").nth(i).bounding_box() for i in range(2))
+        assert (first["y"] == second["y"]) == (width == 1440)
+
+
 @pytest.mark.slow
 def test_results_as_pages_in_a_browser(tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from embgeom._common.tables import TEXT_WIDTH, Table, as_text, distribution
+from embgeom._common.tables import TEXT_WIDTH, Table, as_text, distribution, number, whole_pieces
 
 
 def test_numbers_are_flush_right_and_text_is_flush_left():
@@ -45,3 +45,33 @@ def test_quantiles_leave_out_what_is_undefined():
     lines = as_text([distribution(values)]).splitlines()
     assert "1" in lines[2] and lines[2].rstrip().endswith("3") and "nan" not in lines[2]
     assert lines[3].count("undefined") == 5 and lines[4].split()[1:] == ["0", "0.4", "2", "3.6", "4"]
+
+
+def test_no_line_breaks_within_a_token_or_a_name():
+    tokens = [f"' t{i}'" for i in range(60)] + ["'two words'", '"it\'s so"', r"b'\xc3 '", "' '"]
+    text = as_text(
+        [
+            "promoted: " + ", ".join(tokens),
+            Table("' a' title", ("model", "tokens"), [("tinystories-656k", "  ".join(tokens))]),
+            Table(
+                None,
+                ("model", *["participation ratio"] * 12),
+                [("tinystories-656k", *[f"{i}.25" for i in range(12)])],
+            ),
+        ]
+    )
+    assert max(map(len, text.splitlines())) <= TEXT_WIDTH and "\ue000" not in text
+    for token in tokens:
+        assert text.count(token) == 2
+    assert text.count("tinystories-656k") == 2 and all(f"{i}.25" in text for i in range(12))
+
+
+def test_an_apostrophe_is_no_quote():
+    pieces = list(whole_pieces("the tokens' rows of models' own, ' a b' and 'c'"))
+    assert [piece for piece, whole in pieces if whole] == ["' a b'", "'c'"]
+    assert "".join(piece for piece, _ in pieces).startswith("the tokens' rows")
+
+
+def test_a_negative_number_that_rounds_to_zero_has_no_sign():
+    assert (number(-0.0004, 3), number(-0.00001), number(-0.0006, 3)) == ("0.000", "0.0000", "-0.001")
+    assert (number(float("nan")), number(float("-inf"))) == ("undefined", "-inf")

@@ -240,13 +240,15 @@ def test_which_tokens_agree():
 
 
 @pytest.mark.filterwarnings("ignore:global_similarity")
-def test_the_table_is_followed_by_what_it_means():
+def test_the_table_is_preceded_by_what_it_means():
     related = embgeom.compare(*with_bytes(), k=8, dimension_k=30)
     words = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=("byte",))
     text = " ".join(related.summary().split())
     assert "in strata: only among tokens of one class, length and similar frequency" in text
     assert "corrected for 6 measures (Holm)" in text and conclusion(related.statistics) in text
     said = conclusion(related.statistics)
+    assert text.index(said[:8]) < text.index("shared tokens have in common") and "its z: the same by" in text
+    assert "none shared: how many" in text and "matched, word" not in text and "zero rows" not in text
     above = [each for each in related.statistics if each.is_above_null]
     assert said.startswith(f"In short: {len(above)} of 6 measures are significantly above their null")
     share = max(each.share_of_strata for each in above)

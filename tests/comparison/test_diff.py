@@ -94,6 +94,9 @@ def test_a_copy_in_another_format_has_not_changed(to, turned):
     assert result.status_counts() == {"equal": 0, "rounding": 399, "noise": 0, "changed": 1}
     assert result.noise.kind == "rounding" and result.most_changed().tolist() == [7]
     assert to in result.summary() and 0 < result.noise.level < 0.005
+    # Means say of how many rows they are, and nothing is said in two empty lines.
+    changed = np.count_nonzero(result.status[result.counted] == "changed")
+    assert f" {changed} changed rows" in result.summary() and "\n\n\n" not in result.summary()
     # Noise alone is what rounding does to the finer matrix, so that only the changed row adds to it.
     assert (result.overlap_with_noise < 1).any() or to == "float16"
     overlap = result.group_means()["neighbor_overlap"]

@@ -285,7 +285,8 @@ def test_a_token_in_several_models():
     with pytest.raises(InputError, match="no model is given"):
         embgeom.inspect_token([], "king")
     with pytest.raises(
-        InputError, match=r"'w50' is not a token of a .*close: .*; 'w50' is not a token of b .*close"
+        InputError,
+        match=r"'w50' is not a token of a .*close in spelling: .*; 'w50' is not a token of b .*close",
     ):
         embgeom.inspect_token([a, b], "w50")
 
@@ -319,7 +320,7 @@ def test_what_is_neither_token_nor_row(token):
 
 
 def test_an_unknown_token_is_told_with_those_close_to_it():
-    with pytest.raises(InputError, match=r"'wordd9' is not a token of small .* close: .*'word9'"):
+    with pytest.raises(InputError, match=r"'wordd9' is not a token of small .* close in spelling: .*'word9'"):
         embgeom.inspect_token(model(gaussian(60, 8)), "wordd9")
 
 

@@ -42,7 +42,8 @@ def test_the_command(models, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert "neighbor overlap" in out and "report.html" in out and err == ""
     assert status("study", *models[:3], "-o", folder, *OPTIONS) == 0
-    assert "embgeom: 0 parts computed" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "embgeom: 0 parts computed, " in err and " read from the cache in the folder" in err
     assert status("study", models[0], "-o", folder) == 2
     assert "a study compares at least two models" in capsys.readouterr().err
     assert status("study", *models[:2], "-o", models[0]) == 2

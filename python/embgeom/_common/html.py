@@ -17,7 +17,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from embgeom._common.record import plain
-from embgeom._common.tables import Block, Table, visible
+from embgeom._common.tables import Block, Table, visible, whole_pieces
 
 TEMPLATES = Path(__file__).parent / "templates"
 # A table of fewer rows is searched by eye.
@@ -208,7 +208,7 @@ def _environment(*folders: Path) -> Any:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     loader = FileSystemLoader([TEMPLATES, *folders])
-    return Environment(
+    environment = Environment(
         loader=loader,
         autoescape=True,
         undefined=StrictUndefined,
@@ -216,6 +216,8 @@ def _environment(*folders: Path) -> Any:
         lstrip_blocks=True,
         finalize=lambda value: visible(value) if type(value) is str else value,
     )
+    environment.filters["pieces"] = whole_pieces
+    return environment
 
 
 def _source(environment: Any, name: str) -> str:

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,8 @@ from embgeom._common.checks import need
 from embgeom.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
 
 TEXT_WIDTH = 110
 TableFormat = Literal["csv", "parquet"]
@@ -28,7 +29,14 @@ TABLE_FORMATS = get_args(TableFormat)
 # Control characters except tab and newline, other line separators, marks that change the text direction, and
 # lone surrogates, which stand in names of files that are not UTF-8 and cannot be encoded.
 _ACTS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-_NUMBER = re.compile(r"(x |<)?[-+]?([0-9]|inf|nan).*|undefined|")
+# Tokens in quotes as they are shown, and names with marks inside: a line break in them would read as a space.
+_WHOLE = re.compile(
+    r"""(?<!\w)b?(?:'(?:[^'\\\n]|\\.){0,40}'|"(?:[^"\\\n]|\\.){0,40}")(?!\w)"""
+    r"|(?<!\S)(?=[^\W\d]\S*[-/:_]\S)\S{3,32}(?!\S)"
+)
+# What stands for a space within quotes while lines are broken; no token that is shown holds it.
+_HELD = "\ue000"
+_NUMBER = re.compile(r"(?!\d+: )(x |<)?[-+]?([0-9]|inf|nan).*|undefined|")
 
 
 @dataclass
@@ -50,28 +58,31 @@ class Table:
         columns = list(zip(*self.cells(), strict=True)) or [()] * len(self.columns)
         return [bool(column) and all(map(_NUMBER.fullmatch, column)) for column in columns]
 
-    def __rich__(self) -> RenderableType:
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.box import SIMPLE_HEAD
-        from rich.console import Group
         from rich.table import Table as RichTable
-        from rich.text import Text
 
         table = RichTable(box=SIMPLE_HEAD, pad_edge=False)
-        # As Text, brackets in tokens and names are not read as markup.
-        for name, is_numeric in zip(self.columns, self.numeric(), strict=True):
-            table.add_column(Text(visible(name)), justify="right" if is_numeric else "left")
-        for cells in self.cells():
-            table.add_row(*(Text(visible(cell), overflow="fold") for cell in cells))
+        heads = [_unbroken(name) for name in self.columns]
+        rows = [[_unbroken(cell) for cell in cells] for cells in self.cells()]
+        # Of its width, a table of rich spends two columns at the edges and three between columns.
+        widths = _widths(heads, rows, options.max_width - 3 * len(heads) + 1)
+        for head, is_numeric, width in zip(heads, self.numeric(), widths, strict=True):
+            table.add_column(head, justify="right" if is_numeric else "left", width=width)
+        for row in rows:
+            table.add_row(*row)
         # rich would wrap a title of the table to the width of the table.
-        return Group(Text(visible(self.title), style="bold"), table) if self.title else table
+        for part in (_unbroken(self.title, style="bold"), table) if self.title else (table,):
+            yield from _released(console, part, options)
 
 
 Block = Table | str
 """A part of a summary: a table, or a line of text."""
 
 
-def number(value: float) -> str:
-    return "undefined" if np.isnan(value) else f"{value:.4f}"
+def number(value: float, decimals: int = 4) -> str:
+    # Adding 0 turns the -0 of a rounded negative number into 0.
+    return "undefined" if np.isnan(value) else f"{round(float(value), decimals) + 0.0:.{decimals}f}"
 
 
 def visible(text: str) -> str:
@@ -112,9 +123,70 @@ def print_tables(console: Console, blocks: Iterable[Any]) -> None:
         if isinstance(block, str):
             # A long path stays in one piece, so that it can be copied.
             is_long = any(len(word) > console.width for word in block.split())
-            console.print(Text(visible(block)), soft_wrap=is_long)
+            console.print(Text(visible(block)) if is_long else _Line(block), soft_wrap=is_long)
         else:
             console.print(block)
+
+
+@dataclass
+class _Line:
+    text: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield from _released(console, _unbroken(self.text), options)
+
+
+def whole_pieces(text: str) -> Iterator[tuple[str, bool]]:
+    """Yield a text in pieces, and whether each is a token or a name in which no line breaks."""
+    end = 0
+    for found in _WHOLE.finditer(text):
+        if end < found.start():
+            yield text[end : found.start()], False
+        yield found[0], True
+        end = found.end()
+    if end < len(text):
+        yield text[end:], False
+
+
+def _unbroken(text: str, style: str = "") -> Text:
+    """Return text for rich, in which the spaces of a token do not break a line."""
+    from rich.text import Text
+
+    held = "".join(part.replace(" ", _HELD) if whole else part for part, whole in whole_pieces(visible(text)))
+    # As Text, brackets in tokens and names are not read as markup.
+    return Text(held, style=style, overflow="fold")
+
+
+def _released(console: Console, part: Any, options: ConsoleOptions) -> RenderResult:
+    for segment in console.render(part, options):
+        yield segment._replace(text=segment.text.replace(_HELD, " "))
+
+
+def _widths(heads: Sequence[Text], rows: Sequence[Sequence[Text]], room: int) -> list[int]:
+    """Return the widths of columns: as wide as their text, or else at least as their longest words."""
+    from rich.cells import cell_len
+
+    def longest(text: Text, words: bool) -> int:
+        return max(map(cell_len, text.plain.split() if words else text.plain.split("\n")), default=0)
+
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in heads]
+    wanted = [
+        max(longest(each, False) for each in (head, *c)) for head, c in zip(heads, columns, strict=True)
+    ]
+    if sum(wanted) <= room:
+        return wanted
+    least = [max(longest(each, True) for each in (head, *c)) for head, c in zip(heads, columns, strict=True)]
+    if (spare := room - sum(least)) >= 0:
+        more = [wide - narrow for wide, narrow in zip(wanted, least, strict=True)]
+        return [narrow + spare * each // sum(more) for narrow, each in zip(least, more, strict=True)]
+    # Words of heads are broken before words of cells, and long words before short ones.
+    floor = [max((longest(each, True) for each in column), default=1) for column in columns]
+    floor = floor if sum(floor) <= room else [1] * len(heads)
+    for cap in range(max(least), 0, -1):
+        found = [max(low, min(each, cap)) for low, each in zip(floor, least, strict=True)]
+        if sum(found) <= room:
+            break
+    return found
 
 
 def _cell(value: str | float) -> str:

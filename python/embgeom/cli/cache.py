@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from embgeom._common.tables import Table
 from embgeom.cli.options import Parser, add_command, not_negative
 from embgeom.cli.terminal import say, show, tell
-from embgeom.runs.cache import ResultCache, use_cache
+from embgeom.runs.cache import Entry, ResultCache, use_cache
 
 CACHE = Parser(add_help=False)
 CACHE.add_argument(
@@ -37,7 +37,8 @@ def add_commands(commands: Any) -> None:
     """Add the command of this file."""
     command = add_command(commands, cache)
     command.description = (
-        "List the results that compare, inspect and runs in a folder have kept, or clear them. They are "
+        "List the results that compare, inspect and runs in a folder have kept, summed by model (with "
+        "--model each of them), or clear them. They are "
         "found again by the numbers of the matrix and all parameters. They lie in embgeom-results within the "
         "folder EMBGEOM_CACHE, or Hugging Face's cache of assets, and take at most EMBGEOM_CACHE_GIB "
         "(default: 4), none more than a quarter of that; those unused for longest go first."
@@ -45,7 +46,7 @@ def add_commands(commands: Any) -> None:
     add = command.add_argument
     add("--folder", help="a folder that use_cache was given in Python, instead of that of the commands")
     add("--clear", action="store_true", help="remove what would be listed")
-    add("--model", metavar="TEXT", help="only results of models whose names hold TEXT")
+    add("--model", metavar="TEXT", help="only results of models whose names hold TEXT, one by one")
     add("--unused-for", type=not_negative, metavar="DAYS", help="only results unused for so many days")
 
 
@@ -59,9 +60,8 @@ def cache(options: argparse.Namespace) -> None:
         found = [entry for entry in found if time.time() - entry.used >= 86400 * options.unused_for]
     count, size = results.usage()
     if not options.clear:
-        rows = [(each.models, each.shape, each.what, _size(each.size), _age(each.used)) for each in found]
-        if rows:
-            show([Table(None, ("model", "matrix", "result", "size", "unused"), rows)])
+        if found:
+            show([_each(found) if options.model is not None else _by_model(found)])
         say(f"{_count(len(found))}; {results.folder} holds {_size(size)} of at most {_size(results.limit)}")
         return
     if options.model is None and options.unused_for is None:
@@ -71,6 +71,22 @@ def cache(options: argparse.Namespace) -> None:
     # Damaged files are removed, too, though they are not listed.
     left, bytes_left = results.usage()
     say(f"{_count(count - left)} removed from {results.folder}, {_size(size - bytes_left)}")
+
+
+def _by_model(found: Sequence[Entry]) -> Table:
+    of: dict[str, list[Entry]] = {}
+    for entry in found:
+        of.setdefault(entry.models, []).append(entry)
+    rows = (
+        (models, len(kept), _size(sum(each.size for each in kept)), _age(max(each.used for each in kept)))
+        for models, kept in of.items()
+    )
+    return Table(None, ("model", "results", "size", "unused"), rows)
+
+
+def _each(found: Sequence[Entry]) -> Table:
+    rows = ((each.models, each.shape, each.what, _size(each.size), _age(each.used)) for each in found)
+    return Table(None, ("model", "matrix", "result", "size", "unused"), rows)
 
 
 def _count(number: int) -> str:

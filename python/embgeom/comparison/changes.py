@@ -225,6 +225,8 @@ class Diff(FolderResult):
                 *self._extremes(),
             ]
         changed = self.status == "changed"
+        of_these = np.count_nonzero(changed[self.counted])
+        heads = f"{of_these} changed rows", f"{len(self.counted) - of_these} unchanged rows"
         quantities = {"relative change": self.change[changed], "cosine": self.cosine[changed]}
         k = self.options["k"]
         labels = {
@@ -234,11 +236,11 @@ class Diff(FolderResult):
         }
         return [
             status,
-            *self._noise_lines(),
+            *([*lines, ""] if (lines := list(self._noise_lines())) else []),
             *([distribution(quantities, "rows that changed")] if changed.any() else []),
             Table(
                 f"neighborhoods of {len(self.counted)} tokens before and after: means with 95 % intervals",
-                ("measure", "changed rows", "unchanged rows", "noise only"),
+                ("measure", *heads, "noise only"),
                 ((labels[name], *(g.text() for g in of.values())) for name, of in self.group_means().items()),
             ),
             f"{np.count_nonzero(self.moved)} tokens have an overlap below {self.overlap_threshold:.2f}, "
@@ -264,7 +266,6 @@ class Diff(FolderResult):
             yield "no row is equal: the fine-tune moved every row, or noise that is not known did"
         if self.common_shift > 0.1:
             yield f"{self.common_shift:.0%} of the squared change is one shift of all rows"
-        yield ""
 
     def _extremes(self) -> Iterator[Table]:
         where = {int(position): index for index, position in enumerate(self.counted)}

@@ -259,7 +259,7 @@ class Comparison(FolderResult):
         ]
 
     def _match_table(self) -> Table:
-        rows = [(f"matched, {kind}", n, n) for kind, n in self.match.kind_counts().items()]
+        rows = [(f"matched, {kind}", n, n) for kind, n in self.match.kind_counts().items() if n]
         for reason in self.match.left_out_a | self.match.left_out_b:
             of_a, of_b = self.match.left_out_a.get(reason, 0), self.match.left_out_b.get(reason, 0)
             if of_a or of_b:
@@ -272,7 +272,7 @@ class Comparison(FolderResult):
         )
         undefined = np.count_nonzero(np.isnan(self.weight_cosine))
         left_out = f"; {undefined} tokens without weights are left out" if undefined else ""
-        return f"quantiles of the weight cosine over tokens: {', '.join(quantiles)}{left_out}"
+        return f"weight cosine of single tokens, quantiles: {', '.join(quantiles)}{left_out}"
 
     def _dimension_line(self) -> str:
         a, b = self.local_a.dimension, self.local_b.dimension

@@ -121,7 +121,9 @@ class Inspection(FolderResult):
                 f"norms of the rows that count, and intrinsic dimensions of {measured} "
                 f"({dimension.variance:.0%} of variance, {dimension.k} neighbors)",
             ),
+            "participation ratio: how many directions have most of the variance, counted without a threshold",
             *near_max_notes(len(self.kept) - 1, model=dimension),
+            "",
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
             self._extremes("tokens of highest intrinsic dimension", self.highest),
             *self._hubs(),
@@ -168,9 +170,13 @@ class Inspection(FolderResult):
         return [
             Table(
                 f"hubs: rows in the {first.k} nearest of {first.lists} rows",
-                ("neighbors of", "largest in-degree", "skewness", "places of the top 1 %"),
+                ("neighbors of", "largest in-degree", "skewness of in-degrees", "share of the top 1 %"),
                 rows,
             ),
+            "in-degree: in how many of the lists a row is; skewness: 0 where in-degrees are spread evenly, "
+            "above 1 where few rows are in many lists; share: how much of all lists the 1 % of rows with the "
+            "largest in-degrees take",
+            "",
             Table(
                 f"greatest hubs, {names[first.center]}",
                 ("row", "token", "in-degree"),

@@ -97,7 +97,12 @@ def model_tables(title: str, *models: ModelRecord) -> list[Block]:
     """Return a table of matrices and their anomalies, and the notes made while loading them."""
     names = [f"{letter}: {model.name}" for letter, model in zip("AB", models, strict=False)]
     described = [_described(model) for model in models]
-    rows = ((label, *(facts[label] for facts in described)) for label in described[0])
+    # A count that is 0 in all models says nothing.
+    rows = (
+        (label, *(facts[label] for facts in described))
+        for label in described[0]
+        if any(facts[label] != "0" for facts in described)
+    )
     notes = [
         f"{name}: {note}" if len(models) > 1 else f"note: {note}"
         for name, model in zip(names, models, strict=True)

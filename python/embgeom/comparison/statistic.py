@@ -117,12 +117,13 @@ GROUP = ("tokens", "count", "neighbor_overlap ± 95 %", "none shared", "weight_c
 CURVE = ("measure", "at", "value ± 95 %", "null ± sd", "z")
 FREQUENCY = "frequency, by row number"
 TENTHS = "tenth 1 has the lowest row numbers in A: in most vocabularies these are the most frequent tokens"
+NONE_SHARED = "none shared: how many of these tokens have no neighbor in common"
 READING = (
     "value: ± half of its 95 % interval over tokens.",
     "null: mean ± standard deviation (sd) with the tokens of one model relabeled at random; in strata: only "
     "among tokens of one class, length and similar frequency.",
     "z: how many sd of its null the value lies above the mean. p: two-sided, of the first z, corrected for "
-    "{measures} (Holm).",
+    "{measures} (Holm). its z: the same by the null in strata.",
 )
 
 
@@ -176,12 +177,12 @@ def chance_of_common(n: int, k: int) -> npt.NDArray[np.float64]:
 
 
 def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block]:
-    """Yield the table of statistics with nulls, how to read it, and what it says."""
+    """Yield what the statistics say, their table with nulls, and how to read it."""
+    yield conclusion(statistics)
+    yield ""
     yield Table(f"what {n} shared tokens have in common", STATISTIC, (s.cells() for s in statistics))
     yield from (line.format(measures=f"{len(statistics)} measures") for line in READING)
     yield from (f"warning: {note}" for note in interval_notes(statistics))
-    yield ""
-    yield conclusion(statistics)
 
 
 def interval_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
@@ -265,6 +266,7 @@ def groups_table(groups: Sequence[TokenGroup]) -> Iterator[Block]:
     yield Table(
         "which tokens agree? means over the tokens of a kind", GROUP, (group.row() for group in groups)
     )
+    yield NONE_SHARED
     if any(group.kind == FREQUENCY for group in groups):
         yield TENTHS
 

@@ -51,14 +51,8 @@ WITHOUT = ("special", "unused", "equal", "untrained")
 """The classes that are left out by default."""
 
 _Mask = npt.NDArray[np.bool_]
-_LENGTHS = (
-    1,
-    2,
-    3,
-    4,
-    6,
-    8,
-)  # The last length in characters of each bin; longer ones are a bin of their own.
+# The last length in characters of each bin; longer ones are a bin of their own.
+_LENGTHS = (1, 2, 3, 4, 6, 8)
 _SMALLEST_STRATUM = 10
 _LETTERS = frozenset(ascii_lowercase)
 
@@ -199,12 +193,19 @@ class TokenClasses(Result, Tabular):
         found = self.detection
         if found.recall is None:
             return []
-        known = {**found.others, **found.control}
-        checks = [f"{found.recall:.1%} of the seeds from the other half of them"]
-        checks += [f"{hits} of {count} {kind}" for kind, (hits, count) in known.items()]
+        others, wrong = (
+            " and ".join(f"{hits} of {count} {kind}" for kind, (hits, count) in rows.items())
+            for rows in (found.others, found.control)
+        )
+        counts = self.counts()
+        raw = int(np.count_nonzero(self.untrained & self.byte))
         return [
-            f"untrained rows were found from {found.n_seeds} {found.seeds} (similarity above "
-            f"{found.threshold}); it finds {', '.join(checks)}; how many other rows it misses is not known"
+            f"{counts['untrained']} rows count as untrained{f', {raw} of them raw bytes' if raw else ''}: "
+            f"those whose similarity to {found.n_seeds} {found.seeds} is above {found.threshold}. Checked: "
+            f"half of these {found.n_seeds} finds {found.recall:.0%} of the other half"
+            + (f"; {others}, which training never reached either, are found" if others else "")
+            + (f"; {wrong} count as untrained, which should be few" if wrong else "")
+            + ". How many untrained rows are missed is not known"
         ]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.result import Result
-from embgeom._common.tables import Block, Table
+from embgeom._common.tables import Block, Table, number
 from embgeom._common.threads import one_blas_thread
 from embgeom.emb2emb.methods import LowRank, Method, gather, ridge_regression
 from embgeom.emb2emb.pairs import Pairs, PreparedRows, draw
@@ -74,7 +74,7 @@ class Scores(Result):
     def cells(self) -> tuple[str, ...]:
         """Return what tables show under `COLUMNS`."""
         return tuple(
-            f"{value:.3f}" for value in (self.r2, self.cosine, self.retrieval_at_1, self.retrieval_at_10)
+            number(value, 3) for value in (self.r2, self.cosine, self.retrieval_at_1, self.retrieval_at_10)
         )
 
     def tables(self) -> list[Block]:

@@ -274,7 +274,8 @@ class Embeddings(Result, Tabular):
             if (row := self._find(text)) is not None:
                 return row
         close = _close(token, self.tokens)
-        hint = f"; close: {', '.join(map(repr, close))}" if close else ""
+        spelled = (repr(self.text(self._by_token[each])) for each in close)
+        hint = f"; close in spelling: {', '.join(spelled)}" if close else ""
         raise InputError(f"{token!r} is not a token of {self.name} ({len(self)} rows){hint}")
 
     def _checked(self, row: int) -> int:

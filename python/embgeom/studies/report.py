@@ -19,6 +19,7 @@ from embgeom.comparison.statistic import (
     CURVE,
     FREQUENCY,
     GROUP,
+    NONE_SHARED,
     STATISTIC,
     TENTHS,
     curve_rows,
@@ -54,9 +55,9 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
         Section("Pairs of models", [*_pairs(study), *_curves(study), *_groups(study), *_maps(study)]),
         Section("Models", [_models(study), _classes(study), *_notes(study), _hubs(study)]),
         Section("Look up a token", lookup(study)),
-        Section("Tokens of lowest and highest dimension", list(_extremes(study))),
-        Section("Most and least shared tokens", list(_shared(study))),
-        Section("Coherence", list(_coherence(study))),
+        Section("Tokens of lowest and highest dimension", list(_extremes(study)), closed=True),
+        Section("Most and least shared tokens", list(_shared(study)), closed=True),
+        Section("Coherence", list(_coherence(study)), closed=True),
         Section("Lineage", study.lineage.tables() if study.lineage else []),
         Section("Parameters and provenance", list(_provenance(study)), closed=True),
         how_to_cite(study.versions),
@@ -89,6 +90,7 @@ def _curves(study: Study) -> Iterator[Table]:
 def _groups(study: Study) -> Iterator[Part]:
     rows = [(*_names(study, pair), *group.row()) for pair in study.pairs for group in pair.groups]
     yield Table("Which tokens agree: means over the tokens of a kind", ("A", "B", *GROUP), rows)
+    yield f"{NONE_SHARED}."
     if any(group.kind == FREQUENCY for pair in study.pairs for group in pair.groups):
         yield f"{TENTHS}."
 

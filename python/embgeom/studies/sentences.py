@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from embgeom._common.tables import number
 from embgeom.comparison.statistic import READING, SIGNIFICANCE, Statistic, null_text, short_p, short_z
 from embgeom.studies.lineage import Lineage
 from embgeom.studies.results import PairResult, Study
@@ -183,14 +184,14 @@ def _maps(study: Study) -> Iterator[tuple[str, str]]:
         return
     one, other, best = max(found, key=lambda each: each[2].scores.r2)
     r2 = [each[2].scores.r2 for each in found]
-    worst = f" (lowest of all ordered pairs: {min(r2):.3f})" if len(found) > 1 else ""
+    worst = f" (lowest of all ordered pairs: {number(min(r2), 3)})" if len(found) > 1 else ""
     scores, shuffled = best.scores, best.shuffled
     yield (
         "Linear maps",
         f"A linear map predicts held-out tokens best from {study.models[one].name} to "
-        f"{study.models[other].name}: R² {scores.r2:.3f}{worst}, and the right token is nearest for "
+        f"{study.models[other].name}: R² {number(scores.r2, 3)}{worst}, and the right token is nearest for "
         f"{scores.retrieval_at_1:.0%} of {scores.tokens:,} tokens among {scores.candidates:,} rows. "
-        f"A map of shuffled tokens reaches R² {shuffled.r2:.3f} and {shuffled.retrieval_at_1:.1%}.",
+        f"A map of shuffled tokens reaches R² {number(shuffled.r2, 3)} and {shuffled.retrieval_at_1:.1%}.",
     )
 
 

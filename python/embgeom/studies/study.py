@@ -406,7 +406,8 @@ def _told(work: _Work, before: list[int], result: Study, written: bool) -> Itera
             f"the models share {now[0]} tokens, those of the study before shared {before[0]}: measures on "
             "shared tokens were computed again; only= (--only) with a list of tokens keeps the set the same"
         )
-    yield f"{len(work.parts.computed)} parts computed, {len(work.parts.served)} read"
+    computed, served = len(work.parts.computed), len(work.parts.served)
+    yield f"{computed} parts computed, {served} read from the cache in the folder"
     yield "all files are written" if written else "all files were there, and are as they were"
 
 

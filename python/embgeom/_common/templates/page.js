@@ -1,6 +1,8 @@
 // Tables that sort by their heads, and long ones that filter. Without this script they are plain tables.
 "use strict";
 (() => {
+  // Of a table of over 30 rows the first 20 are shown, and the others after a click.
+  const [PAGE, MOST] = [20, 30];
   const collator = new Intl.Collator("en", { numeric: true });
 
   // The first number of a cell: "0.387 ± 0.003" sorts by 0.387. What has none comes last.
@@ -36,6 +38,7 @@
           rows.sort(compare(column, head.classList.contains("number"), next === "ascending" ? 1 : -1));
         }
         body.append(...rows);
+        body.dispatchEvent(new Event("rows"));
       });
     });
   };
@@ -61,8 +64,30 @@
         shown += !row.hidden;
       }
       count.textContent = `${shown} of ${rows.length} rows`;
+      table.tBodies[0].dispatchEvent(new Event("rows"));
     };
     input.addEventListener("input", show);
+    show();
+  };
+
+  const makePaged = (box, body) => {
+    const more = document.createElement("button");
+    more.type = "button";
+    more.className = "more";
+    box.after(more);
+    let isWhole = false;
+    const show = () => {
+      const found = [...body.rows].filter((row) => !row.hidden);
+      more.hidden = found.length <= MOST;
+      found.forEach((row, place) => row.classList.toggle("later", !more.hidden && !isWhole && place >= PAGE));
+      more.textContent = isWhole ? `Show the first ${PAGE} rows` : `Show all ${found.length} rows`;
+    };
+    more.addEventListener("click", () => {
+      isWhole = !isWhole;
+      show();
+      dispatchEvent(new Event("resize"));
+    });
+    body.addEventListener("rows", show);
     show();
   };
 
@@ -82,9 +107,20 @@
     // A first column without a name holds the names of facts, which have their order.
     if (table.tBodies[0].rows.length > 2 && table.rows[0].cells[0].textContent) makeSortable(table);
     if ("filter" in box.dataset) makeFiltered(box, table);
+    if (table.tBodies[0].rows.length > MOST) makePaged(box, table.tBodies[0]);
   }
   markScrolling();
   addEventListener("resize", markScrolling);
+  // A link to a closed section opens it.
+  const openTarget = () => {
+    const closed = document.getElementById(location.hash.slice(1))?.querySelector("details");
+    if (closed) closed.open = true;
+  };
+  addEventListener("hashchange", openTarget);
+  openTarget();
   // On paper nothing can be opened.
-  addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((each) => (each.open = true)));
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll("details").forEach((each) => (each.open = true));
+    document.querySelectorAll(".later").forEach((row) => row.classList.remove("later"));
+  });
 })();

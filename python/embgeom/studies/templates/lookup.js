@@ -80,7 +80,11 @@
         row.append(make("th", `neighbor ${place + 1}`, { scope: "row" }));
         for (const list of lists) {
           const other = list[place];
-          row.append(other === undefined ? make("td", "none") : make("td", set.tokens[other], common.has(other) ? { class: "shared" } : {}));
+          const cell = make("td", other === undefined ? "none" : set.tokens[other]);
+          // No line breaks within a token, unless it is wider than a phone.
+          cell.classList.toggle("whole", cell.textContent.length <= 40);
+          cell.classList.toggle("shared", common.has(other));
+          row.append(cell);
         }
         return row;
       });
