@@ -113,10 +113,10 @@ def test_other_rows_that_are_known_check_the_detection():
     classes = classify(made(tokens, np.concatenate([IMPOSSIBLE, unused[:18]])))
     assert classes.detection.others == {"rows with reserved names": (18, 20)}
     assert classes.counts()["unused"] == 20
-    assert "18 of 20 rows with reserved names, 0 of 42 frequent words, 0 of 26" in " ".join(
-        classes.summary().split()
-    )
-    assert "how many other rows it misses is not known" in " ".join(classes.summary().split())
+    said = " ".join(classes.summary().split())
+    assert "18 of 20 rows with reserved names, which training never reached either, are found" in said
+    assert "0 of 42 frequent words and 0 of 26 single letters count as untrained" in said
+    assert "How many untrained rows are missed is not known" in said
 
 
 def test_zero_rows_are_untrained():
