@@ -81,6 +81,7 @@ PAGES = {
     "benchmarks/results/avx2/against_others.md": "reference/against-others-avx2.md",
     "benchmarks/results/avx512/against_others.md": "reference/against-others-avx512.md",
     "benchmarks/results/cluster.md": "reference/cluster.md",
+    "benchmarks/results/compare_share.md": "reference/compare-share.md",
     "benchmarks/results/growth.md": "reference/growth.md",
     "benchmarks/results/map_fit.md": "reference/map-fit.md",
     "benchmarks/results/steering.md": "reference/transfer.md",
