@@ -49,8 +49,9 @@ def strata(n):
 
 
 def directions(x):
-    n, d = x.shape
-    return x, np.random.default_rng(8).permutation(n), np.zeros(d), inverse_norms(x), np.zeros(d)
+    """Return a matrix as the kernel takes it, with a random order, without a center and a mean."""
+    order, zero = np.random.default_rng(8).permutation(len(x)), np.zeros(x.shape[1])
+    return x, order, zero, inverse_norms(x)[order], zero
 
 
 def inverse_norms(x):
