@@ -32,8 +32,14 @@ def effect(cell: Record, name: str) -> float:
     return float(cell["vectors"][name]["effect"])
 
 
+def comparable(cell: Record, name: str) -> bool:
+    """Return whether a vector reached the KL at which all are compared."""
+    return bool(cell["vectors"][name]["search"] == "reached")
+
+
 def of_kind(cell: Record, kind: str) -> list[float]:
-    return [effect(cell, name) for name in cell["vectors"] if name.startswith(f"{kind} ")]
+    names = (name for name in cell["vectors"] if name.startswith(f"{kind} "))
+    return [effect(cell, name) for name in names if comparable(cell, name)]
 
 
 def chance(cell: Record) -> float:
@@ -44,12 +50,15 @@ def chance(cell: Record) -> float:
 
 def counts(cell: Record) -> bool:
     """Return whether the native vector beats random ones, so that a fraction of its effect has a meaning."""
-    return effect(cell, "native") > max(0.0, chance(cell))
+    return comparable(cell, "native") and effect(cell, "native") > max(0.0, chance(cell))
 
 
 def fraction(cell: Record, name: str) -> float:
     """Return the effect of a vector, or the mean of a kind of controls, as a share of the native one's."""
-    found = [effect(cell, name)] if name in cell["vectors"] else of_kind(cell, name)
+    if name in cell["vectors"]:
+        found = [effect(cell, name)] if comparable(cell, name) else []
+    else:
+        found = of_kind(cell, name)
     return float(np.mean(found)) / effect(cell, "native") if found else np.nan
 
 

@@ -118,7 +118,7 @@ def test_a_map_that_is_given(joy, tmp_path, capsys):
     given = ("transfer", joy, "--map", tmp_path / "m.safetensors", "--norm", "3", "-o", tmp_path / "v.pt")
     run(*given)
     assert "certificate" not in SteeringVector.load(tmp_path / "v.pt").provenance
-    capsys.readouterr()
+    assert "no certificate: it needs both models, --from and --to" in capsys.readouterr().out
     run(*given, *BOTH)
     found = Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt"))
     assert found.mapping["method"] == "ridge" and found.forecasts[0].held_out

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import embgeom
@@ -272,7 +273,7 @@ def table():
 def steered(attribute="mood", **effects):
     random = {"random 0": -0.1, "random 1": 0.1}
     vectors = {"native": 2.0, **random} | {name.replace("_", " "): effect for name, effect in effects.items()}
-    vectors = {name: {"effect": effect} for name, effect in vectors.items()}
+    vectors = {name: {"effect": effect, "search": "reached"} for name, effect in vectors.items()}
     return {"source": "a", "target": "b", "attribute": attribute, "layer": 1, "seed": 0, "vectors": vectors}
 
 
@@ -286,6 +287,14 @@ def test_a_fraction_is_given_only_of_a_native_effect_that_random_vectors_have_no
     ]
     assert table.fraction(steered(**{"ridge primal": 1.0}), "ridge primal") == 0.5
     assert table.fraction(steered(), "random") == 0.0
+
+
+def test_vectors_that_did_not_reach_the_kl_are_left_out(table):
+    cell = steered(**{"ridge primal": 1.0})
+    cell["vectors"]["ridge primal"]["search"] = "not reached"
+    assert np.isnan(table.fraction(cell, "ridge primal"))
+    cell["vectors"]["native"]["search"] = "not reached"
+    assert not table.counts(cell)
 
 
 def test_a_route_of_weights_is_chosen_by_choice_cells_alone(table):

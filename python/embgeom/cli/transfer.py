@@ -121,7 +121,10 @@ def transfer(options: argparse.Namespace) -> None:
         transferred, found = certificate.attached(transferred), certificate.tables()[:2]
     transferred.save(options.output)
     _tell(options, vector, transferred, mapping)
-    show([*found, f"embgeom certificate {options.output} says more"] if found else [])
+    if found:
+        show([*found, f"embgeom certificate {options.output} says more"])
+    else:
+        say("no certificate: it needs both models, --from and --to")
 
 
 def certificate(options: argparse.Namespace) -> None:
