@@ -18,9 +18,7 @@ from benchmarks.steering.side import Side
 from embgeom import SteeringVector
 from embgeom.evaluation import EvaluateOptions, Outcome, WordLogRatio, measure_at_kl
 from embgeom.evaluation.conditions import Condition
-from embgeom.evaluation.side_effects import NeutralText
-from embgeom.lm.passes import inference
-from embgeom.lm.reuse import reused_below
+from embgeom.evaluation.run import on_neutral_text
 
 PREDICTORS = (
     "agreement",
@@ -128,7 +126,7 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
     return {
         "source_layer": direction.source_layer(key.layer),
         "vectors": {name: _numbers(outcome) for name, outcome in found.items()},
-        "kl_at_1": _costs(target, key.layer, neutral, _at_default_length(key, direction)),
+        "kl_at_1": _costs(target, neutral, _at_default_length(key, direction)),
         "foretold": _predicted(key, direction, vectors),
         "seconds": [round(prepared - begin, 1), round(time.monotonic() - prepared, 1)],
     }
@@ -137,7 +135,7 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
 def lengths(key: Key, direction: Direction, extent: Extent) -> Record:
     """Return what is known of a cell's vectors at their default length alone."""
     found = _at_default_length(key, direction)
-    return {"kl_at_1": _costs(direction.target, key.layer, NEUTRAL[: extent.neutral], found)}
+    return {"kl_at_1": _costs(direction.target, NEUTRAL[: extent.neutral], found)}
 
 
 def _numbers(outcome: Outcome) -> Record:
@@ -151,14 +149,12 @@ def _rounded(number: float | None) -> float | None:
     return None if number is None else float(f"{number:.4g}")
 
 
-def _costs(side: Side, layer: int, texts: Sequence[str], vectors: Vectors) -> dict[str, float | None]:
+def _costs(side: Side, texts: Sequence[str], vectors: Vectors) -> dict[str, float | None]:
     """Return KL on neutral text at scale 1."""
     model, tokenizer = side.language_model
     conditions = [Condition(name, "named", vector, 1.0) for name, vector in vectors.items()]
-    with inference(model), reused_below(model, tokenizer, layer):
-        neutral = NeutralText(model, tokenizer, texts, batch_size=32)
-        found = neutral.measure(conditions, None, lambda: None)
-    return {name: _rounded(cost.kl) for name, cost in zip(vectors, found, strict=True)}
+    _, found = on_neutral_text(model, tokenizer, texts, conditions, EvaluateOptions(batch_size=32))
+    return {condition.name: _rounded(cost.kl) for condition, cost, _ in found}
 
 
 def _predicted(key: Key, direction: Direction, vectors: Vectors) -> Record:

@@ -35,7 +35,7 @@ def test_a_scaled_vector_costs_what_is_asked(small):
 @pytest.mark.parametrize(
     ("vector", "options", "why"),
     [
-        (VECTOR, {"at_kl": 0.0}, "at_kl = 0.0 is not a divergence"),
+        (VECTOR, {"at_kl": 0.0}, "at_kl = 0.0 must be finite and above 0"),
         (VECTOR, {"at_kl": 1e6}, "no scale of the vector has a KL"),
         (VECTOR, {"neutral": []}, "neutral is empty"),
         (replace(VECTOR, operation="ablate"), {}, "operation is 'ablate'"),

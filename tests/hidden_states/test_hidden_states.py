@@ -10,7 +10,8 @@ import embgeom
 from embgeom import InputError, LoadError, OutputError
 from embgeom.hidden_states import compare_states
 from embgeom.hidden_states.compare import opened
-from embgeom.lm.shared_texts import Tokenized, residual_states, shared_positions
+from embgeom.lm.shared_texts import shared_positions
+from embgeom.lm.states import Tokenized, residual_states
 from embgeom.steering import LanguageModel
 from tests.helpers.real_data import find
 

@@ -15,7 +15,7 @@ from embgeom.lm import reuse  # noqa: E402
 from embgeom.lm.layers import find, with_stream  # noqa: E402
 from embgeom.lm.passes import REUSED, inference, logits_at, padded  # noqa: E402
 from embgeom.lm.reuse import reused_below  # noqa: E402
-from embgeom.lm.shared_texts import Tokenized, residual_states  # noqa: E402
+from embgeom.lm.states import Tokenized, residual_states  # noqa: E402
 from tests.helpers.tiny_models import Case, build, cases  # noqa: E402
 
 ROWS, COLUMNS = [0, 0, 1, 2, 2], [3, 19, 0, 7, 9]

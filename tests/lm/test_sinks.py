@@ -7,8 +7,8 @@ import torch
 import embgeom
 from embgeom import InputError, SteeringVector
 from embgeom.lm.layers import find
-from embgeom.lm.passes import read_states
-from embgeom.lm.sinks import Moments, kept_positions
+from embgeom.lm.sinks import StateMoments, kept_positions
+from embgeom.lm.states import read_states
 from embgeom.steering import load_language_model, state_spread
 from tests.helpers.steering import tiny
 
@@ -134,12 +134,12 @@ def test_the_spread_of_states(small):
 def test_what_all_states_share_does_not_count():
     generator = np.random.default_rng(0)
     states = generator.standard_normal((50, 8))
-    near, far = (Moments.of(rows).spread[0] for rows in (states, states + 1000))
+    near, far = (StateMoments.of(rows).spread[0] for rows in (states, states + 1000))
     assert near == pytest.approx(spread_of(states)) == pytest.approx(far)
     # Nor does a coordinate in which states differ enormously, or one in which they never do.
     wide, dead = (np.insert(states, 0, column, axis=1) for column in (1e4 * states[:, 0], 0))
-    assert Moments.of(wide).spread[0] == pytest.approx(near * 9 / 8, rel=0.1)
-    assert 0.2 * near < Moments.of(dead).spread[0] < near
+    assert StateMoments.of(wide).spread[0] == pytest.approx(near * 9 / 8, rel=0.1)
+    assert 0.2 * near < StateMoments.of(dead).spread[0] < near
 
 
 def test_spread_in_half_precision_and_of_no_number():

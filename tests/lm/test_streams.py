@@ -8,7 +8,7 @@ import embgeom
 from embgeom import Emb2Emb, InputError, SteeringVector
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.lm.layers import find
-from embgeom.lm.passes import read_layers
+from embgeom.lm.states import read_states
 from embgeom.steering import fold_projection, load_language_model
 
 tf = pytest.importorskip("transformers", reason="transformers is not installed")
@@ -32,7 +32,7 @@ def test_a_layer_that_gives_a_list(tokenizer):
     model = openai_gpt()
     with torch.no_grad():
         expected = model(torch.tensor(IDS), output_hidden_states=True)
-        read = read_layers(model, find(model), IDS, [range(4)] * 2, [0, 2])
+        read = read_states(model, find(model), IDS, [range(4)] * 2, [0, 2]).states
         for row, state in zip(read, (1, 3), strict=True):
             np.testing.assert_allclose(row, expected.hidden_states[state].reshape(8, 32).numpy(), atol=1e-6)
         vector = SteeringVector.train(model, tokenizer, PAIRS, layers=2)
@@ -239,7 +239,7 @@ def test_where_hidden_states_have_a_layer(make, ahead):
     ids = [[5, 6, 7]]
     with torch.no_grad():
         states = model(torch.tensor(ids), output_hidden_states=True).hidden_states
-    read = read_layers(model, find(model), ids, [range(3)], [0, 1, 2])
+    read = read_states(model, find(model), ids, [range(3)], [0, 1, 2]).states
     same = [[np.allclose(row, state[0].numpy(), atol=1e-5) for state in states] for row in read]
     for layer in range(3):
         places = [place for place, equal in enumerate(same[layer]) if equal]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import RowNumbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import digest, model_versions
@@ -23,8 +23,9 @@ from embgeom.errors import InputError
 from embgeom.lm.language_model import LanguageModel, describe_model, model_info, model_name
 from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
-from embgeom.lm.shared_texts import States, Tokenized, residual_states, shared_positions
-from embgeom.lm.sinks import Moments, kept_positions
+from embgeom.lm.shared_texts import shared_positions
+from embgeom.lm.sinks import StateMoments, kept_positions
+from embgeom.lm.states import Tokenized, residual_states
 from embgeom.lm.tokenizing import warn_of_doubled
 
 _SIDES = ("source", "target")
@@ -35,13 +36,13 @@ MOST_TOKENS = 100_000
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class ModelStates:
     """One model's states at every token of the texts, after some layers."""
 
     info: ModelInfo
     name: str
     description: dict[str, Any]
-    states: dict[int, States]
+    states: dict[int, Float32Matrix]
     # By layer, without sinks.
     spread: dict[int, float]
     # Which tokens count, in every layer that was read.
@@ -52,8 +53,8 @@ class Reading:
 class PairedStates:
     """States of two models, and the tokens of each after which both have read the same text."""
 
-    source: Reading
-    target: Reading
+    source: ModelStates
+    target: ModelStates
     rows: tuple[RowNumbers, RowNumbers]
     # For each pair the text that it is of.
     texts: RowNumbers
@@ -105,7 +106,7 @@ def paired_states(
     for phase, each, read, which in sides:
         ids = [text.ids for text in read]
         warn_of_doubled(each.tokenizer, ids, "take it away from the texts", stacklevel=4)
-        readings.append(_reading(each.model, ids, which, batch_size, report, phase))
+        readings.append(_model_states(each.model, ids, which, batch_size, report, phase))
         starts = np.cumsum([0, *map(len, ids)])[:-1]
         rows.append(
             np.concatenate([start + text.positions for start, text in zip(starts, read, strict=True)])
@@ -139,14 +140,14 @@ def _within_budget(
     return [shared[index] for index in np.sort(order[: max(1, int(np.sum(sizes <= MOST_TOKENS)))])]
 
 
-def _reading(
+def _model_states(
     model: Any,
     ids: list[list[int]],
     layers: list[int],
     batch_size: int,
     report: ProgressCallable | None,
     phase: str,
-) -> Reading:
+) -> ModelStates:
     prompts = [Tokenized(each, np.arange(len(each))) for each in ids]
     states = residual_states(model, prompts, batch_size=batch_size, report=report, phase=phase, layers=layers)
     ends = np.cumsum([len(each) for each in ids])[:-1]
@@ -157,11 +158,11 @@ def _reading(
         # In parts, so that the states are never copied in float64.
         parts = range(0, len(rows), 4096)
         moments = reduce(
-            Moments.joined, (Moments.of(rows[at : at + 4096][mine[at : at + 4096]]) for at in parts)
+            StateMoments.joined, (StateMoments.of(rows[at : at + 4096][mine[at : at + 4096]]) for at in parts)
         )
         spread[layer] = float(moments.spread[0])
         kept &= mine
-    return Reading(
+    return ModelStates(
         model_info(model),
         model_name(model),
         describe_model(model),

@@ -126,7 +126,13 @@ class EvaluationRun:
             condition.check_fits(self.model, options.positions, options.layer_modules)
         self._check_texts(samples)
         with inference(self.model):
-            perplexity, tried = self._on_neutral_text(conditions)
+            perplexity: float | None = None
+            tried = [_Tried(condition) for condition in conditions]
+            if self.neutral is not None:
+                perplexity, found = on_neutral_text(
+                    self.model, self.tokenizer, self.neutral, conditions, options, self.report
+                )
+                tried = [_Tried(*each) for each in found]
             unsteered, steered = self._scores([each.condition for each in tried], samples)
             plain = self._continued(None) if options.continuations else None
             outcomes = tuple(
@@ -134,45 +140,12 @@ class EvaluationRun:
             )
         return Measured(unsteered, perplexity, outcomes, plain)
 
-    def _on_neutral_text(self, conditions: Sequence[Condition]) -> tuple[float | None, list[_Tried]]:
-        """Return the unsteered perplexity, and each condition at its scale with its side effects."""
-        if self.neutral is None:
-            return None, [_Tried(condition) for condition in conditions]
-        text = NeutralText(self.model, self.tokenizer, self.neutral, self.options.batch_size)
-        tried: dict[int, _Tried] = {}
-        done, total = 0, len(conditions) * text.batches
-
-        def measure(chosen: Sequence[Condition]) -> list[SideEffects]:
-            return text.measure(chosen, self.options.layer_modules, progressed)
-
-        def progressed() -> None:
-            nonlocal done
-            done += 1
-            if self.report and self.options.at_kl is None:
-                self.report("neutral text", done, total)
-
-        def ended(count: int) -> None:
-            if self.report:
-                self.report("scales", len(tried) + count, len(conditions))
-
-        at_kl, largest = self.options.at_kl, largest_number(self.model)
-        for layer, numbers in _by_layer(conditions).items():
-            chosen = [conditions[number] for number in numbers]
-            with self._reused_below(layer):
-                if at_kl is None:
-                    found = [_Tried(*each) for each in zip(chosen, measure(chosen), strict=True)]
-                else:
-                    searches = search_scales(chosen, at_kl, largest, measure, ended)
-                    found = [_Tried(each.found, each.side_effects, each.outcome) for each in searches]
-            tried.update(zip(numbers, found, strict=True))
-        return text.perplexity, [tried[number] for number in range(len(conditions))]
-
     def _scores(self, conditions: Sequence[Condition], samples: Sequence[Any]) -> tuple[Values, list[Values]]:
         """Return the scores of the samples, unsteered and by each condition."""
         unsteered: Values = {}
         steered: dict[int, Values] = {}
         for layer, numbers in _by_layer(conditions).items():
-            with self._reused_below(layer):
+            with reused_below(self.model, self.tokenizer, layer, self.options.layer_modules):
                 unsteered = unsteered or self._unsteered(samples)
                 for number in numbers:
                     steered[number] = self._values(samples, conditions[number])
@@ -215,9 +188,6 @@ class EvaluationRun:
         if condition is None:
             return nullcontext()
         return condition.applied(self.model, options.positions, options.layer_modules)
-
-    def _reused_below(self, layer: int) -> AbstractContextManager[None]:
-        return reused_below(self.model, self.tokenizer, layer, self.options.layer_modules)
 
     def _unsteered(self, samples: Sequence[Any]) -> Values:
         found = self._values(samples, None)
@@ -283,6 +253,49 @@ class EvaluationRun:
         return values
 
 
+def on_neutral_text(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    conditions: Sequence[Condition],
+    options: EvaluateOptions,
+    report: ProgressCallable | None = None,
+) -> tuple[float, list[tuple[Condition, SideEffects, Search | None]]]:
+    """Return the unsteered perplexity, and each condition's side effects, at KL where one is given."""
+    text = NeutralText(model, tokenizer, texts, options.batch_size)
+    tried: dict[int, tuple[Condition, SideEffects, Search | None]] = {}
+    done, total = 0, len(conditions) * text.batches
+
+    def measure(chosen: Sequence[Condition]) -> list[SideEffects]:
+        return text.measure(chosen, options.layer_modules, progressed)
+
+    def progressed() -> None:
+        nonlocal done
+        done += 1
+        if report and options.at_kl is None:
+            report("neutral text", done, total)
+
+    def ended(count: int) -> None:
+        if report:
+            report("scales", len(tried) + count, len(conditions))
+
+    # The largest number that the model's residual stream may hold.
+    largest = float(need_torch().finfo(getattr(model, "dtype", need_torch().float32)).max)
+    for layer, numbers in _by_layer(conditions).items():
+        chosen = [conditions[number] for number in numbers]
+        with inference(model), reused_below(model, tokenizer, layer, options.layer_modules):
+            if options.at_kl is None:
+                tried |= {
+                    n: (conditions[n], cost, None) for n, cost in zip(numbers, measure(chosen), strict=True)
+                }
+            else:
+                searches = search_scales(chosen, options.at_kl, largest, measure, ended)
+                tried |= {
+                    n: (s.found, s.side_effects, s.outcome) for n, s in zip(numbers, searches, strict=True)
+                }
+    return text.perplexity, [tried[number] for number in range(len(conditions))]
+
+
 def check_score(score: object) -> None:
     if not isinstance(score, Score):
         raise InputError(
@@ -320,11 +333,6 @@ def _by_layer(conditions: Sequence[Condition]) -> dict[int, list[int]]:
     for number, condition in enumerate(conditions):
         groups.setdefault(condition.vector.layers[0], []).append(number)
     return groups
-
-
-def largest_number(model: Any) -> float:
-    """Return the largest number that the model's residual stream may hold."""
-    return float(need_torch().finfo(getattr(model, "dtype", need_torch().float32)).max)
 
 
 def _describe_vector(vector: SteeringVector) -> dict[str, Any]:

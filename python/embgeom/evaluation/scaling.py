@@ -6,17 +6,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from embgeom._common.checks import real_number
 from embgeom.errors import InputError
-from embgeom.evaluation.at_kl import search_scales
 from embgeom.evaluation.conditions import Condition
-from embgeom.evaluation.run import as_texts, check_added, largest_number
-from embgeom.evaluation.side_effects import NeutralText
+from embgeom.evaluation.run import EvaluateOptions, as_texts, check_added, on_neutral_text
 from embgeom.examples import moods
-from embgeom.lm.passes import inference
-from embgeom.lm.reuse import reused_below
 from embgeom.steering.vector import SteeringVector
 
 
@@ -75,27 +69,18 @@ def scale_to_kl(
     True
     """
     wanted = real_number(at_kl, "at_kl")
-    if not 0 < wanted < np.inf:
-        raise InputError(f"at_kl = {wanted} is not a divergence to reach; give one above 0, such as 0.2")
+    options = EvaluateOptions(at_kl=wanted, batch_size=batch_size, layer_modules=layer_modules)
     check_added([vector])
     texts = as_texts(moods.neutral_texts()[::3] if neutral is None else neutral, wanted) or []
     condition = Condition("transferred", "transferred", vector, 1.0)
-    condition.check_fits(model, "all", layer_modules)
-    with inference(model), reused_below(model, tokenizer, vector.layers[0], layer_modules):
-        text = NeutralText(model, tokenizer, texts, batch_size)
-        (found,) = search_scales(
-            [condition],
-            wanted,
-            largest_number(model),
-            lambda tried: text.measure(tried, layer_modules, lambda: None),
-            lambda _: None,
-        )
-    if not found.reached:
+    condition.check_fits(model, options.positions, layer_modules)
+    _, ((found, cost, search),) = on_neutral_text(model, tokenizer, texts, [condition], options)
+    if search == "not reached":
         raise InputError(
             f"no scale of the vector has a KL of {wanted:g} on the neutral text: the nearest is "
-            f"{found.side_effects.kl:.3g} at {found.scale:.3g}; ask for another KL"
+            f"{cost.kl:.3g} at {found.scale:.3g}; ask for another KL"
         )
     scaled = vector * found.scale
     norms = {str(layer): norm for layer, norm in scaled.norms.items()}
-    about = {"kl": found.side_effects.kl, "times": found.scale, "texts": len(texts), "norms": norms}
+    about = {"kl": cost.kl, "times": found.scale, "texts": len(texts), "norms": norms}
     return replace(scaled, provenance={**vector.provenance, "scaled_to_kl": about})

@@ -21,17 +21,13 @@ from embgeom.hidden_states.comparison import MEASURES, StateComparison, StateMea
 from embgeom.lm.language_model import LanguageModel, describe_model, load_language_model, model_name
 from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
-from embgeom.lm.shared_texts import (
-    PromptPositions,
-    States,
-    Tokenized,
-    residual_states,
-    sampled,
-    shared_positions,
-)
+from embgeom.lm.shared_texts import PromptPositions, sampled, shared_positions
+from embgeom.lm.states import Tokenized, residual_states
 from embgeom.lm.tokenizing import warn_of_doubled
 
 Table = npt.NDArray[np.float64]
+# (layers, positions, hidden_size).
+States = npt.NDArray[np.float32]
 
 # Numbers of one layer that are held as float64 at a time.
 _PIECE = 1 << 18

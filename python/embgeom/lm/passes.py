@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import inspect
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from functools import reduce
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import numpy.typing as npt
 
 from embgeom._common.checks import check_seed, whole_number
 from embgeom.errors import EmbgeomError, InputError, first_line
-from embgeom.examples import moods
-from embgeom.lm.layers import Layout, config_of, find, need_torch, stream_in_input, stream_in_output
-from embgeom.lm.sinks import Moments, kept_positions
-from embgeom.lm.tokenizing import encode
+from embgeom.lm.layers import config_of, need_torch
 
-# The number under which `read_layers` gives what goes into layer 0.
-EMBEDDING = -1
 # Where a model keeps the states that are used again, see `embgeom.lm.reuse`.
 REUSED = "_embgeom_reused"
 
@@ -106,6 +98,10 @@ def padded(model: Any, sequences: Sequence[Tokens], *, left: bool = False, pad: 
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
+class PassEnded(Exception):
+    """Raised by a hook that has seen enough: ends a forward pass early."""
+
+
 def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
     taken = inspect.signature(model.forward).parameters
     named = {"use_cache": False, **batch, **more}
@@ -119,7 +115,7 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
         named = {name: value for name, value in named.items() if name in taken}
     try:
         return model(**named)
-    except (EmbgeomError, MemoryError, need_torch().OutOfMemoryError, _LastLayerRead):
+    except (EmbgeomError, MemoryError, need_torch().OutOfMemoryError, PassEnded):
         raise
     except Exception as error:
         # A model's own code may raise anything.
@@ -127,201 +123,6 @@ def forward(model: Any, batch: dict[str, Any], **more: Any) -> Any:
             f"{type(model).__name__} cannot read texts: {type(error).__name__}: {first_line(error)}; give a "
             "causal language model that needs nothing but texts, with its own tokenizer"
         ) from error
-
-
-def check_single_runs(model: Any, layout: Layout, tokens: Tokens) -> None:
-    """Refuse a model that runs a layer several times in a pass, which reading, ended early, would not see."""
-    runs: Counter[int] = Counter()
-
-    def counting(number: int) -> Callable[..., None]:
-        return lambda *_: runs.update([number])
-
-    with ExitStack() as hooks:
-        for number in range(len(layout.layers)):
-            hooks.callback(layout.layers[number].register_forward_hook(counting(number)).remove)
-        forward(model, padded(model, [tokens[:1]]))
-    if repeated := [number for number, times in sorted(runs.items()) if times > 1]:
-        raise InputError(
-            f"layer {repeated[0]} runs {runs[repeated[0]]} times in one forward pass: of a model that runs "
-            "its layers in a loop it is not known which of a layer's outputs is meant, so it cannot be read"
-        )
-
-
-class States(NamedTuple):
-    """The residual stream after some layers: states at some positions, and what is known of all."""
-
-    # float32, (layers, chosen positions of all texts, hidden_size).
-    states: npt.NDArray[np.float32]
-    # Which positions are no sinks, of each text (layers, its tokens).
-    kept: list[npt.NDArray[np.bool_]]
-    # Of the positions that are no sinks.
-    moments: Moments
-
-
-def read_layers(
-    model: Any,
-    layout: Layout,
-    sequences: Sequence[Tokens],
-    positions: Sequence[Iterable[int]],
-    layers: Sequence[int],
-) -> npt.NDArray[np.float32]:
-    """Return the residual stream after some layers, at some positions of each text; see `read_states`."""
-    return read_states(model, layout, sequences, positions, layers).states
-
-
-def read_states(
-    model: Any,
-    layout: Layout,
-    sequences: Sequence[Tokens],
-    positions: Sequence[Iterable[int]],
-    layers: Sequence[int],
-) -> States:
-    """Return the residual stream after some layers, at some positions of each text of a batch, text by text.
-
-    `layers` ascend, and `EMBEDDING` is what goes into layer 0. The pass ends after the last of them: neither
-    later layers nor the unembedding are computed.
-    """
-    torch, batch = need_torch(), padded(model, sequences)
-    rows = torch.tensor([row for row, chosen in enumerate(positions) for _ in chosen], dtype=torch.long)
-    columns = torch.tensor([int(at) for chosen in positions for at in chosen], dtype=torch.long)
-    read: dict[int, npt.NDArray[np.float32]] = {}
-    kept: dict[int, npt.NDArray[np.bool_]] = {}
-    moments: dict[int, Moments] = {}
-
-    def keep(layer: int, hidden: Any) -> None:
-        if hidden.shape[:2] != batch["input_ids"].shape:
-            raise InputError(
-                f"a layer works on {tuple(hidden.shape[:2])} positions, but the model got {len(sequences)} "
-                f"texts of {batch['input_ids'].shape[1]} tokens; such a model cannot be read"
-            )
-        at = hidden[rows.to(hidden.device), columns.to(hidden.device)]
-        read[layer] = at.detach().float().cpu().numpy()
-        # Half precision holds no square of a sink's norm.
-        norms = torch.linalg.vector_norm(hidden.detach(), dim=-1, dtype=torch.float32).double().cpu().numpy()
-        mine = np.zeros(norms.shape, dtype=bool)
-        for row, sequence in enumerate(sequences):
-            mine[row, : len(sequence)] = kept_positions(norms[row, : len(sequence)])
-        rest = hidden.detach()[torch.from_numpy(mine).to(hidden.device)]
-        moments[layer] = Moments.of(rest.float().cpu().numpy())
-        kept[layer] = mine
-        if layer == layers[-1]:
-            raise _LastLayerRead
-
-    def after(layer: int) -> Callable[..., None]:
-        return lambda _layer, _args, out: keep(layer, stream_in_output(out, layer, layout.hidden_size))
-
-    def before(_layer: Any, args: tuple[Any, ...], named: dict[str, Any]) -> None:
-        keep(EMBEDDING, stream_in_input(args, named))
-
-    with ExitStack() as hooks:
-        for layer in layers:
-            if layer == EMBEDDING:
-                handle = layout.layers[0].register_forward_pre_hook(before, with_kwargs=True)
-            else:
-                handle = layout.layers[layer].register_forward_hook(after(layer))
-            hooks.callback(handle.remove)
-        with suppress(_LastLayerRead):
-            forward(model, batch)
-    if missing := [layer for layer in layers if layer not in read]:
-        raise InputError(
-            f"layer {missing[0]} was left out of the model's forward pass, or run past its hooks, by "
-            "layer.forward(x) instead of layer(x), so it cannot be read; load the model as transformers has "
-            "it, without a fast path of another library"
-        )
-    each = np.stack([kept[layer] for layer in layers])
-    return States(
-        np.stack([read[layer] for layer in layers]),
-        [each[:, row, : len(sequence)] for row, sequence in enumerate(sequences)],
-        Moments(*map(np.concatenate, zip(*(moments[layer] for layer in layers), strict=True))),
-    )
-
-
-class _LastLayerRead(Exception):
-    """Ends a forward pass once the last layer of interest has run."""
-
-
-def state_spread(
-    model: Any,
-    tokenizer: Any,
-    texts: Sequence[str] | None = None,
-    layers: int | Iterable[int] | None = None,
-    *,
-    batch_size: int = 8,
-    layer_modules: Any = None,
-) -> dict[int, float]:
-    """Measure how far a model's states differ from each other, after each layer.
-
-    A steering vector is long or short by comparison with that. What all states share says nothing, and in
-    some models it is by far the largest part of them; nor do a few coordinates in which they differ
-    enormously. `Emb2Emb.transfer` takes its lengths from it.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel
-        A causal language model.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
-    texts : sequence of str, optional
-        What it reads; by default the 30 neutral texts of ``embgeom.examples.moods``, so that different
-        models are compared on the same text.
-    layers : int or iterable of int, optional
-        The layers, counted from 0; all by default.
-    batch_size : int
-        Texts in one forward pass.
-    layer_modules : str or torch.nn.ModuleList, optional
-        The layers, or their path in the model, where they are not found by themselves.
-
-    Returns
-    -------
-    dict of int to float
-        By layer, the square root of the number of coordinates times the harmonic mean of their variances:
-        the length of a vector that changes each coordinate by a typical standard deviation. All positions
-        count but attention sinks: the first of
-        each text, and those whose state is more than ten times as long as the median of the text.
-
-    Raises
-    ------
-    InputError
-        If the texts hold no two states, the model gives NaN or infinity, or its layers are not found or
-        cannot be read.
-
-    Notes
-    -----
-    One forward pass up to the last of `layers` for each `batch_size` texts. What goes beyond a model's
-    longest context is not read.
-
-    Examples
-    --------
-    >>> from embgeom.steering import load_language_model, state_spread
-    >>> spread = state_spread(*load_language_model("example:small"), layers=[0, 3])
-    >>> {layer: round(length) for layer, length in spread.items()}
-    {0: 18, 3: 27}
-    """
-    layout = find(model, layer_modules)
-    numbers = layout.numbers(layers)
-    encoded = [
-        encode(tokenizer, text)[: longest_text(model)]
-        for text in (moods.neutral_texts() if texts is None else texts)
-    ]
-    sequences = [tokens for tokens in encoded if len(tokens) > 1]
-    if not sequences:
-        raise InputError("no text has two tokens, and the first of each is not counted; give longer texts")
-    found = []
-    with inference(model):
-        check_single_runs(model, layout, sequences[0])
-        for indices in in_batches(sequences, batch_size):
-            batch = [sequences[index] for index in indices]
-            found.append(read_states(model, layout, batch, [()] * len(batch), numbers).moments)
-    moments = reduce(Moments.joined, found)
-    if moments.counts.min() < 2:
-        raise InputError("the texts hold a single state, the first of each not counted; give longer texts")
-    spread = moments.spread
-    if not np.isfinite(spread).all():
-        layer = numbers[int(np.argmin(np.isfinite(spread)))]
-        raise InputError(
-            f"layer {layer} gives NaN or infinity for a text; load the model in bfloat16 or float32"
-        )
-    return dict(zip(numbers, spread.tolist(), strict=True))
 
 
 def next_log_probabilities(

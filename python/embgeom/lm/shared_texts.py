@@ -1,28 +1,16 @@
-"""Texts that two models read: the positions at which both have read the same, and their states there."""
+"""Texts that two models read, and the positions at which both have read the same."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
-from embgeom._common.progress import ProgressCallable
 from embgeom.errors import InputError
-from embgeom.lm.language_model import model_name
-from embgeom.lm.layers import find
-from embgeom.lm.passes import EMBEDDING, check_single_runs, in_batches, inference, read_layers
+from embgeom.lm.states import Tokenized
 
 PromptPositions = Literal["all", "last"]
-States = npt.NDArray[np.float32]
-
-
-class Tokenized(NamedTuple):
-    """One prompt in one model's tokens, and the indices of those that are compared."""
-
-    ids: list[int]
-    positions: npt.NDArray[np.int64]
 
 
 def shared_positions(
@@ -81,41 +69,3 @@ def sampled(
         for (a, b), mine in chosen
         if mine.any()
     ]
-
-
-def residual_states(
-    model: Any,
-    prompts: Sequence[Tokenized],
-    *,
-    batch_size: int,
-    report: ProgressCallable | None,
-    phase: str,
-    layers: Sequence[int] | None = None,
-) -> States:
-    """Return the residual stream at the prompts' positions, float32 of shape (layers, p, d).
-
-    After each of `layers`, which ascend; by default first what goes into layer 0, then the output of each
-    layer, before any last norm.
-    """
-    if not prompts:
-        raise InputError("there are no prompts to read")
-    layout = find(model)
-    layers = [EMBEDDING, *layout.numbers(None)] if layers is None else layout.numbers(layers)
-    starts = np.cumsum([0, *(len(prompt.positions) for prompt in prompts)])
-    states, done = np.empty((0, 0, 0), dtype=np.float32), 0
-    with inference(model):
-        check_single_runs(model, layout, prompts[0].ids)
-        for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
-            ids, positions = zip(*(prompts[index] for index in batch), strict=True)
-            read = read_layers(model, layout, ids, positions, layers)
-            if done == 0:
-                states = np.empty((len(layers), starts[-1], read.shape[2]), dtype=np.float32)
-            states[:, np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])] = read
-            done += len(batch)
-            if report:
-                report(phase, done, len(prompts))
-    if not np.isfinite(states).all():
-        raise InputError(
-            f"hidden states of {model_name(model)} hold NaN or infinity; load it as float32 or bfloat16"
-        )
-    return states

@@ -32,7 +32,7 @@ def kept_positions(norms: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     return kept
 
 
-class Moments(NamedTuple):
+class StateMoments(NamedTuple):
     """Sums over the states of some layers that are no sinks: how many, the states, their squares."""
 
     # float64, (layers,), and twice (layers, hidden_size).
@@ -41,15 +41,15 @@ class Moments(NamedTuple):
     squares: Float64Array
 
     @classmethod
-    def of(cls, states: npt.NDArray[Any]) -> Moments:
+    def of(cls, states: npt.NDArray[Any]) -> StateMoments:
         """Return those of one layer's states (n, hidden_size)."""
         rows = states.astype(np.float64)
         return cls(
             np.array([len(rows)], np.float64), rows.sum(axis=0)[None], np.square(rows).sum(axis=0)[None]
         )
 
-    def joined(self, other: Moments) -> Moments:
-        return Moments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
+    def joined(self, other: StateMoments) -> StateMoments:
+        return StateMoments(*(mine + theirs for mine, theirs in zip(self, other, strict=True)))
 
     @property
     def spread(self) -> Float64Array:

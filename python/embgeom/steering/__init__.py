@@ -2,7 +2,7 @@
 
 from embgeom.lm.language_model import LanguageModel, load_language_model
 from embgeom.lm.layers import fold_projection
-from embgeom.lm.passes import state_spread
+from embgeom.lm.states import state_spread
 from embgeom.steering.pairs import read_pairs
 from embgeom.steering.vector import SteeringVector
 

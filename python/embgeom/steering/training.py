@@ -18,8 +18,9 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
-from embgeom.lm.passes import check_single_runs, in_batches, inference, longest_text, read_states
-from embgeom.lm.sinks import Moments
+from embgeom.lm.passes import in_batches, inference, longest_text
+from embgeom.lm.sinks import StateMoments
+from embgeom.lm.states import check_single_runs, read_states
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load
 from embgeom.steering.pairs import Pair, check_pairs
@@ -67,14 +68,14 @@ class Trained(NamedTuple):
     state_spread: dict[int, float]
 
 
-class Reading:
+class StateReader:
     """Reads the states of texts, without attention sinks, and keeps count of them, layer by layer."""
 
     def __init__(self, model: Any, layout: Layout, layers: list[int], options: TrainOptions) -> None:
         self._model, self._layout, self._layers = model, layout, layers
         self._averaged = options.token_position in ("mean", "answer")
         self._left_out = np.zeros(len(layers))
-        self._moments: Moments | None = None
+        self._moments: StateMoments | None = None
 
     def means(self, texts: list[Text]) -> Float64Array:
         """Return the mean over each text's positions, float64 of shape (texts, layers, hidden_size)."""
@@ -130,11 +131,11 @@ def train(
             f"with token_position={options.token_position!r} no pair is read at or after the token where its "
             "texts differ, so nothing tells them apart; read later"
         )
-    reading = Reading(model, layout, numbers, options)
+    reader = StateReader(model, layout, numbers, options)
     with inference(model), reporter(progress, "train") as report:
         check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
-        directions, measured = _directions(reading, kept, numbers, options, report)
-    spread = reading.state_spread
+        directions, measured = _directions(reader, kept, numbers, options, report)
+    spread = reader.state_spread
     # States that cancel leave the rounding of float32 behind.
     if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * spread.get(n, 0.0)]:
         raise InputError(
@@ -146,7 +147,7 @@ def train(
         "made_by": "train",
         **{key: value for key, value in asdict(options).items() if key not in ("batch_size", "skip_long")},
         **measured,
-        **reading.sinks,
+        **reader.sinks,
         "pairs": len(kept),
         "pairs_sha256": digest([texts[number] for number in kept]),
         "left_out": len(texts) - len(kept),
@@ -158,7 +159,7 @@ def train(
 
 
 def _directions(
-    reading: Reading,
+    reader: StateReader,
     pairs: Mapping[int, tuple[Text, Text]],
     layers: list[int],
     options: TrainOptions,
@@ -169,7 +170,7 @@ def _directions(
     for batch in in_batches(
         [max((text.tokens for text in pair), key=len) for pair in texts], options.batch_size
     ):
-        positive, negative = (reading.means([texts[index][side] for index in batch]) for side in (0, 1))
+        positive, negative = (reader.means([texts[index][side] for index in batch]) for side in (0, 1))
         differences = positive - negative
         if not np.isfinite(differences).all():
             row, place = np.argwhere(~np.isfinite(differences).all(axis=2))[0]
