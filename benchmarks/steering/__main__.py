@@ -3,7 +3,7 @@
     python -m benchmarks.steering                             the bundled pair both ways, some minutes
     python -m benchmarks.steering --models A B --texts FILE   also two other models; maps of hidden states
     python -m benchmarks.steering --table                     only the table and the figure of what is there
-    python -m benchmarks.steering --lengths                   only KL at scale 1, anew in cells that are there
+    python -m benchmarks.steering --again                     what needs no search, in cells that are there
     python -m benchmarks.steering --quick --output DIR        a few prompts, to see that everything works
 
 Four attributes (`benchmarks.steering.attributes`), three layers of the target (`side.DEPTHS`) and three
@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.compare.problem import Size
 from benchmarks.compare.record import new_record, write_whole
 from benchmarks.steering.attributes import PAIRS
-from benchmarks.steering.cells import QUICK, Cells, Extent, Key, lengths, measure, planned
+from benchmarks.steering.cells import QUICK, Cells, Extent, Key, measure, measure_again, planned
 from benchmarks.steering.routes import Direction, plain_texts
 from benchmarks.steering.side import Side
 from benchmarks.steering.table import markdown, picture
@@ -61,19 +61,16 @@ def head_of(directions: list[Direction], extent: Extent, quick: bool, dtype: str
     }
 
 
-def run(cells: Cells, plan: list[tuple[Key, Direction]], extent: Extent) -> None:
-    begin, left = time.monotonic(), [entry for entry in plan if entry[0] not in cells.done]
+def run(cells: Cells, plan: list[tuple[Key, Direction]], extent: Extent, again: bool) -> None:
+    begin, left = time.monotonic(), [entry for entry in plan if (entry[0] in cells.done) == again]
     for number, (key, direction) in enumerate(left, start=1):
-        cells.add(key, measure(key, direction, extent))
+        if again:
+            cells.change(key, measure_again(key, direction, extent))
+        else:
+            cells.add(key, measure(key, direction, extent))
         print(
             f"[{time.monotonic() - begin:5.0f} s] {number} of {len(left)}: {key}", file=sys.stderr, flush=True
         )
-
-
-def run_lengths(cells: Cells, plan: list[tuple[Key, Direction]], extent: Extent) -> None:
-    for key, direction in plan:
-        if key in cells.done:
-            cells.change(key, lengths(key, direction, extent))
 
 
 def main() -> None:
@@ -96,7 +93,9 @@ def main() -> None:
     )
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument(
-        "--lengths", action="store_true", help="measure KL at scale 1 anew in cells that are there, no more"
+        "--again",
+        action="store_true",
+        help="in cells that are there, measure anew what needs no search: KL at scale 1, and predictions",
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--threads", type=int, default=2, help="of torch")
@@ -113,9 +112,8 @@ def main() -> None:
         directions = directions_of(options.models, options.dtype, texts)
         cells = Cells.read(file, head_of(directions, extent, options.quick, options.dtype))
         plan = planned(directions, extent)
-        (run_lengths if options.lengths else run)(
-            cells, [entry for entry in plan if options.source in (None, entry[0].source)], extent
-        )
+        mine = [entry for entry in plan if options.source in (None, entry[0].source)]
+        run(cells, mine, extent, options.again)
         cells = Cells.read(file)
     write_whole(options.output / "steering.md", markdown(cells.head, cells.in_order()))
     write_whole(options.output / "steering.svg", picture(cells.in_order()))

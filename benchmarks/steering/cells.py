@@ -13,9 +13,9 @@ import numpy as np
 
 from benchmarks.compare.record import write_whole
 from benchmarks.steering.attributes import ATTRIBUTES, NEUTRAL, PROMPTS
-from benchmarks.steering.routes import CONTROL, Direction
+from benchmarks.steering.routes import CONTROL, Direction, Route
 from benchmarks.steering.side import Side
-from embgeom import SteeringVector
+from embgeom import Emb2Emb, SteeringVector
 from embgeom.evaluation import EvaluateOptions, Outcome, WordLogRatio, measure_at_kl
 from embgeom.evaluation.conditions import Condition
 from embgeom.evaluation.run import on_neutral_text
@@ -127,15 +127,18 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
         "source_layer": direction.source_layer(key.layer),
         "vectors": {name: _numbers(outcome) for name, outcome in found.items()},
         "kl_at_1": _costs(target, neutral, _at_default_length(key, direction)),
-        "foretold": _predicted(key, direction, vectors),
+        "predicted": _predicted(key, direction, vectors),
         "seconds": [round(prepared - begin, 1), round(time.monotonic() - prepared, 1)],
     }
 
 
-def lengths(key: Key, direction: Direction, extent: Extent) -> Record:
-    """Return what is known of a cell's vectors at their default length alone."""
-    found = _at_default_length(key, direction)
-    return {"kl_at_1": _costs(direction.target, NEUTRAL[: extent.neutral], found)}
+def measure_again(key: Key, direction: Direction, extent: Extent) -> Record:
+    """Return what needs no search: KL at the default length, and what weights alone predict."""
+    neutral = NEUTRAL[: extent.neutral]
+    return {
+        "kl_at_1": _costs(direction.target, neutral, _at_default_length(key, direction)),
+        "predicted": _predicted(key, direction, _vectors(key, direction, extent)),
+    }
 
 
 def _numbers(outcome: Outcome) -> Record:
@@ -158,18 +161,22 @@ def _costs(side: Side, texts: Sequence[str], vectors: Vectors) -> dict[str, floa
 
 
 def _predicted(key: Key, direction: Direction, vectors: Vectors) -> Record:
-    """Return what weights alone say of each route."""
-    lens, found = direction.lens(key.seed), {}
-    for route in direction.routes:
+    """Return what weights alone say of each route, and of maps of shuffled tokens and random vectors."""
+    lens = direction.lens(key.seed)
+
+    def predict(name: str, route: Route, mapping: Emb2Emb) -> Record:
         origin = direction.source.vector(key.attribute, key.seed, route.token_position)
         before = origin.directions[direction.source_layer(key.layer)]
-        mapping = direction.map(route, key.layer, key.seed)
-        (forecast,) = lens.predict(before, vectors[route.name].directions[key.layer], mapping, route.mode)
-        numbers = {name: getattr(forecast, name) for name in PREDICTORS}
-        found[route.name] = {
-            n: None if value is None else float(f"{value:.4g}") for n, value in numbers.items()
-        }
-    return found
+        (forecast,) = lens.predict(before, vectors[name].directions[key.layer], mapping, route.mode)
+        numbers = {each: getattr(forecast, each) for each in PREDICTORS}
+        return {each: _rounded(value) for each, value in numbers.items()} | {"verdict": forecast.verdict}
+
+    routes = {route.name: (route, direction.map(route, key.layer, key.seed)) for route in direction.routes}
+    controls = {name: name.split()[-1] for name in vectors if name.startswith(("shuffled ", "random "))}
+    for name, number in controls.items():
+        shuffled = direction.shuffled_map(CONTROL, int(number))
+        routes[name] = CONTROL, shuffled if name.startswith("shuffled") else routes[CONTROL.name][1]
+    return {name: predict(name, *each) for name, each in routes.items()}
 
 
 def _at_default_length(key: Key, direction: Direction) -> Vectors:

@@ -95,9 +95,7 @@ class Direction:
         By a map of shuffled tokens if `shuffle` is its seed.
         """
         vector = self.source.vector(attribute, seed, route.token_position)
-        mapping = (
-            self.map(route, layer, seed) if shuffle is None else self._of_weights(route.method, shuffle, True)
-        )
+        mapping = self.map(route, layer, seed) if shuffle is None else self.shuffled_map(route, shuffle)
         alone = vector.select_layers([self.source_layer(layer)])
         return mapping.transfer(alone, mode=route.mode, layers=layer, state_spread=self.target.state_spread)
 
@@ -105,6 +103,9 @@ class Direction:
         return (
             self._of_states(route.method, layer) if route.of else self._of_weights(route.method, seed, False)
         )
+
+    def shuffled_map(self, route: Route, seed: int) -> Emb2Emb:
+        return self._of_weights(route.method, seed, True)
 
     @cache  # noqa: B019
     def _of_weights(self, method: str, seed: int, shuffle: bool) -> Emb2Emb:

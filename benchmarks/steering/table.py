@@ -25,7 +25,8 @@ LENGTHS = {
     "transferred, last token": tuple(route.name for route in ROUTES if route.token_position == "last"),
     "transferred, mean": tuple(route.name for route in ROUTES if route.token_position == "mean"),
 }
-DRAWS = 2000
+DRAWS = 1000
+Clusters = dict[tuple[str, ...], list[float]]
 
 
 def effect(cell: Record, name: str) -> float:
@@ -66,9 +67,9 @@ def chosen(cells: Sequence[Record]) -> str:
     """Return the route of weights with the largest mean fraction over choice cells, directions alike."""
     means = {}
     for route in ROUTES:
-        groups = [each for each in _by_direction(cells, CHOICE, route.name) if len(each)]
+        groups = [each for each in _by_direction(cells, CHOICE, route.name) if each]
         if groups and not route.of and route.token_position == "last":
-            means[route.name] = np.mean([each.mean() for each in groups])
+            means[route.name] = np.mean([_means(each).mean() for each in groups])
     return max(means, key=lambda name: means[name], default=ROUTES[0].name)
 
 
@@ -86,8 +87,9 @@ def markdown(head: Record, cells: list[Record]) -> str:
         f"{settings['neutral']} neutral texts. Vectors are read at the last token of each text, "
         "those *of means* over all tokens but attention sinks. A fraction of the native "
         "vector's effect is given over the cells in which that is larger than the mean of the random vectors "
-        "by two standard deviations; after +- stands its standard error over these cells, which says nothing "
-        "of other attributes or models. Routes are chosen by "
+        "by two standard deviations; the layers of an attribute and seed, which share pairs, prompts and "
+        "maps, are averaged first, and after +- stands the standard error over attributes and seeds, which "
+        "says nothing of other attributes or models. Routes are chosen by "
         f"{' and '.join(CHOICE)}; {' and '.join(HELD_OUT)} had no part in the choice.",
         "",
         *([QUICK, ""] if head["quick"] else []),
@@ -126,21 +128,19 @@ def _directions(cells: Iterable[Record]) -> list[tuple[str, str]]:
     return list(dict.fromkeys((cell["source"], cell["target"]) for cell in cells))
 
 
-def _by_direction(cells: Sequence[Record], attributes: Sequence[str], name: str) -> list[np.ndarray]:
-    """Return the fractions of one vector where it was tried, an array for each direction."""
-    return [
-        np.array(
-            [
-                fraction(cell, name)
-                for cell in cells
-                if (cell["source"], cell["target"]) == direction
-                and cell["attribute"] in attributes
-                and counts(cell)
-                and not np.isnan(fraction(cell, name))
-            ]
-        )
-        for direction in _directions(cells)
-    ]
+def _by_direction(cells: Sequence[Record], attributes: Sequence[str], name: str) -> list[Clusters]:
+    """Return, for each direction, the fractions of one vector by attribute and seed, where it was tried."""
+    found: dict[tuple[str, str], Clusters] = {direction: {} for direction in _directions(cells)}
+    for cell in cells:
+        if cell["attribute"] in attributes and counts(cell) and not np.isnan(fraction(cell, name)):
+            clusters = found[cell["source"], cell["target"]]
+            clusters.setdefault((cell["attribute"], str(cell["seed"])), []).append(fraction(cell, name))
+    return list(found.values())
+
+
+def _means(clusters: Clusters) -> np.ndarray:
+    """Return the mean of each attribute and seed over the layers: layers share pairs, prompts and maps."""
+    return np.array([np.mean(each) for each in clusters.values()])
 
 
 def _fractions(cells: Sequence[Record], attributes: Sequence[str], best: str) -> list[str]:
@@ -150,7 +150,7 @@ def _fractions(cells: Sequence[Record], attributes: Sequence[str], best: str) ->
         sum((c["source"], c["target"]) == d and c["attribute"] in attributes for c in cells)
         for d in directions
     ]
-    used = [len(each) for each in _by_direction(cells, attributes, "native")]
+    used = [sum(map(len, each.values())) for each in _by_direction(cells, attributes, "native")]
     heads = [
         f"{' -> '.join(d)} ({n} of {total} cells)"
         for d, n, total in zip(directions, used, totals, strict=True)
@@ -160,13 +160,10 @@ def _fractions(cells: Sequence[Record], attributes: Sequence[str], best: str) ->
         groups = _by_direction(cells, attributes, name)
         if not any(map(len, groups)):
             continue
-        means = [each.mean() for each in groups if len(each)]
+        means = [_means(each).mean() for each in groups if each]
+        least = min(value for each in groups for values in each.values() for value in values)
         label = f"**{name}**" if name == best else name
-        row = [
-            *map(_mean, groups),
-            f"{np.mean(means):.2f}",
-            f"{min(each.min() for each in groups if len(each)):.2f}",
-        ]
+        row = [*(_mean(_means(each)) for each in groups), f"{np.mean(means):.2f}", f"{least:.2f}"]
         lines.append(f"| {label} | {' | '.join(row)} |")
     return lines
 
@@ -181,8 +178,8 @@ def _mean(values: np.ndarray) -> str:
 def _natives(cells: Sequence[Record]) -> list[str]:
     """Return what native vectors do, read at the last token and over all of them, by target and attribute."""
     lines = [
-        "Mean effect over layers and seeds, and in how many cells it beats random vectors. *Mean* is the "
-        "vector that is read over all tokens but attention sinks.",
+        "Mean effect over layers and seeds, its standard error over seeds, and in how many cells it beats "
+        "random vectors. *Mean* is the vector that is read over all tokens but attention sinks.",
         "",
         "| target | attribute | native, last | native, mean | random | beats random |",
         "|---|---|---|---|---|---|",
@@ -190,8 +187,10 @@ def _natives(cells: Sequence[Record]) -> list[str]:
     for target, attribute in product(dict.fromkeys(cell["target"] for cell in cells), ATTRIBUTES):
         mine = [cell for cell in cells if (cell["target"], cell["attribute"]) == (target, attribute)]
         if mine:
+            seeds = sorted({cell["seed"] for cell in mine})
             last, mean = (
-                _mean(np.array([effect(c, name) for c in mine])) for name in ("native", "native mean")
+                _mean(np.array([np.mean([effect(c, n) for c in mine if c["seed"] == s]) for s in seeds]))
+                for n in ("native", "native mean")
             )
             random = np.concatenate([of_kind(cell, "random") for cell in mine])
             beaten = f"{sum(map(counts, mine))} of {len(mine)}"
@@ -223,52 +222,88 @@ def _lengths(cells: Sequence[Record]) -> list[str]:
 
 
 def _predicted(cells: Sequence[Record], best: str) -> list[str]:
-    """Return how numbers from weights alone go with the fraction of the native effect."""
-    kept = [cell for cell in cells if counts(cell) and cell.get("foretold")]
-    quantities = list(
-        dict.fromkeys(name for cell in kept for each in cell["foretold"].values() for name in each)
-    )
+    """Return how numbers from weights alone go with the fraction of the native effect, and with controls."""
+    kept = [cell for cell in cells if counts(cell) and cell.get("predicted")]
+    quantities = [
+        name
+        for name, value in (next(iter(kept[0]["predicted"].values())) if kept else {}).items()
+        if not isinstance(value, str)
+    ]
     lines = [
         "Spearman correlation with the fraction of the native effect, with a 95 % interval by resampling "
-        f"cells: over cells, of the route {best}; and over all routes of each cell, the mean over cells.",
+        "directions' attributes and seeds (the layers of one are drawn together): over the cells of a "
+        f"direction, of the route {best}, the mean over directions, since these differ in both; and over all "
+        "routes of a cell, the mean over cells. Controls are in neither.",
         "",
         "| number | over cells | over routes |",
         "|---|---|---|",
     ]
     for quantity in quantities:
-        over_cells = _interval(kept, lambda some, q=quantity: _over_cells(some, q, best))
-        over_routes = _interval(
-            kept, lambda some, q=quantity: float(np.nanmean([_over_routes(c, q) for c in some]))
-        )
+        points = [(cell["target"], cell["predicted"][best][quantity], fraction(cell, best)) for cell in kept]
+        over_cells = _interval(kept, points, _within_directions)
+        over_routes = _interval(kept, [_over_routes(cell, quantity) for cell in kept], np.nanmean)
         lines.append(f"| {quantity.replace('_', ' ')} | {over_cells} | {over_routes} |")
+    return [*lines, "", *_told_apart(cells)]
+
+
+def _told_apart(cells: Sequence[Record]) -> list[str]:
+    """Return what the certificate says of true transfers and of controls."""
+    kinds = {
+        "maps of weights": tuple(route.name for route in ROUTES if not route.of),
+        "maps of hidden states": tuple(route.name for route in ROUTES if route.of),
+        "maps of shuffled tokens": "shuffled ",
+        "random vectors of the target": "random ",
+    }
+    lines = [
+        "What a certificate says of these vectors and of controls, over all cells: whether the map keeps "
+        "what the vector does to logits. The agreement is the median, and the range of its middle 90 %.",
+        "",
+        "| vectors | agreement | yes | partly | no |",
+        "|---|---|---|---|---|",
+    ]
+    for label, names in kinds.items():
+        mine = [
+            each for cell in cells for n, each in cell.get("predicted", {}).items() if n.startswith(names)
+        ]
+        if mine := [each for each in mine if each.get("verdict")]:
+            low, middle, high = np.nanquantile([each["agreement"] for each in mine], [0.05, 0.5, 0.95])
+            verdicts = [each["verdict"] for each in mine]
+            shares = " | ".join(f"{verdicts.count(v) / len(mine):.0%}" for v in ("yes", "partly", "no"))
+            lines.append(f"| {label} | {middle:.2f} ({low:.2f} to {high:.2f}) | {shares} |")
     return lines
 
 
-def _over_cells(cells: Sequence[Record], quantity: str, route: str) -> float:
-    points = [
-        (cell["foretold"][route][quantity], fraction(cell, route))
-        for cell in cells
-        if route in cell["foretold"]
-    ]
-    return _correlation(points)
-
-
 def _over_routes(cell: Record, quantity: str) -> float:
-    return _correlation([(each[quantity], fraction(cell, route)) for route, each in cell["foretold"].items()])
+    return _correlation(
+        [(each[quantity], fraction(cell, name)) for name, each in cell["predicted"].items() if name in NAMES]
+    )
 
 
-def _correlation(points: Iterable[tuple[float | None, float]]) -> float:
+def _within_directions(points: Sequence[tuple[str, float | None, float]]) -> float:
+    """Return the mean over directions, each of which has its own target, of the correlation in it."""
+    targets = {target for target, *_ in points}
+    each = [_correlation([point for target, *point in points if target == mine]) for mine in targets]
+    return float(np.mean(known)) if (known := [value for value in each if np.isfinite(value)]) else np.nan
+
+
+def _correlation(points: Iterable[Sequence[float | None]]) -> float:
     known = np.array([point for point in points if point[0] is not None and np.isfinite(point).all()])
     return spearman(known[:, 0], known[:, 1]) if len(known) > 2 and np.ptp(known[:, 0]) > 0 else np.nan
 
 
-def _interval(cells: Sequence[Record], of: Callable[[Sequence[Record]], float]) -> str:
-    value = of(cells) if cells else np.nan
+def _interval(cells: Sequence[Record], values: Sequence[Any], of: Callable[[Sequence[Any]], float]) -> str:
+    """Return a statistic of one value for each cell, with an interval by resampling attributes and seeds."""
+    value = of(values) if values else np.nan
     if not np.isfinite(value):
         return ""
-    generator = np.random.default_rng(0)
+    clusters: dict[tuple[Any, ...], list[Any]] = {}
+    for cell, each in zip(cells, values, strict=True):
+        key = cell["source"], cell["target"], cell["attribute"], cell["seed"]
+        clusters.setdefault(key, []).append(each)
+    groups, generator = list(clusters.values()), np.random.default_rng(0)
     drawn = [
-        of([cells[i] for i in generator.integers(len(cells), size=len(cells))]) for _ in range(DRAWS // 10)
+        of([each for i in generator.integers(len(groups), size=len(groups)) for each in groups[i]])
+        for _ in range(DRAWS)
     ]
     low, high = np.nanquantile(drawn, [0.025, 0.975])
     return f"{value:+.2f} ({low:+.2f} to {high:+.2f})"
@@ -294,7 +329,7 @@ def picture(cells: list[Record]) -> str:
         for shift, (label, attributes), color in zip(
             (-0.15, 0.15), (("choice", CHOICE), ("held out", HELD_OUT)), COLORS, strict=False
         ):
-            groups = [_by_direction(mine, attributes, name)[0] for name in names]
+            groups = [_means(_by_direction(mine, attributes, name)[0]) for name in names]
             places = [place for place, group in enumerate(groups) if len(group)]
             means = [groups[place].mean() for place in places]
             errors = [

@@ -305,6 +305,35 @@ def test_a_route_of_weights_is_chosen_by_choice_cells_alone(table):
     assert table.chosen(cells) == "ridge primal"
 
 
+def test_layers_that_share_pairs_and_prompts_are_not_independent(table):
+    # Three layers of one seed have no more to say than one, however alike they are.
+    cells = [steered("mood", native=2.0, **{"ridge primal": effect}) for effect in (1.0, 1.2, 1.4)]
+    other = steered("mood", native=2.0, **{"ridge primal": 2.0}) | {"seed": 1}
+    (clusters,) = table._by_direction([*cells, other], ["mood"], "ridge primal")
+    assert table._means(clusters) == pytest.approx([0.6, 1.0])
+    # Half the difference of the two.
+    assert table._mean(table._means(clusters)) == "0.80 +- 0.20"
+    # All draws of the one group are the same.
+    assert table._interval(cells, [1.0, 2.0, 3.0], np.mean) == "+2.00 (+2.00 to +2.00)"
+
+
+def test_predictions_are_compared_within_a_direction(table):
+    # Either target has its own level; within both, more goes with less.
+    points = [("a", 1.0, 1.0), ("a", 1.1, 0.9), ("a", 1.2, 0.8), ("b", 5, 3.0), ("b", 6, 2.0), ("b", 7, 1.9)]
+    assert table._within_directions(points) == pytest.approx(-1.0)
+
+
+def test_controls_are_told_from_transfers(table):
+    said = {
+        "ridge primal": {"agreement": 0.7, "verdict": "yes"},
+        "ridge dual": {"agreement": 0.5, "verdict": "partly"},
+        "shuffled 0": {"agreement": 0.0, "verdict": "no"},
+    }
+    lines = table._told_apart([steered() | {"predicted": said}])
+    assert "| maps of weights | 0.60 (0.51 to 0.69) | 50% | 50% | 0% |" in lines
+    assert "| maps of shuffled tokens | 0.00 (0.00 to 0.00) | 0% | 0% | 100% |" in lines
+
+
 @pytest.mark.slow
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")
