@@ -181,7 +181,6 @@ def test_functions_take_results():
     for arguments in (
         (weights, weights),
         (neighbors, weights, neighbors, weights),
-        (weights, weights, neighbors, neighbors),
         (neighbors.indices, weights.weights, neighbors, weights),
     ):
         assert np.allclose(embgeom.weight_cosine(*arguments), 1.0)

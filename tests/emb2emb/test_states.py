@@ -12,7 +12,7 @@ from embgeom.emb2emb.methods import Ridge
 from embgeom.emb2emb.pairs import PreparedRows
 from embgeom.emb2emb.states import LONGEST_TEXT, paired_states
 from embgeom.examples import moods
-from embgeom.lm.sinks import kept_positions
+from embgeom.lm.attention_sinks import kept_positions
 from tests.helpers.emb2emb import related
 
 torch = pytest.importorskip("torch", reason="torch is not installed")

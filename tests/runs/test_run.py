@@ -19,6 +19,7 @@ import embgeom
 from embgeom._common.record import plain
 from embgeom.runs import cache, compute, folder, plan
 from embgeom.runs import run as run_module
+from tests.helpers.ended import END_AT_A_STEP
 
 TASKS = ("knn", "lle", "dimension")
 K = 20
@@ -336,7 +337,8 @@ def test_the_matrix_is_hashed_at_the_start_and_at_the_end(tmp_path, monkeypatch)
         same(embgeom.run("lle", x, tmp_path / "again", k=K), hashed)
 
 
-PROGRAM = """
+PROGRAM = (
+    """
 import os, random, signal, sys
 from pathlib import Path
 
@@ -346,26 +348,13 @@ from embgeom.runs import run
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 task, folder, number, left = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-
-def step(*_):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), number)
-
-def watched(function):
-    def call(*arguments, **options):
-        step()
-        result = function(*arguments, **options)
-        step()
-        return result
-    return call
-
-os.fsync, os.mkdir, os.open = watched(os.fsync), watched(os.mkdir), watched(os.open)
-Path.replace = watched(Path.replace)
+"""
+    + END_AT_A_STEP
+    + """
 run.boundaries = lambda parameters, *_, **__: {stage: [0, 40, 90, 150] for stage in parameters.stages}
 embgeom.run(task, np.load(folder + ".npy"), folder, k=20, progress=step)
 """
+)
 
 
 @pytest.mark.parametrize("task", ["lle", "dimension"])

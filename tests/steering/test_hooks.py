@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from embgeom import InputError, SteeringVector
-from embgeom.steering.hooks import remove_all
 from tests.helpers.steering import (
     FAMILIES,
     LAYERS,
@@ -117,15 +116,6 @@ def test_hooks_go_with_an_abandoned_generator():
     del made
     gc.collect()
     assert hook_count(model) == 0
-
-
-def test_lost_handles_can_be_removed():
-    model = tiny("gpt2")
-    vector().apply(model)
-    vector(seed=1).apply(model)
-    remove_all(model)
-    assert hook_count(model) == 0
-    remove_all(model)
 
 
 def test_a_handle_says_whether_it_is_at_work():

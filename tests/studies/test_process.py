@@ -14,6 +14,7 @@ import pytest
 
 from embgeom.runs.folder import locked
 from tests.helpers.cli import status
+from tests.helpers.ended import END_AT_A_STEP
 from tests.helpers.loading import write_folder
 from tests.helpers.real_data import FOREIGN, find
 from tests.studies.test_study import files
@@ -58,7 +59,8 @@ def test_a_folder_in_use_is_refused(models, tmp_path, capsys):
     assert "is in use by another process" in capsys.readouterr().err
 
 
-PROGRAM = """
+PROGRAM = (
+    """
 import os, signal, sys
 from pathlib import Path
 
@@ -67,25 +69,12 @@ from embgeom.studies.study import study
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
 folder, number, left, *models = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:]
-
-def step(*_):
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), number)
-
-def watched(function):
-    def call(*arguments, **options):
-        step()
-        result = function(*arguments, **options)
-        step()
-        return result
-    return call
-
-os.fsync, os.mkdir, os.open = watched(os.fsync), watched(os.mkdir), watched(os.open)
-Path.replace = watched(Path.replace)
+"""
+    + END_AT_A_STEP
+    + """
 study(models, folder=folder, k=4, ks=(3, 8), dimension_k=12, relabelings=20, progress=step)
 """
+)
 
 
 @pytest.mark.slow

@@ -114,7 +114,10 @@ def page(title: str, sections: Sequence[Section], *, lead: str = "", footer: str
             views=views,
             style=_markup("".join(styles)),
             scripts=[_markup(script) for script in scripts],
-            hashes=[_hash(script) for script in scripts],
+            hashes=[
+                base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+                for script in scripts
+            ],
             filtered_rows=FILTERED_ROWS,
             stacked_columns=STACKED_COLUMNS,
         )
@@ -190,18 +193,14 @@ def _view(part: Part, anchor: str) -> dict[str, Any]:
         data = _markup(inert_json(part.data))
         return {"kind": "widget", "name": part.name, "template": f"{part.name}.html", "data": data}
     numeric, cells = part.numeric(), part.cells()
-    values = [[_sort_value(value) for value in row] for row in part.rows]
+    # Rounded cells are sorted by the numbers that they stand for.
+    values = [[None if isinstance(v, str | int) else repr(float(v)) for v in row] for row in part.rows]
     return {
         "kind": "table",
         "title": part.title,
         "columns": list(zip(part.columns, numeric, strict=True)),
         "rows": [list(zip(*row, numeric, strict=True)) for row in zip(cells, values, strict=True)],
     }
-
-
-def _sort_value(value: str | float) -> str | None:
-    """Return the number that a rounded cell stands for."""
-    return None if isinstance(value, str | int) else repr(float(value))
 
 
 def _environment(*folders: Path) -> Any:
@@ -228,7 +227,3 @@ def _markup(text: str) -> Any:
     from markupsafe import Markup
 
     return Markup(text)
-
-
-def _hash(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")

@@ -128,7 +128,10 @@ class Result(ABC):
             # Reading a pipe that nobody writes to, or a device, would never end.
             if not stat.S_ISREG(mode := Path(path).stat().st_mode) and not stat.S_ISDIR(mode):
                 raise ValueError("it is not a regular file")
-            fields, arrays = _read_tensors(path) if cls._large else _read_json(path)
+            if cls._large:
+                fields, arrays = _read_tensors(path)
+            else:
+                fields, arrays = json.loads(Path(path).read_text(encoding="utf-8")), {}
             if not isinstance(fields, dict) or fields.get("result") != cls.__name__:
                 raise ValueError(f"it holds {_held(fields, arrays)}")
             loaded: _AnyResult = rebuilt(cls, fields, arrays)
@@ -200,10 +203,6 @@ def _held(fields: Any, arrays: Arrays) -> str:
     if isinstance(fields, dict) and isinstance(name := fields.get("result"), str):
         return f"a result of the class {name!r:.40}"
     return "a steering vector" if any(each.startswith("direction.") for each in arrays) else "something else"
-
-
-def _read_json(path: str | PathLike[str]) -> tuple[Any, Arrays]:
-    return json.loads(Path(path).read_text(encoding="utf-8")), {}
 
 
 def _read_tensors(path: str | PathLike[str]) -> tuple[Any, Arrays]:

@@ -215,11 +215,9 @@ def check_table_format(table_format: str) -> None:
 
 def write_table(path: Path, columns: Mapping[str, Any]) -> None:
     """Write a table in the format that the suffix names."""
-    write = write_csv if path.suffix == ".csv" else _write_parquet
-    write(path, columns)
-
-
-def _write_parquet(path: Path, columns: Mapping[str, Any]) -> None:
+    if path.suffix == ".csv":
+        write_csv(path, columns)
+        return
     import pyarrow.parquet
 
     encodable = {

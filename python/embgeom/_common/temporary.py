@@ -59,16 +59,12 @@ def sweep(folder: Path) -> None:
             if (lock := _hold(place)) is None:
                 continue
             try:
-                _put_back(place)
+                for old in (place / "old").glob("*"):
+                    if not os.path.lexists(place.parent / old.name):
+                        old.rename(place.parent / old.name)
                 shutil.rmtree(place, ignore_errors=True)
             finally:
                 os.close(lock)
-
-
-def _put_back(place: Path) -> None:
-    for old in (place / "old").glob("*"):
-        if not os.path.lexists(place.parent / old.name):
-            old.rename(place.parent / old.name)
 
 
 def _make(target: Path) -> tuple[Path, int | None]:

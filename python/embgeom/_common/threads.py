@@ -27,7 +27,8 @@ _Found = TypeVar("_Found")
 def resolve_threads(threads: int | None) -> int:
     """Return the number of threads: as asked for, or by OMP_NUM_THREADS, CPU affinity and cgroup quota."""
     if threads is None:
-        return _usable_cores()
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, min([cores, *filter(None, (_openmp_limit(), _cgroup_limit()))]))
     return whole_number(threads, "threads", 1, _MOST_THREADS, "; None takes every core available")
 
 
@@ -87,12 +88,6 @@ def keep_going(*_: object) -> None:
     stop: threading.Event | None = getattr(_HERE, "stop", None)
     if stop is not None and stop.is_set():
         raise KeyboardInterrupt
-
-
-def _usable_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limits = [limit for limit in (_openmp_limit(), _cgroup_limit()) if limit is not None]
-    return max(1, min([cores, *limits]))
 
 
 def _openmp_limit() -> int | None:

@@ -46,18 +46,7 @@ def demo(options: argparse.Namespace) -> None:
 
 
 def demonstrate(*, threads: int | None = None, progress: Progress = False) -> list[RenderableType]:
-    """Compare the two bundled models, and return tables and texts that explain the results.
-
-    The numbers are those of `compare` on the two models without their rare tokens, see
-    `embgeom.examples.without_rare_tokens`.
-
-    Examples
-    --------
-    >>> from embgeom._common.tables import as_text
-    >>> from embgeom.cli.demo import demonstrate
-    >>> print(as_text(demonstrate()).splitlines()[0])
-    Two language models, trained apart: what do their token embeddings share?
-    """
+    """Compare the bundled models without their rare tokens, in tables and texts that explain the results."""
     # By their folders: a file here may have the name of an example.
     models = [
         replace(embgeom.load(folder, threads=threads), name=examples.PREFIX + folder.name)

@@ -280,7 +280,9 @@ def atlas(
         model=ModelRecord.from_embeddings(chosen),
         rows=rows,
         norms=chosen.norms,
-        token_class=_first_class(classes, rows),
+        token_class=[
+            next((name for name in CLASSES if getattr(classes, name)[row]), ORDINARY) for row in rows.tolist()
+        ],
         position=classes.position[rows],
         case=classes.case[rows],
         script=classes.script[rows],
@@ -303,11 +305,6 @@ def atlas(
         versions=versions(["umap-learn"]),
         from_cache=call.served,
     )
-
-
-def _first_class(classes: TokenClasses, rows: RowNumbers) -> list[str]:
-    masks = [(name, getattr(classes, name)) for name in CLASSES]
-    return [next((name for name, mask in masks if mask[row]), ORDINARY) for row in rows.tolist()]
 
 
 def _coherence(

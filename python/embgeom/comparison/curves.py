@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 
-from embgeom._common.progress import Progress
 from embgeom.comparison.nulls import Estimate, correlation_estimate, overlap_estimate, weight_cosine_estimate
 from embgeom.geometry.dimension import IntrinsicDimension
 from embgeom.geometry.knn import Neighbors
@@ -40,56 +39,17 @@ class Curve:
     estimates: tuple[Estimate, ...]
 
 
-def overlap_curve(
-    neighbors_a: Neighbors,
-    neighbors_b: Neighbors,
-    ks: Sequence[int] = KS,
-    *,
-    strata: npt.ArrayLike | None = None,
-    draws: int = 200,
-    seed: int = 0,
-    threads: int | None = None,
-    progress: Progress = False,
-) -> Curve:
-    """Return the neighbor overlap over k, from one graph of each model.
-
-    Parameters
-    ----------
-    neighbors_a, neighbors_b : Neighbors
-        What `knn` returned for the same tokens of both models.
-    ks : sequence of int
-        Numbers of neighbors; those that the graphs do not hold are left out.
-    strata, draws, seed, threads, progress
-        As for `overlap_estimate`.
-    """
-    held = tuple(k for k in ks if k <= min(neighbors_a.k, neighbors_b.k))
-    nearest = ([side.first(k) for side in (neighbors_a, neighbors_b)] for k in held)
-    options: dict[str, Any] = {"strata": strata, "draws": draws, "seed": seed}
-    estimates = (overlap_estimate(*pair, **options, threads=threads, progress=progress) for pair in nearest)
-    return Curve("neighbor_overlap", "k", held, tuple(estimates))
+def overlap_curve(a: Neighbors, b: Neighbors, ks: Sequence[int] = KS, **options: Any) -> Curve:
+    """Return the neighbor overlap over each k that both graphs hold; options are those of its estimate."""
+    held = tuple(k for k in ks if k <= min(a.k, b.k))
+    estimates = tuple(overlap_estimate(a.first(k), b.first(k), **options) for k in held)
+    return Curve("neighbor_overlap", "k", held, estimates)
 
 
-def weight_curve(
-    of_a: Sequence[LLE],
-    of_b: Sequence[LLE],
-    *,
-    strata: npt.ArrayLike | None = None,
-    draws: int = 200,
-    seed: int = 0,
-    threads: int | None = None,
-    progress: Progress = False,
-) -> Curve:
-    """Return the weight cosine over k, from the weights of both models for each k.
-
-    The neighbors of all of them come from one graph by `Neighbors.first`. Other arguments are as for
-    `weight_cosine_estimate`.
-    """
-    options: dict[str, Any] = {"strata": strata, "draws": draws, "seed": seed}
-    estimates = (
-        weight_cosine_estimate(*pair, **options, threads=threads, progress=progress)
-        for pair in zip(of_a, of_b, strict=True)
-    )
-    return Curve("weight_cosine", "k", tuple(side.weights.shape[1] for side in of_a), tuple(estimates))
+def weight_curve(of_a: Sequence[LLE], of_b: Sequence[LLE], **options: Any) -> Curve:
+    """Return the weight cosine over k, from the weights of both models over the first k of one graph."""
+    estimates = tuple(weight_cosine_estimate(a, b, **options) for a, b in zip(of_a, of_b, strict=True))
+    return Curve("weight_cosine", "k", tuple(side.weights.shape[1] for side in of_a), estimates)
 
 
 def correlation_curve(

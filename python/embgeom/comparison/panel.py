@@ -89,59 +89,11 @@ def cka_estimate(
     seed: int = 0,
     threads: int | None = None,
 ) -> Estimate:
-    """Return the debiased linear CKA of two models.
+    """Return the debiased linear CKA of two models: 1 for equal inner products up to scale, 0 for unrelated.
 
-    1: the same inner products between centered rows, up to scale; 0: unrelated, whatever the numbers of
-    tokens and columns (the biased CKA of unrelated matrices tends to 1 with the number of columns).
-
-    Parameters
-    ----------
-    a, b : array_like, shapes (n, d_a) and (n, d_b), or Embeddings
-        Row i of both is the same token.
-    strata : array_like of int, shape (n,), optional
-        The stratum of each token, for the stratified null.
-    draws : int
-        Relabelings within strata, and of all tokens where few rows are long; above 4096 tokens at most 20, or
-        some 40 that bundles of strata, relabeled three times or more, are combined to.
-    seed : int
-        Seed of the relabelings.
-    threads : int, optional
-        As for `knn`.
-
-    Returns
-    -------
-    Estimate
-        The unbiased HSIC (Song et al. 2012) of both, divided by the root of the product of each one's
-        with itself. The null is exact: over all relabelings the mean is 0 and the standard deviation
-        sqrt(2 / (n (n - 3))), whatever the matrices are (Székely & Rizzo 2013). Within strata the mean is
-        exact, too. Where few rows are so long that it is far from normal (`Estimate.few_rows`), p is the
-        share of relabelings that are as far from 0.
-
-    Raises
-    ------
-    InputError
-        If the numbers of rows differ or are less than 4, or a matrix has no variance.
-
-    Notes
-    -----
-    n (d_a + d_b)^2 / 2 multiply-adds, from 4096 rows on in float32; nothing of shape (n, n) is formed.
-
-    References
-    ----------
-    Kornblith, Norouzi, Lee, & Hinton (2019). Similarity of neural network representations revisited. ICML.
-
-    Song, Smola, Gretton, Bedo, & Borgwardt (2012). Feature selection via dependence maximization. JMLR, 13.
-
-    Székely & Rizzo (2013). The distance correlation t-test of independence in high dimension. Journal of
-    Multivariate Analysis, 117.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from embgeom.comparison.panel import cka_estimate
-    >>> x = np.random.default_rng(0).standard_normal((50, 4))
-    >>> round(cka_estimate(x, 3 * x[:, ::-1] + 1).value, 6)
-    1.0
+    The unbiased HSIC (Song et al. 2012) of both over the root of the product of each one's with itself. Its
+    null over all relabelings is exact: mean 0, standard deviation sqrt(2 / (n (n - 3))) (Székely & Rizzo
+    2013); within strata the mean is. n (d_a + d_b)^2 / 2 multiply-adds, from 4096 rows on in float32.
     """
     pair = Pair.from_arrays(a, b, threads)
     labels = labels_of_strata(strata, len(pair))
@@ -159,49 +111,11 @@ def procrustes_estimate(
     seed: int = 0,
     threads: int | None = None,
 ) -> Estimate:
-    """Return the Procrustes similarity of two models: how well one is the other rotated, scaled and shifted.
+    """Return how well one model is the other rotated, scaled and shifted, 1 for exactly (Schönemann 1966).
 
-    1: exactly. 1 minus its square is the share of variance that the best rotation leaves unexplained. It
-    grows with the number of columns by chance alone, so read it beside its null.
-
-    Parameters
-    ----------
-    a, b, strata, seed, threads
-        As for `cka_estimate`.
-    draws : int
-        Relabelings for the null; fewer for more than 278 columns, 20 for 600 or more. Within
-        strata as for `cka_estimate`.
-
-    Returns
-    -------
-    Estimate
-        The nuclear norm of the cross product of the centered matrices, divided by their Frobenius norms.
-
-    Raises
-    ------
-    InputError
-        If the numbers of rows differ or are less than 4, or a matrix has no variance.
-
-    Notes
-    -----
-    Above 4096 tokens, the cross product of a relabeling is drawn from the normal distribution that it tends
-    to, with the exact covariance A'A x B'B / (n - 1). Where a few long rows keep it from tending there, 20
-    relabelings are made instead, as within strata.
-
-    References
-    ----------
-    Schönemann (1966). A generalized solution of the orthogonal Procrustes problem. Psychometrika, 31.
-
-    Williams, Kunz, Kornblith, & Linderman (2021). Generalized shape metrics on neural representations.
-    NeurIPS.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from embgeom.comparison.panel import procrustes_estimate
-    >>> x = np.random.default_rng(0).standard_normal((50, 4))
-    >>> round(procrustes_estimate(x, 3 * x[:, ::-1] + 1, draws=20).value, 6)
-    1.0
+    The nuclear norm of the cross product of the centered matrices over their Frobenius norms. Above 4096
+    tokens the cross product of a relabeling is drawn from the normal distribution that it tends to, with the
+    exact covariance A'A x B'B / (n - 1), unless a few long rows keep it from tending there.
     """
     pair = Pair.from_arrays(a, b, threads)
     labels = labels_of_strata(strata, len(pair))
@@ -315,51 +229,11 @@ def rsa_estimate(
     seed: int = 0,
     threads: int | None = None,
 ) -> Estimate:
-    """Return the representational similarity of two models: Spearman correlation of pairwise cosines.
+    """Return the Spearman correlation of all pairwise cosines of sampled tokens (Kriegeskorte et al. 2008).
 
-    What global similarity is by Pearson's correlation over all pairs, this is by ranks over the pairs of a
-    sample, so that a few very similar tokens count no more than others.
-
-    Parameters
-    ----------
-    a, b, strata, threads
-        As for `cka_estimate`. Rows that are zero in either matrix are not drawn.
-    center : bool
-        First subtract the mean of all rows.
-    sample : int
-        How many tokens are drawn, 4 at least: all their pairs are ranked.
-    seed : int
-        Seed of the sample, and of the relabelings within strata.
-
-    Returns
-    -------
-    Estimate
-        `n` is the size of the sample. The null over all relabelings is exact; the one within strata comes
-        from 20 relabelings of all tokens, of which the sample's pairs are ranked.
-
-    Raises
-    ------
-    InputError
-        If the numbers of rows differ, fewer than 4 rows have a direction, or a matrix has the same cosine
-        for all pairs.
-
-    Notes
-    -----
-    O(m^2 (d_a + d_b + log m)) time and some 80 m^2 bytes for m sampled tokens. The interval is that of the
-    U-statistic's projection on tokens, with the error of the ranks in it.
-
-    References
-    ----------
-    Kriegeskorte, Mur, & Bandettini (2008). Representational similarity analysis: connecting the branches of
-    systems neuroscience. Frontiers in Systems Neuroscience, 2.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from embgeom.comparison.panel import rsa_estimate
-    >>> x = np.random.default_rng(0).standard_normal((50, 4))
-    >>> round(rsa_estimate(x, 3 * x[:, ::-1]).value, 6)
-    1.0
+    Rows that are zero in either matrix are not drawn. The null over all relabelings is exact. The interval is
+    that of the U-statistic's projection on tokens, with the error of the ranks in it. For m sampled tokens
+    O(m^2 (d_a + d_b + log m)) time and some 80 m^2 bytes.
     """
     x, y = as_matrix(a, "a"), as_matrix(b, "b")
     if len(x) != len(y):

@@ -86,7 +86,8 @@ class WordNet:
             ids[synset] = len(files)
             files.append(lexfile)
             parts.append("a" if part == "s" else part)
-            links.append([each for relation in relations.split(";") for each in _targets(relation)])
+            targets = (relation.partition("=")[2].split(",") for relation in relations.split(";"))
+            links.append([each for of_relation in targets for each in of_relation if each])
         senses = ((lemma, synset) for lemma, _, synset in _table(folder, "senses"))
         return cls(str(folder), _numbered(senses, ids), files, parts, _symmetric(links, ids))
 
@@ -143,11 +144,6 @@ def _table(folder: Path, name: str) -> Iterator[list[str]]:
                 yield [cells[column] for column in wanted]
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise LoadError(f"{path} cannot be read: {first_line(error)}") from error
-
-
-def _targets(relation: str) -> list[str]:
-    _, _, targets = relation.partition("=")
-    return targets.split(",") if targets else []
 
 
 def _numbered(senses: Iterable[tuple[str, str]], ids: dict[str, int]) -> dict[str, tuple[int, ...]]:

@@ -20,11 +20,11 @@ from embgeom.emb2emb.pairs import FEWEST_TOKENS, Pairs, PreparedRows, pair_of, s
 from embgeom.emb2emb.score import Found, fit
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
+from embgeom.lm.attention_sinks import StateMoments, kept_positions
 from embgeom.lm.language_model import LanguageModel, describe_model, model_info, model_name
 from embgeom.lm.layers import find
 from embgeom.lm.passes import longest_text
 from embgeom.lm.shared_texts import shared_positions
-from embgeom.lm.sinks import StateMoments, kept_positions
 from embgeom.lm.states import Tokenized, residual_states
 from embgeom.lm.tokenizing import warn_of_doubled
 

@@ -187,7 +187,9 @@ def match(a: Embeddings, b: Embeddings) -> Match:
     words: dict[int, int] = {}
     position_a, position_b = space_position(a), space_position(b)
     if {position_a, position_b} == {"leading", "trailing"}:
-        words = _same_word(text_a, text_b, exact, leading_a=position_a == "leading")
+        words_a = _words(text_a, set(exact), leading=position_a == "leading")
+        words_b = _words(text_b, set(exact.values()), leading=position_b == "leading")
+        words = dict(_single(words_a, words_b))
     pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
     ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
     ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
@@ -292,14 +294,6 @@ def _single(a: _Rows, b: _Rows) -> Iterator[tuple[int, int]]:
     for spelled, row in a.items():
         if row != _SEVERAL and (other := b.get(spelled, _SEVERAL)) != _SEVERAL:
             yield row, other
-
-
-def _same_word(
-    text_a: _Rows, text_b: _Rows, matched: Mapping[int, int], *, leading_a: bool
-) -> dict[int, int]:
-    words_a = _words(text_a, set(matched), leading=leading_a)
-    words_b = _words(text_b, set(matched.values()), leading=not leading_a)
-    return dict(_single(words_a, words_b))
 
 
 def _words(text: _Rows, matched: set[int], *, leading: bool) -> _Rows:

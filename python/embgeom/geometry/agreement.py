@@ -176,9 +176,6 @@ def _listed(neighbors: Any) -> _Listed:
 
 def _two_sides(given: tuple[Any, ...]) -> list[tuple[_Listed, npt.NDArray[Any]]]:
     """Return the neighbors and weights of each model, in whatever way they were given."""
-    # The neighbors may also follow the weights of both models, which know them already.
-    if len(given) == 4 and isinstance(given[0], LLE) and isinstance(given[1], LLE):
-        given = (given[2], given[0], given[3], given[1])
     if len(given) == 2 and all(isinstance(side, LLE) for side in given):
         given = (given[0], given[0], given[1], given[1])
     if len(given) != 4 or isinstance(given[1], Neighbors) or isinstance(given[3], Neighbors):

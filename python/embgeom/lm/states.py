@@ -14,10 +14,10 @@ import numpy.typing as npt
 from embgeom._common.progress import ProgressCallable
 from embgeom.errors import InputError
 from embgeom.examples import moods
+from embgeom.lm.attention_sinks import StateMoments, kept_positions
 from embgeom.lm.language_model import model_name
 from embgeom.lm.layers import Layout, find, need_torch, stream_in_input, stream_in_output
 from embgeom.lm.passes import PassEnded, Tokens, forward, in_batches, inference, longest_text, padded
-from embgeom.lm.sinks import StateMoments, kept_positions
 from embgeom.lm.tokenizing import encode
 
 # The number of what goes into layer 0.

@@ -55,7 +55,9 @@ class ModelConfig:
     @classmethod
     def parse(cls, config: Mapping[str, Any]) -> ModelConfig:
         """Return the values of a parsed config.json; a nested language model's come before the outer ones."""
-        levels = _levels(config)
+        levels = [config]
+        while nested := next((n for key in _NESTED if isinstance(n := levels[-1].get(key), dict)), None):
+            levels.append(nested)
         merged = {key: value for level in levels for key, value in level.items()}
         rows, padded = _positive(merged, "vocab_size"), _positive(merged, "embedding_size")
         if rows and padded and padded >= rows:
@@ -88,14 +90,6 @@ class ModelConfig:
         if family and self.vocab_size != family.unnoted_vocabulary:
             notes.append(family.output_note if which == "output" else family.input_note)
         return tuple(filter(None, notes))
-
-
-def _levels(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the config and those nested in it, down to the language model's own."""
-    levels = [config]
-    while nested := next((n for key in _NESTED if isinstance(n := levels[-1].get(key), dict)), None):
-        levels.append(nested)
-    return levels
 
 
 def _classes(config: Mapping[str, Any]) -> list[str]:

@@ -19,10 +19,10 @@ from embgeom.errors import EmbgeomError, InputError, LoadError, OutputError
 from embgeom.loading.folder import is_file, parse_json
 from embgeom.loading.hub.repository import HubRepo, split_file
 from embgeom.steering.directions import Direction, checked, checked_spread
+from embgeom.steering.foreign_files import check_declared, lone_layer, metadata_name, persona_rows
 from embgeom.steering.formats import CONTROL_VECTOR, READERS, WRITERS, write_steered
-from embgeom.steering.operations import OPERATIONS, Operation, Use, Value
+from embgeom.steering.operations import OPERATIONS, Intervention, Operation, Value
 from embgeom.steering.operations import checked as checked_value
-from embgeom.steering.others import check_declared, lone_layer, metadata_name, persona_rows
 
 FORMAT = "embgeom.steering_vector"
 VERSION = "1"
@@ -50,8 +50,10 @@ class Fields(NamedTuple):
 def save(path: str | PathLike[str], vector: Fields, hookpoints: str | None) -> None:
     target = _path(path, WRITERS, OutputError)
     if hookpoints is not None:
-        use = Use(vector.operation, vector.value)
-        write_file(target, lambda partial: write_steered(partial, use, vector.directions, hookpoints))
+        intervention = Intervention(vector.operation, vector.value)
+        write_file(
+            target, lambda partial: write_steered(partial, intervention, vector.directions, hookpoints)
+        )
         return
     try:
         vector.model.encode("utf-8")
@@ -101,22 +103,22 @@ def load(
     if "logits_matrix" in tensors:
         raise LoadError(f"{file} is a map of embgeom; a steering vector is expected")
     ours = header.get("format") == FORMAT
-    use = _use(header, file) if ours else Use(operation or "add", None)
-    if ours and operation not in (None, use.operation):
+    intervention = _intervention(header, file) if ours else Intervention(operation or "add", None)
+    if ours and operation not in (None, intervention.operation):
         raise InputError(
-            f"{file} says itself that its operation is {use.operation!r}; leave out operation={operation!r}, "
-            "and change it with dataclasses.replace"
+            f"{file} says itself that its operation is {intervention.operation!r}; leave out "
+            f"operation={operation!r}, and change it with dataclasses.replace"
         )
     provenance, info, norms = _checked_header(header, file)
     known = (*_HEADER, "layer_type", *(("operation", "value") if ours else ()))
     declared = {key: fact for key, fact in facts.items() if key not in known}
     check_declared(declared, file, f"{CONTROL_VECTOR}.", refused=operation is None)
     try:
-        directions = checked(_by_layer(_named(tensors, use.operation), file, layer))
-        value = checked_value(*use, directions)
+        directions = checked(_by_layer(_named(tensors, intervention.operation), file, layer))
+        value = checked_value(*intervention, directions)
     except InputError as error:
         raise LoadError(f"{file} holds no steering vector: {error}") from error
-    return Fields(directions, header.get("model", ""), provenance, info, norms, use.operation, value)
+    return Fields(directions, header.get("model", ""), provenance, info, norms, intervention.operation, value)
 
 
 def _fetched(file: Path, revision: str | None, local_files_only: bool) -> Path:
@@ -136,13 +138,13 @@ def _fetched(file: Path, revision: str | None, local_files_only: bool) -> Path:
     return found
 
 
-def _use(header: Mapping[str, str], file: Path) -> Use:
+def _intervention(header: Mapping[str, str], file: Path) -> Intervention:
     """Return what the directions of a file of ours are for."""
     operation: Any = header.get("operation", "add")
     if operation not in OPERATIONS:
         raise LoadError(f"{file} is for the operation {operation!r:.40}, which this embgeom does not know")
     value = parse_json(header.get("value", "null"), f"the value in {file}")
-    return Use(operation, tuple(value) if isinstance(value, list) else value)
+    return Intervention(operation, tuple(value) if isinstance(value, list) else value)
 
 
 def _named(tensors: Mapping[Any, Direction], operation: Operation) -> Mapping[Any, Direction]:

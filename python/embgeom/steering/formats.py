@@ -29,8 +29,8 @@ from embgeom.loading.gguf.file import GGUFFile
 from embgeom.loading.matrix_files.array_file import ArrayFile
 from embgeom.loading.safetensors_file import SafetensorsFile
 from embgeom.steering.directions import Direction, Directions
-from embgeom.steering.operations import Use
-from embgeom.steering.others import names_a_scale
+from embgeom.steering.foreign_files import names_a_scale
+from embgeom.steering.operations import Intervention
 
 # More than a direction for each of 1,000 layers of the widest models: what is larger is a model.
 _MOST_NUMBERS = 1 << 25
@@ -174,23 +174,23 @@ def write_pt(path: Path, header: dict[str, str], directions: Directions) -> None
     path.write_bytes(stream.getvalue())
 
 
-def write_steered(path: Path, use: Use, directions: Directions, hookpoints: str) -> None:
+def write_steered(path: Path, intervention: Intervention, directions: Directions, hookpoints: str) -> None:
     """Write what lm-evaluation-harness's model ``steered`` reads: an action for each hooked module."""
     torch = need("torch", f"{path}, a PyTorch file,")
     if path.suffix != ".pt":
         raise InputError(f"lm-evaluation-harness reads {path.name} only as a .pt; name one")
     if not isinstance(hookpoints, str) or hookpoints.count("{}") != 1:
         raise InputError(f'hookpoints = {hookpoints!r:.60} must hold {{}} once, as "layers.{{}}" does')
-    if isinstance(use.value, tuple):
+    if isinstance(intervention.value, tuple):
         raise InputError("lm-evaluation-harness sets a coordinate by its clamp, and keeps none between two")
-    action = "add" if use.operation == "add" else "clamp"
+    action = "add" if intervention.operation == "add" else "clamp"
     held = {
         hookpoints.replace("{}", str(layer)): {
             "steering_vector": torch.tensor(direction),
             # The coordinate along the direction of length 1.
             "steering_coefficient": 1.0
             if action == "add"
-            else (use.value or 0.0) * float(np.linalg.norm(direction.astype(np.float64))),
+            else (intervention.value or 0.0) * float(np.linalg.norm(direction.astype(np.float64))),
             "action": action,
             "bias": None,
             "head_index": None,

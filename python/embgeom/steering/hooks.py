@@ -15,7 +15,7 @@ from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.layers import Layout, find, need_torch, projection, stream_in_output, with_stream
 from embgeom.lm.tracker import ForwardContext, PassTracker
 from embgeom.steering.directions import Directions, placed
-from embgeom.steering.operations import Use, change
+from embgeom.steering.operations import Intervention, change
 
 Positions = Literal["all", "generated"]
 # A boolean mask over the columns of the prompts, (prompts, columns) or (columns,).
@@ -28,7 +28,7 @@ Chooser = Callable[[ForwardContext], Any]
 
 def apply(
     directions: Directions,
-    use: Use,
+    intervention: Intervention,
     model: Any,
     scale: float | Mapping[int, float],
     layers: int | Iterable[int] | None,
@@ -46,22 +46,8 @@ def apply(
     steered = placed(directions, layers)
     layout.numbers(steered)
     factors = _factors(scale, list(steered))
-    changes = {layer: change(use, direction, layer, factors[layer]) for layer, direction in steered.items()}
+    changes = {layer: change(intervention, row, layer, factors[layer]) for layer, row in steered.items()}
     return Handle(layout, changes, size, chooser(positions, generated))
-
-
-def remove_all(model: Any, layer_modules: Any = None) -> None:
-    """Remove every vector that is applied to a model, those whose handles are lost included.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The model.
-    layer_modules : str or torch.nn.ModuleList, optional
-        Where its layers are, as it was given to `SteeringVector.apply`.
-    """
-    for handle in PassTracker.for_model(find(model, layer_modules)).subscribers:
-        handle.remove()
 
 
 class Handle:

@@ -24,7 +24,7 @@ Value = float | tuple[float | None, float | None] | None
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 
-class Use(NamedTuple):
+class Intervention(NamedTuple):
     """An operation with its value."""
 
     operation: Operation
@@ -62,15 +62,18 @@ def _ends(value: tuple[float | None, float | None]) -> tuple[float, float]:
     return -math.inf if low is None else low, math.inf if high is None else high
 
 
-def change(use: Use, direction: Direction, layer: int, factor: float) -> Callable[[Any], Any]:
+def change(
+    intervention: Intervention, direction: Direction, layer: int, factor: float
+) -> Callable[[Any], Any]:
     """Return what makes of the states of a layer, (..., hidden_size), those that are steered."""
-    if use.operation == "add":
+    if intervention.operation == "add":
         added = _OnDevice(_scaled(direction, layer, factor), layer)
         return lambda hidden: hidden + added.like(hidden)
     along = direction.astype(np.float64)
     unit = _OnDevice((along / np.linalg.norm(along)).astype(np.float32), layer)
     norm = float(np.linalg.norm(along))
-    ends = _ends(use.value) if isinstance(use.value, tuple) else (use.value or 0.0, use.value or 0.0)
+    value = intervention.value
+    ends = _ends(value) if isinstance(value, tuple) else (value or 0.0, value or 0.0)
     least, most = (end * norm for end in ends)
 
     def moved(hidden: Any) -> Any:

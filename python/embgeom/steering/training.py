@@ -16,10 +16,10 @@ from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions, versions
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.lm.attention_sinks import StateMoments
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
 from embgeom.lm.passes import in_batches, inference, longest_text
-from embgeom.lm.sinks import StateMoments
 from embgeom.lm.states import check_single_runs, read_states
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load

@@ -322,8 +322,10 @@ class SteeringVector:
         >>> handle.active
         False
         """
-        use = operations.Use(self.operation, self.value)
-        return hooks.apply(self.directions, use, model, scale, layers, positions, generated, layer_modules)
+        intervention = operations.Intervention(self.operation, self.value)
+        return hooks.apply(
+            self.directions, intervention, model, scale, layers, positions, generated, layer_modules
+        )
 
     def select_layers(self, layers: int | Iterable[int]) -> SteeringVector:
         """Return the vector with the directions of some of its layers only.

@@ -118,13 +118,12 @@ def _draw_heatmap(figure: Any, axes: Any, names: Names, cells: Cells, label: str
         for j, cell in enumerate(line):
             if cell is not None:
                 dark = not (cell.value - low) / (high - low) > 0.55
-                placed: dict[str, Any] = {
-                    "ha": "center",
-                    "va": "center",
-                    "color": "white" if dark else "black",
-                }
+                color = "white" if dark else "black"
+                placed: dict[str, Any] = {"ha": "center", "va": "center", "color": color}
                 axes.text(j, i - 0.2, cell.text(), size=size, **placed)
-                axes.text(j, i + 0.25, "\n".join(_null_lines(cell, few)), size=0.83 * size, **placed)
+                # Small cells have no room for the words, which captions have.
+                nulls = [f"{word} {text}" if few else text for word, text in cell.nulls.items()]
+                axes.text(j, i + 0.25, "\n".join(nulls), size=0.83 * size, **placed)
     short = shortened(names)
     axes.set_yticks(range(len(rows)), [short[i] for i in rows])
     axes.set_xticks(range(len(columns)), [short[j] for j in columns])
@@ -136,11 +135,6 @@ def _draw_heatmap(figure: Any, axes: Any, names: Names, cells: Cells, label: str
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02)
     bar.outline.set_visible(False)
     axes.set_title(label)
-
-
-def _null_lines(cell: Cell, few: bool) -> list[str]:
-    """Return the nulls; small cells have no room for the words, which captions have."""
-    return [f"{word} {text}" if few else text for word, text in cell.nulls.items()]
 
 
 def small(number: float) -> str:

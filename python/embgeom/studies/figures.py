@@ -56,7 +56,8 @@ def drawings(study: Study) -> list[Drawing]:
 def _heatmaps(study: Study) -> Iterator[Drawing]:
     for statistic in study.pairs[0].statistics:
         cells = {(pair.a, pair.b): Cell.from_estimate(pair[statistic.name].estimate) for pair in study.pairs}
-        caption = f"{_sentence(statistic.label)}: {statistic.meaning}, for each pair of models. {_IN_CELLS}"
+        title = statistic.label[:1].upper() + statistic.label[1:]
+        caption = f"{title}: {statistic.meaning}, for each pair of models. {_IN_CELLS}"
         yield Drawing(f"heatmap_{statistic.name}", caption, heatmap(study.names, cells, statistic.label))
 
 
@@ -223,7 +224,3 @@ def _states(study: Study) -> Iterator[Drawing]:
 def _pair_name(study: Study, pair: PairResult) -> str:
     names = shortened(study.names)
     return f"{names[pair.a]} / {names[pair.b]}"
-
-
-def _sentence(label: str) -> str:
-    return label[:1].upper() + label[1:]

@@ -48,12 +48,13 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
     """Return the report of a study as HTML."""
     names = ", ".join(study.names[:-1]) + f" and {study.names[-1]}"
     title = f"Token embeddings of {names if len(study.names) < 4 else f'{len(study.names)} models'}"
+    notes = [f"{model.name}: {note}" for model in study.models for note in model.notes]
     figures: list[Part] = [picture(drawing.figure, drawing.caption) for drawing in drawings]
     sections = [
         Section("Summary", [reading_guide(study), Terms(tuple(summary(study)))]),
         Section("Figures", figures),
         Section("Pairs of models", [*_pairs(study), *_curves(study), *_groups(study), *_maps(study)]),
-        Section("Models", [_models(study), _classes(study), *_notes(study), _hubs(study)]),
+        Section("Models", [_models(study), _classes(study), *notes, _hubs(study)]),
         Section("Look up a token", lookup(study)),
         Section("Tokens of lowest and highest dimension", list(_extremes(study)), closed=True),
         Section("Most and least shared tokens", list(_shared(study)), closed=True),
@@ -160,11 +161,6 @@ def _classes(study: Study) -> Table:
         (name, *(model.classes.get(name, 0) for model in study.models)) for name in names
     ]
     return Table("Rows of each class; a row may be of several", ("class", *study.names), rows)
-
-
-def _notes(study: Study) -> Iterator[str]:
-    for model in study.models:
-        yield from (f"{model.name}: {note}" for note in model.notes)
 
 
 def _hubs(study: Study) -> Table:

@@ -434,12 +434,11 @@ def _model_row(model: ModelSummary) -> dict[str, Any]:
         "participation_ratio_mean": float(np.nanmean(dimension.participation_ratio)),
         "two_nn": geometry.two_nn.value if geometry.two_nn else None,
         "mle": geometry.mle.value if geometry.mle else None,
-        **({} if model.coherence is None else _coherence_row(model.coherence)),
+        **{
+            f"coherence_{each.name}_spearman": each.spearman.value
+            for each in (model.coherence.statistics if model.coherence else ())
+        },
     }
-
-
-def _coherence_row(found: Coherence) -> dict[str, Any]:
-    return {f"coherence_{each.name}_spearman": each.spearman.value for each in found.statistics}
 
 
 def _model_table(names: list[str], models: tuple[ModelSummary, ...]) -> tuple[Any, Any]:

@@ -6,8 +6,8 @@ import torch
 
 import embgeom
 from embgeom import InputError, SteeringVector
+from embgeom.lm.attention_sinks import StateMoments, kept_positions
 from embgeom.lm.layers import find
-from embgeom.lm.sinks import StateMoments, kept_positions
 from embgeom.lm.states import read_states
 from embgeom.steering import load_language_model, state_spread
 from tests.helpers.steering import tiny
