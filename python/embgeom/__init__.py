@@ -19,7 +19,7 @@ _HOMES = {
     "embeddings.token_format": ("TokenFormat",),
     "embeddings.vocabulary": ("Match", "match"),
     "errors": ("EmbgeomError", "EmbgeomWarning", "InputError", "LoadError", "OutputError"),
-    "evaluation": ("Evaluation", "Sweep", "evaluate", "sweep"),
+    "evaluation": ("Evaluation", "Sweep", "evaluate", "sweep", "transfer"),
     "geometry.agreement": ("neighbor_overlap", "weight_cosine"),
     "geometry.dimension": ("IntrinsicDimension", "intrinsic_dimension"),
     "geometry.knn": ("Neighbors", "knn"),

@@ -13,7 +13,7 @@ from embgeom.embeddings.provenance import Provenance
 from embgeom.embeddings.token_format import TokenFormat
 from embgeom.embeddings.vocabulary import Match, match
 from embgeom.errors import EmbgeomError, EmbgeomWarning, InputError, LoadError, OutputError
-from embgeom.evaluation import Evaluation, Sweep, evaluate, sweep
+from embgeom.evaluation import Evaluation, Sweep, evaluate, sweep, transfer
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, knn
@@ -88,6 +88,7 @@ __all__ = [
     "studies",
     "study",
     "sweep",
+    "transfer",
     "use_cache",
     "weight_cosine",
 ]

@@ -9,7 +9,7 @@ import pytest
 
 import embgeom
 from embgeom import SteeringVector
-from embgeom.emb2emb import Emb2Emb
+from embgeom.emb2emb import Emb2Emb, score
 from embgeom.emb2emb.lengths import SHARE
 from embgeom.evaluation import Certificate, certify
 from embgeom.examples import moods
@@ -62,20 +62,18 @@ def test_a_share_of_the_spread_of_states(joy, tmp_path, capsys):
     given = ("transfer", joy, *BOTH, "-o", tmp_path / "v.pt")
     run(*given, "--norm", "states", "--texts", tmp_path / "texts.txt")
     texts = (tmp_path / "texts.txt").read_text().splitlines()
-    small, large = (
-        embgeom.steering.state_spread(*embgeom.steering.load_language_model(f"example:{name}"), texts)
-        for name in ("small", "large")
-    )
+    large = embgeom.steering.state_spread(*embgeom.steering.load_language_model("example:large"), texts)
     assert SteeringVector.load(tmp_path / "v.pt").norms[2] == pytest.approx(SHARE * large[2], rel=1e-4)
-    # A coordinate that is limited is one of the states, so both models are asked.
-    limiting = replace(trained(), operation="clamp", value=(None, 1.0), state_spread={})
-    limiting.save(tmp_path / "limit.pt")
+    # A coordinate that is limited keeps its size among the states.
+    replace(trained(), operation="clamp", value=(None, 1.0)).save(tmp_path / "limit.pt")
     run("transfer", tmp_path / "limit.pt", *given[2:], "--texts", tmp_path / "texts.txt")
     found = SteeringVector.load(tmp_path / "v.pt")
-    assert found.norms[2] == pytest.approx(trained().norms[1] * large[2] / small[1], rel=1e-4)
+    spread = trained().state_spread[1]
+    assert found.norms[2] == pytest.approx(trained().norms[1] * large[2] / spread, rel=1e-4)
     capsys.readouterr()
-    assert status(*given, "--no-run") == 2
-    assert "set the length by norm= (--norm)" in capsys.readouterr().err
+    run("fit", *BOTH[1::2], "-o", tmp_path / "m.safetensors")
+    assert status("transfer", joy, "--map", tmp_path / "m.safetensors", "-o", tmp_path / "w.pt") == 2
+    assert "name both models by --from and --to, so that the target is run" in capsys.readouterr().err
 
 
 def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
@@ -84,10 +82,8 @@ def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
     first = SteeringVector.load(tmp_path / "v.safetensors")
     capsys.readouterr()
     fitted = []
-    whole = Emb2Emb.fit
-    monkeypatch.setattr(
-        Emb2Emb, "fit", lambda *models, **options: fitted.append(1) or whole(*models, **options)
-    )
+    whole = score.fit
+    monkeypatch.setattr(score, "fit", lambda *pairs, **options: fitted.append(1) or whole(*pairs, **options))
     run(*given)
     again = SteeringVector.load(tmp_path / "v.safetensors")
     assert not fitted and "read from the cache: 1 result" in capsys.readouterr().err
@@ -169,7 +165,6 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
 
 @pytest.mark.parametrize(("arguments", "told"), [
     ((*BOTH, "--at-kl", "0.1", "--norm", "1"), "--at-kl sets the length, and --norm another"),
-    ((*BOTH, "--at-kl", "0.1", "--no-run"), "--at-kl runs the target"),
     (("--map", "m.safetensors", "--at-kl", "0.1"), "--at-kl runs the target"),
     (("--from", "example:small"), "name both models, by --from and --to, or a map"),
     ((), "name both models"),
@@ -179,7 +174,10 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     ((*BOTH, "--norm", "-1"), "neither states, raw, a length"),
     ((*BOTH, "--norm", "none.pt"), "none.pt"),
     ((*BOTH, "--subfolder-to", "."), "--subfolder-to is for the matrix"),
-    ((*BOTH, "--norm", "1", "--layers", "1:9,3:5"), "has 6 layers"),
+    ((*BOTH, "--layers", "1:9,3:5"), "has 6 layers, counted from 0: choose layers up to 5, by --layers"),
+    ((*BOTH, "--layers", "5"), "--layers 5 is one layer, but the vector has 2: name one, such as 3:5"),
+    (("--from", "example:large", "--to", "example:small"), "of the target, example:small: swap --from and"),
+    ((*BOTH, "--tensor-to", "model.embed_tokens.weight"), "is not that of"),
 ])  # fmt: skip
 def test_errors_say_what_to_do(joy, tmp_path, capsys, arguments, told):
     assert status("transfer", joy, *arguments, "-o", tmp_path / "v.pt") == 2

@@ -177,7 +177,7 @@ def test_a_token_itself_is_the_nearest_token():
 def test_of_vectors_each_layer_has_a_forecast():
     small, large = models()
     joy = SteeringVector.from_words(small, *WORDS[0], layers=[1, 3])
-    transferred = fitted().transfer(joy, layers={1: 2, 3: 5}, norm=1.0)
+    transferred = fitted().transfer(joy, layers={1: 2, 3: 5}, norm="raw")
     found = predict_transfer(joy, transferred, small, large, fitted())
     assert [(each.layer, each.target_layer) for each in found] == [(1, 2), (3, 5)]
     one = replace(found[0], agreement=0.7, low=0.6, random_mean=0.3, random_sd=0.1)

@@ -92,14 +92,14 @@ def test_layers_stay_where_depths_are_equal_or_unknown(source, target):
 
 
 def test_layers_that_a_model_lacks():
-    with pytest.raises(InputError, match="layer 4, but the source of the map has 4 layers"):
+    with pytest.raises(InputError, match="layer 4, but the source has 4 layers"):
         of_depths(4, 6).transfer(vector([1, 4]), norm="raw")
-    with pytest.raises(InputError, match="source of the map has 4 layers"):
+    with pytest.raises(InputError, match="source has 4 layers"):
         of_depths(4, None).transfer(vector([9]), layers=2, norm="raw")
     for layers in (6, {3: 6}):
         with pytest.raises(InputError, match=r"layer 3 of the vector goes to layer 6.*target .* 6 layers"):
             of_depths(4, 6).transfer(vector([3]), layers=layers, norm="raw")
-    with pytest.raises(InputError, match="target of the map has 6 layers"):
+    with pytest.raises(InputError, match="target has 6 layers"):
         of_depths(None, 6).transfer(vector([3, 7]), norm="raw")
     assert of_depths(4, 6).transfer(vector([3]), layers=0, norm="raw").layers == (0,)
 

@@ -27,7 +27,7 @@ def transferred(shuffle=False, method="low_rank"):
     mapping = embgeom.Emb2Emb.fit(small, large, shuffle=shuffle, method=method)
     model = embgeom.steering.load_language_model("example:small")
     joy = SteeringVector.train(*model, moods.pairs()[:20], layers=[1, 3])
-    return joy, mapping.transfer(joy, norm=2.0), mapping
+    return joy, mapping.transfer(joy, norm="raw").with_norm(2.0), mapping
 
 
 @cache
@@ -87,7 +87,7 @@ def test_that_of_a_map_of_states(shuffle):
     texts = moods.neutral_texts()
     mapping = embgeom.Emb2Emb.fit_states(*both[0], *both[1], texts, (3, 5), shuffle=shuffle)
     joy = transferred()[0].select_layers([3])
-    found = certify(joy, mapping.transfer(joy, norm=1.0), *models(), mapping)
+    found = certify(joy, mapping.transfer(joy, norm="raw").with_norm(1.0), *models(), mapping)
     # The unembedding sees little of what a map of states does, so the other one's verdict is left open.
     assert found.verdict == "no" or not shuffle
     assert "of whose rows the map, one of hidden states, was fitted on none" in " ".join(

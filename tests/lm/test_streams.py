@@ -181,12 +181,12 @@ def test_a_projection_is_named(projected, tokenizer):
     there, back = Emb2Emb.fit(rows, large, held_out=0), Emb2Emb.fit(large, rows, held_out=0)
     vector = SteeringVector.train(model, tokenizer, PAIRS, layers=1)
     with pytest.raises(
-        InputError, match=r"hidden size 128, but .* takes 64: the model projects .*project_out"
+        InputError, match=r"hidden size 128, and the source, opt, 64: the model projects .*project_out"
     ):
         there.transfer(vector, norm="raw")
     with pytest.raises(InputError, match=r"either it is another model's, or the model projects"):
         there.transfer(SteeringVector({1: np.ones(128)}), norm="raw")
-    with pytest.raises(InputError, match=r"it is another model's; fit a map"):
+    with pytest.raises(InputError, match=r"it is a vector of org/other; fit a map"):
         there.transfer(SteeringVector({1: np.ones(128)}, model_info=ModelInfo("org/other")), norm="raw")
     with pytest.raises(InputError, match=r"projects it to 64 before .*project_out.*fold_projection"):
         back.transfer(SteeringVector({1: np.ones(192)}), norm="raw").apply(model)

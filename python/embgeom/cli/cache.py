@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence, Sized
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from embgeom._common.tables import Table
@@ -22,23 +22,25 @@ CACHE.add_argument(
 )
 
 
-def caching(options: argparse.Namespace) -> AbstractContextManager[object]:
-    """Return the context in which a command uses the cache, if it does and has not been told otherwise."""
-    return use_cache() if getattr(options, "cache", False) else nullcontext()
-
-
-def tell_read(found: Sized, options: argparse.Namespace) -> None:
-    """Say on standard error how many results were read from the cache, if any were."""
-    if found and not options.quiet:
-        tell(f"read from the cache: {_count(len(found))}; --no-cache computes them again")
+@contextmanager
+def caching(options: argparse.Namespace) -> Iterator[None]:
+    """Let a command use the cache, unless it has been told otherwise, and say how many results it read."""
+    if not getattr(options, "cache", False):
+        yield
+        return
+    with use_cache() as cached:
+        yield
+    # Whoever looks a token up does not ask where its neighbors come from.
+    if cached.all_served and not options.quiet and options.run.__name__ != "neighbors":
+        tell(f"read from the cache: {_count(len(cached.all_served))}; --no-cache computes them again")
 
 
 def add_commands(commands: Any) -> None:
     """Add the command of this file."""
     command = add_command(commands, cache)
     command.description = (
-        "List the results that compare, inspect and runs in a folder have kept, summed by model (with "
-        "--model each of them), or clear them. They are "
+        "List the results that compare, inspect, fit, transfer and runs in a folder have kept, summed by "
+        "model (with --model each of them), or clear them. They are "
         "found again by the numbers of the matrix and all parameters. They lie in embgeom-results within the "
         "folder EMBGEOM_CACHE, or Hugging Face's cache of assets, and take at most EMBGEOM_CACHE_GIB "
         "(default: 4), none more than a quarter of that; those unused for longest go first."

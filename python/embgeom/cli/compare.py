@@ -12,7 +12,7 @@ import embgeom
 from embgeom._common.result import check_figure_path
 from embgeom._common.tables import TABLE_FORMATS, check_table_format
 from embgeom._common.writing import check_file_writable, check_kept, check_writable
-from embgeom.cli.cache import CACHE, tell_read
+from embgeom.cli.cache import CACHE
 from embgeom.cli.models import is_model, load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, row_number, tokens_options
 from embgeom.cli.terminal import say, show
@@ -93,7 +93,6 @@ def compare(options: argparse.Namespace) -> None:
         warnings.filterwarnings("ignore", "global_similarity", EmbgeomWarning)
         comparison = embgeom.compare(*models, **chosen(options, *_COMPARED, *_SAMPLE, *_SEARCH))
     show(comparison.tables())
-    tell_read(comparison.from_cache, options)
     if options.csv is not None:
         comparison.to_csv(options.csv)
     save_outputs(comparison, options)
@@ -113,7 +112,6 @@ def inspect(options: argparse.Namespace) -> None:
         keywords = chosen(options, "variance", "center", "threads", "progress")
         found = coherence(model, wordnet, classes=inspection.classes, k=options.dimension_k, **keywords)
         show(found.tables())
-    tell_read(inspection.from_cache, options)
     save_outputs(inspection, options)
     if found is not None and options.output is not None:
         found.save(Path(options.output) / "coherence.safetensors")

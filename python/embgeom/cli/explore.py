@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 import embgeom
 from embgeom._common.writing import check_file_writable, check_kept
-from embgeom.cli.cache import CACHE, tell_read
+from embgeom.cli.cache import CACHE
 from embgeom.cli.compare import check_outputs, outputs, save_outputs
 from embgeom.cli.models import load_model, model_inputs, model_options
 from embgeom.cli.options import LOCAL_FILES, Parser, add_command, chosen, tokens_options, whole
@@ -44,7 +44,6 @@ def diff(options: argparse.Namespace) -> None:
     models = load_model(options, "_a"), load_model(options, "_b")
     found = embgeom.diff(*models, **chosen(options, "noise", *_SHARED))
     show(found.tables())
-    tell_read(found.from_cache, options)
     save_outputs(found, options)
 
 
@@ -56,5 +55,4 @@ def atlas(options: argparse.Namespace) -> None:
     made = embgeom.atlas(load_model(options), **chosen(options, "wordnet", "folder", *_SHARED))
     made.to_parquet(options.output)
     show(made.tables())
-    tell_read(made.from_cache, options)
     say(f"to open it: embedding-atlas {options.output} --text text --x x --y y --neighbors neighbors")

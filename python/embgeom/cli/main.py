@@ -61,7 +61,7 @@ def _run(arguments: list[str]) -> int:
             write_error(traceback.format_exc())
         if isinstance(error, EmbgeomError | MemoryError):
             if not options.debug:
-                terminal.tell(error if str(error) else "out of memory")
+                terminal.tell(getattr(error, "command", str(error)) or "out of memory")
             return USAGE_ERROR
         if not options.debug:
             what = f"{type(error).__name__}: {str(error)[:200]}"

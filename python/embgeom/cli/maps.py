@@ -8,6 +8,7 @@ from typing import Any
 
 import embgeom
 from embgeom._common.writing import check_kept
+from embgeom.cli.cache import CACHE
 from embgeom.cli.models import (
     final_norm,
     load_model,
@@ -41,7 +42,8 @@ _OF_MATRICES = ("fold_norm", "normalize", "only", "tensor_a", "tensor_b", "adapt
 
 def add_commands(commands: Any) -> None:
     pair = model_options("-a", "output"), model_options("-b", "output")
-    add = add_command(commands, fit, *pair, tokens_options(), running_options(), LOCAL_FILES).add_argument
+    shared = tokens_options(), running_options(), LOCAL_FILES, CACHE
+    add = add_command(commands, fit, *pair, *shared).add_argument
     add("-o", "--output", metavar="FILE", required=True, help="the map: a .safetensors file")
     add(
         "--states",

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, get_args
 
 import embgeom
 from embgeom._common.writing import check_file_writable, check_kept
-from embgeom.cli.cache import CACHE, tell_read
+from embgeom.cli.cache import CACHE
 from embgeom.cli.models import (
-    MOODS,
     final_norm,
     load_model,
     model_inputs,
@@ -34,19 +33,16 @@ from embgeom.cli.options import (
 )
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.comparison.tokens import shared_rows
-from embgeom.emb2emb import cached
+from embgeom.emb2emb.lengths import Norm
 from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
 from embgeom.emb2emb.transfer import TransferMode
 from embgeom.errors import InputError
-from embgeom.evaluation.certificate import Certificate, certify
-from embgeom.evaluation.scaling import scale_to_kl
+from embgeom.evaluation.certificate import Certificate
+from embgeom.evaluation.scaling import AT_KL
+from embgeom.evaluation.transfer import TransferOptions, asks_target
 from embgeom.examples import moods
-from embgeom.steering import SteeringVector, state_spread
+from embgeom.steering import SteeringVector
 from embgeom.steering.files import check_vector_path
-
-Models = tuple[embgeom.Embeddings, embgeom.Embeddings]
-Tokens = tuple[Any, Any]
-AT_KL = 0.2
 
 
 def add_commands(commands: Any) -> None:
@@ -83,7 +79,8 @@ def _add_transfer(commands: Any) -> None:
         metavar="states|raw|LENGTH|FILE",
         action=Once,
         help="lengths instead of --at-kl: a share of the spread of the target's states, as the map makes "
-        "them, a number, or those of a vector of the target",
+        "them, a number, or those of a vector of the target; all but states run no model, nor does states "
+        "with a map of states",
     )
     explained = (
         "run the target and make the vector so long that at scale 1 its KL on neutral text is this "
@@ -92,8 +89,6 @@ def _add_transfer(commands: Any) -> None:
     add("--at-kl", type=positive, metavar="NATS", help=explained)
     explained = "neutral texts, one per line, on which the target is run (default: example:moods)"
     add("--texts", metavar="FILE", action=Once, help=explained)
-    explained = "run no model: a share of the spread of the states, where the map tells of it"
-    add("--no-run", dest="may_run", action="store_false", help=explained)
     explained = "pair tokens at random: a control, whose certificate should say that it keeps nothing"
     add("--shuffle", action="store_true", help=explained)
     add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
@@ -103,24 +98,23 @@ def transfer(options: argparse.Namespace) -> None:
     """Transfer a steering vector to another model, by a map that is fitted for it or given."""
     check_vector_path(options.output)
     norm = _norm(options.norm)
+    inputs = [options.map, options.vector, options.texts, *model_inputs(options)]
     named = [options.norm] if isinstance(norm, SteeringVector) else []
-    inputs = [options.map, options.vector, options.texts, *named, *model_inputs(options)]
-    check_kept({"-o": options.output}, inputs)
+    check_kept({"-o": options.output}, [*inputs, *named])
     _check(options)
     vector = SteeringVector.load(options.vector)
-    models, tokens = _models(options)
-    mapping = _map(options, models, tokens)
-    transferred = _transferred(options, vector, mapping, norm)
+    mapping = None if options.map is None else embgeom.Emb2Emb.load(options.map)
     found: list[Any] = []
-    if models and tokens:
-        folded = mapping.provenance.get("folded") or (False, False)
-        sides = zip(("_from", "_to"), folded, strict=True)
-        norms = tuple(final_norm(options, side) if given else None for side, given in sides)
-        common: Any = {"tokens": tokens, "norms": norms, **chosen(options, "seed", "threads")}
-        certificate = certify(vector, transferred, *models, mapping, **common)
-        transferred, found = certificate.attached(transferred), certificate.tables()[:2]
+    if options.model_from is not None:
+        transferred = _between(options, vector, mapping, norm)
+        found = Certificate.from_vector(transferred).tables()[:2]
+    elif mapping is not None:
+        given = not (norm is None or isinstance(norm, str))
+        how = chosen(options, "mode", "layers", "threads")
+        transferred = mapping.transfer(vector, norm="raw" if given else norm, **how)
+        transferred = transferred.with_norm(norm) if given else transferred
     transferred.save(options.output)
-    _tell(options, vector, transferred, mapping)
+    _tell(options, vector, transferred)
     if found:
         show([*found, f"embgeom certificate {options.output} says more"])
     else:
@@ -164,87 +158,62 @@ def _check(options: argparse.Namespace) -> None:
         for name in ("method", "shuffle"):
             if getattr(options, name):
                 raise InputError(f"--{name} is for fitting a map, and --map names one that is fitted")
-    if options.at_kl is not None:
-        if options.norm is not None:
-            raise InputError("--at-kl sets the length, and --norm another; give one")
-        if not options.may_run or options.model_to is None:
-            raise InputError("--at-kl runs the target: name it by --to, and leave --no-run out")
+    if options.at_kl is not None and options.model_to is None:
+        raise InputError("--at-kl runs the target: name it by --to")
+    if options.at_kl is not None and options.norm is not None:
+        raise InputError("--at-kl sets the length, and --norm another; give one")
 
 
-def _models(options: argparse.Namespace) -> tuple[Models | None, Tokens | None]:
-    if options.model_from is None:
-        return None, None
-    models = load_model(options, "_from"), load_model(options, "_to")
-    return models, shared_rows(*models, **chosen(options, "without", "only", "threads"))
-
-
-def _known_map(mapping: embgeom.Emb2Emb, models: Models | None) -> embgeom.Emb2Emb:
-    """Return a map that was read; raise InputError where it is known to be of other models."""
-    named = zip(("from", "to"), (mapping.source, mapping.target), models or (), strict=False)
-    for side, known, model in named:
-        if known.differs_from(model.model_info):
-            raise InputError(f"--{side} is {model.name}, but the map is of {known.name!r}: name its models")
-    return mapping
-
-
-def _map(options: argparse.Namespace, models: Models | None, tokens: Tokens | None) -> embgeom.Emb2Emb:
-    if options.map is not None or models is None or tokens is None:
-        return _known_map(embgeom.Emb2Emb.load(options.map), models)
-    mapping, was_read = cached.fit(
-        *models,
-        method=options.method or DEFAULT_METHOD,
-        tokens=tokens,
-        **chosen(options, "shuffle", "seed", "threads", "progress"),
-    )
-    tell_read(was_read, options)
-    return mapping
-
-
-def _transferred(
-    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb, norm: Any
+def _between(
+    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None, norm: Any
 ) -> SteeringVector:
-    """Transfer the vector, at a length that the target is asked for where it may be run."""
-    taken = chosen(options, "mode", "layers", "threads")
-    known = norm == "states" and mapping.layers is not None
-    raw = norm is None and vector.operation == "ablate"
-    if not options.may_run or options.model_to is None or norm not in (None, "states") or known or raw:
-        return mapping.transfer(vector, norm=norm, **taken)
-    texts = text_lines(options.texts or MOODS, moods.neutral_texts)
-    measured = {"batch_size": options.batch_size}
-    if vector.operation != "add" and not set(vector.layers) <= set(vector.state_spread):
-        with running(one_side(options, "_from")) as (model, tokenizer):
-            vector = replace(vector, state_spread=state_spread(model, tokenizer, texts, **measured))
-    with running(one_side(options, "_to")) as (model, tokenizer):
-        spread = state_spread(model, tokenizer, texts, **measured)
-        found = mapping.transfer(vector, norm=norm, state_spread=spread, **taken)
-        if norm is not None or (vector.operation != "add" and options.at_kl is None):
-            return found
-        neutral = None if options.texts is None else texts
-        return scale_to_kl(model, tokenizer, found, options.at_kl or AT_KL, neutral=neutral, **measured)
+    """Transfer the vector between two models that are named."""
+    models = load_model(options, "_from"), load_model(options, "_to")
+    folded = (False, False) if mapping is None else mapping.provenance.get("folded") or (False, False)
+    norms = [
+        final_norm(options, side) if given else None
+        for side, given in zip(("_from", "_to"), folded, strict=True)
+    ]
+    how = TransferOptions(
+        tokens=shared_rows(*models, **chosen(options, "without", "only", "threads")),
+        norms=(norms[0], norms[1]),
+        texts=None if options.texts is None else text_lines(options.texts, moods.neutral_texts),
+        **chosen(options, "shuffle", "seed", "batch_size", "threads"),
+    )
+    with ExitStack() as stack:
+        runs = asks_target(vector, mapping, norm)
+        return embgeom.transfer(
+            vector,
+            *models,
+            mapping=mapping or options.method or DEFAULT_METHOD,
+            norm=norm,
+            model=stack.enter_context(running(one_side(options, "_to"))) if runs else None,
+            options=how,
+            **chosen(options, "mode", "layers", "at_kl", "progress"),
+        )
 
 
 def _norm(text: str | None) -> Any:
     """Return what --norm asks for: a word, a length, or the vector in a file."""
-    if text in (None, "states", "raw"):
+    if text in (None, *get_args(Norm)):
         return text
     try:
-        return not_negative(text)
+        return not_negative(str(text))
     except argparse.ArgumentTypeError:
-        if Path(text).suffix:
-            return SteeringVector.load(text)
+        if Path(str(text)).suffix:
+            return SteeringVector.load(str(text))
         raise InputError(
             f"--norm {text} is neither states, raw, a length from 0 on, nor the file of a vector"
         ) from None
 
 
-def _tell(
-    options: argparse.Namespace, vector: SteeringVector, transferred: SteeringVector, mapping: embgeom.Emb2Emb
-) -> None:
-    moved, scaled = transferred.provenance["layers"], transferred.provenance.get("scaled_to_kl")
+def _tell(options: argparse.Namespace, vector: SteeringVector, transferred: SteeringVector) -> None:
+    made = transferred.provenance
+    moved, scaled = made["layers"], made.get("scaled_to_kl")
     left_out = ", ".join(str(layer) for layer in vector.layers if str(layer) not in moved)
     say(
         f"{transferred!r}, written to {options.output}\n"
-        f"transferred by {mapping!r} ({transferred.provenance['mode']}); "
+        f"transferred by {made['transferred_by']} ({made['mode']}); "
         f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
         + (f"; left out: {left_out}" if left_out else "")
         + f"\n{norms_by_layer(transferred)}"

@@ -276,7 +276,7 @@ class Lens:
         """Return mean and deviation of the agreement of random vectors with what the map makes of them."""
         shape = RELABELINGS, self.pairs.source.matrix.shape[1]
         v = np.random.default_rng([self.seed, 8]).standard_normal(shape)
-        h = transfer_array(mapping, v, mode, "raw", self.threads)
+        h = transfer_array(mapping, v, mode, self.threads)
         source = without(v, self._dominant[0], self._scored_rows[0])
         target = without(h, self._dominant[1], self._scored_rows[1])
         found = [spearman(*both) for both in zip(source.T, target.T, strict=True)]
@@ -418,7 +418,7 @@ def predict_transfer(
     >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
     >>> mapping = embgeom.Emb2Emb.fit(small, large)
     >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
-    >>> transferred = mapping.transfer(joy, norm=1.0)
+    >>> transferred = mapping.transfer(joy, norm="raw")
     >>> (found,) = embgeom.emb2emb.predict_transfer(joy, transferred, small, large, mapping)
     >>> found.z > 3, found.verdict
     (True, 'partly')

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from os import PathLike
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from embgeom._common.threads import resolve_threads
 from embgeom._common.writing import check_file_writable
 from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
-from embgeom.emb2emb.lengths import Norm, StateSpread
+from embgeom.emb2emb.lengths import Norm
 from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, Method, as_method
 from embgeom.emb2emb.pairs import (
     Norms,
@@ -178,7 +178,8 @@ class Emb2Emb(FittedMap, Result):
         besides the matrices: some 24 bytes for each of d_s^2 + d_s d_t + d_t^2 numbers; for the scores, up to
         16,384 rows of the target in float32, or before that 4,096 of both models in float64 a few times over,
         and what `knn` takes; for `NeighborWeights` the shared tokens' rows of both models. Two matrices of
-        50,257 x 768 on two threads take 233 MB so. Through the squares of x'x a least-squares fit sees
+        50,257 x 768 on two threads take 233 MB so. Within `embgeom.use_cache` a map that was fitted on the
+        same numbers before is read. Through the squares of x'x a least-squares fit sees
         singular values down to 7e-7 of the largest; float32 rows hold no more than that.
 
         References
@@ -210,7 +211,7 @@ class Emb2Emb(FittedMap, Result):
             for side, ids, norm in zip(sides, rows, norms, strict=True)
         )
         with reporter(progress, "emb2emb") as report:
-            found = score.fit(
+            found = score.fit_once(
                 Pairs(*both),
                 kept,
                 held,
@@ -356,8 +357,8 @@ class Emb2Emb(FittedMap, Result):
         *,
         mode: TransferMode | None = ...,
         layers: Mapping[int, int] | int | None = ...,
-        norm: Norm = ...,
-        state_spread: StateSpread = ...,
+        norm: Norm | None = ...,
+        state_spread: Mapping[int, float] | None = ...,
         threads: int | None = ...,
     ) -> SteeringVector: ...
 
@@ -367,7 +368,6 @@ class Emb2Emb(FittedMap, Result):
         vectors: npt.NDArray[Any] | Sequence[Any],
         *,
         mode: TransferMode | None = ...,
-        norm: float | Literal["raw"] | None = ...,
         threads: int | None = ...,
     ) -> npt.NDArray[np.float32]: ...
 
@@ -377,8 +377,8 @@ class Emb2Emb(FittedMap, Result):
         *,
         mode: TransferMode | None = None,
         layers: Mapping[int, int] | int | None = None,
-        norm: Norm = None,
-        state_spread: StateSpread = None,
+        norm: Norm | None = None,
+        state_spread: Mapping[int, float] | None = None,
         threads: int | None = None,
     ) -> SteeringVector | npt.NDArray[np.float32]:
         """Transfer directions of the source's residual stream to the target's.
@@ -399,16 +399,16 @@ class Emb2Emb(FittedMap, Result):
             layers. By default the same ones; between models that are known to differ in depth, those at the
             same relative depth (`embgeom.matching_layer`), and of several that go to one layer the nearest;
             of a map of states its own.
-        norm : {"states", "raw"}, float or SteeringVector, optional
-            How long results are. "states", the default for a `SteeringVector`: half of the spread of the
-            target's states at the layer, however long `vectors` is; one whose operation sets or limits a
-            coordinate keeps its length compared with the spread, and one that is projected out stays raw.
-            "raw", the default for an array: as the map makes them, too short or too long by a factor of up to
-            50. Or a number; or a target's vector, whose norms are taken layer by layer.
-        state_spread : mapping of int to float, or SteeringVector, optional
-            The spread of the target's states by layer, for "states", as
-            `embgeom.steering.state_spread` measures it; or a vector of the target, which keeps it. By default
-            that of the map, if it is one of states.
+        norm : {"states", "raw"}, optional
+            How long a `SteeringVector` becomes. "states", the default: half of the spread of the target's
+            states at the layer, however long `vectors` is; one whose operation sets or limits a coordinate
+            keeps its length compared with the spread, and one that is projected out stays raw. "raw": as the
+            map makes it, and all arrays, too short or too long by a factor of up to 50; then
+            `SteeringVector.with_norm` takes a number or the norms of a vector of the target.
+        state_spread : mapping of int to float, optional
+            The spread of the target's states by layer, for "states", as `embgeom.steering.state_spread`
+            measures it and a trained vector of the target keeps it. By default that of the map, if it is one
+            of states.
         threads : int, optional
             Threads for `NeighborWeights`; every core available to the process by default.
 
@@ -431,9 +431,9 @@ class Emb2Emb(FittedMap, Result):
             full rank, which magnifies noise.
         """
         if not isinstance(vectors, SteeringVector):
-            if (layers, state_spread) != (None, None):
-                raise InputError("layers= and state_spread= are for a SteeringVector, not for an array")
-            moved = transferring.transfer_array(self, vectors, mode, norm, threads)
+            if (layers, norm, state_spread) != (None, None, None):
+                raise InputError("layers=, norm= and state_spread= are for a SteeringVector, not for arrays")
+            moved = transferring.transfer_array(self, vectors, mode, threads)
             _warn(transferring.full_rank_dual(self, mode))
             return moved
         known = self.provenance.get("state_spread")

@@ -22,6 +22,7 @@ from embgeom._common.arrays import (
     as_row_numbers,
 )
 from embgeom._common.checks import real_number
+from embgeom._common.record import array_digest
 from embgeom.comparison.tokens import shared_rows
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.norm import FinalNorm
@@ -61,6 +62,12 @@ class PreparedRows:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def digests(self) -> list[Any]:
+        """Return the SHA-256 of everything that decides on the rows."""
+        norm = None if self.norm is None else [array_digest(self.norm.weight), self.norm.centers]
+        factors = None if self.factors is None else array_digest(self.factors)
+        return [array_digest(self.matrix), array_digest(self.rows), norm, factors]
 
     def pieces(self) -> list[slice]:
         return [slice(begin, begin + _CHUNK) for begin in range(0, len(self), _CHUNK)]

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
+from embgeom._common.native import build_digest, core, source_digest
 from embgeom._common.progress import ProgressCallable
+from embgeom._common.record import array_digest, plain
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table, number
 from embgeom._common.threads import one_blas_thread
@@ -18,6 +20,8 @@ from embgeom.emb2emb.pairs import Pairs, PreparedRows, draw
 from embgeom.emb2emb.transfer import FittedMap, predict
 from embgeom.errors import InputError
 from embgeom.geometry.knn import knn
+from embgeom.runs.cache import active
+from embgeom.runs.requests import Request
 
 MOST_SCORED = 4096
 MOST_CANDIDATES = 16384
@@ -27,7 +31,8 @@ COLUMNS = ("R2", "cosine", "retrieval@1", "@10")
 Predict = Callable[[Float64Matrix], Float64Matrix]
 
 
-class Found(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Found:
     """A map, its scores, those of a control, and what is known of the fit."""
 
     fitted: FittedMap
@@ -115,6 +120,35 @@ def score(
         retrieval_at_10=float(hits.any(axis=1).mean()),
         candidates=len(candidates),
     )
+
+
+def fit_once(
+    pairs: Pairs, kept: RowNumbers, held: RowNumbers, method: Method, *, about: dict[str, Any], **options: Any
+) -> Found:
+    """Fit as `fit` does, or read the map that was fitted on the same numbers from the cache in use."""
+    cached = active()
+    if not cached.in_use:
+        return fit(pairs, kept, held, method, about=about, **options)
+    weights, drawn = options["weights"], {name: options[name] for name in ("shuffle", "seed")}
+    sides = (pairs.source, pairs.target)
+    key = {
+        "build": build_digest(),
+        "source": source_digest(),
+        "instructions": core.instruction_set(),
+        "function": "Emb2Emb.fit",
+        "rows": [side.digests() for side in sides],
+        "split": [array_digest(kept), array_digest(held)],
+        "weights": None if weights is None else array_digest(weights),
+        "method": plain(asdict(method)),
+        **drawn,
+    }
+    chosen = {"method": method.name, **{name: value for name, value in drawn.items() if value}}
+    request = Request(key, chosen, [side.matrix.shape for side in sides], 0, None, None, Found)
+    found = cached.once(
+        request, list(about["names"]), lambda: fit(pairs, kept, held, method, about=about, **options)
+    )
+    # The same numbers may come from other files, by other names.
+    return replace(found, fitted=replace(found.fitted, **about))
 
 
 @one_blas_thread()

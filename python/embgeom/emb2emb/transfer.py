@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, get_args
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.threads import resolve_threads
-from embgeom.emb2emb.lengths import SHARE, Norm, StateSpread, check_norm, target_lengths
+from embgeom.emb2emb.lengths import SHARE, Norm, check_norm, target_lengths
 from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
@@ -124,21 +124,10 @@ def predict(fitted: FittedMap, rows: npt.ArrayLike, threads: int | None) -> npt.
 
 
 def transfer_array(
-    fitted: FittedMap,
-    vectors: npt.ArrayLike,
-    mode: TransferMode | None,
-    norm: Norm,
-    threads: int | None,
+    fitted: FittedMap, vectors: npt.ArrayLike, mode: TransferMode | None, threads: int | None
 ) -> npt.NDArray[np.float32]:
     array = _vectors(vectors, fitted)
-    length = "raw" if norm is None else check_norm(norm)
-    if length != "raw" and not isinstance(length, float):
-        raise InputError(
-            f"norm = {length!r:.60} is for a SteeringVector, not for an array: an array has no layers"
-        )
     moved = _transfer(fitted, np.atleast_2d(array), mode, threads)
-    if isinstance(length, float):
-        moved = _scaled(moved, length)
     return _as_float32(fitted, moved).reshape(*array.shape[:-1], -1)
 
 
@@ -153,30 +142,20 @@ def transfer_vector(
     vector: SteeringVector,
     mode: TransferMode | None,
     layers: Layers,
-    norm: Norm,
-    state_spread: StateSpread,
+    norm: Norm | None,
+    state_spread: Mapping[int, float] | None,
     of_map: Any,
     threads: int | None,
 ) -> SteeringVector:
     """Transfer a steering vector; its provenance says everything but how the map was fitted."""
-    if vector.hidden_size != fitted.source_size:
-        raise InputError(
-            f"the vector has hidden size {vector.hidden_size}, but {fitted!r} takes {fitted.source_size}: "
-            + _other_size(vector, fitted)
-        )
-    moved = target_layers(vector, layers, fitted)
+    source = replace(fitted.source, hidden_size=fitted.source_size)
+    target = replace(fitted.target, hidden_size=fitted.target_size)
+    moved = target_layers(vector, layers, source, target, fitted.layers)
     # A direction that is projected out needs no length.
-    if norm is None:
-        norm = "raw" if vector.operation == "ablate" else "states"
-    length = check_norm(norm)
-    if isinstance(length, SteeringVector) and length.hidden_size != fitted.target_size:
-        raise InputError(
-            f"norm is a vector of hidden size {length.hidden_size}, but {fitted!r} transfers to "
-            f"{fitted.target_size}: norms are taken from a vector of the target"
-        )
+    norm = check_norm(norm or ("raw" if vector.operation == "ablate" else "states"))
     stack = np.stack([vector.directions[layer] for layer in moved]).astype(np.float64)
     directions = _transfer(fitted, _vectors(stack, fitted), mode, threads)
-    wanted, described = _lengths(fitted, vector, moved, length, state_spread, of_map)
+    wanted, described = _lengths(fitted, vector, moved, norm, state_spread, of_map)
     if wanted is not None:
         directions = _scaled(directions, np.array([[wanted[layer]] for layer in moved.values()]))
     return SteeringVector(
@@ -184,6 +163,7 @@ def transfer_vector(
         model=fitted.names[1],
         provenance={
             "transferred_from": {"model": vector.model, "provenance": vector.provenance},
+            "transferred_by": repr(fitted),
             "mode": default_mode(fitted) if mode is None else mode,
             "layers": {str(old): new for old, new in moved.items()},
             **described,
@@ -199,30 +179,23 @@ def _lengths(
     fitted: FittedMap,
     vector: SteeringVector,
     moved: Mapping[int, int],
-    norm: float | str | SteeringVector,
-    state_spread: StateSpread,
+    norm: Norm,
+    state_spread: Mapping[int, float] | None,
     of_map: Any,
 ) -> tuple[dict[int, float] | None, dict[str, Any]]:
     """Return the norms wanted, by the target's layer, and what the provenance says of them."""
-    if state_spread is not None and norm != "states":
-        raise InputError("state_spread= scales to the target's states, and norm= to another length; give one")
     if norm == "raw":
+        if state_spread is not None:
+            raise InputError('state_spread= scales to the target\'s states, and norm="raw" to nothing')
         return None, {"norm": "raw"}
-    if norm == "states":
-        # A file's provenance may be of any shape.
-        kept = fitted.layers is not None and isinstance(of_map, list) and len(of_map) == 2
-        known = [
-            {layer: length}
-            for layer, length in zip(fitted.layers or (), of_map if kept else (), strict=False)
-        ]
-        wanted, described = target_lengths(vector, moved, fitted.names, state_spread, known)
-        share = {"share": SHARE} if vector.operation == "add" else {}
-        return wanted, {"norm": "states", **share, "state_spread": described}
-    if isinstance(norm, SteeringVector):
-        taken = norm.select_layers(moved.values()).norms
-        named = {str(layer): length for layer, length in taken.items()}
-        return taken, {"norm": {"norms_of": norm.model, "norms": named}}
-    return dict.fromkeys(moved.values(), float(norm)), {"norm": float(norm)}
+    # A file's provenance may be of any shape.
+    kept = fitted.layers is not None and isinstance(of_map, list) and len(of_map) == 2
+    known = [
+        {layer: length} for layer, length in zip(fitted.layers or (), of_map if kept else (), strict=False)
+    ]
+    wanted, described = target_lengths(vector, moved, fitted.names, state_spread, known)
+    share = {"share": SHARE} if vector.operation == "add" else {}
+    return wanted, {"norm": "states", **share, "state_spread": described}
 
 
 def _state_spread(described: Mapping[str, Any]) -> dict[int, float]:
@@ -271,28 +244,73 @@ def of_inputs(provenance: Mapping[str, Any]) -> str | None:
     return None
 
 
-def target_layers(vector: SteeringVector, layers: Layers, fitted: FittedMap) -> dict[int, int]:
-    """Return the target's layer for each layer of the vector that is transferred."""
-    source_count, target_count = fitted.source.num_layers, fitted.target.num_layers
+def target_layers(
+    vector: SteeringVector,
+    layers: Layers,
+    source: ModelInfo,
+    target: ModelInfo,
+    of_map: tuple[int, int] | None = None,
+) -> dict[int, int]:
+    """Return the target's layer for each layer of the vector that is transferred, where both fit."""
+    if vector.hidden_size != (source.hidden_size or vector.hidden_size) or _is_of_target(
+        vector, source, target
+    ):
+        raise _misfit(vector, source, target)
     for layer in vector.layers:
-        _check_layer(layer, source_count, f"the vector has a direction for layer {layer}", "source")
-    if layers is None and fitted.layers is not None:
-        found = _by_mapping(vector, dict([fitted.layers]))
+        _check_layer(layer, source.num_layers, f"the vector has a direction for layer {layer}", "source")
+    if layers is None and of_map is not None:
+        found = _by_mapping(vector, dict([of_map]))
     elif layers is None:
-        found = _by_depth(vector.layers, source_count, target_count)
+        found = _by_depth(vector.layers, source.num_layers, target.num_layers)
     elif isinstance(layers, Mapping):
         found = _by_mapping(vector, layers)
     else:
         layer = whole_number(layers, "layers", 0)
         if len(vector.layers) != 1:
+            several = f"is one layer, but the vector has {len(vector.layers)}: "
             raise InputError(
-                f"layers = {layers!r} is one layer, but the vector has {len(vector.layers)}: choose one by "
-                "vector.select_layers([layer]), or give a mapping from its layers to the target's"
+                f"layers = {layers!r} {several}choose one by vector.select_layers([layer]), or give a "
+                "mapping from its layers to the target's",
+                command=f"--layers {layer} {several}name one, such as {vector.layers[-1]}:{layer}",
             )
         found = {vector.layers[0]: layer}
     for old, new in found.items():
-        _check_layer(new, target_count, f"layer {old} of the vector goes to layer {new}", "target")
+        _check_layer(new, target.num_layers, f"layer {old} of the vector goes to layer {new}", "target")
     return found
+
+
+def _is_of_target(vector: SteeringVector, source: ModelInfo, target: ModelInfo) -> bool:
+    known, size = vector.model_info, target.hidden_size
+    by_size = vector.hidden_size == size and source.hidden_size not in (None, size)
+    named = known.name is not None and target.name is not None
+    return by_size or (named and known.differs_from(source) and not known.differs_from(target))
+
+
+def _misfit(vector: SteeringVector, source: ModelInfo, target: ModelInfo) -> InputError:
+    what = (
+        f"the vector has hidden size {vector.hidden_size}, and the source, {source.name or 'an array'}, "
+        f"{source.hidden_size}: "
+    )
+    if _is_of_target(vector, source, target):
+        what += f"it is a vector of the target, {target.name or 'an array'}: "
+        return InputError(f"{what}swap source and target", command=f"{what}swap --from and --to")
+    projects = vector.provenance.get("projection") or {}
+    fold = "fit the map on embgeom.steering.fold_projection(unembedding, model)"
+    if projects.get("size") == source.hidden_size:
+        what += (
+            "the model projects its residual stream to that size before the unembedding "
+            f"({projects['name']}), so {fold}"
+        )
+    elif vector.model_info.differs_from(source):
+        named = vector.model_info.name
+        what += f"it is a vector of {named}; "
+        return InputError(f"{what}fit a map from that model", command=f"{what}name that model by --from")
+    else:
+        what += (
+            "either it is another model's, or the model projects its residual stream to another size before "
+            f"the unembedding, as OPT-350m does by project_out; then {fold}"
+        )
+    return InputError(what)
 
 
 def check_mode(mode: TransferMode) -> TransferMode:
@@ -338,9 +356,7 @@ def _vectors(vectors: npt.ArrayLike, fitted: FittedMap) -> npt.NDArray[np.float6
     return array
 
 
-def _scaled(
-    vectors: npt.NDArray[np.float64], norms: float | npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
+def _scaled(vectors: npt.NDArray[np.float64], norms: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     if (lengths == 0).any():
         raise InputError("a vector is transferred to zero, which has no norm to change")
@@ -375,24 +391,6 @@ def _by_depth(layers: tuple[int, ...], source: int | None, target: int | None) -
 
 def _check_layer(layer: int, count: int | None, what: str, side: str) -> None:
     if count is not None and layer >= count:
-        raise InputError(
-            f"{what}, but the {side} of the map has {count} layers, counted from 0: choose layers up to "
-            f"{count - 1}, by {'vector.select_layers' if side == 'source' else 'layers='}"
-        )
-
-
-def _other_size(vector: SteeringVector, fitted: FittedMap) -> str:
-    """Say why a vector does not have the size of the map's source."""
-    projects = vector.provenance.get("projection") or {}
-    if projects.get("size") == fitted.source_size:
-        return (
-            f"the model projects its residual stream to that size before the unembedding "
-            f"({projects['name']}), so fit the map on embgeom.steering.fold_projection(unembedding, model)"
-        )
-    if vector.model_info.differs_from(fitted.source):
-        return "it is another model's; fit a map from that model"
-    return (
-        "either it is another model's, or the model projects its residual stream to another size before "
-        "the unembedding, as OPT-350m does by project_out; then fit the map on "
-        "embgeom.steering.fold_projection(unembedding, model)"
-    )
+        what += f", but the {side} has {count} layers, counted from 0: choose layers up to {count - 1}, by "
+        how = "vector.select_layers" if side == "source" else "layers="
+        raise InputError(what + how, command=f"{what}--layers")

@@ -10,6 +10,7 @@ from embgeom.evaluation.scaling import scale_to_kl
 from embgeom.evaluation.scores import AnswerProbability, GenerationScore, Score, WordLogRatio
 from embgeom.evaluation.side_effects import SideEffects
 from embgeom.evaluation.sweep import Sweep, SweepOptions, sweep
+from embgeom.evaluation.transfer import TransferOptions, transfer
 
 __all__ = [
     "AnswerProbability",
@@ -26,10 +27,12 @@ __all__ = [
     "SideEffects",
     "Sweep",
     "SweepOptions",
+    "TransferOptions",
     "WordLogRatio",
     "certify",
     "evaluate",
     "measure_at_kl",
     "scale_to_kl",
     "sweep",
+    "transfer",
 ]

@@ -335,6 +335,7 @@ def certify(
     Notes
     -----
     As `embgeom.emb2emb.predict_transfer`; besides, both matrices are hashed, at some 2 GB/s.
+    `embgeom.transfer` fits, transfers and certifies in one step.
 
     Examples
     --------
@@ -343,7 +344,7 @@ def certify(
     >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
     >>> mapping = embgeom.Emb2Emb.fit(small, large)
     >>> joy = embgeom.SteeringVector.from_words(small, [" happy"], [" sad"], layers=3)
-    >>> transferred = mapping.transfer(joy, norm=1.0)
+    >>> transferred = mapping.transfer(joy, norm="raw")
     >>> certificate = certify(joy, transferred, small, large, mapping)
     >>> certificate
     Certificate('small' -> 'large', low_rank, dual: partly)
@@ -377,7 +378,11 @@ def certify(
         forecasts=forecasts,
         promoted=_promoted(lens, forecasts, readings, (source, target)),
         norms=transferred.norms,
-        length={key: about[key] for key in ("norm", "share", "state_spread", "scaled_to_kl") if key in about},
+        length={
+            key: about[key]
+            for key in ("norm", "share", "state_spread", "scaled_to_kl", "scaled_to_norms")
+            if key in about
+        },
         evaluation=None,
         versions=versions(),
     )
@@ -429,11 +434,11 @@ def _told(length: dict[str, Any]) -> str:
     norm, scaled = length.get("norm"), length.get("scaled_to_kl")
     if norm == "scaled":
         return "scaled since it was made"
+    if "scaled_to_norms" in length:
+        return "as asked for"
     if isinstance(scaled, dict):
         return f"at which scale 1 had a KL of {scaled['kl']:.2g} on neutral text"
     if norm == "states":
         share = length.get("share")
         return "by the spread of the target's states" + (f", {share:g} times" if share else "")
-    if norm == "raw":
-        return "as the map made them"
-    return f"those of a vector of {norm['norms_of']}" if isinstance(norm, dict) else "as asked for"
+    return "as the map made them"

@@ -13,12 +13,14 @@ from embgeom.evaluation.run import EvaluateOptions, as_texts, check_added, on_ne
 from embgeom.examples import moods
 from embgeom.steering.vector import SteeringVector
 
+AT_KL = 0.2
+
 
 def scale_to_kl(
     model: Any,
     tokenizer: Any,
     vector: SteeringVector,
-    at_kl: float = 0.2,
+    at_kl: float = AT_KL,
     *,
     neutral: Iterable[str] | None = None,
     batch_size: int = 8,

@@ -65,6 +65,7 @@ class ResultCache:
     def __init__(self, folder: str | PathLike[str] | None = None, limit: float | None = None) -> None:
         self.folder = _checked(folder)
         self.limit = _limit() if limit is None else limit
+        self.served: list[str] = []
         self._writable = True
 
     def find(self, request: Request) -> Any:
@@ -231,6 +232,11 @@ class Cached:
                 found = rebuilt(request.kind, plain(found, arrays), arrays)
         return found
 
+    @property
+    def all_served(self) -> list[str]:
+        """What was read from this cache, also for others who call functions through it."""
+        return [] if self._cache is None else self._cache.served
+
     def find(self, function: Callable[_P, _R], *arguments: _P.args, **options: _P.kwargs) -> _R | None:
         """Return what the function would return if it is in the cache, or None."""
         if self._cache is None:
@@ -259,8 +265,9 @@ class Cached:
 
     def _found(self, request: Request, used: list[str]) -> Any:
         found = self._cache.find(request) if self._cache is not None else None
-        if found is not None:
+        if found is not None and self._cache is not None:
             self.served.append(_named(request, used))
+            self._cache.served.append(self.served[-1])
         return found
 
 
@@ -312,9 +319,9 @@ _ACTIVE: ContextVar[ResultCache | None] = ContextVar("embgeom_cache", default=No
 def use_cache(folder: str | PathLike[str] | None = None) -> Iterator[Cached]:
     """Read results that were computed before, and keep new ones, in the calls within a ``with`` statement.
 
-    `compare`, `inspect`, `diff`, `atlas`, `comparison.coherence` and `run` do so there; what they return does
-    not depend on it. The object that the statement gives calls `knn`, `lle`, `intrinsic_dimension` or
-    `global_similarity` in the same way.
+    `compare`, `inspect`, `diff`, `atlas`, `comparison.coherence`, `Emb2Emb.fit` and `run` do so there; what
+    they return does not depend on it. The object that the statement gives calls `knn`, `lle`,
+    `intrinsic_dimension` or `global_similarity` in the same way.
 
     Parameters
     ----------
