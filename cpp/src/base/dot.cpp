@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include "embgeom/base/multiversion.hpp"
 
@@ -141,42 +142,13 @@ EMBGEOM_AVX512 void sums_avx512(const float* a, const float* const* b, std::size
         sums[r] = tree_sum_avx2(_mm512_castpd512_pd256(sum[r]), _mm512_extractf64x4_pd(sum[r], 1));
 }
 
-template <class Term>
-void sums_of_up_to_four(const float* a, const float* const* b, std::size_t count, std::size_t d,
-                        double* sums) {
-    switch (count) {
-        case 1:
-            return sums_avx2<Term, 1>(a, b, d, sums);
-        case 2:
-            return sums_avx2<Term, 2>(a, b, d, sums);
-        case 3:
-            return sums_avx2<Term, 3>(a, b, d, sums);
-        default:
-            return sums_avx2<Term, 4>(a, b, d, sums);
+// Calls `sums` with the number of rows, at most `Most`, as a constant.
+template <std::size_t Most, class Sums>
+void with_rows(std::size_t count, const Sums& sums) {
+    if constexpr (Most > 1) {
+        if (count < Most) return with_rows<Most - 1>(count, sums);
     }
-}
-
-template <class Term>
-void sums_of_up_to_eight(const float* a, const float* const* b, std::size_t count, std::size_t d,
-                         double* sums) {
-    switch (count) {
-        case 1:
-            return sums_avx512<Term, 1>(a, b, d, sums);
-        case 2:
-            return sums_avx512<Term, 2>(a, b, d, sums);
-        case 3:
-            return sums_avx512<Term, 3>(a, b, d, sums);
-        case 4:
-            return sums_avx512<Term, 4>(a, b, d, sums);
-        case 5:
-            return sums_avx512<Term, 5>(a, b, d, sums);
-        case 6:
-            return sums_avx512<Term, 6>(a, b, d, sums);
-        case 7:
-            return sums_avx512<Term, 7>(a, b, d, sums);
-        default:
-            return sums_avx512<Term, 8>(a, b, d, sums);
-    }
+    sums(std::integral_constant<std::size_t, Most>());
 }
 
 #endif
@@ -184,11 +156,12 @@ void sums_of_up_to_eight(const float* a, const float* const* b, std::size_t coun
 template <class Term>
 void fastest_sums(const float* a, const float* const* b, std::size_t count, std::size_t d, double* sums) {
 #if defined(EMBGEOM_HAS_AVX2_CODE)
-    if (have_avx512()) return sums_of_up_to_eight<Term>(a, b, count, d, sums);
+    if (have_avx512()) return with_rows<8>(count, [&](auto rows) { sums_avx512<Term, rows>(a, b, d, sums); });
     if (have_avx2()) {
         constexpr std::size_t some = 4;
         for (std::size_t r = 0; r < count; r += some)
-            sums_of_up_to_four<Term>(a, b + r, std::min(some, count - r), d, sums + r);
+            with_rows<some>(std::min(some, count - r),
+                            [&](auto rows) { sums_avx2<Term, rows>(a, b + r, d, sums + r); });
         return;
     }
 #endif

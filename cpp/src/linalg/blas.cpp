@@ -170,6 +170,28 @@ class Stay {
     ~Stay() { gate->leave(); }
 };
 
+// C = op(A) op(B)^T + beta C by `gemm` of either precision; see below for the order of A and B.
+template <typename Scalar, typename Gemm>
+void multiply(const char* of_b, const char* of_a, Gemm* gemm, std::size_t m, std::size_t n, std::size_t k,
+              const Scalar* a, std::size_t lda, const Scalar* b, std::size_t ldb, Scalar beta, Scalar* c,
+              std::size_t ldc) {
+    const Stay stay;
+    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
+    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
+    const Scalar one = 1;
+    gemm(of_b, of_a, &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
+// The lower triangle of C = op(A) op(A)^T + beta C by `syrk` of either precision.
+template <typename Scalar, typename Syrk>
+void gram(const char* of_a, Syrk* syrk, std::size_t n, std::size_t k, const Scalar* a, std::size_t lda,
+          Scalar beta, Scalar* c, std::size_t ldc) {
+    const Stay stay;
+    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
+    const Scalar one = 1;
+    syrk("U", of_a, &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+}
+
 [[noreturn]] void throw_lapack(const char* routine, blas_int info) {
     throw std::runtime_error(std::string("LAPACK ") + routine +
                              " failed with info = " + std::to_string(info));
@@ -197,74 +219,42 @@ std::string name() {
 
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc) {
-    const Stay stay;
-    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
-    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
-    const float one = 1.0F;
-    EMBGEOM_BLAS_NAME(sgemm_)
-    ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    multiply("T", "N", EMBGEOM_BLAS_NAME(sgemm_), m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
 void multiply_nt(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
                  const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc) {
-    const Stay stay;
-    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
-    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
-    const double one = 1.0;
-    EMBGEOM_BLAS_NAME(dgemm_)
-    ("T", "N", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    multiply("T", "N", EMBGEOM_BLAS_NAME(dgemm_), m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
 void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
                  std::size_t ldb, float beta, float* c, std::size_t ldc) {
-    const Stay stay;
-    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
-    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
-    const float one = 1.0F;
-    EMBGEOM_BLAS_NAME(sgemm_)
-    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    multiply("N", "T", EMBGEOM_BLAS_NAME(sgemm_), m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
 void multiply_tn(std::size_t m, std::size_t n, std::size_t k, const double* a, std::size_t lda,
                  const double* b, std::size_t ldb, double beta, double* c, std::size_t ldc) {
-    const Stay stay;
-    const blas_int rows = to_int(m), cols = to_int(n), depth = to_int(k);
-    const blas_int a_stride = to_int(lda), b_stride = to_int(ldb), c_stride = to_int(ldc);
-    const double one = 1.0;
-    EMBGEOM_BLAS_NAME(dgemm_)
-    ("N", "T", &cols, &rows, &depth, &one, b, &b_stride, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    multiply("N", "T", EMBGEOM_BLAS_NAME(dgemm_), m, n, k, a, lda, b, ldb, beta, c, ldc);
 }
 
 void gram_of_columns(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
                      std::size_t ldc) {
-    const Stay stay;
-    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
-    const float one = 1.0F;
-    EMBGEOM_BLAS_NAME(ssyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    gram("N", EMBGEOM_BLAS_NAME(ssyrk_), n, k, a, lda, beta, c, ldc);
 }
 
 void gram_of_columns(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
                      std::size_t ldc) {
-    const Stay stay;
-    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
-    const double one = 1.0;
-    EMBGEOM_BLAS_NAME(dsyrk_)("U", "N", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    gram("N", EMBGEOM_BLAS_NAME(dsyrk_), n, k, a, lda, beta, c, ldc);
 }
 
 void gram_of_rows(std::size_t n, std::size_t k, const float* a, std::size_t lda, float beta, float* c,
                   std::size_t ldc) {
-    const Stay stay;
-    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
-    const float one = 1.0F;
-    EMBGEOM_BLAS_NAME(ssyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    gram("T", EMBGEOM_BLAS_NAME(ssyrk_), n, k, a, lda, beta, c, ldc);
 }
 
 void gram_of_rows(std::size_t n, std::size_t k, const double* a, std::size_t lda, double beta, double* c,
                   std::size_t ldc) {
-    const Stay stay;
-    const blas_int order = to_int(n), depth = to_int(k), a_stride = to_int(lda), c_stride = to_int(ldc);
-    const double one = 1.0;
-    EMBGEOM_BLAS_NAME(dsyrk_)("U", "T", &order, &depth, &one, a, &a_stride, &beta, c, &c_stride, 1, 1);
+    gram("T", EMBGEOM_BLAS_NAME(dsyrk_), n, k, a, lda, beta, c, ldc);
 }
 
 void subtract_products(std::size_t n, std::size_t k, const float* a, std::size_t lda, const float* b,
