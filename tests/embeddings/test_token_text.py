@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embgeom.embeddings.token_text import (
-    case_of,
-    decoded,
-    is_impossible,
-    is_reserved,
-    is_word,
-    position_of,
-    script_of,
-)
+from embgeom.embeddings.token_text import decoded, is_impossible, is_reserved, is_word, looks_of
 
 
 @given(st.text(), st.data())
@@ -76,12 +70,37 @@ def test_names_that_are_tokens_like_others(token):
     ],
 )
 def test_the_kind_of_text(text, position, case, script, word):
-    assert (position_of(text), case_of(text), script_of(text), is_word(text)) == (
-        position,
-        case,
-        script,
-        word,
-    )
+    found = looks_of([text])
+    assert [values.tolist() for values in found] == [[position], [case], [script], [len(text.strip(" "))]]
+    assert is_word(text) == word
+
+
+def expected_looks(text):
+    """Return what `looks_of` finds for one text, character by character."""
+    letters = [c for c in text if c.isupper() or c.islower()]
+    if not any(c.isalnum() for c in text):
+        position = "none"
+    elif text[0] == " ":
+        position = "leading space"
+    else:
+        position = "trailing space" if text[-1] == " " else "continuation"
+    if not letters or all(c.islower() for c in letters):
+        case = "lower" if letters else "none"
+    elif letters[0].isupper() and all(c.islower() for c in letters[1:]):
+        case = "capitalized"
+    else:
+        case = "upper" if all(c.isupper() for c in letters) else "mixed"
+    scripts = {unicodedata.name(c, "none").split()[0] for c in text if c.isalpha()} - {"none"}
+    digits = "digits" if any(c.isdigit() for c in text) else "none"
+    named = {"CJK": "Han", "FULLWIDTH": "Latin", "HALFWIDTH": "Katakana", "MICRO": "Greek"}
+    scripts = {named.get(script, script.capitalize()) for script in scripts} or {digits}
+    return position, case, scripts.pop() if len(scripts) == 1 else "mixed", len(text.strip(" "))
+
+
+@given(st.lists(st.text(st.sampled_from(" aB1ǅ.漢²\0") | st.characters()), max_size=20))
+def test_texts_together_look_as_they_do_alone(texts):
+    found = list(zip(*(values.tolist() for values in looks_of(texts)), strict=True))
+    assert found == [expected_looks(text) for text in texts]
 
 
 def test_bytes_that_are_not_characters_spell_no_text():

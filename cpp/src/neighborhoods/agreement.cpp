@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "embgeom/base/error.hpp"
+#include "embgeom/base/multiversion.hpp"
 
 namespace embgeom {
 namespace {
@@ -37,35 +38,59 @@ void search_sorted(const std::int32_t* a, const std::int32_t* b, std::size_t k, 
     }
 }
 
-std::size_t checked(std::int32_t number, std::size_t n, const char* what) {
-    if (number < 0 || static_cast<std::size_t>(number) >= n) {
-        throw InvalidInput(std::to_string(number) + " among the " + what + " is not one of the " +
-                           std::to_string(n) + " tokens");
+void check_range(MatrixView<const std::int32_t> numbers, std::int32_t least, std::size_t n,
+                 const char* what) {
+    for (std::size_t i = 0; i < numbers.rows; ++i) {
+        const std::int32_t* row = numbers.row(i);
+        for (std::size_t l = 0; l < numbers.cols; ++l) {
+            if (row[l] >= least && (row[l] < 0 || static_cast<std::size_t>(row[l]) < n)) continue;
+            throw InvalidInput(std::to_string(row[l]) + " among the " + what + " is not one of the " +
+                               std::to_string(n) + " tokens");
+        }
     }
-    return static_cast<std::size_t>(number);
 }
 
-// What token i of the first adds when it is token `label` of the second. `places` is 0 everywhere, before and
-// after.
+// Stands for no token, and is in no list.
+constexpr std::int32_t nobody = -2;
+// As many numbers as a wide vector register holds.
+constexpr std::size_t lanes = 16;
+
+// Whether any of `lanes` numbers is in a list.
+EMBGEOM_MULTIVERSION
+bool any_listed(const std::int32_t* numbers, const std::int32_t* list, std::size_t k) {
+    std::int32_t found[lanes] = {};
+    for (std::size_t l = 0; l < k; ++l) {
+        for (std::size_t j = 0; j < lanes; ++j) found[j] |= numbers[j] == list[l] ? 1 : 0;
+    }
+    std::int32_t any = 0;
+    for (std::size_t j = 0; j < lanes; ++j) any |= found[j];
+    return any != 0;
+}
+
+double value_of(const ListedValues& lists, std::size_t i, std::size_t j) {
+    return lists.values.data == nullptr ? 1.0 : lists.values.row(i)[j];
+}
+
+// What token i of the first adds when it is token `label` of the second.
 double agreement_of_token(const ListedValues& a, const ListedValues& b, std::size_t i, std::size_t label,
-                          const std::int32_t* labels, std::vector<std::int32_t>& places) {
-    const std::size_t n = places.size(), k = b.neighbors.cols;
+                          const std::int32_t* labels) {
+    const std::size_t k = b.neighbors.cols;
     const std::int32_t* near_a = a.neighbors.row(i);
     const std::int32_t* near_b = b.neighbors.row(label);
-    for (std::size_t l = 0; l < k; ++l) {
-        if (near_b[l] != -1) places[checked(near_b[l], n, "neighbors")] = static_cast<std::int32_t>(l) + 1;
-    }
     double sum = 0.0;
-    for (std::size_t j = 0; j < a.neighbors.cols; ++j) {
-        if (near_a[j] == -1) continue;
-        const std::size_t as_b = checked(labels[checked(near_a[j], n, "neighbors")], n, "labels");
-        const auto place = static_cast<std::size_t>(places[as_b]);
-        if (place == 0) continue;
-        const double of_a = a.values.data == nullptr ? 1.0 : a.values.row(i)[j];
-        sum += of_a * (b.values.data == nullptr ? 1.0 : b.values.row(label)[place - 1]);
-    }
-    for (std::size_t l = 0; l < k; ++l) {
-        if (near_b[l] != -1) places[checked(near_b[l], n, "neighbors")] = 0;
+    for (std::size_t begin = 0; begin < a.neighbors.cols; begin += lanes) {
+        const std::size_t count = std::min(lanes, a.neighbors.cols - begin);
+        std::int32_t as_b[lanes];
+        std::fill_n(as_b, lanes, nobody);
+        for (std::size_t j = 0; j < count; ++j) {
+            if (near_a[begin + j] != -1) as_b[j] = labels[near_a[begin + j]];
+        }
+        // Few tokens have a neighbor in common with another that they are taken for.
+        if (!any_listed(as_b, near_b, k)) continue;
+        for (std::size_t j = 0; j < count; ++j) {
+            const auto place = static_cast<std::size_t>(std::find(near_b, near_b + k, as_b[j]) - near_b);
+            if (place < k) sum += value_of(a, i, begin + j) * value_of(b, label, place);
+        }
     }
     return sum;
 }
@@ -90,16 +115,15 @@ void positions(MatrixView<const std::int32_t> a, MatrixView<const std::int32_t> 
 void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixView<const std::int32_t> labels,
                          int threads, Monitor& monitor, std::span<double> sums) {
     const std::size_t n = labels.cols;
-    const int workers = useful_workers(labels.rows, threads, n * sizeof(std::int32_t));
-    std::vector<std::vector<std::int32_t>> places(static_cast<std::size_t>(workers),
-                                                  std::vector<std::int32_t>(n, 0));
-    parallel_for("relabel", labels.rows, workers, monitor, [&](std::size_t draw, const Worker& worker) {
+    check_range(a.neighbors, -1, n, "neighbors");
+    check_range(b.neighbors, -1, n, "neighbors");
+    check_range(labels, 0, n, "labels");
+    parallel_for("relabel", labels.rows, threads, monitor, [&](std::size_t draw, const Worker& worker) {
         const std::int32_t* as_b = labels.row(draw);
         double sum = 0.0;
         for (std::size_t i = 0; i < n; ++i) {
             if (i % rows_per_checkpoint == 0) worker.checkpoint();
-            sum += agreement_of_token(a, b, i, checked(as_b[i], n, "labels"), as_b,
-                                      places[static_cast<std::size_t>(worker.id())]);
+            sum += agreement_of_token(a, b, i, static_cast<std::size_t>(as_b[i]), as_b);
         }
         sums[draw] = sum;
     });

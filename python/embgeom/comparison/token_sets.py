@@ -227,13 +227,13 @@ class TokenSets:
 
     def made_by_classes(self, name: str, found: Estimate, inside: Mask, **common: Any) -> str:
         """Say which classes make a global similarity over the tokens `inside`; empty where none does."""
-        rows = chosen(self.a.rows, inside), chosen(self.b.rows, inside)
         center, making = name == "global_similarity_centered", dict[str, Mask]()
         without, within = list[str](), list[str]()
         for class_name, of_class in self.classes.items():
             members = of_class[inside]
             if not SMALLEST_SHARE <= members.mean() <= 1.0 - MIN_SHARED / len(members):
                 continue
+            rows = chosen(self.a.rows, inside), chosen(self.b.rows, inside)
             others = global_similarity_estimate(*(x[~members] for x in rows), center=center, **common)
             if abs(others.value - found.value) <= found.half_width:
                 continue

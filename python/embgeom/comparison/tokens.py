@@ -258,9 +258,8 @@ def _classified(model: Embeddings, threads: int) -> TokenClasses:
         ],
         dtype=bool,
     )
-    reserved = np.array([is_reserved(token) for token in model.tokens], dtype=bool)
-    of_texts = zip(*map(looks_of, shown), strict=True)
-    position, case, script, length = (np.array(of_text) for of_text in of_texts)
+    reserved = np.array(list(map(is_reserved, model.tokens)), dtype=bool)
+    position, case, script, length = looks_of(shown)
     repeated = model.row_stats.repeated
     copied = np.isin(model.row_stats.first_equal, model.row_stats.first_equal[repeated])
     control = _trained(shown, case, script, length)

@@ -75,7 +75,7 @@ def detect(
     """Find untrained rows from the first of the sets of candidates whose rows agree with each other."""
     # The cosine of random directions has a standard deviation of 1 / sqrt(d): four of them are no chance.
     threshold = max(THRESHOLD, 4 / float(np.sqrt(x.shape[1])))
-    whole = _sum_of_rows(x, np.arange(len(x)), threads)
+    whole = _sum_of_rows(x, threads)
     for name, known in candidates.items():
         rows = np.flatnonzero(known)
         if len(rows) < FEWEST_SEEDS:
@@ -104,10 +104,10 @@ def _found(mask: _Mask, kinds: Mapping[str, _Mask]) -> dict[str, tuple[int, int]
     }
 
 
-def _sum_of_rows(x: Float32Matrix, rows: npt.NDArray[np.intp], threads: int) -> npt.NDArray[np.float64]:
+def _sum_of_rows(x: Float32Matrix, threads: int) -> npt.NDArray[np.float64]:
     # Sums of whole pieces, and what is measured of single rows, do not depend on the number of threads.
-    pieces = [rows[begin : begin + _PIECE] for begin in range(0, len(rows), _PIECE)]
-    sums = in_threads(lambda piece: x[piece].sum(axis=0, dtype=np.float64), pieces, threads)
+    pieces = [x[begin : begin + _PIECE] for begin in range(0, len(x), _PIECE)]
+    sums = in_threads(lambda piece: piece.sum(axis=0, dtype=np.float64), pieces, threads)
     return np.asarray(np.sum([np.zeros(x.shape[1]), *sums], axis=0))
 
 
@@ -129,7 +129,7 @@ def _similarities(
         some = np.flatnonzero(ordinary.any(axis=1))
         if not len(some):
             break
-        others = [_sum_of_rows(x, np.flatnonzero(~of_set), threads) for of_set in ordinary[some]]
+        others = [_sum_of_rows(x[~of_set], threads) for of_set in ordinary[some]]
         means = (whole - others) / np.count_nonzero(ordinary[some], axis=1, keepdims=True)
         similarity[some] = _to_centers(x, whole / len(x), centers[some], means, ordinary[some], threads)
         ordinary[some] &= similarity[some] <= threshold

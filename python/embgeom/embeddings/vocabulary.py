@@ -244,7 +244,7 @@ def _is_plain_words(model: Embeddings) -> bool:
         for s, is_byte in zip(model.token_bytes, model.byte_token.tolist(), strict=True)
         if s and not is_byte
     ]
-    if 100 * sum(map(_at_word, spelled)) > len(spelled):
+    if 100 * sum(s[:1] == b" " or s[-1:] == b" " for s in spelled) > len(spelled):
         return False
     words = sum(len(s) > 1 and _word_in(b" " + s, leading=True) is not None for s in spelled)
     return 2 * words > len(spelled)
@@ -285,8 +285,10 @@ def _same_bytes(text_a: _Rows, bytes_a: _Rows, text_b: _Rows, bytes_b: _Rows) ->
     yield from _single(text_a, text_b)
     yield from _single(bytes_a, bytes_b)
     # Only what has no partner of its own kind is left to go with the other kind.
-    yield from _single({s: r for s, r in text_a.items() if s not in text_b and s not in bytes_a}, bytes_b)
-    yield from _single(bytes_a, {s: r for s, r in text_b.items() if s not in text_a and s not in bytes_b})
+    left_a = {s: text_a[s] for s in bytes_b if s in text_a and s not in text_b and s not in bytes_a}
+    left_b = {s: text_b[s] for s in bytes_a if s in text_b and s not in text_a and s not in bytes_b}
+    yield from _single(left_a, bytes_b)
+    yield from _single(bytes_a, left_b)
 
 
 def _single(a: _Rows, b: _Rows) -> Iterator[tuple[int, int]]:

@@ -85,6 +85,8 @@ class Neighbors(Result, Tabular):
             If there are fewer.
         """
         k = whole_number(k, "k", 1, self.k, f": neighbors lists {self.k} for each token")
+        if k == self.k:
+            return self
         indices, similarities = (array[:, :k].copy() for array in (self.indices, self.similarities))
         return replace(self, indices=indices, similarities=similarities)
 
