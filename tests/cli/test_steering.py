@@ -92,12 +92,26 @@ def test_a_map_of_states(folder, tmp_path, capsys):
     norm = SHARE * target
     assert embgeom.SteeringVector.load(tmp_path / "v.pt").norms[4] == pytest.approx(norm, rel=1e-5)
     for more, why in (
-        ((), "--states needs --layers A:B"),
-        (("--layers", "2"), "is not A:B"),
+        (("--layers", "2:4,3:5"), "is not A:B"),
         (("--layers", "2:4", "--fold-norm"), "--fold-norm is about matrices"),
+        (("--which-b", "input"), "--which-b is about matrices"),
+        (("--vocabulary-a", "tokens.txt"), "--vocabulary-a is about matrices"),
+        (("--without", "none"), "--without is about matrices"),
+        (("--subfolder-a", "sub"), "--subfolder-a is for the matrix"),
+        (("--layers", "2:6"), "there is no layer 6: example:large has 6 layers, 0 to 5"),
+        (("--layers", "4"), "there is no layer 4: example:small has 4 layers"),
     ):
         assert status(*given, *more, *saved) == 2
         assert why in capsys.readouterr().err
+    assert status(*given[:4], "example:moods", *saved) == 2
+    assert "too few and too alike for a map" in capsys.readouterr().err
+    (tmp_path / "more.txt").write_text("\n".join(moods.neutral_texts()[:12]))
+    run(*given[:4], tmp_path / "more.txt", *saved)
+    out, err = capsys.readouterr()
+    assert embgeom.Emb2Emb.load(saved[1]).layers == (2, 4)
+    assert "paired tokens of 12 texts, " in " ".join(out.split()) and " of 1 texts held out" in out
+    assert "paired tokens for a map of 128 to 192 columns are less than 10 for each" in err
+    assert "1 of 1 held-out texts repeat four fifths of their runs" in err
     assert status(*given[:3], "--layers", "2:4", *saved) == 2
     assert "give texts by --states" in capsys.readouterr().err
 
@@ -315,3 +329,52 @@ def test_what_cannot_be_done_is_said_in_a_line(folder, tmp_path, monkeypatch, ca
     err = capsys.readouterr().err
     assert err.startswith("embgeom") and why in err and len(err.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gguf_holds_all_layers_but_0(folder, tmp_path, capsys):
+    pytest.importorskip("gguf", reason="gguf is not installed")
+    trained = ("train-vector", "example:small", "--pairs", folder / "pairs.json", "-o", tmp_path / "v.gguf")
+    run(*trained)
+    assert "layer 0 left out, which llama.cpp never steers" in capsys.readouterr().out
+    vector = embgeom.SteeringVector.load(tmp_path / "v.gguf")
+    assert vector.layers == (1, 2, 3) and vector.state_spread.keys() == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(("arguments", "why"), [
+    (("train-vector", "example:small", "--pairs", "{}/pairs.json", "-o", "v.gguf", "--layers", "0,2"),
+     "v.gguf cannot hold layer 0, which llama.cpp never steers: name others by --layers"),
+    (("train-vector", "example:small", "--pairs", "{}/pairs.json", "-o", "v.gguf", "--operation", "ablate"),
+     "cannot hold the operation ablate"),
+    (("train-vector", "example:small", "--pairs", "{}/pairs.json", "-o", "v.pt", "--layers", "4"),
+     "there is no layer 4: example:small has 4 layers, 0 to 3"),
+    (("transfer", "{}/large.safetensors", "--from", "example:large", "--to", "example:small", "-o", "v.gguf"),
+     "name others by --layers 2:1,4:2,5:3, or write"),
+    (("transfer", "{}/large.safetensors", "--from", "example:small", "--to", "example:large", "-o", "v.pt"),
+     "it is a vector of the target, example:large: swap --from and --to"),
+    (("transfer", "{}/small.safetensors", "--from", "example:small", "--to", "example:large", "-o", "v.pt",
+      "--layers", "1:6"), "goes to layer 6, but the target has 6 layers"),
+    (("steer", "example:large", "--vector", "{}/small.safetensors", "--prompt", "A"),
+     "hidden size 128, example:large 192: it is another model's"),
+    (("steer", "example:small", "--vector", "{}/small.safetensors", "--prompt", "A", "--layers", "9"),
+     "no direction for layer 9"),
+    (("evaluate", "example:large", "--vector", "{}/small.safetensors", "--prompts", "example:moods"),
+     "hidden size 128, example:large 192"),
+    (("sweep", "example:large", "--vector", "{}/small.safetensors", "--prompts", "example:moods"),
+     "hidden size 128, example:large 192"),
+    (("sweep", "example:small", "--vector", "{}/one.pt", "--prompts", "example:moods", "--layers", "1,2+4"),
+     "there is no layer 4: example:small has 4 layers"),
+])  # fmt: skip
+def test_what_does_not_fit_is_refused_before_weights_are_read(
+    folder, tmp_path, monkeypatch, capsys, arguments, why
+):
+    embgeom.SteeringVector.load(folder / "small.safetensors").select_layers(1).save(tmp_path / "one.pt")
+    places = {"{}/one.pt": tmp_path / "one.pt"}
+    for name in ("load_model", "running"):
+        for module in ("transfer", "steer", "evaluate", "maps"):
+            monkeypatch.setattr(
+                f"embgeom.cli.{module}.{name}", lambda *_: pytest.fail("weights were read"), raising=False
+            )
+    monkeypatch.chdir(tmp_path)
+    assert status(*(places.get(a, a.replace("{}", str(folder))) for a in arguments)) == 2
+    err = capsys.readouterr().err
+    assert why in err and len(err.strip().splitlines()) == 1, err

@@ -10,7 +10,7 @@ from embgeom import Emb2Emb, EmbgeomWarning, InputError, SteeringVector
 from embgeom.emb2emb.lengths import SHARE
 from embgeom.emb2emb.methods import Ridge
 from embgeom.emb2emb.pairs import PreparedRows
-from embgeom.emb2emb.states import LONGEST_TEXT, paired_states
+from embgeom.emb2emb.states import LONGEST_TEXT, chosen_layers, paired_states
 from embgeom.examples import moods
 from embgeom.lm.attention_sinks import kept_positions
 from tests.helpers.emb2emb import related
@@ -33,6 +33,29 @@ def models():
 @pytest.fixture(scope="module")
 def mapping(models):
     return Emb2Emb.fit_states(*models[0], *models[1], TEXTS, LAYERS)
+
+
+def test_layers_are_at_one_depth_unless_they_are_named(models):
+    assert chosen_layers(None, *models) == (2, 4) and chosen_layers(1, *models) == (1, 2)
+    assert chosen_layers(None, *models[::-1]) == (3, 2) and chosen_layers((0, 5), *models) == (0, 5)
+    with pytest.raises(InputError, match="layer"):
+        chosen_layers(4, *models)
+
+
+def test_few_tokens_and_texts_of_one_template_are_warned_of(models):
+    with pytest.warns(EmbgeomWarning) as caught:
+        found = Emb2Emb.fit_states(*models[0], *models[1], TEXTS)
+    few, alike = (str(warning.message) for warning in caught)
+    fitted_on = found.provenance["tokens"]["fitted_on"]
+    assert f"{fitted_on} paired tokens for a map of 128 to 192 columns are less than 10" in few
+    assert alike.startswith("1 of 1 held-out texts repeat four fifths of their runs of three tokens")
+    assert f"paired tokens of 12 texts, {found.provenance['tokens']['held_out']} of 1 texts" in " ".join(
+        found.summary().split()
+    )
+    read = paired_states(*models, TEXTS, [LAYERS], batch_size=8, seed=0, report=None)
+    other = replace(read, tokens=[list(range(100 * i, 100 * i + 50)) for i in range(12)])
+    kept, held = other.split(0.5, 0)
+    assert not list(other.doubts(kept, held, (2, 3)))
 
 
 def plain_states(loaded, text, layer):
@@ -85,7 +108,7 @@ def test_a_map_of_states_in_a_file(mapping, tmp_path):
     assert repr(mapping) == (
         "Emb2Emb('example:small' -> 'example:large', ridge, 128 -> 192, states of layers 2 -> 4)"
     )
-    assert again.scores == mapping.scores and "paired tokens, " in again.summary()
+    assert again.scores == mapping.scores and "paired tokens of" in again.summary()
     vector = SteeringVector({2: np.ones(128), 3: np.ones(128)})
     np.testing.assert_array_equal(
         again.transfer(vector).directions[4], mapping.transfer(vector).directions[4]
@@ -121,11 +144,11 @@ def test_a_shuffled_map_of_states_predicts_nothing(models):
 def test_texts_of_which_too_few_tokens_fit(models):
     both = (*models[0], *models[1])
     for texts, layers, why in (
-        ([], LAYERS, "in 0 texts tokens of both models end together at 0 places"),
+        ([], LAYERS, "in 0 texts tokens of both models end together 0 times"),
         (["a"], LAYERS, "a map needs 4 at least"),
         ("one text", LAYERS, "list of strings"),
         (TEXTS, (2, 6), "there is no layer 6"),
-        (TEXTS, 2, "are not two: give"),
+        (TEXTS, (2,), "are not two: give"),
         (TEXTS, (-1, 2), r"layers\[0\] = -1"),
         (TEXTS[:1], LAYERS, "held_out = 0.1 of 1 texts leaves too few to fit on"),
     ):

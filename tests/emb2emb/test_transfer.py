@@ -86,10 +86,14 @@ def test_what_is_transferred_to_zero_has_no_length():
 
 @pytest.mark.parametrize("vector", [
     SteeringVector({1: np.ones(20)}),
-    SteeringVector({1: np.ones(12)}, model_info=ModelInfo("two")),
+    SteeringVector({1: np.ones(12)}, model_info=ModelInfo(output_norms=(3.0, 9.0))),
 ])  # fmt: skip
 def test_a_vector_of_the_target_says_to_swap_the_models(vector):
-    mapping = replace(fit(*related()), source=ModelInfo("one"), target=ModelInfo("two"))
+    mapping = replace(
+        fit(*related()),
+        source=ModelInfo("one", output_norms=(1.0, 2.0)),
+        target=ModelInfo("two", output_norms=(3.0, 9.0)),
+    )
     with pytest.raises(InputError, match="vector of the target, two: swap source and target") as found:
         mapping.transfer(vector, norm="raw")
     assert found.value.command.endswith("swap --from and --to")

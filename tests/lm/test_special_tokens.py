@@ -62,7 +62,9 @@ def directions(model, tokenizer, pairs=PAIRS, **options):
         warnings.simplefilter("always")
         vector = SteeringVector.train(model, tokenizer, pairs, layers=2, **options)
     assert all(warning.category is EmbgeomWarning and warning.filename == __file__ for warning in told)
-    return vector.directions[2], [str(warning.message) for warning in told]
+    messages = [str(warning.message) for warning in told]
+    assert messages.pop().startswith(f"a vector from {len(pairs)} pair")
+    return vector.directions[2], messages
 
 
 class Same:
@@ -165,7 +167,7 @@ def test_special_tokens_are_left_out_by_an_option(tokenizers, tmp_path, capsys):
     run(*asked, tmp_path / "twice.safetensors")
     assert "twice" in capsys.readouterr().err
     run(*asked, tmp_path / "once.safetensors", "--no-special-tokens")
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err.startswith("embgeom: warning: a vector from 2 pairs holds")
     once = SteeringVector.load(tmp_path / "once.safetensors")
     assert once.provenance["add_special_tokens"] is False
 
@@ -224,7 +226,11 @@ def test_texts_in_a_chat_template(tokenizers, tmp_path, capsys):
     asked = ("train-vector", chatting, "--layers", "2", "--chat", "-o", tmp_path / "v.pt", "--pairs")
     run(*asked, tmp_path / "pairs.json", "--token-position", "mean")
     out, err = capsys.readouterr()
-    assert err == "" and "8 positions left out of the means in a layer, attention sinks" in out
+    assert (
+        err.count("warning") == 1
+        and "from 4 pairs" in err
+        and "8 positions left out of the means in a layer, attention sinks" in out
+    )
     found = SteeringVector.load(tmp_path / "v.pt")
     model, again = load_language_model(chatting)
     expected, _ = directions(model, again, pairs, add_special_tokens=False, token_position="mean")

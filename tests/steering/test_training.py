@@ -29,7 +29,11 @@ class Letters:
     padding_side = "left"
 
     def __call__(self, text, add_special_tokens=True, return_special_tokens_mask=False):
-        tokens = [ord(letter) - ord("a") + 3 for letter in text.split()]
+        # Of longer words, as neutral texts have them, the length.
+        tokens = [
+            (ord(letter) - ord("a") if len(letter) == 1 else len(letter)) + 3
+            for letter in text.lower().split()
+        ]
         start = [1] if add_special_tokens else []
         found = {"input_ids": start + tokens, "attention_mask": [1] * len(start + tokens)}
         if return_special_tokens_mask:
@@ -129,8 +133,9 @@ def test_only_the_layers_asked_for_run():
         module.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
     vector = SteeringVector.train(model, Letters(), PAIRS[:1], layers=[0, 1])
     assert vector.layers == (0, 1)
-    # Once all layers run, over one token: whether each runs once cannot be seen otherwise.
-    assert ran == [0, 1, 2] + [0, 1] * 2
+    # Once all layers run, over one token: whether each runs once cannot be seen otherwise. Then both texts
+    # are read, and four batches of neutral texts.
+    assert ran == [0, 1, 2] + [0, 1] * 2 + [0, 1, 2] + [0, 1] * 4
 
 
 def test_the_model_stays_as_it_was():

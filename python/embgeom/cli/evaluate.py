@@ -10,7 +10,7 @@ from typing import Any
 import embgeom
 from embgeom._common.result import check_figure_path
 from embgeom._common.writing import check_file_writable, check_kept
-from embgeom.cli.models import is_moods, running, steered_model_options, text_lines
+from embgeom.cli.models import check_fits, is_moods, running, steered_model_options, text_lines
 from embgeom.cli.options import (
     Flat,
     Once,
@@ -30,6 +30,7 @@ from embgeom.evaluation import AnswerProbability, EvaluateOptions, Score, SweepO
 from embgeom.evaluation.sweep import FEWEST_SAMPLES, SCALES
 from embgeom.examples import moods
 from embgeom.loading.folder import parse_json, read_bytes
+from embgeom.steering.directions import placed
 
 RESULT_SUFFIX = ".json"
 _OPTIONS = ("random", "positions", "seed", "batch_size", "at_kl")
@@ -124,6 +125,9 @@ def _inputs(
         raise InputError("--at-kl is a KL on neutral text: name some texts by --neutral")
     score, samples = _score(options)
     vector = embgeom.SteeringVector.load(options.vector)
+    # A sweep's layers stand in lists, of those that are steered together.
+    tried = [each if isinstance(each, list) else [each] for each in options.layers or ()]
+    check_fits(options, vector, placed(vector.directions, [n for each in tried for n in each] or None))
     keywords = chosen(options, "progress")
     keywords["native"] = None if options.native is None else _control(vector, "--native", options.native)
     keywords["shuffled"] = [_control(vector, "--shuffled", file) for file in options.shuffled]

@@ -10,13 +10,16 @@ import embgeom
 from embgeom._common.writing import check_kept
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import (
+    check_layers,
     final_norm,
+    is_moods,
     load_model,
     model_inputs,
     model_options,
     one_side,
     running,
     running_options,
+    sizes,
     text_lines,
 )
 from embgeom.cli.options import (
@@ -30,14 +33,15 @@ from embgeom.cli.options import (
     whole,
 )
 from embgeom.cli.terminal import show
-from embgeom.comparison.tokens import shared_rows
-from embgeom.emb2emb.map import check_path
+from embgeom.comparison.tokens import WITHOUT, shared_rows
 from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, METHODS, Method, as_method
+from embgeom.emb2emb.transfer import check_path
 from embgeom.errors import InputError
 from embgeom.examples import moods
 
 # What only a fit on matrices knows.
-_OF_MATRICES = ("fold_norm", "normalize", "only", "tensor_a", "tensor_b", "adapter_a", "adapter_b")
+_OF_MATRICES = ("fold_norm", "normalize", "only", "tensor_a", "tensor_b", "adapter_a", "adapter_b",
+                "vocabulary_a", "vocabulary_b", "token_format_a", "token_format_b")  # fmt: skip
 
 
 def add_commands(commands: Any) -> None:
@@ -49,10 +53,14 @@ def add_commands(commands: Any) -> None:
         "--states",
         metavar="FILE",
         action=Once,
-        help="fit on the models' hidden states on these texts, one a line, instead of their matrices",
+        help="fit on the models' hidden states on these texts, one a line, instead of their matrices: some "
+        "hundred different ones of a few sentences",
     )
-    explained = "with --states: the layer of A and that of B, counted from 0"
-    add("--layers", type=_layer_pair, metavar="A:B", help=explained)
+    explained = (
+        "with --states: the layer of A, counted from 0, and that of B, or only A's for the same relative "
+    )
+    explained += "depth in B (default: two thirds of A's depth)"
+    add("--layers", type=_layer_pair, metavar="A[:B]", help=explained)
     explained = f"how to fit (default: {DEFAULT_METHOD}; with --states, {DEFAULT_METHOD_OF_STATES})"
     add("--method", choices=METHODS, help=explained)
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
@@ -108,11 +116,20 @@ def _of_matrices(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb
 
 
 def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
-    if options.layers is None:
-        raise InputError("--states needs --layers A:B, the layer of each model, such as 12:15")
-    if refused := [f"--{name.replace('_', '-')}" for name in _OF_MATRICES if getattr(options, name)]:
-        raise InputError(f"{refused[0]} is about matrices; with --states leave it out")
+    refused = [name for name in _OF_MATRICES if getattr(options, name)]
+    refused += [name for name in ("which_a", "which_b") if getattr(options, name) != "output"]
+    refused += ["without"] if tuple(options.without) != WITHOUT else []
+    if refused:
+        raise InputError(f"--{refused[0].replace('_', '-')} is about matrices; with --states leave it out")
+    if is_moods(options.states):
+        raise InputError(
+            f"{options.states} holds 30 texts of one template, too few and too alike for a map: name a file "
+            "of some hundred different ones, one a line"
+        )
     texts = text_lines(options.states, moods.neutral_texts)
+    asked = options.layers if isinstance(options.layers, tuple) else (options.layers,)
+    for side, layer in zip(("_a", "_b"), asked, strict=False):
+        check_layers(sizes(options, side), getattr(options, f"model{side}"), [] if layer is None else [layer])
     with ExitStack() as stack:
         models = [stack.enter_context(running(one_side(options, side))) for side in ("_a", "_b")]
         return embgeom.Emb2Emb.fit_states(
@@ -125,10 +142,12 @@ def _of_states(options: argparse.Namespace, method: Method) -> embgeom.Emb2Emb:
         )
 
 
-def _layer_pair(text: str) -> tuple[int, int]:
-    """Read ``12:15``."""
+def _layer_pair(text: str) -> tuple[int, int] | int:
+    """Read ``12:15``, or only ``12``."""
     found = layer_map(text)
-    if not isinstance(found, dict) or len(found) != 1:
+    if isinstance(found, int):
+        return found
+    if len(found) != 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not A:B, a layer of each model, such as 12:15")
     [pair] = found.items()
     return pair

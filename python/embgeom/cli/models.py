@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,11 @@ from embgeom._common.threads import resolve_threads
 from embgeom.cli.options import LOCAL_FILES, Once, Parser, chosen, whole
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.examples import PREFIX, meant
+from embgeom.loading.config import ModelConfig
 from embgeom.loading.folder import is_file, read_lines
-from embgeom.steering import LanguageModel, load_language_model
+from embgeom.loading.model import declared_sizes
+from embgeom.steering import LanguageModel, SteeringVector, load_language_model
+from embgeom.steering.files import check_vector_path
 
 # Options of a model that `embgeom.load` takes by the same name, and those that may name a file.
 _LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
@@ -136,10 +139,51 @@ def one_side(options: argparse.Namespace, suffix: str) -> argparse.Namespace:
         if getattr(options, f"{name}{suffix}"):
             raise InputError(
                 f"--{name}{suffix.replace('_', '-')} is for the matrix, and the model would be run without "
-                "it: name a folder that has it merged, or set the length by --norm, which runs nothing"
+                "it: name a folder that holds the model as it is to be run"
             )
     one = {name: getattr(options, f"{name}{suffix}") for name in ("model", "revision")}
     return argparse.Namespace(**{**vars(options), **one})
+
+
+def sizes(options: argparse.Namespace, suffix: str = "") -> ModelConfig:
+    """Return what a model says of its sizes, before its weights are read."""
+    name = getattr(options, f"model{suffix}")
+    hub = {"revision": getattr(options, f"revision{suffix}"), "local_files_only": options.local_files_only}
+    return declared_sizes(name, **hub) if isinstance(name, str) else ModelConfig()
+
+
+def check_layers(known: ModelConfig, name: str, layers: Iterable[int]) -> None:
+    if known.num_layers is not None and (beyond := [n for n in layers if n >= known.num_layers]):
+        count = known.num_layers
+        raise InputError(f"there is no layer {beyond[0]}: {name} has {count} layers, 0 to {count - 1}")
+
+
+def check_fits(options: argparse.Namespace, vector: SteeringVector, layers: Iterable[int]) -> None:
+    """Refuse a vector that does not fit the model, as far as its files tell without its weights."""
+    known = sizes(options)
+    if known.hidden_size not in (None, vector.hidden_size):
+        raise InputError(
+            f"the vector has hidden size {vector.hidden_size}, {options.model} {known.hidden_size}: it is "
+            "another model's; embgeom transfer transfers it to this one"
+        )
+    check_layers(known, options.model, layers)
+
+
+def check_vector_output(path: str, layers: Iterable[int], operation: str, others: str = "") -> None:
+    """Refuse a vector's file that cannot be written, or cannot hold what would be written to it."""
+    check_vector_path(path)
+    if Path(path).suffix != ".gguf":
+        return
+    if 0 in layers:
+        raise InputError(
+            f"{path} cannot hold layer 0, which llama.cpp never steers: name others by --layers{others}, or "
+            "write a .safetensors"
+        )
+    if operation != "add":
+        raise InputError(
+            f"{path} cannot hold the operation {operation}, as llama.cpp adds every direction: write a "
+            ".safetensors"
+        )
 
 
 @contextmanager

@@ -11,15 +11,23 @@ import embgeom
 from embgeom._common.progress import reporter
 from embgeom._common.tables import Table
 from embgeom._common.writing import check_kept
-from embgeom.cli.models import is_moods, language_model_options, running, steered_model_options
+from embgeom.cli.models import (
+    check_fits,
+    check_layers,
+    check_vector_output,
+    is_moods,
+    language_model_options,
+    running,
+    sizes,
+    steered_model_options,
+)
 from embgeom.cli.options import Flat, add_command, chosen, layers, not_negative, numbers, whole
 from embgeom.cli.terminal import norms_by_layer, say, show
-from embgeom.errors import InputError
 from embgeom.evaluation import GenerationScore
 from embgeom.examples import moods
 from embgeom.lm.tokenizing import encode, in_chat, warn_of_doubled
 from embgeom.steering import read_pairs
-from embgeom.steering.files import check_vector_path
+from embgeom.steering.directions import placed
 
 
 def add_commands(commands: Any) -> None:
@@ -29,7 +37,7 @@ def add_commands(commands: Any) -> None:
         '{"positive": "TEXT", "negative": "TEXT"} for each pair; or example:moods'
     )
     add("--pairs", metavar="FILE", required=True, help=explained)
-    explained = "the vector: .safetensors, .pt, .npz or .gguf"
+    explained = "the vector: .safetensors, .pt, .npz or, without layer 0, .gguf"
     add("-o", "--output", metavar="FILE", required=True, help=explained)
     add("--layers", metavar="L,...", type=layers, help="layers to read, counted from 0 (default: all)")
     add("--method", choices=("mean", "pca"), default="mean", help="default: mean")
@@ -56,12 +64,9 @@ def add_commands(commands: Any) -> None:
 
 def train_vector(options: argparse.Namespace) -> None:
     """Make a steering vector from pairs of texts."""
-    check_vector_path(options.output)
+    check_vector_output(options.output, options.layers or (), options.operation)
     check_kept({"-o": options.output}, [options.model, options.pairs])
-    if options.output.endswith(".gguf") and (options.layers is None or 0 in options.layers):
-        raise InputError("a .gguf cannot hold layer 0: name others by --layers, or write .safetensors")
-    if options.output.endswith(".gguf") and options.operation != "add":
-        raise InputError(f"llama.cpp adds every direction of a .gguf, so {options.operation} is kept in none")
+    check_layers(sizes(options), options.model, options.layers or ())
     # Texts that cannot be read are reported before the model is loaded.
     pairs = moods.pairs() if is_moods(options.pairs) else read_pairs(options.pairs)
     names = (
@@ -81,11 +86,16 @@ def train_vector(options: argparse.Namespace) -> None:
     if options.normalize:
         vector = vector.with_norm(1.0)
     vector = replace(vector, operation=options.operation)
+    without_0 = [layer for layer in vector.layers if layer]
+    left_out_0 = options.output.endswith(".gguf") and 0 in vector.layers and bool(without_0)
+    if left_out_0:
+        vector = vector.select_layers(without_0)
     vector.save(options.output)
     used, left_out = vector.provenance["pairs"], vector.provenance["left_out"]
     sinks = vector.provenance.get("sinks", {}).values()
     say(
         f"{vector!r}, from {used} pairs, written to {options.output}\n{norms_by_layer(vector)}"
+        + ("\nlayer 0 left out, which llama.cpp never steers" if left_out_0 else "")
         + (f"\n{left_out} pairs left out, too long for the model" if left_out else "")
         + (f"\n{max(sinks)} positions left out of the means in a layer, attention sinks" if sinks else "")
     )
@@ -100,6 +110,7 @@ def _in_chat(tokenizer: Any, pairs: str) -> list[tuple[str, str]]:
 def steer(options: argparse.Namespace) -> None:
     """Show what a model writes without and with a steering vector."""
     vector = embgeom.SteeringVector.load(options.vector)
+    check_fits(options, vector, placed(vector.directions, options.layers))
     writer = GenerationScore(len, **chosen(options, "max_new_tokens", "temperature", "chat"))
     with running(options) as (model, tokenizer), reporter(options.progress, "steer") as report:
         if not options.chat:

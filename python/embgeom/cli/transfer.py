@@ -11,6 +11,7 @@ import embgeom
 from embgeom._common.writing import check_file_writable, check_kept
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import (
+    check_vector_output,
     final_norm,
     load_model,
     model_inputs,
@@ -18,6 +19,7 @@ from embgeom.cli.models import (
     one_side,
     running,
     running_options,
+    sizes,
     text_lines,
 )
 from embgeom.cli.options import (
@@ -35,7 +37,8 @@ from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.comparison.tokens import shared_rows
 from embgeom.emb2emb.lengths import Norm
 from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
-from embgeom.emb2emb.transfer import TransferMode
+from embgeom.emb2emb.transfer import TransferMode, target_layers
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
 from embgeom.evaluation.certificate import Certificate
 from embgeom.evaluation.scaling import AT_KL
@@ -104,6 +107,7 @@ def transfer(options: argparse.Namespace) -> None:
     _check(options)
     vector = SteeringVector.load(options.vector)
     mapping = None if options.map is None else embgeom.Emb2Emb.load(options.map)
+    _check_layers(options, vector, mapping)
     found: list[Any] = []
     if options.model_from is not None:
         transferred = _between(options, vector, mapping, norm)
@@ -162,6 +166,22 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("--at-kl runs the target: name it by --to")
     if options.at_kl is not None and options.norm is not None:
         raise InputError("--at-kl sets the length, and --norm another; give one")
+
+
+def _check_layers(
+    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None
+) -> None:
+    """Refuse layers that do not fit, or not the file, by what files say of the models without weights."""
+    sides = []
+    for suffix in ("_from", "_to"):
+        known, name = sizes(options, suffix), getattr(options, f"model{suffix}")
+        sides.append(ModelInfo(name, hidden_size=known.columns, num_layers=known.num_layers))
+    if mapping is not None and options.model_from is None:
+        sides = [mapping.source, mapping.target]
+    of_map = None if mapping is None else mapping.layers
+    moved = target_layers(vector, options.layers, sides[0], sides[1], of_map)
+    others = ",".join(f"{old}:{new}" for old, new in moved.items() if new) or f"{vector.layers[-1]}:1"
+    check_vector_output(options.output, moved.values(), vector.operation, f" {others}")
 
 
 def _between(

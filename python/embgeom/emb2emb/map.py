@@ -19,7 +19,6 @@ from embgeom._common.record import digest, versions
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
 from embgeom._common.threads import resolve_threads
-from embgeom._common.writing import check_file_writable
 from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
 from embgeom.emb2emb.lengths import Norm
@@ -37,10 +36,10 @@ from embgeom.emb2emb.pairs import (
     split,
 )
 from embgeom.emb2emb.score import COLUMNS, Scores
-from embgeom.emb2emb.states import check_layers, fit_paired, paired_states
-from embgeom.emb2emb.transfer import FittedMap, TransferMode
+from embgeom.emb2emb.states import chosen_layers, fit_paired, paired_states
+from embgeom.emb2emb.transfer import FittedMap, TransferMode, check_path
 from embgeom.embeddings.embeddings import Embeddings
-from embgeom.errors import EmbgeomWarning, InputError, OutputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.language_model import LanguageModel
 from embgeom.steering.vector import SteeringVector
 
@@ -143,8 +142,7 @@ class Emb2Emb(FittedMap, Result):
             The share of the tokens that the map is not fitted on, and is scored on, one token at least; 0 for
             no scores. At most 4,096 tokens held out are scored.
         shuffle : bool
-            Whether to pair source rows with the rows of random other tokens: a control that should transfer
-            nothing.
+            Whether to pair source rows with those of random other tokens: a control that transfers nothing.
         seed : int
             Draws the held-out tokens, those of them that are scored, and the shuffled pairs.
         threads : int, optional
@@ -250,7 +248,7 @@ class Emb2Emb(FittedMap, Result):
         target: Any,
         target_tokenizer: Any,
         texts: Sequence[str],
-        layers: tuple[int, int],
+        layers: tuple[int, int] | int | None = None,
         *,
         method: Method | str = DEFAULT_METHOD_OF_STATES,
         held_out: float = 0.1,
@@ -271,8 +269,9 @@ class Emb2Emb(FittedMap, Result):
         texts : sequence of str
             Plain texts; 100 to 300 of a few sentences do. Of each, up to 1,024 tokens are read; of texts with
             more than 100,000 tokens in all, as many are drawn as hold these.
-        layers : (int, int)
-            The layer of the source and that of the target, counted from 0.
+        layers : (int, int) or int, optional
+            The layer of the source and that of the target, counted from 0; of one layer, the source's, the
+            target's is at the same relative depth. By default the source's at two thirds of its depth.
         method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights, or a name
             How to fit, as in `fit`.
         held_out : float
@@ -289,8 +288,8 @@ class Emb2Emb(FittedMap, Result):
         Returns
         -------
         Emb2Emb
-            A map like any other: scored, saved and loaded the same way. Its `layers` say where it belongs;
-            `transfer` takes v A by default, and the lengths of vectors from the spread of its states.
+            A map like any other. Its `layers` say where it belongs; `transfer` takes v A by default, and the
+            lengths of vectors from the spread of its states.
 
         Raises
         ------
@@ -298,11 +297,16 @@ class Emb2Emb(FittedMap, Result):
             If a model has no such layer or cannot be read, a tokenizer does not say where its tokens end, or
             too few tokens of both models end together.
 
+        Warns
+        -----
+        EmbgeomWarning
+            If it is fitted on fewer than ten tokens for each column of the larger model, or held-out texts
+            repeat those that it is fitted on.
+
         Notes
         -----
-        One forward pass of each model over the texts, up to its layer, and a fit as cheap as that of `fit`.
-        Memory: 4 bytes for each token of the texts and each column of both residual streams. The first token
-        of each text and other attention sinks, whose states are enormous, are left out.
+        One forward pass of each model over the texts, up to its layer, and a fit like that of `fit`. Memory:
+        4 bytes for each token and each column of both residual streams. Attention sinks are left out.
 
         Examples
         --------
@@ -313,9 +317,10 @@ class Emb2Emb(FittedMap, Result):
         >>> mapping.layers, mapping.scores.r2 > mapping.shuffled.r2
         ((2, 4), True)
         """
-        pair, method, seed = check_layers(layers), as_method(method), check_seed(seed)
+        method, seed = as_method(method), check_seed(seed)
         options: Any = {"held_out": held_out, "shuffle": flag(shuffle, "shuffle"), "seed": seed}
         models = LanguageModel(source, source_tokenizer), LanguageModel(target, target_tokenizer)
+        pair = chosen_layers(layers, *models)
         with reporter(progress, "emb2emb") as report:
             read = paired_states(*models, texts, [pair], batch_size=batch_size, seed=seed, report=report)
             return cls._made(*fit_paired(read, pair, method, report=report, **options))
@@ -480,19 +485,13 @@ class Emb2Emb(FittedMap, Result):
         """Return what was fitted on what, and the scores next to those of shuffled pairs."""
         scored = (("held-out tokens", self.scores), ("fitted on shuffled pairs", self.shuffled))
         rows = [(name, *scores.cells()) for name, scores in scored if scores is not None]
-        tokens = self.provenance.get("tokens")
-        title, what = repr(self), "shared" if self.layers is None else "paired"
-        if isinstance(tokens, dict):
-            title += f": {tokens.get('shared')} {what} tokens, {tokens.get('held_out')} held out"
+        tokens, about, title = self.provenance.get("tokens"), self.provenance, repr(self)
+        if isinstance(tokens, dict) and self.layers is None:
+            title += f": {tokens.get('shared')} shared tokens, {tokens.get('held_out')} held out"
+        elif isinstance(tokens, dict):
+            paired = f"{tokens.get('shared')} paired tokens of {about.get('texts_read')} texts"
+            title += f": {paired}, {tokens.get('held_out')} of {about.get('texts_held_out')} texts held out"
         return [Table(title, ("", *COLUMNS), rows)] if rows else [title]
-
-
-def check_path(path: str | PathLike[str]) -> None:
-    if not isinstance(path, str | PathLike):
-        raise InputError(f"path = {path!r:.60} does not name a file")
-    if Path(path).suffix != ".safetensors":
-        raise OutputError(f"{path} does not end in .safetensors, the format of maps")
-    check_file_writable(Path(path).expanduser())
 
 
 def _warn(*doubts: str | None) -> None:

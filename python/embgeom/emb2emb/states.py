@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import reduce
 from typing import Any
@@ -19,10 +20,10 @@ from embgeom.emb2emb.methods import Method
 from embgeom.emb2emb.pairs import FEWEST_TOKENS, Pairs, PreparedRows, pair_of, split
 from embgeom.emb2emb.score import Found, fit
 from embgeom.embeddings.provenance import ModelInfo
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.attention_sinks import StateMoments, kept_positions
 from embgeom.lm.language_model import LanguageModel, describe_model, model_info, model_name
-from embgeom.lm.layers import find
+from embgeom.lm.layers import find, matching_layer
 from embgeom.lm.passes import longest_text
 from embgeom.lm.shared_texts import shared_positions
 from embgeom.lm.states import Tokenized, residual_states
@@ -31,6 +32,8 @@ from embgeom.lm.tokenizing import warn_of_doubled
 _SIDES = ("source", "target")
 # Of one text; a layer's attention takes memory with the square of it.
 LONGEST_TEXT = 1024
+# Conventions: fewer tokens for each column leave a regression open, and some texts are always alike.
+_TOKENS_A_COLUMN, _ALIKE, _MOST_ALIKE = 10, 0.8, 0.1
 # Of all texts; the states of so many take 4.9 GB at 4,096 and 8,192 columns.
 MOST_TOKENS = 100_000
 
@@ -56,8 +59,9 @@ class PairedStates:
     source: ModelStates
     target: ModelStates
     rows: tuple[RowNumbers, RowNumbers]
-    # For each pair the text that it is of.
+    # For each pair the text that it is of, and the source's tokens of each text.
     texts: RowNumbers
+    tokens: list[list[int]]
     about: dict[str, Any]
 
     def pairs(self, layers: tuple[int, int]) -> Pairs:
@@ -75,10 +79,32 @@ class PairedStates:
         out = np.isin(self.texts, texts[held])
         return np.flatnonzero(~out), np.flatnonzero(out)
 
+    def doubts(self, kept: RowNumbers, held: RowNumbers, columns: tuple[int, int]) -> Iterator[str]:
+        """Give a warning for each thing that keeps a map or its scores from meaning much."""
+        if len(kept) < _TOKENS_A_COLUMN * max(columns):
+            yield (
+                f"{len(kept)} paired tokens for a map of {columns[0]} to {columns[1]} columns are less than "
+                f"{_TOKENS_A_COLUMN} for each: it fits much that is chance; give more texts, some hundred"
+            )
+        fitted_on = {run for text in np.unique(self.texts[kept]) for run in _runs(self.tokens[text])}
+        runs = [_runs(self.tokens[text]) for text in np.unique(self.texts[held])]
+        alike = sum(len(each & fitted_on) > _ALIKE * len(each) for each in runs)
+        if alike > len(runs) * _MOST_ALIKE:
+            yield (
+                f"{alike} of {len(runs)} held-out texts repeat four fifths of their runs of three tokens "
+                "from texts that the map was fitted on, so the scores hold for no other texts; give texts "
+                "that are not made from one template"
+            )
 
-def check_layers(layers: Any) -> tuple[int, int]:
-    pair = pair_of(layers, "layers", "the layer")
-    return whole_number(pair[0], "layers[0]", 0), whole_number(pair[1], "layers[1]", 0)
+
+def chosen_layers(layers: Any, source: LanguageModel, target: LanguageModel) -> tuple[int, int]:
+    """Return the layer of each model: by default two thirds of the source's, and as deep in the target."""
+    if layers is not None and not isinstance(layers, int | np.integer):
+        pair = pair_of(layers, "layers", "the layer")
+        return whole_number(pair[0], "layers[0]", 0), whole_number(pair[1], "layers[1]", 0)
+    counts = [len(find(each.model).layers) for each in (source, target)]
+    layer = max(0, round(2 * counts[0] / 3) - 1) if layers is None else whole_number(layers, "layers", 0)
+    return layer, matching_layer(layer, counts[0], counts[1])
 
 
 def paired_states(
@@ -120,13 +146,18 @@ def paired_states(
         "texts_sha256": digest(texts),
         "sinks": int(len(kept) - kept.sum()),
     }
-    return PairedStates(readings[0], readings[1], (rows[0][kept], rows[1][kept]), of_text[kept], about)
+    pairs, tokens = (rows[0][kept], rows[1][kept]), [text.ids for text, _ in chosen]
+    return PairedStates(readings[0], readings[1], pairs, of_text[kept], tokens, about)
+
+
+def _runs(tokens: list[int]) -> set[tuple[int, ...]]:
+    return {tuple(tokens[at : at + 3]) for at in range(max(1, len(tokens) - 2))}
 
 
 def _check_count(count: int, texts: Sequence[str]) -> None:
     if count < FEWEST_TOKENS:
         raise InputError(
-            f"in {len(texts)} texts tokens of both models end together at {count} places; a map needs "
+            f"in {len(texts)} texts tokens of both models end together {count} times; a map needs "
             f"{FEWEST_TOKENS} at least, and some hundred to be of use: give more or longer texts"
         )
 
@@ -185,8 +216,11 @@ def fit_paired(
     """Fit a map on the states of one pair of layers that were read; return it with its provenance."""
     kept, held = read.split(held_out, seed)
     sides = (read.source, read.target)
+    pairs = read.pairs(layers)
+    for doubt in read.doubts(kept, held, (pairs.source.matrix.shape[1], pairs.target.matrix.shape[1])):
+        warnings.warn(doubt, EmbgeomWarning, stacklevel=3)
     found = fit(
-        read.pairs(layers),
+        pairs,
         kept,
         held,
         method,
@@ -208,6 +242,7 @@ def fit_paired(
         "source": read.source.description,
         "target": read.target.description,
         **read.about,
+        "texts_held_out": len(np.unique(read.texts[held])),
         "state_spread": [side.spread[layer] for side, layer in zip(sides, layers, strict=True)],
         "options": {"method": asdict(method), **options},
         "versions": model_versions(),

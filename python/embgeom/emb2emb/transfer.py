@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -13,10 +15,11 @@ import numpy.typing as npt
 from embgeom._common.arrays import as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.threads import resolve_threads
+from embgeom._common.writing import check_file_writable
 from embgeom.emb2emb.lengths import SHARE, Norm, check_norm, target_lengths
 from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
-from embgeom.errors import InputError
+from embgeom.errors import InputError, OutputError
 from embgeom.lm.layers import matching_layer
 from embgeom.steering.vector import SteeringVector
 
@@ -115,6 +118,14 @@ class FittedMap:
         names = " -> ".join(map(repr, self.names))
         of_states = "" if self.layers is None else f", states of layers {self.layers[0]} -> {self.layers[1]}"
         return f"Emb2Emb({names}, {self.method.name}, {self.source_size} -> {self.target_size}{of_states})"
+
+
+def check_path(path: str | PathLike[str]) -> None:
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"path = {path!r:.60} does not name a file")
+    if Path(path).suffix != ".safetensors":
+        raise OutputError(f"{path} does not end in .safetensors, the format of maps")
+    check_file_writable(Path(path).expanduser())
 
 
 def predict(fitted: FittedMap, rows: npt.ArrayLike, threads: int | None) -> npt.NDArray[np.float64]:
@@ -282,8 +293,9 @@ def target_layers(
 def _is_of_target(vector: SteeringVector, source: ModelInfo, target: ModelInfo) -> bool:
     known, size = vector.model_info, target.hidden_size
     by_size = vector.hidden_size == size and source.hidden_size not in (None, size)
-    named = known.name is not None and target.name is not None
-    return by_size or (named and known.differs_from(source) and not known.differs_from(target))
+    # Names alone may be those of copies.
+    sure = all(model.output_norms for model in (known, source, target))
+    return by_size or (sure and known.differs_from(source) and not known.differs_from(target))
 
 
 def _misfit(vector: SteeringVector, source: ModelInfo, target: ModelInfo) -> InputError:

@@ -20,7 +20,7 @@ from embgeom.loading.checkpoint.checkpoint import Checkpoint
 from embgeom.loading.checkpoint.choice import Choice, Chooser, side_of
 from embgeom.loading.config import ModelConfig
 from embgeom.loading.folder import check_matrix, parse_json
-from embgeom.loading.gguf.model import find_gguf, load_gguf
+from embgeom.loading.gguf.model import GGUFModel, find_gguf, load_gguf
 from embgeom.loading.matrix_files.array_file import ARRAY_SUFFIXES, load_array
 from embgeom.loading.matrix_files.word_vectors import holds_word_vectors, load_words
 from embgeom.loading.memory import load_object
@@ -174,6 +174,23 @@ def load(
     change = None if adapter is None else adapter_source(adapter, progress=progress, **hub)
     known_side = asked_side or tensor is None
     return _load_model(source, path if is_file else None, change, request, known_side=known_side)
+
+
+def declared_sizes(model: str | os.PathLike[str], **hub: Unpack[HubOptions]) -> ModelConfig:
+    """Return what the files of a model say of its sizes, reading no weights; nothing where they cannot."""
+    try:
+        path, is_file = find_local(model, **hub)
+        if is_file and (path.suffix in ARRAY_SUFFIXES or holds_word_vectors(path)):
+            return ModelConfig()
+        source = find_source(model, **hub)
+        if (gguf := find_gguf(path if is_file else source)) is None:
+            return ModelConfig.read(source)
+        found = GGUFModel(gguf)
+    except (LoadError, InputError):
+        # Loading says what is wrong.
+        return ModelConfig()
+    size = found.integer("embedding_length")
+    return ModelConfig(columns=size, hidden_size=size, num_layers=found.num_layers)
 
 
 def _saved(path: Path, *, is_file: bool) -> Embeddings | None:

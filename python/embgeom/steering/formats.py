@@ -114,10 +114,10 @@ def write_gguf(path: Path, header: dict[str, str], directions: Directions) -> No
     if 0 in directions:
         others = [layer for layer in directions if layer]
         way = f"write the others, vector.select_layers({others}).save(...), or " if others else ""
-        raise InputError(
-            "the vector has a direction for layer 0, and llama.cpp, whose format .gguf is, never steers its "
-            f"layer 0; {way}take .safetensors or .pt"
+        what = (
+            "the vector has a direction for layer 0, which llama.cpp, whose format .gguf is, never steers; "
         )
+        raise InputError(f"{what}{way}take .safetensors or .pt", command=f"{what}take .safetensors or .pt")
     gguf = need("gguf", f"{path}, a GGUF file,", or_else="; or take .safetensors")
     writer = gguf.GGUFWriter(path, CONTROL_VECTOR)
     try:

@@ -16,11 +16,10 @@ from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import digest, model_versions, versions
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.attention_sinks import StateMoments
 from embgeom.lm.language_model import describe_model
 from embgeom.lm.layers import Layout, find, projection
 from embgeom.lm.passes import in_batches, inference, longest_text
-from embgeom.lm.states import check_single_runs, read_states
+from embgeom.lm.states import check_single_runs, read_states, state_spread
 from embgeom.lm.tokenizing import added_tokens, encoded, token_names, warn_of_doubled, warn_of_lacking
 from embgeom.loading import load
 from embgeom.steering.pairs import Pair, check_pairs
@@ -28,6 +27,8 @@ from embgeom.steering.pairs import Pair, check_pairs
 Method = Literal["mean", "pca"]
 TokenPosition = Literal["last", "mean", "answer"] | int
 Float64Array = npt.NDArray[np.float64]
+# A convention: the mean of fewer differences is mostly what is particular to them.
+_FEW_PAIRS = 10
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,12 @@ class Trained(NamedTuple):
 
 
 class StateReader:
-    """Reads the states of texts, without attention sinks, and keeps count of them, layer by layer."""
+    """Reads the states of texts, without attention sinks, and counts these, layer by layer."""
 
     def __init__(self, model: Any, layout: Layout, layers: list[int], options: TrainOptions) -> None:
         self._model, self._layout, self._layers = model, layout, layers
         self._averaged = options.token_position in ("mean", "answer")
         self._left_out = np.zeros(len(layers))
-        self._moments: StateMoments | None = None
 
     def means(self, texts: list[Text]) -> Float64Array:
         """Return the mean over each text's positions, float64 of shape (texts, layers, hidden_size)."""
@@ -83,7 +83,6 @@ class StateReader:
         read = read_states(
             self._model, self._layout, [text.tokens for text in texts], positions, self._layers
         )
-        self._moments = read.moments if self._moments is None else self._moments.joined(read.moments)
         ends = np.cumsum([len(chosen) for chosen in positions])
         found = []
         for text, kept, states in zip(
@@ -99,12 +98,6 @@ class StateReader:
                 )
             found.append(np.mean(states, axis=1, where=chosen[..., None], dtype=np.float64))
         return np.stack(found)
-
-    @property
-    def state_spread(self) -> dict[int, float]:
-        # Texts of a token or two may hold no two different states that count.
-        found = [] if self._moments is None else self._moments.spread.tolist()
-        return {layer: length for layer, length in zip(self._layers, found, strict=False) if length > 0}
 
     @property
     def sinks(self) -> dict[str, Any]:
@@ -126,6 +119,7 @@ def train(
     numbers = layout.numbers(layers)
     kept = _tokenized(tokenizer, texts, options, longest_text(model))
     _warn_of_special_tokens(tokenizer, [text for pair in kept.values() for text in pair], options)
+    _warn_of_poor_pairs(tokenizer, kept, options)
     if all(map(_alike, kept.values())):
         raise InputError(
             f"with token_position={options.token_position!r} no pair is read at or after the token where its "
@@ -135,7 +129,9 @@ def train(
     with inference(model), reporter(progress, "train") as report:
         check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
         directions, measured = _directions(reader, kept, numbers, options, report)
-    spread = reader.state_spread
+        # On the same texts whatever the model is trained on, so that models can be compared.
+        how: Any = {"batch_size": options.batch_size, "layer_modules": layer_modules}
+        spread = state_spread(model, tokenizer, None, numbers, **how)
     # States that cancel leave the rounding of float32 behind.
     if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * spread.get(n, 0.0)]:
         raise InputError(
@@ -290,6 +286,27 @@ def _warn_of_special_tokens(tokenizer: Any, texts: list[Text], options: TrainOpt
             "take it away from them, or read before it (token_position=-2, --token-position -2)",
             EmbgeomWarning,
             stacklevel=level,
+        )
+
+
+def _warn_of_poor_pairs(
+    tokenizer: Any, pairs: Mapping[int, tuple[Text, Text]], options: TrainOptions
+) -> None:
+    """Warn of pairs too few to tell their common difference from others, and of those that end alike."""
+    ends = {text.tokens[text.positions[-1]] for pair in pairs.values() for text in pair}
+    if len(pairs) < _FEW_PAIRS:
+        warnings.warn(
+            f"a vector from {len(pairs)} pair{'s' if len(pairs) > 1 else ''} holds whatever else their texts "
+            f"differ in: give {_FEW_PAIRS} at least, some dozens of different ones",
+            EmbgeomWarning,
+            stacklevel=4,
+        )
+    elif options.token_position == "last" and len(ends) == 1:
+        warnings.warn(
+            f"all texts are read at the same last token, {token_names(tokenizer, [*ends])}: what they differ "
+            "in may show better one token earlier (token_position=-2, --token-position -2); compare both",
+            EmbgeomWarning,
+            stacklevel=4,
         )
 
 

@@ -162,7 +162,7 @@ class SteeringVector:
             With a direction for each of `layers`. Its provenance holds the options, the pairs' number and
             SHA-256, the model's name, commit and the SHA-256 of its config, and versions; for means over
             positions how many were left out as sinks, by layer; for ``"pca"`` the share of the differences'
-            squares that each direction explains. `state_spread` is that of the texts, without sinks.
+            squares that each direction explains. `state_spread` is that of 30 neutral texts.
 
         Raises
         ------
@@ -174,15 +174,16 @@ class SteeringVector:
         Warns
         -----
         EmbgeomWarning
-            If texts begin with the beginning-of-text token twice or lack the one that the tokenizer adds, or
-            are read at the token that ends a text.
+            If texts begin with the beginning-of-text token twice or lack the one that the tokenizer adds, are
+            read at the token that ends a text, or all at the same last token; or if there are fewer than ten
+            pairs.
 
         Notes
         -----
-        Two forward passes in eval mode for each `batch_size` pairs, up to the last of `layers`. Differences
-        are summed in float64; ``"pca"`` keeps them, 4 bytes for each pair, layer and column, and solves an
-        eigenproblem of the smaller of pairs and hidden size for each layer. Vectors that are applied to the
-        model act while it is read.
+        Two forward passes in eval mode for each `batch_size` pairs, up to the last of `layers`, and those of
+        `embgeom.steering.state_spread`. Differences are summed in float64; ``"pca"`` keeps them, 4 bytes for
+        each pair, layer and column, and solves an eigenproblem of the smaller of pairs and hidden size for
+        each layer. Vectors that are applied to the model act while it is read.
 
         References
         ----------
