@@ -15,7 +15,7 @@ from benchmarks.steering.side import Side
 from embgeom import Emb2Emb, SteeringVector
 from embgeom.comparison import shared_rows
 from embgeom.emb2emb import LowRank
-from embgeom.emb2emb.forecast import Lens
+from embgeom.emb2emb.forecast import LogitLens
 from embgeom.emb2emb.methods import as_method
 
 
@@ -74,11 +74,11 @@ class Direction:
         return shared_rows(self.source.unembedding, self.target.unembedding)
 
     @cache  # noqa: B019
-    def lens(self, seed: int) -> Lens:
+    def lens(self, seed: int) -> LogitLens:
         """Return what predicts a transfer by the tokens that maps of this seed have held out."""
         mapping = self._of_weights("ridge", seed, False)
         both = self.source.unembedding, self.target.unembedding
-        return Lens.prepare(*both, mapping, tokens=self.shared, seed=seed)
+        return LogitLens.prepare(*both, mapping, tokens=self.shared, seed=seed)
 
     @property
     def routes(self) -> list[Route]:

@@ -11,7 +11,7 @@ import embgeom
 from embgeom import InputError, SteeringVector
 from embgeom.comparison import shared_rows
 from embgeom.emb2emb import LowRank, predict_transfer
-from embgeom.emb2emb.forecast import Lens
+from embgeom.emb2emb.forecast import LogitLens
 from embgeom.emb2emb.pairs import split
 
 WORDS = (([" happy", " glad"], [" sad"]), ([" big"], [" small"]), ([" boy"], [" girl"]))
@@ -47,7 +47,7 @@ def test_agreement_is_that_of_held_out_tokens():
     small, large = models()
     mapping, v = fitted(), vectors()
     h = mapping.transfer(v)
-    found = Lens.prepare(small, large, mapping).predict(v, h, mapping, "dual")
+    found = LogitLens.prepare(small, large, mapping).predict(v, h, mapping, "dual")
     ids = shared_rows(small, large)
     kept, held = split(len(ids[0]), 0.1, 0)
     for one, *both in zip(found, v, h, strict=True):
@@ -77,7 +77,7 @@ def test_maps_are_told_from_maps_of_shuffled_tokens(method, mode):
     v = vectors()
     for shuffle in (False, True):
         mapping = fitted(method, shuffle=shuffle)
-        lens = Lens.prepare(small, large, mapping)
+        lens = LogitLens.prepare(small, large, mapping)
         found = lens.predict(v, mapping.transfer(v, mode=mode), mapping, mode)
         fails = [each.verdict == "no" for each in found]
         assert all(fails) if shuffle else not any(fails)
@@ -87,7 +87,7 @@ def test_maps_are_told_from_maps_of_shuffled_tokens(method, mode):
 def test_random_vectors_are_not_told_to_be_kept(method):
     small, large = models()
     mapping, v = fitted(method), np.random.default_rng(1).standard_normal((40, 128))
-    found = Lens.prepare(small, large, mapping).predict(v, mapping.transfer(v), mapping)
+    found = LogitLens.prepare(small, large, mapping).predict(v, mapping.transfer(v), mapping)
     # Two standard deviations: one of 44 on average, and more than 4 of 40 once in 500 times.
     assert sum(each.verdict == "yes" for each in found) <= 4
     agreements = [each.agreement for each in found]
@@ -98,18 +98,18 @@ def test_random_vectors_are_not_told_to_be_kept(method):
 def test_all_is_kept_of_a_model_itself():
     small = models()[0]
     mapping = embgeom.Emb2Emb.fit(small, small, method="least_squares")
-    (one, *_) = Lens.prepare(small, small, mapping).predict(v := vectors(), mapping.transfer(v), mapping)
+    (one, *_) = LogitLens.prepare(small, small, mapping).predict(v := vectors(), mapping.transfer(v), mapping)
     assert one.agreement > 0.999 and not one.random_z > 2 and one.verdict == "yes"
 
 
 def test_which_tokens_the_map_was_fitted_on():
     small, large = models()
     everything = embgeom.Emb2Emb.fit(small, large, held_out=0)
-    assert Lens.prepare(small, large, fitted()).held_out is True
-    assert Lens.prepare(small, large, everything).held_out is False
+    assert LogitLens.prepare(small, large, fitted()).held_out is True
+    assert LogitLens.prepare(small, large, everything).held_out is False
     some = tuple(rows[:500] for rows in shared_rows(small, large))
-    assert Lens.prepare(small, large, fitted(), tokens=some).held_out is None
-    assert Lens.prepare(small, large).held_out is None
+    assert LogitLens.prepare(small, large, fitted(), tokens=some).held_out is None
+    assert LogitLens.prepare(small, large).held_out is None
 
 
 @pytest.mark.parametrize(
@@ -127,7 +127,7 @@ def test_the_null_is_that_of_maps_of_shuffled_tokens(method, mode):
     v, found = vectors(), []
     for seed in range(6):
         mapping = fitted(method, shuffle=True, seed=seed)
-        lens = Lens.prepare(small, large, mapping)
+        lens = LogitLens.prepare(small, large, mapping)
         found += [each.z for each in lens.predict(v, mapping.transfer(v, mode=mode))]
     # 18 standard normal numbers, of which three at a time share a map: some 10 that are independent.
     assert max(found) < 3 and abs(np.mean(found)) < 1 and 0.4 < np.std(found, ddof=1) < 1.7
@@ -137,7 +137,7 @@ def test_length_does_not_count():
     small, large = models()
     mapping, v = fitted(), vectors()[:1]
     h = mapping.transfer(v)
-    lens = Lens.prepare(small, large, mapping)
+    lens = LogitLens.prepare(small, large, mapping)
     (one,), (other,) = lens.predict(v, h, mapping, "dual"), lens.predict(7 * v, 0.01 * h, mapping, "dual")
     numbers = [{k: v for k, v in each.to_dict().items() if isinstance(v, float)} for each in (one, other)]
     assert len(numbers[0]) == 16 and numbers[0] == pytest.approx(numbers[1], rel=1e-4)
@@ -148,20 +148,20 @@ def test_what_a_map_keeps():
     mapping = fitted(LowRank(rank=5))
     left, _, _ = np.linalg.svd(mapping.matrix, full_matrices=False)
     v = np.stack([left[:, 0], left[:, 20], left[:, 0] + left[:, 20]])
-    found = Lens.prepare(small, large, mapping).predict(
+    found = LogitLens.prepare(small, large, mapping).predict(
         v, mapping.transfer(v, mode="primal"), mapping, "primal"
     )
     assert [each.row_space_share for each in found] == pytest.approx([1, 0, 0.5], abs=1e-6)
     assert found[0].gain > 1 and found[1].gain == pytest.approx(0, abs=1e-9)
     # Nothing is left of the second vector, so there is nothing to compare.
     turned = fitted("procrustes")
-    (one,) = Lens.prepare(small, large, turned).predict(v[:1], turned.transfer(v[:1]), turned, "primal")
+    (one,) = LogitLens.prepare(small, large, turned).predict(v[:1], turned.transfer(v[:1]), turned, "primal")
     assert one.row_space_share == pytest.approx(1) and one.gain == pytest.approx(1)
 
 
 def test_nothing_transferred_is_a_failure():
     small, large = models()
-    (one,) = Lens.prepare(small, large).predict(vectors()[:1], np.zeros((1, 192)))
+    (one,) = LogitLens.prepare(small, large).predict(vectors()[:1], np.zeros((1, 192)))
     assert np.isnan(one.agreement) and one.verdict == "no" and one.random_mean is None
     assert json.loads(json.dumps(one.to_dict(), allow_nan=False))["agreement"] is None
 
@@ -170,7 +170,7 @@ def test_a_token_itself_is_the_nearest_token():
     small, large = models()
     rows = shared_rows(small, large)[0]
     v = (small.matrix[rows[7]] - small.matrix[rows].mean(axis=0))[None]
-    (one,) = Lens.prepare(small, large).predict(v, np.ones((1, 192)))
+    (one,) = LogitLens.prepare(small, large).predict(v, np.ones((1, 192)))
     assert one.nearest_token == pytest.approx(1, abs=1e-5) and one.target_nearest_token < 0.9
 
 
@@ -191,20 +191,20 @@ def test_the_same_seed_gives_the_same_numbers():
     small, large = models()
     h = fitted().transfer(vectors())
     one, other, third = (
-        Lens.prepare(small, large, fitted(), seed=seed).predict(vectors(), h) for seed in (0, 0, 1)
+        LogitLens.prepare(small, large, fitted(), seed=seed).predict(vectors(), h) for seed in (0, 0, 1)
     )
     assert one == other != third
 
 
 def test_errors_say_what_is_wrong():
     small, large = models()
-    lens, v = Lens.prepare(small, large), vectors()
+    lens, v = LogitLens.prepare(small, large), vectors()
     with pytest.raises(InputError, match="the models in the order of the transfer"):
         lens.predict(np.ones((1, 192)), v[:1])
     with pytest.raises(InputError, match="2 vectors, but 1 transferred"):
         lens.predict(v[:2], np.ones((1, 192)))
     with pytest.raises(InputError, match="needs its tokens"):
-        Lens.prepare(small.matrix, large)
+        LogitLens.prepare(small.matrix, large)
     joy = SteeringVector.from_words(small, *WORDS[0], layers=1)
     with pytest.raises(InputError, match=r"what Emb2Emb\.transfer returned"):
         predict_transfer(joy, SteeringVector({0: np.ones(192)}), small, large)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import embgeom
 from embgeom.evaluation import SideEffects, measure_at_kl
-from embgeom.evaluation.at_kl import MOST_ROUNDS, search_scales
 from embgeom.evaluation.conditions import Condition
+from embgeom.evaluation.scale_search import MOST_ROUNDS, search_scales
 from tests.helpers.evaluation import MOOD, NEUTRAL, PROMPTS, evaluate, happy_minus_sad, random_vector, small
 
 

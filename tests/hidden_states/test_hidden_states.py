@@ -270,8 +270,8 @@ def test_what_does_not_fit_is_refused(small, large, compared, tmp_path):
     for error, message, options in (
         (InputError, "list of strings", {"prompts": "one"}),
         (InputError, "list of strings", {"prompts": [1]}),
-        (InputError, "0 places", {"prompts": []}),
-        (InputError, "2 places", {"prompts": ["the dog"], "positions": "all"}),
+        (InputError, "0 positions", {"prompts": []}),
+        (InputError, "2 positions", {"prompts": ["the dog"], "positions": "all"}),
         (InputError, "'all' or 'last'", {"positions": "first"}),
         (InputError, "no method transfer", {"mapping": np.eye(3)}),
         (InputError, r"needs \(.*, 192\)", {"mapping": Matrix(np.eye(128))}),

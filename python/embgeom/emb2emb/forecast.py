@@ -20,7 +20,7 @@ from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.pairs import Norms, Pairs, PreparedRows, Side, draw, pair_rows, split
-from embgeom.emb2emb.readings import Readings, components, read, without
+from embgeom.emb2emb.token_logits import TokenLogits, dominant_components, logits_without, token_logits
 from embgeom.emb2emb.transfer import TransferMode, check_mode, default_mode, transfer_array
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError
@@ -162,7 +162,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> Table:
 
 
 @dataclass(frozen=True, eq=False)
-class Lens:
+class LogitLens:
     """The shared tokens of two models by which transfers are judged; made once for many vectors.
 
     Attributes
@@ -195,7 +195,7 @@ class Lens:
         norms: Norms = (None, None),
         seed: int = 0,
         threads: int | None = None,
-    ) -> Lens:
+    ) -> LogitLens:
         """Choose the tokens: those that the map has held out, if it was fitted on these tokens."""
         team, seed = resolve_threads(threads), check_seed(seed)
         for name, model in (("source", source), ("target", target)):
@@ -234,7 +234,7 @@ class Lens:
 
     def predict_vector(
         self, vector: SteeringVector, transferred: SteeringVector, mapping: Emb2Emb | None
-    ) -> tuple[tuple[Forecast, ...], tuple[Readings, Readings]]:
+    ) -> tuple[tuple[Forecast, ...], tuple[TokenLogits, TokenLogits]]:
         """Return a forecast for each layer that was transferred, and the logits."""
         layers = transferred_layers(vector, transferred)
         readings = self.read(
@@ -246,29 +246,29 @@ class Lens:
         return tuple(replace(each, layer=old, target_layer=new) for each, (old, new) in of_layers), readings
 
     @one_blas_thread()
-    def read(self, vectors: npt.ArrayLike, transferred: npt.ArrayLike) -> tuple[Readings, Readings]:
+    def read(self, vectors: npt.ArrayLike, transferred: npt.ArrayLike) -> tuple[TokenLogits, TokenLogits]:
         """Read the logits of directions, (m, d_s) and (m, d_t), over all shared tokens."""
         v, h = self._checked(vectors, transferred)
         return (
-            read(self.pairs.source, v, self._dominant[0]),
-            read(self.pairs.target, h, self._dominant[1]),
+            token_logits(self.pairs.source, v, self._dominant[0]),
+            token_logits(self.pairs.target, h, self._dominant[1]),
         )
 
     @one_blas_thread()
     def forecasts(
         self,
-        readings: tuple[Readings, Readings],
+        readings: tuple[TokenLogits, TokenLogits],
         mapping: Emb2Emb | None = None,
         mode: TransferMode | None = None,
     ) -> tuple[Forecast, ...]:
         """Return a forecast for each direction that was read."""
         of_map: dict[str, Any] = {}
-        kept: dict[str, Float64Vector] = {}
+        preserved: dict[str, Float64Vector] = {}
         if mapping is not None:
             mode = default_mode(mapping) if mode is None else check_mode(mode)
-            of_map, kept = self._random(mapping, mode), _kept(mapping, mode, readings[0].vectors)
+            of_map, preserved = self._random(mapping, mode), _preserved(mapping, mode, readings[0].vectors)
         return tuple(
-            self._forecast(i, readings, of_map | {name: float(each[i]) for name, each in kept.items()})
+            self._forecast(i, readings, of_map | {name: float(each[i]) for name, each in preserved.items()})
             for i in range(len(readings[0].vectors))
         )
 
@@ -277,8 +277,8 @@ class Lens:
         shape = RELABELINGS, self.pairs.source.matrix.shape[1]
         v = np.random.default_rng([self.seed, 8]).standard_normal(shape)
         h = transfer_array(mapping, v, mode, self.threads)
-        source = without(v, self._dominant[0], self._scored_rows[0])
-        target = without(h, self._dominant[1], self._scored_rows[1])
+        source = logits_without(v, self._dominant[0], self._scored_rows[0])
+        target = logits_without(h, self._dominant[1], self._scored_rows[1])
         found = [spearman(*both) for both in zip(source.T, target.T, strict=True)]
         return {"random_mean": float(np.mean(found)), "random_sd": float(np.std(found, ddof=1))}
 
@@ -298,7 +298,9 @@ class Lens:
             raise InputError(f"{len(arrays[0])} vectors, but {len(arrays[1])} transferred ones")
         return arrays[0], arrays[1]
 
-    def _forecast(self, index: int, sides: tuple[Readings, Readings], of_map: dict[str, float]) -> Forecast:
+    def _forecast(
+        self, index: int, sides: tuple[TokenLogits, TokenLogits], of_map: dict[str, float]
+    ) -> Forecast:
         source, target = (side.logits[:, index] for side in sides)
         wanted, found = source[self.scored], target[self.scored]
         agreement = spearman(wanted, found)
@@ -330,7 +332,7 @@ class Lens:
         # Sums of the target's rows, each weighted by what the vector gives another token: as a map of
         # shuffled tokens makes them, but for what it inverts, and none has to be fitted.
         directions = weights[self._orders].astype(np.float32) @ self._rows[1]
-        logits = without(directions, self._dominant[1], self._scored_rows[1])
+        logits = logits_without(directions, self._dominant[1], self._scored_rows[1])
         a = ranks(wanted) - (len(wanted) + 1) / 2
         b = np.argsort(np.argsort(logits, axis=0), axis=0) - (len(wanted) - 1) / 2
         return np.asarray(a @ b / (np.linalg.norm(a) * np.linalg.norm(b, axis=0)))
@@ -349,7 +351,7 @@ class Lens:
     @cached_property
     def _dominant(self) -> tuple[Float32Matrix, Float32Matrix]:
         """The largest principal components of both models' rows, by column."""
-        return components(self._rows[0]), components(self._rows[1])
+        return dominant_components(self._rows[0]), dominant_components(self._rows[1])
 
     @cached_property
     def _scored_rows(self) -> tuple[Float32Matrix, Float32Matrix]:
@@ -423,7 +425,7 @@ def predict_transfer(
     >>> found.z > 3, found.verdict
     (True, 'partly')
     """
-    lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
+    lens = LogitLens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
     return lens.predict_vector(vector, transferred, mapping)[0]
 
 
@@ -438,7 +440,7 @@ def transferred_layers(vector: SteeringVector, transferred: SteeringVector) -> d
     )
 
 
-def _kept(mapping: Emb2Emb, mode: TransferMode, v: Float64Matrix) -> dict[str, Float64Vector]:
+def _preserved(mapping: Emb2Emb, mode: TransferMode, v: Float64Matrix) -> dict[str, Float64Vector]:
     """Return how much of each vector the map keeps, where it is a matrix."""
     matrix = mapping.matrix_of(mode)
     if matrix is None:

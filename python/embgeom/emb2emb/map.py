@@ -238,7 +238,7 @@ class Emb2Emb(FittedMap, Result):
             "folded": [norm is not None for norm in norms],
             "versions": versions(),
         }
-        return cls._made(found, provenance)
+        return cls._from_fit(found, provenance)
 
     @classmethod
     def fit_states(
@@ -323,10 +323,10 @@ class Emb2Emb(FittedMap, Result):
         pair = chosen_layers(layers, *models)
         with reporter(progress, "emb2emb") as report:
             read = paired_states(*models, texts, [pair], batch_size=batch_size, seed=seed, report=report)
-            return cls._made(*fit_paired(read, pair, method, report=report, **options))
+            return cls._from_fit(*fit_paired(read, pair, method, report=report, **options))
 
     @classmethod
-    def _made(cls, found: score.Found, provenance: dict[str, Any]) -> Emb2Emb:
+    def _from_fit(cls, found: score.FitResult, provenance: dict[str, Any]) -> Emb2Emb:
         arrays = {each.name: getattr(found.fitted, each.name) for each in fields(FittedMap)}
         return cls(
             **arrays, scores=found.scores, shuffled=found.shuffled, provenance=provenance | found.details

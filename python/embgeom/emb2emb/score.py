@@ -32,7 +32,7 @@ Predict = Callable[[Float64Matrix], Float64Matrix]
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class FitResult:
     """A map, its scores, those of a control, and what is known of the fit."""
 
     fitted: FittedMap
@@ -124,7 +124,7 @@ def score(
 
 def fit_once(
     pairs: Pairs, kept: RowNumbers, held: RowNumbers, method: Method, *, about: dict[str, Any], **options: Any
-) -> Found:
+) -> FitResult:
     """Fit as `fit` does, or read the map that was fitted on the same numbers from the cache in use."""
     cached = active()
     if not cached.in_use:
@@ -143,7 +143,7 @@ def fit_once(
         **drawn,
     }
     chosen = {"method": method.name, **{name: value for name, value in drawn.items() if value}}
-    request = Request(key, chosen, [side.matrix.shape for side in sides], 0, None, None, Found)
+    request = Request(key, chosen, [side.matrix.shape for side in sides], 0, None, None, FitResult)
     found = cached.once(
         request, list(about["names"]), lambda: fit(pairs, kept, held, method, about=about, **options)
     )
@@ -164,7 +164,7 @@ def fit(
     threads: int,
     report: ProgressCallable | None,
     about: dict[str, Any],
-) -> Found:
+) -> FitResult:
     """Return a map fitted on the pairs at `kept`, scored on those at `held`."""
     fitted_on, scored = pairs.choose(kept), pairs.choose(draw(held, MOST_SCORED, [seed, 3]))
     if shuffle:
@@ -189,7 +189,7 @@ def fit(
         other, _ = fit_arrays(fitted_on.shuffled(seed), method, weights, threads, report, about)
         control = scores_of(other)
     counts = {"shared": len(pairs), "fitted_on": len(kept), "held_out": len(held), "scored": len(scored)}
-    return Found(fitted, scores, control, {"tokens": counts, **details})
+    return FitResult(fitted, scores, control, {"tokens": counts, **details})
 
 
 @one_blas_thread()
@@ -232,7 +232,7 @@ def fit_arrays(
     return fitted, {"fit": solution.details, "logits": logits.details}
 
 
-def undetermined(found: Found, loses_mean: bool) -> str | None:
+def undetermined(found: FitResult, loses_mean: bool) -> str | None:
     """Return a warning where the tokens leave a least-squares map open, but for a folded norm's centering."""
     # Rows that lose their mean have nothing in the direction of equal coordinates.
     fitted, rank = found.fitted, found.details["fit"].get("rank", 0)

@@ -18,7 +18,7 @@ from embgeom._common.record import digest, model_versions
 from embgeom._common.threads import resolve_threads
 from embgeom.emb2emb.methods import Method
 from embgeom.emb2emb.pairs import FEWEST_TOKENS, Pairs, PreparedRows, pair_of, split
-from embgeom.emb2emb.score import Found, fit
+from embgeom.emb2emb.score import FitResult, fit
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.lm.attention_sinks import StateMoments, kept_positions
@@ -212,7 +212,7 @@ def fit_paired(
     shuffle: bool,
     seed: int,
     report: ProgressCallable | None,
-) -> tuple[Found, dict[str, Any]]:
+) -> tuple[FitResult, dict[str, Any]]:
     """Fit a map on the states of one pair of layers that were read; return it with its provenance."""
     kept, held = read.split(held_out, seed)
     sides = (read.source, read.target)

@@ -21,14 +21,14 @@ from embgeom.emb2emb.forecast import (
     QUESTION,
     RULE,
     Forecast,
-    Lens,
+    LogitLens,
     Verdict,
     forecast_table,
 )
 from embgeom.emb2emb.map import Emb2Emb
 from embgeom.emb2emb.pairs import Norms
-from embgeom.emb2emb.readings import Readings
 from embgeom.emb2emb.score import COLUMNS, Scores
+from embgeom.emb2emb.token_logits import TokenLogits
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 from embgeom.evaluation.evaluation import Evaluation
@@ -208,7 +208,7 @@ class Certificate(Result):
 
     def tables(self) -> list[Block]:
         """Return the verdict, the forecasts, the expected tokens, the map's scores and the measurements."""
-        return [self._headline(), *self._forecasts(), *self._made(), *self._measured(), LIMITS]
+        return [self._headline(), *self._forecasts(), *self._map_tables(), *self._measured(), LIMITS]
 
     def to_html(self, path: str | PathLike[str]) -> None:
         """Write it as one page that needs no other file and no network.
@@ -223,7 +223,7 @@ class Certificate(Result):
         sections = [
             Section("Verdict", [Terms(list(self._terms()))]),
             Section("Before steering: what the weights say", self._forecasts()),
-            Section("How it was made", self._made()),
+            Section("How it was made", self._map_tables()),
             Section("Measured on the target", self._measured() or ["Nothing was measured on the target."]),
             Section("What this does not say", [LIMITS]),
             Section("Parameters and provenance", [facts(n, getattr(self, n)) for n in about], closed=True),
@@ -280,13 +280,15 @@ class Certificate(Result):
             ),
         ]
 
-    def _made(self) -> list[Block]:
+    def _map_tables(self) -> list[Block]:
         parts: list[Block] = []
         scored = (("held-out tokens", self.scores), ("fitted on shuffled pairs", self.shuffled))
         if rows := [(name, *scores.cells()) for name, scores in scored if scores is not None]:
             parts.append(Table(f"the map: {self.mapping['method']}", ("", *COLUMNS), rows))
         lengths = ", ".join(f"{layer}: {norm:.3g}" for layer, norm in self.norms.items())
-        parts.append(f"mode {self.mapping['mode']}; lengths by layer: {lengths} ({_told(self.length)})")
+        parts.append(
+            f"mode {self.mapping['mode']}; lengths by layer: {lengths} ({_length_from(self.length)})"
+        )
         return parts
 
     def _measured(self) -> list[Block]:
@@ -351,7 +353,7 @@ def certify(
     >>> len(certificate.promoted[0].strongest)
     10
     """
-    lens = Lens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
+    lens = LogitLens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
     forecasts, readings = lens.predict_vector(vector, transferred, mapping)
     options, about = mapping.provenance.get("options", {}), transferred.provenance
     return Certificate(
@@ -404,19 +406,19 @@ def _model(model: Embeddings) -> dict[str, Any]:
 
 
 def _promoted(
-    lens: Lens,
+    lens: LogitLens,
     forecasts: tuple[Forecast, ...],
-    readings: tuple[Readings, Readings],
+    readings: tuple[TokenLogits, TokenLogits],
     models: tuple[Embeddings, Embeddings],
 ) -> tuple[PromotedTokens, ...]:
     sides = list(zip((lens.pairs.source, lens.pairs.target), readings, models, strict=True))
     found = []
-    for place, forecast in enumerate(forecasts):
+    for index, forecast in enumerate(forecasts):
         ends = []
         for rows, reading, model in sides[::-1]:
-            order = np.argsort(reading.logits[:, place], kind="stable")
-            for places in (order[::-1][:SHOWN], order[:SHOWN]):
-                ends.append([shown(model, row) for row in rows.rows[places]])
+            order = np.argsort(reading.logits[:, index], kind="stable")
+            for positions in (order[::-1][:SHOWN], order[:SHOWN]):
+                ends.append([shown(model, row) for row in rows.rows[positions]])
         found.append(PromotedTokens(forecast.target_layer or 0, *ends))
     return tuple(found)
 
@@ -430,7 +432,7 @@ def _held(provenance: Any) -> dict[str, Any]:
     return {}
 
 
-def _told(length: dict[str, Any]) -> str:
+def _length_from(length: dict[str, Any]) -> str:
     norm, scaled = length.get("norm"), length.get("scaled_to_kl")
     if norm == "scaled":
         return "scaled since it was made"

@@ -13,10 +13,10 @@ from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import digest, model_versions
 from embgeom.errors import InputError
-from embgeom.evaluation.at_kl import search_scales
 from embgeom.evaluation.conditions import Condition, Search
 from embgeom.evaluation.continuations import Continuations
 from embgeom.evaluation.outcome import Effect, Outcome
+from embgeom.evaluation.scale_search import search_scales
 from embgeom.evaluation.scores import GenerationScore, Score, Values
 from embgeom.evaluation.side_effects import NeutralText, SideEffects
 from embgeom.lm.language_model import describe_model

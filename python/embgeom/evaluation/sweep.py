@@ -166,8 +166,8 @@ class Sweep(Result, Tabular, Plotted):
         axes.errorbar(at, [outcome.effect.mean for outcome in shown], yerr=errors, fmt="o", capsize=2)
         if self.chosen is not None:
             ring = {"markersize": 11, "fillstyle": "none", "color": "black", "label": "chosen"}
-            place = [outcome.name for outcome in shown].index(self.chosen.name)
-            axes.plot(place, self.chosen.effect.mean, "o", **ring)
+            index = [outcome.name for outcome in shown].index(self.chosen.name)
+            axes.plot(index, self.chosen.effect.mean, "o", **ring)
             axes.legend(fontsize="small")
         axes.set_xticks(at, ["+".join(map(str, outcome.layers)) for outcome in shown])
         axes.set_xlabel(f"layers, each at KL {self.at_kl:g} on neutral text")

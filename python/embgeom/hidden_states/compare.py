@@ -81,7 +81,7 @@ def compare_states(
         How an `embgeom.Emb2Emb` transfers states. "primal" takes h A: a state is compared as a row of the
         unembedding is. Other maps transfer in their own way.
     positions : {"all", "last"}
-        All places where tokens of both end together, or of each prompt the last one.
+        All positions where tokens of both end together, or of each prompt the last one.
     max_positions : int
         Of more positions, this number is drawn.
     batch_size : int
@@ -151,7 +151,7 @@ def compare_states(
     counts = [len(tokenized.positions) for tokenized, _ in pairs]
     if sum(counts) < _FEWEST_POSITIONS:
         raise InputError(
-            f"in {len(prompts)} prompts there are {sum(counts)} places where tokens of both models end "
+            f"in {len(prompts)} prompts there are {sum(counts)} positions where tokens of both models end "
             f"together; {_FEWEST_POSITIONS} are needed, so give more or longer prompts"
         )
     measures = _measured(a.model, b.model, maps, pairs, elsewhere(counts, generator), batch_size, progress)
@@ -184,7 +184,7 @@ def _measured(
     batch_size: int,
     progress: Progress,
 ) -> tuple[StateMeasure, ...]:
-    """Run both models, and compare states as they are and centered; `partner` pairs positions by chance."""
+    """Run both models, and compare states as they are and centered; `partner` pairs positions at random."""
     of_a, of_b = zip(*prompts, strict=True)
     with reporter(progress, "hidden states") as report:
         a = residual_states(source, of_a, batch_size=batch_size, report=report, phase="source")

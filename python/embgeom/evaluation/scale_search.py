@@ -25,7 +25,7 @@ Measure = Callable[[Sequence[Condition]], list[SideEffects]]
 
 
 @dataclass
-class AtKL:
+class ScaleSearch:
     """The search for one condition, and what was measured so far by the size of the scale."""
 
     condition: Condition
@@ -104,7 +104,7 @@ def search_scales(
     largest: float,
     measure: Measure,
     ended: Callable[[int], None],
-) -> list[AtKL]:
+) -> list[ScaleSearch]:
     """Search, for each condition, the scale whose KL is `at_kl` within 5 %; its sign stays.
 
     The first one that is found says where the others begin: at the same norm. These are measured in rounds,
@@ -112,7 +112,7 @@ def search_scales(
     how many searches have come to an end.
     """
     searches = [
-        AtKL(condition, at_kl, abs(condition.scale) or 1.0, largest / (_peak(condition) or 1.0))
+        ScaleSearch(condition, at_kl, abs(condition.scale) or 1.0, largest / (_peak(condition) or 1.0))
         for condition in conditions
     ]
     for number, pilot in enumerate(searches):
@@ -130,7 +130,7 @@ def search_scales(
 
 
 def _run(
-    searches: Sequence[AtKL], measure: Measure, still_sought: Callable[[int], None] = lambda _: None
+    searches: Sequence[ScaleSearch], measure: Measure, still_sought: Callable[[int], None] = lambda _: None
 ) -> None:
     while tried := [(search, scale) for search in searches if (scale := search.next()) is not None]:
         found = measure(

@@ -14,7 +14,7 @@ from embgeom.emb2emb.pairs import PreparedRows
 
 
 @dataclass(frozen=True, eq=False)
-class Readings:
+class TokenLogits:
     """Directions (m, d), their logits over all shared tokens (n, m), and two numbers of each.
 
     The logits are without the largest principal components of the rows. `nearest` is the largest absolute
@@ -27,21 +27,21 @@ class Readings:
     spread: Float64Vector
 
 
-def components(rows: Float32Matrix) -> Float32Matrix:
+def dominant_components(rows: Float32Matrix) -> Float32Matrix:
     """Return as many principal components as Mu & Viswanath (2018) take away."""
     count = max(1, rows.shape[1] // 100)
     _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64))
     return vectors[:, -count:].astype(np.float32)
 
 
-def without(
+def logits_without(
     vectors: npt.NDArray[Any], dominant: Float32Matrix, rows: Float32Matrix
 ) -> npt.NDArray[np.float64 | np.float32]:
     """Return the logits (n, m) of vectors (m, d) without what principal components add to them."""
     return np.asarray(rows @ (vectors - (vectors @ dominant) @ dominant.T).T)
 
 
-def read(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) -> Readings:
+def token_logits(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) -> TokenLogits:
     mean = rows.mean()
     both = np.concatenate([vectors, vectors - (vectors @ dominant) @ dominant.T])
     logits = np.empty((len(rows), len(both)))
@@ -59,4 +59,4 @@ def read(rows: PreparedRows, vectors: Float64Matrix, dominant: Float32Matrix) ->
     whole, cleared = np.split(logits, 2, axis=1)
     usual = lengths * math.sqrt(squares / len(rows) / vectors.shape[1])
     spread = np.divide(whole.std(axis=0), usual, out=np.zeros_like(usual), where=usual > 0)
-    return Readings(vectors, cleared, nearest, spread)
+    return TokenLogits(vectors, cleared, nearest, spread)
