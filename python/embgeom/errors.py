@@ -4,12 +4,17 @@ import re
 
 
 class EmbgeomError(Exception):
-    """Base of every error that embgeom raises on purpose."""
+    """Base of every error that embgeom raises on purpose.
+
+    Attributes
+    ----------
+    command : str
+        What the command line says instead of the message, where its options have other names.
+    """
 
     def __init__(self, message: object = "", *, command: str | None = None) -> None:
         # A value that is named, such as a tensor or a module, may be written in many lines.
         super().__init__(re.sub(r"\s*\n\s*", " ", str(message)))
-        # What the command line says instead, whose options have names of their own.
         self.command = str(self) if command is None else command
 
 

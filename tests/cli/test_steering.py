@@ -348,7 +348,7 @@ def test_a_gguf_holds_all_layers_but_0(folder, tmp_path, capsys):
     (("train-vector", "example:small", "--pairs", "{}/pairs.json", "-o", "v.pt", "--layers", "4"),
      "there is no layer 4: example:small has 4 layers, 0 to 3"),
     (("transfer", "{}/large.safetensors", "--from", "example:large", "--to", "example:small", "-o", "v.gguf"),
-     "name others by --layers 2:1,4:2,5:3, or write"),
+     "name others by --layers, such as 2:1,4:2,5:3, or write"),
     (("transfer", "{}/large.safetensors", "--from", "example:small", "--to", "example:large", "-o", "v.pt"),
      "it is a vector of the target, example:large: swap --from and --to"),
     (("transfer", "{}/small.safetensors", "--from", "example:small", "--to", "example:large", "-o", "v.pt",

@@ -181,7 +181,7 @@ def _check_layers(
     of_map = None if mapping is None else mapping.layers
     moved = target_layers(vector, options.layers, sides[0], sides[1], of_map)
     others = ",".join(f"{old}:{new}" for old, new in moved.items() if new) or f"{vector.layers[-1]}:1"
-    check_vector_output(options.output, moved.values(), vector.operation, f" {others}")
+    check_vector_output(options.output, moved.values(), vector.operation, f", such as {others}")
 
 
 def _between(

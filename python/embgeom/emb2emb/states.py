@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from embgeom.emb2emb.pairs import FEWEST_TOKENS, Pairs, PreparedRows, pair_of, s
 from embgeom.emb2emb.score import FitResult, fit
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import EmbgeomWarning, InputError
-from embgeom.lm.attention_sinks import StateMoments, kept_positions
 from embgeom.lm.language_model import LanguageModel, describe_model, model_info, model_name
 from embgeom.lm.layers import find, matching_layer
 from embgeom.lm.passes import longest_text
@@ -180,26 +178,14 @@ def _model_states(
     phase: str,
 ) -> ModelStates:
     prompts = [Tokenized(each, np.arange(len(each))) for each in ids]
-    states = residual_states(model, prompts, batch_size=batch_size, report=report, phase=phase, layers=layers)
-    ends = np.cumsum([len(each) for each in ids])[:-1]
-    kept, spread = np.ones(states.shape[1], dtype=bool), {}
-    for layer, rows in zip(layers, states, strict=True):
-        lengths = np.linalg.norm(rows, axis=1).astype(np.float64)
-        mine = np.concatenate([kept_positions(text) for text in np.split(lengths, ends)])
-        # In parts, so that the states are never copied in float64.
-        parts = range(0, len(rows), 4096)
-        moments = reduce(
-            StateMoments.joined, (StateMoments.of(rows[at : at + 4096][mine[at : at + 4096]]) for at in parts)
-        )
-        spread[layer] = float(moments.spread[0])
-        kept &= mine
+    read = residual_states(model, prompts, batch_size=batch_size, report=report, phase=phase, layers=layers)
     return ModelStates(
         model_info(model),
         model_name(model),
         describe_model(model),
-        dict(zip(layers, states, strict=True)),
-        spread,
-        kept,
+        dict(zip(layers, read.states, strict=True)),
+        dict(zip(layers, read.moments.spread.tolist(), strict=True)),
+        np.concatenate([text.all(axis=0) for text in read.kept]),
     )
 
 

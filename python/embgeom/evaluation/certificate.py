@@ -190,8 +190,9 @@ class Certificate(Result):
         """
         if not (held := _held(vector.provenance)):
             raise InputError(
-                f"{vector!r} has no certificate: embgeom transfer writes one where it is given both models "
-                "(--from, --to), and embgeom.evaluation.certify makes one"
+                f"{vector!r} has no certificate: embgeom.transfer attaches one",
+                command=f"{vector!r} has no certificate: embgeom transfer writes one where it is given both "
+                "models, by --from and --to",
             )
         try:
             certificate: Certificate = rebuilt(cls, held, {})

@@ -203,7 +203,9 @@ def _at_length(
     """Transfer a vector and run the target for its length."""
     texts = None if options.texts is None else list(options.texts)
     batch: Any = {"batch_size": options.batch_size}
-    found = mapping.transfer(vector, state_spread=state_spread(*model, texts, **batch), **how)
+    # A coordinate is compared with those of the source's states, which were measured on the default texts.
+    read = texts if vector.operation == "add" else None
+    found = mapping.transfer(vector, state_spread=state_spread(*model, read, **batch), **how)
     if how["norm"] is not None or (vector.operation != "add" and at_kl is None):
         return found
     return scale_to_kl(*model, found, AT_KL if at_kl is None else at_kl, neutral=texts, **batch)

@@ -187,8 +187,8 @@ def _measured(
     """Run both models, and compare states as they are and centered; `partner` pairs positions at random."""
     of_a, of_b = zip(*prompts, strict=True)
     with reporter(progress, "hidden states") as report:
-        a = residual_states(source, of_a, batch_size=batch_size, report=report, phase="source")
-        b = residual_states(target, of_b, batch_size=batch_size, report=report, phase="target")
+        a = residual_states(source, of_a, batch_size=batch_size, report=report, phase="source").states
+        b = residual_states(target, of_b, batch_size=batch_size, report=report, phase="target").states
         moved = [_transferred(each, a, b.shape[2]) for each in maps]
         measures: dict[str, Any] = {}
         for name, prepare in (("", lambda states: states), ("centered", centered)):

@@ -135,7 +135,8 @@ def residual_states(
     report: ProgressCallable | None,
     phase: str,
     layers: Sequence[int] | None = None,
-) -> npt.NDArray[np.float32]:
+    layer_modules: Any = None,
+) -> LayerStates:
     """Return the residual stream at the prompts' positions, float32 of shape (layers, p, d).
 
     After each of `layers`, which ascend; by default first what goes into layer 0, then the output of each
@@ -143,18 +144,23 @@ def residual_states(
     """
     if not prompts:
         raise InputError("there are no prompts to read")
-    layout = find(model)
+    layout = find(model, layer_modules)
     layers = [EMBEDDING, *layout.numbers(None)] if layers is None else layout.numbers(layers)
     starts = np.cumsum([0, *(len(prompt.positions) for prompt in prompts)])
     states, done = np.empty((0, 0, 0), dtype=np.float32), 0
+    kept: dict[int, npt.NDArray[np.bool_]] = {}
+    moments: list[StateMoments] = []
     with inference(model):
         check_single_runs(model, layout, prompts[0].ids)
         for batch in in_batches([prompt.ids for prompt in prompts], batch_size):
             ids, positions = zip(*(prompts[index] for index in batch), strict=True)
-            read = read_states(model, layout, ids, positions, layers).states
+            read = read_states(model, layout, ids, positions, layers)
             if done == 0:
-                states = np.empty((len(layers), starts[-1], read.shape[2]), dtype=np.float32)
-            states[:, np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])] = read
+                states = np.empty((len(layers), starts[-1], read.states.shape[2]), dtype=np.float32)
+            columns = np.concatenate([np.arange(starts[index], starts[index + 1]) for index in batch])
+            states[:, columns] = read.states
+            kept.update(zip(batch, read.kept, strict=True))
+            moments.append(read.moments)
             done += len(batch)
             if report:
                 report(phase, done, len(prompts))
@@ -162,7 +168,9 @@ def residual_states(
         raise InputError(
             f"hidden states of {model_name(model)} hold NaN or infinity; load it as float32 or bfloat16"
         )
-    return states
+    return LayerStates(
+        states, [kept[index] for index in range(len(prompts))], reduce(StateMoments.joined, moments)
+    )
 
 
 def state_spread(
@@ -222,8 +230,7 @@ def state_spread(
     >>> {layer: round(length) for layer, length in spread.items()}
     {0: 18, 3: 27}
     """
-    layout = find(model, layer_modules)
-    numbers = layout.numbers(layers)
+    numbers = find(model, layer_modules).numbers(layers)
     encoded = [
         encode(tokenizer, text)[: longest_text(model)]
         for text in (moods.neutral_texts() if texts is None else texts)
@@ -231,13 +238,10 @@ def state_spread(
     sequences = [tokens for tokens in encoded if len(tokens) > 1]
     if not sequences:
         raise InputError("no text has two tokens, and the first of each is not counted; give longer texts")
-    found = []
-    with inference(model):
-        check_single_runs(model, layout, sequences[0])
-        for indices in in_batches(sequences, batch_size):
-            batch = [sequences[index] for index in indices]
-            found.append(read_states(model, layout, batch, [()] * len(batch), numbers).moments)
-    moments = reduce(StateMoments.joined, found)
+    nowhere = np.empty(0, dtype=np.int64)
+    prompts = [Tokenized(tokens, nowhere) for tokens in sequences]
+    how: Any = {"batch_size": batch_size, "report": None, "phase": "", "layer_modules": layer_modules}
+    moments = residual_states(model, prompts, layers=numbers, **how).moments
     if moments.counts.min() < 2:
         raise InputError("the texts hold a single state, the first of each not counted; give longer texts")
     spread = moments.spread
