@@ -114,7 +114,7 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
     _, prompts = attribute.draw(key.seed)
     vectors = _vectors(key, direction, extent)
     prepared = time.monotonic()
-    _, found = measure_at_kl(
+    found = measure_at_kl(
         *target.language_model,
         WordLogRatio(attribute.positive, attribute.negative, whole=True),
         prompts[: extent.prompts],
@@ -125,7 +125,7 @@ def measure(key: Key, direction: Direction, extent: Extent) -> Record:
     )
     return {
         "source_layer": direction.source_layer(key.layer),
-        "vectors": {name: _numbers(outcome) for name, outcome in found.items()},
+        "vectors": {outcome.name: _numbers(outcome) for outcome in found.outcomes},
         "kl_at_1": _costs(target, neutral, _at_default_length(key, direction)),
         "predicted": _predicted(key, direction, vectors),
         "seconds": [round(prepared - begin, 1), round(time.monotonic() - prepared, 1)],

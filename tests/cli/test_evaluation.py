@@ -61,6 +61,8 @@ def test_a_word_without_its_space_is_warned_of_once(folder, capsys):
     )  # fmt: skip
     assert capsys.readouterr().err == (
         "embgeom: warning: 'happy' continues a word; for the next word write ' happy'\n"
+        "embgeom: warning: positive and negative words differ in numbers of tokens ('happy' 2); they are "
+        "scored whole, by the sum of their tokens' log-probabilities, so that longer words weigh more\n"
     )
 
 

@@ -96,19 +96,44 @@ def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
         ("--no-cache",),
         ("--method", "ridge"),
         ("--seed", "1"),
-        ("--shuffle",),
+        ("--shuffle", "1"),
         ("--only", "words"),
     ):
         run(*given, *others)
     assert len(fitted) == 5
 
 
-def test_the_control_fails(joy, tmp_path, capsys):
-    run("transfer", joy, *BOTH, "--shuffle", "--norm", "1", "-o", tmp_path / "v.pt")
-    assert "does to logits: no, not better than tokens paired at random" in " ".join(
-        capsys.readouterr().out.split()
-    )
-    assert Certificate.from_vector(SteeringVector.load(tmp_path / "v.pt")).verdict == "no"
+def test_controls_fail_and_are_a_baseline(joy, tmp_path, capsys):
+    run("transfer", joy, *BOTH, "--shuffle", "3", "--norm", "20", "-o", tmp_path / "v.pt")
+    out = " ".join(capsys.readouterr().out.split())
+    assert "v-0.pt and 2 more" in out and "does to logits: no 3 of 3 controls" in out
+    files = sorted(tmp_path.glob("v*.pt"))
+    assert [file.name for file in files] == ["v-0.pt", "v-1.pt", "v-2.pt"]
+    vectors = [SteeringVector.load(file) for file in files]
+    assert {Certificate.from_vector(each).verdict for each in vectors} == {"no"}
+    # Each is of a seed of its own, and the vector of a fit with that seed.
+    small, large = (embgeom.load(name, "output") for name in BOTH[1::2])
+    mapping = Emb2Emb.fit(small, large, shuffle=True, seed=1)
+    again = mapping.transfer(trained(), layers={1: 2, 3: 5}, norm="raw").with_norm(20.0)
+    np.testing.assert_allclose(vectors[1].directions[5], again.directions[5], rtol=1e-4, atol=1e-5)
+    one, other = (each.directions[5] / 20 for each in vectors[:2])
+    assert abs(one @ other) < 0.5
+    (tmp_path / "prompts.txt").write_text("He felt\nThe girl was\n")
+    scored = ("--prompts", tmp_path / "prompts.txt", "--positive", " happy", "--negative", " sad")
+    given = ("--vector", files[0], "--shuffled", *files, "--random", "0", "-o", tmp_path / "e.json")
+    run("evaluate", "example:large", *given, *scored)
+    out = " ".join(capsys.readouterr().out.split())
+    assert "shuffled, mean of 3 (± sd)" in out and "shuffled control, negated" in out
+    assert "beats vectors by maps of shuffled tokens by more than two sd" in out
+    assert status("transfer", files[0], *BOTH, "--shuffle", "1", "-o", tmp_path / "v.pt") == 2
+    assert "would be written over" in capsys.readouterr().err
+
+
+def test_controls_as_long_as_the_target_asks_for(joy, tmp_path):
+    run("transfer", joy, *BOTH, "--shuffle", "2", "--layers", "3:5", "-o", tmp_path / "v.pt")
+    for number in range(2):
+        found = SteeringVector.load(tmp_path / f"v-{number}.pt")
+        assert found.provenance["scaled_to_kl"]["kl"] == pytest.approx(0.2, rel=0.06)
 
 
 def test_a_map_that_is_given(joy, tmp_path, capsys):

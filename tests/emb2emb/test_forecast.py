@@ -159,6 +159,21 @@ def test_what_a_map_keeps():
     assert one.row_space_share == pytest.approx(1) and one.gain == pytest.approx(1)
 
 
+def test_too_few_tokens_or_too_wide_a_null_cannot_tell():
+    small, large = models()
+    some = tuple(rows[:150] for rows in shared_rows(small, large))
+    v = vectors()[:1]
+    (one,) = LogitLens.prepare(small, large, tokens=some).predict(v, fitted(shuffle=True).transfer(v))
+    # Of 150 tokens the top 5 % are 8.
+    assert one.tokens == 150 and one.top_overlap is None and "%" not in one.summary().split("kept")[1][:200]
+    one = replace(one, agreement=0.3, null_mean=0.0, null_sd=0.11, low=0.1, high=0.5)
+    assert one.verdict == "no" and replace(one, tokens=99).verdict == "unclear"
+    assert replace(one, null_sd=0.21).verdict == "unclear"
+    # What passes has passed, and a zero vector keeps nothing.
+    assert replace(one, tokens=99, agreement=0.4).verdict == "partly"
+    assert replace(one, tokens=99, agreement=float("nan")).verdict == "no"
+
+
 def test_nothing_transferred_is_a_failure():
     small, large = models()
     (one,) = LogitLens.prepare(small, large).predict(vectors()[:1], np.zeros((1, 192)))
@@ -183,7 +198,9 @@ def test_of_vectors_each_layer_has_a_forecast():
     one = replace(found[0], agreement=0.7, low=0.6, random_mean=0.3, random_sd=0.1)
     assert one.verdict == "yes" and one.random_z == pytest.approx(4) and one.z > 3
     assert "yes" in one.summary() and one.to_dict()["verdict"] == "yes"
-    assert replace(one, random_mean=0.6).verdict == "partly" and replace(one, null_sd=0.3).verdict == "no"
+    assert (
+        replace(one, random_mean=0.6).verdict == "partly" and replace(one, null_sd=0.3).verdict == "unclear"
+    )
     assert replace(one, random_mean=None).verdict == "partly" and replace(one, low=0.9).verdict == "yes"
 
 

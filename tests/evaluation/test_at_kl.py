@@ -10,20 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embgeom
-from embgeom.evaluation import SideEffects, measure_at_kl
+from embgeom.evaluation import SideEffects, measure_at_kl, scale_to_kl
 from embgeom.evaluation.conditions import Condition
 from embgeom.evaluation.scale_search import MOST_ROUNDS, search_scales
 from tests.helpers.evaluation import MOOD, NEUTRAL, PROMPTS, evaluate, happy_minus_sad, random_vector, small
 
 
-def searched(curves, at_kl=0.2, *, start=1.0, largest=1e30):
+def searched(curves, at_kl=0.2, *, probe=lambda norm: 0.1 * norm**2, largest=1e30):
     """The searches for vectors whose KL at a scale is given, and how often each was measured."""
-    conditions = [Condition(name, "named", embgeom.SteeringVector({0: np.ones(4)}), start) for name in curves]
+    conditions = [Condition(name, "named", embgeom.SteeringVector({0: np.ones(4)}), 1.0) for name in curves]
+    known = {**curves, "probe": probe}
     rounds = []
 
     def measure(chosen):
         rounds.append([condition.name for condition in chosen])
-        return [SideEffects(1.0, 1.0, curves[each.name](each.scale)) for each in chosen]
+        return [SideEffects(1.0, 1.0, known[each.name](each.scale)) for each in chosen]
 
     found = search_scales(conditions, at_kl, largest, measure, lambda _: None)
     return dict(zip(curves, found, strict=True)), rounds
@@ -82,7 +83,8 @@ def test_a_curve_that_falls_again_is_said():
     def kl(scale):
         return 0.5 * math.exp(-((math.log(scale / 4)) ** 2)) + 1e-3 * scale
 
-    found, _ = searched({"bump": kl}, start=64.0)
+    # The search begins at a scale of 64 for vectors of norm 2.
+    found, _ = searched({"bump": kl}, probe=lambda norm: 0.2 * (norm / 128) ** 2)
     assert found["bump"].outcome in ("not monotone", "reached")
     assert abs(kl(found["bump"].scale) / 0.2 - 1) <= 0.05
     measured = sorted(found["bump"].measured)
@@ -141,14 +143,44 @@ def test_what_is_shown_at_equal_kl(equal, tmp_path):
     assert equal.to_pandas()["search"].tolist() == ["reached"] * 8
 
 
-def test_named_vectors_at_equal_kl():
+def test_what_is_found_for_a_vector_is_the_same_alone_and_beside_others(equal):
+    model, tokenizer = small()
+    native = happy_minus_sad(2, 1.0) + random_vector(model, [2], 0.2)
+    given = {"native": native, "neutral": NEUTRAL, "at_kl": 0.1}
+    other = evaluate(
+        model, tokenizer, random_vector(model, [2], 40.0, seed=9), MOOD, PROMPTS, random=2, **given
+    )
+    for name in ("native", "native_negated"):
+        assert other[name].scale == equal[name].scale and other[name].effect == equal[name].effect
+    # Random ones are made anew from the norm, which rounds.
+    for name in ("random_0", "random_1"):
+        assert other[name].scale == pytest.approx(equal[name].scale, rel=1e-6)
+        assert other[name].effect.mean == pytest.approx(equal[name].effect.mean, rel=1e-4, abs=1e-5)
+    # Nor does the length count that a vector is given with, but for rounding.
+    (alone,) = measure_at_kl(model, tokenizer, MOOD, PROMPTS, NEUTRAL, {"v": 30 * native}, 0.1).outcomes
+    assert 30 * alone.scale == pytest.approx(equal["native"].scale, rel=1e-4)
+    assert alone.effect.mean == pytest.approx(equal["native"].effect.mean, rel=1e-4)
+    scaled = scale_to_kl(model, tokenizer, native, 0.1, neutral=NEUTRAL)
+    assert scaled.provenance["scaled_to_kl"]["times"] == pytest.approx(equal["native"].scale, rel=1e-6)
+
+
+def test_named_vectors_at_equal_kl(tmp_path):
     model, tokenizer = small()
     vectors = {"up": happy_minus_sad(2), "down": -happy_minus_sad(2), "late": happy_minus_sad(3, 0.1)}
-    unsteered, found = measure_at_kl(model, tokenizer, MOOD, PROMPTS, NEUTRAL, vectors, 0.3)
-    assert list(found) == list(vectors) and len(unsteered["log-ratio"]) == len(PROMPTS)
-    for outcome in found.values():
+    found = measure_at_kl(model, tokenizer, MOOD, PROMPTS, NEUTRAL, vectors, 0.3)
+    assert [each.name for each in found.outcomes] == list(vectors) and found.samples == len(PROMPTS)
+    for outcome in found.outcomes:
         assert outcome.side_effects.kl == pytest.approx(0.3, rel=0.05) and outcome.search == "reached"
     assert found["down"].effect.mean < 0 < found["up"].effect.mean
+    # A result like any other, but for checks, since none is the vector in question.
+    text = found.summary()
+    assert "layers 2, 3: each vector at its scale for KL 0.3" in text and "\n down " in text
+    assert found.to_dict()["checks"] == {} and found.provenance["vectors"]["late"]["model"] == "example:small"
+    found.save(tmp_path / "named.json")
+    assert type(found).load(tmp_path / "named.json").summary() == text
+    found.plot(tmp_path / "named.svg")
+    with pytest.raises(embgeom.InputError, match="no outcome is named 'transferred'; there are 'up'"):
+        found.checks()
     with pytest.raises(embgeom.InputError, match="vectors is empty"):
         measure_at_kl(model, tokenizer, MOOD, PROMPTS, NEUTRAL, {}, 0.3)
 

@@ -10,7 +10,7 @@ import pytest
 import embgeom
 from embgeom import InputError, LoadError, SteeringVector
 from embgeom.evaluation import Certificate, Effect, Evaluation, Outcome, certify
-from embgeom.evaluation.run import _describe_vector
+from embgeom.evaluation.run import describe_vector
 from embgeom.examples import moods
 
 pytest.importorskip("transformers", reason="transformers is not installed")
@@ -36,16 +36,18 @@ def certificate(shuffle=False):
     return certify(joy, vector, *models(), mapping)
 
 
-def evaluation(of, effects=(3.0, -3.0, 0.5, -0.4)):
-    names = ("transferred", "transferred_negated", "random_0", "random_1")
+def evaluation(of, effect=3.0, native=None):
+    effects = {"transferred": effect, "transferred_negated": -effect}
+    effects |= {"random_0": 0.5, "random_1": -0.4, "random_2": 0.1}
+    effects |= {} if native is None else {"native": native}
     outcomes = tuple(
         Outcome(
-            name, name.removesuffix("_0").removesuffix("_1"), of.layers, 1.0,
+            name, name.rstrip("_012"), of.layers, 1.0,
             {"log-ratio": np.array([shift, shift + 0.1])}, {"log-ratio": Effect(shift, 0.05, 0.0)}, None,
         )
-        for name, shift in zip(names, effects, strict=True)
+        for name, shift in effects.items()
     )  # fmt: skip
-    provenance = {"options": {"norms": {"2": 2.0}}, "vector": _describe_vector(of)}
+    provenance = {"options": {"norms": {"2": 2.0}}, "vector": describe_vector(of)}
     return Evaluation(outcomes, {"log-ratio": np.array([0.0, 0.1])}, None, provenance)
 
 
@@ -90,9 +92,11 @@ def test_that_of_a_map_of_states(shuffle):
     found = certify(joy, mapping.transfer(joy, norm="raw").with_norm(1.0), *models(), mapping)
     # The unembedding sees little of what a map of states does, so the other one's verdict is left open.
     assert found.verdict == "no" or not shuffle
-    assert "of whose rows the map, one of hidden states, was fitted on none" in " ".join(
-        found.summary().split()
-    )
+    text = " ".join(found.summary().split())
+    assert "of whose rows the map, one of hidden states, was fitted on none" in text
+    assert "This is a map of hidden states, and the agreement is about unembeddings" in text
+    failed = replace(found, forecasts=(replace(found.forecasts[0], agreement=0.0, low=-0.1, high=0.1),))
+    assert "at random (which says less of a map of hidden states)" in " ".join(failed.summary().split())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".gguf"])
@@ -153,8 +157,35 @@ def test_what_was_measured_is_added():
     assert "certificate" not in found.evaluation.provenance["vector"]["provenance"]
     again = Certificate.from_vector(found.attached(vector))
     assert again.summary() == found.summary()
-    weak = certificate().with_evaluation(evaluation(vector, (0.6, -0.6, 0.5, -0.4)))
+    weak = certificate().with_evaluation(evaluation(vector, 0.6))
     assert weak.measured == "does not steer" and weak.verdict == "yes"
+    assert certificate().with_evaluation(evaluation(vector, 0.6, native=3.0)).measured == "does not steer"
+    # Where the native vector fails, too, nothing could be shown.
+    blind = certificate().with_evaluation(evaluation(vector, 0.6, native=0.7))
+    said = "it is not decided whether the vector steers, since the native one does not beat random"
+    assert blind.measured == "not decided" and said in " ".join(blind.summary().split())
+    backwards = certificate().with_evaluation(evaluation(vector, -3.0))
+    assert backwards.measured == "does not steer"
+    assert "the vector does not steer: it works against what it is for" in backwards.summary()
+
+
+def test_a_control_that_steers_is_no_proof():
+    vector = certificate(True).attached(transferred(True)[1])
+    found = certificate(True).with_evaluation(evaluation(vector))
+    assert found.measured == "steers"
+    text = " ".join(found.summary().split())
+    assert "measured: a control steers, so this does not tell directions apart" in text
+    assert "shuffled control" in text and "transferred, negated" not in text
+
+
+def test_too_few_tokens_do_not_make_a_failure():
+    found = certificate()
+    few = [replace(each, agreement=0.39, null_mean=0, null_sd=0.27, tokens=19) for each in found.forecasts]
+    unclear = replace(found, forecasts=tuple(few))
+    said = "to logits: unclear, 19 held-out tokens cannot tell"
+    assert unclear.verdict == "unclear" and said in " ".join(unclear.summary().split())
+    failed = replace(few[0], tokens=400, null_sd=0.15)
+    assert failed.verdict == "no" and replace(found, forecasts=(few[0], failed)).verdict == "unclear"
 
 
 def test_what_cannot_be_decided_is_not_called_a_failure():

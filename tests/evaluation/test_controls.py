@@ -72,8 +72,13 @@ def test_facts(full):
     assert checks.random_mean == pytest.approx(np.mean(random))
     assert checks.random_sd == pytest.approx(np.sqrt(np.sum((random - np.mean(random)) ** 2) / 3))
     assert checks.beats_random == (checks.effect > checks.random_mean + 2 * checks.random_sd)
+    # Two have no standard deviation to rely on.
     shuffled = [full[f"shuffled_{number}"].effect.mean for number in range(2)]
-    assert checks.beats_shuffled == (checks.effect > max(shuffled))
+    assert checks.shuffled_mean == pytest.approx(np.mean(shuffled))
+    assert checks.shuffled_sd is checks.beats_shuffled is None
+    text = full.summary()
+    assert "beats vectors by maps of shuffled tokens: not decided, with fewer than 3 of them" in text
+    assert "shuffled, mean of 2 (± sd)" in text and "random, mean of 4 (± sd)" in text
     assert checks == full.checks("log-ratio")
     with pytest.raises(embgeom.InputError, match="no quantity is named 'mood'; there are log-ratio"):
         full.checks("mood")
@@ -94,12 +99,13 @@ def evaluation_of(search=None, **shifts):
         )
         for name, shift in shifts.items()
     )
-    return Evaluation(outcomes, {"score": np.zeros(len(shifts["transferred"]))}, None, {})
+    unsteered, options = {"score": np.zeros(len(shifts["transferred"]))}, {"norms": {0: 1.0}}
+    return Evaluation(outcomes, unsteered, None, {"options": options})
 
 
 def test_facts_know_what_an_effect_is_uncertain_by():
     up, down, none = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [1e-4, -1e-4, 3e-4, -1e-4]
-    chance = {"random_0": [0.1, -0.1, 0.2, 0.0], "random_1": [-0.2, 0.1, 0.0, -0.1]}
+    chance = {f"random_{i}": np.roll([0.1, -0.1, 0.2, 0.0], i) - i / 10 for i in range(3)}
     checks = evaluation_of(
         transferred=up, transferred_negated=down, native=[2.0, 2.1, 2.0, 2.3], **chance
     ).checks()
@@ -119,18 +125,18 @@ def test_facts_know_what_an_effect_is_uncertain_by():
 def test_a_fraction_is_only_of_a_native_effect_that_beats_random_vectors():
     up, down, native = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2], [2.0, 2.1, 2.0, 2.3]
     vectors = {"transferred": up, "transferred_negated": down, "native": native}
-    chance = {"random_0": [-1.5, -1.4, -1.5, -1.6], "random_1": [1.5, 1.4, 1.6, 1.5]}
+    chance = {f"random_{i}": np.array([1.5, 1.4, 1.6, 1.5]) * (i - 1) for i in range(3)}
     checks = evaluation_of(**vectors, **chance).checks()
     assert checks.native_beats_random is False and checks.fraction_of_native is checks.fraction_error is None
     assert any("that does not beat random vectors" in line for line in checks.lines("score"))
     checks = evaluation_of(**vectors).checks()
     assert checks.native_beats_random is checks.fraction_of_native is None
-    assert any("there are not two random vectors" in line for line in checks.lines("score"))
+    assert any("there are fewer than 3 random vectors" in line for line in checks.lines("score"))
     # The standard error of the fraction, against a bootstrap over samples.
     generator = np.random.default_rng(0)
     native = generator.normal(2, 0.5, 400)
     up = 0.5 * native + generator.normal(0, 0.3, 400)
-    chance = {"random_0": generator.normal(0, 0.1, 400), "random_1": generator.normal(0.01, 0.1, 400)}
+    chance = {f"random_{i}": generator.normal(i / 100, 0.1, 400) for i in range(3)}
     checks = evaluation_of(transferred=up, transferred_negated=-up, native=native, **chance).checks()
     assert checks.fraction_of_native == pytest.approx(up.mean() / native.mean())
     drawn = generator.integers(0, 400, (2000, 400))
@@ -140,10 +146,48 @@ def test_a_fraction_is_only_of_a_native_effect_that_beats_random_vectors():
 def test_vectors_that_do_not_reach_the_kl_are_not_compared():
     up, down = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2]
     vectors = {"transferred": up, "transferred_negated": down, "native": up, "shuffled_0": down}
-    checks = evaluation_of("not reached", **vectors, random_0=down, random_1=down).checks()
+    chance = {f"random_{i}": down for i in range(3)}
+    checks = evaluation_of("not reached", **vectors, **chance).checks()
     assert checks.effect == pytest.approx(1.05)
     named = (checks.fraction_of_native, checks.beats_random, checks.beats_shuffled, checks.negation_reverses)
-    assert named == (None,) * 4 and checks.random_mean is None
+    assert named == (None,) * 4 and checks.random_mean is checks.works_against is None
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_shuffled_vectors_are_a_baseline_by_mean_and_deviation(sign):
+    up, down = [1.0, 1.2, 0.9, 1.1], [-1.0, -1.1, -0.9, -1.2]
+    vectors = {"transferred": up, "transferred_negated": down}
+
+    def checks(*means):
+        shuffled = {f"shuffled_{i}": np.full(4, mean) for i, mean in enumerate(means)}
+        found = evaluation_of(**vectors, **shuffled)
+        turned = tuple(replace(each, scale=-1.0) for each in found.outcomes)
+        return (found if sign == 1 else replace(found, outcomes=turned)).checks()
+
+    # One draw above the vector decides nothing, and one below neither.
+    assert checks(2.0).beats_shuffled is checks(-2.0, 0.0).beats_shuffled is None
+    found = checks(0.2, -0.2, 0.1, -0.1)
+    assert found.shuffled_mean == pytest.approx(0) and found.shuffled_sd == pytest.approx(0.1826, abs=1e-4)
+    assert found.beats_shuffled is (sign == 1)
+    assert checks(1.0, -1.0, 0.5, -0.5).beats_shuffled is False
+    assert any("(mean +0.0000, sd 0.1826)" in line for line in found.lines("score"))
+
+
+def test_a_vector_that_works_backwards_is_said_to():
+    up, down = [0.3, 0.2, 0.25, 0.2], [-0.4, -0.3, -0.35, -0.4]
+    chance = {f"random_{i}": np.array([0.1, -0.1, 0.0, 0.05]) * i for i in range(3)}
+    found = evaluation_of(transferred=down, transferred_negated=up, **chance)
+    assert found.checks().works_against and found.checks().negation_reverses
+    said = "works against what it is for, beyond 2 ±: it lowers score, and its negative raises it"
+    assert said in found.summary() and "negating the vector reverses" not in found.summary()
+    assert not evaluation_of(transferred=up, transferred_negated=down).checks().works_against
+    # With a negative scale the score is to fall.
+    turned = replace(found, outcomes=tuple(replace(each, scale=-1.0) for each in found.outcomes))
+    assert turned.checks().works_against is False
+    assert "samples that moved up, or down in negated rows" in turned.summary()
+    assert "samples that moved down, or up in negated rows" in found.summary()
+    both = evaluation_of(transferred=down, transferred_negated=down)
+    assert "it lowers score\n" in both.summary() + "\n"
 
 
 def test_a_negative_scale_is_to_lower_the_score():
@@ -162,6 +206,7 @@ def test_without_random_vectors_there_is_no_word_on_them():
     assert checks.random_mean is checks.random_sd is checks.beats_random is checks.native_effect is None
     checks = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1], random=1).checks()
     assert checks.random_mean is not None and checks.random_sd is checks.beats_random is None
+    assert "beats random vectors: not decided, with fewer than 3 of them" in checks.lines("log-ratio")
 
 
 def test_a_zero_vector_changes_nothing():
@@ -236,6 +281,10 @@ def test_only_what_is_added_is_scaled(operation, value):
         evaluate(*small(), vector, MOOD, PROMPTS[:2], neutral=NEUTRAL, at_kl=0.2, random=1)
     with pytest.raises(InputError, match="only vectors that are used alike"):
         evaluate(*small(), vector, MOOD, PROMPTS[:2], native=random_vector(small()[0], [1], seed=2), random=1)
+    # What is not added has no negation: at scale -1 another change is made.
+    found = evaluate(*small(), vector, MOOD, PROMPTS[:2], random=1)
+    assert [each.name for each in found.outcomes] == ["transferred", "random_0"]
+    assert found.checks().negation_reverses is None and "negat" not in found.summary()
     longer = replace(3 * random_vector(small()[0], [1], seed=2), operation=operation, value=value)
     conditions = with_controls(vector, scale=1.0, native=longer, random=0, shuffled=[longer], seed=0)
     norms = {each.name: each.vector.norms for each in conditions}

@@ -166,7 +166,7 @@ def test_an_overflow_is_undefined_and_stops_nothing():
     assert "by log-ratio: undefined, since the steered model gives NaN" in found.summary()
     # What cannot be compared is neither so nor not so.
     checks = found.to_dict()["checks"]["log-ratio"]
-    named = ("effect", "fraction_of_native", "beats_random", "beats_shuffled", "negation_reverses")
+    named = ("effect", "fraction_of_native", "beats_random", "works_against", "negation_reverses")
     assert [checks[name] for name in named] == [None] * 5
     assert "NaN" not in json.dumps(found.to_dict(), allow_nan=False)
     with pytest.raises(embgeom.InputError, match="gives NaN, so there is no likeliest token"):
@@ -188,23 +188,24 @@ def test_facts_of_some_effects_that_are_not_finite():
     def checks(*effects):
         vector = random_vector(model, [1])
         score = Given(*effects)
-        found = evaluate(model, tokenizer, vector, score, PROMPTS, native=vector, random=2, shuffled=vector)
+        controls = {"native": vector, "random": 3, "shuffled": [vector] * 3}
+        found = evaluate(model, tokenizer, vector, score, PROMPTS, **controls)
         assert found.summary()
         return found.checks()
 
-    # The vector and its negation, the native one and its negation, two random ones, one of shuffled tokens.
-    found = checks(4, -4, 8, -8, 1, -1, 0)
+    # The vector and its negation, the native one and its, three random ones, three of shuffled tokens.
+    found = checks(4, -4, 8, -8, 1, 0, -1, 0, 1, -1)
     assert (found.fraction_of_native, found.beats_random, found.beats_shuffled) == (0.5, True, True)
     assert found.negation_reverses is True
     nan, inf = float("nan"), float("inf")
-    assert checks(4, nan, 8, -8, 1, -1, 0).negation_reverses is None
-    assert checks(4, -4, inf, -8, 1, -1, 0).fraction_of_native is None
-    assert checks(4, -4, 8, -8, 1, nan, 0).beats_random is None
-    assert checks(4, -4, 8, -8, 1, inf, 0).beats_random is None
-    assert checks(4, -4, 8, -8, 1, -1, nan).beats_shuffled is None
-    found = checks(inf, -inf, 8, -8, 1, -1, 0)
+    assert checks(4, nan, 8, -8, 1, 0, -1, 0, 1, -1).negation_reverses is None
+    assert checks(4, -4, inf, -8, 1, 0, -1, 0, 1, -1).fraction_of_native is None
+    assert checks(4, -4, 8, -8, 1, 0, nan, 0, 1, -1).beats_random is None
+    assert checks(4, -4, 8, -8, 1, 0, inf, 0, 1, -1).beats_random is None
+    assert checks(4, -4, 8, -8, 1, 0, -1, nan, 1, -1).beats_shuffled is None
+    found = checks(inf, -inf, 8, -8, 1, 0, -1, 0, 1, -1)
     assert found.fraction_of_native is found.beats_random is found.beats_shuffled is None
-    assert found.negation_reverses is None
+    assert found.negation_reverses is found.works_against is None
 
 
 def test_a_score_that_fails_leaves_the_model_as_it_was():

@@ -77,8 +77,13 @@ def test_whole_words_are_scored_over_all_their_tokens(batch_size):
         np.subtract(*(np.mean([log_probability(prompt, word) for word in side]) for side in words))
         for prompt in PROMPTS
     ]
-    found = WordLogRatio(*words, whole=True)(model, tokenizer, PROMPTS, batch_size=batch_size)
+    with pytest.warns(
+        embgeom.EmbgeomWarning, match=r"differ in numbers of tokens \(' xyzzy' 5, .*\); they are scored whole"
+    ):
+        found = WordLogRatio(*words, whole=True)(model, tokenizer, PROMPTS, batch_size=batch_size)
     np.testing.assert_allclose(found["log-ratio"], expected, atol=5e-5)
+    # No side is at a disadvantage where both have as many.
+    WordLogRatio([" happy", " xyzzy"], [" xyzzi", " sad"], whole=True)(model, tokenizer, PROMPTS[:1])
 
 
 @pytest.mark.parametrize("name", MODELS)

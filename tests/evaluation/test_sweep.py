@@ -227,11 +227,15 @@ def test_an_evaluation_as_tables(evaluation):
     came_over = {**evaluation.provenance["vector"], "provenance": {"transferred_from": {"model": "other"}}}
     moved = replace(evaluation, provenance={**evaluation.provenance, "vector": came_over})
     assert "\n transferred  " in moved.summary() and "\n transferred, negated  " in moved.summary()
+    # A control is not taken for a transfer, also as a multiple.
+    control = {"transferred_from": {"model": "other"}, "map": {"options": {"shuffle": True}}}
+    came_over["provenance"] = {"times": 2.0, "of": control}
+    assert "\n shuffled control, negated  " in moved.summary() and "\n transferred" not in moved.summary()
     random = [evaluation[f"random_{number}"].effect.mean for number in range(3)]
     assert f"{np.mean(random):+.4f}" in text and f"{np.std(random, ddof=1):.4f}" in text
     assert "by log-ratio:\nfraction of the native vector's effect: 1.00" in text
     assert "negating the vector reverses its effect, both beyond 2 ±: yes" in text
-    assert "beats maps fitted on shuffled tokens: yes" in text
+    assert "beats vectors by maps of shuffled tokens: not decided, with fewer than 3" in text
     assert max(map(len, text.splitlines())) <= 110
     Console(width=80, file=io.StringIO()).print(*evaluation.tables())
     with pytest.raises(embgeom.InputError, match="no outcome is named 'best'; there are 'transferred'"):

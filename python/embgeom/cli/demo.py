@@ -33,7 +33,7 @@ CLUSTERS_SHOWN = 4
 # Where the vector is read in the small model and added in the large one: halfway up in either.
 SOURCE_LAYER, TARGET_LAYER = 1, 2
 SCALE = 8.0
-PROMPTS, RANDOM = 20, 5
+PROMPTS, CONTROLS = 20, 10
 
 
 def add_commands(commands: Any) -> None:
@@ -154,9 +154,9 @@ def steering(threads: int | None) -> Iterator[RenderableType]:
     )
     yield _effects(threads)
     yield _prose(
-        "Above 0 means happier. The transferred vector should differ clearly from random ones and from one "
-        "transferred by a map of shuffled tokens; negating it should reverse the effect. KL measures "
-        "side effects."
+        "Above 0 means happier. The transferred vector should differ clearly from random ones and from those "
+        "by maps of shuffled tokens (means ± standard deviations); negating it should reverse the effect. KL "
+        "measures side effects."
     )
 
 
@@ -165,11 +165,11 @@ def _effects(threads: int | None) -> Table:
     source, target = (load_language_model(folder) for folder in examples.pair())
     train, fit = embgeom.SteeringVector.train, embgeom.Emb2Emb.fit
     vector = train(*source, moods.pairs(), layers=SOURCE_LAYER, batch_size=30)
-    transferred, shuffled = (
-        fit(small, large, held_out=0, shuffle=shuffle, threads=threads).transfer(
+    transferred, *shuffled = (
+        fit(small, large, held_out=0, shuffle=seed > 0, seed=seed, threads=threads).transfer(
             vector, layers=TARGET_LAYER, norm="raw"
         )
-        for shuffle in (False, True)
+        for seed in range(1 + CONTROLS)
     )
     found = embgeom.evaluate(
         *target,
@@ -180,19 +180,22 @@ def _effects(threads: int | None) -> Table:
         native=train(*target, moods.pairs(), layers=TARGET_LAYER, batch_size=30),
         shuffled=shuffled,
         neutral=moods.neutral_texts()[:5],
-        options=EvaluateOptions(random=RANDOM, batch_size=30),
+        options=EvaluateOptions(random=CONTROLS, batch_size=30),
     )
-    rows = []
+    rows, checks = [], found.checks()
     for name, key in (
         ("transferred from the small model", "transferred"),
         ("transferred, negated", "transferred_negated"),
         ("native to the large model", "native"),
-        ("transferred by a map of shuffled tokens", "shuffled_0"),
     ):
         side_effects = found[key].side_effects
         kl = float("nan") if side_effects is None else side_effects.kl
         rows.append((name, f"{found[key].effect.mean:+.1f}", f"{kl:.1f}"))
-    rows.append((f"{RANDOM} random ones, mean", f"{found.checks().random_mean:+.1f}", ""))
+    for name, mean, sd in (
+        ("by maps of shuffled tokens", checks.shuffled_mean, checks.shuffled_sd),
+        ("random", checks.random_mean, checks.random_sd),
+    ):
+        rows.append((f"{CONTROLS} {name}", f"{mean:+.1f} ± {sd:.1f}", ""))
     return Table(None, ("vector, all of one length", "effect, nats", "KL"), rows)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -35,6 +36,7 @@ from embgeom.cli.options import (
 )
 from embgeom.cli.terminal import norms_by_layer, say, show
 from embgeom.comparison.tokens import shared_rows
+from embgeom.emb2emb.forecast import QUESTION
 from embgeom.emb2emb.lengths import Norm
 from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
 from embgeom.emb2emb.transfer import TransferMode, target_layers
@@ -46,6 +48,8 @@ from embgeom.evaluation.transfer import TransferOptions, asks_target
 from embgeom.examples import moods
 from embgeom.steering import SteeringVector
 from embgeom.steering.files import check_vector_path
+
+CONTROLS = 10
 
 
 def add_commands(commands: Any) -> None:
@@ -92,37 +96,48 @@ def _add_transfer(commands: Any) -> None:
     add("--at-kl", type=positive, metavar="NATS", help=explained)
     explained = "neutral texts, one per line, on which the target is run (default: example:moods)"
     add("--texts", metavar="FILE", action=Once, help=explained)
-    explained = "pair tokens at random: a control, whose certificate should say that it keeps nothing"
-    add("--shuffle", action="store_true", help=explained)
+    explained = (
+        f"pair tokens at random, N times ({CONTROLS} by default): controls, which -o v.pt writes to v-0.pt, "
+        "v-1.pt, ..., and whose certificates should say that nothing is kept"
+    )
+    add("--shuffle", nargs="?", const=CONTROLS, type=whole(1), metavar="N", help=explained)
     add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
 
 
 def transfer(options: argparse.Namespace) -> None:
     """Transfer a steering vector to another model, by a map that is fitted for it or given."""
-    check_vector_path(options.output)
+    files = _files(options)
     norm = _norm(options.norm)
     inputs = [options.map, options.vector, options.texts, *model_inputs(options)]
     named = [options.norm] if isinstance(norm, SteeringVector) else []
-    check_kept({"-o": options.output}, [*inputs, *named])
+    for file in files:
+        check_vector_path(file)
+        check_kept({"-o": file}, [*inputs, *named])
     _check(options)
     vector = SteeringVector.load(options.vector)
     mapping = None if options.map is None else embgeom.Emb2Emb.load(options.map)
     _check_layers(options, vector, mapping)
-    found: list[Any] = []
+    certificates: list[Certificate] = []
     if options.model_from is not None:
         transferred = _between(options, vector, mapping, norm)
-        found = Certificate.from_vector(transferred).tables()[:2]
+        certificates = [Certificate.from_vector(each) for each in transferred]
     elif mapping is not None:
         given = not (norm is None or isinstance(norm, str))
         how = chosen(options, "mode", "layers", "threads")
-        transferred = mapping.transfer(vector, norm="raw" if given else norm, **how)
-        transferred = transferred.with_norm(norm) if given else transferred
-    transferred.save(options.output)
-    _tell(options, vector, transferred)
-    if found:
-        show([*found, f"embgeom certificate {options.output} says more"])
-    else:
+        moved = mapping.transfer(vector, norm="raw" if given else norm, **how)
+        transferred = [moved.with_norm(norm) if given else moved]
+    for file, moved in zip(files, transferred, strict=True):
+        moved.save(file)
+    more = "" if options.shuffle is None else f" and {len(files) - 1} more"
+    _tell(f"{files[0]}{more}", vector, transferred[0])
+    if not certificates:
         say("no certificate: it needs both models, --from and --to")
+    elif options.shuffle is None:
+        show([*certificates[0].tables()[:2], f"embgeom certificate {files[0]} says more"])
+    else:
+        verdicts = [each.verdict for each in certificates]
+        counts = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
+        say(f"from weights alone: {QUESTION}: {counts} of {len(verdicts)} controls")
 
 
 def certificate(options: argparse.Namespace) -> None:
@@ -152,6 +167,14 @@ def certificate(options: argparse.Namespace) -> None:
     if options.html is not None:
         found.to_html(options.html)
     show(found.tables())
+
+
+def _files(options: argparse.Namespace) -> list[str]:
+    """Return the vector's file, or those of the controls, which are numbered."""
+    if options.shuffle is None:
+        return [options.output]
+    path = Path(options.output)
+    return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(options.shuffle)]
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -186,8 +209,8 @@ def _check_layers(
 
 def _between(
     options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None, norm: Any
-) -> SteeringVector:
-    """Transfer the vector between two models that are named."""
+) -> list[SteeringVector]:
+    """Transfer the vector between two models that are named, for each control by another map."""
     models = load_model(options, "_from"), load_model(options, "_to")
     folded = (False, False) if mapping is None else mapping.provenance.get("folded") or (False, False)
     norms = [
@@ -198,19 +221,24 @@ def _between(
         tokens=shared_rows(*models, **chosen(options, "without", "only", "threads")),
         norms=(norms[0], norms[1]),
         texts=None if options.texts is None else text_lines(options.texts, moods.neutral_texts),
-        **chosen(options, "shuffle", "seed", "batch_size", "threads"),
+        **chosen(options, "seed", "batch_size", "threads"),
     )
+    seeds = range(options.seed, options.seed + (options.shuffle or 0))
     with ExitStack() as stack:
         runs = asks_target(vector, mapping, norm)
-        return embgeom.transfer(
-            vector,
-            *models,
-            mapping=mapping or options.method or DEFAULT_METHOD,
-            norm=norm,
-            model=stack.enter_context(running(one_side(options, "_to"))) if runs else None,
-            options=how,
-            **chosen(options, "mode", "layers", "at_kl", "progress"),
-        )
+        model = stack.enter_context(running(one_side(options, "_to"))) if runs else None
+        return [
+            embgeom.transfer(
+                vector,
+                *models,
+                mapping=mapping or options.method or DEFAULT_METHOD,
+                norm=norm,
+                model=model,
+                options=each,
+                **chosen(options, "mode", "layers", "at_kl", "progress"),
+            )
+            for each in [replace(how, shuffle=True, seed=seed) for seed in seeds] or [how]
+        ]
 
 
 def _norm(text: str | None) -> Any:
@@ -227,12 +255,12 @@ def _norm(text: str | None) -> Any:
         ) from None
 
 
-def _tell(options: argparse.Namespace, vector: SteeringVector, transferred: SteeringVector) -> None:
+def _tell(written: str, vector: SteeringVector, transferred: SteeringVector) -> None:
     made = transferred.provenance
     moved, scaled = made["layers"], made.get("scaled_to_kl")
     left_out = ", ".join(str(layer) for layer in vector.layers if str(layer) not in moved)
     say(
-        f"{transferred!r}, written to {options.output}\n"
+        f"{transferred!r}, written to {written}\n"
         f"transferred by {made['transferred_by']} ({made['mode']}); "
         f"layer {', '.join(f'{old} to {new}' for old, new in moved.items())}"
         + (f"; left out: {left_out}" if left_out else "")

@@ -27,7 +27,7 @@ from embgeom.errors import InputError
 from embgeom.geometry.agreement import ranks, spearman
 from embgeom.steering.vector import SteeringVector
 
-Verdict = Literal["yes", "partly", "no"]
+Verdict = Literal["yes", "partly", "no", "unclear"]
 
 RELABELINGS = 100
 # Conventions, tuned to nothing: so many standard deviations above a null, and an agreement that is kept
@@ -35,12 +35,19 @@ RELABELINGS = 100
 LEAST_Z = 3.0
 LEAST_RANDOM_Z = 2.0
 KEPT = 0.9
+# Fewer tokens do not show that nothing is kept, nor does a null so wide that an agreement of USUAL would not
+# pass: three of four transfers that steer well have more (benchmarks/results/steering.jsonl).
+FEWEST = 100
+USUAL = 0.6
 TOP_SHARE = 0.05
+# Of fewer top tokens a share says little.
+FEWEST_TOP = 15
 _MOST_SCORED = 4096
 _MOST_RELABELED = 8192
 QUESTION = "the map keeps what this vector does to logits"
 RULE = (
-    f"no: the agreement is not {LEAST_Z:g} standard deviations above what tokens paired at random give; "
+    f"no: the agreement is not {LEAST_Z:g} standard deviations above what tokens paired at random give "
+    f"(unclear, where there are fewer than {FEWEST} tokens or {USUAL:g} would not be, either); "
     f"yes: it is, and also {LEAST_RANDOM_Z:g} above that of random vectors through the same map, or its "
     f"interval begins at {KEPT:g} or above; otherwise partly"
 )
@@ -74,9 +81,9 @@ class Forecast(Result):
     held_out : bool or None
         Whether the map was not fitted on these: True also of a map of hidden states, False where it was
         fitted on all of them, None where that is not known.
-    top_overlap : float
+    top_overlap : float or None
         The share of the 5 % of tokens that the vector promotes most that are among the 5 % that the
-        transferred one promotes most, by the same logits; chance gives 0.05.
+        transferred one promotes most, by the same logits; chance gives 0.05. None if these are fewer than 15.
     row_space_share : float or None
         The share of the vector's squared length that lies in the row space of the map, which takes what is
         outside to zero; None without a linear map.
@@ -100,7 +107,7 @@ class Forecast(Result):
     random_sd: float | None
     tokens: int
     held_out: bool | None
-    top_overlap: float
+    top_overlap: float | None
     row_space_share: float | None
     gain: float | None
     nearest_token: float
@@ -123,9 +130,10 @@ class Forecast(Result):
     @property
     def verdict(self) -> Verdict:
         """Whether the map keeps what the vector does to logits, by the rule `RULE`."""
-        # An undefined agreement has no interval and beats nothing.
+        # An undefined agreement has no interval and beats nothing: nothing was transferred.
         if not self.z > LEAST_Z:
-            return "no"
+            told = self.tokens >= FEWEST and self.null_mean + LEAST_Z * self.null_sd < USUAL
+            return "no" if told or math.isnan(self.agreement) else "unclear"
         return "yes" if self.random_z > LEAST_RANDOM_Z or self.low >= KEPT else "partly"
 
     def tables(self) -> list[Block]:
@@ -153,7 +161,7 @@ def forecast_table(forecasts: Sequence[Forecast]) -> Table:
             f"{each.low:.2f} to {each.high:.2f}",
             f"{each.null_mean:.2f} ± {each.null_sd:.2f}",
             "" if each.random_mean is None else f"{each.random_mean:.2f} ± {each.random_sd:.2f}",
-            f"{each.top_overlap:.0%}",
+            "" if each.top_overlap is None else f"{each.top_overlap:.0%}",
             each.verdict,
         )
         for i, each in enumerate(forecasts)
@@ -464,7 +472,8 @@ def _interval(correlation: float, count: int) -> tuple[float, float]:
     return math.tanh(middle - reach), math.tanh(middle + reach)
 
 
-def _overlap(wanted: Float64Vector, found: Float64Vector) -> float:
-    most = max(1, round(TOP_SHARE * len(wanted)))
+def _overlap(wanted: Float64Vector, found: Float64Vector) -> float | None:
+    if (most := round(TOP_SHARE * len(wanted))) < FEWEST_TOP:
+        return None
     tops = [set(np.argpartition(values, -most)[-most:].tolist()) for values in (wanted, found)]
     return len(tops[0] & tops[1]) / most

@@ -64,7 +64,8 @@ def with_controls(
 ) -> list[Condition]:
     """Return the transferred vector and its controls, where they are added of the same norm in every layer.
 
-    Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``.
+    Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``. Only what is
+    added can be negated: minus the change that another operation makes is no operation of its own.
     """
     if native is not None:
         native = for_layers_of(vector, native, "native")
@@ -78,13 +79,31 @@ def with_controls(
     for kind, negated, each in both:
         if each is not None:
             conditions.append(Condition(kind, kind, each, scale, sign))
-            conditions.append(Condition(negated, negated, each, -scale, -sign))
+            if each.operation == "add":
+                conditions.append(Condition(negated, negated, each, -scale, -sign))
     for i in range(random):
         conditions.append(Condition(f"random_{i}", "random", _random_like(vector, [seed, i]), scale, sign))
     for i, other in enumerate(shuffled):
         equal = _of_norm(for_layers_of(vector, other, "shuffled"), vector)
         conditions.append(Condition(f"shuffled_{i}", "shuffled", equal, scale, sign))
     return conditions
+
+
+def origins(provenance: Any) -> Iterator[dict[str, Any]]:
+    """Give a vector's provenance and those of what it is a multiple or sum of."""
+    # A file's provenance may be of any shape.
+    if isinstance(provenance, dict):
+        yield provenance
+        parts = provenance.get("sum_of")
+        for part in (provenance.get("of"), *(parts if isinstance(parts, list) else ())):
+            yield from origins(part)
+
+
+def is_control(provenance: Any) -> bool:
+    """Return whether a vector was transferred by a map of shuffled tokens."""
+    maps = (each.get("map") for each in origins(provenance))
+    options = (each.get("options") for each in maps if isinstance(each, dict))
+    return any(isinstance(each, dict) and each.get("shuffle") is True for each in options)
 
 
 def check_vectors(given: object, name: str) -> list[SteeringVector]:

@@ -13,9 +13,8 @@ from embgeom._common.progress import Progress, reporter
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
 from embgeom.evaluation.evaluation import Evaluation
-from embgeom.evaluation.outcome import Outcome
 from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
-from embgeom.evaluation.scores import Score, Values
+from embgeom.evaluation.scores import Score
 from embgeom.steering.vector import SteeringVector
 
 
@@ -52,15 +51,17 @@ def evaluate(
     prompts : iterable
         Prompts or questions, as the score takes them.
     scale : float
-        The factor for all vectors. With a negative one the score is to fall. With ``at_kl`` its sign counts,
-        and its size is where the search begins.
+        The factor for all vectors. With a negative one the score is to fall. With ``at_kl`` only its sign
+        counts.
     layers : int or iterable of int, optional
         The layers to steer; all that the vector has by default. A single direction may be put at others.
     native : SteeringVector, optional
         The model's native vector for the same thing, the most to expect. The transferred vector is then
         scaled to its norm, layer by layer; without it the transferred vector keeps its norm.
     shuffled : SteeringVector or sequence of them, optional
-        The same source vector, transferred by maps fitted on shuffled tokens.
+        The same source vector, transferred by maps fitted on shuffled tokens: what such a map makes of it.
+        Each differs from the next as random vectors do, so give ten, each of another seed; with fewer than
+        three nothing is decided.
     neutral : iterable of str, optional
         Texts that have nothing to do with the score, on which the side effects are measured.
     options : EvaluateOptions, optional
@@ -90,7 +91,8 @@ def evaluate(
     Notes
     -----
     A pass over the samples and over the neutral texts for each vector, and one without any: the transferred
-    vector and its negation, `native` and its negation, the random and the shuffled ones. The layers up to the
+    vector and its negation, `native` and its negation, the random and the shuffled ones; vectors that are
+    not added have no negation. The layers up to the
     first steered one run once for each batch (up to 1 GiB of their output is kept), unless a trial shows that
     the model does not allow for it; scores that run the model by other means than embgeom's run all layers.
     With ``at_kl`` about three passes over the neutral texts for each vector; let these be few and short: the
@@ -133,7 +135,8 @@ def evaluate(
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
         found = run.measure(conditions, samples)
     settings = {"scale": factor, "layers": list(vector.layers), "norms": conditions[0].vector.norms}
-    provenance = run.describe(vector, native, others, samples, settings)
+    given = {"vector": vector, "native": native, "shuffled": others}
+    provenance = run.describe(given, samples, settings)
     return Evaluation(found.outcomes, found.unsteered, found.perplexity, provenance, found.continuations)
 
 
@@ -148,7 +151,7 @@ def measure_at_kl(
     *,
     options: EvaluateOptions | None = None,
     progress: Progress = False,
-) -> tuple[Values, dict[str, Outcome]]:
+) -> Evaluation:
     """Measure any number of vectors, each at the scale that has a given KL on neutral text.
 
     As `evaluate` with ``at_kl``, for vectors of your own choice instead of one with its controls.
@@ -166,10 +169,9 @@ def measure_at_kl(
 
     Returns
     -------
-    unsteered : dict of str to ndarray of float64, shape (n,)
-        Unsteered scores of the prompts, by quantity.
-    outcomes : dict of str to Outcome
-        By name. ``scale`` is the one that was found, and ``search`` says whether it has the KL.
+    Evaluation
+        ``found[name]`` is what a vector did: its ``scale`` is the one that was found, and ``search`` says
+        whether that has the KL. There are no checks, since no vector is the one in question.
 
     Raises
     ------
@@ -186,11 +188,11 @@ def measure_at_kl(
     >>> happy = embgeom.SteeringVector.from_words(folder, [" happy"], layers=3)
     >>> mood, prompts = WordLogRatio([" happy"], [" sad"]), ["The girl was", "He felt very"]
     >>> neutral, vectors = ["The river runs down to the sea."], {"happy": happy, "not happy": -happy}
-    >>> unsteered, found = measure_at_kl(model, tokenizer, mood, prompts, neutral, vectors, 0.2)
+    >>> found = measure_at_kl(model, tokenizer, mood, prompts, neutral, vectors, 0.2)
     >>> abs(found["happy"].side_effects.kl - 0.2) < 0.01, found["happy"].effect.mean > 0
     (True, True)
     """
-    options = replace(options or EvaluateOptions(), at_kl=at_kl)
+    options = replace(options or EvaluateOptions(), at_kl=at_kl, random=0)
     check_score(score)
     if not vectors:
         raise InputError("vectors is empty; name one at least")
@@ -203,4 +205,5 @@ def measure_at_kl(
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
         found = run.measure(conditions, samples)
-    return found.unsteered, {outcome.name: outcome for outcome in found.outcomes}
+    provenance = run.describe({"vectors": vectors}, samples, {})
+    return Evaluation(found.outcomes, found.unsteered, found.perplexity, provenance, found.continuations)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from embgeom._common.result import Columns, Plotted, Result, Tabular, named, new_figure
 from embgeom._common.tables import Block, Table, number
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Kind
+from embgeom.evaluation.conditions import Kind, is_control, origins
 from embgeom.evaluation.continuations import Continuations
 from embgeom.evaluation.outcome import (
     Effect,
@@ -28,13 +28,11 @@ from embgeom.evaluation.outcome import (
 
 # Of how many prompts a summary shows the continuations; files hold all.
 MOST_PROMPTS = 3
-_COLORS = {
-    "transferred": "C0",
-    "transferred_negated": "C0",
-    "native": "C2",
-    "native_negated": "C2",
-    "shuffled": "C3",
-}
+# Controls of which there are several, shown as mean and standard deviation.
+CLOUDS: tuple[Kind, ...] = ("random", "shuffled")
+# Fewer have no standard deviation to rely on.
+FEWEST_CONTROLS = 3
+_COLORS = {"native": "C2", "native_negated": "C2", "random": "0.4", "shuffled": "C3"}
 
 
 @dataclass(frozen=True)
@@ -53,14 +51,20 @@ class Checks:
         the right sign, and beats random vectors: a fraction of nearly nothing means nothing.
     random_mean, random_sd : float or None
         Mean and standard deviation of the mean effects of the random vectors.
+    shuffled_mean, shuffled_sd : float or None
+        The same of the vectors by maps of shuffled tokens.
     beats_random, native_beats_random : bool or None
-        Whether the effect, and that of the native vector, lies above their mean by more than two standard
-        deviations (below it for a negative scale); None with fewer than two random vectors.
+        Whether the effect, and that of the native vector, lies above the mean of the random vectors by more
+        than two standard deviations (below it for a negative scale); None with fewer than three of them.
     beats_shuffled : bool or None
-        Whether it exceeds that of every vector transferred by a map fitted on shuffled tokens; None without
-        any.
+        Whether the effect lies as far above the mean of the vectors by maps of shuffled tokens; None with
+        fewer than three of them.
+    works_against : bool or None
+        Whether the effect is significant and goes in the undesired direction: down, or up for a negative
+        scale.
     negation_reverses : bool or None
-        Whether the vector's effect and that of its negation have opposite signs, and both are significant.
+        Whether the vector's effect and that of its negation have opposite signs, and both are significant;
+        None for vectors that are not added, which have no negation.
 
     Notes
     -----
@@ -75,9 +79,12 @@ class Checks:
     fraction_error: float | None
     random_mean: float | None
     random_sd: float | None
+    shuffled_mean: float | None
+    shuffled_sd: float | None
     beats_random: bool | None
     native_beats_random: bool | None
     beats_shuffled: bool | None
+    works_against: bool | None
     negation_reverses: bool | None
 
     def lines(self, quantity: str) -> list[str]:
@@ -90,22 +97,36 @@ class Checks:
             lines.append(f"fraction of the native vector's effect: {self.fraction_of_native:.2f}{error}")
         elif self.native_effect is not None:
             lines.append(f"no fraction of the native vector's effect: {self._why_no_fraction()}")
-        if self.beats_random is not None:
-            spread = f"mean {signed(self.random_mean or 0)}, sd {number(self.random_sd or 0)}"
-            lines.append(f"beats random vectors by more than two sd ({spread}): {_yes(self.beats_random)}")
-        if self.beats_shuffled is not None:
-            lines.append(f"beats maps fitted on shuffled tokens: {_yes(self.beats_shuffled)}")
-        reverses = _yes(self.negation_reverses)
-        return [*lines, f"negating the vector reverses its effect, both beyond 2 ±: {reverses}"]
+        lines += self._beaten("random vectors", self.random_mean, self.random_sd, self.beats_random)
+        lines += self._beaten(
+            "vectors by maps of shuffled tokens", self.shuffled_mean, self.shuffled_sd, self.beats_shuffled
+        )
+        if self.works_against:
+            does, reverse = ("lowers", "raises") if self.effect < 0 else ("raises", "lowers")
+            negated = f", and its negative {reverse} it" if self.negation_reverses else ""
+            return [*lines, f"works against what it is for, beyond 2 ±: it {does} {quantity}{negated}"]
+        if self.negation_reverses is not None:
+            reverses = _yes(self.negation_reverses)
+            lines.append(f"negating the vector reverses its effect, both beyond 2 ±: {reverses}")
+        return lines
+
+    def _beaten(self, whom: str, mean: float | None, sd: float | None, beats: bool | None) -> list[str]:
+        """Return a line on controls, where there are any."""
+        if mean is None:
+            return []
+        if sd is None:
+            return [f"beats {whom}: not decided, with fewer than {FEWEST_CONTROLS} of them"]
+        spread = f"mean {signed(mean)}, sd {number(sd)}"
+        return [f"beats {whom} by more than two sd ({spread}): {_yes(beats)}"]
 
     def _why_no_fraction(self) -> str:
         if not np.isfinite(self.native_effect or 0.0):
             return "that is undefined"
         if self.random_sd is None:
-            return "there are not two random vectors that it could beat"
+            return f"there are fewer than {FEWEST_CONTROLS} random vectors for it to beat"
         if self.native_beats_random is False:
             return "that does not beat random vectors"
-        return "that is not significant, or has the wrong sign"
+        return "that is not significant, or works against what it is for"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -115,7 +136,8 @@ class Evaluation(Result, Tabular, Plotted):
     Attributes
     ----------
     outcomes : tuple of Outcome
-        The transferred vector, its negation, the native vector and its negation, random and shuffled vectors.
+        The transferred vector, its negation, the native vector and its negation, random and shuffled vectors;
+        or those that `measure_at_kl` was given, by their names.
     unsteered : dict of str to ndarray of float64
         Unsteered scores of the samples, by quantity.
     unsteered_perplexity : float or None
@@ -136,7 +158,7 @@ class Evaluation(Result, Tabular, Plotted):
         found = ", ".join(
             f"{outcome.name} {outcome.effect.mean:+.4f}"
             for outcome in self.outcomes
-            if outcome.kind not in ("random", "shuffled")
+            if outcome.kind not in CLOUDS
         )
         return f"Evaluation({next(iter(self.unsteered))} of {self.samples} samples: {found})"
 
@@ -164,7 +186,7 @@ class Evaluation(Result, Tabular, Plotted):
         Raises
         ------
         InputError
-            If there is no such quantity.
+            If there is no such quantity, or none of the vectors is the one in question.
         """
         if quantity is not None and quantity not in self.unsteered:
             raise InputError(f"no quantity is named {quantity!r}; there are {', '.join(self.unsteered)}")
@@ -177,17 +199,15 @@ class Evaluation(Result, Tabular, Plotted):
         transferred, negated, native = (
             next(iter(effects(kind)), undefined) for kind in ("transferred", "transferred_negated", "native")
         )
-        random, shuffled = ([each.mean for each in effects(kind)] for kind in ("random", "shuffled"))
         sign = -1 if self.transferred.scale < 0 else 1
-        mean = float(np.mean(random)) if random else None
-        sd = deviation(random) if len(random) > 1 else None
+        random, shuffled = (_spread([each.mean for each in effects(kind)]) for kind in CLOUDS)
 
-        def beats_random(effect: float) -> bool | None:
+        def beats(effect: float, mean: float | None, sd: float | None) -> bool | None:
             if mean is None or sd is None or not _finite(effect, mean, sd):
                 return None
             return sign * (effect - mean) > 2 * sd
 
-        native_beats = beats_random(native.mean)
+        native_beats = beats(native.mean, *random)
         fraction = error = None
         if native.direction == sign and native_beats and _finite(transferred.mean):
             fraction, error = self._fraction(chosen)
@@ -196,13 +216,14 @@ class Evaluation(Result, Tabular, Plotted):
             native_effect=native.mean if self.of_kind("native") else None,
             fraction_of_native=fraction,
             fraction_error=error,
-            random_mean=mean,
-            random_sd=sd,
-            beats_random=beats_random(transferred.mean),
+            random_mean=random[0],
+            random_sd=random[1],
+            shuffled_mean=shuffled[0],
+            shuffled_sd=shuffled[1],
+            beats_random=beats(transferred.mean, *random),
             native_beats_random=native_beats,
-            beats_shuffled=all(sign * (transferred.mean - other) > 0 for other in shuffled)
-            if shuffled and _finite(transferred.mean, *shuffled)
-            else None,
+            beats_shuffled=beats(transferred.mean, *shuffled),
+            works_against=transferred.direction == -sign if _finite(transferred.mean) else None,
             negation_reverses=transferred.direction * negated.direction == -1
             if _finite(transferred.mean, negated.mean)
             else None,
@@ -220,18 +241,20 @@ class Evaluation(Result, Tabular, Plotted):
         return fraction, float(error)
 
     def _label(self, outcome: Outcome) -> str:
-        """Return an outcome's label; of a vector that was not transferred it does not say so."""
-        if "transferred_from" in str(self.provenance.get("vector")):
+        """Return an outcome's label, which says of the vector in question what it is."""
+        if outcome.kind not in ("transferred", "transferred_negated"):
             return outcome.label
-        return outcome.label.replace("transferred", "vector")
+        about = self.provenance.get("vector", {}).get("provenance")
+        transferred = any("transferred_from" in each for each in origins(about))
+        subject = "transferred" if transferred else "vector"
+        return outcome.label.replace("transferred", "shuffled control" if is_control(about) else subject)
 
     def tables(self) -> list[Block]:
         """Return the effects and side effects, and the checks."""
-        random = [outcome for outcome in self.of_kind("random") if outcome.comparable]
-        singles = [(self._label(o), [o]) for o in self.outcomes if o.kind not in ("random", "shuffled")]
-        if random:
-            singles.append((f"random, mean of {len(random)} (± sd)", random))
-        singles += [(o.label, [o]) for o in self.of_kind("shuffled")]
+        rows = [(self._label(outcome), [outcome]) for outcome in self.outcomes if outcome.kind not in CLOUDS]
+        for kind in CLOUDS:
+            if found := [outcome for outcome in self.of_kind(kind) if outcome.comparable]:
+                rows.append((f"{kind}, mean of {len(found)} (± sd)" if len(found) > 1 else kind, found))
         means = ", ".join(f"{name} {number(float(v.mean()))}" for name, v in self.unsteered.items())
         if self.unsteered_perplexity is not None:
             means += f"; perplexity of neutral text {number(self.unsteered_perplexity)}"
@@ -241,12 +264,18 @@ class Evaluation(Result, Tabular, Plotted):
         title = f"mean effects over {self.samples} samples, steered minus unsteered (± standard error)"
         return [
             self._strength(),
-            effects_table(title, "vector", singles, scales=self.at_kl is not None),
+            effects_table(title, "vector", rows, scales=self.at_kl is not None),
+            f"anti-steered: the share of samples that moved {self._undesired()}",
             f"unsteered: {means}",
             *search_lines(((self._label(o), o) for o in self.outcomes), self.at_kl),
-            *self.checks().lines(next(iter(self.unsteered))),
+            *(self.checks().lines(next(iter(self.unsteered))) if self.of_kind("transferred") else ()),
             *self._texts(),
         ]
+
+    def _undesired(self) -> str:
+        """Say against which sign samples count as anti-steered."""
+        ways = ("up", "down") if self.outcomes[0].scale < 0 else ("down", "up")
+        return f"{ways[0]}, or {ways[1]} in negated rows" if self.of_kind("transferred_negated") else ways[0]
 
     def _texts(self) -> list[Block]:
         """Return what is written after the first prompts, with each vector and without."""
@@ -269,9 +298,10 @@ class Evaluation(Result, Tabular, Plotted):
         return found
 
     def _strength(self) -> str:
-        norms = self.provenance["options"]["norms"]
         if self.at_kl is not None:
-            return f"{named_layers(norms)}: each vector at its scale for KL {self.at_kl:g} on neutral text"
+            layers = sorted({layer for outcome in self.outcomes for layer in outcome.layers})
+            return f"{named_layers(layers)}: each vector at its scale for KL {self.at_kl:g} on neutral text"
+        norms = self.provenance["options"]["norms"]
         low, high = min(norms.values()), max(norms.values())
         length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
         return f"{named_layers(norms)}: all vectors have the norm {length}, times {self.transferred.scale:g}"
@@ -281,22 +311,24 @@ class Evaluation(Result, Tabular, Plotted):
         return outcome_columns(self.outcomes)
 
     def figure(self) -> Any:
-        """Draw each vector's effect with its standard error, next to the cloud of random vectors."""
-        singles = [outcome for outcome in self.outcomes if outcome.kind != "random"]
-        random = [outcome.effect.mean for outcome in self.of_kind("random") if outcome.comparable]
-        names = [self._label(outcome) for outcome in singles] + ([f"{len(random)} random"] if random else [])
+        """Draw each vector's effect with its standard error, and clouds of random and shuffled vectors."""
+        singles = [outcome for outcome in self.outcomes if outcome.kind not in CLOUDS]
+        clouds = {kind: [o.effect.mean for o in self.of_kind(kind) if o.comparable] for kind in CLOUDS}
+        clouds = {kind: means for kind, means in clouds.items() if means}
+        names = [self._label(outcome) for outcome in singles]
+        names += [f"{len(means)} {kind}" for kind, means in clouds.items()]
         figure = new_figure(6.4, 1.2 + 0.35 * len(names))
         axes = figure.subplots()
         axes.axvline(0, color="0.7", linewidth=0.8)
         for row, outcome in enumerate(singles):
             # One sample has no standard error, which leaves the dot.
             error = np.nan_to_num(outcome.effect.standard_error)
-            color = _COLORS[outcome.kind]
+            color = _COLORS.get(outcome.kind, "C0")
             axes.errorbar(outcome.effect.mean, row, xerr=error, fmt="o", capsize=3, color=color)
-        if random:
-            heights = len(singles) + np.linspace(-0.25, 0.25, len(random))
-            axes.plot(random, heights, "o", markersize=3, alpha=0.6, color="0.4")
-        if len(random) > 1:
+        for row, (kind, means) in enumerate(clouds.items(), len(singles)):
+            heights = row + np.linspace(-0.25, 0.25, len(means))
+            axes.plot(means, heights, "o", markersize=3, alpha=0.6, color=_COLORS[kind])
+        if len(random := clouds.get("random", ())) >= FEWEST_CONTROLS:
             # The band that a vector must leave to beat the random ones.
             mean, reach = np.mean(random), 2 * deviation(random)
             label = "random vectors, mean ± 2 sd"
@@ -305,14 +337,21 @@ class Evaluation(Result, Tabular, Plotted):
         axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         quantity = next(iter(self.unsteered))
-        shown = self.transferred
+        shown = self.outcomes[0]
         strength = f"scale {shown.scale:g}" if self.at_kl is None else f"KL {self.at_kl:g} on neutral text"
         axes.set_title(f"{named_layers(shown.layers)}, {strength}", fontsize="medium")
         axes.set_xlabel(f"effect on {in_unit(quantity)}, {self.samples} samples (± standard error)")
         return figure
 
     def _derived(self) -> dict[str, Any]:
-        return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in self.unsteered}}
+        quantities = self.unsteered if self.of_kind("transferred") else ()
+        return {"checks": {quantity: asdict(self.checks(quantity)) for quantity in quantities}}
+
+
+def _spread(effects: list[float]) -> tuple[float | None, float | None]:
+    """Return mean and standard deviation of controls; None of none, and of too few."""
+    mean = float(np.mean(effects)) if effects else None
+    return mean, deviation(effects) if len(effects) >= FEWEST_CONTROLS else None
 
 
 def _finite(*effects: float) -> bool:
@@ -320,4 +359,4 @@ def _finite(*effects: float) -> bool:
 
 
 def _yes(fact: bool | None) -> str:
-    return "undefined" if fact is None else "yes" if fact else "no"
+    return "not decided" if fact is None else "yes" if fact else "no"

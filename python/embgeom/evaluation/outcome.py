@@ -73,7 +73,7 @@ class Outcome:
         The key in ``evaluation[name]``: ``"transferred"``, ``"native_negated"``, ``"random_0"``, ...
     kind : str
         Its part: transferred, transferred_negated, native, native_negated, random, shuffled, setting (of a
-        sweep), or named (by `measure_at_kl`).
+        sweep), or named (of `measure_at_kl`).
     layers : tuple of int
         The layers that were steered.
     scale : float
@@ -89,7 +89,7 @@ class Outcome:
         the scale, so that others may have it, too; or none that was tried has it, and this is the one that
         comes nearest. None where none was asked for.
     continuations : Continuations or None
-        What the steered model writes; None for random vectors, or where none was asked for.
+        What the steered model writes; None for random and shuffled vectors, or where none was asked for.
     """
 
     name: str
@@ -201,7 +201,7 @@ def _cells(outcomes: Sequence[Outcome]) -> list[str]:
     for quantity in outcomes[0].effects:
         effects = [outcome.effects[quantity] for outcome in outcomes]
         means = [effect.mean for effect in effects]
-        spread = effects[0].standard_error if outcomes[0].kind != "random" else deviation(means)
+        spread = effects[0].standard_error if len(effects) == 1 else deviation(means)
         cells += [signed(float(np.mean(means))), number(spread)]
     undesired = float(np.mean([outcome.effect.anti_steered for outcome in outcomes]))
     cells.append(number(undesired) if np.isnan(undesired) else f"{undesired:.0%}")

@@ -52,8 +52,8 @@ class EvaluateOptions:
         Compare vectors at equal cost: search, for each vector and each negation by itself, the scale at which
         KL(unsteered || steered) on the neutral texts is this within 5 %, in nats for each token.
     continuations : sequence of str
-        Beginnings of texts that the model is to continue, unsteered and with each vector but the random ones,
-        which shows whether a text still makes sense.
+        Beginnings of texts that the model is to continue, unsteered and with each vector but the random and
+        the shuffled ones, which shows whether a text still makes sense.
     max_new_tokens : int
         Tokens of each continuation at most; the likeliest one each time.
 
@@ -162,7 +162,7 @@ class EvaluationRun:
                 for name in values
             }
         defined = all(np.isfinite(array).all() for array in values.values())
-        written = self.options.continuations and condition.kind != "random" and defined
+        written = self.options.continuations and condition.kind not in ("random", "shuffled") and defined
         return Outcome(
             condition.name,
             condition.kind,
@@ -200,19 +200,12 @@ class EvaluationRun:
         return found
 
     def describe(
-        self,
-        vector: SteeringVector,
-        native: SteeringVector | None,
-        shuffled: Sequence[SteeringVector],
-        samples: Sequence[Any],
-        settings: Mapping[str, Any],
+        self, vectors: Mapping[str, Any], samples: Sequence[Any], settings: Mapping[str, Any]
     ) -> dict[str, Any]:
         options, texts = self.options, self.neutral
         return {
             "model": describe_model(self.model),
-            "vector": _describe_vector(vector),
-            "native": None if native is None else _describe_vector(native),
-            "shuffled": [_describe_vector(other) for other in shuffled],
+            **_described(vectors),
             "score": self.score.to_dict(),
             "options": {
                 **settings,
@@ -335,7 +328,16 @@ def _by_layer(conditions: Sequence[Condition]) -> dict[int, list[int]]:
     return groups
 
 
-def _describe_vector(vector: SteeringVector) -> dict[str, Any]:
+def _described(vectors: Any) -> Any:
+    """Return what is known of a vector, or of all in a mapping or list."""
+    if isinstance(vectors, Mapping):
+        return {name: _described(each) for name, each in vectors.items()}
+    if isinstance(vectors, list):
+        return [_described(each) for each in vectors]
+    return None if vectors is None else describe_vector(vectors)
+
+
+def describe_vector(vector: SteeringVector) -> dict[str, Any]:
     return {
         "model": vector.model,
         "norms": vector.norms,

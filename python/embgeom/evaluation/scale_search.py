@@ -11,8 +11,11 @@ import numpy as np
 
 from embgeom.evaluation.conditions import Condition, Search
 from embgeom.evaluation.side_effects import SideEffects
+from embgeom.steering.vector import SteeringVector
 
 TOLERANCE = 0.05
+# How near the first scale that is tried shall come to the KL.
+_NEAR = 0.5
 MOST_ROUNDS = 16
 # How far a scale may lie from the first one, as a factor either way, and from one round to the next.
 _FARTHEST = 1e10
@@ -35,6 +38,7 @@ class ScaleSearch:
     most: float
     # What KL is taken to grow with before there are two points: this power of the scale.
     power: float = _QUADRATIC
+    tolerance: float = TOLERANCE
     measured: dict[float, SideEffects] = field(default_factory=dict)
 
     @property
@@ -48,7 +52,7 @@ class ScaleSearch:
 
     @property
     def reached(self) -> bool:
-        return bool(self.measured) and abs(self.side_effects.kl / self.at_kl - 1) <= TOLERANCE
+        return bool(self.measured) and abs(self.side_effects.kl / self.at_kl - 1) <= self.tolerance
 
     @property
     def outcome(self) -> Search:
@@ -107,26 +111,32 @@ def search_scales(
 ) -> list[ScaleSearch]:
     """Search, for each condition, the scale whose KL is `at_kl` within 5 %; its sign stays.
 
-    The first one that is found says where the others begin: at the same norm. These are measured in rounds,
-    all that are still sought at once. No entry of a direction becomes larger than `largest`. `ended` hears
-    how many searches have come to an end.
+    Each begins at the norm at which a certain random direction of the same layers comes near that KL, so that
+    what is found for a vector does not depend on the others, nor on its own length. All that are still sought
+    are measured in a round. No entry of a direction becomes larger than `largest`. `ended` hears how many
+    searches have come to an end.
     """
-    searches = [
-        ScaleSearch(condition, at_kl, abs(condition.scale) or 1.0, largest / (_peak(condition) or 1.0))
-        for condition in conditions
-    ]
-    for number, pilot in enumerate(searches):
-        _run([pilot], measure)
-        ended(number + 1)
-        if pilot.reached:
-            norm = pilot.scale * _norm(pilot.condition)
-            for search in searches[number + 1 :]:
-                search.start = norm / (_norm(search.condition) or 1.0)
-                search.power = pilot.exponent()
-            rest = searches[number + 1 :]
-            _run(rest, measure, lambda open_: ended(len(searches) - open_))
-            break
+    probes = {each.vector.layers: each for each in map(_probe, conditions)}
+    found = {
+        layers: ScaleSearch(probe, at_kl, 1.0, largest / _peak(probe), tolerance=_NEAR)
+        for layers, probe in probes.items()
+    }
+    _run([*found.values()], measure)
+    searches = []
+    for condition in conditions:
+        probe, most = found[condition.vector.layers], largest / (_peak(condition) or 1.0)
+        start = min(probe.scale / (_norm(condition) or 1.0), most)
+        searches.append(ScaleSearch(condition, at_kl, start, most, probe.exponent()))
+    _run(searches, measure, lambda open_: ended(len(searches) - open_))
     return searches
+
+
+def _probe(condition: Condition) -> Condition:
+    """Return a random direction of norm 1 in all, in the layers of a condition."""
+    layers, size = condition.vector.layers, condition.vector.hidden_size
+    drawn = np.random.default_rng(0).standard_normal((len(layers), size))
+    directions = dict(zip(layers, drawn / np.linalg.norm(drawn), strict=True))
+    return Condition("probe", "random", SteeringVector(directions), 1.0)
 
 
 def _run(

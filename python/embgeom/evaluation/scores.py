@@ -104,7 +104,8 @@ class WordLogRatio(Score):
     Warns
     -----
     EmbgeomWarning
-        When called, if a word has no leading space and so continues the last word of a prompt.
+        When called, if a word has no leading space and so continues the last word of a prompt; or if whole
+        words of one side have more tokens than those of the other, which makes them less likely.
 
     Examples
     --------
@@ -144,6 +145,15 @@ class WordLogRatio(Score):
             raise InputError(f"{' '.join(map(repr, tokens))} stands for a positive and for a negative word")
         prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
         self._warn_of_spaces(tokenizer, samples)
+        if np.mean([*map(len, positive)]) != np.mean([*map(len, negative)]):
+            sides = zip((*self.positive, *self.negative), (*positive, *negative), strict=True)
+            longer = ", ".join(f"{word!r} {len(tokens)}" for word, tokens in sides if len(tokens) > 1)
+            warnings.warn(
+                f"positive and negative words differ in numbers of tokens ({longer}); they are scored whole, "
+                "by the sum of their tokens' log-probabilities, so that longer words weigh more",
+                EmbgeomWarning,
+                stacklevel=2,
+            )
         room = max(map(len, (*positive, *negative))) - 1
         check_lengths(model, prompts, "prompt", least=1, room=room)
         logs = word_log_probabilities(model, prompts, sorted({*positive, *negative}), batch_size)

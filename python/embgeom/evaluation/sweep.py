@@ -289,7 +289,8 @@ def sweep(
         "scales": sorted({outcome.scale for outcome in grid}),
         "max_kl": limit,
     }
-    provenance = run.describe(vector, native, others, samples, settings)
+    given = {"vector": vector, "native": native, "shuffled": others}
+    provenance = run.describe(given, samples, settings)
     return Sweep(grid, chosen, held_out, limit, choice, rest, unsteered, perplexity, provenance)
 
 

@@ -41,7 +41,8 @@ class TransferOptions:
     norms : pair of (FinalNorm or None)
         Final norms to fold into the unembeddings, as for `Emb2Emb.fit`; of a map that is given, the same.
     shuffle : bool
-        Pair tokens at random: a control, whose certificate should say that nothing is kept.
+        Pair tokens at random: a control, whose certificate should say that nothing is kept. `evaluate` takes
+        ten of them, each of another seed, as a baseline.
     seed : int
         Of everything that is drawn.
     texts : iterable of str, optional
