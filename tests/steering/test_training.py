@@ -1,13 +1,14 @@
 """Vectors from pairs are what reading each text by itself gives, and files of pairs are read whole."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 import torch
 
 import embgeom
-from embgeom import InputError, LoadError, SteeringVector
+from embgeom import EmbgeomWarning, InputError, LoadError, SteeringVector
 from embgeom.lm.layers import find
 from embgeom.steering.pairs import read_pairs
 from tests.helpers.real_data import find as find_data
@@ -124,6 +125,21 @@ def test_positive_texts_lie_higher(method):
     for layer, direction in forth.directions.items():
         assert (differences(model, layer, "last") @ direction).mean() > 0
         np.testing.assert_allclose(back.directions[layer], -direction, atol=1e-5)
+
+
+def test_few_pairs_and_texts_that_end_alike_are_warned_of():
+    model = tiny("gpt2")
+    pairs = [(f"a {letter} z", f"b {letter} z") for letter in "cdefghijkl"]
+    with pytest.warns(
+        EmbgeomWarning, match="a vector from 9 pairs holds whatever else their texts differ in"
+    ):
+        SteeringVector.train(model, Letters(), pairs[:9], token_position=-2)
+    with pytest.warns(EmbgeomWarning, match=r"same last token, .*\(token_position=-2, --token-position -2\)"):
+        SteeringVector.train(model, Letters(), pairs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        SteeringVector.train(model, Letters(), pairs, token_position=-2)
+        SteeringVector.train(model, Letters(), [*pairs, ("a", "b")])
 
 
 def test_only_the_layers_asked_for_run():

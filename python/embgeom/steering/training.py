@@ -294,6 +294,7 @@ def _warn_of_poor_pairs(
 ) -> None:
     """Warn of pairs too few to tell their common difference from others, and of those that end alike."""
     ends = {text.tokens[text.positions[-1]] for pair in pairs.values() for text in pair}
+    end = getattr(tokenizer, "eos_token_id", None)
     if len(pairs) < _FEW_PAIRS:
         warnings.warn(
             f"a vector from {len(pairs)} pair{'s' if len(pairs) > 1 else ''} holds whatever else their texts "
@@ -301,7 +302,8 @@ def _warn_of_poor_pairs(
             EmbgeomWarning,
             stacklevel=4,
         )
-    elif options.token_position == "last" and len(ends) == 1:
+    # Of a token that ends a text another warning speaks.
+    if options.token_position == "last" and len(ends) == 1 and end not in ends:
         warnings.warn(
             f"all texts are read at the same last token, {token_names(tokenizer, [*ends])}: what they differ "
             "in may show better one token earlier (token_position=-2, --token-position -2); compare both",
