@@ -13,9 +13,9 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float64Vector, RowNumbers
 from embgeom._common.checks import whole_number
 from embgeom._common.result import Columns, new_figure
-from embgeom._common.style import NULL, counts_bar, draw_whole_numbers, legend_above
+from embgeom._common.style import NULL, legend_above
 from embgeom._common.tables import Block, Table, distribution
-from embgeom.comparison.comparison import LocalGeometry
+from embgeom.comparison.comparison import LocalGeometry, draw_dimensions
 from embgeom.comparison.nulls import NORMAL_QUANTILE, Interval
 from embgeom.comparison.relabeling import Relation, error_of_lists
 from embgeom.comparison.saving import FolderResult, ModelRecord, model_tables, shown
@@ -385,12 +385,7 @@ class Diff(FolderResult):
         legend_above(second)
         second.set_xlabel(f"share of {k} neighbors in common")
         second.set_ylabel("tokens")
-        dimensions = np.stack([local.dimension.defined for local in (self.local_base, self.local_tuned)])
-        dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
-        if dimensions.size:
-            counts_bar(figure, draw_whole_numbers(third, *dimensions), third)
-        third.set_xlabel("intrinsic dimension before")
-        third.set_ylabel("intrinsic dimension after")
+        draw_dimensions(figure, third, (self.local_base, self.local_tuned), ("before", "after"))
         figure.suptitle(f"{self.base.name} to {self.tuned.name}", fontsize=10)
         return figure
 

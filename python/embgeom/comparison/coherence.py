@@ -12,7 +12,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float32Matrix, Float64Vector, IndexMatrix, RowNumbers
 from embgeom._common.checks import flag, whole_number
 from embgeom._common.progress import Progress
-from embgeom._common.result import Columns, Result, Tabular
+from embgeom._common.result import Columns, Result, Tabular, named
 from embgeom._common.tables import Block, Table
 from embgeom._common.threads import one_blas_thread
 from embgeom.comparison.nulls import Baseline, Estimate, correlation_estimate
@@ -120,10 +120,7 @@ class Coherence(Result, Tabular):
 
     def __getitem__(self, name: str) -> CoherenceStatistic:
         """Return a statistic by name."""
-        found = {statistic.name: statistic for statistic in self.statistics}
-        if name not in found:
-            raise InputError(f"no measure is named {name!r}; there are {', '.join(found)}")
-        return found[name]
+        return named(self.statistics, name, "measure")
 
     def tables(self) -> list[Block]:
         """Return a row for each measure: its mean, its base rate, and its correlation with dimension."""

@@ -58,6 +58,16 @@ class LocalGeometry:
     dimension: IntrinsicDimension
 
 
+def draw_dimensions(figure: Any, axes: Any, sides: Sequence[LocalGeometry], words: Sequence[str]) -> None:
+    """Draw the intrinsic dimensions of the same tokens on two sides against each other."""
+    dimensions = np.stack([local.dimension.defined for local in sides])
+    dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
+    if dimensions.size:
+        counts_bar(figure, draw_whole_numbers(axes, *dimensions), axes)
+    axes.set_xlabel(f"intrinsic dimension {words[0]}")
+    axes.set_ylabel(f"intrinsic dimension {words[1]}")
+
+
 @dataclass(frozen=True)
 class MeasureOptions:
     """The parameters of measures of two models, in a comparison and in a study.
@@ -359,12 +369,7 @@ class Comparison(FolderResult):
         first, second, third = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1.4, 1, 1)})
         self._draw_statistics(first)
         self._draw_overlap(second)
-        dimensions = np.stack([local.dimension.defined for local in (self.local_a, self.local_b)])
-        dimensions = dimensions[:, ~np.isnan(dimensions).any(axis=0)]
-        if dimensions.size:
-            counts_bar(figure, draw_whole_numbers(third, *dimensions), third)
-        third.set_xlabel("intrinsic dimension in A")
-        third.set_ylabel("intrinsic dimension in B")
+        draw_dimensions(figure, third, (self.local_a, self.local_b), ("in A", "in B"))
         a, b = shortened((self.a.name, self.b.name), 40)
         figure.suptitle(f"{len(self.match):,} shared tokens of A: {a} and B: {b}", fontsize=10)
         return figure

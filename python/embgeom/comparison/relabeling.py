@@ -95,19 +95,13 @@ def symmetric_variance(n: int, squares: tuple[float, float], row_squares: tuple[
 
 @dataclass(frozen=True)
 class Directed:
-    """Sums of a directed relation with an empty diagonal, from which its moments follow.
+    """Sums of a directed relation A with an empty diagonal, from which its moments follow."""
 
-    Attributes
-    ----------
-    total, squares, mutual
-        The sums of A_ij, A_ij^2 and A_ij A_ji.
-    outward, inward, through
-        The sums over tokens of squared row sums, squared column sums, and row sum times column sum.
-    """
-
+    # The sums of A_ij, A_ij^2 and A_ij A_ji.
     total: float
     squares: float
     mutual: float
+    # The sums over tokens of squared row sums, squared column sums, and row sum times column sum.
     outward: float
     inward: float
     through: float

@@ -25,15 +25,7 @@ _AnyResult = TypeVar("_AnyResult", bound="FolderResult")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelRecord:
-    """What was compared or inspected: all that is known of an `Embeddings` except its matrix.
-
-    Attributes
-    ----------
-    shape : (int, int)
-        Rows and columns of the matrix, V and d.
-    name, which, tokens, token_bytes, anomalies, provenance
-        As those of `Embeddings`.
-    """
+    """What was compared or inspected: all of an `Embeddings` but its matrix, of which `shape` is (V, d)."""
 
     name: str
     which: Which

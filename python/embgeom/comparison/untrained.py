@@ -29,37 +29,24 @@ _Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Detection:
-    """How untrained rows were found.
+    """How untrained rows were found."""
 
-    Attributes
-    ----------
-    seeds : str
-        Which known rows they were found from; empty where no set of seeds agreed, and nothing was found.
-    n_seeds : int
-        How many seeds there were.
-    threshold : float
-        Rows whose similarity is above it count as untrained.
-    similarity : ndarray of float32, shape (V,)
-        Of each row with the seeds: the larger of the cosine with their mean direction, after subtracting the
-        mean of ordinary rows, and 1 less the distance to their mean in units of the median row's. 1 for a
-        row like the seeds; NaN where nothing was found.
-    recall : float or None
-        Share of the seeds that are found from the other half of them: whether they agree, not how many of the
-        untrained rows are found.
-    others : dict of str to (int, int)
-        Of other rows that are known to be unused, by their kind: how many were found, of how many.
-    control : dict of str to (int, int)
-        Of text tokens that are trained, by their kind: how many were found (wrongly), of how many. Frequent
-        words are those in lower case early in the vocabulary; single letters are a to z, in a vocabulary
-        that is mostly Latin.
-    """
-
+    # Which known rows they were found from; empty where no set of seeds agreed, and nothing was found.
     seeds: str
     n_seeds: int
+    # Rows whose similarity is above it count as untrained.
     threshold: float
+    # Of each row with the seeds, (V,): the larger of the cosine with their mean direction, after subtracting
+    # the mean of ordinary rows, and 1 less the distance to their mean in units of the median row's. 1 for a
+    # row like the seeds; NaN where nothing was found.
     similarity: npt.NDArray[np.float32]
+    # Share of the seeds that are found from the other half of them: whether they agree, not how many of the
+    # untrained rows are found.
     recall: float | None
+    # Of other rows that are known to be unused, by their kind: how many were found, of how many.
     others: dict[str, tuple[int, int]]
+    # The same for text tokens that are trained, which should not be found: words in lower case early in the
+    # vocabulary, and the letters a to z in a vocabulary that is mostly Latin.
     control: dict[str, tuple[int, int]]
 
     @property

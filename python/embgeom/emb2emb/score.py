@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
-from embgeom._common.native import build_digest, core, source_digest
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import array_digest, plain
 from embgeom._common.result import Result
@@ -21,7 +20,7 @@ from embgeom.emb2emb.transfer import FittedMap, predict
 from embgeom.errors import InputError
 from embgeom.geometry.knn import knn
 from embgeom.runs.cache import active
-from embgeom.runs.requests import Request
+from embgeom.runs.requests import Request, code_key
 
 MOST_SCORED = 4096
 MOST_CANDIDATES = 16384
@@ -132,10 +131,7 @@ def fit_once(
     weights, drawn = options["weights"], {name: options[name] for name in ("shuffle", "seed")}
     sides = (pairs.source, pairs.target)
     key = {
-        "build": build_digest(),
-        "source": source_digest(),
-        "instructions": core.instruction_set(),
-        "function": "Emb2Emb.fit",
+        **code_key("Emb2Emb.fit"),
         "rows": [side.digests() for side in sides],
         "split": [array_digest(kept), array_digest(held)],
         "weights": None if weights is None else array_digest(weights),

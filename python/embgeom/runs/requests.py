@@ -71,6 +71,12 @@ class Request:
         return f"{self.group}.{self.k}.{self.which}.safetensors"
 
 
+def code_key(function: str, *, with_python: bool = True) -> dict[str, Any]:
+    """Return a function's name with the code that it runs: other code or instructions round differently."""
+    key = {"build": build_digest(), "instructions": core.instruction_set(), "function": function}
+    return key | ({"source": source_digest()} if with_python else {})
+
+
 def requested(
     function: Callable[..., Any],
     arguments: Sequence[Any],
@@ -91,12 +97,7 @@ def requested(
     by_row = values["queries"] is None if name == "knn" else values.get("neighbors", n) is None
     asked = values.pop("rows") if by_row else None
     k = whole_number(values.pop("k"), "k", 1) if name == "knn" else 0
-    # Other code, instructions or kernels of the BLAS round the last bits differently.
-    key: dict[str, Any] = {
-        "build": build_digest(),
-        "instructions": core.instruction_set(),
-        "function": name,
-    }
+    key = code_key(name, with_python=False)
     for each in list(values):
         is_usual = by_row and each == "k" and values[each] is None
         value = usual_k(matrix, values["metric"]) if is_usual else values[each]
@@ -140,8 +141,7 @@ def requested_part(
     bound = inspect.signature(function).bind(*arguments, **options)
     bound.apply_defaults()
     values = {each: value for each, value in bound.arguments.items() if each not in _WITHOUT_INFLUENCE}
-    key = {"build": build_digest(), "source": source_digest(), "instructions": core.instruction_set()}
-    key |= {"function": f"{function.__module__}.{function.__qualname__}"}
+    key = code_key(f"{function.__module__}.{function.__qualname__}")
     key |= {each: _part_digest(value, matrix_digest) for each, value in values.items()}
     shapes = [value.shape for value in values.values() if isinstance(value, np.ndarray) and value.ndim == 2]
     return Request(key, {}, shapes, 0, None, None, get_type_hints(function)["return"])

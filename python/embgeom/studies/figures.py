@@ -22,17 +22,7 @@ _IN_CELLS = (
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure of a study.
-
-    Attributes
-    ----------
-    name : str
-        The name of its files.
-    caption : str
-        What it shows, and what to take from it.
-    figure : matplotlib.figure.Figure
-        The picture.
-    """
+    """A figure of a study: the name of its files, what to take from it, and the matplotlib Figure."""
 
     name: str
     caption: str
