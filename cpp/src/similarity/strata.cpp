@@ -21,6 +21,7 @@ constexpr std::size_t depth_of_products = 4096;
 constexpr std::size_t bytes_of_scatters = std::size_t{64} << 20U;
 constexpr std::size_t rows_per_piece = 512;
 constexpr std::size_t rows_for_float32 = 4096;
+constexpr std::size_t rows_ahead = 6;
 
 EMBGEOM_MULTIVERSION
 void add_row(const double* row, std::size_t width, double* sums) {
@@ -72,11 +73,17 @@ void for_pieces(const StratifiedRows& rows, std::size_t g, const Worker& worker,
     }
 }
 
+// Rows of a stratum lie anywhere in the matrix: some columns of one of the next rows after `row`.
+void prefetch_row(const UnitRows& unit, std::size_t row, std::size_t begin, std::size_t width) {
+    if (row + rows_ahead < unit.rows.size) prefetch(unit.rows.row(row + rows_ahead) + begin, width);
+}
+
 // Some columns of the deviations of some rows from `mean`, the mean of their stratum.
 template <class T>
 void pack_piece(const UnitRows& unit, const double* mean, std::size_t first, std::size_t count,
                 std::size_t begin, std::size_t width, T* packed) {
     for (std::size_t row = 0; row < count; ++row) {
+        prefetch_row(unit, first + row, begin, width);
         unit.pack_from(mean + begin, first + row, begin, width, packed + row * width);
     }
 }
@@ -90,6 +97,7 @@ void measure_stratum(const StratifiedRows& rows, std::size_t g, const Worker& wo
     // Deviations from the mean of all rows are added up, which loses less than the directions themselves.
     for_pieces(rows, g, worker, [&](std::size_t first, std::size_t count) {
         for (std::size_t i = first; i < first + count; ++i) {
+            prefetch_row(unit, i, 0, d);
             unit.pack(i, 0, d, row.data());
             add_row(row.data(), d, sums.data());
         }
@@ -99,6 +107,7 @@ void measure_stratum(const StratifiedRows& rows, std::size_t g, const Worker& wo
     for_pieces(rows, g, worker, [&](std::size_t first, std::size_t count) {
         for (std::size_t i = first; i < first + count; ++i) {
             double found[2];
+            prefetch_row(unit, i, 0, d);
             unit.pack_from(mean, i, 0, d, row.data());
             square_and_along(row.data(), mean, d, found);
             square += found[0];
