@@ -54,6 +54,7 @@ void check_range(MatrixView<const std::int32_t> numbers, std::int32_t least, std
 constexpr std::int32_t nobody = -2;
 // As many numbers as a wide vector register holds.
 constexpr std::size_t lanes = 16;
+constexpr std::size_t tokens_ahead = 8;
 
 // Whether any of `lanes` numbers is in a list.
 EMBGEOM_MULTIVERSION
@@ -114,7 +115,7 @@ void positions(MatrixView<const std::int32_t> a, MatrixView<const std::int32_t> 
 
 void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixView<const std::int32_t> labels,
                          int threads, Monitor& monitor, std::span<double> sums) {
-    const std::size_t n = labels.cols;
+    const std::size_t n = labels.cols, k = b.neighbors.cols;
     check_range(a.neighbors, -1, n, "neighbors");
     check_range(b.neighbors, -1, n, "neighbors");
     check_range(labels, 0, n, "labels");
@@ -123,6 +124,12 @@ void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixVie
         double sum = 0.0;
         for (std::size_t i = 0; i < n; ++i) {
             if (i % rows_per_checkpoint == 0) worker.checkpoint();
+            // Relabeled lists lie anywhere in memory.
+            if (i + tokens_ahead < n) {
+                const std::int32_t* next = b.neighbors.row(static_cast<std::size_t>(as_b[i + tokens_ahead]));
+                __builtin_prefetch(next);
+                __builtin_prefetch(next + k - 1);
+            }
             sum += agreement_of_token(a, b, i, static_cast<std::size_t>(as_b[i]), as_b);
         }
         sums[draw] = sum;

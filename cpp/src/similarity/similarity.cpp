@@ -104,7 +104,8 @@ struct RowPair {
 // Sums over rows of deviations and of s_i, times s_i, s'_i and the inverse norms of either matrix.
 class WeightedSums {
   public:
-    WeightedSums(const UnitPair& pair, int threads, Monitor& monitor)
+    // Inverse norms matter to the derivatives by the centers only.
+    WeightedSums(const UnitPair& pair, bool center, int threads, Monitor& monitor)
         : d_a_(pair.a.width()), d_b_(pair.b.width()) {
         const auto add = [&](std::size_t begin, std::size_t end, double* sums) {
             RowPair row;
@@ -113,7 +114,7 @@ class WeightedSums {
                 row.take(pair, i);
                 const double weights[] = {row.s_a, row.s_b, pair.a.inverse[i], pair.b.inverse[i]};
                 double* place = sums;
-                for (const double weight : weights) {
+                for (const double weight : std::span(weights).first(center ? 4 : 2)) {
                     add_multiple(weight, row.e, place);
                     add_multiple(weight, row.f, place + d_a_);
                     place += d_a_ + d_b_;
@@ -213,7 +214,7 @@ void complete(SimilarityTerms& terms, const Deviations& deviations, bool center,
     const UnitPair& pair = terms.pair;
     const std::size_t n = pair.a.rows.size, d_a = pair.a.width();
     for (auto* rows : {&terms.along_a, &terms.along_b}) rows->assign(n, 0.0);
-    const WeightedSums sums(pair, threads, monitor);
+    const WeightedSums sums(pair, center, threads, monitor);
     const RowCompletion completion(terms, deviations, sums);
     const auto add = [&](std::size_t begin, std::size_t end, double* gradient) {
         RowPair row;

@@ -134,7 +134,9 @@ def compare(
     )
     found = match(a, b)
     require_shared(found)
-    classes = classify(a, threads=chosen.threads), classify(b, threads=chosen.threads)
+    # One model's tokens are encoded while the other's rows are measured.
+    class_a, class_b = in_threads(partial(classify, threads=chosen.threads), (a, b), chosen.threads)
+    classes = class_a, class_b
     ids = found.ids_a, found.ids_b
     counts = tokens_that_count(classes, ids, without=chosen.without, only=chosen.only)
     matched = part_of(found, counts, *classes, chosen)
