@@ -56,13 +56,13 @@ constexpr std::int32_t nobody = -2;
 constexpr std::size_t lanes = 16;
 constexpr std::size_t tokens_ahead = 8;
 
-// Whether any of `lanes` numbers is in a list.
+// Whether any of `lanes` numbers is in a list. Written with vectors: compilers make them of the wrong loop.
 EMBGEOM_MULTIVERSION
 bool any_listed(const std::int32_t* numbers, const std::int32_t* list, std::size_t k) {
-    std::int32_t found[lanes] = {};
-    for (std::size_t l = 0; l < k; ++l) {
-        for (std::size_t j = 0; j < lanes; ++j) found[j] |= numbers[j] == list[l] ? 1 : 0;
-    }
+    using Numbers = std::int32_t __attribute__((vector_size(lanes * sizeof(std::int32_t))));
+    Numbers all, found{};
+    __builtin_memcpy(&all, numbers, sizeof all);
+    for (std::size_t l = 0; l < k; ++l) found |= all == list[l];
     std::int32_t any = 0;
     for (std::size_t j = 0; j < lanes; ++j) any |= found[j];
     return any != 0;
