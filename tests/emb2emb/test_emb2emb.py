@@ -192,7 +192,7 @@ def test_the_bundled_pair(side):
     ) and mapping.scores.r2 > mapping.shuffled.r2 + 0.05
     assert mapping.scores.retrieval_at_10 > 10 * mapping.shuffled.retrieval_at_10
     assert mapping.provenance["source"]["provenance"]["sha256"]
-    assert repr(mapping) == "Emb2Emb('small' -> 'large', low_rank, 128 -> 192)"
+    assert repr(mapping) == "Emb2Emb('small' -> 'large', ridge, 128 -> 192)"
     if side == "input":
         return
     folded = Emb2Emb.fit(small, large, norms=(None, embgeom.load_final_norm(embgeom.examples.pair().large)))

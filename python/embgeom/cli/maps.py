@@ -34,7 +34,7 @@ from embgeom.cli.options import (
 )
 from embgeom.cli.terminal import show
 from embgeom.comparison.tokens import WITHOUT, shared_rows
-from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, METHODS, Method, as_method
+from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS, Method, as_method
 from embgeom.emb2emb.transfer import check_path
 from embgeom.errors import InputError
 from embgeom.examples import moods
@@ -61,8 +61,8 @@ def add_commands(commands: Any) -> None:
     )
     explained += "depth in B (default: two thirds of A's depth)"
     add("--layers", type=_layer_pair, metavar="A[:B]", help=explained)
-    explained = f"how to fit (default: {DEFAULT_METHOD}; with --states, {DEFAULT_METHOD_OF_STATES})"
-    add("--method", choices=METHODS, help=explained)
+    explained = f"how to fit (default: {DEFAULT_METHOD})"
+    add("--method", choices=METHODS, default=DEFAULT_METHOD, help=explained)
     add("--no-center", dest="center", action="store_const", const=False, help="fit no intercept")
     add("--normalize", action="store_true", help="first scale all rows to length 1")
     add("--fold-norm", action="store_true", help="fold each model's final norm into its unembedding")
@@ -92,9 +92,6 @@ def fit(options: argparse.Namespace) -> None:
     """Fit a map from one model to another on the tokens that they share, or on hidden states."""
     check_path(options.output)
     check_kept({"-o": options.output}, [*model_inputs(options), options.states])
-    options.method = options.method or (
-        DEFAULT_METHOD if options.states is None else DEFAULT_METHOD_OF_STATES
-    )
     method = as_method(options.method, **chosen(options, "strength", "rank", "k", "scaled", "center"))
     mapping = _of_matrices(options, method) if options.states is None else _of_states(options, method)
     mapping.save(options.output)

@@ -22,7 +22,7 @@ from embgeom._common.threads import resolve_threads
 from embgeom.emb2emb import score
 from embgeom.emb2emb import transfer as transferring
 from embgeom.emb2emb.lengths import Norm
-from embgeom.emb2emb.methods import DEFAULT_METHOD, DEFAULT_METHOD_OF_STATES, Method, as_method
+from embgeom.emb2emb.methods import DEFAULT_METHOD, Method, as_method
 from embgeom.emb2emb.pairs import (
     Norms,
     Pairs,
@@ -124,9 +124,9 @@ class Emb2Emb(FittedMap, Result):
             The two models, both of the same side (input or output); or two arrays whose rows are paired.
         method : LeastSquares, Ridge, LowRank, Procrustes or NeighborWeights, or a name
             How to fit. The names ``"least_squares"`` (the published method), ``"ridge"``, ``"low_rank"``,
-            ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `LowRank` is the
-            default because its dual inverts no noise; no other is clearly better
-            (``docs/reference/evidence.md``).
+            ``"procrustes"`` and ``"lle"`` stand for the methods with their default options. `Ridge` is the
+            default; its vectors are transferred in the mode "logits", which had the largest effect where
+            routes were chosen (``docs/reference/evidence.md``).
         tokens : pair of array_like of int, optional
             Rows of the source and of the target to pair, such as ``embgeom.match(source, target)`` for all
             tokens that both have. By default of two `Embeddings`: without special, unused, equal and
@@ -192,7 +192,7 @@ class Emb2Emb(FittedMap, Result):
         >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
         >>> mapping = embgeom.Emb2Emb.fit(small, large, method=LowRank(rank=20))
         >>> mapping
-        Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
+        Emb2Emb('small' -> 'large', ridge, 128 -> 192)
         >>> mapping.provenance["tokens"]["shared"], mapping.provenance["fit"]["rank"]
         (3658, 20)
         """
@@ -250,7 +250,7 @@ class Emb2Emb(FittedMap, Result):
         texts: Sequence[str],
         layers: tuple[int, int] | int | None = None,
         *,
-        method: Method | str = DEFAULT_METHOD_OF_STATES,
+        method: Method | str = DEFAULT_METHOD,
         held_out: float = 0.1,
         shuffle: bool = False,
         batch_size: int = 8,

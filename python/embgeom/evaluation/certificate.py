@@ -388,7 +388,7 @@ def certify(
     >>> transferred = mapping.transfer(joy, norm="raw")
     >>> certificate = certify(joy, transferred, small, large, mapping)
     >>> certificate
-    Certificate('small' -> 'large', low_rank, dual: partly)
+    Certificate('small' -> 'large', ridge, logits: partly)
     >>> len(certificate.promoted[0].strongest)
     10
     """
