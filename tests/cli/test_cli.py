@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import embgeom
 from embgeom.cli.main import main
 from embgeom.comparison import Coherence
+from embgeom.comparison.token_sets import MadeByClasses
 from tests.helpers.loading import matrix, tokenizer, words, write_folder
 from tests.helpers.real_data import EXAMPLES
 from tests.helpers.wordnet import write as write_wordnet
@@ -457,3 +459,17 @@ def test_options_are_written_out_and_errors_name_the_command(capsys):
         assert stopped.value.code == 2
         error = capsys.readouterr().err
         assert told in error and f"(see embgeom {arguments[0]} --help)" in error
+
+
+def test_what_the_tables_say_is_not_warned_of_again(run, monkeypatch):
+    whole = embgeom.compare
+
+    def compare(*models, **options):
+        warnings.warn("global_similarity is that of a class", MadeByClasses, stacklevel=2)
+        warnings.warn("global_similarity is odd", embgeom.EmbgeomWarning, stacklevel=2)
+        return whole(*models, **options)
+
+    monkeypatch.setattr(embgeom, "compare", compare)
+    asked = ("-k", "3", "--dimension-sample", "5", "--dimension-k", "5", "--quiet")
+    _, _, err = run("compare", *EXAMPLES, *asked)
+    assert err == "embgeom: warning: global_similarity is odd\n"

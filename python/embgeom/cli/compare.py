@@ -19,8 +19,8 @@ from embgeom.cli.terminal import say, show
 from embgeom.comparison.coherence import coherence
 from embgeom.comparison.neighborhood import rows_of
 from embgeom.comparison.saving import FolderResult
+from embgeom.comparison.token_sets import MadeByClasses
 from embgeom.comparison.wordnet import WordNet
-from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -90,7 +90,7 @@ def compare(options: argparse.Namespace) -> None:
     models = load_model(options, "_a"), load_model(options, "_b")
     with warnings.catch_warnings():
         # The tables say it, too.
-        warnings.filterwarnings("ignore", "global_similarity", EmbgeomWarning)
+        warnings.simplefilter("ignore", MadeByClasses)
         comparison = embgeom.compare(*models, **chosen(options, *_COMPARED, *_SAMPLE, *_SEARCH))
     show(comparison.tables())
     if options.csv is not None:

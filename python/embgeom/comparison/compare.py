@@ -31,6 +31,7 @@ from embgeom.comparison.saving import ModelRecord
 from embgeom.comparison.statistic import FREQUENCY, Statistic, TokenGroup, defined_mean, null_text
 from embgeom.comparison.token_sets import (
     MAKES_THE_NUMBER,
+    MadeByClasses,
     Mask,
     Side,
     TokenSets,
@@ -39,7 +40,6 @@ from embgeom.comparison.token_sets import (
 from embgeom.comparison.tokens import CLASSES, TokenClasses, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
-from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, check_k, knn
@@ -417,7 +417,7 @@ def _cautions(
     for name in ("global_similarity", "global_similarity_centered"):
         found, everything = estimates[name], others.get("with all", {}).get(name)
         if made := sets.made_by_classes(name, found, sets.counts, **common):
-            warnings.warn(made, EmbgeomWarning, stacklevel=3)
+            warnings.warn(made, MadeByClasses, stacklevel=3)
             yield made
         if everything is not None:
             every = np.ones_like(sets.counts)

@@ -22,6 +22,7 @@ from embgeom.comparison.nulls import (
 from embgeom.comparison.statistic import defined_mean, null_text
 from embgeom.comparison.tokens import TokenClasses
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match
+from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.geometry.knn import Neighbors, knn
 from embgeom.geometry.lle import LLE, lle
@@ -34,6 +35,10 @@ MAKES_THE_NUMBER = 0.5
 SMALLEST_SHARE = 0.01
 """A smaller class of tokens is not tried: it has too few pairs to make a number."""
 _PIECE = 4096
+
+
+class MadeByClasses(EmbgeomWarning):
+    """A number is large only because of a class of tokens; tables and pages say so, too."""
 
 
 def chosen(rows: Float32Matrix, inside: Mask) -> Float32Matrix:
