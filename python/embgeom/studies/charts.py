@@ -228,8 +228,8 @@ def distributions(
 ) -> Any:
     """Draw a row for each model or pair: the histogram of a number over tokens, with its median and null.
 
-    `levels` are nulls, or another mark for each row. More rows than 14 have the
-    quantiles 5, 25, 50, 75 and 95 % instead of histograms, and the highest median first.
+    `levels` are nulls, or another mark for each row. More rows than 14 have the quantiles 5, 25, 50, 75 and
+    95 % instead of histograms, and the highest median first.
     """
     few = len(names) <= _FEW_ROWS
     if not few:
@@ -250,18 +250,18 @@ def distributions(
         if len(column) == 0:
             continue
         if few:
-            _ridge(axes, row, column, bins)
+            counts, _ = np.histogram(column, bins)
+            heights, filled = row - 0.8 * counts / counts.max(), {"fill": True, "alpha": 0.75}
+            axes.stairs(heights, bins, baseline=row, color=COLORS[0], **filled)
+            axes.plot([bins[0], bins[-1]], [row, row], color=FAINT, linewidth=0.6, zorder=0)
         else:
-            _quantile_bar(axes, row, column)
+            q, bar = np.quantile(column, _QUANTILES), {"solid_capstyle": "butt", "alpha": 0.75}
+            axes.plot([q[0], q[4]], [row, row], color=COLORS[0], linewidth=0.9)
+            axes.plot([q[1], q[3]], [row, row], color=COLORS[0], linewidth=4, **bar)
         _median_mark(axes, row, column, few)
         if levels is not None and math.isfinite(levels[row]):
-            axes.plot(
-                [levels[row]] * 2,
-                [row + 0.12, row - 0.62 if few else row - 0.35],
-                color=COLORS[1],
-                linestyle="--",
-                linewidth=1.4,
-            )
+            ends = [row + 0.12, row - 0.62 if few else row - 0.35]
+            axes.plot([levels[row]] * 2, ends, color=COLORS[1], linestyle="--", linewidth=1.4)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -1.0)
     axes.tick_params(axis="y", length=0)
@@ -269,18 +269,6 @@ def distributions(
     axes.set_xlabel(label)
     _distribution_legend(figure, few, None if levels is None else level_label)
     return figure
-
-
-def _ridge(axes: Any, row: int, column: Values, bins: Values) -> None:
-    counts, _ = np.histogram(column, bins)
-    axes.stairs(row - 0.8 * counts / counts.max(), bins, baseline=row, fill=True, color=COLORS[0], alpha=0.75)
-    axes.plot([bins[0], bins[-1]], [row, row], color=FAINT, linewidth=0.6, zorder=0)
-
-
-def _quantile_bar(axes: Any, row: int, column: Values) -> None:
-    q = np.quantile(column, _QUANTILES)
-    axes.plot([q[0], q[4]], [row, row], color=COLORS[0], linewidth=0.9)
-    axes.plot([q[1], q[3]], [row, row], color=COLORS[0], linewidth=4, solid_capstyle="butt", alpha=0.75)
 
 
 def _median_mark(axes: Any, row: int, column: Values, few: bool) -> None:
