@@ -221,9 +221,8 @@ def full_rank_dual(fitted: FittedMap, mode: TransferMode | None) -> str | None:
         return None
     return (
         f"mode 'dual' inverts a map of method {fitted.method.name!r}, which keeps directions that are nearly "
-        "noise and makes them the largest; between the bundled models such vectors steer well in one "
-        "direction and are among the weakest in the other: take mode='logits' or 'primal', or "
-        "method='low_rank'"
+        "noise and makes them the largest; in three of four directions that were measured such vectors are "
+        "the weakest: take mode='logits' or 'primal', or method='low_rank'"
     )
 
 
