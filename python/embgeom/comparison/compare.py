@@ -137,17 +137,15 @@ def compare(
     # One model's tokens are encoded while the other's rows are measured.
     class_a, class_b = in_threads(partial(classify, threads=chosen.threads), (a, b), chosen.threads)
     classes = class_a, class_b
-    ids = found.ids_a, found.ids_b
-    counts = tokens_that_count(classes, ids, without=chosen.without, only=chosen.only)
+    counts = tokens_that_count(classes, (found.ids_a, found.ids_b), without=chosen.without, only=chosen.only)
     matched = part_of(found, counts, *classes, chosen)
-    require_shared(matched)
     n = len(matched)
     # All parameters are checked before the first search, which may take minutes.
     chosen = replace(
         chosen,
         k=check_k(chosen.k, n - 1),
         dimension_k=dimension_neighbors(chosen.dimension_k, n - 1),
-        dimension_sample=None if chosen.dimension_sample is None else min(chosen.dimension_sample, n),
+        dimension_sample=chosen.dimension_sample and min(chosen.dimension_sample, n),
     )
     common: dict[str, Any] = {"threads": chosen.threads, "progress": progress}
     x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
@@ -162,7 +160,7 @@ def compare(
         local_geometry(cached, x, graph, near, chosen, **common)
         for x, graph, near in zip((x_a, x_b), graphs, around, strict=True)
     )
-    strata = classes[0].strata(matched.ids_a)
+    strata = class_a.strata(matched.ids_a)
     measures = pair_estimates(x_a, x_b, local_a, local_b, around, strata, chosen, **common)
     sets = _token_sets((a, b), (x_a, x_b), found, counts, classes, graphs, around, (local_a, local_b), chosen)
     others = {where: dict(sets.differing(inside, measures, **common)) for where, inside in sets.sets()}
@@ -175,7 +173,7 @@ def compare(
         match=matched,
         options=chosen,
         statistics=statistics(measures, chosen, others),
-        groups=tuple(token_groups(classes[0], matched.ids_a, overlap, cosine, measures)),
+        groups=tuple(token_groups(class_a, matched.ids_a, overlap, cosine, measures)),
         cautions=cautions,
         curves=curves(x_a, x_b, *graphs, strata, chosen, **common) if chosen.curves else (),
         strata=strata,

@@ -21,7 +21,7 @@ from embgeom.comparison.nulls import (
 )
 from embgeom.comparison.statistic import defined_mean, null_text
 from embgeom.comparison.tokens import TokenClasses
-from embgeom.embeddings.vocabulary import MIN_SHARED, Match
+from embgeom.embeddings.vocabulary import MIN_SHARED, Match, require_shared
 from embgeom.errors import EmbgeomWarning
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from embgeom.geometry.knn import Neighbors, knn
@@ -47,7 +47,7 @@ def chosen(rows: Float32Matrix, inside: Mask) -> Float32Matrix:
 
 
 def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, options: CompareOptions) -> Match:
-    """Return the matched tokens that count, and why the others were left out of each model."""
+    """Return the matched tokens that count, enough of them, and why others were left out of each model."""
     left_out = []
     for classes, ids, before in ((a, found.ids_a, found.left_out_a), (b, found.ids_b, found.left_out_b)):
         reasons, others = dict(before), ~counts
@@ -59,7 +59,7 @@ def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, option
             others.sum()
         )
         left_out.append(reasons)
-    return replace(
+    part = replace(
         found,
         ids_a=found.ids_a[counts],
         ids_b=found.ids_b[counts],
@@ -67,6 +67,8 @@ def part_of(found: Match, counts: Mask, a: TokenClasses, b: TokenClasses, option
         left_out_a=left_out[0],
         left_out_b=left_out[1],
     )
+    require_shared(part)
+    return part
 
 
 @dataclass(frozen=True, eq=False)

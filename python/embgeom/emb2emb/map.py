@@ -192,7 +192,7 @@ class Emb2Emb(FittedMap, Result):
         >>> small, large = (embgeom.load(folder, "output") for folder in embgeom.examples.pair())
         >>> mapping = embgeom.Emb2Emb.fit(small, large, method=LowRank(rank=20))
         >>> mapping
-        Emb2Emb('small' -> 'large', ridge, 128 -> 192)
+        Emb2Emb('small' -> 'large', low_rank, 128 -> 192)
         >>> mapping.provenance["tokens"]["shared"], mapping.provenance["fit"]["rank"]
         (3658, 20)
         """

@@ -47,8 +47,8 @@ LIMITS = (
 # The figures are those of "ridge primal" and "states ridge primal" in benchmarks/results/steering.jsonl.
 _OF_STATES = (
     "This is a map of hidden states, and the agreement is about unembeddings. In the benchmark such maps had "
-    "a lower one than maps of weights (0.52 against 0.67 on average) and kept 0.79 of the native effect "
-    "against 0.93; where the agreement read no, in 3 of 46 cells, still 0.46. So a no says less here: "
+    "a lower one than maps of weights (0.32 against 0.52 on average) and kept 0.89 of the native effect "
+    "against 0.71; where the agreement read no, in 17 of 105 cells, still 0.84. So a no says nothing here: "
     "evaluate the vector"
 )
 _STEERS = (

@@ -129,7 +129,7 @@ def transfer(
     >>> transferred.layers, 10 < transferred.norms[4] < 60
     ((4,), True)
     >>> Certificate.from_vector(transferred)
-    Certificate('example:small' -> 'example:large', low_rank, dual: partly)
+    Certificate('example:small' -> 'example:large', ridge, logits: partly)
     """
     options = options or TransferOptions()
     if not isinstance(vector, SteeringVector):
