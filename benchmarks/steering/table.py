@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterable, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from benchmarks.steering.attributes import ATTRIBUTES, CHOICE, HELD_OUT
 from benchmarks.steering.routes import ROUTES
 from embgeom._common.style import COLORS, FAINT, styled
+from embgeom.emb2emb.forecast import Verdict
 from embgeom.geometry.agreement import spearman
 
 Record = dict[str, Any]
@@ -258,8 +259,8 @@ def _told_apart(cells: Sequence[Record]) -> list[str]:
         "What a certificate says of these vectors and of controls, over all cells: whether the map keeps "
         "what the vector does to logits. The agreement is the median, and the range of its middle 90 %.",
         "",
-        "| vectors | agreement | yes | partly | no |",
-        "|---|---|---|---|---|",
+        f"| vectors | agreement | {' | '.join(get_args(Verdict))} |",
+        "|---" * (2 + len(get_args(Verdict))) + "|",
     ]
     for label, names in kinds.items():
         mine = [
@@ -268,7 +269,7 @@ def _told_apart(cells: Sequence[Record]) -> list[str]:
         if mine := [each for each in mine if each.get("verdict")]:
             low, middle, high = np.nanquantile([each["agreement"] for each in mine], [0.05, 0.5, 0.95])
             verdicts = [each["verdict"] for each in mine]
-            shares = " | ".join(f"{verdicts.count(v) / len(mine):.0%}" for v in ("yes", "partly", "no"))
+            shares = " | ".join(f"{verdicts.count(v) / len(mine):.0%}" for v in get_args(Verdict))
             lines.append(f"| {label} | {middle:.2f} ({low:.2f} to {high:.2f}) | {shares} |")
     return lines
 

@@ -330,8 +330,8 @@ def test_controls_are_told_from_transfers(table):
         "shuffled 0": {"agreement": 0.0, "verdict": "no"},
     }
     lines = table._told_apart([steered() | {"predicted": said}])
-    assert "| maps of weights | 0.60 (0.51 to 0.69) | 50% | 50% | 0% |" in lines
-    assert "| maps of shuffled tokens | 0.00 (0.00 to 0.00) | 0% | 0% | 100% |" in lines
+    assert "| maps of weights | 0.60 (0.51 to 0.69) | 50% | 50% | 0% | 0% |" in lines
+    assert "| maps of shuffled tokens | 0.00 (0.00 to 0.00) | 0% | 0% | 100% | 0% |" in lines
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cache
+from threading import Lock
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,7 @@ _CASES = ("none", "lower", "capitalized", "upper", "mixed")
 _UPPER, _LOWER, _DIGIT, _WORD = 1, 2, 4, 8
 # The number of each script that was met.
 _script_names = {NO_SCRIPT: 0, DIGITS: 1, MIXED: 2}
+_new_script = Lock()
 # So many texts, whose characters stay in the cache, are looked at together.
 _PIECE = 16384
 _CONTROLS = frozenset(bytes([byte]) for byte in (*range(9), 11, 12, *range(14, 32), 127))
@@ -130,7 +132,9 @@ def _kind(character: str) -> tuple[int, int]:
     if character.isalpha():
         first = unicodedata.name(character, NO_SCRIPT).split()[0]
         name = _SCRIPTS.get(first, first.capitalize() if first != NO_SCRIPT else NO_SCRIPT)
-        script = _script_names.setdefault(name, len(_script_names))
+        # Two threads that meet new scripts would give them one number.
+        with _new_script:
+            script = _script_names.setdefault(name, len(_script_names))
     kind = _UPPER * character.isupper() | _LOWER * character.islower()
     return kind | _DIGIT * character.isdigit() | _WORD * character.isalnum(), script
 
