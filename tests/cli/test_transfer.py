@@ -108,7 +108,7 @@ def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
 def test_controls_fail_and_are_a_baseline(joy, tmp_path, capsys):
     run("transfer", joy, *BOTH, "--shuffle", "3", "--norm", "20", "-o", tmp_path / "v.pt")
     out = " ".join(capsys.readouterr().out.split())
-    assert "v-0.pt and 2 more" in out and "does to logits: no 3 of 3 controls" in out
+    assert "v-0.pt and 2 more" in out and "does to logits: no for 3 of 3 controls" in out
     files = sorted(tmp_path.glob("v*.pt"))
     assert [file.name for file in files] == ["v-0.pt", "v-1.pt", "v-2.pt"]
     vectors = [SteeringVector.load(file) for file in files]

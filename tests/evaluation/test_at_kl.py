@@ -179,8 +179,13 @@ def test_named_vectors_at_equal_kl(tmp_path):
     found.save(tmp_path / "named.json")
     assert type(found).load(tmp_path / "named.json").summary() == text
     found.plot(tmp_path / "named.svg")
-    with pytest.raises(embgeom.InputError, match="no outcome is named 'transferred'; there are 'up'"):
+    with pytest.raises(
+        embgeom.InputError, match="no checks, since none of the vectors is the one in question"
+    ):
         found.checks()
+    named = tuple(replace(each, name="transferred") for each in found.outcomes[:1])
+    with pytest.raises(embgeom.InputError, match="there are no checks"):
+        replace(found, outcomes=named).checks()
     with pytest.raises(embgeom.InputError, match="vectors is empty"):
         measure_at_kl(model, tokenizer, MOOD, PROMPTS, NEUTRAL, {}, 0.3)
 

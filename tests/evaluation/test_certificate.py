@@ -96,7 +96,7 @@ def test_that_of_a_map_of_states(shuffle):
     assert "of whose rows the map, one of hidden states, was fitted on none" in text
     assert "This is a map of hidden states, and the agreement is about unembeddings" in text
     failed = replace(found, forecasts=(replace(found.forecasts[0], agreement=0.0, low=-0.1, high=0.1),))
-    assert "at random (which says less of a map of hidden states)" in " ".join(failed.summary().split())
+    assert "at random (which says little of a map of hidden states)" in " ".join(failed.summary().split())
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".gguf"])
@@ -166,7 +166,34 @@ def test_what_was_measured_is_added():
     assert blind.measured == "not decided" and said in " ".join(blind.summary().split())
     backwards = certificate().with_evaluation(evaluation(vector, -3.0))
     assert backwards.measured == "does not steer"
+    hidden = certificate().with_evaluation(evaluation(vector, -3.0, native=0.7))
+    assert "the vector does not steer: it works against what it is for" in hidden.summary()
     assert "the vector does not steer: it works against what it is for" in backwards.summary()
+
+
+@pytest.mark.parametrize(
+    "means, measured", [((), "steers"), ((6.0,), "not decided"), ((0.1, 0.2), "not decided"),
+                        ((0.1, 0.2, 0.0), "steers"), ((6.0, 5.0, -5.0), "does not steer")],
+)  # fmt: skip
+@pytest.mark.parametrize("native", [3.0, 0.7])
+def test_it_must_exceed_shuffled_controls_of_which_two_decide_nothing(means, measured, native):
+    vector = certificate().attached(transferred()[1])
+    found = evaluation(vector, native=native)
+    shuffled = [
+        replace(
+            found.transferred,
+            name=f"shuffled_{i}",
+            kind="shuffled",
+            effects={"log-ratio": Effect(mean, 0.1, 0.0)},
+        )
+        for i, mean in enumerate(means)
+    ]
+    held = certificate().with_evaluation(replace(found, outcomes=(*found.outcomes, *shuffled)))
+    assert held.measured == measured and "does not beat random vectors either" not in held.summary()
+    # Controls that do not reach the KL are as good as none.
+    missed = [replace(each, search="not reached") for each in shuffled]
+    held = certificate().with_evaluation(replace(found, outcomes=(*found.outcomes, *missed)))
+    assert held.measured == ("not decided" if means else "steers")
 
 
 def test_a_control_that_steers_is_no_proof():
@@ -184,7 +211,7 @@ def test_too_few_tokens_do_not_make_a_failure():
     unclear = replace(found, forecasts=tuple(few))
     said = "to logits: unclear, 19 held-out tokens cannot tell"
     assert unclear.verdict == "unclear" and said in " ".join(unclear.summary().split())
-    failed = replace(few[0], tokens=400, null_sd=0.15)
+    failed = replace(few[0], tokens=400, null_sd=0.14)
     assert failed.verdict == "no" and replace(found, forecasts=(few[0], failed)).verdict == "unclear"
 
 
@@ -219,6 +246,9 @@ def test_an_evaluation_of_another_vector_is_refused():
 def test_a_vector_without_one_says_so():
     with pytest.raises(InputError, match="has no certificate"):
         Certificate.from_vector(transferred()[1])
+    # A sum is another vector than its parts, however small one of them is.
+    with pytest.raises(InputError, match="has no certificate"):
+        Certificate.from_vector(certificate().attached(transferred()[1]) + 1e-3 * transferred(True)[1])
     damaged = replace(transferred()[1], provenance={"certificate": {"source": 1}})
     with pytest.raises(LoadError, match="is damaged"):
         Certificate.from_vector(damaged)

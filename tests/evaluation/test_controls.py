@@ -119,7 +119,11 @@ def test_facts_know_what_an_effect_is_uncertain_by():
     assert found.checks().fraction_of_native is None
     assert not evaluation_of(transferred=up, transferred_negated=up).checks().negation_reverses
     # One sample has no standard error.
-    assert evaluation_of(transferred=[1e-4], transferred_negated=[-1e-4]).checks().negation_reverses
+    found = evaluation_of(transferred=[1e-4], transferred_negated=[-1e-4])
+    said = "negating the vector reverses its effect, by the sign of the only sample: yes"
+    assert found.checks().negation_reverses and said in found.summary()
+    said = "works against what it is for, by the sign of the only sample: it lowers score"
+    assert said in evaluation_of(transferred=[-1.0]).summary()
 
 
 def test_a_fraction_is_only_of_a_native_effect_that_beats_random_vectors():
@@ -151,6 +155,18 @@ def test_vectors_that_do_not_reach_the_kl_are_not_compared():
     assert checks.effect == pytest.approx(1.05)
     named = (checks.fraction_of_native, checks.beats_random, checks.beats_shuffled, checks.negation_reverses)
     assert named == (None,) * 4 and checks.random_mean is checks.works_against is None
+
+
+@pytest.mark.parametrize("made", [{"transferred_from": {}}, {"made_by": "train"}])
+def test_a_vector_that_is_no_control_brings_a_warning(made):
+    model, tokenizer = small()
+    true = replace(random_vector(model, [1], seed=3), provenance={"of": made})
+    control = replace(true, provenance={"of": {**made, "map": {"options": {"shuffle": True}}}})
+    given = {"random": 0, "shuffled": [random_vector(model, [1], seed=2), control]}
+    evaluate(model, tokenizer, random_vector(model, [1]), MOOD, PROMPTS[:2], **given)
+    given["shuffled"][1] = true
+    with pytest.warns(embgeom.EmbgeomWarning, match="shuffled 1 is no control"):
+        evaluate(model, tokenizer, random_vector(model, [1]), MOOD, PROMPTS[:2], **given)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
@@ -186,6 +202,11 @@ def test_a_vector_that_works_backwards_is_said_to():
     assert turned.checks().works_against is False
     assert "samples that moved up, or down in negated rows" in turned.summary()
     assert "samples that moved down, or up in negated rows" in found.summary()
+    # What is not added may be to lower the score, and a control is for nothing.
+    control = {"provenance": {"map": {"options": {"shuffle": True}}}}
+    for about in ({"operation": "ablate"}, control):
+        other = replace(found, provenance={**found.provenance, "vector": about})
+        assert other.checks().works_against is None and "works against" not in other.summary()
     both = evaluation_of(transferred=down, transferred_negated=down)
     assert "it lowers score\n" in both.summary() + "\n"
 
@@ -285,6 +306,8 @@ def test_only_what_is_added_is_scaled(operation, value):
     found = evaluate(*small(), vector, MOOD, PROMPTS[:2], random=1)
     assert [each.name for each in found.outcomes] == ["transferred", "random_0"]
     assert found.checks().negation_reverses is None and "negat" not in found.summary()
+    assert "anti-steered: undefined for vectors that are not added" in found.summary()
+    assert all(np.isnan(each.effect.anti_steered) for each in found.outcomes)
     longer = replace(3 * random_vector(small()[0], [1], seed=2), operation=operation, value=value)
     conditions = with_controls(vector, scale=1.0, native=longer, random=0, shuffled=[longer], seed=0)
     norms = {each.name: each.vector.norms for each in conditions}

@@ -188,7 +188,8 @@ def test_facts_of_some_effects_that_are_not_finite():
     def checks(*effects):
         vector = random_vector(model, [1])
         score = Given(*effects)
-        controls = {"native": vector, "random": 3, "shuffled": [vector] * 3}
+        shuffled = [random_vector(model, [1], seed=seed) for seed in (1, 2, 3)]
+        controls = {"native": vector, "random": 3, "shuffled": shuffled}
         found = evaluate(model, tokenizer, vector, score, PROMPTS, **controls)
         assert found.summary()
         return found.checks()
@@ -282,6 +283,10 @@ def test_progress_is_reported():
         ({"native": embgeom.SteeringVector({0: np.ones(32)})}, r"native has no direction for layer 1"),
         ({"native": embgeom.SteeringVector({0: np.ones(9)})}, r"native has hidden size 9, the vector 32"),
         ({"shuffled": embgeom.SteeringVector({0: np.ones(9)})}, r"shuffled has hidden size 9, the vector 32"),
+        (
+            {"shuffled": [embgeom.SteeringVector({0: x, 1: x}) for x in (np.ones(32), 2 * np.ones(32))]},
+            r"shuffled 0 and 1 are one direction; give each once",
+        ),
         ({"positions": "some"}, r"positions = 'some': it is 'all' or 'generated'"),
         ({"positions": np.ones(3, dtype=bool)}, r"positions = array"),
         ({"vector": 5}, r"vector = 5 is not a SteeringVector"),

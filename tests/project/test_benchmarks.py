@@ -334,6 +334,20 @@ def test_controls_are_told_from_transfers(table):
     assert "| maps of shuffled tokens | 0.00 (0.00 to 0.00) | 0% | 0% | 100% | 0% |" in lines
 
 
+def test_a_usual_agreement_is_the_lower_quartile_of_the_record(table):
+    _, *lines = (RESULTS / "steering.jsonl").read_text(encoding="utf-8").splitlines()
+    cells = [cell for line in lines if table.counts(cell := json.loads(line))]
+    weights = [route.name for route in table.ROUTES if not route.of]
+    good = [
+        cell["predicted"][name]["agreement"]
+        for cell in cells
+        for name in weights
+        if table.fraction(cell, name) >= 0.5
+    ]
+    usual = importlib.import_module("embgeom.emb2emb.forecast").USUAL
+    assert len(good) == 870 and np.quantile(good, 0.25) == pytest.approx(usual, abs=0.005)
+
+
 @pytest.mark.slow
 def test_fitting_a_map_is_compared_with_its_reference(tmp_path):
     pytest.importorskip("torch", reason="torch is not installed")

@@ -136,7 +136,7 @@ def transfer(options: argparse.Namespace) -> None:
         show([*certificates[0].tables()[:2], f"embgeom certificate {files[0]} says more"])
     else:
         verdicts = [each.verdict for each in certificates]
-        counts = ", ".join(f"{verdict} {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
+        counts = ", ".join(f"{verdict} for {verdicts.count(verdict)}" for verdict in dict.fromkeys(verdicts))
         say(f"from weights alone: {QUESTION}: {counts} of {len(verdicts)} controls")
 
 

@@ -65,8 +65,8 @@ class PairedStates:
     def pairs(self, layers: tuple[int, int]) -> Pairs:
         return Pairs(
             *(
-                PreparedRows.prepare(reading.states[layer], rows, None, normalize=False)
-                for reading, layer, rows in zip((self.source, self.target), layers, self.rows, strict=True)
+                PreparedRows.prepare(side.states[layer], rows, None, normalize=False)
+                for side, layer, rows in zip((self.source, self.target), layers, self.rows, strict=True)
             )
         )
 
@@ -126,16 +126,16 @@ def paired_states(
         for each, side in zip((source, target), zip(*layers, strict=True), strict=True)
     ]
     sides = zip(_SIDES, (source, target), zip(*chosen, strict=True), numbers, strict=True)
-    readings, rows = [], []
+    states, rows = [], []
     for phase, each, read, which in sides:
         ids = [text.ids for text in read]
         warn_of_doubled(each.tokenizer, ids, "take it away from the texts", stacklevel=4)
-        readings.append(_model_states(each.model, ids, which, batch_size, report, phase))
+        states.append(_model_states(each.model, ids, which, batch_size, report, phase))
         starts = np.cumsum([0, *map(len, ids)])[:-1]
         rows.append(
             np.concatenate([start + text.positions for start, text in zip(starts, read, strict=True)])
         )
-    kept = readings[0].kept[rows[0]] & readings[1].kept[rows[1]]
+    kept = states[0].kept[rows[0]] & states[1].kept[rows[1]]
     _check_count(int(kept.sum()), texts)
     of_text = np.repeat(np.arange(len(chosen)), [len(text.positions) for text, _ in chosen])
     about = {
@@ -145,7 +145,7 @@ def paired_states(
         "sinks": int(len(kept) - kept.sum()),
     }
     pairs, tokens = (rows[0][kept], rows[1][kept]), [text.ids for text, _ in chosen]
-    return PairedStates(readings[0], readings[1], pairs, of_text[kept], tokens, about)
+    return PairedStates(states[0], states[1], pairs, of_text[kept], tokens, about)
 
 
 def _runs(tokens: list[int]) -> set[tuple[int, ...]]:

@@ -48,15 +48,15 @@ LIMITS = (
 _OF_STATES = (
     "This is a map of hidden states, and the agreement is about unembeddings. In the benchmark such maps had "
     "a lower one than maps of weights (0.32 against 0.52 on average) and kept 0.89 of the native effect "
-    "against 0.71; where the agreement read no, in 17 of 105 cells, still 0.84. So a no says nothing here: "
+    "against 0.71; where the agreement read no, in 17 of 105 cells, still 0.84. So a no says little here: "
     "evaluate the vector"
 )
 _STEERS = (
     "A vector steers if its effect exceeds two standard errors, and the mean of random vectors and that of "
     "vectors by maps of shuffled tokens, if there are any, by two of their standard deviations. It does not "
-    "if it does not exceed these controls. Otherwise that is not decided: with fewer than three random "
-    "vectors, too few samples, where the KL was not reached, or where the native vector does not exceed "
-    "random ones either."
+    "if it works against what it is for or does not exceed these controls. Otherwise that is not decided: "
+    "with fewer than three random vectors, or one or two by maps of shuffled tokens, too few samples, where "
+    "the KL was not reached, or where the native vector does not exceed random ones either."
 )
 _TOKENS = {
     True: "on which the map was not fitted",
@@ -155,11 +155,15 @@ class Certificate(Result):
         if self.evaluation is None:
             return None
         checks, outcome = self.evaluation.checks(), self.evaluation.transferred
-        if checks.beats_random is False or (checks.beats_random and checks.beats_shuffled is False):
+        against = checks.works_against and checks.samples > 1
+        if against or (checks.beats_random and checks.beats_shuffled is False):
+            return "does not steer"
+        if checks.beats_random is False:
             # Where the native vector fails, too, no transfer could be shown.
             return "not decided" if checks.native_beats_random is False else "does not steer"
         significant = outcome.effect.direction == (-1 if outcome.scale < 0 else 1)
-        return "steers" if checks.beats_random and significant else "not decided"
+        beaten = checks.beats_random and (checks.beats_shuffled or not self.evaluation.of_kind("shuffled"))
+        return "steers" if beaten and significant else "not decided"
 
     def with_evaluation(self, evaluation: Evaluation) -> Certificate:
         """Return the certificate with what was measured of the vector.
@@ -202,7 +206,7 @@ class Certificate(Result):
         LoadError
             If it has one that cannot be read.
         """
-        kept = (each.get("certificate") for each in origins(vector.provenance))
+        kept = (each.get("certificate") for each in origins(vector.provenance, sums=False))
         if not (held := next((each for each in kept if isinstance(each, dict)), None)):
             raise InputError(
                 f"{vector!r} has no certificate: embgeom.transfer attaches one",
@@ -264,7 +268,7 @@ class Certificate(Result):
         elif len({each.verdict for each in self.forecasts}) > 1:
             said = "partly: layers differ"
         if self._of_states and self.verdict == "no":
-            said += " (which says less of a map of hidden states)"
+            said += " (which says little of a map of hidden states)"
         return f"{QUESTION}: {said}"
 
     @property
@@ -272,18 +276,19 @@ class Certificate(Result):
         return self.mapping.get("made_by") == "fit_states"
 
     def _measured_text(self) -> str:
-        if self.measured is None:
+        if self.evaluation is None:
             return "nothing was measured"
+        checks = self.evaluation.checks()
         said = f"the vector {self.measured}"
         if self.measured == "not decided":
             said = "it is not decided whether the vector steers"
-            if self.evaluation and self.evaluation.checks().native_beats_random is False:
+            if checks.beats_random is False:
                 said += ", since the native one does not beat random vectors either"
         elif self.measured == "steers" and self.mapping["shuffle"]:
             said = (
                 "a control steers, so this does not tell directions apart: take more prompts or other words"
             )
-        elif self.evaluation and self.evaluation.checks().works_against:
+        elif checks.works_against:
             said += ": it works against what it is for"
         return f"measured: {said}"
 
@@ -394,7 +399,7 @@ def certify(
     10
     """
     lens = LogitLens.prepare(source, target, mapping, tokens=tokens, norms=norms, seed=seed, threads=threads)
-    forecasts, readings = lens.predict_vector(vector, transferred, mapping)
+    forecasts, logits = lens.predict_vector(vector, transferred, mapping)
     options, about = mapping.provenance.get("options", {}), transferred.provenance
     return Certificate(
         source=_model(source),
@@ -418,7 +423,7 @@ def certify(
         scores=mapping.scores,
         shuffled=mapping.shuffled,
         forecasts=forecasts,
-        promoted=_promoted(lens, forecasts, readings, (source, target)),
+        promoted=_promoted(lens, forecasts, logits, (source, target)),
         norms=transferred.norms,
         length={
             key: about[key]
@@ -448,15 +453,15 @@ def _model(model: Embeddings) -> dict[str, Any]:
 def _promoted(
     lens: LogitLens,
     forecasts: tuple[Forecast, ...],
-    readings: tuple[TokenLogits, TokenLogits],
+    logits: tuple[TokenLogits, TokenLogits],
     models: tuple[Embeddings, Embeddings],
 ) -> tuple[PromotedTokens, ...]:
-    sides = list(zip((lens.pairs.source, lens.pairs.target), readings, models, strict=True))
+    sides = list(zip((lens.pairs.source, lens.pairs.target), logits, models, strict=True))
     found = []
     for index, forecast in enumerate(forecasts):
         ends = []
-        for rows, reading, model in sides[::-1]:
-            order = np.argsort(reading.logits[:, index], kind="stable")
+        for rows, each, model in sides[::-1]:
+            order = np.argsort(each.logits[:, index], kind="stable")
             for positions in (order[::-1][:SHOWN], order[:SHOWN]):
                 ends.append([shown(model, row) for row in rows.rows[positions]])
         found.append(PromotedTokens(forecast.target_layer or 0, *ends))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -9,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embgeom.errors import InputError
-from embgeom.steering.directions import placed
+from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.steering.directions import fingerprint, placed, same_direction
 from embgeom.steering.hooks import Handle, Positions
 from embgeom.steering.vector import SteeringVector
 
@@ -75,6 +76,13 @@ def with_controls(
         ("transferred", "transferred_negated", vector),
         ("native", "native_negated", native),
     )
+    if doubtful := [i for i, other in enumerate(shuffled) if _is_no_control(other.provenance)]:
+        warnings.warn(
+            f"shuffled {doubtful[0]} is no control: its provenance names no map of shuffled tokens; "
+            "leave it out",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
     conditions = []
     for kind, negated, each in both:
         if each is not None:
@@ -89,14 +97,14 @@ def with_controls(
     return conditions
 
 
-def origins(provenance: Any) -> Iterator[dict[str, Any]]:
-    """Give a vector's provenance and those of what it is a multiple or sum of."""
+def origins(provenance: Any, *, sums: bool = True) -> Iterator[dict[str, Any]]:
+    """Give a vector's provenance and those of what it is a multiple, or a sum, of."""
     # A file's provenance may be of any shape.
     if isinstance(provenance, dict):
         yield provenance
-        parts = provenance.get("sum_of")
+        parts = provenance.get("sum_of") if sums else None
         for part in (provenance.get("of"), *(parts if isinstance(parts, list) else ())):
-            yield from origins(part)
+            yield from origins(part, sums=sums)
 
 
 def is_control(provenance: Any) -> bool:
@@ -106,12 +114,24 @@ def is_control(provenance: Any) -> bool:
     return any(isinstance(each, dict) and each.get("shuffle") is True for each in options)
 
 
+def _is_no_control(provenance: Any) -> bool:
+    made = any({"transferred_from", "made_by"} & each.keys() for each in origins(provenance))
+    return made and not is_control(provenance)
+
+
 def check_vectors(given: object, name: str) -> list[SteeringVector]:
     several = isinstance(given, Iterable) and not isinstance(given, str)
     found: list[Any] = list(given) if several else [] if given is None else [given]  # type: ignore[call-overload]
     for vector in found:
         if not isinstance(vector, SteeringVector):
             raise InputError(f"{name} = {vector!r:.60} is not a SteeringVector")
+    prints = [fingerprint(vector.directions) for vector in found]
+    for i, one in enumerate(prints):
+        if twice := [j for j in range(i) if same_direction(prints[j], one)]:
+            # Copies would have no deviation, which every other vector exceeds.
+            raise InputError(
+                f"{name} {twice[0]} and {i} are one direction; give each once, and others of other seeds"
+            )
     return found
 
 

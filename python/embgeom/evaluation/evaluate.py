@@ -79,14 +79,15 @@ def evaluate(
     ------
     InputError
         If there are no samples, one is too long for the model, an option is out of range, vectors do not
-        fit the model or each other, the unsteered model gives no finite numbers, or the model never runs a
-        layer that is to be steered, or runs it past its hooks; or ``at_kl`` is given without `neutral`.
+        fit the model or each other, two shuffled ones are one direction, the unsteered model
+        gives no finite numbers, or the model never runs a layer that is to be steered, or runs it past its
+        hooks; or ``at_kl`` is given without `neutral`.
 
     Warns
     -----
     EmbgeomWarning
-        If the model leaves out such a layer now and then; or if texts hold the token for their beginning, to
-        which the tokenizer adds it once more.
+        If the model leaves out such a layer now and then; if the provenance of a shuffled vector says that it
+        is none; or if texts hold the token for their beginning, to which the tokenizer adds it once more.
 
     Notes
     -----

@@ -61,10 +61,13 @@ class Checks:
         fewer than three of them.
     works_against : bool or None
         Whether the effect is significant and goes in the undesired direction: down, or up for a negative
-        scale.
+        scale. None for vectors that are not added, which may be to lower or to raise it, and for one by a map
+        of shuffled tokens, which is for nothing.
     negation_reverses : bool or None
         Whether the vector's effect and that of its negation have opposite signs, and both are significant;
         None for vectors that are not added, which have no negation.
+    samples : int
+        The number of samples.
 
     Notes
     -----
@@ -86,6 +89,7 @@ class Checks:
     beats_shuffled: bool | None
     works_against: bool | None
     negation_reverses: bool | None
+    samples: int
 
     def lines(self, quantity: str) -> list[str]:
         """Return the checks as lines of text."""
@@ -101,13 +105,15 @@ class Checks:
         lines += self._beaten(
             "vectors by maps of shuffled tokens", self.shuffled_mean, self.shuffled_sd, self.beats_shuffled
         )
+        one = "by the sign of the only sample"
         if self.works_against:
             does, reverse = ("lowers", "raises") if self.effect < 0 else ("raises", "lowers")
             negated = f", and its negative {reverse} it" if self.negation_reverses else ""
-            return [*lines, f"works against what it is for, beyond 2 ±: it {does} {quantity}{negated}"]
+            said = one if self.samples == 1 else "beyond 2 ±"
+            return [*lines, f"works against what it is for, {said}: it {does} {quantity}{negated}"]
         if self.negation_reverses is not None:
-            reverses = _yes(self.negation_reverses)
-            lines.append(f"negating the vector reverses its effect, both beyond 2 ±: {reverses}")
+            said = one if self.samples == 1 else "both beyond 2 ±"
+            lines.append(f"negating the vector reverses its effect, {said}: {_yes(self.negation_reverses)}")
         return lines
 
     def _beaten(self, whom: str, mean: float | None, sd: float | None, beats: bool | None) -> list[str]:
@@ -126,7 +132,7 @@ class Checks:
             return f"there are fewer than {FEWEST_CONTROLS} random vectors for it to beat"
         if self.native_beats_random is False:
             return "that does not beat random vectors"
-        return "that is not significant, or works against what it is for"
+        return "that is not significant, or of the other sign"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,6 +196,10 @@ class Evaluation(Result, Tabular, Plotted):
         """
         if quantity is not None and quantity not in self.unsteered:
             raise InputError(f"no quantity is named {quantity!r}; there are {', '.join(self.unsteered)}")
+        if not self.of_kind("transferred"):
+            raise InputError(
+                "there are no checks, since none of the vectors is the one in question; evaluate has one"
+            )
         chosen = quantity or next(iter(self.unsteered))
 
         def effects(kind: Kind) -> list[Effect]:
@@ -207,6 +217,10 @@ class Evaluation(Result, Tabular, Plotted):
                 return None
             return sign * (effect - mean) > 2 * sd
 
+        about = self.provenance.get("vector", {}).get("provenance")
+        against = None
+        if self._added and not is_control(about) and _finite(transferred.mean):
+            against = transferred.direction == -sign
         native_beats = beats(native.mean, *random)
         fraction = error = None
         if native.direction == sign and native_beats and _finite(transferred.mean):
@@ -223,11 +237,16 @@ class Evaluation(Result, Tabular, Plotted):
             beats_random=beats(transferred.mean, *random),
             native_beats_random=native_beats,
             beats_shuffled=beats(transferred.mean, *shuffled),
-            works_against=transferred.direction == -sign if _finite(transferred.mean) else None,
+            works_against=against,
             negation_reverses=transferred.direction * negated.direction == -1
             if _finite(transferred.mean, negated.mean)
             else None,
+            samples=self.samples,
         )
+
+    @property
+    def _added(self) -> bool:
+        return bool(self.provenance.get("vector", {}).get("operation", "add") == "add")
 
     def _fraction(self, quantity: str) -> tuple[float, float | None]:
         """Return the effect as a fraction of the native one, and its standard error; None for one sample."""
@@ -265,7 +284,7 @@ class Evaluation(Result, Tabular, Plotted):
         return [
             self._strength(),
             effects_table(title, "vector", rows, scales=self.at_kl is not None),
-            f"anti-steered: the share of samples that moved {self._undesired()}",
+            f"anti-steered: {self._undesired()}",
             f"unsteered: {means}",
             *search_lines(((self._label(o), o) for o in self.outcomes), self.at_kl),
             *(self.checks().lines(next(iter(self.unsteered))) if self.of_kind("transferred") else ()),
@@ -274,8 +293,11 @@ class Evaluation(Result, Tabular, Plotted):
 
     def _undesired(self) -> str:
         """Say against which sign samples count as anti-steered."""
+        if not self._added:
+            return "undefined for vectors that are not added, of which no direction is undesired"
         ways = ("up", "down") if self.outcomes[0].scale < 0 else ("down", "up")
-        return f"{ways[0]}, or {ways[1]} in negated rows" if self.of_kind("transferred_negated") else ways[0]
+        negated = f", or {ways[1]} in negated rows" if self.of_kind("transferred_negated") else ""
+        return f"the share of samples that moved {ways[0]}{negated}"
 
     def _texts(self) -> list[Block]:
         """Return what is written after the first prompts, with each vector and without."""

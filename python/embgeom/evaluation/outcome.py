@@ -31,7 +31,8 @@ class Effect:
         Of that mean: the standard deviation of the differences by the root of their number; NaN for one.
     anti_steered : float
         Share of samples that move in the undesired direction: down, or up for a negated vector or a negative
-        scale. One that does not move does not count; NaN if a difference is undefined.
+        scale. One that does not move does not count; NaN if a difference is undefined, and of vectors that
+        are not added, of which no direction is undesired.
     """
 
     mean: float
@@ -48,7 +49,7 @@ class Effect:
     def from_scores(
         cls, steered: npt.NDArray[np.float64], unsteered: npt.NDArray[np.float64], *, sign: int = 1
     ) -> Effect:
-        """Return the effect for scores of shape (n,), of which the larger is wanted if `sign` is 1.
+        """Return the effect for scores of shape (n,), the larger wanted if `sign` is 1, neither if it is 0.
 
         Examples
         --------
@@ -59,7 +60,7 @@ class Effect:
         """
         shifts = steered - unsteered
         error = np.std(shifts, ddof=1) / np.sqrt(len(shifts)) if len(shifts) > 1 else np.nan
-        undesired = np.where(np.isnan(shifts), np.nan, sign * shifts < 0)
+        undesired = np.where(np.isnan(shifts) | (sign == 0), np.nan, sign * shifts < 0)
         return cls(float(np.mean(shifts)), float(error), float(np.mean(undesired)))
 
 

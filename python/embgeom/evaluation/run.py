@@ -155,12 +155,11 @@ class EvaluationRun:
 
     def _outcome(self, tried: _Tried, values: Values, unsteered: Values) -> Outcome:
         condition = tried.condition
+        # What another operation does to a score has no sign that was asked for.
+        sign = condition.sign if condition.vector.operation == "add" else 0
         # Too strong a vector may overflow half precision: its effect is undefined, no reason to stop.
         with np.errstate(invalid="ignore"):
-            effects = {
-                name: Effect.from_scores(values[name], unsteered[name], sign=condition.sign)
-                for name in values
-            }
+            effects = {name: Effect.from_scores(values[name], unsteered[name], sign=sign) for name in values}
         defined = all(np.isfinite(array).all() for array in values.values())
         written = self.options.continuations and condition.kind not in ("random", "shuffled") and defined
         return Outcome(
