@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import embgeom
-from embgeom import SteeringVector
+from embgeom import OutputError, SteeringVector
 from embgeom.emb2emb import Emb2Emb, score
 from embgeom.emb2emb.lengths import SHARE
 from embgeom.evaluation import Certificate, certify
@@ -131,6 +131,19 @@ def test_controls_fail_and_are_a_baseline(joy, tmp_path, capsys):
     assert "would be written over" in capsys.readouterr().err
 
 
+def test_of_controls_that_cannot_all_be_written_those_that_were_are_named(joy, tmp_path, monkeypatch, capsys):
+    save = SteeringVector.save
+
+    def full(vector, path):
+        if "v-1" in path:
+            raise OutputError(f"cannot write {path}: no space left")
+        save(vector, path)
+
+    monkeypatch.setattr(SteeringVector, "save", full)
+    assert status("transfer", joy, *BOTH, "--shuffle", "3", "--norm", "20", "-o", tmp_path / "v.pt") == 2
+    assert f"; before it {tmp_path / 'v-0.pt'} was written" in capsys.readouterr().err
+
+
 def test_controls_as_long_as_the_target_asks_for(joy, tmp_path):
     run("transfer", joy, *BOTH, "--shuffle", "2", "--layers", "3:5", "-o", tmp_path / "v.pt")
     for number in range(2):
@@ -168,13 +181,22 @@ def test_a_map_of_other_models_is_refused_and_a_folded_norm_counts(joy, tmp_path
     assert "--to is example:small, but the map is of 'example:large'" in capsys.readouterr().err
 
 
-def test_lengths_of_a_vector_of_the_target(joy, tmp_path):
+def test_lengths_of_a_vector_of_the_target(joy, tmp_path, capsys, monkeypatch):
     SteeringVector({2: np.full(192, 0.1), 5: np.ones(192)}).save(tmp_path / "large.pt")
     run("transfer", joy, *BOTH, "--norm", tmp_path / "large.pt", "-o", tmp_path / "v.pt")
+    assert "norms by layer: 2: " in capsys.readouterr().out
     norms = SteeringVector.load(tmp_path / "v.pt").norms
     assert norms[5] == pytest.approx(192**0.5, rel=1e-5) and norms[2] == pytest.approx(
         norms[5] / 10, rel=1e-5
     )
+    monkeypatch.setattr("embgeom.cli.transfer.load_model", lambda *_: pytest.fail("a model was loaded"))
+    for held, told in (
+        ({2: np.ones(192)}, "without layer 5 of the target"),
+        ({5: np.ones(9)}, "size 9, and"),
+    ):
+        SteeringVector(held).save(tmp_path / "large.pt")
+        assert status("transfer", joy, *BOTH, "--norm", tmp_path / "large.pt", "-o", tmp_path / "w.pt") == 2
+        assert "--norm is a vector" in (err := capsys.readouterr().err) and told in err
 
 
 def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
@@ -202,6 +224,13 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     ((*BOTH, "--norm", "long"), "neither states, raw, a length"),
     ((*BOTH, "--norm", "-1"), "neither states, raw, a length"),
     ((*BOTH, "--norm", "none.pt"), "none.pt"),
+    ((*BOTH, "--method", "lle", "--mode", "dual"), "mode 'dual' needs a linear map"),
+    ((*BOTH, "--texts", "none.txt"), "none.txt"),
+    (("--map", "m.safetensors", "--texts", "none.txt"), "--texts is of no use without --from and --to"),
+    (("--map", "m.safetensors", "--seed", "1"), "--seed is of no use"),
+    (("--map", "m.safetensors", "--without", "none"), "--without is of no use"),
+    (("--map", "m.safetensors", "--only", "none.txt"), "--only is of no use"),
+    (("--map", "m.safetensors", "--device", "cpu"), "--device is of no use"),
     ((*BOTH, "--subfolder-to", "."), "--subfolder-to is for the matrix"),
     ((*BOTH, "--layers", "1:9,3:5"), "has 6 layers, counted from 0: choose layers up to 5, by --layers"),
     ((*BOTH, "--layers", "5"), "--layers 5 is one layer, but the vector has 2: name one, such as 3:5"),

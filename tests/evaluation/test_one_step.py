@@ -1,6 +1,7 @@
 """`embgeom.transfer`: what it returns, how the target is found to be run, and what is refused first."""
 
 from functools import cache
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -60,6 +61,16 @@ def test_a_map_is_read_from_the_cache(tmp_path, monkeypatch):
     (NAMES, {"layers": 9}, "choose layers up to 5, by layers="),
     (NAMES[::-1], {}, "it is a vector of the target, example:small: swap source and target"),
     (NAMES, {"model": lambda: language_model("example:small")}, "run for the length is not that of"),
+    (NAMES, {"norm": "foo"}, 'norm = .foo. is unknown: use "states" or "raw"'),
+    (NAMES, {"norm": -1}, "norm = -1.0 is not a length"),
+    (NAMES, {"norm": np.nan}, "norm = nan is not a length"),
+    (NAMES, {"norm": SteeringVector({3: np.ones(192)})}, r"without layer 4 of the target, only \[3\]"),
+    (NAMES, {"norm": SteeringVector({4: np.ones(9)})}, "of hidden size 9, and the target has 192"),
+    (NAMES, {"at_kl": -1}, "at_kl = -1 must be finite and above 0"),
+    (NAMES, {"mode": "foo"}, "mode = 'foo' is unknown"),
+    (NAMES, {"mode": "dual", "mapping": "lle"}, "mode 'dual' needs a linear map"),
+    (NAMES, {"mapping": "foo"}, "method = 'foo' is unknown"),
+    (NAMES, {"options": {}}, "options = {} is not a TransferOptions"),
     ((NAMES[0], lambda: embgeom.Embeddings.from_array(models()[1].matrix, models()[1].tokens)), {},
      "is not from the files of a model"),
 ])  # fmt: skip
@@ -70,6 +81,27 @@ def test_what_cannot_be_is_refused_before_anything_is_fitted(arguments, options,
     with pytest.raises(embgeom.EmbgeomError, match=told) as found:
         embgeom.transfer(joy(), *called[0], **options)
     assert "--" not in str(found.value)
+
+
+@pytest.mark.parametrize(("name", "value", "told"), [
+    ("seed", -1, "seed = -1 must be at least 0"),
+    ("batch_size", 0, "batch_size = 0 must be at least 1"),
+    ("texts", "one text", "texts = 'one text' is not a list"),
+    ("texts", [], "texts is empty"),
+    ("shuffle", 3, "shuffle must be True or False"),
+    ("threads", 0, "threads"),
+])  # fmt: skip
+def test_options_are_checked_where_they_are_given(name, value, told):
+    with pytest.raises(InputError, match=told):
+        TransferOptions(**{name: value})
+
+
+def test_models_that_do_not_fit_are_not_loaded(monkeypatch):
+    module = import_module("embgeom.evaluation.transfer")
+    monkeypatch.setattr(module, "load", lambda *_, **__: pytest.fail("a model was loaded"))
+    for names, options in ((NAMES[::-1], {}), (NAMES, {"layers": 9}), (NAMES, {"norm": "foo"})):
+        with pytest.raises(InputError):
+            embgeom.transfer(joy(), *names, **options)
 
 
 def test_a_map_that_is_given_is_of_these_models():

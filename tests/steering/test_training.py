@@ -149,9 +149,9 @@ def test_only_the_layers_asked_for_run():
         module.register_forward_hook(lambda *_, layer=layer: ran.append(layer))
     vector = SteeringVector.train(model, Letters(), PAIRS[:1], layers=[0, 1])
     assert vector.layers == (0, 1)
-    # Once all layers run, over one token: whether each runs once cannot be seen otherwise. Then both texts
-    # are read, and four batches of neutral texts.
-    assert ran == [0, 1, 2] + [0, 1] * 2 + [0, 1, 2] + [0, 1] * 4
+    # Before the pairs and before the neutral texts all layers run, over one token: whether each runs once
+    # cannot be seen otherwise. Then four batches of neutral texts are read, and both texts.
+    assert ran == [0, 1, 2] * 2 + [0, 1] * (4 + 2)
 
 
 def test_the_model_stays_as_it_was():
@@ -248,9 +248,14 @@ def test_wrong_options_are_refused(options, message):
 def test_a_state_that_is_no_number_is_named():
     model = tiny("gpt2")
     with torch.no_grad():
-        model.transformer.wte.weight[8] = torch.nan
+        model.transformer.wte.weight[20] = torch.nan
     with pytest.raises(InputError, match="layer 0 gives NaN or infinity for pair 1"):
-        SteeringVector.train(model, Letters(), PAIRS[:3])
+        SteeringVector.train(model, Letters(), [PAIRS[0], PAIRS[3], PAIRS[1]])
+    # Neutral texts have words of five letters. They come first, so that no pair is read in vain.
+    with torch.no_grad():
+        model.transformer.wte.weight[8] = torch.nan
+    with pytest.raises(InputError, match="layer 0 gives NaN or infinity for a text"):
+        SteeringVector.train(model, Letters(), PAIRS, progress=lambda *_: pytest.fail("a pair was read"))
 
 
 def test_a_real_tokenizer_is_not_changed():

@@ -35,21 +35,29 @@ from embgeom.cli.options import (
     whole,
 )
 from embgeom.cli.terminal import norms_by_layer, say, show
-from embgeom.comparison.tokens import shared_rows
+from embgeom.comparison.tokens import WITHOUT, shared_rows
 from embgeom.emb2emb.forecast import QUESTION
 from embgeom.emb2emb.lengths import Norm
-from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS
-from embgeom.emb2emb.transfer import TransferMode, target_layers
+from embgeom.emb2emb.methods import DEFAULT_METHOD, METHODS, as_method
+from embgeom.emb2emb.transfer import TransferMode, check_mode, target_layers
 from embgeom.embeddings.provenance import ModelInfo
-from embgeom.errors import InputError
+from embgeom.errors import InputError, OutputError
 from embgeom.evaluation.certificate import Certificate
 from embgeom.evaluation.scaling import AT_KL
-from embgeom.evaluation.transfer import TransferOptions, asks_target
+from embgeom.evaluation.transfer import TransferOptions, asks_target, check_norms
 from embgeom.examples import moods
 from embgeom.steering import SteeringVector
 from embgeom.steering.files import check_vector_path
 
 CONTROLS = 10
+# What is read only where both models are named, with its defaults.
+_OF_MODELS = {
+    "texts": None,
+    "only": None,
+    "without": WITHOUT,
+    "seed": 0,
+    **dict.fromkeys(("dtype", "device", "device_map", "quantize")),
+}
 
 
 def add_commands(commands: Any) -> None:
@@ -116,7 +124,11 @@ def transfer(options: argparse.Namespace) -> None:
     _check(options)
     vector = SteeringVector.load(options.vector)
     mapping = None if options.map is None else embgeom.Emb2Emb.load(options.map)
-    _check_layers(options, vector, mapping)
+    if options.mode is not None:
+        check_mode(
+            options.mode, as_method(options.method or DEFAULT_METHOD) if mapping is None else mapping.method
+        )
+    _check_layers(options, vector, mapping, norm)
     certificates: list[Certificate] = []
     if options.model_from is not None:
         transferred = _between(options, vector, mapping, norm)
@@ -126,8 +138,12 @@ def transfer(options: argparse.Namespace) -> None:
         how = chosen(options, "mode", "layers", "threads")
         moved = mapping.transfer(vector, norm="raw" if given else norm, **how)
         transferred = [moved.with_norm(norm) if given else moved]
-    for file, moved in zip(files, transferred, strict=True):
-        moved.save(file)
+    for number, (file, moved) in enumerate(zip(files, transferred, strict=True)):
+        try:
+            moved.save(file)
+        except OutputError as error:
+            before = f"; before it {', '.join(files[:number])} {'was' if number == 1 else 'were'} written"
+            raise OutputError(f"{error}{before if number else ''}") from error
     more = "" if options.shuffle is None else f" and {len(files) - 1} more"
     _tell(f"{files[0]}{more}", vector, transferred[0])
     if not certificates:
@@ -187,12 +203,18 @@ def _check(options: argparse.Namespace) -> None:
                 raise InputError(f"--{name} is for fitting a map, and --map names one that is fitted")
     if options.at_kl is not None and options.model_to is None:
         raise InputError("--at-kl runs the target: name it by --to")
+    for name, default in _OF_MODELS.items():
+        if options.model_to is None and getattr(options, name) != default:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(
+                f"{option} is of no use without --from and --to: name both models, or leave it out"
+            )
     if options.at_kl is not None and options.norm is not None:
         raise InputError("--at-kl sets the length, and --norm another; give one")
 
 
 def _check_layers(
-    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None
+    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None, norm: object
 ) -> None:
     """Refuse layers that do not fit, or not the file, by what files say of the models without weights."""
     sides = []
@@ -203,6 +225,8 @@ def _check_layers(
         sides = [mapping.source, mapping.target]
     of_map = None if mapping is None else mapping.layers
     moved = target_layers(vector, options.layers, sides[0], sides[1], of_map)
+    if all(side.num_layers for side in sides):
+        check_norms(norm, moved, sides[1].hidden_size)
     others = ",".join(f"{old}:{new}" for old, new in moved.items() if new) or f"{vector.layers[-1]}:1"
     check_vector_output(options.output, moved.values(), vector.operation, f", such as {others}")
 
@@ -211,6 +235,7 @@ def _between(
     options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None, norm: Any
 ) -> list[SteeringVector]:
     """Transfer the vector between two models that are named, for each control by another map."""
+    texts = None if options.texts is None else text_lines(options.texts, moods.neutral_texts)
     models = load_model(options, "_from"), load_model(options, "_to")
     folded = (False, False) if mapping is None else mapping.provenance.get("folded") or (False, False)
     norms = [
@@ -220,7 +245,7 @@ def _between(
     how = TransferOptions(
         tokens=shared_rows(*models, **chosen(options, "without", "only", "threads")),
         norms=(norms[0], norms[1]),
-        texts=None if options.texts is None else text_lines(options.texts, moods.neutral_texts),
+        texts=texts,
         **chosen(options, "seed", "batch_size", "threads"),
     )
     seeds = range(options.seed, options.seed + (options.shuffle or 0))

@@ -99,14 +99,11 @@ class FittedMap:
         InputError
             For a map that is not linear.
         """
-        if self.matrix is None:
-            raise InputError(
-                "mode 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
-                "'logits', or another method"
-            )
+        check_mode("dual", self.method)
+        matrix: Any = self.matrix
         # Directions that a fit determines by rounding alone (few tokens, a rank, a folded LayerNorm) lie far
         # below this share of the largest, and what it determines from float32 rows far above.
-        return np.asarray(np.linalg.pinv(self.matrix, rcond=1e-8).T)
+        return np.asarray(np.linalg.pinv(matrix, rcond=1e-8).T)
 
     def matrix_of(self, mode: TransferMode) -> npt.NDArray[np.float64] | None:
         """Return the matrix by which a mode takes directions to the target; None where it is not linear."""
@@ -324,9 +321,14 @@ def _misfit(vector: SteeringVector, source: ModelInfo, target: ModelInfo) -> Inp
     return InputError(what)
 
 
-def check_mode(mode: TransferMode) -> TransferMode:
+def check_mode(mode: TransferMode, method: Method | None = None) -> TransferMode:
     if not isinstance(mode, str) or mode not in get_args(TransferMode):
         raise InputError(f"mode = {mode!r} is unknown: use one of {', '.join(get_args(TransferMode))}")
+    if mode == "dual" and isinstance(method, NeighborWeights):
+        raise InputError(
+            "mode 'dual' needs a linear map, and method 'lle' gives none; use 'primal', "
+            "'logits', or another method"
+        )
     return mode
 
 

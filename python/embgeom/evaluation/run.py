@@ -305,17 +305,19 @@ def check_added(vectors: Iterable[SteeringVector]) -> None:
         )
 
 
-def as_texts(neutral: Iterable[str] | None, at_kl: float | None) -> list[str] | None:
+def as_texts(
+    neutral: Iterable[str] | None, at_kl: float | None = None, name: str = "neutral"
+) -> list[str] | None:
     """Return neutral texts as a list, which may be gone through more than once."""
     if neutral is None:
         if at_kl is not None:
             raise InputError(f"at_kl = {at_kl} is a KL on neutral text; give some with neutral=[...]")
         return None
     if isinstance(neutral, str) or not isinstance(neutral, Iterable):
-        raise InputError(f"neutral = {neutral!r:.60} is not a list; give a list of texts")
+        raise InputError(f"{name} = {neutral!r:.60} is not a list; give a list of texts")
     texts = list(neutral)
     if not texts:
-        raise InputError("neutral is empty; give some texts, or leave it out")
+        raise InputError(f"{name} is empty; give some texts, or leave it out")
     return texts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -10,21 +10,26 @@ from typing import Any
 
 import numpy.typing as npt
 
+from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
+from embgeom._common.threads import resolve_threads
 from embgeom.comparison.tokens import shared_rows
-from embgeom.emb2emb.lengths import Norm
+from embgeom.emb2emb.lengths import Norm, check_norm
 from embgeom.emb2emb.map import Emb2Emb
-from embgeom.emb2emb.methods import DEFAULT_METHOD, Method
+from embgeom.emb2emb.methods import DEFAULT_METHOD, Method, as_method
 from embgeom.emb2emb.pairs import Norms
-from embgeom.emb2emb.transfer import Layers, TransferMode, target_layers
+from embgeom.emb2emb.transfer import Layers, TransferMode, check_mode, target_layers
 from embgeom.embeddings.embeddings import Embeddings
+from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError
 from embgeom.evaluation.certificate import certify
-from embgeom.evaluation.run import check_added
+from embgeom.evaluation.run import EvaluateOptions, as_texts, check_added
 from embgeom.evaluation.scaling import AT_KL, scale_to_kl
 from embgeom.lm.language_model import LanguageModel, load_language_model, model_info
 from embgeom.lm.states import state_spread
 from embgeom.loading import load
+from embgeom.loading.model import declared_sizes
+from embgeom.steering.directions import check_length
 from embgeom.steering.vector import SteeringVector
 
 Model = Embeddings | str | PathLike[str]
@@ -52,6 +57,11 @@ class TransferOptions:
         Texts in one forward pass.
     threads : int, optional
         Threads to use; every core available to the process by default.
+
+    Raises
+    ------
+    InputError
+        If an option is out of its range.
     """
 
     tokens: tuple[npt.ArrayLike, npt.ArrayLike] | None = None
@@ -61,6 +71,14 @@ class TransferOptions:
     texts: Iterable[str] | None = None
     batch_size: int = 8
     threads: int | None = None
+
+    def __post_init__(self) -> None:
+        flag(self.shuffle, "shuffle")
+        check_seed(self.seed)
+        whole_number(self.batch_size, "batch_size", 1)
+        resolve_threads(self.threads)
+        # They are gone through more than once.
+        object.__setattr__(self, "texts", as_texts(self.texts, name="texts"))
 
 
 def transfer(
@@ -112,8 +130,9 @@ def transfer(
     Raises
     ------
     InputError
-        If the vector does not fit the source, layers do not fit, both lengths are asked for, a map is of
-        other models, or `target` cannot be run and no `model` is given; before anything is fitted or run.
+        If an argument is out of its range, the vector does not fit the source, layers do not fit, both
+        lengths are asked for, a map is of other models, or `target` cannot be run and no `model` is given;
+        before anything is fitted or run.
 
     Notes
     -----
@@ -131,27 +150,22 @@ def transfer(
     >>> Certificate.from_vector(transferred)
     Certificate('example:small' -> 'example:large', ridge, logits: partly)
     """
-    options = options or TransferOptions()
-    if not isinstance(vector, SteeringVector):
-        raise InputError(f"vector = {vector!r:.60} is not a SteeringVector: SteeringVector.load reads a file")
-    if at_kl is not None and norm is not None:
-        one = "sets the length, and {}norm another: give one"
-        raise InputError(f"at_kl {one.format('')}", command=f"--at-kl {one.format('--')}")
-    if at_kl is not None:
-        check_added([vector])
+    options = TransferOptions() if options is None else options
+    _check(vector, options, norm, at_kl)
+    given = mapping if isinstance(mapping, Emb2Emb) else None
+    method = mapping.method if isinstance(mapping, Emb2Emb) else as_method(mapping)
+    if mode is not None:
+        check_mode(mode, method)
+    of_map = None if given is None else given.layers
+    target_layers(vector, layers, _declared(source), _declared(target), of_map)
     a, b = (
         side if isinstance(side, Embeddings) else load(side, "output", threads=options.threads)
         for side in (source, target)
     )
-    if isinstance(norm, SteeringVector) and norm.hidden_size != b.matrix.shape[1]:
-        raise InputError(
-            f"norm is a vector of hidden size {norm.hidden_size}, and the target has {b.matrix.shape[1]}: "
-            "norms are taken from a vector of the target"
-        )
-    given = mapping if isinstance(mapping, Emb2Emb) else None
     if given is not None:
         check_map(given, a, b, options)
-    target_layers(vector, layers, a.model_info, b.model_info, None if given is None else given.layers)
+    moved = target_layers(vector, layers, a.model_info, b.model_info, of_map)
+    check_norms(norm, moved, b.matrix.shape[1])
     runs = at_kl is not None or asks_target(vector, given, norm)
     if model is None and runs:
         model = _language_model(b)
@@ -179,6 +193,19 @@ def asks_target(vector: SteeringVector, mapping: Emb2Emb | None, norm: object) -
     return norm == "states" and (mapping is None or mapping.layers is None)
 
 
+def check_norms(norm: object, moved: Mapping[int, int], hidden_size: int | None) -> None:
+    """Raise InputError where norms cannot be taken from a vector, by the layers that directions go to."""
+    if not isinstance(norm, SteeringVector):
+        return
+    if norm.hidden_size != (hidden_size or norm.hidden_size):
+        of_target = "norms are taken from a vector of the target"
+        what = f"norm is a vector of hidden size {norm.hidden_size}, and the target has {hidden_size}"
+        raise InputError(f"{what}: {of_target}", command=f"--{what}: {of_target}")
+    if lacking := [layer for layer in moved.values() if layer not in norm.layers]:
+        what = f"norm is a vector without layer {lacking[0]} of the target, only {list(norm.layers)}: "
+        raise InputError(f"{what}choose others by layers=", command=f"--{what}choose others by --layers")
+
+
 def check_map(mapping: Emb2Emb, source: Embeddings, target: Embeddings, options: TransferOptions) -> None:
     """Raise InputError where a map that was fitted before is of other models, or otherwise than asked for."""
     named = (("source", "from", mapping.source, source), ("target", "to", mapping.target, target))
@@ -202,14 +229,44 @@ def _at_length(
     how: dict[str, Any],
 ) -> SteeringVector:
     """Transfer a vector and run the target for its length."""
-    texts = None if options.texts is None else list(options.texts)
     batch: Any = {"batch_size": options.batch_size}
     # A coordinate is compared with those of the source's states, which were measured on the default texts.
-    read = texts if vector.operation == "add" else None
+    read: Any = options.texts if vector.operation == "add" else None
     found = mapping.transfer(vector, state_spread=state_spread(*model, read, **batch), **how)
     if how["norm"] is not None or (vector.operation != "add" and at_kl is None):
         return found
-    return scale_to_kl(*model, found, AT_KL if at_kl is None else at_kl, neutral=texts, **batch)
+    return scale_to_kl(*model, found, AT_KL if at_kl is None else at_kl, neutral=options.texts, **batch)
+
+
+def _check(
+    vector: SteeringVector,
+    options: TransferOptions,
+    norm: Norm | float | SteeringVector | None,
+    at_kl: float | None,
+) -> None:
+    """Raise InputError where arguments are none that any two models could take."""
+    if not isinstance(vector, SteeringVector):
+        raise InputError(f"vector = {vector!r:.60} is not a SteeringVector: SteeringVector.load reads a file")
+    if not isinstance(options, TransferOptions):
+        raise InputError(f"options = {options!r:.60} is not a TransferOptions")
+    if at_kl is not None and norm is not None:
+        one = "sets the length, and {}norm another: give one"
+        raise InputError(f"at_kl {one.format('')}", command=f"--at-kl {one.format('--')}")
+    if at_kl is not None:
+        EvaluateOptions(at_kl=at_kl)
+        check_added([vector])
+    if isinstance(norm, str):
+        check_norm(norm)
+    elif norm is not None and not isinstance(norm, SteeringVector):
+        check_length(norm)
+
+
+def _declared(model: Model) -> ModelInfo:
+    """Return what is known of a model before its weights are read."""
+    if isinstance(model, Embeddings):
+        return model.model_info
+    known = declared_sizes(model)
+    return ModelInfo(str(model), hidden_size=known.columns, num_layers=known.num_layers)
 
 
 def _language_model(of: Embeddings) -> LanguageModel:

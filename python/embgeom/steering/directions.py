@@ -98,3 +98,10 @@ def _direction(values: npt.ArrayLike, layer: int) -> Direction:
         raise InputError(f"the direction of layer {layer} is too small for float32, and would be 0")
     direction.flags.writeable = False
     return direction
+
+
+def check_length(norm: object) -> float:
+    length = real_number(norm, "norm")
+    if not 0 <= length < np.inf:
+        raise InputError(f"norm = {length} is not a length; give a finite number from 0 on")
+    return length

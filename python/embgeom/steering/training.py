@@ -128,10 +128,11 @@ def train(
     reader = StateReader(model, layout, numbers, options)
     with inference(model), reporter(progress, "train") as report:
         check_single_runs(model, layout, next(iter(kept.values()))[0].tokens)
-        directions, measured = _directions(reader, kept, numbers, options, report)
-        # On the same texts whatever the model is trained on, so that models can be compared.
+        # On the same texts whatever the model is trained on, so that models can be compared; and first, so
+        # that a model which overflows on them fails before it has read the pairs.
         how: Any = {"batch_size": options.batch_size, "layer_modules": layer_modules}
         spread = state_spread(model, tokenizer, None, numbers, **how)
+        directions, measured = _directions(reader, kept, numbers, options, report)
     # States that cancel leave the rounding of float32 behind.
     if zeros := [n for n, v in directions.items() if np.linalg.norm(v) <= 1e-6 * spread.get(n, 0.0)]:
         raise InputError(

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from embgeom._common.checks import real_number
 from embgeom._common.progress import Progress
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.provenance import ModelInfo
@@ -17,7 +16,7 @@ from embgeom.errors import InputError
 from embgeom.lm.language_model import model_info, model_name
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering import files, hooks, operations, training
-from embgeom.steering.directions import Direction, checked, checked_spread, chosen
+from embgeom.steering.directions import Direction, check_length, checked, checked_spread, chosen
 from embgeom.steering.hooks import Mask, Positions
 from embgeom.steering.operations import Operation, Value
 
@@ -349,10 +348,7 @@ class SteeringVector:
         if isinstance(norm, SteeringVector):
             wanted = norm.select_layers(self.layers).norms
         else:
-            length = real_number(norm, "norm")
-            if not 0 <= length < np.inf:
-                raise InputError(f"norm = {length} is not a length; give a finite number from 0 on")
-            wanted = dict.fromkeys(self.layers, length)
+            wanted = dict.fromkeys(self.layers, check_length(norm))
         if zeros := [layer for layer, length in self.norms.items() if length == 0]:
             raise InputError(f"the direction of layer {zeros[0]} is zero, so it has no norm to change")
         factors = {layer: wanted[layer] / length for layer, length in self.norms.items()}
