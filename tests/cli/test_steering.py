@@ -45,9 +45,9 @@ def test_fit_shows_scores_beside_shuffled_pairs(folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "given"),
     [
-        ((), LowRank()),
+        ((), Ridge()),
         (("--method", "lle", "-k", "5"), NeighborWeights(k=5)),
-        (("--rank", "7", "--strength", "0.1"), LowRank(rank=7, strength=0.1)),
+        (("--method", "low_rank", "--rank", "7", "--strength", "0.1"), LowRank(rank=7, strength=0.1)),
         (("--method", "procrustes", "--no-scaled"), Procrustes(scaled=False)),
         (("--method", "ridge", "--no-center"), Ridge(center=False)),
     ],
