@@ -276,6 +276,11 @@ def test_controls_have_the_norm_of_the_vector(norms, seed):
         for layer, norm in native.norms.items():
             assert condition.vector.norms[layer] == pytest.approx(norm, rel=1e-5)
         assert abs(condition.scale) == 2 and condition.sign == (1 if condition.scale > 0 else -1)
+    # At equal KL a scale is that of the vector as it was given.
+    options = {"random": 1, "shuffled": [other], "seed": seed, "of_one_norm": False}
+    kept = {each.name: each.vector for each in with_controls(vector, scale=1.0, native=native, **options)}
+    assert kept["transferred"].norms == kept["random_0"].norms | vector.norms
+    assert kept["native"].norms == native.norms and kept["shuffled_0"].norms == other.norms
 
 
 @given(

@@ -70,7 +70,12 @@ def _measurement_options() -> Parser:
     add("--negative", metavar="WORD", nargs="+", help="words that should become less likely")
     add("--questions", metavar="FILE", help="questions with two answers, in CAA's JSON format")
     add = options.add_argument_group("controls").add_argument
-    add("--native", metavar="FILE", action=Once, help="the model's native vector, whose norm is taken")
+    add(
+        "--native",
+        metavar="FILE",
+        action=Once,
+        help="the model's native vector, whose norm is taken (not with --at-kl)",
+    )
     explained = "vectors by maps of shuffled tokens, three at least: what transfer --shuffle wrote"
     add("--shuffled", metavar="FILE", nargs="+", default=[], help=explained)
     add("--random", type=whole(0), metavar="N", default=20, help="random vectors of equal norm (default: 20)")

@@ -62,15 +62,18 @@ def with_controls(
     random: int,
     shuffled: Sequence[SteeringVector],
     seed: int,
+    of_one_norm: bool = True,
 ) -> list[Condition]:
     """Return the transferred vector and its controls, where they are added of the same norm in every layer.
+
+    Otherwise each keeps its norm, so that a scale that is searched is that of the vector as it was given.
 
     Random vectors are Gaussian; number i comes from ``numpy.random.default_rng([seed, i])``. Only what is
     added can be negated: minus the change that another operation makes is no operation of its own.
     """
     if native is not None:
         native = for_layers_of(vector, native, "native")
-        vector = _of_norm(vector, native)
+        vector = _of_norm(vector, native) if of_one_norm else vector
     sign = -1 if scale < 0 else 1
     both: tuple[tuple[Kind, Kind, SteeringVector | None], ...] = (
         ("transferred", "transferred_negated", vector),
@@ -92,8 +95,9 @@ def with_controls(
     for i in range(random):
         conditions.append(Condition(f"random_{i}", "random", _random_like(vector, [seed, i]), scale, sign))
     for i, other in enumerate(shuffled):
-        equal = _of_norm(for_layers_of(vector, other, "shuffled"), vector)
-        conditions.append(Condition(f"shuffled_{i}", "shuffled", equal, scale, sign))
+        control = for_layers_of(vector, other, "shuffled")
+        control = _of_norm(control, vector) if of_one_norm else control
+        conditions.append(Condition(f"shuffled_{i}", "shuffled", control, scale, sign))
     return conditions
 
 

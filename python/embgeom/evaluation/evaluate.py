@@ -57,7 +57,8 @@ def evaluate(
         The layers to steer; all that the vector has by default. A single direction may be put at others.
     native : SteeringVector, optional
         The model's native vector for the same thing, the most to expect. The transferred vector is then
-        scaled to its norm, layer by layer; without it the transferred vector keeps its norm.
+        scaled to its norm, layer by layer; without it, and with ``at_kl``, the transferred vector keeps its
+        norm.
     shuffled : SteeringVector or sequence of them, optional
         The same source vector, transferred by maps fitted on shuffled tokens: what such a map makes of it.
         Each differs from the next as random vectors do, so give ten, each of another seed; with fewer than
@@ -130,6 +131,7 @@ def evaluate(
         random=options.random,
         shuffled=others,
         seed=options.seed,
+        of_one_norm=options.at_kl is None,
     )
     samples, texts = score.samples(prompts), as_texts(neutral, options.at_kl)
     with reporter(progress, "evaluate") as report:

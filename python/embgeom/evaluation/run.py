@@ -256,20 +256,19 @@ def on_neutral_text(
     """Return the unsteered perplexity, and each condition's side effects, at KL where one is given."""
     text = NeutralText(model, tokenizer, texts, options.batch_size)
     tried: dict[int, tuple[Condition, SideEffects, Search | None]] = {}
-    done, total = 0, len(conditions) * text.batches
+    done, total, rounds = 0, len(conditions) * text.batches, 0
 
     def measure(chosen: Sequence[Condition]) -> list[SideEffects]:
+        nonlocal done, total, rounds
+        if options.at_kl is not None:
+            done, total, rounds = 0, len(chosen) * text.batches, rounds + 1
         return text.measure(chosen, options.layer_modules, progressed)
 
     def progressed() -> None:
         nonlocal done
         done += 1
-        if report and options.at_kl is None:
-            report("neutral text", done, total)
-
-    def ended(count: int) -> None:
         if report:
-            report("scales", len(tried) + count, len(conditions))
+            report(f"neutral text, round {rounds}" if rounds else "neutral text", done, total)
 
     # The largest number that the model's residual stream may hold.
     largest = float(need_torch().finfo(getattr(model, "dtype", need_torch().float32)).max)
@@ -281,7 +280,7 @@ def on_neutral_text(
                     n: (conditions[n], cost, None) for n, cost in zip(numbers, measure(chosen), strict=True)
                 }
             else:
-                searches = search_scales(chosen, options.at_kl, largest, measure, ended)
+                searches = search_scales(chosen, options.at_kl, largest, measure)
                 tried |= {
                     n: (s.found, s.side_effects, s.outcome) for n, s in zip(numbers, searches, strict=True)
                 }

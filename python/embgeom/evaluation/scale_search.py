@@ -107,14 +107,12 @@ def search_scales(
     at_kl: float,
     largest: float,
     measure: Measure,
-    ended: Callable[[int], None],
 ) -> list[ScaleSearch]:
     """Search, for each condition, the scale whose KL is `at_kl` within 5 %; its sign stays.
 
     Each begins at the norm at which a certain random direction of the same layers comes near that KL, so that
     what is found for a vector does not depend on the others, nor on its own length. All that are still sought
-    are measured in a round. No entry of a direction becomes larger than `largest`. `ended` hears how many
-    searches have come to an end.
+    are measured in a round. No entry of a direction becomes larger than `largest`.
     """
     probes = {each.vector.layers: each for each in map(_probe, conditions)}
     found = {
@@ -127,7 +125,7 @@ def search_scales(
         probe, most = found[condition.vector.layers], largest / (_peak(condition) or 1.0)
         start = min(probe.scale / (_norm(condition) or 1.0), most)
         searches.append(ScaleSearch(condition, at_kl, start, most, probe.exponent()))
-    _run(searches, measure, lambda open_: ended(len(searches) - open_))
+    _run(searches, measure)
     return searches
 
 
@@ -139,16 +137,13 @@ def _probe(condition: Condition) -> Condition:
     return Condition("probe", "random", SteeringVector(directions), 1.0)
 
 
-def _run(
-    searches: Sequence[ScaleSearch], measure: Measure, still_sought: Callable[[int], None] = lambda _: None
-) -> None:
+def _run(searches: Sequence[ScaleSearch], measure: Measure) -> None:
     while tried := [(search, scale) for search in searches if (scale := search.next()) is not None]:
         found = measure(
             [replace(s.condition, scale=math.copysign(scale, s.condition.scale)) for s, scale in tried]
         )
         for (search, scale), side_effects in zip(tried, found, strict=True):
             search.measured[scale] = side_effects
-        still_sought(sum(search.next() is not None for search in searches))
 
 
 def _norm(condition: Condition) -> float:

@@ -203,8 +203,8 @@ def sweep(
         The factors to try; 0.5, 1, 2 and 4 by default. With ``at_kl`` none: the scale of each setting is
         searched. The best setting is that with the largest mean effect upwards.
     native, shuffled
-        As for `evaluate`: controls of the chosen setting on the held-out samples. With `native` the vector is
-        scaled to its norm first, layer by layer.
+        As for `evaluate`: controls of the chosen setting on the held-out samples. With `native`, but without
+        ``at_kl``, the vector is scaled to its norm first, layer by layer.
     neutral : iterable of str, optional
         Texts on which the side effects of every setting are measured, and those of the chosen one again:
         unlike its effect, they are not measured on texts that had no say in the choice.
@@ -313,7 +313,9 @@ def _grid(
     for together in wanted:
         part = at_layers(vector, together)
         if native is not None:
-            part = part.with_norm(for_layers_of(part, at_layers(native, together), "native"))
+            equal = for_layers_of(part, at_layers(native, together), "native")
+            # A scale that is searched is that of the vector as it was given.
+            part = part if scales is None else part.with_norm(equal)
         name = "+".join(map(str, part.layers))
         conditions += [
             Condition(
