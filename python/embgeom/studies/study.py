@@ -407,7 +407,7 @@ def _told(work: _Work, before: list[int], result: Study, written: bool) -> Itera
             "shared tokens were computed again; only= (--only) with a list of tokens keeps the set the same"
         )
     computed, served = len(work.parts.computed), len(work.parts.served)
-    yield f"{computed} parts computed, {served} read from the cache in the folder"
+    yield f"{computed} parts computed; {served} times one was read from the cache in the folder"
     yield "all files are written" if written else "all files were there, and are as they were"
 
 
