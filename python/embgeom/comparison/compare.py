@@ -148,7 +148,7 @@ def compare(
         dimension_sample=chosen.dimension_sample and min(chosen.dimension_sample, n),
     )
     common: dict[str, Any] = {"threads": chosen.threads, "progress": progress}
-    x_a, x_b = a.matrix[matched.ids_a], b.matrix[matched.ids_b]
+    x_a, x_b = in_threads(_rows_of, zip((a, b), matched, strict=True), chosen.threads)
     cached = active((a.name, x_a), (b.name, x_b))
     sampled = sample_of(n, chosen)
     graphs = graph_of(cached, x_a, chosen, **common), graph_of(cached, x_b, chosen, **common)
@@ -380,6 +380,12 @@ def statistics(
     )
 
 
+def _rows_of(side: tuple[Embeddings, RowNumbers]) -> Float32Matrix:
+    """Return some rows of a model; most of the time takes the memory that they are copied into."""
+    model, rows = side
+    return model.matrix[rows]
+
+
 def _token_sets(
     models: tuple[Embeddings, Embeddings],
     counted: tuple[Float32Matrix, Float32Matrix],
@@ -391,13 +397,14 @@ def _token_sets(
     local: tuple[LocalGeometry, LocalGeometry],
     options: CompareOptions,
 ) -> TokenSets:
-    sides = []
-    for model, x, ids, graph, near, measured in zip(
-        models, counted, found, graphs, around, local, strict=True
-    ):
-        rows = x if counts.all() else model.matrix[ids]
-        mean = mean_row(x, options.threads) if options.center and options.metric != "euclidean" else None
-        sides.append(Side(rows, mean, graph, near, measured))
+    def side(number: int) -> Side:
+        x, mean = counted[number], None
+        rows = x if counts.all() else _rows_of((models[number], tuple(found)[number]))
+        if options.center and options.metric != "euclidean":
+            mean = mean_row(x, options.threads)
+        return Side(rows, mean, graphs[number], around[number], local[number])
+
+    sides = in_threads(side, (0, 1), options.threads)
     of_class = {
         name: np.logical_or(*(each.excluded((name,))[ids] for each, ids in zip(classes, found, strict=True)))
         for name in CLASSES

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
+from embgeom._common.threads import in_threads, keep_going
 from embgeom.comparison.comparison import CompareOptions, LocalGeometry
 from embgeom.comparison.nulls import (
     Estimate,
@@ -197,7 +198,10 @@ class TokenSets:
         """Yield the measures on a set of tokens which differ from `estimates` by more than the interval."""
         sides = self.a, self.b
         rows = chosen(self.a.rows, inside), chosen(self.b.rows, inside)
-        local = [side.measured(self.counts, inside, self.options, **common) for side in sides]
+        alone = common | {"progress": keep_going}
+        local = in_threads(
+            lambda side: side.measured(self.counts, inside, self.options, **alone), sides, common["threads"]
+        )
         near, weights = [lists for lists, _ in local], [of_lists for _, of_lists in local]
         measures: dict[str, tuple[Callable[[], float], Callable[[], Estimate]]] = {
             name: (
