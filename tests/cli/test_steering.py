@@ -109,7 +109,7 @@ def test_a_map_of_states(folder, tmp_path, capsys):
     run(*given[:4], tmp_path / "more.txt", *saved)
     out, err = capsys.readouterr()
     assert embgeom.Emb2Emb.load(saved[1]).layers == (2, 4)
-    assert "paired tokens of 12 texts, " in " ".join(out.split()) and " of 1 texts held out" in out
+    assert "paired tokens of 12 texts, " in " ".join(out.split()) and " held out (texts: 1)" in out
     assert "paired tokens for a map of 128 to 192 columns are less than 10 for each" in err
     assert "1 of 1 held-out texts repeat four fifths of their runs" in err
     assert status(*given[:3], "--layers", "2:4", *saved) == 2

@@ -490,7 +490,7 @@ class Emb2Emb(FittedMap, Result):
             title += f": {tokens.get('shared')} shared tokens, {tokens.get('held_out')} held out"
         elif isinstance(tokens, dict):
             paired = f"{tokens.get('shared')} paired tokens of {about.get('texts_read')} texts"
-            title += f": {paired}, {tokens.get('held_out')} of {about.get('texts_held_out')} texts held out"
+            title += f": {paired}, {tokens.get('held_out')} held out (texts: {about.get('texts_held_out')})"
         return [Table(title, ("", *COLUMNS), rows)] if rows else [title]
 
 

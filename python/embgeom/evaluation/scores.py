@@ -141,8 +141,8 @@ class WordLogRatio(Score):
             [self._tokens(tokenizer, word) for word in words] for words in (self.positive, self.negative)
         )
         if both := set(positive) & set(negative):
-            tokens = tokenizer.convert_ids_to_tokens(list(min(both)))
-            raise InputError(f"{' '.join(map(repr, tokens))} stands for a positive and for a negative word")
+            text = tokenizer.decode(list(min(both)))
+            raise InputError(f"{text!r} stands for a positive and for a negative word")
         prompts = [encode_prompt(tokenizer, prompt, chat=self.chat) for prompt in samples]
         self._warn_of_spaces(tokenizer, samples)
         if np.mean([*map(len, positive)]) != np.mean([*map(len, negative)]):
