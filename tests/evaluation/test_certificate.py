@@ -254,6 +254,18 @@ def test_a_vector_without_one_says_so():
         Certificate.from_vector(damaged)
 
 
+def test_what_is_kept_as_any_vector_is_not_called_better_than_random_ones():
+    found = certificate()
+    assert "yes, better than those of random vectors" in " ".join(found.summary().split())
+    same = {"agreement": 1.0, "low": 0.99, "high": 1.0, "random_mean": 1.0, "random_sd": 0.001}
+    itself = replace(found, forecasts=tuple(replace(each, **same) for each in found.forecasts))
+    assert itself.verdict == "yes"
+    said = " ".join(itself.summary().split())
+    assert (
+        "yes, nearly unchanged, as those of any vector" in said and "better than those of random" not in said
+    )
+
+
 def test_layers_that_differ_are_kept_partly():
     found = certificate()
     one, other = found.forecasts

@@ -18,6 +18,7 @@ from embgeom._common.tables import Block, Table
 from embgeom._common.writing import write_file
 from embgeom.comparison.saving import shown
 from embgeom.emb2emb.forecast import (
+    LEAST_RANDOM_Z,
     QUESTION,
     RULE,
     Forecast,
@@ -265,6 +266,9 @@ class Certificate(Result):
         if self.verdict == "unclear":
             held = " held-out" if self.forecasts[0].held_out and not self._of_states else ""
             said += f", {self.forecasts[0].tokens}{held} tokens cannot tell"
+        elif self.verdict == "yes" and not all(each.random_z > LEAST_RANDOM_Z for each in self.forecasts):
+            # By the other half of the rule: nothing stands out of a map that keeps all.
+            said = "yes, nearly unchanged, as those of any vector"
         elif len({each.verdict for each in self.forecasts}) > 1:
             said = "partly: layers differ"
         if self._of_states and self.verdict == "no":
