@@ -61,6 +61,25 @@ def test_an_interrupt_ends_calls_that_wait_and_those_that_ask():
     keep_going()  # nothing is left of it
 
 
+def test_an_interrupt_ends_items_that_one_thread_takes_in_turn():
+    begun, first = [], threading.Event()
+
+    def one_by_one(item):
+        begun.append(item)
+        first.set()
+        time.sleep(0.02)
+
+    def call(item):
+        if item == 0:
+            assert first.wait(60)
+            raise KeyboardInterrupt
+        in_threads(one_by_one, range(1000), 1)
+
+    with pytest.raises(KeyboardInterrupt):
+        in_threads(call, [0, 1], 2)
+    assert len(begun) < 1000
+
+
 def test_an_error_is_the_one_of_the_first_item_that_fails():
     def call(item):
         raise ValueError(item)

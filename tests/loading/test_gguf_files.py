@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from embgeom import LoadError, load, load_final_norm
 from embgeom.errors import EmbgeomError
+from embgeom.loading.gguf.file import GGUFFile
 from tests.helpers.loading import matrix, words
 
 gguf = pytest.importorskip("gguf", reason="gguf is not installed")
@@ -105,6 +106,22 @@ def test_a_large_vocabulary_is_no_wait(tmp_path):
     loaded = load(path)
     assert time.monotonic() - started < 5
     assert loaded.tokens[-1] == tokens[-1] and loaded.token_bytes[-1] == b" token127999"
+
+
+def test_strings_that_change_after_opening_are_refused(tmp_path):
+    path = tmp_path / "m.gguf"
+    lengths = struct.pack("<Q", 3) + b"abc", struct.pack("<Q", 4) + b"abc"
+    before, after = (raw(key("k", 9, struct.pack("<IQ", 8, 2) + 2 * each), counts=(0, 1)) for each in lengths)
+    path.write_bytes(before)
+    with path.open("r+b") as stream:
+        opened = GGUFFile(path)
+        assert opened.strings("k") == ["abc", "abc"]
+        stream.write(after)
+    with pytest.raises(LoadError, match="k is longer than when it was opened"):
+        opened.strings("k")
+    path.write_bytes(before.replace(b"abc", b"ab\xff"))
+    with pytest.raises(LoadError, match=r"k\[0\] is not UTF-8"):
+        opened.strings("k")
 
 
 MEASURED = """

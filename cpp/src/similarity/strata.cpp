@@ -15,8 +15,8 @@ namespace embgeom {
 namespace {
 
 // Tuned by benchmarks/kernels/bench_similarity.py.
-constexpr std::size_t widest_strip = 128;
-constexpr std::size_t strata_per_block = 192;
+constexpr std::size_t widest_strip = 160;
+constexpr std::size_t most_strata_per_block = 208;
 constexpr std::size_t depth_of_products = 4096;
 constexpr std::size_t bytes_of_scatters = std::size_t{64} << 20U;
 constexpr std::size_t rows_per_piece = 512;
@@ -166,18 +166,18 @@ class StripScatters {
     // Adds `factor` times the products of the strata's rows, for strata of which the first is not before the
     // second.
     void add_products(double factor, int threads, Monitor& monitor, MatrixView<double> products) const {
-        const std::size_t count = rows_.count();
+        const Strips blocks(rows_.count(), most_strata_per_block);
         std::vector<std::vector<T>> scratch(static_cast<std::size_t>(threads));
-        std::vector<std::pair<std::size_t, std::size_t>> blocks;
-        for (std::size_t g = 0; g < count; g += strata_per_block) {
-            for (std::size_t h = 0; h <= g; h += strata_per_block) blocks.emplace_back(g, h);
+        std::vector<std::pair<std::size_t, std::size_t>> pairs;
+        for (std::size_t i = 0; i < blocks.count(); ++i) {
+            for (std::size_t j = 0; j <= i; ++j) pairs.emplace_back(i, j);
         }
-        parallel_for("strata", blocks.size(), threads, monitor, [&](std::size_t task, const Worker& worker) {
-            const auto [g, h] = blocks[task];
-            const std::size_t height = std::min(strata_per_block, count - g);
-            const std::size_t width = std::min(strata_per_block, count - h);
+        parallel_for("strata", pairs.size(), threads, monitor, [&](std::size_t task, const Worker& worker) {
+            const auto [i, j] = pairs[task];
+            const std::size_t g = blocks.begin(i), height = blocks.width(i);
+            const std::size_t h = blocks.begin(j), width = blocks.width(j);
             std::vector<T>& sums = scratch[static_cast<std::size_t>(worker.id())];
-            sums.resize(strata_per_block * strata_per_block);
+            sums.resize(std::max(sums.size(), height * width));
             for (std::size_t l = 0; l < elements_; l += depth_of_products) {
                 worker.checkpoint();
                 const std::size_t depth = std::min(depth_of_products, elements_ - l);

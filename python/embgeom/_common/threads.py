@@ -51,14 +51,18 @@ def in_threads(
     """
     waiting, most = list(items), getattr(_HERE, "most", _MOST_IN_PYTHON)
     count = min(resolve_threads(threads), most, len(waiting))
-    if count < 2:
-        return _reported(map(function, waiting), len(waiting), report)
     stop = getattr(_HERE, "stop", None) or threading.Event()
+
+    def call_here(item: _Item) -> _Found:
+        keep_going()
+        return function(item)
 
     def call(item: _Item) -> _Found:
         _HERE.stop, _HERE.most = stop, most // count
-        keep_going()
-        return function(item)
+        return call_here(item)
+
+    if count < 2:
+        return _reported(map(call_here, waiting), len(waiting), report)
 
     pool = ThreadPoolExecutor(count)
     try:

@@ -159,10 +159,10 @@ def _bundles(pair: Pair, strata: Strata, draws: int) -> tuple[list[RowNumbers], 
 
 def _added(met: list[tuple[Float32Matrix, float]], draw: list[int]) -> tuple[Float64Matrix, float]:
     """Return the cross product of a relabeling, and its sum of p q, from those of its bundles."""
-    cross = np.zeros(met[0][0].shape)
-    for version in draw:
+    cross = met[draw[0]][0].copy()
+    for version in draw[1:]:
         cross += met[version][0]
-    return cross, sum(met[version][1] for version in draw)
+    return cross.astype(np.float64), sum(met[version][1] for version in draw)
 
 
 def bilinear(

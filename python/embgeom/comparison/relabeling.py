@@ -322,7 +322,7 @@ class _Within:
         self.unit, self.strata, ordered = unit, strata, rows[strata.order]
         self.directions = unit.matrix, ordered, unit.center, unit.inverse[ordered], unit.mean
         self.means, self.squares, self.along, self.products = core.stratum_moments(
-            self.directions, strata.bounds, threads=threads, progress=None
+            self.directions, strata.bounds, threads=threads, progress=keep_going
         )
 
     def sums(self) -> Float64Matrix:
@@ -369,7 +369,7 @@ def _linear_variance(a: _Within, b: _Within, threads: int) -> float:
     factors = np.where(size > 2.0, 2.0 * size / np.where(size > 2.0, size - 2.0, 1.0), -size)
     norms = core.stratum_norms(
         a.directions, b.directions, a.strata.bounds, a.means, b.means,
-        shared=(a.means * size[:, None]).T @ b.means, factors=factors, threads=threads, progress=None,
+        shared=(a.means * size[:, None]).T @ b.means, factors=factors, threads=threads, progress=keep_going,
     )  # fmt: skip
     # One token of a stratum has no deviation.
     return 4.0 * float(np.sum(norms / np.maximum(size - 1.0, 1.0)))

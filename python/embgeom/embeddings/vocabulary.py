@@ -44,6 +44,7 @@ REASONS = ("special", "no text", "zero row", "ambiguous", "absent")
 # The row of each spelling, or that there are several.
 _Rows = Mapping[bytes, int]
 _SEVERAL = -1
+_SPACE = ord(" ")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -190,15 +191,17 @@ def match(a: Embeddings, b: Embeddings) -> Match:
         words_a = _words(text_a, set(exact), leading=position_a == "leading")
         words_b = _words(text_b, set(exact.values()), leading=position_b == "leading")
         words = dict(_single(words_a, words_b))
-    pairs = sorted([(i, j, "exact") for i, j in exact.items()] + [(i, j, "word") for i, j in words.items()])
-    ids_a = np.array([i for i, _, _ in pairs], dtype=np.int64)
-    ids_b = np.array([j for _, j, _ in pairs], dtype=np.int64)
+    ids_a = np.array([*exact, *words], dtype=np.int64)
+    ids_b = np.array([*exact.values(), *words.values()], dtype=np.int64)
+    kind = np.repeat(["exact", "word"], [len(exact), len(words)])
+    order = np.argsort(ids_a)
+    ids_a, ids_b = ids_a[order], ids_b[order]
     _warn_of_plain_words(a, ids_a, b, position_b)
     _warn_of_plain_words(b, ids_b, a, position_a)
     return Match(
         ids_a=ids_a,
         ids_b=ids_b,
-        kind=np.array([kind for _, _, kind in pairs], dtype="<U5"),
+        kind=kind[order],
         left_out_a=_left_out(a, ids_a, (text_a, bytes_a), (text_b, bytes_b)),
         left_out_b=_left_out(b, ids_b, (text_b, bytes_b), (text_a, bytes_a)),
         name_a=a.name,
@@ -214,9 +217,9 @@ def require_shared(found: Match) -> None:
 
 def space_position(model: Embeddings) -> Literal["leading", "trailing", "none"]:
     """Return where a vocabulary writes the space of its words, by majority; none where that is a draw."""
-    spelled = [s for s in model.token_bytes if s is not None]
-    leading = sum(_word_in(s, leading=True) is not None for s in spelled if s[:1] == b" ")
-    trailing = sum(_word_in(s, leading=False) is not None for s in spelled if s[-1:] == b" ")
+    spelled = list(filter(None, model.token_bytes))
+    leading = _count_words([s[1:] for s in spelled if s[0] == _SPACE])
+    trailing = _count_words([s[:-1] for s in spelled if s[-1] == _SPACE])
     if leading == trailing:
         return "none"
     return "leading" if leading > trailing else "trailing"
@@ -246,8 +249,7 @@ def _is_plain_words(model: Embeddings) -> bool:
     ]
     if 100 * sum(s[:1] == b" " or s[-1:] == b" " for s in spelled) > len(spelled):
         return False
-    words = sum(len(s) > 1 and _word_in(b" " + s, leading=True) is not None for s in spelled)
-    return 2 * words > len(spelled)
+    return 2 * _count_words([s for s in spelled if len(s) > 1]) > len(spelled)
 
 
 def _at_word(spelled: bytes | None) -> bool:
@@ -257,15 +259,21 @@ def _at_word(spelled: bytes | None) -> bool:
 def _word_in(spelled: bytes, *, leading: bool) -> bytes | None:
     """Return the word in ``" word"`` (leading) or ``"word "``, or None if `spelled` is not one such."""
     word, space = (spelled[1:], spelled[:1]) if leading else (spelled[:-1], spelled[-1:])
-    if space != b" " or not word:
-        return None
-    if word.isalnum():  # Most words are ASCII, and need not be decoded.
-        return word
+    return word if space == b" " and _is_word(word) else None
+
+
+def _count_words(spelled: list[bytes]) -> int:
+    # Most words are ASCII, and need not be decoded.
+    others = [s for s in spelled if not s.isalnum()]
+    return len(spelled) - len(others) + sum(map(_is_word, others))
+
+
+def _is_word(spelled: bytes) -> bool:
     try:
-        text = word.decode("utf-8")
+        text = spelled.decode("utf-8")
     except UnicodeDecodeError:
-        return None
-    return word if text[0].isalnum() and text[-1].isalnum() else None
+        return False
+    return text[:1].isalnum() and text[-1:].isalnum()
 
 
 def _spellings(model: Embeddings) -> tuple[_Rows, _Rows]:

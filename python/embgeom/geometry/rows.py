@@ -107,7 +107,6 @@ def row_stats(x: npt.ArrayLike, *, threads: int | None = None, progress: Progres
 
 # Rows that are converted to float64 at a time.
 _PIECE = 1024
-_FEW = 128  # so that they stay in the cache
 
 
 def mean_row(matrix: Float32Matrix, threads: int | None = None) -> Float64Vector:
@@ -137,12 +136,13 @@ def centered(
     result = np.empty_like(matrix)
 
     def subtract(begin: int) -> None:
-        piece = matrix[begin : begin + _FEW]
+        piece, out = matrix[begin : begin + _PIECE], result[begin : begin + _PIECE]
         # The kernels report what overflows.
         with np.errstate(over="ignore"):
-            result[begin : begin + _FEW] = np.where(piece.any(axis=1, keepdims=True), piece - middle, 0.0)
+            np.subtract(piece, middle, out=out, casting="same_kind")
+        out[~piece.any(axis=1)] = 0.0
 
-    in_threads(subtract, range(0, len(matrix), _FEW), threads)
+    in_threads(subtract, range(0, len(matrix), _PIECE), threads)
     return result
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from embgeom.loading.gguf.model import SUFFIX
 
 # What stands before a token may decide whether it is produced: a word or its continuation, a mark, a newline.
 _BEFORE = ("", "zq", "a", "«", "1", "\n", " ")
+_TEXTS_AT_A_TIME = 4096
 
 
 def unreachable_rows(model: Embeddings) -> npt.NDArray[np.bool_] | None:
@@ -53,7 +55,7 @@ def unreachable_rows(model: Embeddings) -> npt.NDArray[np.bool_] | None:
     return unreachable
 
 
-def _encoder(model: Embeddings) -> Callable[[list[str]], list[list[int]]] | None:
+def _encoder(model: Embeddings) -> Callable[[list[str]], Iterator[list[int]]] | None:
     path = model.provenance.tokenizer
     try:
         if path is None or not path.is_file():
@@ -77,9 +79,12 @@ def _encoder(model: Embeddings) -> Callable[[list[str]], list[list[int]]] | None
         return None
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda texts: [
-        encoding.ids for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-    ]
+    encode = partial(tokenizer.encode_batch_fast, add_special_tokens=False)
+    return lambda texts: (
+        encoding.ids
+        for begin in range(0, len(texts), _TEXTS_AT_A_TIME)
+        for encoding in encode(texts[begin : begin + _TEXTS_AT_A_TIME])
+    )
 
 
 def _byte_level(file: GGUFFile, model: Embeddings) -> Any:
@@ -92,7 +97,7 @@ def _byte_level(file: GGUFFile, model: Embeddings) -> Any:
         return None
     from tokenizers import Tokenizer, models, pre_tokenizers
 
-    vocabulary = {token: row for row, token in reversed(list(enumerate(model.tokens)))}
+    vocabulary = dict(zip(reversed(model.tokens), reversed(range(len(model))), strict=True))
     pairs = [(left, right) for left, _, right in (merge.partition(" ") for merge in merges)]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from pathlib import Path
+from struct import Struct
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -74,12 +75,13 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class _Value:
-    """Where the value of a key lies: an array of items, or one item."""
+    """Where the value of a key lies: an array of items, or one item; `offset` and `end` are in bytes."""
 
     is_array: bool
     item: int
     count: int
     offset: int
+    end: int
 
 
 def _corrupt(file: LocalFile, why: str) -> LoadError:
@@ -123,6 +125,20 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise _corrupt(self._file, f"{what} is not UTF-8 ({error})") from error
 
+    def strings(self, count: int, size: int, key: str) -> list[str]:
+        """Return the strings of an array, which take `size` bytes with their lengths."""
+        held, length, end, found = self.take(size), Struct("<Q" if self._order == "little" else ">Q"), 0, []
+        # A vocabulary has hundreds of thousands.
+        for row in range(count):
+            begin = end + length.size
+            if begin > size or (end := begin + length.unpack_from(held, end)[0]) > size:
+                raise _corrupt(self._file, f"{key} is longer than when it was opened")
+            try:
+                found.append(held[begin:end].decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise _corrupt(self._file, f"{key}[{row}] is not UTF-8 ({error})") from error
+        return found
+
     def numbers(self, kind: int, count: int) -> npt.NDArray[Any]:
         dtype = np.dtype(_SCALARS[kind]).newbyteorder(self._order)
         return np.frombuffer(self.take(count * dtype.itemsize), dtype)
@@ -131,7 +147,7 @@ class _Reader:
         """Return where the value of a key lies, and move past it."""
         kind = self.uint(4)
         item, count = (self.uint(4), self.uint()) if kind == _ARRAY else (kind, 1)
-        value = _Value(kind == _ARRAY, item, count, self.position)
+        begin, is_array = self.position, kind == _ARRAY
         if item == _STRING:
             self.check_count(count, 8, "strings in one key")
             left = self._file.size - self.position
@@ -148,9 +164,9 @@ class _Reader:
             self.check_count(count, size, "numbers in one key")
             self.skip(count * size)
         else:
-            what = "an array" if value.is_array else "a value"
+            what = "an array" if is_array else "a value"
             raise _corrupt(self._file, f"{key!r} has {what} of type {item}, which is not read")
-        return value
+        return _Value(is_array, item, count, begin, self.position)
 
     def tensor(self, name: str, alignment: int) -> TensorInfo:
         """Return where a tensor lies, with its offset counted from the start of the data."""
@@ -285,7 +301,7 @@ class GGUFFile:
         reader = _Reader(self._file, self._order, value.offset)
         held: Any
         if value.item == _STRING:
-            held = [reader.string(f"{key}[{row}]") for row in range(value.count)]
+            held = reader.strings(value.count, value.end - value.offset, key)
         else:
             numbers = reader.numbers(value.item, value.count)
             held = numbers.astype(bool) if value.item == _BOOL else numbers
