@@ -37,9 +37,9 @@ struct StratumMoments {
 // summed in float32 over pieces of 512 rows, and so are the products of its elements over 4096 of them.
 //
 // Columns are cut into strips, so that one strip of columns of all D_g'D_g times another takes at most 64
-// MiB. A stratum is one task, and so is a block of some 200 x 200 strata; each adds up in one order, so no result
-// depends on the number of threads. Cost: n d^2 / 2 + G^2 d^2 / 4 multiply-adds, and a fifth of them more,
-// and the rows are packed once for each strip. Workspace: 64 MiB and 1 MiB for each worker.
+// MiB. A stratum is one task, and so is a block of some 200 x 200 strata; each adds up in one order, so no
+// result depends on the number of threads. Cost: n d^2 / 2 + G^2 d^2 / 4 multiply-adds, and a fifth of them
+// more, and the rows are packed once for each strip. Workspace: 64 MiB and 1 MiB for each worker.
 void stratum_moments(const StratifiedRows& rows, int threads, Monitor& monitor, const StratumMoments& result);
 
 // For each stratum |D_g (C + f_g w_g w'_g') D'_g'|_F^2 where primes belong to b, for C (d_a, d_b), factors f
