@@ -1,4 +1,4 @@
-"""Positions of neighbors in other lists, and agreement of relabeled lists: sets the length of short lists."""
+"""Positions of neighbors in other lists, and agreement of relabeled lists: sets the lengths of short ones."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def bench_positions(benchmark, k):
     benchmark(lambda: core.positions(a, b, threads=1, progress=None))
 
 
-@pytest.mark.parametrize("k", [10, 200])
+@pytest.mark.parametrize("k", [10, 16, 24, 200, 1200])
 def bench_relabeled(benchmark, k):
     a, b = lists(k)
     labels = np.array([np.random.default_rng(i).permutation(N) for i in range(4)], dtype=np.int32)

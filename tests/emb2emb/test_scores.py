@@ -5,6 +5,8 @@ import pytest
 
 from embgeom import Emb2Emb, EmbgeomWarning
 from embgeom.emb2emb import Scores
+from embgeom.emb2emb.pairs import PreparedRows
+from embgeom.emb2emb.score import score
 from tests.helpers.emb2emb import LINEAR, fit, related
 
 
@@ -95,4 +97,58 @@ def test_no_more_than_4096_tokens_are_scored():
 
 
 def test_an_undefined_r2_is_none_in_json():
-    assert Scores(3, float("nan"), 0.0, 0.0, 0.0, 5).to_dict()["r2"] is None
+    assert Scores(3, float("nan"), *[0.0] * 3, 5, *[0.0] * 4).to_dict()["r2"] is None
+
+
+@pytest.mark.parametrize("texts", [None, 40])
+def test_half_widths_are_those_of_scores_on_other_tokens(texts):
+    """Of 240 tokens, or of 40 texts of six positions each, which err together."""
+    rng = np.random.default_rng(3)
+    tokens, matrix = 24_000, rng.standard_normal((5, 8))
+    source = rng.standard_normal((tokens, 5))
+    # Errors are larger for some tokens than for others.
+    noise = rng.standard_normal((tokens, 8)) * rng.lognormal(0, 0.5, (tokens, 1))
+    if texts:
+        noise = noise / 2 + np.repeat(rng.standard_normal((tokens // 6, 8)), 6, axis=0)
+    target = (source @ matrix + noise).astype(np.float32)
+    source = source.astype(np.float32)
+    others = PreparedRows(target, np.arange(500))
+    of_text = np.arange(tokens) // 6
+    found = []
+    for _ in range(300):
+        if texts:
+            rows = np.flatnonzero(np.isin(of_text, rng.choice(tokens // 6, texts, replace=False)))
+        else:
+            rows = rng.choice(tokens, 240, replace=False)
+        sides = PreparedRows(source, rows), PreparedRows(target, rows)
+        groups = of_text[rows] if texts else None
+        found.append(
+            score(lambda x: x @ matrix, *sides, others, target.mean(axis=0), groups=groups, threads=1)
+        )
+    for name in ("r2", "cosine", "retrieval_at_1", "retrieval_at_10"):
+        values, half_widths = (
+            np.array([getattr(each, n) for each in found]) for n in (name, f"{name}_half_width")
+        )
+        # The standard deviation of 300 values has an error of 4 %, and errors of few texts vary.
+        assert 0.85 < np.mean(half_widths) / (1.96 * values.std(ddof=1)) < 1.15, name
+    assert (found[0].tokens, found[0].candidates) == (240, 740)
+
+
+def test_half_widths_of_all_none_and_one():
+    source, target = related(200)
+    exact = Emb2Emb.fit(source, target, method="ridge", held_out=0.25).scores
+    assert exact.retrieval_at_1 == 1.0
+    # Wilson's interval of 50 of 50 reaches down to 0.929.
+    assert exact.retrieval_at_1_half_width == pytest.approx((1 - 1 / (1 + 1.96**2 / 50)) / 2, rel=1e-3)
+    assert exact.cells()[2] == "1.000 ± 0.036"
+    rows = PreparedRows(source, np.arange(6)), PreparedRows(target, np.arange(6))
+    one_text = score(
+        lambda x: np.ones((len(x), target.shape[1])),
+        *rows,
+        rows[1],
+        target.mean(axis=0),
+        groups=np.zeros(6),
+        threads=1,
+    )
+    assert all(np.isnan(value) for name, value in vars(one_text).items() if name.endswith("half_width"))
+    assert one_text.cells()[2].endswith("(no interval)")

@@ -107,7 +107,7 @@ def test_a_map_of_states_in_a_file(mapping, tmp_path):
     assert repr(mapping) == (
         "Emb2Emb('example:small' -> 'example:large', ridge, 128 -> 192, states of layers 2 -> 4)"
     )
-    assert again.scores == mapping.scores and "paired tokens of" in again.summary()
+    assert again.scores.to_dict() == mapping.scores.to_dict() and "paired tokens of" in again.summary()
     vector = SteeringVector({2: np.ones(128), 3: np.ones(128)})
     np.testing.assert_array_equal(
         again.transfer(vector).directions[4], mapping.transfer(vector).directions[4]

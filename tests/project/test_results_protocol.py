@@ -50,7 +50,7 @@ def certificate():
     tokens = PromotedTokens(2, ["' happy'"], ["' sad'"], ["' glad'"], ["' angry'"])
     model = {"name": "small", "matrix_sha256": "0" * 64}
     mapping = {"method": "ridge", "mode": "logits", "shuffle": False}
-    scores = Scores(10, 0.5, 0.6, 0.7, 0.9, 20)
+    scores = Scores(10, 0.5, 0.6, 0.7, 0.9, 20, 0.1, 0.1, 0.2, 0.1)
     return Certificate(
         source=model, target=model, vector={"model": "small"}, mapping=mapping, scores=scores, shuffled=None,
         forecasts=(forecast,), promoted=(tokens,), norms={2: 1.5}, length={"norm": "states"},
@@ -87,7 +87,7 @@ def results():
         state_comparison(),
         certificate(),
         certificate().forecasts[0],
-        Scores(10, 0.5, 0.6, 0.7, float("nan"), 20),
+        Scores(10, 0.5, 0.6, 0.7, float("nan"), 20, 0.1, 0.1, 0.2, float("nan")),
         embgeom.compare(a, b, k=4),
         embgeom.inspect(a),
         embgeom.inspect_token(a, "word3", k=4),

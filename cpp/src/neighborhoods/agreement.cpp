@@ -16,6 +16,7 @@ constexpr std::size_t rows_per_checkpoint = 4096;
 // Up to this length, comparing all pairs is faster than sorting. Tuned by
 // benchmarks/kernels/bench_agreement.py.
 constexpr std::size_t pairwise_limit = 48;
+constexpr std::size_t relabeled_pairwise_limit = 16;
 
 void compare_all_pairs(const std::int32_t* a, const std::int32_t* b, std::size_t k, std::int32_t* result) {
     for (std::size_t j = 0; j < k; ++j) {
@@ -72,8 +73,8 @@ double value_of(const ListedValues& lists, std::size_t i, std::size_t j) {
     return lists.values.data == nullptr ? 1.0 : lists.values.row(i)[j];
 }
 
-// What token i of the first adds when it is token `label` of the second.
-double agreement_of_token(const ListedValues& a, const ListedValues& b, std::size_t i, std::size_t label,
+// What token i of the first adds when it is token `label` of the second, by comparing all pairs of neighbors.
+double agreement_of_pairs(const ListedValues& a, const ListedValues& b, std::size_t i, std::size_t label,
                           const std::int32_t* labels) {
     const std::size_t k = b.neighbors.cols;
     const std::int32_t* near_a = a.neighbors.row(i);
@@ -92,6 +93,26 @@ double agreement_of_token(const ListedValues& a, const ListedValues& b, std::siz
             const auto place = static_cast<std::size_t>(std::find(near_b, near_b + k, as_b[j]) - near_b);
             if (place < k) sum += value_of(a, i, begin + j) * value_of(b, label, place);
         }
+    }
+    return sum;
+}
+
+// The same by looking places up: `places` (n) holds zeros before and after.
+double agreement_of_places(const ListedValues& a, const ListedValues& b, std::size_t i, std::size_t label,
+                           const std::int32_t* labels, std::vector<std::int32_t>& places) {
+    const std::int32_t* near_a = a.neighbors.row(i);
+    const std::int32_t* near_b = b.neighbors.row(label);
+    for (std::size_t l = 0; l < b.neighbors.cols; ++l) {
+        if (near_b[l] != -1) places[static_cast<std::size_t>(near_b[l])] = static_cast<std::int32_t>(l) + 1;
+    }
+    double sum = 0.0;
+    for (std::size_t j = 0; j < a.neighbors.cols; ++j) {
+        if (near_a[j] == -1) continue;
+        const std::int32_t place = places[static_cast<std::size_t>(labels[near_a[j]])];
+        if (place > 0) sum += value_of(a, i, j) * value_of(b, label, static_cast<std::size_t>(place - 1));
+    }
+    for (std::size_t l = 0; l < b.neighbors.cols; ++l) {
+        if (near_b[l] != -1) places[static_cast<std::size_t>(near_b[l])] = 0;
     }
     return sum;
 }
@@ -119,8 +140,11 @@ void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixVie
     check_range(a.neighbors, -1, n, "neighbors");
     check_range(b.neighbors, -1, n, "neighbors");
     check_range(labels, 0, n, "labels");
+    std::vector<std::vector<std::int32_t>> scratch(static_cast<std::size_t>(threads));
     parallel_for("relabel", labels.rows, threads, monitor, [&](std::size_t draw, const Worker& worker) {
         const std::int32_t* as_b = labels.row(draw);
+        std::vector<std::int32_t>& places = scratch[static_cast<std::size_t>(worker.id())];
+        if (k > relabeled_pairwise_limit) places.resize(n);
         double sum = 0.0;
         for (std::size_t i = 0; i < n; ++i) {
             if (i % rows_per_checkpoint == 0) worker.checkpoint();
@@ -130,7 +154,9 @@ void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixVie
                 __builtin_prefetch(next);
                 __builtin_prefetch(next + k - 1);
             }
-            sum += agreement_of_token(a, b, i, static_cast<std::size_t>(as_b[i]), as_b);
+            const auto label = static_cast<std::size_t>(as_b[i]);
+            sum += k > relabeled_pairwise_limit ? agreement_of_places(a, b, i, label, as_b, places)
+                                                : agreement_of_pairs(a, b, i, label, as_b);
         }
         sums[draw] = sum;
     });

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import re
 import sys
@@ -83,6 +84,18 @@ Block = Table | str
 def number(value: float, decimals: int = 4) -> str:
     # Adding 0 turns the -0 of a rounded negative number into 0.
     return "undefined" if np.isnan(value) else f"{round(float(value), decimals) + 0.0:.{decimals}f}"
+
+
+def plus_minus(value: float, half_width: float) -> str:
+    """Return a value and half of its interval, to two significant digits of it: ``"0.3870 ± 0.0031"``."""
+    if not math.isfinite(value):
+        return "undefined"
+    if not math.isfinite(half_width):
+        return f"{value:.2f} (no interval)"
+    if half_width == 0.0:
+        return f"{value:.4f}"
+    decimals = min(max(1 - math.floor(math.log10(float(f"{half_width:.1e}"))), 0), 9)
+    return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
 
 
 def visible(text: str) -> str:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import Float64Vector, IndexMatrix, as_neighbor_list, as_real_array
 from embgeom._common.checks import whole_number
 from embgeom._common.progress import Progress
+from embgeom._common.tables import plus_minus
 from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.relabeling import (
     Relation,
@@ -162,15 +163,7 @@ class Estimate:
         The half-width has two significant digits, and the value as many decimals; ``"0.39 (no interval)"``
         where there is none.
         """
-        half = self.half_width
-        if not math.isfinite(self.value):
-            return "undefined"
-        if not math.isfinite(half):
-            return f"{self.value:.2f} (no interval)"
-        if half == 0.0:
-            return f"{self.value:.4f}"
-        decimals = min(max(1 - math.floor(math.log10(float(f"{half:.1e}"))), 0), 9)
-        return f"{self.value:.{decimals}f} ± {half:.{decimals}f}"
+        return plus_minus(self.value, self.half_width)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as numbers, under the names that files have."""

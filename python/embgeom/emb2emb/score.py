@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,8 +13,9 @@ from embgeom._common.arrays import Float64Matrix, Float64Vector, RowNumbers
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import array_digest, plain
 from embgeom._common.result import Result
-from embgeom._common.tables import Block, Table, number
+from embgeom._common.tables import Block, Table, plus_minus
 from embgeom._common.threads import one_blas_thread
+from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.emb2emb.methods import LowRank, Method, gather, ridge_regression
 from embgeom.emb2emb.pairs import Pairs, PreparedRows, draw
 from embgeom.emb2emb.transfer import FittedMap, predict
@@ -61,6 +63,9 @@ class Scores(Result):
         cosine of the deviations.
     candidates : int
         Among how many rows: the scored tokens' and those of tokens fitted on, at most 16,384.
+    r2_half_width, cosine_half_width, retrieval_at_1_half_width, retrieval_at_10_half_width : float
+        Half of the 95 % interval of each over tokens, the map being what it is. Those of a map of hidden
+        states are over texts, whose positions depend on one another. NaN for one token or text.
     """
 
     tokens: int
@@ -69,6 +74,10 @@ class Scores(Result):
     retrieval_at_1: float
     retrieval_at_10: float
     candidates: int
+    r2_half_width: float
+    cosine_half_width: float
+    retrieval_at_1_half_width: float
+    retrieval_at_10_half_width: float
 
     def __post_init__(self) -> None:
         # Beyond this bound nothing is counted, and a number may be too large for a float.
@@ -77,8 +86,11 @@ class Scores(Result):
 
     def cells(self) -> tuple[str, ...]:
         """Return what tables show under `COLUMNS`."""
-        return tuple(
-            number(value, 3) for value in (self.r2, self.cosine, self.retrieval_at_1, self.retrieval_at_10)
+        return (
+            plus_minus(self.r2, self.r2_half_width),
+            plus_minus(self.cosine, self.cosine_half_width),
+            plus_minus(self.retrieval_at_1, self.retrieval_at_1_half_width),
+            plus_minus(self.retrieval_at_10, self.retrieval_at_10_half_width),
         )
 
     def tables(self) -> list[Block]:
@@ -93,16 +105,22 @@ def score(
     others: PreparedRows,
     mean: Float64Matrix,
     *,
+    groups: RowNumbers | None,
     threads: int,
 ) -> Scores:
-    """Score predicted target rows, minus a mean, among the true ones and those of other tokens."""
+    """Score predicted target rows, minus a mean, among the true ones and those of other tokens.
+
+    Rows of one group, such as the positions of a text, may err together; by default each is one.
+    """
     everything = slice(0, len(target))
     predicted = predict(source.take(everything)) - mean
     true = target.take(everything) - mean
-    around, error = np.square(true).sum(), np.square(true - predicted).sum()
+    around, error = np.square(true).sum(axis=1), np.square(true - predicted).sum(axis=1)
+    total, count = float(around.sum()), len(true)
+    unexplained = float(error.sum()) / total if total > 0 else math.nan
     lengths = np.linalg.norm(predicted, axis=1) * np.linalg.norm(true, axis=1)
     products = (predicted * true).sum(axis=1)
-    cosine = float(np.divide(products, lengths, out=np.zeros(len(true)), where=lengths > 0).mean())
+    cosine = np.divide(products, lengths, out=np.zeros(count), where=lengths > 0)
     # From here on float32 does, and together with the candidates float64 would be the largest part of a fit.
     queries = predicted.astype(np.float32)
     del predicted, true
@@ -111,14 +129,39 @@ def score(
     others.deviations(mean, out=candidates[len(target) :])
     nearest = knn(candidates, min(NEAREST, len(candidates)), queries=queries, threads=threads).indices
     hits = nearest == np.arange(len(queries))[:, None]
+    first, any_of_ten = hits[:, 0].astype(np.float64), hits.any(axis=1).astype(np.float64)
+    of_group = np.arange(count) if groups is None else np.unique(groups, return_inverse=True)[1]
     return Scores(
-        tokens=len(queries),
-        r2=float(1 - error / around) if around > 0 else float("nan"),
-        cosine=cosine,
-        retrieval_at_1=float(hits[:, 0].mean()),
-        retrieval_at_10=float(hits.any(axis=1).mean()),
+        tokens=count,
+        r2=1 - unexplained,
+        cosine=float(cosine.mean()),
+        retrieval_at_1=float(first.mean()),
+        retrieval_at_10=float(any_of_ten.mean()),
         candidates=len(candidates),
+        # To first order a token moves the ratio of two sums by what it adds to the first beyond its share.
+        r2_half_width=NORMAL_QUANTILE
+        * _standard_error((error - unexplained * around) / (total or 1), of_group),
+        cosine_half_width=NORMAL_QUANTILE * _standard_error((cosine - cosine.mean()) / count, of_group),
+        retrieval_at_1_half_width=_share_half_width(first, of_group),
+        retrieval_at_10_half_width=_share_half_width(any_of_ten, of_group),
     )
+
+
+def _standard_error(terms: Float64Vector, of_group: RowNumbers) -> float:
+    """Return the standard error of a sum of terms, which is 0, of groups that are independent."""
+    sums = np.bincount(of_group, terms)
+    return math.sqrt(len(sums) / (len(sums) - 1.0) * float(sums @ sums)) if len(sums) > 1 else math.nan
+
+
+def _share_half_width(hits: Float64Vector, of_group: RowNumbers) -> float:
+    """Return half of Wilson's 95 % interval of a share, which is not 0 where all or none are hits."""
+    share, groups, z = float(hits.mean()), int(of_group.max()) + 1, NORMAL_QUANTILE
+    if groups < 2:
+        return math.nan
+    error = _standard_error((hits - share) / len(hits), of_group)
+    # How many independent tokens would err as much.
+    n = min(share * (1.0 - share) / error**2, float(len(hits))) if error > 0.0 else float(groups)
+    return z / (1.0 + z * z / n) * math.sqrt(share * (1.0 - share) / n + (z / (2.0 * n)) ** 2)
 
 
 def fit_once(
@@ -160,9 +203,11 @@ def fit(
     threads: int,
     report: ProgressCallable | None,
     about: dict[str, Any],
+    groups: RowNumbers | None = None,
 ) -> FitResult:
-    """Return a map fitted on the pairs at `kept`, scored on those at `held`."""
-    fitted_on, scored = pairs.choose(kept), pairs.choose(draw(held, MOST_SCORED, [seed, 3]))
+    """Return a map fitted on the pairs at `kept`, scored on those at `held`, of which groups err together."""
+    drawn = draw(held, MOST_SCORED, [seed, 3])
+    fitted_on, scored = pairs.choose(kept), pairs.choose(drawn)
     if shuffle:
         fitted_on = fitted_on.shuffled(seed)
     others = draw(np.arange(len(fitted_on)), MOST_CANDIDATES - len(scored), [seed, 2])
@@ -176,6 +221,7 @@ def fit(
             scored.target,
             fitted_on.target.choose(others),
             fitted_on.target.mean(),
+            groups=None if groups is None else groups[drawn],
             threads=threads,
         )
 

@@ -221,6 +221,7 @@ def fit_paired(
             "names": (read.source.name, read.target.name),
             "layers": layers,
         },
+        groups=read.texts,
     )
     options = {"held_out": float(held_out), "shuffle": shuffle, "seed": seed}
     return found, {

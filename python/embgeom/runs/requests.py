@@ -74,7 +74,7 @@ class Request:
 def code_key(function: str, *, with_python: bool = True) -> dict[str, Any]:
     """Return a function's name with the code that it runs: other code or instructions round differently."""
     key = {"build": build_digest(), "instructions": core.instruction_set(), "function": function}
-    return key | ({"source": source_digest()} if with_python else {})
+    return key | ({"source": source_digest(), "numpy": np.__version__} if with_python else {})
 
 
 def requested(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from embgeom._common.style import shortened
-from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.studies.charts import Cell, Cells, against, curves, distributions, heatmap, heatmaps, small, tree
 from embgeom.studies.results import PairResult, Study
 
@@ -176,10 +174,11 @@ def _maps(study: Study) -> Iterator[Drawing]:
     for pair in study.pairs:
         for ends, map_ in zip(((pair.a, pair.b), (pair.b, pair.a)), pair.maps, strict=False):
             found, shuffled = map_.scores, map_.shuffled
-            r2[ends] = Cell(found.r2, math.nan, {"shuffled": small(shuffled.r2)})
-            share = found.retrieval_at_1
+            r2[ends] = Cell(found.r2, found.r2_half_width, {"shuffled": small(shuffled.r2)})
             retrieval[ends] = Cell(
-                share, _share_half_width(share, found.tokens), {"shuffled": small(shuffled.retrieval_at_1)}
+                found.retrieval_at_1,
+                found.retrieval_at_1_half_width,
+                {"shuffled": small(shuffled.retrieval_at_1)},
             )
     if not r2:
         return
@@ -187,16 +186,10 @@ def _maps(study: Study) -> Iterator[Drawing]:
     yield Drawing(
         "map_scores",
         "How well a linear map from one model (row) to another (column) predicts held-out tokens: R², and "
-        "the share of tokens whose own row is the nearest to the predicted one, with half of its 95 % "
+        "the share of tokens whose own row is the nearest to the predicted one, each with half of its 95 % "
         "interval. The last line of a cell: the same by a map fitted on shuffled tokens.",
         heatmaps(study.names, panels),
     )
-
-
-def _share_half_width(share: float, n: int) -> float:
-    """Return half the length of Wilson's 95 % interval, which is not 0 for a share of 0."""
-    z = NORMAL_QUANTILE
-    return z / (1.0 + z * z / n) * math.sqrt(share * (1.0 - share) / n + (z / (2.0 * n)) ** 2)
 
 
 def _states(study: Study) -> Iterator[Drawing]:

@@ -185,13 +185,14 @@ def _maps(study: Study) -> Iterator[tuple[str, str]]:
     one, other, best = max(found, key=lambda each: each[2].scores.r2)
     r2 = [each[2].scores.r2 for each in found]
     worst = f" (lowest of all ordered pairs: {number(min(r2), 3)})" if len(found) > 1 else ""
-    scores, shuffled = best.scores, best.shuffled
+    scores = best.scores
+    (r_squared, _, nearest, _), (by_chance, _, nearest_by_chance, _) = scores.cells(), best.shuffled.cells()
     yield (
         "Linear maps",
         f"A linear map predicts held-out tokens best from {study.models[one].name} to "
-        f"{study.models[other].name}: R² {number(scores.r2, 3)}{worst}, and the right token is nearest for "
-        f"{scores.retrieval_at_1:.0%} of {scores.tokens:,} tokens among {scores.candidates:,} rows. "
-        f"A map of shuffled tokens reaches R² {number(shuffled.r2, 3)} and {shuffled.retrieval_at_1:.1%}.",
+        f"{study.models[other].name}: R² {r_squared}{worst}, and for a share of {nearest} of "
+        f"{scores.tokens:,} tokens the right one of {scores.candidates:,} rows is nearest. A map of shuffled "
+        f"tokens reaches R² {by_chance} and {nearest_by_chance}.",
     )
 
 

@@ -25,8 +25,9 @@ struct ListedValues {
 // when token i of the first is taken for token p_i of the second. Throws InvalidInput that names a number
 // outside its range.
 //
-// Each draw is one task, which adds up its own sum, so no bit depends on the number of threads. Cost: k n
-// look-ups and k^2 n comparisons a draw, sixteen at a time.
+// Each draw is one task, which adds up its own sum, so no bit depends on the number of threads. Cost of a
+// draw: 3 k n look-ups, or for short lists k n of them and k^2 n comparisons, sixteen at a time. Workspace: n
+// numbers for each worker.
 void relabeled_agreement(const ListedValues& a, const ListedValues& b, MatrixView<const std::int32_t> labels,
                          int threads, Monitor& monitor, std::span<double> sums);
 
