@@ -268,7 +268,7 @@ def test_arguments_that_do_not_parse(refused, arguments, message):
         (["--html", "/proc/no/such.html"], "there is no folder /proc/no"),
         (["--csv", "/proc/no/such.csv"], "there is no folder /proc/no"),
         (["--figure", "out.gif"], "out.gif has the suffix '.gif'"),
-        (["--relabelings", 1], "relabelings = 1 must be at least 2"),
+        (["--relabelings", 1], "relabelings = 1 must be at least 20"),
         (["-o", "/proc/no/such"], "cannot write /proc/no/such"),
         (["-o", "/dev/null"], "/dev/null is a file"),
         (["-o", ""], "the name of the output is empty"),

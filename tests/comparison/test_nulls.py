@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import t as student
 
 import embgeom
 from benchmarks import coverage
@@ -22,6 +23,7 @@ from embgeom.comparison.nulls import (
     overlap_estimate,
     weight_cosine_estimate,
 )
+from embgeom.comparison.statistic import Statistic
 from embgeom.errors import InputError
 from embgeom.geometry.agreement import neighbor_overlap, pearson, spearman, weight_cosine
 from tests.oracles import relabeling
@@ -300,11 +302,28 @@ def test_what_an_estimate_says():
     drawn = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.1), Baseline(0.2, 0.01, 200, 7), 9)
     assert drawn.text() == "0.50 ± 0.10"
     assert drawn.p == pytest.approx(0.0026998, rel=1e-4) and drawn.z_stratified == pytest.approx(30)
-    # A normal tail: the number of draws is no limit to it.
-    few = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.06, 20), None, 9)
-    assert few.p == pytest.approx(math.erfc(5 / math.sqrt(2))) and drawn.p_stratified == 1e-16
+    # The standard deviation of a few draws errs, and so may their mean.
+    for draws in (2, 3, 4, 20, 21, 200):
+        few = Estimate(0.5, Interval(0.4, 0.6), Baseline(0.2, 0.06, draws), None, 9)
+        expected = 2 * student.sf(5 / math.sqrt(1 + 1 / draws), draws - 1)
+        assert few.p == pytest.approx(expected, rel=1e-6)
+    assert drawn.p_stratified == 1e-16
     assert drawn.to_dict()["strata"] == 7 and drawn.to_dict()["low"] == 0.4
     assert Estimate(math.nan, Interval(math.nan, math.nan), Baseline(0, 1), None, 2).text() == "undefined"
+
+
+def test_significant_is_what_both_the_null_and_the_interval_say():
+    """A dimension's interval allows for shared neighbors, and its null takes tokens as exchangeable."""
+    for low, above in ((-0.03, False), (0.03, True), (math.nan, True)):
+        estimate = Estimate(0.3, Interval(low, 0.57), Baseline(0.0, 0.07), None, 186)
+        assert Statistic("dimension", "", "", estimate, 0.0005, {}).is_above_null == above
+
+
+def test_rows_whose_relabelings_give_one_sum():
+    rng = np.random.default_rng(38)
+    a, b = np.sign(rng.standard_normal((12, 1))), rng.standard_normal((12, 1))
+    estimate = global_similarity_estimate(a, b, center=True, strata=np.arange(12) // 3)
+    assert estimate.stratified.sd >= 0.0 and math.isfinite(estimate.value)
 
 
 def test_holm():

@@ -65,7 +65,7 @@ def test_where_few_long_rows_make_a_measure_its_interval_is_called_unsure(study)
     few = replace(statistic, estimate=replace(statistic.estimate, effective_n=3.0))
     pairs = (replace(first, statistics=(few, *first.statistics[1:])), *others)
     found = replace(study, pairs=pairs)
-    note = "few long rows make most of global_similarity, as if there were 3 of 90"
+    note = "few long rows make most of global_similarity (effective sample size 3 of 90)"
     assert note in html.unescape(report(found, [])) and note in " ".join(found.summary().split())
     assert "few long rows" not in report(study, []) and "few long rows" not in study.summary()
 

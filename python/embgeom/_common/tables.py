@@ -94,7 +94,9 @@ def plus_minus(value: float, half_width: float) -> str:
         return f"{value:.2f} (no interval)"
     if half_width == 0.0:
         return f"{value:.4f}"
-    decimals = min(max(1 - math.floor(math.log10(float(f"{half_width:.1e}"))), 0), 9)
+    if half_width < 1e-6:
+        return f"{value:.6f} ± <0.000001"  # float32 has no more digits
+    decimals = max(1 - math.floor(math.log10(float(f"{half_width:.1e}"))), 0)
     return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
 
 

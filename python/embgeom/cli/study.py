@@ -42,7 +42,7 @@ def add_commands(commands: Any) -> None:
     explained = "share of variance to explain (default: 0.95)"
     add("--variance", type=float, default=_DEFAULTS.variance, help=explained)
     explained = "random relabelings where the null has no closed form (default: 200)"
-    add("--relabelings", type=whole(2), metavar="N", default=_DEFAULTS.relabelings, help=explained)
+    add("--relabelings", type=whole(20), metavar="N", default=_DEFAULTS.relabelings, help=explained)
     add("--states", action="store_true", help="also compare hidden states, where models can be run")
     explained = "also measure how neighbors are related in WordNet: a folder of its tables, or wn"
     add("--wordnet", metavar="FOLDER", help=explained)

@@ -116,7 +116,7 @@ class MeasureOptions:
         flag(self.center, "center")
         check_reg(self.reg)
         check_variance(self.variance)
-        whole_number(self.relabelings, "relabelings", 2)
+        whole_number(self.relabelings, "relabelings", 20, hint=": fewer do not tell a standard deviation")
         check_seed(self.seed)
         # Lists become tuples, so that options that were saved and loaded are equal.
         object.__setattr__(self, "without", check_without(self.without))

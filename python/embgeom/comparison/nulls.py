@@ -44,6 +44,7 @@ _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 _ENTRIES_AT_A_TIME = 1 << 20
 # Products are of float32: a null's standard deviation that is a smaller share of its mean is rounding.
 _ROUNDING = 1e-7
+_LEAST_ROOM = 1e-5
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,10 @@ class Estimate:
     n : int
         The tokens that the value is over.
     effective_n : float or None
-        How many rows of one length would share all squared length as evenly; None where tokens count alike.
+        The effective sample size (sum p)^2 / sum p^2 of squared row lengths p, in the model where it is less;
+        None where tokens count alike.
     neighborhoods : float or None
-        How many times as many tokens there are as in a neighborhood (k + 1), where numbers were measured over
-        neighborhoods.
+        n / (k + 1), where numbers were measured over neighborhoods of k.
     """
 
     value: float
@@ -127,9 +128,10 @@ class Estimate:
 
     @property
     def p(self) -> float:
-        """Two-sided p-value of `z`, normal, whether the null is exact or drawn; not below 1e-16.
+        """Two-sided p-value of `z`: normal where the null is exact, Student's t where it is drawn.
 
-        Where few long rows make most of the value, the share of relabelings that are as far from the mean.
+        Not below 1e-16. Where few long rows make most of the value, the share of relabelings that are as far
+        from the mean, which is not below 1 / (draws + 1).
         """
         return _p(self.value, self.null)
 
@@ -199,7 +201,25 @@ def _p(value: float, null: Baseline | None) -> float:
         return math.nan
     if null.beyond is not None:
         return (null.beyond + 1.0) / (null.draws + 1.0)
-    return max(math.erfc(abs(_z(value, null)) / math.sqrt(2.0)), LEAST_P)
+    z = abs(_z(value, null))
+    if null.draws > 1:
+        # The standard deviation of some draws errs, and so may their mean.
+        return max(_student_p(z / math.sqrt(1.0 + 1.0 / null.draws), null.draws - 1), LEAST_P)
+    return max(math.erfc(z / math.sqrt(2.0)), LEAST_P)
+
+
+def _student_p(t: float, degrees: int) -> float:
+    """Return the two-sided p-value of Student's t, by the series of Abramowitz & Stegun 26.7.3 and 26.7.4."""
+    angle = math.atan(t / math.sqrt(degrees))
+    square, even = math.cos(angle) ** 2, degrees % 2 == 0
+    term = total = 1.0 if even else math.cos(angle)
+    for step in range(2 if even else 3, degrees, 2):
+        term *= square * (step - 1) / step
+        total += term
+    inside = math.sin(angle) * total
+    if even:
+        return 1.0 - inside
+    return 1.0 - 2.0 / math.pi * (angle + (inside if degrees > 1 else 0.0))
 
 
 def _varies(null: Baseline) -> bool:
@@ -271,7 +291,7 @@ def global_similarity_estimate(
     if terms.centering is not None:
         share += terms.centering[used]
     error = math.sqrt(n / (n - 1.0) * float(np.sum((share - share.mean()) ** 2)))
-    return Estimate(value, fisher_interval(value, error / max(1.0 - value**2, 1e-300)), null, stratified, n)
+    return Estimate(value, correlation_interval(value, error), null, stratified, n)
 
 
 @one_blas_thread()
@@ -420,7 +440,9 @@ def correlation_estimate(
         effect = np.zeros(len(known))
         effect[known] = x * y - value * (x**2 + y**2) / 2.0
         shared, counts = zip(*(_error_of_neighbors(effect, side) for side in neighbors), strict=True)
-        error, neighborhoods = max(error, max(shared) / (1.0 - value**2)), min(counts)
+        neighborhoods = min(counts)
+        if 1.0 - value**2 >= _LEAST_ROOM:
+            error = max(error, max(shared) / (1.0 - value**2))
     interval = fisher_interval(value, error)
     return Estimate(value, interval, null, stratified, n, neighborhoods=neighborhoods)
 
@@ -445,6 +467,16 @@ def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayL
         return math.inf, 1.0  # All tokens have the same neighbors: nothing tells how far their numbers err.
     # What such groups of k + 1 tokens have in common is lost with their mean.
     return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0)), n / (k + 1.0)
+
+
+def correlation_interval(value: float, error: float) -> Interval:
+    """Return Fisher's interval of a correlation from the standard error of the correlation itself."""
+    room = 1.0 - value**2
+    if room < _LEAST_ROOM:
+        # Rounding decides on the inverse hyperbolic tangent of what is so near to 1.
+        reach = NORMAL_QUANTILE * error
+        return Interval(max(value - reach, -1.0), min(value + reach, 1.0))
+    return fisher_interval(value, error / room)
 
 
 def fisher_interval(value: float, error: float) -> Interval:

@@ -21,7 +21,7 @@ from embgeom._common.checks import whole_number
 from embgeom._common.native import core
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.threads import in_threads, one_blas_thread, resolve_threads
-from embgeom.comparison.nulls import Baseline, Estimate, fisher_interval
+from embgeom.comparison.nulls import Baseline, Estimate, correlation_interval
 from embgeom.comparison.products import (
     FEWEST_DRAWS,
     Pair,
@@ -45,6 +45,7 @@ from embgeom.geometry.rows import mean_row
 # Density of cosines is that over a hundredth of the pairs.
 _WINDOWS = 200
 _PAIRS_AT_A_TIME = 1 << 15  # so that what is computed of them stays in the cache
+_ROUNDING = 1e-12
 _RANKED_AT_A_TIME = 4  # relabelings, of 2 m^2 bytes each beside the 66 m^2 of two models' ranks
 
 
@@ -130,7 +131,9 @@ def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int, threads: i
         float(np.sum(products * products)) + _diagonal(one, other)
         for products, one, other in ((pair.xx, p, p), (pair.xy, p, q), (pair.yy, q, q))
     )
-    if not (aa > 0.0 and bb > 0.0):
+    # What is left of sums that cancel is rounding.
+    least = [_ROUNDING * float(np.sum(products * products)) for products in (pair.xx, pair.yy)]
+    if not (aa > least[0] and bb > least[1]):
         raise InputError("CKA is undefined: a matrix has no variance beyond that of single rows")
     scale = math.sqrt(aa * bb)
     value = min(max(ab / scale, -1.0), 1.0)
@@ -170,8 +173,7 @@ def _cka_terms(pair: Pair) -> Float64Matrix:
 
 def _correlation(value: float, error: float, null: Baseline, stratified: Baseline | None, n: int) -> Estimate:
     """Return the estimate of a measure of at most 1 with the given standard error."""
-    interval = fisher_interval(value, error / max(1.0 - value**2, 1e-300))
-    return Estimate(value, interval, null, stratified, n)
+    return Estimate(value, correlation_interval(value, error), null, stratified, n)
 
 
 def _of_rows(pair: Pair, value: float, error: float, null: Baseline, stratified: Baseline | None) -> Estimate:
@@ -212,11 +214,14 @@ def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int, thr
     share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
     error = math.sqrt(n) * float(share.std(ddof=1))
     stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
-    drawn = relabeled_norms(pair, draws, seed, threads) / scale
-    null = _baseline(drawn)
     if dominated(pair.effective_n, n):
-        null = _counted(null, drawn, value)
-    return _of_rows(pair, value, error, null, stratified)
+        drawn = Relabeled.of_all(pair, draws, seed, threads).norms.ravel() / scale
+        null = _counted(_baseline(drawn), drawn, value)
+    else:
+        null = _baseline(relabeled_norms(pair, draws, seed, threads) / scale)
+    found = _of_rows(pair, value, error, null, stratified)
+    # A norm is not negative.
+    return replace(found, interval=replace(found.interval, low=max(found.interval.low, 0.0)))
 
 
 @one_blas_thread()

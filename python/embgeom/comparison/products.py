@@ -102,7 +102,7 @@ class Relabeled:
         """Relabel as often as asked for few tokens; or relabel bundles of strata, and combine these."""
         strata = Strata.from_labels(labels)
         draws, random = whole_number(draws, "draws", 2), generator(seed, "products")
-        if len(pair) > _FEW_TOKENS:
+        if len(pair) > _FEW_TOKENS and len(strata) > 1:
             draws = min(draws, FEWEST_DRAWS)
         bundles, versions = _bundles(pair, strata, draws)
         orders = [strata.draw(random, 1)[0] for _ in range(versions)]
@@ -140,7 +140,7 @@ def _bundles(pair: Pair, strata: Strata, draws: int) -> tuple[list[RowNumbers], 
     # Any combination of relabeled bundles is a relabeling within strata: 24 bundles that were relabeled three
     # times say as much of the variance as some 20 relabelings, for a seventh of the time.
     whole, stored = [np.arange(len(pair))], _MOST_STORED // pair.xy.size
-    if len(pair) <= _FEW_TOKENS:
+    if len(pair) <= _FEW_TOKENS or len(strata) == 1:
         return whole, draws
     loads = np.zeros(_BUNDLES)
     members: list[list[int]] = [[] for _ in range(_BUNDLES)]

@@ -90,7 +90,8 @@ def symmetric_variance(n: int, squares: tuple[float, float], row_squares: tuple[
     if n < 4:
         return linear
     rest = (t_a - 2.0 * r_a / (n - 2.0)) * (t_b - 2.0 * r_b / (n - 2.0))
-    return linear + 2.0 * rest / (n * (n - 3.0))
+    # Where all relabelings give one sum, rounding may leave less than 0.
+    return max(linear + 2.0 * rest / (n * (n - 3.0)), 0.0)
 
 
 @dataclass(frozen=True)
@@ -359,7 +360,8 @@ def stratified_moments(terms: SimilarityTerms, strata: Strata, threads: int) -> 
     pairs = np.outer(size - 1.0, size - 1.0)
     np.fill_diagonal(pairs, size * (size - 3.0))
     rest = np.where(pairs > 0.0, a.rests() * b.rests() / np.where(pairs > 0.0, pairs, 1.0), 0.0)
-    return stratified_mean(a.sums(), b.sums(), strata.sizes), linear + 2.0 * float(rest.sum())
+    variance = linear + 2.0 * float(rest.sum())
+    return stratified_mean(a.sums(), b.sums(), strata.sizes), max(variance, 0.0)
 
 
 def _linear_variance(a: _Within, b: _Within, threads: int) -> float:

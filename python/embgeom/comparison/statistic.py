@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.tables import Block, Table
+from embgeom._common.tables import Block, Table, plus_minus
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.nulls import Baseline, Estimate, Interval
 
@@ -76,8 +76,12 @@ class Statistic:
 
     @property
     def is_above_null(self) -> bool:
-        """Whether the value is above the null's mean, with an adjusted p-value below 0.05."""
-        return self.p_adjusted < SIGNIFICANCE and self.value > self.null.mean
+        """Whether the value is above the null's mean: its adjusted p-value is below 0.05, its interval above.
+
+        The null takes tokens as exchangeable; an interval may allow for tokens that depend on one another.
+        """
+        below = self.interval.low <= self.null.mean
+        return self.p_adjusted < SIGNIFICANCE and self.value > self.null.mean and not below
 
     @property
     def is_above_strata(self) -> bool:
@@ -112,7 +116,7 @@ class Statistic:
 
 
 SIGNIFICANCE = 0.05
-STATISTIC = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "its z")
+STATISTIC = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "z in strata")
 GROUP = ("tokens", "count", "neighbor_overlap ± 95 %", "none shared", "weight_cosine ± 95 %")
 CURVE = ("measure", "at", "value ± 95 %", "null ± sd", "z")
 FREQUENCY = "frequency, by row number"
@@ -123,7 +127,7 @@ READING = (
     "null: mean ± standard deviation (sd) with the tokens of one model relabeled at random; in strata: only "
     "among tokens of one class, length and similar frequency.",
     "z: how many sd of its null the value lies above the mean. p: two-sided, of the first z, corrected for "
-    "{measures} (Holm). its z: the same by the null in strata.",
+    "{measures} (Holm). z in strata: by the null in strata.",
 )
 
 
@@ -159,9 +163,9 @@ class TokenGroup:
         return (
             self.kind if self.kind == "all" else f"{self.kind}: {self.name}",
             self.tokens,
-            rounded(self.neighbor_overlap, self.overlap_half_width),
+            plus_minus(self.neighbor_overlap, self.overlap_half_width),
             f"{self.none_shared:.0%}",
-            rounded(self.weight_cosine, self.cosine_half_width),
+            plus_minus(self.weight_cosine, self.cosine_half_width),
         )
 
 
@@ -181,7 +185,8 @@ def statistics_tables(statistics: Sequence[Statistic], n: int) -> Iterator[Block
     yield conclusion(statistics)
     yield ""
     yield Table(f"what {n} shared tokens have in common", STATISTIC, (s.cells() for s in statistics))
-    yield from (line.format(measures=f"{len(statistics)} measures") for line in READING)
+    tested = sum(not math.isnan(s.p_adjusted) for s in statistics)
+    yield from (line.format(measures=f"{tested} measures") for line in READING)
     yield from (f"warning: {note}" for note in interval_notes(statistics))
 
 
@@ -190,15 +195,17 @@ def interval_notes(statistics: Sequence[Statistic]) -> Iterator[str]:
     for s in statistics:
         if s.estimate.few_rows:
             yield (
-                f"few long rows make most of {s.name}, as if there were "
-                f"{s.estimate.effective_n:.0f} of {s.estimate.n}: "
-                "its p counts relabelings, and no interval is known that would hold 95 %"
+                f"few long rows make most of {s.name} (effective sample size {s.estimate.effective_n:.0f} of "
+                f"{s.estimate.n}): its p counts {s.null.draws} relabelings, and it has no valid 95 % interval"
             )
     few = [s for s in statistics if s.estimate.few_neighborhoods]
     if few:
+        times = few[0].estimate.neighborhoods or 0.0
+        # Below eight times, none was measured.
+        least = "as few as 90 %" if times >= 8.0 else "fewer than 90 %"
         yield (
-            f"there are only {few[0].estimate.neighborhoods:.0f} times as many tokens as neighbors of each: "
-            f"intervals of {' and '.join(s.name for s in few)} hold the truth in as few as 90 % of the cases"
+            f"there are only {times:.0f} times as many tokens as neighbors of each: intervals of "
+            f"{' and '.join(s.name for s in few)} may cover the true value in {least} of cases"
         )
 
 
@@ -216,9 +223,11 @@ def conclusion(statistics: Sequence[Statistic]) -> str:
     if shares:
         (least, low), (most, high) = shares[0], shares[-1]
         from_to = f"{least:.0%} ({low}) to {most:.0%} ({high})" if len(shares) > 1 else f"{most:.0%}"
-        said.append(f"Class, length and frequency of tokens alone give {from_to} of what is above it.")
+        said.append(
+            f"Class, length and frequency of tokens alone account for {from_to} of the excess over the null."
+        )
     if level := ", ".join(s.name for s in above if s.stratified is not None and not s.is_above_strata):
-        said.append(f"No more than these give (z not above 2): {level}.")
+        said.append(f"Not above the null in strata (z at most 2): {level}.")
     return " ".join((*said, "Significant is not large: with many tokens, read the value."))
 
 
