@@ -21,6 +21,7 @@ from embgeom.comparison.relabeling import (
     directed_moments,
     dominated,
     error_of_lists,
+    error_of_neighborhoods,
     generator,
     labels_of_strata,
     relabeled_agreement,
@@ -41,7 +42,6 @@ NORMAL_QUANTILE = 1.959963984540054  # an interval of 95 % is a value ± this ma
 # spread, and in 92 to 93 % with 16 (benchmarks/coverage.py --tokens).
 FEW_NEIGHBORHOODS = 15.0
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
-_ENTRIES_AT_A_TIME = 1 << 20
 # Products are of float32: a null's standard deviation that is a smaller share of its mean is rounding.
 _ROUNDING = 1e-7
 _LEAST_ROOM = 1e-5
@@ -160,11 +160,7 @@ class Estimate:
         return max(0.0, (self.value - bound) / (1.0 - bound)) if bound < 1.0 else math.nan
 
     def text(self) -> str:
-        """Return the value and the half-width of its interval, such as ``"0.3870 ± 0.0031"``.
-
-        The half-width has two significant digits, and the value as many decimals; ``"0.39 (no interval)"``
-        where there is none.
-        """
+        """Return the value and its half-width to two digits: ``"0.3870 ± 0.0031"``, ``"0.39 (no interval)"``."""
         return plus_minus(self.value, self.half_width)
 
     def to_dict(self) -> dict[str, Any]:
@@ -439,34 +435,14 @@ def correlation_estimate(
     if neighbors is not None and abs(value) < 1.0:
         effect = np.zeros(len(known))
         effect[known] = x * y - value * (x**2 + y**2) / 2.0
-        shared, counts = zip(*(_error_of_neighbors(effect, side) for side in neighbors), strict=True)
+        rows = (side.rows if isinstance(side, Neighbors) else None for side in neighbors)
+        lists = zip(map(_indices, neighbors), rows, strict=True)
+        shared, counts = zip(*(error_of_neighborhoods(effect, *side) for side in lists), strict=True)
         neighborhoods = min(counts)
         if 1.0 - value**2 >= _LEAST_ROOM:
             error = max(error, max(shared) / (1.0 - value**2))
     interval = fisher_interval(value, error)
     return Estimate(value, interval, null, stratified, n, neighborhoods=neighborhoods)
-
-
-def _error_of_neighbors(effect: Float64Vector, neighbors: Neighbors | npt.ArrayLike) -> tuple[float, float]:
-    """Return the error of a sum whose terms covary as tokens share neighbors, and n / (k + 1)."""
-    indices = _indices(neighbors)
-    m, k = indices.shape
-    if len(effect) != m:
-        raise InputError(f"the neighbors are those of {m} tokens, but there are {len(effect)} values")
-    some = neighbors.rows if isinstance(neighbors, Neighbors) else None
-    rows = np.arange(m) if some is None else some
-    # Of how many tokens some rows are is not said; the neighbors of a sample come close to the last.
-    n = max(int(rows.max()), int(indices.max())) + 1
-    through = np.bincount(rows, effect, n)
-    step = max(1, _ENTRIES_AT_A_TIME // k)
-    for begin in range(0, m, step):
-        near = indices[begin : begin + step]
-        there = near >= 0
-        through += np.bincount(near[there], np.repeat(effect[begin : begin + step], there.sum(axis=1)), n)
-    if n <= k + 1:
-        return math.inf, 1.0  # All tokens have the same neighbors: nothing tells how far their numbers err.
-    # What such groups of k + 1 tokens have in common is lost with their mean.
-    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0)), n / (k + 1.0)
 
 
 def correlation_interval(value: float, error: float) -> Interval:

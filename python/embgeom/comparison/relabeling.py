@@ -305,6 +305,31 @@ def error_of_lists(a: Relation, b: Relation, cosines: Float64Vector, threads: in
     return math.sqrt(max(float(effect @ effect) - twice, alone) / (count * (count - 1.0)))
 
 
+def error_of_neighborhoods(
+    effect: Float64Vector, indices: npt.NDArray[Any], some: RowNumbers | None
+) -> tuple[float, float]:
+    """Return the error of a sum whose terms covary as tokens share neighbors, and n / (k + 1).
+
+    The m tokens are `some` of all n, or all of them.
+    """
+    m, k = indices.shape
+    if len(effect) != m:
+        raise InputError(f"the neighbors are those of {m} tokens, but there are {len(effect)} values")
+    rows = np.arange(m) if some is None else some
+    # Of how many tokens some rows are is not said; the neighbors of a sample come close to the last.
+    n = max(int(rows.max()), int(indices.max())) + 1
+    through = np.bincount(rows, effect, n)
+    step = max(1, _ENTRIES_AT_A_TIME // k)
+    for begin in range(0, m, step):
+        near = indices[begin : begin + step]
+        there = near >= 0
+        through += np.bincount(near[there], np.repeat(effect[begin : begin + step], there.sum(axis=1)), n)
+    if n <= k + 1:
+        return math.inf, 1.0  # All tokens have the same neighbors: nothing tells how far their numbers err.
+    # What such groups of k + 1 tokens have in common is lost with their mean.
+    return math.sqrt(float(through @ through) / (k + 1.0) * n / (n - k - 1.0)), n / (k + 1.0)
+
+
 def vector_moments(x: Float64Vector, y: Float64Vector, strata: Strata) -> tuple[float, float]:
     """Return mean and variance of sum x_i y_i under relabeling within strata."""
     mean = variance = 0.0
