@@ -160,7 +160,7 @@ class Estimate:
         return max(0.0, (self.value - bound) / (1.0 - bound)) if bound < 1.0 else math.nan
 
     def text(self) -> str:
-        """Return the value and its half-width to two digits: ``"0.3870 ± 0.0031"``, ``"0.39 (no interval)"``."""
+        """Return the value and its half-width, such as ``"0.3870 ± 0.0031"`` or ``"0.39 (no interval)"``."""
         return plus_minus(self.value, self.half_width)
 
     def to_dict(self) -> dict[str, Any]:
