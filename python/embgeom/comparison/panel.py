@@ -67,10 +67,8 @@ def panel_estimates(
     """
 
     def of_products() -> tuple[Estimate, Estimate]:
-        pair = Pair.from_arrays(a, b, threads)
-        labels = labels_of_strata(strata, len(pair))
-        within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
-        return _cka(pair, within, draws, seed, threads), _procrustes(pair, within, draws, seed, threads)
+        products = _Products.from_arrays(a, b, strata, draws, seed, threads)
+        return products.cka(), products.procrustes(draws, seed, threads)
 
     def of_ranks() -> tuple[Estimate]:
         return (rsa_estimate(a, b, strata=strata, sample=sample, seed=seed, threads=threads),)
@@ -97,10 +95,7 @@ def cka_estimate(
     null over all relabelings is exact: mean 0, standard deviation sqrt(2 / (n (n - 3))) (Székely & Rizzo
     2013); within strata the mean is. n (d_a + d_b)^2 / 2 multiply-adds, from 4096 rows on in float32.
     """
-    pair = Pair.from_arrays(a, b, threads)
-    labels = labels_of_strata(strata, len(pair))
-    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
-    return _cka(pair, within, draws, seed, threads)
+    return _Products.from_arrays(a, b, strata, draws, seed, threads).cka()
 
 
 @one_blas_thread()
@@ -119,36 +114,75 @@ def procrustes_estimate(
     tokens the cross product of a relabeling is drawn from the normal distribution that it tends to, with the
     exact covariance A'A x B'B / (n - 1), unless a few long rows keep it from tending there.
     """
-    pair = Pair.from_arrays(a, b, threads)
-    labels = labels_of_strata(strata, len(pair))
-    within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
-    return _procrustes(pair, within, draws, seed, threads)
+    return _Products.from_arrays(a, b, strata, draws, seed, threads).procrustes(draws, seed, threads)
 
 
-def _cka(pair: Pair, within: Relabeled | None, draws: int, seed: int, threads: int | None) -> Estimate:
-    n, p, q = len(pair), pair.p, pair.q
-    aa, ab, bb = (
-        float(np.sum(products * products)) + _diagonal(one, other)
-        for products, one, other in ((pair.xx, p, p), (pair.xy, p, q), (pair.yy, q, q))
-    )
-    # What is left of sums that cancel is rounding.
-    least = [_ROUNDING * float(np.sum(products * products)) for products in (pair.xx, pair.yy)]
-    if not (aa > least[0] and bb > least[1]):
-        raise InputError("CKA is undefined: a matrix has no variance beyond that of single rows")
-    scale = math.sqrt(aa * bb)
-    value = min(max(ab / scale, -1.0), 1.0)
-    terms = _cka_terms(pair)
-    null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
-    if dominated(pair.effective_n, n):
-        null = _counted(null, Relabeled.of_all(pair, draws, seed, threads).hsic.ravel() / scale, value)
-    share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
-    error = 2.0 * math.sqrt(n) * float(share.std(ddof=1))
-    stratified = None
-    if within is not None:
-        sums = within.sums_over_strata(pair.x, p), within.sums_over_strata(pair.y, q)
-        mean = stratified_mean(*sums, within.strata.sizes) / scale
-        stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
-    return _of_rows(pair, value, error, null, stratified)
+@dataclass(frozen=True)
+class _Products:
+    """Two matrices' products, and what relabeling makes of them: within strata, and of all tokens.
+
+    The last only where few long rows make most of the measures, whose nulls are then far from normal.
+    """
+
+    pair: Pair
+    within: Relabeled | None
+    everything: Relabeled | None
+
+    @classmethod
+    def from_arrays(
+        cls, a: npt.ArrayLike, b: npt.ArrayLike, strata: npt.ArrayLike | None, draws: int, seed: int,
+        threads: int | None,
+    ) -> _Products:  # fmt: skip
+        pair = Pair.from_arrays(a, b, threads)
+        labels = labels_of_strata(strata, len(pair))
+        within = None if labels is None else Relabeled.draw(pair, labels, draws, seed, threads)
+        few = dominated(pair.effective_n, len(pair))
+        return cls(pair, within, Relabeled.of_all(pair, draws, seed, threads) if few else None)
+
+    def cka(self) -> Estimate:
+        pair, within = self.pair, self.within
+        n, p, q = len(pair), pair.p, pair.q
+        aa, ab, bb = (
+            float(np.sum(products * products)) + _diagonal(one, other)
+            for products, one, other in ((pair.xx, p, p), (pair.xy, p, q), (pair.yy, q, q))
+        )
+        # What is left of sums that cancel is rounding.
+        least = [_ROUNDING * float(np.sum(products * products)) for products in (pair.xx, pair.yy)]
+        if not (aa > least[0] and bb > least[1]):
+            raise InputError("CKA is undefined: a matrix has no variance beyond that of single rows")
+        scale = math.sqrt(aa * bb)
+        value = min(max(ab / scale, -1.0), 1.0)
+        terms = _cka_terms(pair)
+        null = Baseline(0.0, math.sqrt(2.0 / (n * (n - 3.0))))
+        if self.everything is not None:
+            null = _counted(null, self.everything.hsic.ravel() / scale, value)
+        share = terms[1] / scale - value * (terms[0] / aa + terms[2] / bb) / 2.0
+        error = 2.0 * math.sqrt(n) * float(share.std(ddof=1))
+        stratified = None
+        if within is not None:
+            sums = within.sums_over_strata(pair.x, p), within.sums_over_strata(pair.y, q)
+            mean = stratified_mean(*sums, within.strata.sizes) / scale
+            stratified = replace(_baseline(within.hsic / scale, len(within.strata)), mean=mean)
+        return _of_rows(pair, value, error, null, stratified)
+
+    def procrustes(self, draws: int, seed: int, threads: int | None) -> Estimate:
+        pair, within, n = self.pair, self.within, len(self.pair)
+        left, singular, right = np.linalg.svd(pair.xy, full_matrices=False)
+        rotation = left @ right
+        scale = math.sqrt(float(pair.p.sum()) * float(pair.q.sum()))
+        value = min(float(singular.sum()) / scale, 1.0)
+        share = bilinear(pair.x, rotation, pair.y, threads) / scale
+        share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
+        error = math.sqrt(n) * float(share.std(ddof=1))
+        stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
+        if self.everything is not None:
+            drawn = self.everything.norms.ravel() / scale
+            null = _counted(_baseline(drawn), drawn, value)
+        else:
+            null = _baseline(relabeled_norms(pair, draws, seed, threads) / scale)
+        found = _of_rows(pair, value, error, null, stratified)
+        # A norm is not negative.
+        return replace(found, interval=replace(found.interval, low=max(found.interval.low, 0.0)))
 
 
 def _diagonal(p: Float64Vector, q: Float64Vector) -> float:
@@ -202,26 +236,6 @@ def _diagonal_terms(p: Float64Vector, q: Float64Vector) -> Float64Vector:
     with_products = 2.0 * c * q - p * q
     with_lengths = -p * q - c * (q.sum() - q) - (float(c @ q) - c * q)
     return np.asarray(with_products + with_lengths / (len(p) - 2.0))
-
-
-def _procrustes(pair: Pair, within: Relabeled | None, draws: int, seed: int, threads: int | None) -> Estimate:
-    n = len(pair)
-    left, singular, right = np.linalg.svd(pair.xy, full_matrices=False)
-    rotation = left @ right
-    scale = math.sqrt(float(pair.p.sum()) * float(pair.q.sum()))
-    value = min(float(singular.sum()) / scale, 1.0)
-    share = bilinear(pair.x, rotation, pair.y, threads) / scale
-    share -= value / 2.0 * (pair.p / pair.p.sum() + pair.q / pair.q.sum())
-    error = math.sqrt(n) * float(share.std(ddof=1))
-    stratified = None if within is None else _baseline(within.norms / scale, len(within.strata))
-    if dominated(pair.effective_n, n):
-        drawn = Relabeled.of_all(pair, draws, seed, threads).norms.ravel() / scale
-        null = _counted(_baseline(drawn), drawn, value)
-    else:
-        null = _baseline(relabeled_norms(pair, draws, seed, threads) / scale)
-    found = _of_rows(pair, value, error, null, stratified)
-    # A norm is not negative.
-    return replace(found, interval=replace(found.interval, low=max(found.interval.low, 0.0)))
 
 
 @one_blas_thread()
