@@ -291,6 +291,12 @@ def test_outputs_are_checked_before_the_models_are_read(refused, small, tmp_path
     assert "needs pyarrow" in refused("inspect", small, "-o", tmp_path / "new", "--table-format", "parquet")
 
 
+@pytest.mark.parametrize("command", [["compare", "a", "b"], ["inspect", "a"], ["diff", "a", "b"]])
+@pytest.mark.parametrize("option", [["--table-format", "csv"], ["--overwrite"]])
+def test_options_of_a_folder_are_refused_without_one(refused, command, option):
+    assert f"{option[0]} is of no use without -o: name a folder" in refused(*command, *option)
+
+
 def test_models_that_cannot_be_read(refused, small, tmp_path):
     missing = tmp_path / "missing"
     assert f"{missing}: no such file or folder" in refused("compare", small, missing)
@@ -396,21 +402,21 @@ def test_the_cache_is_used_listed_and_cleared(run, refused, own_cache):
     status, out, _ = run("cache")
     assert (status, out) == (0, f"0 results; {folder} holds 0.0 KiB of at most 4.0 GiB\n")
     assert run(*small) == (0, plainly, "")
-    read = "embgeom: read from the cache: 3 results; --no-cache computes them again\n"
+    read = "embgeom: read from the cache: 4 results; --no-cache computes them again\n"
     assert run(*small) == (0, plainly, read) and run(*small, "--quiet") == (0, plainly, "")
     run("inspect", "example:large", "--dimension-sample", 20, "--dimension-k", 30)
-    assert len(list(folder.iterdir())) == 6
+    assert len(list(folder.iterdir())) == 8
     _, out, _ = run("cache")
-    assert "example:small" in out and "example:large" in out and "6 results" in out
+    assert "example:small" in out and "example:large" in out and "8 results" in out
     # Summed by model, or each of those of one.
     assert out.count("example:small") == 1 and "intrinsic_dimension" not in out
     _, out, _ = run("cache", "--model", "small")
-    assert "example:large" not in out and "3 results;" in out
+    assert "example:large" not in out and "4 results;" in out
     assert "intrinsic_dimension(k=30, 20 rows: " in out
     assert run("cache", "--clear", "--unused-for", 1)[1].startswith("0 results removed")
-    assert run("cache", "--clear", "--model", "small")[1].startswith(f"3 results removed from {folder}, ")
+    assert run("cache", "--clear", "--model", "small")[1].startswith(f"4 results removed from {folder}, ")
     next(folder.iterdir()).write_text("damaged")
-    assert run("cache", "--clear")[1].startswith(f"3 results removed from {folder}, ")
+    assert run("cache", "--clear")[1].startswith(f"4 results removed from {folder}, ")
     assert not any(folder.iterdir())
     assert "unused-for" in refused("cache", "--unused-for", "-1")
 
@@ -424,7 +430,7 @@ def test_damage_in_the_cache_is_reported_in_a_line(run, own_cache):
     assert (status, out) == before[:2]
     warning, read = err.splitlines()
     assert warning.startswith("embgeom: warning: ") and "is damaged" in warning
-    assert "read from the cache: 2 results" in read
+    assert "read from the cache: 3 results" in read
     assert run(*small)[:2] == before[:2]
 
 

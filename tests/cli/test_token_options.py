@@ -30,8 +30,7 @@ def test_which_classes_are_left_out(arguments, without):
     assert isinstance(parsed, argparse.Namespace)
 
 
-def test_other_defaults():
-    assert tokens_options(()).parse_args([]).without == ()
+def test_words_alone():
     assert tokens_options().parse_args(["--only", "words"]).only == "words"
 
 

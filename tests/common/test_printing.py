@@ -41,7 +41,7 @@ def test_a_result_is_one_line_in_a_notebook(kind):
 def test_numbers_that_mean_little_come_with_a_caution():
     # With 50 neighbors in 6 columns every dimension is the largest possible, and correlates with nothing.
     summary = " ".join(results()["Comparison"].summary().split())
-    assert "undefined: a correlation with numbers that are all equal" in summary
+    assert "undefined: dimension_pearson, dimension_spearman (constant values" in summary
     assert "Most dimensions in A and B come near the highest possible, 6 and 6" in summary
     assert "more neighbors (dimension_k=, --dimension-k) raise the limit" in summary
 

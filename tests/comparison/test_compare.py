@@ -144,6 +144,8 @@ def test_a_class_of_tokens_that_makes_the_number_is_named():
     ) as told:
         comparison = embgeom.compare(*with_bytes(), k=8, dimension_k=30, without=())
     assert len(told) == 2 and "global_similarity_centered" in str(told[1].message)
+    # A warning points at the line that called.
+    assert {each.filename for each in told} == {__file__}
     found = comparison["global_similarity_centered"]
     assert found.value > 0.75
     assert abs(found.without["without byte"].value) < 0.1 and found.without["without byte"].n == 160
@@ -187,11 +189,16 @@ def test_curves_are_drawn_as_everything_else():
     found = embgeom.compare(a, b, relabelings=30, seed=5, curves=True, **QUICK)
     overlap, weights = found.curves
     near = [side.neighbors for side in (found.local_a, found.local_b)]
-    assert overlap.at == weights.at == (10,)
+    assert overlap.at == weights.at == (10, 50)
     wide = [embgeom.knn(side.matrix, 10, center=True) for side in (a, b)]
     expected = overlap_estimate(*wide, strata=found.strata, draws=30, seed=5)
     assert overlap.estimates[0] == expected and expected.stratified.draws == 30
     assert weights.estimates[0].stratified.draws == 30 and near[0].k == 8
+    # A sample of dimensions, for which the graph is narrow, changes nothing of them.
+    some = embgeom.compare(a, b, relabelings=30, seed=5, curves=True, dimension_sample=20, **QUICK)
+    assert some.curves == found.curves
+    few = embgeom.compare(model(gaussian(30)), model(gaussian(30, seed=1)), k=8, curves=True)
+    assert [curve.at for curve in few.curves] == [(10,), (10,)]
 
 
 @pytest.mark.filterwarnings("ignore:global_similarity")
@@ -352,6 +359,7 @@ def test_ten_shared_tokens_are_enough():
         ({"seed": -1}, "seed = -1 must be at least 0"),
         ({"metric": "manhattan"}, "metric = 'manhattan' is unknown"),
         ({"threads": 0}, "threads = 0"),
+        ({"nonsense": 1}, "^nonsense: no option of compare, which takes which, progress, k, metric"),
     ],
 )
 def test_parameters_that_do_not_fit(options, message, monkeypatch):
@@ -380,6 +388,7 @@ def test_undefined_statistics_are_printed_as_such():
     assert np.isnan(comparison["weight_cosine"].value) and np.isnan(comparison.weight_cosine).all()
     line = next(line for line in text.splitlines() if "weight_cosine" in line)
     assert line.split()[1] == "undefined"
+    assert comparison.cautions[-1] == "undefined: weight_cosine (constant values, or no token has weights)"
     assert "10%: undefined, 50%: undefined, 90%: undefined" in text
 
 

@@ -260,3 +260,34 @@ def test_earlier_results_are_replaced_when_asked(tmp_path):
     kinds = FolderResult.__subclasses__()
     assert len(kinds) == 3
     assert {kind._file(end) for kind in kinds for end in (".json", ".safetensors")} <= {*RESULT_FILES}
+
+
+def test_where_most_rows_are_equal_there_is_no_bulk():
+    result = embgeom.diff(BASE, of(perturbed()), noise="bulk", **SIZE)
+    assert result.status_counts() == {"equal": len(BASE) - 30, "rounding": 0, "noise": 0, "changed": 30}
+    assert result.noise.kind == "none"
+
+
+@pytest.mark.parametrize("other_way", [True, False])
+def test_rounding_in_another_way_is_suspected(other_way):
+    x = np.random.default_rng(0).standard_normal((400, 24)).astype(np.float32)
+    tokens = [f"▁w{i}" for i in range(400)]
+    # A bfloat16 is the upper half of a float32: others are cut off, as some tools do, or moved a little.
+    copy = (x.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32) if other_way else x * np.float32(1.02)
+    copy[:2] = stored_as(x[:2], "bfloat16")
+    base, tuned = (embgeom.Embeddings.from_array(each, tokens) for each in (x, copy))
+    result = embgeom.diff(base, tuned, k=5, **SIZE)
+    assert result.status_counts()["rounding"] == 2 and result.noise.kind == "rounding"
+    told = "hardly more than rounding changes one" in " ".join(result.summary().split())
+    assert told == other_way
+
+
+def test_a_warning_points_at_the_line_that_called():
+    rng = np.random.default_rng(0)
+    x = BASE.matrix[:400].copy()
+    some = embgeom.Embeddings.from_array(x, BASE.tokens[:400], name="some")
+    x = x + 2 * x.std() * rng.standard_normal(x.shape).astype(np.float32) * rng.lognormal(size=(400, 1))
+    other = embgeom.Embeddings.from_array(x.astype(np.float32), BASE.tokens[:400], name="other")
+    with pytest.warns(embgeom.EmbgeomWarning, match="may have moved more than half") as told:
+        embgeom.diff(some, other, noise="bulk", k=5, dimension_k=20)
+    assert {each.filename for each in told} == {__file__}

@@ -8,6 +8,7 @@ import pytest
 import embgeom
 from embgeom import InputError
 from embgeom.comparison.inspect import EXTREMES
+from embgeom.geometry.estimators import gaussian_level
 from tests.helpers.loading import data
 
 
@@ -183,6 +184,43 @@ def test_equal_rows_have_no_dimension():
     inspection = embgeom.inspect(model(np.ones((60, 4))), without=(), center=False)
     assert not inspection.dimension.n_components.any()
     assert inspection.summary()
+
+
+def test_undefined_dimensions_are_neither_lowest_nor_highest(tmp_path):
+    # Row 7 is the mean of all rows, exactly: it has no direction after that is subtracted.
+    half = np.rint(gaussian(60, 10) * 64)
+    rows = np.insert(np.concatenate([half, -half]), 7, 0.0, axis=0) + 64
+    inspection = embgeom.inspect(model(rows), dimension_k=20, without=())
+    assert inspection.dimension_of(7) == -1
+    ends = np.concatenate([inspection.lowest.rows, inspection.highest.rows])
+    assert 7 not in ends and len(ends) == 2 * EXTREMES
+    assert min(map(inspection.dimension_of, ends)) == inspection.dimension.n_components[8:].min() > 0
+    inspection.plot(tmp_path / "figure.svg")
+
+
+def test_rows_that_were_not_measured_have_no_dimension():
+    inspection = embgeom.inspect(model(gaussian(100, 8)), dimension_k=10, dimension_sample=30)
+    other = np.setdiff1d(np.arange(100), inspection.sampled)[0]
+    for row in (other, -1, 100):
+        with pytest.raises(InputError, match=f"row {row} is not among the 30 rows that were measured"):
+            inspection.dimension_of(row)
+
+
+def test_the_mean_dimension_stands_beside_that_of_gaussian_rows(tmp_path):
+    embeddings = model(gaussian(300, 8))
+    with embgeom.use_cache(tmp_path / "cache"):
+        found, again = (embgeom.inspect(embeddings, dimension_k=30) for _ in range(2))
+    level = gaussian_level(embeddings.matrix, 30, center=True)
+    assert found.gaussian.to_dict() == again.gaussian.to_dict() == level.to_dict()
+    assert found.gaussian.mean == pytest.approx(found.dimension.n_components.mean(), abs=0.2)
+    text = " ".join(found.summary().split())
+    assert f"mean dimension: {found.dimension.n_components.mean():.1f}, and {level.mean:.2f}" in text
+    # Lists of 10 that are drawn at random have in-degrees of 10 on average, nearly Poisson.
+    assert "about 0.32 for random lists" in text
+    found.save(tmp_path / "out")
+    assert embgeom.Inspection.load(tmp_path / "out").gaussian.to_dict() == level.to_dict()
+    (line,) = (line for line in found.figure().axes[1].lines if line.get_label().startswith("Gaussian"))
+    assert list(line.get_xdata()) == [level.mean] * 2
 
 
 @pytest.mark.parametrize(

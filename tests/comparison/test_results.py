@@ -8,7 +8,7 @@ import html
 import json
 import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 
 import numpy as np
 import pytest
@@ -296,6 +296,15 @@ def test_tables_as_frames(comparison, inspection, tmp_path):
     assert inspection.to_pandas()["n_components"].tolist() == inspection.dimension.n_components.tolist()
     near = embgeom.inspect_token(model(tokens_with([])), "word3", k=5, metric="inner_product").to_pandas()
     assert list(near.columns) == ["row", "token", "inner_product", "weight"] and len(near) == 5
+
+
+def test_two_matrices_of_a_model_are_told_apart(comparison):
+    same = replace(comparison, b=replace(comparison.b, name=comparison.a.name, which="output"))
+    name = comparison.a.name
+    title, caption = same._headings()
+    assert title.endswith(f"{name}, input and {name}, output share") and f"B: {name}, output" in caption
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    assert same.figure().get_suptitle().endswith(f"of A: {name}, input and B: {name}, output")
 
 
 def test_figures_show_what_was_measured(comparison, inspection, tmp_path):

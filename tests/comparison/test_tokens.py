@@ -165,11 +165,12 @@ def test_only_words_and_only_named_tokens(tmp_path):
     classes = classify(Embeddings.from_array(np.eye(8, dtype=np.float32), tokens, special=["</s>"]))
     assert kept_rows(classes, only="words").tolist() == [0, 2]
     assert kept_rows(classes, only=["king"]).tolist() == [0, 1]
-    assert kept_rows(classes, only=[" king", "s", "absent"]).tolist() == [0, 3]
+    assert kept_rows(classes, only=[" king", "s"]).tolist() == [0, 3]
     assert kept_rows(classes, only=["▁42"]).tolist() == [4]
     file = tmp_path / "tokens.txt"
     file.write_text("queen\n s\n\n", encoding="utf-8")
-    assert kept_rows(classes, only=file).tolist() == [2]
+    with pytest.warns(embgeom.EmbgeomWarning, match="1 of the 2 .* not found in array: ' s'"):
+        assert kept_rows(classes, only=file).tolist() == [2]
     with pytest.raises(InputError, match="names no token of array"):
         kept_rows(classes, only=["absent"])
     with pytest.raises(LoadError):
@@ -296,7 +297,6 @@ def test_shared_tokens_are_chosen_alike_everywhere(tmp_path):
         "day",
         "house",
         "water",
-        "absent",
     ]
     ids = shared_rows(small, large, only=words)
     compared = embgeom.compare(small, large, only=words, k=3, dimension_k=5)
@@ -306,3 +306,23 @@ def test_shared_tokens_are_chosen_alike_everywhere(tmp_path):
     np.testing.assert_array_equal(compared.match.ids_b, ids[1])
     for result in (compared, moved, inspected):
         assert result.to_dict()["options"]["only"] == words
+
+
+def test_listed_tokens_that_are_nowhere_are_named():
+    model = Embeddings.from_array(np.eye(4, dtype=np.float32), ["▁king", "king", "▁queen", "s"], name="four")
+    listed = [" king", "s", "nought", "nix", "nil", "none"]
+    message = r"4 of the 6 tokens listed by only= \(--only\) not found in four: 'nil', 'nix', 'none', \.\.\.$"
+    with pytest.warns(embgeom.EmbgeomWarning, match=message) as told:
+        assert kept_rows(classify(model), only=listed).tolist() == [0, 3]
+    assert told[0].filename == __file__
+
+
+def test_classes_are_read_only_and_the_models_own_arrays_are_not():
+    tokens = vocabulary()
+    embeddings = made(tokens, [*IMPOSSIBLE], special=tokens[:1])
+    before = embeddings.special.flags.writeable, embeddings.row_stats.repeated.flags.writeable
+    classes = classify(embeddings)
+    assert (embeddings.special.flags.writeable, embeddings.row_stats.repeated.flags.writeable) == before
+    for array in (classes.special, classes.equal, classes.detection.similarity):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1

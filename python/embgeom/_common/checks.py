@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import operator
+import sys
+import warnings
 from importlib import import_module
 from typing import Any
 
 import numpy as np
 
-from embgeom.errors import InputError
+from embgeom.errors import EmbgeomWarning, InputError
+
+
+def warn(message: str, category: type[EmbgeomWarning] = EmbgeomWarning) -> None:
+    """Warn whoever called this package, through however many of its functions and decorators."""
+    frame, level = sys._getframe(1), 2
+    # Functions with a decorator are called by contextlib.
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in ("embgeom", "contextlib"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def whole_number(value: object, name: str, least: int, most: int | None = None, hint: str = "") -> int:

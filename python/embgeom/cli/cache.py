@@ -30,8 +30,7 @@ def caching(options: argparse.Namespace) -> Iterator[None]:
         return
     with use_cache() as cached:
         yield
-    # Whoever looks a token up does not ask where its neighbors come from.
-    if cached.all_served and not options.quiet and options.run.__name__ != "neighbors":
+    if cached.all_served and not options.quiet:
         tell(f"read from the cache: {_count(len(cached.all_served))}; --no-cache computes them again")
 
 
@@ -39,8 +38,8 @@ def add_commands(commands: Any) -> None:
     """Add the command of this file."""
     command = add_command(commands, cache)
     command.description = (
-        "List the results that compare, inspect, fit, transfer and runs in a folder have kept, summed by "
-        "model (with --model each of them), or clear them. They are "
+        "List the results that compare, inspect, diff, atlas, fit, transfer and runs in a folder have kept, "
+        "summed by model (with --model each of them), or clear them. They are "
         "found again by the numbers of the matrix and all parameters. They lie in embgeom-results within the "
         "folder EMBGEOM_CACHE, or Hugging Face's cache of assets, and take at most EMBGEOM_CACHE_GIB "
         "(default: 4), none more than a quarter of that; those unused for longest go first."

@@ -21,6 +21,7 @@ from embgeom.comparison.neighborhood import rows_of
 from embgeom.comparison.saving import FolderResult
 from embgeom.comparison.token_sets import MadeByClasses
 from embgeom.comparison.wordnet import WordNet
+from embgeom.errors import InputError
 from embgeom.geometry.knn import Metric
 
 _SEARCH = ("dimension_k", "variance", "metric", "threads", "progress")
@@ -75,7 +76,7 @@ def outputs() -> Parser:
     folder = Parser(add_help=False)
     add = folder.add_argument
     add("-o", "--output", metavar="FOLDER", help="write all results and provenance into a new folder")
-    add("--table-format", choices=TABLE_FORMATS, default="csv", help="format of tables (default: csv)")
+    add("--table-format", choices=TABLE_FORMATS, help="format of tables (default: csv)")
     add("--overwrite", action="store_true", help="replace earlier results in FOLDER")
     add("--html", metavar="FILE", help="also write one page with tables, figure and provenance")
     add("--figure", metavar="FILE", help="also draw the figure as .svg, .png or .pdf")
@@ -142,7 +143,12 @@ def check_outputs(options: argparse.Namespace, **others: str | None) -> None:
         check_file_writable(options.html)
     if options.figure is not None:
         check_figure_path(options.figure)
-    if options.output is not None:
+    if options.output is None:
+        given = {"--table-format": options.table_format, "--overwrite": options.overwrite}
+        if useless := [name for name, value in given.items() if value]:
+            raise InputError(f"{useless[0]} is of no use without -o: name a folder, or leave it out")
+    else:
+        options.table_format = options.table_format or "csv"
         check_table_format(options.table_format)
         check_writable(options.output, overwrite=options.overwrite)
     read = [file for file in (getattr(options, "only", None),) if file not in (None, "words")]

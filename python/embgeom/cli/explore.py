@@ -23,7 +23,8 @@ def add_commands(commands: Any) -> None:
     shared = Parser(add_help=False)
     add = shared.add_argument
     add("--no-center", dest="center", action="store_false", help="do not subtract the mean embedding")
-    add("--dimension-k", type=int, metavar="K", help="neighbors for the intrinsic dimension (default: 200)")
+    explained = "neighbors for the intrinsic dimension (default: 200, or half of the tokens if fewer)"
+    add("--dimension-k", type=int, metavar="K", help=explained)
     add("--seed", type=whole(0), default=0, help="seed of everything random (default: 0)")
     shared_by_all = shared, tokens_options(), LOCAL_FILES, CACHE
     pair = model_options("-a"), model_options("-b")

@@ -150,13 +150,13 @@ def layer_map(text: str) -> int | dict[int, int]:
     return found
 
 
-def tokens_options(without: tuple[str, ...] = WITHOUT, *, only: bool = True) -> Parser:
+def tokens_options(*, only: bool = True) -> Parser:
     """Return the options on which tokens count, for keywords `without` and, unless told otherwise, `only`."""
     options = Parser(add_help=False)
     add = options.add_argument_group("tokens that count").add_argument
     names = ", ".join(CLASSES)
-    explained = f"leave out these classes: {names}; none keeps all (default: {','.join(without) or 'none'})"
-    add("--without", type=_token_classes, metavar="LIST", default=without, help=explained)
+    explained = f"leave out these classes: {names}; none keeps all (default: {','.join(WITHOUT)})"
+    add("--without", type=_token_classes, metavar="LIST", default=WITHOUT, help=explained)
     explained = "count these classes, too; all counts every class (special tokens have no text to match)"
     add("--with", dest="kept", type=_token_classes, metavar="LIST", action=_Keep, help=explained)
     if only:

@@ -218,7 +218,7 @@ def atlas(
     center : bool
         Find neighbors after subtracting the mean embedding of the tokens in the table.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; 200 by default.
+        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if that is fewer.
     without, only
         Which tokens the table has, as for `embgeom.comparison.kept_rows`; zero rows, which have no
         direction, are always left out.

@@ -34,6 +34,8 @@ _EXTREMES = 8
 _NEAR = 3
 # Of tokens with noise alone, at most one in a hundred lies below this quantile.
 _QUANTILE = 0.01
+# Numbers that are cut off instead of rounded differ by twice as much.
+_HARDLY_MORE = 2.5
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,13 @@ class Diff(FolderResult):
                 f"rounding {noise.side} to {noise.format} changes a row by {noise.level:.2g} of its length "
                 "(median), and explains what is equal up to it"
             )
+            changed = self.change[self.status == "changed"]
+            if changed.size and (median := float(np.median(changed))) < _HARDLY_MORE * noise.level:
+                yield (
+                    f"the changed rows differ by {median:.2g} of their length (median), hardly more than "
+                    "rounding changes one: they may have been rounded in another way, which noise='bulk' "
+                    "(--noise bulk) takes as noise"
+                )
         if noise.kind == "bulk":
             yield (
                 f"the bulk of rows, taken as noise, changes by {noise.level:.2g} of its length (median); a "

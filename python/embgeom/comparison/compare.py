@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
+from embgeom._common.checks import warn
 from embgeom._common.progress import Progress, reporter
 from embgeom._common.record import versions
 from embgeom._common.threads import in_threads, one_blas_thread, resolve_threads
@@ -40,6 +40,7 @@ from embgeom.comparison.token_sets import (
 from embgeom.comparison.tokens import CLASSES, TokenClasses, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.embeddings.vocabulary import MIN_SHARED, Match, match, require_shared
+from embgeom.errors import InputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import IntrinsicDimension, dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, check_k, knn
@@ -68,7 +69,8 @@ def compare(
 
     Every statistic comes with a 95 % interval over tokens and with two nulls, each as mean and standard
     deviation: the statistic with the tokens of the second model relabeled at random, and with tokens
-    relabeled only within strata of like class, row number and length.
+    relabeled only within strata of like class, frequency and length. Frequency goes by row number in the
+    first model, so that the second null changes a little where the models change places.
 
     Parameters
     ----------
@@ -125,7 +127,7 @@ def compare(
     >>> overlap.z > 100
     True
     """
-    chosen = CompareOptions(**cast(dict[str, Any], options))
+    chosen = _chosen(cast(dict[str, Any], options))
     a, b = (
         model
         if isinstance(model, Embeddings)
@@ -187,6 +189,15 @@ def compare(
     )
 
 
+def _chosen(options: dict[str, Any]) -> CompareOptions:
+    known = CompareKeywords.__annotations__
+    if unknown := sorted(options.keys() - known.keys()):
+        raise InputError(
+            f"{', '.join(unknown)}: no option of compare, which takes which, progress, {', '.join(known)}"
+        )
+    return CompareOptions(**options)
+
+
 # Each statistic's name, which keys and files have, with its label in figures and its meaning.
 STATISTICS = {
     "global_similarity": ("global similarity", "correlation of all pairwise cosines"),
@@ -220,8 +231,10 @@ def drawn(n: int, count: int, seed: int) -> RowNumbers:
 
 def graph_of(call: Cached, x: Float32Matrix, options: CompareOptions, **common: Any) -> Neighbors:
     """Return the neighbors from which all measures take their first ones."""
+    wide = max(options.k, min(_MOST_NEIGHBORS, len(x) - 1) if options.curves else 0)
     # A sample of dimensions needs only the neighbors of the sample.
-    wide = max(options.k, options.dimension_k or 0) if options.dimension_sample is None else options.k
+    if options.dimension_sample is None:
+        wide = max(wide, options.dimension_k or 0)
     return call(knn, x, wide, metric=options.metric, center=options.center, **common)
 
 
@@ -422,7 +435,7 @@ def _cautions(
     for name in ("global_similarity", "global_similarity_centered"):
         found, everything = estimates[name], others.get("with all", {}).get(name)
         if made := sets.made_by_classes(name, found, sets.counts, **common):
-            warnings.warn(made, MadeByClasses, stacklevel=3)
+            warn(made, MadeByClasses)
             yield made
         if everything is not None:
             every = np.ones_like(sets.counts)
@@ -434,8 +447,8 @@ def _cautions(
                 f"class, length and frequency of tokens make most of {name}: value {found.text()}, null in "
                 f"strata {null_text(within)}"
             )
-    if any(np.isnan(estimate.value) for estimate in estimates.values()):
-        yield "undefined: a correlation with numbers that are all equal, or weights that no token has"
+    if undefined := [name for name, estimate in estimates.items() if np.isnan(estimate.value)]:
+        yield f"undefined: {', '.join(undefined)} (constant values, or no token has weights)"
 
 
 def token_groups(

@@ -138,7 +138,8 @@ class CompareOptions(MeasureOptions):
     panel : bool
         Measure CKA, RSA and Procrustes similarity, too.
     curves : bool
-        Measure overlap and weights over several numbers of neighbors, up to 50, too.
+        Measure overlap and weights over several numbers of neighbors, up to 50, too, for which at least 50
+        neighbors are searched.
     threads : int, optional
         Threads to use; every core available to the process by default.
     """
@@ -201,9 +202,9 @@ class Comparison(FolderResult):
     cautions : tuple of str
         What stands in the way of a conclusion, in sentences.
     curves : tuple of Curve
-        Overlap and weight cosine over k; empty without ``panel=True``.
+        Overlap and weight cosine over k; empty without ``curves=True``.
     strata : ndarray of int64, shape (n,)
-        The stratum of each shared token in the second null.
+        The stratum of each shared token in the second null; frequency by row number in the first model.
     neighbor_overlap : ndarray of float64, shape (n,)
         Share of common neighbors of each shared token.
     weight_cosine : ndarray of float64, shape (n,)
@@ -333,10 +334,16 @@ class Comparison(FolderResult):
             "n_components_b": dimensions[1].tolist(),
         }
 
+    def _names(self) -> tuple[str, str]:
+        """Return names that tell the models apart: two matrices of one model by which they are."""
+        a, b = self.a, self.b
+        return (a.name, b.name) if a.name != b.name else (f"{a.name}, {a.which}", f"{b.name}, {b.which}")
+
     def _headings(self) -> tuple[str, str]:
+        a, b = self._names()
         return (
-            f"What the token embeddings of {self.a.name} and {self.b.name} share",
-            f"A: {self.a.name}, B: {self.b.name}. Left: the values of the table with intervals and "
+            f"What the token embeddings of {a} and {b} share",
+            f"A: {a}, B: {b}. Left: the values of the table with intervals and "
             "nulls. Middle: how many tokens have which share of neighbors in common, and by the "
             "null. Right: intrinsic dimensions in both models, darker for more tokens, dashed where both are "
             "equal.",
@@ -370,7 +377,7 @@ class Comparison(FolderResult):
         self._draw_statistics(first)
         self._draw_overlap(second)
         draw_dimensions(figure, third, (self.local_a, self.local_b), ("in A", "in B"))
-        a, b = shortened((self.a.name, self.b.name), 40)
+        a, b = shortened(self._names(), 40)
         figure.suptitle(f"{len(self.match):,} shared tokens of A: {a} and B: {b}", fontsize=10)
         return figure
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from statistics import NormalDist
@@ -12,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
-from embgeom._common.checks import check_seed, flag
+from embgeom._common.checks import check_seed, flag, warn
 from embgeom._common.progress import Progress
 from embgeom._common.record import plain, versions
 from embgeom._common.threads import one_blas_thread, resolve_threads
@@ -21,14 +20,14 @@ from embgeom.comparison.comparison import LocalGeometry
 from embgeom.comparison.saving import ModelRecord, loaded
 from embgeom.comparison.tokens import WITHOUT, check_only, check_without, classify, tokens_that_count
 from embgeom.embeddings.embeddings import Embeddings, Which
-from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.embeddings.vocabulary import MIN_SHARED
+from embgeom.errors import InputError
 from embgeom.geometry.agreement import neighbor_overlap, weight_cosine
 from embgeom.geometry.dimension import dimension_neighbors, intrinsic_dimension
 from embgeom.geometry.knn import Neighbors, check_k, knn
 from embgeom.geometry.lle import lle
 from embgeom.runs.cache import Cached, active
 
-_MIN_SHARED = 10
 _FLOATS = ("F64", "F32", "F16", "BF16", "float64", "float32", "float16", "bfloat16")
 _PIECE = 4096
 # Quantization to 3 bits or more moves no row by this share of its length.
@@ -71,14 +70,15 @@ def diff(
     center : bool
         Find neighbors after subtracting the mean embedding of the rows that count.
     dimension_k : int, optional
-        Neighbors for the intrinsic dimension; 200 by default.
+        Neighbors for the intrinsic dimension; by default 200, or half of the tokens if that is fewer.
     without, only
         The tokens whose neighborhoods count, as for `embgeom.comparison.shared_rows`; the rows of all others
         are compared, too.
     noise : {"auto", "rounding", "bulk"}
         What an unchanged row is. ``"rounding"``: one that is equal up to the format. ``"bulk"``: one whose
-        relative change does not stand out of the bulk of rows, as between quantized models; this assumes that
-        the fine-tune moved fewer than half of the rows, or all of them by less than the quantization.
+        relative change does not stand out of the bulk of rows that differ, as between quantized models; this
+        assumes that the fine-tune moved fewer than half of these, or all of them by less than the
+        quantization. Where at least half of all rows are equal, there is no such noise.
         ``"auto"`` takes the bulk where one model is quantized and the other is not, or in another way.
     seed : int
         Seed of the noise that the bulk is imitated by.
@@ -199,7 +199,7 @@ def _paired(base: Embeddings, tuned: Embeddings) -> tuple[RowNumbers, RowNumbers
     pairs = dict([*((row, row) for row in same), *moved])
     # A token that stands twice in the base is paired once.
     found = sorted({other: row for row, other in pairs.items()}.items(), key=lambda pair: pair[1])
-    if len(found) < _MIN_SHARED:
+    if len(found) < MIN_SHARED:
         raise InputError(
             f"{base.name} and {tuned.name} share {len(found)} tokens as their tokenizers write them; diff "
             "takes one model before and after a fine-tune, and compare matches tokens by what they spell"
@@ -245,15 +245,13 @@ def _noise(
     if option == "bulk" or (option == "auto" and quantized):
         noise = _bulk(change)
         if noise.threshold > _MUCH:
-            warnings.warn(
+            warn(
                 f"the bulk of rows, taken as noise, changed by {noise.level:.2g} of its length, and a row "
                 f"counts as changed only above {noise.threshold:.2g}: the fine-tune may have moved more than "
-                "half of the rows; noise='rounding' counts every row that storage does not explain",
-                EmbgeomWarning,
-                stacklevel=3,
+                "half of the rows; noise='rounding' counts every row that storage does not explain"
             )
         status[change <= noise.threshold] = "noise"
-    elif alike.any():
+    if noise.kind == "none" and alike.any():
         side, to = max(by_rounding, key=lambda each: np.count_nonzero(by_rounding[each]))
         noise = Noise("rounding", side, to, float(np.median(change[alike])), 0.0)
     status[alike] = "rounding"
@@ -292,7 +290,8 @@ def equal_rows(base: Float32Matrix, tuned: Float32Matrix) -> tuple[_Mask, dict[t
 def _bulk(change: Float64Vector) -> Noise:
     """Return noise by which the bulk of rows changes, as if its changes were lognormal."""
     bulk = np.log(change[(change > 0.0) & np.isfinite(change)])
-    if not bulk.size:
+    # Noise leaves hardly a row as it was, so where most rows are equal, training moved the others.
+    if 2 * np.count_nonzero(change) <= len(change) or not bulk.size:
         return Noise("none", None, None, 0.0, 0.0)
     normal, middle = NormalDist(), float(np.median(bulk))
     spread = float(np.median(np.abs(bulk - middle))) / normal.inv_cdf(0.75)

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from embgeom._common.arrays import RowNumbers
+from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import check_seed, flag, whole_number
 from embgeom._common.progress import Progress
-from embgeom._common.record import plain, versions
+from embgeom._common.record import array_digest, plain, versions
 from embgeom._common.result import Columns, new_figure
 from embgeom._common.style import COLORS, NULL, integer_bins, legend_above
-from embgeom._common.tables import Block, Table, distribution
+from embgeom._common.tables import Block, Table, distribution, plus_minus
 from embgeom._common.threads import one_blas_thread, resolve_threads
 from embgeom.comparison.comparison import near_max_notes
 from embgeom.comparison.hubs import Hubs
 from embgeom.comparison.hubs import K as HUBS_K
+from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.comparison.saving import FolderResult, ModelRecord, loaded, model_tables, shown, shown_list
+from embgeom.comparison.statistic import defined_mean
 from embgeom.comparison.tokens import WITHOUT, TokenClasses, check_only, check_without, classify, kept_rows
 from embgeom.embeddings.embeddings import Embeddings, Which
 from embgeom.errors import InputError
@@ -31,8 +34,10 @@ from embgeom.geometry.dimension import (
     dimension_neighbors,
     intrinsic_dimension,
 )
+from embgeom.geometry.estimators import GaussianLevel, gaussian_level
 from embgeom.geometry.knn import Metric, Neighbors, knn
-from embgeom.runs.cache import active
+from embgeom.runs.cache import Cached, active
+from embgeom.runs.requests import requested_part
 
 EXTREMES = 8
 _SHOWN = 10
@@ -58,12 +63,15 @@ class Inspection(FolderResult):
         Those of them whose neighborhood was measured: all, or a sample.
     dimension : IntrinsicDimension
         Of the sampled rows.
+    gaussian : GaussianLevel
+        The dimension of Gaussian rows with the mean and covariance of the n rows that count, over as many
+        neighbors.
     hubs : tuple of Hubs
         In-degrees of the n rows that count, in the order of `kept`: as neighbors were searched, and with
         the other choice of `center`.
     lowest, highest : Neighbors
         The sampled rows of lowest and highest dimension (their numbers in `.rows`), with their nearest
-        neighbors.
+        neighbors; without those whose dimension is undefined.
     options : dict of str to object
         Every parameter.
     versions : dict of str to str
@@ -78,6 +86,7 @@ class Inspection(FolderResult):
     kept: RowNumbers
     sampled: RowNumbers
     dimension: IntrinsicDimension
+    gaussian: GaussianLevel
     hubs: tuple[Hubs, ...]
     lowest: Neighbors
     highest: Neighbors
@@ -89,8 +98,11 @@ class Inspection(FolderResult):
         return f"Inspection({self.model!r}, {self.dimension!r})"
 
     def dimension_of(self, row: int) -> int:
-        """Return the intrinsic dimension of a sampled row."""
-        return int(self.dimension.n_components[np.searchsorted(self.sampled, row)])
+        """Return the intrinsic dimension of a sampled row; -1 where it is undefined."""
+        found = np.flatnonzero(self.sampled == row)
+        if not found.size:
+            raise InputError(f"row {row} is not among the {len(self.sampled)} rows that were measured")
+        return int(self.dimension.n_components[found[0]])
 
     @property
     def norm_outliers(self) -> RowNumbers:
@@ -122,6 +134,7 @@ class Inspection(FolderResult):
                 f"({dimension.variance:.0%} of variance, {dimension.k} neighbors)",
             ),
             "participation ratio: how many directions have most of the variance, counted without a threshold",
+            self._gaussian_line(),
             *near_max_notes(len(self.kept) - 1, model=dimension),
             "",
             self._extremes("tokens of lowest intrinsic dimension", self.lowest),
@@ -129,6 +142,14 @@ class Inspection(FolderResult):
             *self._hubs(),
             *self._dead(),
         ]
+
+    def _gaussian_line(self) -> str:
+        found = self.gaussian
+        level = plus_minus(found.mean, NORMAL_QUANTILE * found.standard_error)
+        return (
+            f"mean dimension: {defined_mean(self.dimension.defined):.1f}, and {level} of Gaussian rows with "
+            "the same mean and covariance: only what is below that is due to other structure"
+        )
 
     def _kept(self) -> str:
         without, only = self.options["without"], self.options["only"]
@@ -166,6 +187,8 @@ class Inspection(FolderResult):
             for found in self.hubs
         ]
         first = self.hubs[0]
+        # In-degrees of lists that are drawn at random are nearly Poisson.
+        random = max(float(first.in_degree.mean()), 1e-9) ** -0.5
         great = ((self.kept[i], first.in_degree[i]) for i in first.greatest(EXTREMES).tolist())
         return [
             Table(
@@ -173,8 +196,9 @@ class Inspection(FolderResult):
                 ("neighbors of", "largest in-degree", "skewness of in-degrees", "share of the top 1 %"),
                 rows,
             ),
-            "in-degree: in how many of the lists a row is; skewness: 0 where in-degrees are spread evenly, "
-            "above 1 where few rows are in many lists; share: how much of all lists the 1 % of rows with the "
+            "in-degree: in how many of the lists a row is; skewness: 0 where in-degrees lie evenly on both "
+            f"sides of their mean, about {random:.2f} for random lists, above 1 where few rows are in many "
+            "lists; share: how much of all lists the 1 % of rows with the "
             "largest in-degrees take",
             "",
             Table(
@@ -204,6 +228,7 @@ class Inspection(FolderResult):
             "model": self.model.to_dict(),
             "classes": self.classes.to_dict(),
             "kept": len(self.kept),
+            "gaussian": self.gaussian,
             "hubs": [
                 {
                     "center": found.center,
@@ -253,6 +278,8 @@ class Inspection(FolderResult):
             dimensions.hist(counts, bins=integer_bins(counts.min(), counts.max(), 40), color=COLORS[0])
         highest = self.dimension.max_components
         dimensions.axvline(highest, color=NULL, linestyle="--", label=f"highest possible: {highest}")
+        level = self.gaussian.mean
+        dimensions.axvline(level, color=COLORS[1], linestyle=":", label=f"Gaussian rows: {level:.1f}")
         legend_above(dimensions)
         dimensions.set_ylabel("rows")
         dimensions.set_xlabel(f"intrinsic dimensions of {len(self.sampled):,} rows")
@@ -313,9 +340,10 @@ def inspect(
 
     Notes
     -----
-    Two searches for neighbors, with and without centering, and an eigenvalue problem for each row that is
-    measured; see `intrinsic_dimension`. Within `use_cache`, results that were computed before are read
-    instead. Memory: the rows that count twice, and 8 k bytes for each row that is measured.
+    Two searches for neighbors, with and without centering, an eigenvalue problem for each row that is
+    measured, and `gaussian_level` with 200 rows; see there and `intrinsic_dimension`. Within `use_cache`,
+    results that were computed before are read instead. Memory: the rows that count three times, and 8 k bytes
+    for each row that is measured.
 
     Examples
     --------
@@ -349,14 +377,12 @@ def inspect(
     other = call(knn, x, min(HUBS_K, len(kept) - 1), center=not center, **search)
     around = graph.first(k)
     dimension = call(intrinsic_dimension, x, around, variance=variance, threads=team, progress=progress)
+    over = {"k": k, "variance": variance, "metric": metric, "center": center, "seed": seed}
     hubs = tuple(
         Hubs.from_neighbors(found, len(kept), center=centered)
         for found, centered in ((graph, center), (other, not center))
     )
-    # A stable sort lets equal dimensions stand in the order of rows.
-    ascending = np.argsort(dimension.n_components, kind="stable")
-    shown_rows = min(EXTREMES, max(1, m // 2))
-    ends = (ascending[:shown_rows], ascending[::-1][:shown_rows])
+    ends = _ends(dimension.n_components)
     lowest, highest = (_of_rows(graph, end, kept, positions) for end in ends)
     options = {
         "dimension_k": k,
@@ -376,6 +402,7 @@ def inspect(
         kept,
         kept[positions],
         replace(dimension, rows=kept[positions]),
+        _gaussian(call, embeddings.name, x, over, threads=team, progress=progress),
         hubs,
         lowest,
         highest,
@@ -383,6 +410,24 @@ def inspect(
         versions(),
         call.served,
     )
+
+
+def _gaussian(
+    call: Cached, name: str, x: Float32Matrix, options: dict[str, Any], **common: Any
+) -> GaussianLevel:
+    """Return the Gaussian level of a model, from the cache in use if it is there."""
+    measure = partial(gaussian_level, x, **options, **common)
+    if not call.in_use:
+        return measure()
+    return call.once(requested_part(gaussian_level, (x,), options, array_digest), [name], measure)
+
+
+def _ends(components: npt.NDArray[np.int32]) -> tuple[RowNumbers, RowNumbers]:
+    """Return the positions of the lowest and of the highest dimensions that are defined."""
+    # A stable sort lets equal dimensions stand in the order of rows; -1 (undefined) is first.
+    ascending = np.argsort(components, kind="stable")[np.count_nonzero(components < 0) :]
+    shown_rows = min(EXTREMES, max(1, len(ascending) // 2))
+    return ascending[:shown_rows], ascending[::-1][:shown_rows]
 
 
 def _of_rows(graph: Neighbors, lists: RowNumbers, kept: RowNumbers, positions: RowNumbers) -> Neighbors:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import RowNumbers
+from embgeom._common.checks import warn
 from embgeom._common.foreign import to_strings
 from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular
@@ -54,6 +55,8 @@ _Mask = npt.NDArray[np.bool_]
 # The last length in characters of each bin; longer ones are a bin of their own.
 _LENGTHS = (1, 2, 3, 4, 6, 8)
 _SMALLEST_STRATUM = 10
+_NAMED = 3
+_BINS = 20
 _LETTERS = frozenset(ascii_lowercase)
 
 
@@ -124,11 +127,11 @@ class TokenClasses(Result, Tabular):
         """Return how many rows each class has; a row may be of several."""
         return {name: int(np.count_nonzero(getattr(self, name))) for name in CLASSES}
 
-    def strata(self, rows: npt.ArrayLike | None = None, bins: int = 20) -> RowNumbers:
+    def strata(self, rows: npt.ArrayLike | None = None) -> RowNumbers:
         """Return the stratum of each of some rows, numbered from 0.
 
-        Tokens of one stratum are alike in class (byte, space, case, script), in frequency (`bins` quantiles
-        of the row number, for which byte-pair encoding follows the frequency) and in length. Strata of fewer
+        Tokens of one stratum are alike in class (byte, space, case, script), in frequency (twentieths
+        by the row number, for which byte-pair encoding follows the frequency) and in length. Strata of fewer
         than 10 tokens are merged: those that differ only in length first, then in script and case, then in
         space, then in frequency.
 
@@ -136,8 +139,6 @@ class TokenClasses(Result, Tabular):
         ----------
         rows : array_like of int, shape (n,), optional
             All rows by default.
-        bins : int
-            How many quantiles of the row number.
 
         Returns
         -------
@@ -145,7 +146,7 @@ class TokenClasses(Result, Tabular):
         """
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows, dtype=np.int64)
         order = np.argsort(np.argsort(chosen, kind="stable"), kind="stable")
-        frequency = order * bins // max(len(chosen), 1)
+        frequency = order * _BINS // max(len(chosen), 1)
         raw = self.byte[chosen].astype(np.int64)
         space, case, script = (_codes(values[chosen]) for values in (self.position, self.case, self.script))
         length = np.searchsorted(_LENGTHS, self.length[chosen])
@@ -238,7 +239,7 @@ def classify(embeddings: Embeddings, *, threads: int | None = None) -> TokenClas
     model = check_embeddings(embeddings)
     if (known := _CLASSES_OF.get(model)) is None:
         known = _CLASSES_OF[model] = _classified(model, resolve_threads(threads))
-        for value in vars(known).values():
+        for value in (*vars(known).values(), *vars(known.detection).values()):
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
     return known
@@ -284,13 +285,13 @@ def _classified(model: Embeddings, threads: int) -> TokenClasses:
         name=model.name,
         tokens=model.tokens,
         texts=texts,
-        special=model.special,
+        special=model.special.copy(),
         byte=np.array(
             [b is not None and text is None for b, text in zip(spelled, texts, strict=True)], dtype=bool
         ),
         unused=reserved | ~model.has_token,
         unreachable=impossible if unproduced is None else impossible | unproduced,
-        equal=repeated,
+        equal=repeated.copy(),
         untrained=detection.mask | model.zero,
         position=position,
         case=case,
@@ -377,11 +378,17 @@ def tokens_that_count(
         return counts & named
     wanted = _wanted(only)
     # What is shared spells the same, so it is enough that one vocabulary writes it as it is listed.
-    named = np.logical_or.reduce([_named(each, wanted)[rows] for each, rows in sides])
+    written = [_written(each, rows, wanted) for each, rows in sides]
+    named = np.array([any(spellings) for spellings in zip(*written, strict=True)], dtype=bool)
+    models = " and ".join(each.name for each in classes)
     if not named.any():
-        raise InputError(
-            f"only={only!r:.60} names no token of {' and '.join(each.name for each in classes)}; check how "
-            "tokens are written"
+        raise InputError(f"only={only!r:.60} names no token of {models}; check how tokens are written")
+    if lacking := sorted(wanted.difference(*(spelled for spellings in written for spelled in spellings))):
+        where = models if len(classes) == 1 else f"what {models} share"
+        first = ", ".join(f"{token!r:.40}" for token in lacking[:_NAMED])
+        warn(
+            f"{len(lacking)} of the {len(wanted)} tokens listed by only= (--only) not found in {where}: "
+            f"{first}{', ...' if len(lacking) > _NAMED else ''}"
         )
     return counts & named
 
@@ -464,14 +471,10 @@ def _wanted(only: str | PathLike[str] | Sequence[str]) -> set[str]:
     return set(to_strings(only, "only"))
 
 
-def _named(classes: TokenClasses, wanted: set[str]) -> _Mask:
-    return np.array(
-        [
-            token in wanted or (text is not None and (text in wanted or text.strip(" ") in wanted))
-            for token, text in zip(classes.tokens, classes.texts, strict=True)
-        ],
-        dtype=bool,
-    )
+def _written(classes: TokenClasses, rows: RowNumbers, wanted: set[str]) -> list[set[str]]:
+    """Return as what each of some tokens is listed; an empty set for one that is not."""
+    pairs = ((classes.tokens[row], classes.texts[row]) for row in rows.tolist())
+    return [wanted & ({token} if text is None else {token, text, text.strip(" ")}) for token, text in pairs]
 
 
 def _codes(values: npt.NDArray[Any]) -> RowNumbers:

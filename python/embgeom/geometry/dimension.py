@@ -136,7 +136,8 @@ def intrinsic_dimension(
 ) -> IntrinsicDimension:
     """Count the principal components that explain a share of the variance of each token's neighbors.
 
-    The number is low in tight semantic clusters and high in diffuse regions.
+    The number is low where a token's neighbors vary in few directions. Whether these are related in meaning
+    depends on the model: `embgeom.comparison.coherence` measures it.
 
     Parameters
     ----------
