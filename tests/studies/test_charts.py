@@ -42,8 +42,10 @@ def charts(count):
     linkage = np.array([[0, 1, 0.5, 2], *([i, count + i - 2, 0.5 + i / 99, i + 1] for i in range(2, count))])
     yield heatmap(names(count), cells, "neighbor overlap")
     yield heatmaps(names(count), {"R²": both, "retrieval": both})
-    yield curves(labels, drawn, "neighbor overlap")
-    yield distributions(labels, [rng.normal(size=200) for _ in labels], "cosine", levels=[0.0] * len(labels))
+    yield curves(labels, drawn, "neighbor overlap", range(len(drawn)))
+    yield distributions(
+        labels, [rng.normal(size=200) for _ in labels], "cosine", levels={"null": [0.0] * len(labels)}
+    )
     values = {(i, j): (dimensions[i], dimensions[j]) for i, j in pairs(count)}
     yield against(names(count), values, {pair: estimate(0.3) for pair in pairs(count)})
     yield tree(names(count), linkage, [0.9] * (count - 1), 0.99, "1 - neighbor overlap")
@@ -87,14 +89,33 @@ def test_a_cell_has_value_interval_and_both_nulls():
 
 def test_of_many_curves_the_highest_and_the_lowest_are_named():
     drawn = [Curve("x", "k", (1, 2), (estimate(v / 10), estimate(v / 10))) for v in range(8)]
-    figure = curves([f"pair {v}" for v in range(8)], drawn, "overlap")
+    figure = curves([f"pair {v}" for v in range(8)], drawn, "overlap", range(8))
     shown = {text for text in texts(figure) if text.startswith("pair")}
     assert shown == {f"pair {v}" for v in (0, 1, 2, 5, 6, 7)}
 
 
+def test_a_pair_has_the_same_look_in_all_figures():
+    looks = []
+    for first, other in ((1, 5), (5, 1)):
+        drawn = [Curve("x", "k", (1, 2), (estimate(v / 10), estimate(v / 10))) for v in (first, other)]
+        figure = curves(["one", "two"], drawn, "overlap", [3, 9])
+        shown = dict(zip(*reversed(figure.axes[0].get_legend_handles_labels()), strict=True))
+        looks.append([shown[name][0].get_color() for name in ("one", "two")])
+        assert shown["one"][0].get_marker() != shown["two"][0].get_marker()
+    assert looks[0] == looks[1]
+
+
+def test_each_row_has_all_of_its_levels():
+    values = [np.arange(9), np.arange(5)]
+    figure = distributions(["a", "b"], values, "x", levels={"most": [8.0, 7.0], "Gaussian": [5.0, 6.0]})
+    marks = [line.get_xdata()[0] for line in figure.axes[0].lines if line.get_linestyle() in ("--", ":")]
+    assert marks == [8.0, 5.0, 7.0, 6.0]
+    assert {"most", "Gaussian"} <= set(texts(figure))
+
+
 def test_many_rows_are_quantiles_in_order():
     values = [np.full(5, v, dtype=float) for v in range(20)]
-    figure = distributions([f"row {v}" for v in range(20)], values, "x")
+    figure = distributions([f"row {v}" for v in range(20)], values, "x", levels={})
     shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert shown == [f"row {v}" for v in range(19, -1, -1)]
 

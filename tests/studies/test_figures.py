@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import embgeom
+from embgeom.studies.charts import small
 from embgeom.studies.figures import drawings
 from tests.studies.test_study import MODELS, OPTIONS
 
@@ -26,6 +27,12 @@ def test_everything_measured_is_drawn(study):
     assert set(found) == measures | others | dimensions | {"weight_cosine_histogram", "map_scores"}
     for drawing in found.values():
         assert drawing.caption.endswith(".") and drawing.figure.axes
+        assert ": the same for" not in drawing.caption and "the same after" not in drawing.caption
+    lines = any(axes.lines for axes in found["dimension_against_dimension"].figure.axes)
+    assert lines == ("Dashed" in found["dimension_against_dimension"].caption)
+    texts = [text.get_text() for axes in found["map_scores"].figure.axes for text in axes.texts]
+    scores = study.pairs[0].maps[0].scores
+    assert any(f"chance {small(1 / scores.candidates)}" in text for text in texts)
 
 
 def test_two_models_at_first_look(tmp_path):

@@ -44,7 +44,9 @@ def test_the_command(models, tmp_path, capsys):
     assert "neighbor overlap" in out and "report.html" in out and err == ""
     assert status("study", *models[:3], "-o", folder, *OPTIONS) == 0
     err = capsys.readouterr().err
-    assert "embgeom: 0 parts computed; " in err and " times one was read from the cache in the folder" in err
+    assert (
+        "embgeom: 0 parts computed; " in err and " reads from the folder" in err and "files unchanged" in err
+    )
     assert status("study", models[0], "-o", folder) == 2
     assert "a study compares at least two models" in capsys.readouterr().err
     assert status("study", *models[:2], "-o", models[0]) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ import pytest
 import embgeom
 from embgeom import InputError, OutputError
 from embgeom.comparison.nulls import holm
+from embgeom.comparison.statistic import short_p
 from embgeom.runs.cache import ResultCache
 from embgeom.studies import Study
+from embgeom.studies.lineage import lineage
 from embgeom.studies.measures import files_digest
+from embgeom.studies.sentences import summary
 
 pytest.importorskip("scipy", reason="scipy is not installed")
 pytest.importorskip("pyarrow", reason="pyarrow is not installed")
@@ -124,7 +128,9 @@ def test_models_by_themselves(studied):
         lowest, highest = (geometry.dimension.n_components[rows] for rows in model.extremes(5))
         assert lowest.max() <= highest.min() and len(lowest) == 5
     header = (folder / "models.csv").read_text(encoding="utf-8").splitlines()[0]
-    assert {"two_nn", "mle", "dimension_gaussian"} <= set(header.split(","))
+    assert {"two_nn", "two_nn_half_width", "mle_half_width", "dimension_gaussian_half_width"} <= set(
+        header.split(",")
+    )
 
 
 def test_wordnet(tmp_path):
@@ -146,6 +152,12 @@ def test_wordnet(tmp_path):
     # Its search is a part.
     kept = ResultCache(tmp_path / "out" / "parts").entries()
     assert sum(entry.what.startswith("knn(k=15") for entry in kept) == 2
+    assert [model.coherence.k for model in study.models] == [7, 7]
+    p = holm([each.spearman.p for model in study.models for each in model.coherence.statistics])
+    said = dict(summary(study))["Coherence"]
+    assert all(f"p = {short_p(p[number])}" in said for number in (2, 9)) and "(Holm)" in said
+    few = embgeom.study(known, folder=tmp_path / "few", **{**options, "dimension_k": 5})
+    assert [model.coherence.k for model in few.models] == [5, 5]
     with pytest.warns(embgeom.EmbgeomWarning, match=": .*words of WordNet"):
         study = embgeom.study(MODELS[:2], folder=tmp_path / "none", **options)
     assert study.models[0].coherence is None
@@ -158,6 +170,90 @@ def test_tokens_that_count(tmp_path):
     assert study.shared[0].rows.tolist() == [list(range(30))] * 2
 
 
+def test_a_list_counts_in_every_vocabulary_however_one_writes_it(tmp_path):
+    a = fake("a", 8, 1, [*WORDS, *(f"▁other{number}" for number in range(9))])
+    b = fake("b", 12, 2, [word.replace("▁", "Ġ") for word in reversed(WORDS)])
+    # Few of them as B writes them.
+    only = [*WORDS[:30], *(word.replace("▁", "Ġ") for word in WORDS[40:44]), "▁other3"]
+    for number, listed in enumerate((only, WORDS[10:40])):
+        study = embgeom.study([a, b], folder=tmp_path / str(number), only=listed, **QUICK)
+        table = study.token_columns()
+        for model, embeddings in zip(study.models, (a, b), strict=True):
+            mine = np.array(table["model"]) == model.name
+            norms, rows = np.array(table["norm"])[mine], np.array(table["row"])[mine]
+            assert mine.sum() == len(study.shared[0]) == len(listed) - listed.count("▁other3")
+            np.testing.assert_allclose(norms, embeddings.norms[rows])
+    comparison = embgeom.compare(a, b, only=only, k=4, dimension_k=20, relabelings=20)
+    assert comparison["neighbor_overlap"].estimate.n == 34
+    with pytest.raises(InputError, match="names no token of a, b"):
+        embgeom.study([a, b], folder=tmp_path / "none", only=["absent"], **QUICK)
+    model = replace(study.models[0], rows=study.models[0].rows[1:])
+    with pytest.raises(RuntimeError, match="not among its rows that count"):
+        replace(study, models=(model, study.models[1])).token_columns()
+
+
+def test_why_hidden_states_are_not_compared_is_said(tmp_path, monkeypatch):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    loads = []
+
+    def load(folder, which, **options):
+        loads.append(folder)
+        raise embgeom.LoadError(f"{folder} is damaged")
+
+    options = {**QUICK, "states": True}
+    with pytest.warns(embgeom.EmbgeomWarning, match="of (one|two) are not compared: it is not a folder"):
+        embgeom.study(MODELS[:2], folder=tmp_path / "none", **options)
+    monkeypatch.setattr("embgeom.studies.study.runnable", lambda model: str(tmp_path))
+    monkeypatch.setattr("embgeom.studies.measures.load", load)
+    with pytest.warns(
+        embgeom.EmbgeomWarning, match="hidden states of (one|two) are not compared: .* is damaged"
+    ):
+        study = embgeom.study(MODELS, folder=tmp_path / "out", **options)
+    assert len(loads) == len(study.notes) == 2 and all(pair.states is None for pair in study.pairs)
+    assert "is damaged" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"warning: {study.notes[0]}" in " ".join(study.summary().split())
+
+
+def test_maps_on_few_tokens_are_named(tmp_path):
+    wide = fake("wide", 40, 5)
+    with pytest.warns(embgeom.EmbgeomWarning, match=r"fitted on 60 tokens, fewer than .* of wide \(40\)"):
+        study = embgeom.study([MODELS[0], wide], folder=tmp_path / "out", **OPTIONS)
+    assert "understate" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert len(study.notes) == 1 and "--pairwise" not in study.notes[0]
+    with pytest.warns(embgeom.EmbgeomWarning, match=r"; --pairwise \(pairwise=True\) fits"):
+        embgeom.study([*MODELS[:2], wide], folder=tmp_path / "three", **OPTIONS)
+
+
+def test_a_caution_on_all_pairs_is_said_once(studied):
+    study, _ = studied
+    pairs = []
+    for pair in study.pairs:
+        first, *others = pair.statistics
+        few = replace(first, estimate=replace(first.estimate, neighborhoods=9.0))
+        pairs.append(replace(pair, statistics=(few, *others)))
+    said = replace(study, pairs=tuple(pairs)).summary()
+    assert "3 of 3 pairs: there are only 9 times as many tokens" in " ".join(said.split())
+    assert said.count("times as many") == 1
+
+
+def test_support_allows_for_what_tokens_share():
+    value = np.random.default_rng(0).uniform(size=400)
+    values = {(0, 1): value + 0.02, (0, 2): value, (1, 2): value}
+    half_width = 1.96 * value.std() / 20
+
+    def support(wider, *, same_tokens=True, first=values[0, 1]):
+        widths = dict.fromkeys(values, wider * half_width) | {(0, 1): 3 * wider * half_width}
+        tree = lineage("x", "abc", {**values, (0, 1): first}, widths, same_tokens=same_tokens, seed=0)
+        assert tree.branches()[0] == (0, 1) and tree.tables()[0].rows[-1][-1] == ""
+        return tree.support[0], tree.tables()[0].columns[-1]
+
+    # What is drawn together differs by the same each time.
+    assert support(0.1) == (1.0, "support")
+    assert support(1.0)[0] < 0.9
+    share, label = support(0.1, same_tokens=False)
+    assert share < 0.9 and label == "support (approximate)"
+
+
 @pytest.mark.slow
 def test_hidden_states_of_models_that_can_be_run(tmp_path):
     pytest.importorskip("transformers", reason="transformers is not installed")
@@ -167,8 +263,8 @@ def test_hidden_states_of_models_that_can_be_run(tmp_path):
     assert (states.source_layers, states.target_layers) == (4, 6)
     centered = states["centered_cosine"]
     assert np.nanmean(centered.value) > np.nanmean(centered.shuffled) + 0.1
-    study = embgeom.study([MODELS[0], MODELS[1]], folder=tmp_path / "none", **options)
-    assert study.pairs[0].states is None
+    again = embgeom.study(models, folder=tmp_path / "out", **options)
+    assert again.to_dict() == study.to_dict()
 
 
 def test_a_study_reads_back_equal(studied):
@@ -205,7 +301,7 @@ def test_interrupted_at_any_moment_it_goes_on_to_the_same_files(studied, tmp_pat
             break
         except KeyboardInterrupt as interrupt:
             interrupts += 1
-            assert "the same call goes on from there" in interrupt.args[0]
+            assert "run the same call to resume" in interrupt.args[0]
     assert interrupts > 5
     assert files(folder) == files(complete)
 
@@ -297,14 +393,14 @@ def test_all_files_of_a_model_decide_on_its_hidden_states(tmp_path):
 def test_a_folder_with_folders_of_the_same_names_is_refused(tmp_path, strange):
     (tmp_path / strange).parent.mkdir()
     (tmp_path / strange).write_text("important", encoding="utf-8")
-    with pytest.raises(OutputError, match=f"holds '{strange}' and no study"):
+    with pytest.raises(OutputError, match=rf"is not a study folder \(it holds '{strange}'\)"):
         embgeom.study(MODELS, folder=tmp_path, **QUICK)
     assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("important", encoding="utf-8")
-    with pytest.raises(OutputError, match=r"holds 'thesis\.tex' and no study"):
+    with pytest.raises(OutputError, match=r"\(it holds 'thesis\.tex'\)"):
         embgeom.study(MODELS, folder=tmp_path, **OPTIONS)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -253,7 +253,7 @@ def coherence(
     if (neighbors is None) != (dimension is None):
         raise InputError("give neighbors and dimension of all rows, or neither")
     classes = classify(embeddings, threads=threads) if classes is None else classes
-    rows, texts = _known_words(embeddings, classes, known, distinct=distinct)
+    rows, texts = known_words(embeddings, classes, known, distinct=distinct)
     if neighbors is None or dimension is None:
         x = embeddings.matrix[rows]
         wide = dimension_neighbors(k, len(rows) - 1, "k")
@@ -328,8 +328,8 @@ def _measured(
     return values, base
 
 
-def _known_words(
-    embeddings: Embeddings, classes: TokenClasses, wordnet: WordNet, *, distinct: bool
+def known_words(
+    embeddings: Embeddings, classes: TokenClasses, wordnet: WordNet, *, distinct: bool = True
 ) -> tuple[RowNumbers, list[str]]:
     """Return the rows of words that WordNet knows, and what they spell; `distinct`: one for each lemma."""
     rows = kept_rows(classes, only="words")

@@ -34,6 +34,10 @@ _FEW_CURVES = 6
 _FEW_ROWS = 14
 _FEW_MODELS = 5
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_LEVELS: tuple[dict[str, Any], ...] = (
+    {"color": COLORS[1], "linestyle": "--", "linewidth": 1.4},
+    {"color": COLORS[2], "linestyle": ":", "linewidth": 1.8},
+)
 
 
 @dataclass(frozen=True)
@@ -149,10 +153,11 @@ def small(number: float) -> str:
 
 
 @styled
-def curves(labels: Names, drawn: Sequence[Curve], label: str) -> Any:
+def curves(labels: Names, drawn: Sequence[Curve], label: str, numbers: Sequence[int]) -> Any:
     """Draw a measure over k or over the share of variance, a curve for each pair of models.
 
-    Bars are 95 % intervals; the dotted gray line is the highest null mean plus two standard deviations.
+    The number of a pair decides on color, marker and line, so that it looks alike in all figures. Bars are
+    95 % intervals; the dotted gray line is the highest null mean plus two standard deviations.
     """
     figure = new_figure(6.3, 3.4 + 0.16 * min(len(labels), _FEW_CURVES))
     axes = figure.subplots()
@@ -163,8 +168,8 @@ def curves(labels: Names, drawn: Sequence[Curve], label: str) -> Any:
         if index not in shown:
             curve = drawn[index]
             axes.plot(curve.at, [e.value for e in curve.estimates], color=FAINT, linewidth=0.7, zorder=1)
-    for number, index in enumerate(shown):
-        _draw_curve(axes, drawn[index], number, labels[index])
+    for index in shown:
+        _draw_curve(axes, drawn[index], numbers[index], labels[index])
     _draw_null(axes, drawn)
     over = {curve.over for curve in drawn}
     axes.set_xlabel("neighbors k" if over == {"k"} else "share of variance that defines the dimension")
@@ -190,8 +195,9 @@ def _draw_curve(axes: Any, curve: Curve, number: int, label: str) -> None:
         values,
         yerr=np.maximum(np.nan_to_num([values - low, high - values]), 0.0),
         color=COLORS[number % len(COLORS)],
-        marker=MARKERS[number % len(MARKERS)],
-        linestyle=LINES[number % len(LINES)],
+        # The markers and lines of a color that comes again are others.
+        marker=MARKERS[(number + number // len(COLORS)) % len(MARKERS)],
+        linestyle=LINES[(number + number // len(COLORS)) % len(LINES)],
         capsize=2,
         elinewidth=1,
         label=label,
@@ -223,19 +229,18 @@ def distributions(
     values: Sequence[Values],
     label: str,
     *,
-    levels: Sequence[float] | None = None,
-    level_label: str = "null",
+    levels: Mapping[str, Sequence[float]],
 ) -> Any:
     """Draw a row for each model or pair: the histogram of a number over tokens, with its median and null.
 
-    `levels` are nulls, or another mark for each row. More rows than 14 have the quantiles 5, 25, 50, 75 and
-    95 % instead of histograms, and the highest median first.
+    `levels` has a mark for each row, by what it is: nulls, for example. More rows than 14 have
+    the quantiles 5, 25, 50, 75 and 95 % instead of histograms, and the highest median first.
     """
     few = len(names) <= _FEW_ROWS
     if not few:
         order = np.argsort([-np.nanmedian(column) for column in values], kind="stable").tolist()
         names, values = [names[i] for i in order], [values[i] for i in order]
-        levels = None if levels is None else [levels[i] for i in order]
+        levels = {what: [marks[i] for i in order] for what, marks in levels.items()}
     figure = new_figure(6.3, 0.9 + (0.42 if few else 0.17) * len(names))
     axes = figure.subplots()
     finite = [column[np.isfinite(column)] for column in values]
@@ -259,15 +264,16 @@ def distributions(
             axes.plot([q[0], q[4]], [row, row], color=COLORS[0], linewidth=0.9)
             axes.plot([q[1], q[3]], [row, row], color=COLORS[0], linewidth=4, **bar)
         _median_mark(axes, row, column, few)
-        if levels is not None and math.isfinite(levels[row]):
-            ends = [row + 0.12, row - 0.62 if few else row - 0.35]
-            axes.plot([levels[row]] * 2, ends, color=COLORS[1], linestyle="--", linewidth=1.4)
+        ends = [row + 0.12, row - 0.62 if few else row - 0.35]
+        for marks, look in zip(levels.values(), _LEVELS, strict=False):
+            if math.isfinite(marks[row]):
+                axes.plot([marks[row]] * 2, ends, **look)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -1.0)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.set_xlabel(label)
-    _distribution_legend(figure, few, None if levels is None else level_label)
+    _distribution_legend(figure, few, list(levels))
     return figure
 
 
@@ -281,7 +287,7 @@ def _median_mark(axes: Any, row: int, column: Values, few: bool) -> None:
     axes.plot([ordered[n // 2]], [height], marker="|", markersize=7, color=INK, zorder=5)
 
 
-def _distribution_legend(figure: Any, few: bool, level: str | None) -> None:
+def _distribution_legend(figure: Any, few: bool, levels: Names) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
@@ -292,9 +298,8 @@ def _distribution_legend(figure: Any, few: bool, level: str | None) -> None:
         shown.append(
             Line2D([], [], color=COLORS[0], linewidth=4, alpha=0.75, label="5, 25, 75, 95 % of tokens")
         )
-    if level is not None:
-        shown.append(Line2D([], [], color=COLORS[1], linestyle="--", label=level))
-    figure.legend(handles=shown, loc="outside lower left", ncols=len(shown))
+    shown += [Line2D([], [], label=level, **look) for level, look in zip(levels, _LEVELS, strict=False)]
+    figure.legend(handles=shown, loc="outside lower left", ncols=min(len(shown), 3))
 
 
 @styled
@@ -315,7 +320,7 @@ def against(
             draw_whole_numbers(axes, x[both], y[both], 16 * side)
         found = correlations[i, j]
         null = f", null {small(found.null.mean)}±{small(found.null.sd)}" if count < 3 else ""
-        axes.set_title(f"{found.value:.2f}±{small(found.half_width)}{null}", fontsize=size)
+        axes.set_title(f"Spearman {found.value:.2f}±{small(found.half_width)}{null}", fontsize=size)
     short = shortened(names, most)
     for row in range(count):
         panels[row, 0].set_ylabel(short[row + 1], fontsize=size)
@@ -345,7 +350,8 @@ def tree(names: Names, linkage: Values, support: Sequence[float], null: float, l
         (x, y), (u, v) = nodes[int(one)], nodes[int(other)]
         axes.plot([x, height, height, u], [y, y, v, v], color=COLORS[0], solid_joinstyle="miter")
         nodes.append((height, (y + v) / 2.0))
-        axes.annotate(f"{share:.0%}", nodes[-1], (3, 1.5), textcoords="offset points", size=7)
+        if len(nodes) < 2 * len(names) - 1:  # The last branch has all models, whatever is resampled.
+            axes.annotate(f"{share:.0%}", nodes[-1], (3, 1.5), textcoords="offset points", size=7)
     axes.axvline(null, color=NULL, linestyle=":", label="null: models that share no more meet here")
     axes.set_yticks(range(len(names)), [names[leaf] for leaf in leaves])
     axes.set_xlim(left=0.0, right=max(null, float(linkage[:, 2].max())) * 1.06)

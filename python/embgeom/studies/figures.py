@@ -16,6 +16,13 @@ _IN_CELLS = (
     "In each cell: the value, half of its 95 % interval, then mean and standard deviation of its null (all "
     "tokens relabeled), and last of its null in strata (only like tokens relabeled), if there is one."
 )
+# Of measures whose meanings refer to another in tables.
+_MEANINGS = {
+    "global_similarity_centered": (
+        "correlation of the cosines of all pairs of tokens after subtracting the mean embedding"
+    ),
+    "dimension_spearman": "correlation of the ranks of the tokens' intrinsic dimensions",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,8 @@ def _heatmaps(study: Study) -> Iterator[Drawing]:
     for statistic in study.pairs[0].statistics:
         cells = {(pair.a, pair.b): Cell.from_estimate(pair[statistic.name].estimate) for pair in study.pairs}
         title = statistic.label[:1].upper() + statistic.label[1:]
-        caption = f"{title}: {statistic.meaning}, for each pair of models. {_IN_CELLS}"
+        meaning = _MEANINGS.get(statistic.name, statistic.meaning)
+        caption = f"{title}: {meaning}, for each pair of models. {_IN_CELLS}"
         yield Drawing(f"heatmap_{statistic.name}", caption, heatmap(study.names, cells, statistic.label))
 
 
@@ -68,8 +76,8 @@ _CURVES = {
 def _curves(study: Study) -> Iterator[Drawing]:
     for (measure, over), (name, label, title) in _CURVES.items():
         found = [
-            (_pair_name(study, pair), curve)
-            for pair in study.pairs
+            (_pair_name(study, pair), curve, number)
+            for number, pair in enumerate(study.pairs)
             for curve in pair.curves
             if (curve.name, curve.over) == (measure, over) and len(curve.at) > 1
         ]
@@ -80,8 +88,8 @@ def _curves(study: Study) -> Iterator[Drawing]:
             f"{title} over {along}, for each pair of models. Bars are 95 % intervals; the dotted line is "
             "the highest null. A conclusion should not hang on one value."
         )
-        names, drawn = zip(*found, strict=True)
-        yield Drawing(name, caption, curves(names, drawn, label))
+        names, drawn, numbers = zip(*found, strict=True)
+        yield Drawing(name, caption, curves(names, drawn, label, numbers))
 
 
 def _dimensions(study: Study) -> Iterator[Drawing]:
@@ -92,27 +100,32 @@ def _dimensions(study: Study) -> Iterator[Drawing]:
         "dimension_histograms",
         f"Intrinsic dimension of the tokens of each model, over {study.dimension_k} neighbors. The dashed "
         "line is the highest possible: where most tokens come near it, neighbors or columns set the "
-        "dimension.",
+        "dimension. Dotted: the mean of Gaussian rows with the same mean and covariance.",
         distributions(
             shortened(study.names, 40),
             values,
             f"intrinsic dimension ({dimensions[0].variance:.0%} of variance, {study.dimension_k} neighbors)",
-            levels=most,
-            level_label="highest possible",
+            levels={
+                "highest possible": most,
+                "Gaussian rows": [model.geometry.gaussian.mean for model in study.models],
+            },
         ),
     )
     pairs, correlations = {}, {}
     for pair in study.pairs:
         tokens, ends = study.shared[pair.tokens], (pair.a, pair.b)
-        both = tokens.n_components[[tokens.of(pair.a), tokens.of(pair.b)]]
+        both = tokens.n_components[[tokens.index_of(pair.a), tokens.index_of(pair.b)]]
         pairs[ends] = tuple(both[:, (both >= 0).all(axis=0)])
         correlations[ends] = pair["dimension_spearman"].estimate
+    figure = against(study.names, pairs, correlations)
+    # Where no dimension of one model is one of the other, there is no line.
+    equal = "Dashed: equal dimensions. " if any(axes.lines for axes in figure.axes) else ""
     yield Drawing(
         "dimension_against_dimension",
         "Intrinsic dimension of each shared token in one model against that in another; darker: more tokens, "
-        "on a logarithmic scale. Dashed: equal dimensions. Above each panel: their Spearman correlation with "
-        "half of its 95 % interval; the null is 0 with a standard deviation of 1 / sqrt(tokens - 1).",
-        against(study.names, pairs, correlations),
+        f"on a logarithmic scale. {equal}Above each panel: their Spearman correlation with half of its 95 % "
+        "interval; the null is 0 with a standard deviation of 1 / sqrt(tokens - 1).",
+        figure,
     )
 
 
@@ -126,8 +139,7 @@ def _weights(study: Study) -> Iterator[Drawing]:
             names,
             [pair.weight_cosine for pair in study.pairs],
             "cosine of a token's LLE weights",
-            levels=[pair["weight_cosine"].estimate.null.mean for pair in study.pairs],
-            level_label="null, mean",
+            levels={"null, mean": [pair["weight_cosine"].estimate.null.mean for pair in study.pairs]},
         ),
     )
 
@@ -143,6 +155,7 @@ def _norms(study: Study) -> Iterator[Drawing]:
             shortened(study.names, 40),
             [lengths / (np.median(lengths) or 1.0) for lengths in norms],
             "length of a row / median length",
+            levels={},
         ),
     )
 
@@ -155,9 +168,10 @@ def _lineage(study: Study) -> Iterator[Drawing]:
     null = float(np.nanmean([pair[lineage.measure].estimate.null.mean for pair in study.pairs]))
     yield Drawing(
         "lineage",
-        f"Tree of the models by average linkage of 1 - {measure}. At each node: the share of "
-        f"{lineage.draws:,} trees from resampled tokens that have this branch. Models that share no more "
-        "than relabeled tokens (the null) meet at the dotted line.",
+        f"Tree of the models by average linkage of 1 - {measure}. At each node but the last, which has all "
+        f"models: the share of {lineage.draws:,} trees from resampled tokens that have this branch"
+        f"{'' if lineage.same_tokens else ', approximate, as pairs are over different tokens'}. Models "
+        "that share no more than relabeled tokens (the null) meet at the dotted line.",
         tree(
             shortened(lineage.models, 40),
             lineage.linkage,
@@ -178,7 +192,7 @@ def _maps(study: Study) -> Iterator[Drawing]:
             retrieval[ends] = Cell(
                 found.retrieval_at_1,
                 found.retrieval_at_1_half_width,
-                {"shuffled": small(shuffled.retrieval_at_1)},
+                {"shuffled": small(shuffled.retrieval_at_1), "chance": small(1.0 / found.candidates)},
             )
     if not r2:
         return
@@ -187,7 +201,8 @@ def _maps(study: Study) -> Iterator[Drawing]:
         "map_scores",
         "How well a linear map from one model (row) to another (column) predicts held-out tokens: R², and "
         "the share of tokens whose own row is the nearest to the predicted one, each with half of its 95 % "
-        "interval. The last line of a cell: the same by a map fitted on shuffled tokens.",
+        "interval. Below: the same by a map fitted on shuffled tokens; for the share, last of all chance, "
+        "1 / rows among which the nearest is sought.",
         heatmaps(study.names, panels),
     )
 

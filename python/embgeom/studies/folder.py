@@ -43,7 +43,9 @@ def study_folder(folder: str | PathLike[str], inputs: Sequence[str | PathLike[st
             raise OutputError(f"{path} is a file; name a folder for the study")
         path.mkdir(parents=True, exist_ok=True)
         if (strange := _strange(path)) is not None:
-            raise OutputError(f"{path} holds {strange!r} and no study; name another folder, or a new one")
+            raise OutputError(
+                f"{path} is not a study folder (it holds {strange!r}); name another folder, or a new one"
+            )
         with locked(path):
             sweep(path)
             for name in (PARTS, _FIGURES):

@@ -16,6 +16,8 @@ from embgeom._common.tables import Block, Table
 from embgeom.comparison.relabeling import generator
 
 DRAWS = 1000
+# Half of a 95 % interval in standard deviations.
+_HALF_WIDTH = 1.96
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -32,9 +34,13 @@ class Lineage(Result):
         As `scipy.cluster.hierarchy.linkage` returns it, so that SciPy's ``dendrogram`` draws it.
     support : ndarray of float64, shape (m - 1,)
         For each row of `linkage`, the share of `draws` trees from resampled tokens (bootstrap) in which the
-        same models form a branch.
+        same models form a branch; 1 for the last, which has all models. Neighborhoods of tokens overlap, so
+        the resamples of each pair are spread to at least the measure's 95 % interval.
     draws : int
         How many.
+    same_tokens : bool
+        Whether all pairs are over the same tokens, which are resampled together; otherwise each pair is
+        resampled by itself, and support is approximate.
     """
 
     measure: str
@@ -42,6 +48,7 @@ class Lineage(Result):
     linkage: npt.NDArray[np.float64]
     support: npt.NDArray[np.float64]
     draws: int
+    same_tokens: bool
 
     def __repr__(self) -> str:
         return f"Lineage({len(self.models)} models by {self.measure}, {self.draws} resamples)"
@@ -52,38 +59,55 @@ class Lineage(Result):
 
     def tables(self) -> list[Block]:
         """Return a row for each branch."""
+        # The last branch has all models, whatever is resampled.
+        shares = [*(f"{share:.0%}" for share in self.support[:-1].tolist()), ""]
         rows = [
-            (" + ".join(self.models[i] for i in branch), f"{1 - height:.3f}", f"{support:.0%}")
-            for branch, height, support in zip(
-                self.branches(), self.linkage[:, 2].tolist(), self.support.tolist(), strict=True
+            (" + ".join(self.models[i] for i in branch), f"{1 - height:.3f}", share)
+            for branch, height, share in zip(
+                self.branches(), self.linkage[:, 2].tolist(), shares, strict=True
             )
         ]
-        return [Table(f"tree of models by {self.measure}", ("branch", "similarity", "support"), rows)]
+        support = "support" if self.same_tokens else "support (approximate)"
+        return [Table(f"tree of models by {self.measure}", ("branch", "similarity", support), rows)]
 
 
 def lineage(
     measure: str,
     models: Sequence[str],
     values: dict[tuple[int, int], Float64Vector],
+    half_widths: dict[tuple[int, int], float],
     *,
+    same_tokens: bool,
     seed: int,
     draws: int = DRAWS,
 ) -> Lineage:
     """Return the tree of m models whose similarities are the means of a value for each token.
 
-    `values` has those of every pair (a, b) of models with a < b; NaN where a token has none. Pairs with
-    equally many tokens are over the same ones, which are drawn together.
+    `values` has those of every pair (a, b) of models with a < b, NaN where a token has none; `half_widths`
+    half of the 95 % interval of each mean, which allows for tokens that depend on one another, as resamples
+    of single tokens do not. With `same_tokens` all pairs are over the same ones, resampled together.
     """
     pairs = sorted(values)
-    tree = _linkage(len(models), pairs, [float(np.nanmean(values[pair])) for pair in pairs])
+    observed = np.array([np.nanmean(values[pair]) for pair in pairs])
+    tree = _linkage(len(models), pairs, observed)
+    random, means = generator(seed, "lineage"), np.empty((draws, len(pairs)))
+    for draw in range(draws):
+        counts: Float64Vector | None = None
+        for column, pair in enumerate(pairs):
+            if counts is None or not same_tokens:
+                n = len(values[pair])
+                counts = np.bincount(random.integers(n, size=n), minlength=n).astype(np.float64)
+            means[draw, column] = _weighted_mean(values[pair], counts)
+    known = np.array([half_widths[pair] for pair in pairs])
+    spread = _HALF_WIDTH * means.std(axis=0)
+    wider = np.maximum(np.divide(known, spread, out=np.ones_like(known), where=spread > 0.0), 1.0)
+    center = means.mean(axis=0)
+    means = center + (means - center) * np.nan_to_num(wider, nan=1.0)
     wanted, found = branches(tree), np.zeros(len(tree))
-    random = generator(seed, "lineage")
-    for _ in range(draws):
-        counts: dict[int, Float64Vector] = {}
-        means = [_resampled(values[pair], counts, random) for pair in pairs]
-        drawn = set(branches(_linkage(len(models), pairs, means)))
+    for resample in means:
+        drawn = set(branches(_linkage(len(models), pairs, resample)))
         found += [branch in drawn for branch in wanted]
-    return Lineage(measure, tuple(models), tree, found / draws, draws)
+    return Lineage(measure, tuple(models), tree, found / draws, draws, same_tokens)
 
 
 def branches(tree: Float64Matrix) -> list[tuple[int, ...]]:
@@ -94,19 +118,16 @@ def branches(tree: Float64Matrix) -> list[tuple[int, ...]]:
     return clusters[len(tree) + 1 :]
 
 
-def _resampled(values: Float64Vector, counts: dict[int, Float64Vector], random: np.random.Generator) -> float:
-    """Return the mean over as many tokens, drawn with replacement."""
-    n = len(values)
-    if n not in counts:
-        counts[n] = np.bincount(random.integers(n, size=n), minlength=n).astype(np.float64)
-    weights = np.where(np.isnan(values), 0.0, counts[n])
+def _weighted_mean(values: Float64Vector, counts: Float64Vector) -> float:
+    """Return the mean of the values that are not NaN, each as often as it was drawn."""
+    weights = np.where(np.isnan(values), 0.0, counts)
     return float(weights @ np.nan_to_num(values) / max(weights.sum(), 1.0))
 
 
-def _linkage(count: int, pairs: Sequence[tuple[int, int]], similarities: Sequence[float]) -> Float64Matrix:
+def _linkage(count: int, pairs: Sequence[tuple[int, int]], similarities: Float64Vector) -> Float64Matrix:
     hierarchy: Any = need("scipy.cluster.hierarchy", "a tree of models", extra="study")
     distances = np.zeros((count, count))
-    for (a, b), similarity in zip(pairs, similarities, strict=True):
+    for (a, b), similarity in zip(pairs, similarities.tolist(), strict=True):
         distances[a, b] = 1.0 - similarity
     tree: Float64Matrix = hierarchy.linkage(distances[np.triu_indices(count, 1)], method="average")
     return tree

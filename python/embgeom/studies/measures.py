@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -16,7 +16,7 @@ from embgeom._common.arrays import Float32Matrix, Float64Vector, RowNumbers
 from embgeom._common.checks import need
 from embgeom._common.progress import Progress
 from embgeom._common.record import digest
-from embgeom.comparison.coherence import Coherence, coherence
+from embgeom.comparison.coherence import Coherence, coherence, known_words
 from embgeom.comparison.compare import (
     dimension_graph,
     dimension_of,
@@ -162,11 +162,13 @@ def model_coherence(
 ) -> Coherence:
     """Return whether neighbors of words are related to them; `identity` says which words and WordNet."""
     model, classes, wordnet = known
+    wide = widest_k(len(known_words(model, classes, wordnet)[0]) - 1)
     with parts.in_calls():
         return coherence(
             model,
             wordnet,
             classes=classes,
+            k=min(options.dimension_k or wide, wide),
             variance=options.variance,
             center=options.center,
             threads=threads,
@@ -319,15 +321,14 @@ def runnable(model: Embeddings) -> str | None:
     return str(folder) if has_weights and (folder / "config.json").is_file() else None
 
 
-def unembedding(model: Embeddings, folder: str, threads: int) -> Embeddings | None:
-    """Return the output side of a model; None where it has none of its own tokens."""
+def unembedding(model: Embeddings, folder: str, threads: int) -> Embeddings:
+    """Return the output side of a model; a LoadError where it has none of its own tokens."""
     if model.which == "output" or model.provenance.tied:
         return model
-    try:
-        other = load(folder, "output", threads=threads)
-    except LoadError:
-        return None
-    return other if other.tokens == model.tokens else None
+    other = load(folder, "output", threads=threads)
+    if other.tokens != model.tokens:
+        raise LoadError(f"the unembedding of {folder} has other tokens than the embedding")
+    return other
 
 
 def files_digest(folder: str) -> str:
@@ -343,20 +344,22 @@ def check_packages() -> None:
 
 
 def state_comparison(
-    x: Float32Matrix,
-    y: Float32Matrix,
+    rows_a: RowNumbers,
+    rows_b: RowNumbers,
     source: str,
     target: str,
     identity: tuple[str, ...],
     seed: int,
     *,
+    known: Sequence[Callable[[], Embeddings]],
     threads: int,
     progress: Progress,
 ) -> StateComparison:
     """Return how alike hidden states are in all layers, by a map fitted on rows of the unembeddings.
 
-    `identity` says which files and versions were run.
+    `identity` says which files and versions were run; `known` gives the unembeddings.
     """
+    x, y = (side().matrix[rows] for side, rows in zip(known, (rows_a, rows_b), strict=True))
     mapping, control = (
         Emb2Emb.fit(x, y, shuffle=shuffle, seed=seed, threads=threads, progress=progress)
         for shuffle in (False, True)

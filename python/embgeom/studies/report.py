@@ -23,11 +23,10 @@ from embgeom.comparison.statistic import (
     STATISTIC,
     TENTHS,
     curve_rows,
-    interval_notes,
 )
 from embgeom.studies.figures import Drawing
 from embgeom.studies.results import EXTREMES, PairResult, SharedTokens, Study
-from embgeom.studies.sentences import pair_name, reading_guide, summary
+from embgeom.studies.sentences import reading_guide, summary
 
 NEIGHBORS_SHOWN = 6
 # Of each token in the page.
@@ -51,10 +50,10 @@ def report(study: Study, drawings: Iterable[Drawing]) -> str:
     notes = [f"{model.name}: {note}" for model in study.models for note in model.notes]
     figures: list[Part] = [picture(drawing.figure, drawing.caption) for drawing in drawings]
     sections = [
-        Section("Summary", [reading_guide(study), Terms(tuple(summary(study)))]),
+        Section("Summary", [reading_guide(study), Terms(tuple(summary(study))), *_sentences(study.notes)]),
         Section("Figures", figures),
         Section("Pairs of models", [*_pairs(study), *_curves(study), *_groups(study), *_maps(study)]),
-        Section("Models", [_models(study), _classes(study), *notes, _hubs(study)]),
+        Section("Models", [*_models(study), _classes(study), *notes, _hubs(study)]),
         Section("Look up a token", lookup(study)),
         Section("Tokens of lowest and highest dimension", list(_extremes(study)), closed=True),
         Section("Most and least shared tokens", list(_shared(study)), closed=True),
@@ -78,8 +77,12 @@ def _pairs(study: Study) -> Iterator[Part]:
         "The columns are explained at the top of this page. calibrated: share of the way from the upper 95 % "
         "point of the null to 1. tokens: how many the value is over."
     )
-    for pair in study.pairs:
-        yield from (f"{pair_name(study, pair)}: {note}." for note in interval_notes(pair.statistics))
+    yield from _sentences(study.pair_notes())
+
+
+def _sentences(notes: Iterable[str]) -> Iterator[str]:
+    for note in notes:
+        yield f"{note[:1].upper()}{note[1:]}."
 
 
 def _curves(study: Study) -> Iterator[Table]:
@@ -100,22 +103,30 @@ def _names(study: Study, pair: PairResult) -> tuple[str, str]:
     return study.models[pair.a].name, study.models[pair.b].name
 
 
-def _maps(study: Study) -> Iterator[Table]:
+def _maps(study: Study) -> Iterator[Part]:
     rows = [
-        (study.models[one].name, study.models[other].name, *found.scores.cells(), *found.shuffled.cells()[:1])
+        (
+            study.models[one].name,
+            study.models[other].name,
+            *found.scores.cells(),
+            f"{1 / found.scores.candidates:.2g}",
+            found.shuffled.cells()[0],
+        )
         for pair in study.pairs
         for (one, other), found in zip(((pair.a, pair.b), (pair.b, pair.a)), pair.maps, strict=False)
     ]
     if rows:
-        head = ("from", "to", "R²", "cosine", "retrieval at 1", "retrieval at 10", "R², shuffled tokens")
+        scores = ("R²", "cosine", "retrieval at 1", "retrieval at 10", "chance at 1", "R², shuffled tokens")
+        head = ("from", "to", *scores)
         yield Table("Linear maps between models, on tokens held out", head, rows)
+        yield "Chance at 1: the retrieval by chance, 1 / rows among which the nearest is sought."
 
 
-def _models(study: Study) -> Table:
+def _models(study: Study) -> Iterator[Part]:
     rows = []
     for model in study.models:
         geometry, (vocabulary, columns) = model.geometry, model.record.shape
-        dimension = geometry.dimension
+        dimension, levels = geometry.dimension, geometry.levels()
         known = dimension.n_components[dimension.n_components >= 0]
         rows.append(
             (
@@ -125,22 +136,15 @@ def _models(study: Study) -> Table:
                 columns,
                 f"{known.mean():.1f}" if len(known) else "undefined",
                 dimension.max_components,
-                f"{geometry.gaussian.mean:.1f}",
+                levels["gaussian"],
                 f"{np.nanmean(dimension.participation_ratio):.1f}" if len(known) else "undefined",
-                "" if geometry.two_nn is None else f"{geometry.two_nn.value:.1f}",
-                "" if geometry.mle is None else f"{geometry.mle.value:.1f}",
+                levels.get("two_nn", ""),
+                levels.get("mle", ""),
                 f"{np.median(geometry.norms):.3g}",
                 f"{geometry.mean_share:.3f}",
                 f"{geometry.hubs.skewness:.1f}",
             )
         )
-    title = (
-        f"Models over their rows that count; dimension: {study.options.variance:.0%} of the variance of the "
-        f"{study.dimension_k} nearest neighbors, and the same of Gaussian rows with the same "
-        "covariance; TwoNN and MLE: by distances to neighbors, other measures; mean direction: share of the "
-        "squared length that all rows have in common; hub skewness: how unevenly tokens are neighbors of "
-        "others (0: evenly)"
-    )
     of_dimension = ("mean dimension", "of at most", "Gaussian rows", "participation ratio", "TwoNN", "MLE")
     head = (
         "model",
@@ -152,7 +156,14 @@ def _models(study: Study) -> Table:
         "mean direction",
         "hub skewness",
     )
-    return Table(title, head, rows)
+    yield Table("Models, over their rows that count", head, rows)
+    yield (
+        f"Dimension: how many components hold {study.options.variance:.0%} of the variance of the "
+        f"{study.dimension_k} nearest neighbors, and the same of Gaussian rows with the same covariance. "
+        "TwoNN and MLE: by distances to neighbors, other measures. ±: half of a 95 % interval as if tokens "
+        "were independent, so too short for TwoNN and MLE. Mean direction: share of the squared length that "
+        "all rows have in common. Hub skewness: how unevenly tokens are neighbors of others (0: evenly)."
+    )
 
 
 def _classes(study: Study) -> Table:
@@ -219,7 +230,7 @@ def _shared_row(study: Study, pair: PairResult, number: int) -> tuple[str, ...]:
     near = (
         "  ".join(
             study.token(tokens, other)
-            for other in tokens.neighbors[tokens.of(model), number, :NEIGHBORS_SHOWN].tolist()
+            for other in tokens.neighbors[tokens.index_of(model), number, :NEIGHBORS_SHOWN].tolist()
             if other >= 0
         )
         for model in (pair.a, pair.b)

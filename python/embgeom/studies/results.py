@@ -14,7 +14,7 @@ import numpy.typing as npt
 from embgeom._common.arrays import IndexMatrix, RowNumbers
 from embgeom._common.record import plain
 from embgeom._common.result import Columns, Result, Tabular, named
-from embgeom._common.tables import Block, Table
+from embgeom._common.tables import Block, Table, plus_minus
 from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.curves import Curve
 from embgeom.comparison.hubs import Hubs
@@ -65,6 +65,21 @@ class ModelGeometry:
     mle: DimensionEstimate | None
     gaussian: GaussianLevel
     dimension_curve: DimensionCurve | None
+
+    @property
+    def half_widths(self) -> dict[str, float]:
+        """Half of the 95 % intervals of `gaussian`, and of `two_nn` and `mle` where these are measured."""
+        errors = {"gaussian": self.gaussian.sd / self.gaussian.sample**0.5}
+        for estimate in (self.two_nn, self.mle):
+            if estimate is not None:
+                errors[estimate.method] = estimate.standard_error
+        return {name: 1.96 * error for name, error in errors.items()}
+
+    def levels(self) -> dict[str, str]:
+        """Return the mean of Gaussian rows, TwoNN and MLE, each with half of its 95 % interval."""
+        values = {"gaussian": self.gaussian.mean}
+        values |= {each.method: each.value for each in (self.two_nn, self.mle) if each is not None}
+        return {name: plus_minus(value, self.half_widths[name]) for name, value in values.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +165,7 @@ class SharedTokens:
     def __len__(self) -> int:
         return int(self.rows.shape[1])
 
-    def of(self, model: int) -> int:
+    def index_of(self, model: int) -> int:
         """Return the position of a model of the study among `models`."""
         return self.models.index(model)
 
@@ -237,6 +252,8 @@ class Study(Result, Tabular):
         Every parameter.
     versions : dict of str to str
         The versions of the software that measured it.
+    notes : tuple of str
+        What could not be measured, and why; and where tokens are too few for a map.
     """
 
     _large: ClassVar[bool] = True
@@ -247,6 +264,7 @@ class Study(Result, Tabular):
     lineage: Lineage | None
     options: StudyOptions
     versions: dict[str, str]
+    notes: tuple[str, ...]
 
     def __repr__(self) -> str:
         counts = sorted({len(tokens) for tokens in self.shared})
@@ -336,6 +354,8 @@ class Study(Result, Tabular):
             for at, index in enumerate(tokens.models):
                 model, rows = self.models[index], tokens.rows[at]
                 position = np.searchsorted(model.rows, rows)
+                if not np.array_equal(model.rows.take(position, mode="clip"), rows):
+                    raise RuntimeError(f"rows that {model.name} shares are not among its rows that count")
                 n = len(tokens)
                 part: dict[str, Any] = {
                     "shared": [number] * n,
@@ -365,10 +385,18 @@ class Study(Result, Tabular):
             columns = ("", *(str(number) for number in range(1, len(names) + 1)))
             blocks.append(Table(f"{statistic.label}: {statistic.meaning}", columns, rows))
         blocks.append("above the diagonal: value ± half of its 95 % interval; below it: null, mean ± sd")
-        for pair in self.pairs:
-            which = f"{self.names[pair.a]} and {self.names[pair.b]}"
-            blocks += [f"warning: {which}: {note}" for note in interval_notes(pair.statistics)]
+        blocks += [f"warning: {note}" for note in (*self.pair_notes(), *self.notes)]
         return [*blocks, "", *(self.lineage.tables() if self.lineage else [])]
+
+    def pair_notes(self) -> Iterator[str]:
+        """Give cautions on measures of pairs, each once."""
+        found: dict[str, list[str]] = {}
+        for pair in self.pairs:
+            for note in interval_notes(pair.statistics):
+                found.setdefault(note, []).append(f"{self.names[pair.a]} and {self.names[pair.b]}")
+        for note, pairs in found.items():
+            which = pairs[0] if len(pairs) == 1 else f"{len(pairs)} of {len(self.pairs)} pairs"
+            yield f"{which}: {note}"
 
     def _cells(self, index: int, number: int) -> Iterator[str]:
         """Give a row of a measure's table: values above the diagonal, and below it nulls."""
@@ -396,6 +424,7 @@ class Study(Result, Tabular):
             "pairs": [self._pair_record(pair) for pair in self.pairs],
             "lineage": self.lineage,
             "versions": self.versions,
+            "notes": self.notes,
         }
         described: dict[str, Any] = plain(record)
         return described
@@ -431,9 +460,12 @@ def _model_row(model: ModelSummary) -> dict[str, Any]:
         "dimension_mean": float(components.mean()) if len(components) else float("nan"),
         "dimension_max": dimension.max_components,
         "dimension_gaussian": geometry.gaussian.mean,
+        "dimension_gaussian_half_width": geometry.half_widths["gaussian"],
         "participation_ratio_mean": float(np.nanmean(dimension.participation_ratio)),
         "two_nn": geometry.two_nn.value if geometry.two_nn else None,
+        "two_nn_half_width": geometry.half_widths.get("two_nn"),
         "mle": geometry.mle.value if geometry.mle else None,
+        "mle_half_width": geometry.half_widths.get("mle"),
         **{
             f"coherence_{each.name}_spearman": each.spearman.value
             for each in (model.coherence.statistics if model.coherence else ())

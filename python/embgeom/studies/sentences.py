@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from embgeom._common.tables import number
+from embgeom.comparison.nulls import holm
 from embgeom.comparison.statistic import READING, SIGNIFICANCE, Statistic, null_text, short_p, short_z
 from embgeom.studies.lineage import Lineage
 from embgeom.studies.results import PairResult, Study
@@ -92,9 +93,13 @@ def _values(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
 
 
 def _value(statistic: Statistic) -> str:
-    estimate, p = statistic.estimate, short_p(statistic.p_adjusted)
-    p = f"< {p[1:]}" if p.startswith("<") else f"= {p}"
+    estimate, p = statistic.estimate, _p(statistic.p_adjusted)
     return f"{estimate.text()} (null {null_text(estimate.null)}, z = {short_z(estimate.z)}, p {p})"
+
+
+def _p(p: float) -> str:
+    text = short_p(p)
+    return f"< {text[1:]}" if text.startswith("<") else f"= {text}"
 
 
 def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -> str:
@@ -103,7 +108,7 @@ def _significance(study: Study, found: Sequence[tuple[PairResult, Statistic]]) -
     above = len(found) - len(unsure) - len(below)
     if len(found) == 1:
         if unsure:
-            return "That is not significant: relabeled tokens give as much."
+            return "That is not significant."
         return f"That is significantly {'below' if below else 'above'} the null."
     count = "All pairs are" if above == len(found) else f"{above} of {len(found)} pairs are"
     parts = [f"{count} significantly above the null"]
@@ -140,7 +145,7 @@ def _dimensions(study: Study) -> Iterator[tuple[str, str]]:
         if len(known):
             near = float(np.mean(dimension.near_max))
             limit = f"; {near:.0%} of tokens come near it" if near > 0.1 else ""
-            gaussian = f"Gaussian rows of the same covariance: {model.geometry.gaussian.mean:.1f}"
+            gaussian = f"Gaussian rows of the same covariance: {model.geometry.levels()['gaussian']}"
             most = f"of at most {dimension.max_components}{limit}"
             parts.append(f"{model.name} {known.mean():.1f} {most} ({gaussian})")
     k, variance = study.dimension_k, study.options.variance
@@ -154,22 +159,26 @@ def _dimensions(study: Study) -> Iterator[tuple[str, str]]:
 
 def _coherence(study: Study) -> Iterator[tuple[str, str]]:
     parts = []
+    known = [model.coherence for model in study.models if model.coherence is not None]
+    p_values = iter(holm([each.spearman.p for found in known for each in found.statistics]).tolist())
     for model in study.models:
         if model.coherence is not None:
+            p = {each.name: next(p_values) for each in model.coherence.statistics}["lexicographer_file"]
             found = model.coherence["lexicographer_file"]
             estimate = found.spearman
-            unsure = "" if estimate.p < SIGNIFICANCE else ", not significant"
+            unsure = "" if p < SIGNIFICANCE else ", not significant"
             parts.append(
-                f"{model.name} {estimate.text()} (null {null_text(estimate.null)}, z = {short_z(estimate.z)}"
-                f"{unsure}; given row number and norm {found.given_frequency_and_norm:.2f}; nouns alone "
-                f"{found.nouns.text()})"
+                f"{model.name} {estimate.text()} (null {null_text(estimate.null)}, "
+                f"z = {short_z(estimate.z)}, p {_p(p)}{unsure}; given row number and norm "
+                f"{found.given_frequency_and_norm:.2f}; nouns alone {found.nouns.text()})"
             )
     if parts:
         yield (
             "Coherence",
             "Whether words of low dimension have neighbors of their kind: the rank correlation of dimension "
             "with the share of neighbors in a word's WordNet lexicographer file minus its base rate "
-            f"(negative: yes; 0: unrelated): {'; '.join(parts)}.",
+            f"(negative: yes; 0: unrelated): {'; '.join(parts)}. p is corrected for all measures of "
+            "coherence of all models (Holm).",
         )
 
 
@@ -208,12 +217,13 @@ def _lineage(tree: Lineage) -> str:
         return (
             f"No branch of the tree of models has {_SURE_BRANCH:.0%} bootstrap support: it shows no lineage."
         )
+    approximate = "" if tree.same_tokens else "approximate "
     names = "; ".join(
         f"{' + '.join(tree.models[i] for i in branch)} (similarity {similarity:.3f}, support {support:.0%})"
         for branch, similarity, support in sure
     )
     return (
         f"In the tree of models by {tree.measure.replace('_', ' ')}, these branches have at least "
-        f"{_SURE_BRANCH:.0%} support from {tree.draws} resamples of tokens: {names}. The tree shows "
-        "similarity, which training data and tokenizers cause, too; it proves no descent."
+        f"{_SURE_BRANCH:.0%} {approximate}support from {tree.draws} resamples of tokens: {names}. The tree "
+        "shows similarity, which training data and tokenizers cause, too; it proves no descent."
     )

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from os import PathLike
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
 from embgeom._common.checks import need
@@ -25,7 +28,7 @@ from embgeom.comparison.tokens import classify, kept_rows, tokens_that_count
 from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
-from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.errors import EmbgeomWarning, InputError, LoadError
 from embgeom.hidden_states import StateComparison
 from embgeom.runs.cache import Parts
 from embgeom.studies.folder import PARTS, shared_before, study_folder, write_study
@@ -143,7 +146,7 @@ def study(
             result = work.result()
         except KeyboardInterrupt as interrupt:
             done = len(work.parts.served) + len(work.parts.computed)
-            interrupt.args = (f"{done} parts are in {path / PARTS}, and the same call goes on from there",)
+            interrupt.args = (f"{done} parts are in {path / PARTS}; run the same call to resume",)
             raise
         before = shared_before(path)
         written = write_study(result, path)
@@ -173,6 +176,10 @@ class _Work:
             held = [sorted(self.wordnet.senses.items()), self.wordnet.files, self.wordnet.parts]
             self._wordnet_digest = digest([self.wordnet.name, *held, list(map(sorted, self.wordnet.related))])
         self.names = _distinct([model.name for model in models])
+        self._listed = self._listed_rows()
+        # The output side of each model whose hidden states are compared, or why it has none.
+        self._unembeddings: dict[int, Embeddings | LoadError] = {}
+        self.notes: list[str] = []
         self._report = report
         count = len(models)
         pairs = count * (count - 1) // 2
@@ -186,7 +193,7 @@ class _Work:
 
     def result(self) -> Study:
         """Measure everything that is not there yet."""
-        summaries = tuple(self._summary(index) for index in range(len(self.models)))
+        summaries = tuple(map(self._summary, range(len(self.models))))
         everyone = tuple(range(len(self.models)))
         sets = list(combinations(everyone, 2)) if self.options.pairwise else [everyone]
         rows = [self._shared_rows(models) for models in sets]
@@ -199,12 +206,16 @@ class _Work:
             # The next matrices are made after these are gone.
             self.parts.know(())
         pairs = self._pairs(found, shared)
+        if not self.options.quick or self.options.states:
+            self._note_few_tokens(shared)
         tree = None
         if len(self.models) > 2:
             values = {(pair.a, pair.b): getattr(pair, LINEAGE_MEASURE) for pair in pairs}
-            tree = lineage(LINEAGE_MEASURE, self.names, values, seed=self.options.seed)
+            widths = {(pair.a, pair.b): pair[LINEAGE_MEASURE].estimate.half_width for pair in pairs}
+            same, seed = not self.options.pairwise, self.options.seed
+            tree = lineage(LINEAGE_MEASURE, self.names, values, widths, same_tokens=same, seed=seed)
         packages = versions(("scipy", "matplotlib", "pyarrow"))
-        return Study(summaries, tuple(shared), pairs, tree, self.options, packages)
+        return Study(summaries, tuple(shared), pairs, tree, self.options, packages, tuple(self.notes))
 
     def _of_set(
         self, models: Sequence[int], rows: Sequence[RowNumbers]
@@ -220,7 +231,7 @@ class _Work:
 
     def _summary(self, index: int) -> ModelSummary:
         model, name, classes = self.models[index], self.names[index], self.classes[index]
-        kept = kept_rows(classes, without=self.options.without, only=self.options.only)
+        kept = np.flatnonzero(self._counting([index], [np.arange(len(model))])).astype(np.int64)
         if len(kept) < MIN_SHARED:
             raise InputError(f"{len(kept)} rows of {name} count, and at least {MIN_SHARED} are needed")
         x = model.matrix[kept]
@@ -253,9 +264,59 @@ class _Work:
         try:
             found: Coherence = self._call(what, model_coherence, model.matrix, identity, options, **given)
         except InputError as error:
-            warnings.warn(f"{name}: {error}", EmbgeomWarning, stacklevel=2)
+            self._note(f"{name}: {error}")
             return None
         return replace(found, model=name)
+
+    def _listed_rows(self) -> list[npt.NDArray[np.bool_]]:
+        """Return which rows of each model a list names, as any of the models spells it; [] without a list."""
+        only = self.options.only
+        if only is None or only == "words":
+            return []
+        listed = [np.zeros(len(model), dtype=bool) for model in self.models]
+        for mask, classes in zip(listed, self.classes, strict=True):
+            # A list may be as another model writes it.
+            with suppress(InputError):
+                mask[kept_rows(classes, without=(), only=only)] = True
+        if not any(mask.any() for mask in listed):
+            raise InputError(
+                f"only={only!r:.60} names no token of {', '.join(self.names)}; check how tokens are written"
+            )
+        pairs = list(combinations(range(len(self.models)), 2))
+        matches = [(listed[a], listed[b], *match(self.models[a], self.models[b])) for a, b in pairs]
+        before = -1
+        # Until tokens that match count in both models, or in neither.
+        while before != (before := sum(int(mask.sum()) for mask in listed)):
+            for a, b, ids_a, ids_b in matches:
+                a[ids_a] = b[ids_b] = a[ids_a] | b[ids_b]
+        return listed
+
+    def _counting(self, models: Sequence[int], rows: Sequence[RowNumbers]) -> npt.NDArray[np.bool_]:
+        """Return which tokens count, of which `rows` has the rows in each of some models."""
+        classes, without = [self.classes[model] for model in models], self.options.without
+        only = None if self._listed else self.options.only
+        counts = tokens_that_count(classes, rows, without=without, only=only)
+        return counts & self._listed[models[0]][rows[0]] if self._listed else counts
+
+    def _note(self, note: str) -> None:
+        """Warn of something once, and have the report say it."""
+        if note not in self.notes:
+            self.notes.append(note)
+            warnings.warn(note, EmbgeomWarning, stacklevel=2)
+
+    def _note_few_tokens(self, shared: Sequence[SharedTokens]) -> None:
+        """Say where maps are fitted on so few tokens that they understate what models share."""
+        for tokens in shared:
+            columns = {self.names[model]: self.models[model].matrix.shape[1] for model in tokens.models}
+            wide = [f"{name} ({size})" for name, size in columns.items() if len(tokens) < 2 * size]
+            if wide:
+                better = "; --pairwise (pairwise=True) fits each pair on all tokens that the two share"
+                self._note(
+                    f"maps between {', '.join(columns)} are fitted on {len(tokens)} tokens, fewer than twice "
+                    f"the columns of {', '.join(wide)}: they understate what these models share"
+                    + better
+                    * (len(tokens.models) > 2)
+                )
 
     def _shared_rows(self, models: Sequence[int]) -> list[RowNumbers]:
         """Return the rows of the tokens that all of these models share and keep, in each of them."""
@@ -267,9 +328,7 @@ class _Work:
             require_shared(found)
             rows[position, found.ids_a] = found.ids_b
         rows = rows[:, (rows >= 0).all(axis=0)]
-        classes = [self.classes[model] for model in models]
-        without, only = self.options.without, self.options.only
-        rows = rows[:, tokens_that_count(classes, list(rows), without=without, only=only)].copy()
+        rows = rows[:, self._counting(models, list(rows))].copy()
         if rows.shape[1] < MIN_SHARED:
             names = ", ".join(self.names[model] for model in models)
             raise InputError(
@@ -337,26 +396,42 @@ class _Work:
         """Return a comparison of hidden states, if it was asked for and both models can be run."""
         if not self.options.states:
             return None
-        self._step += 1
         folders = [runnable(self.models[model]) for model in (a, b)]
-        sides = [
-            unembedding(self.models[model], folder, self.threads) if folder else None
-            for model, folder in zip((a, b), folders, strict=True)
-        ]
-        if sides[0] is None or sides[1] is None:
+        sources = [folder for folder in folders if folder is not None]
+        if len(sources) < 2:
+            self._step += 1
+            for model, folder in zip((a, b), folders, strict=True):
+                if folder is None:
+                    self._note(
+                        f"hidden states of {self.names[model]} are not compared: it is not a folder with "
+                        "config.json and weights (.safetensors or .bin), from which a model can be run"
+                    )
             return None
-        self._step -= 1
-        matrices = [
-            side.matrix[tokens.rows[tokens.of(model)]]
-            for side, model in zip(sides, (a, b), strict=True)
-            if side
-        ]
-        what = f"hidden states of {self.names[a]} and {self.names[b]}"
-        identity = tuple(self._file_digest(folder) for folder in folders if folder)
+        rows = [tokens.rows[tokens.index_of(model)] for model in (a, b)]
+        identity = tuple(self._file_digest(folder) for folder in sources)
+        identity += (self.sha256[a], self.sha256[b])
         identity += tuple(f"{name} {number}" for name, number in model_versions().items())
-        found: StateComparison = self._call(
-            what, state_comparison, *matrices, *folders, identity, self.options.seed
-        )
+        sides = [partial(self._unembedding, *each) for each in zip((a, b), sources, strict=True)]
+        arguments = *rows, *sources, identity, self.options.seed
+        what = f"hidden states of {self.names[a]} and {self.names[b]}"
+        try:
+            found: StateComparison = self._call(what, state_comparison, *arguments, known=sides)
+        except (InputError, LoadError) as error:
+            broken = [model for model in (a, b) if isinstance(self._unembeddings.get(model), LoadError)]
+            names = " and ".join(self.names[model] for model in broken or (a, b))
+            self._note(f"hidden states of {names} are not compared: {error}")
+            return None
+        return found
+
+    def _unembedding(self, model: int, folder: str) -> Embeddings:
+        """Return the output side of a model, which is loaded once."""
+        if model not in self._unembeddings:
+            try:
+                self._unembeddings[model] = unembedding(self.models[model], folder, self.threads)
+            except LoadError as error:
+                self._unembeddings[model] = error
+        if isinstance(found := self._unembeddings[model], LoadError):
+            raise found
         return found
 
     def _file_digest(self, folder: str) -> str:
@@ -378,7 +453,7 @@ class _Work:
             found_here = statistics(measured.estimates, options)
             adjusted_here = tuple(replace(each, p_adjusted=next(adjusted)) for each in found_here)
             of_tokens = measured.neighbor_overlap, measured.weight_cosine
-            ids = shared[number].rows[shared[number].of(a)]
+            ids = shared[number].rows[shared[number].index_of(a)]
             groups = tuple(token_groups(self.classes[a], ids, *of_tokens, measured.estimates))
             pairs.append(
                 PairResult(a, b, number, adjusted_here, groups, measured.curves, *of_tokens, maps, states)
@@ -403,12 +478,12 @@ def _told(work: _Work, before: list[int], result: Study, written: bool) -> Itera
     now = [len(tokens) for tokens in result.shared]
     if len(before) == len(now) == 1 and before != now:
         yield (
-            f"the models share {now[0]} tokens, those of the study before shared {before[0]}: measures on "
-            "shared tokens were computed again; only= (--only) with a list of tokens keeps the set the same"
+            f"the models share {now[0]} tokens ({before[0]} in the previous study), so measures on shared "
+            "tokens were recomputed; only= (--only) with a list of tokens keeps the set the same"
         )
     computed, served = len(work.parts.computed), len(work.parts.served)
-    yield f"{computed} parts computed; {served} times one was read from the cache in the folder"
-    yield "all files are written" if written else "all files were there, and are as they were"
+    yield f"{computed} parts computed; {served} reads from the folder"
+    yield "all files written" if written else "files unchanged"
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:
