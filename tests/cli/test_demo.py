@@ -41,6 +41,10 @@ def test_it_tells_a_newcomer_what_to_make_of_it(text):
     assert "7,187,736 pairs of the 3,792 shared tokens" in text
     for word in WORDS:
         assert f" {word!r} " in text
+    # Each effect has its uncertainty, and no more is said of dimensions than was counted.
+    effects = re.findall(r"^ (?:transferred|native|10 ).* [+-]\d+\.\d ± \d+\.\d", text, re.MULTILINE)
+    assert len(effects) == 5 and "± is the standard error over 20 prompts" in " ".join(text.split())
+    assert "few where these vary along few directions" in " ".join(text.split()) and "semantic" not in text
     assert max(map(len, text.splitlines())) <= 110
 
 

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,11 +107,11 @@ def test_a_map_is_fitted_once(joy, tmp_path, monkeypatch, capsys):
 
 
 def test_controls_fail_and_are_a_baseline(joy, tmp_path, capsys):
-    run("transfer", joy, *BOTH, "--shuffle", "3", "--norm", "20", "-o", tmp_path / "v.pt")
+    run("transfer", joy, *BOTH, "--shuffle", "4", "--norm", "20", "-o", tmp_path / "v.pt")
     out = " ".join(capsys.readouterr().out.split())
-    assert "v-0.pt and 2 more" in out and "does to logits: no for 3 of 3 controls" in out
+    assert "v-0.pt and 3 more" in out and "does to logits: no for 4 of 4 controls" in out
     files = sorted(tmp_path.glob("v*.pt"))
-    assert [file.name for file in files] == ["v-0.pt", "v-1.pt", "v-2.pt"]
+    assert [file.name for file in files] == [f"v-{i}.pt" for i in range(4)]
     vectors = [SteeringVector.load(file) for file in files]
     assert {Certificate.from_vector(each).verdict for each in vectors} == {"no"}
     # Each is of a seed of its own, and the vector of a fit with that seed.
@@ -122,13 +123,23 @@ def test_controls_fail_and_are_a_baseline(joy, tmp_path, capsys):
     assert abs(one @ other) < 0.5
     (tmp_path / "prompts.txt").write_text("He felt\nThe girl was\n")
     scored = ("--prompts", tmp_path / "prompts.txt", "--positive", " happy", "--negative", " sad")
-    given = ("--vector", files[0], "--shuffled", *files, "--random", "0", "-o", tmp_path / "e.json")
+    given = ("--vector", files[0], "--shuffled", *files[1:], "--random", "0", "-o", tmp_path / "e.json")
     run("evaluate", "example:large", *given, *scored)
     out = " ".join(capsys.readouterr().out.split())
     assert "shuffled, mean of 3 (± sd)" in out and "shuffled control, negated" in out
     assert "beats vectors by maps of shuffled tokens by more than two sd" in out
     assert status("transfer", files[0], *BOTH, "--shuffle", "1", "-o", tmp_path / "v.pt") == 2
     assert "would be written over" in capsys.readouterr().err
+    # A pattern of the shell would take older files, too.
+    assert status("transfer", joy, *BOTH, "--shuffle", "2", "-o", tmp_path / "v.pt") == 2
+    assert "v-2.pt, v-3.pt beside" in (err := capsys.readouterr().err) and "remove them" in err
+    # What is no control, and the control of another vector, are refused.
+    SteeringVector({2: np.ones(192), 5: np.ones(192)}).save(tmp_path / "plain.pt")
+    mapping.transfer(-trained(), layers={1: 2, 3: 5}, norm="raw").save(tmp_path / "other.pt")
+    for file, told in ((tmp_path / "plain.pt", "is no control"), (files[0], "is the vector in question"),
+                       (tmp_path / "other.pt", "is a control of another source vector")):  # fmt: skip
+        assert status("evaluate", "example:large", *given[:2], "--shuffled", file, *scored) == 2
+        assert f"--shuffled {file} {told}" in capsys.readouterr().err
 
 
 def test_of_controls_that_cannot_all_be_written_those_that_were_are_named(joy, tmp_path, monkeypatch, capsys):
@@ -164,6 +175,16 @@ def test_a_map_that_is_given(joy, tmp_path, capsys):
     assert "does to logits: yes" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_command_of_the_paper(joy, tmp_path, capsys):
+    page = Path(__file__).parents[2] / "docs" / "paper.md"
+    line = next(each for each in page.read_text().splitlines() if each.startswith("$ embgeom transfer"))
+    run("fit", *BOTH[1::2], "--method", "least_squares", "-o", tmp_path / "map.safetensors")
+    named = {"SOURCE": BOTH[1], "TARGET": BOTH[3], "vector.safetensors": joy}
+    named |= {name: tmp_path / name for name in ("map.safetensors", "transferred.safetensors")}
+    run(*(named.get(each, each) for each in line.split()[2:]))
+    assert SteeringVector.load(tmp_path / "transferred.safetensors").provenance["mode"] == "primal"
+
+
 def test_a_map_of_other_models_is_refused_and_a_folded_norm_counts(joy, tmp_path, capsys):
     run("fit", "example:small", "example:large", "-o", tmp_path / "m.safetensors", "--fold-norm")
     given = ("transfer", joy, "--map", tmp_path / "m.safetensors", "--norm", "1", "-o", tmp_path / "v.pt")
@@ -179,6 +200,16 @@ def test_a_map_of_other_models_is_refused_and_a_folded_norm_counts(joy, tmp_path
     capsys.readouterr()
     assert status(*given, "--from", "example:small", "--to", "example:small") == 2
     assert "--to is example:small, but the map is of 'example:large'" in capsys.readouterr().err
+    assert status(*given, *BOTH, "--which-to", "input") == 2
+    said = "--to is the input side of example:large, but the map was fitted on the output side: choose"
+    assert said in capsys.readouterr().err
+    for more, told in (
+        (("--texts", joy), "--texts is of no use where no model is run (with --norm 1)"),
+        (("--batch-size", "9"), "--batch-size is of no use where no model is run"),
+        (("--dtype", "float16"), "--dtype is of no use where no model is run"),
+        (("--quantize", "8"), "--quantize is of no use where no model is run"),
+    ):
+        assert status(*given, *BOTH, *more) == 2 and told in capsys.readouterr().err
 
 
 def test_lengths_of_a_vector_of_the_target(joy, tmp_path, capsys, monkeypatch):
@@ -230,6 +261,10 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     (("--map", "m.safetensors", "--seed", "1"), "--seed is of no use"),
     (("--map", "m.safetensors", "--without", "none"), "--without is of no use"),
     (("--map", "m.safetensors", "--only", "none.txt"), "--only is of no use"),
+    (("--map", "m.safetensors", "--with", "all"), "--with is of no use"),
+    (("--map", "m.safetensors", "--batch-size", "4"), "--batch-size is of no use"),
+    (("--map", "m.safetensors", "--trust-remote-code"), "--trust-remote-code is of no use"),
+    (("--map", "m.safetensors", "--local-files-only"), "--local-files-only is of no use"),
     (("--map", "m.safetensors", "--device", "cpu"), "--device is of no use"),
     ((*BOTH, "--subfolder-to", "."), "--subfolder-to is for the matrix"),
     ((*BOTH, "--layers", "1:9,3:5"), "has 6 layers, counted from 0: choose layers up to 5, by --layers"),

@@ -243,6 +243,48 @@ def test_an_evaluation_of_another_vector_is_refused():
         certificate().with_evaluation("result.json")
 
 
+def test_an_evaluation_on_another_model_is_refused():
+    held, vector = certificate(), certificate().attached(transferred()[1])
+    file, sha = "model.safetensors", held.target["sha256"]
+
+    def measured(**model):
+        found = evaluation(vector)
+        return held.with_evaluation(replace(found, provenance={**found.provenance, "model": model})).measured
+
+    # The files decide, whatever the folder is called; without them commits, and then names.
+    assert measured(model="copy", files_sha256={file: sha}) == "steers"
+    assert measured(model="large", files_sha256={}) == "steers"
+    assert measured(model="LlamaForCausalLM", **{"class": "LlamaForCausalLM"}) == "steers"
+    large = rf"large \({sha[:12]}\): evaluate the vector on that model"
+    for model in (
+        {"model": "otherlarge", "files_sha256": {file: "0" * 64}},
+        {"model": "large", "files_sha256": {file: "0" * 64}},
+        {"model": "otherlarge"},
+    ):
+        with pytest.raises(InputError, match=rf"made on {model['model']}.*is of a vector for {large}"):
+            measured(**model)
+    # An evaluation names the files of its model.
+    model, tokenizer = embgeom.steering.load_language_model("example:large")
+    mood = embgeom.evaluation.WordLogRatio([" happy"], [" sad"])
+    none = embgeom.evaluation.EvaluateOptions(random=0)
+    found = embgeom.evaluate(model, tokenizer, vector, mood, ["He felt", "They"], options=none)
+    assert found.provenance["model"]["files_sha256"] == {file: sha}
+    assert held.with_evaluation(found).measured == "not decided"
+
+
+def test_an_ablation_that_lowers_the_score_steers():
+    ablated = replace(certificate().attached(transferred()[1]), operation="ablate")
+    held = replace(certificate(), vector={**certificate().vector, "operation": "ablate"})
+    found = held.with_evaluation(evaluation(ablated, -3.0))
+    assert found.measured == "steers" and "the vector steers: it lowers the score" in found.summary()
+    assert held.with_evaluation(evaluation(ablated, -3.0, native=-4.0)).measured == "steers"
+    opposite = held.with_evaluation(evaluation(ablated, -3.0, native=4.0))
+    assert opposite.measured == "does not steer"
+    said = "it moves the score the other way than the native vector"
+    assert said in " ".join(opposite.summary().split())
+    assert held.with_evaluation(evaluation(ablated, -0.6)).measured == "does not steer"
+
+
 def test_a_vector_without_one_says_so():
     with pytest.raises(InputError, match="has no certificate"):
         Certificate.from_vector(transferred()[1])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import embgeom
 from embgeom import InputError
-from embgeom.evaluation import Effect, Evaluation, Outcome
+from embgeom.evaluation import Effect, Evaluation, GenerationScore, Outcome, SideEffects
 from embgeom.evaluation.conditions import with_controls
 from tests.helpers.evaluation import (
     MOOD,
@@ -21,6 +21,7 @@ from tests.helpers.evaluation import (
     moods,
     random_vector,
     small,
+    sweep,
 )
 
 
@@ -158,15 +159,98 @@ def test_vectors_that_do_not_reach_the_kl_are_not_compared():
 
 
 @pytest.mark.parametrize("made", [{"transferred_from": {}}, {"made_by": "train"}])
-def test_a_vector_that_is_no_control_brings_a_warning(made):
+def test_a_vector_that_is_no_control_is_refused(made):
     model, tokenizer = small()
     true = replace(random_vector(model, [1], seed=3), provenance={"of": made})
     control = replace(true, provenance={"of": {**made, "map": {"options": {"shuffle": True}}}})
     given = {"random": 0, "shuffled": [random_vector(model, [1], seed=2), control]}
     evaluate(model, tokenizer, random_vector(model, [1]), MOOD, PROMPTS[:2], **given)
     given["shuffled"][1] = true
-    with pytest.warns(embgeom.EmbgeomWarning, match="shuffled 1 is no control"):
+    with pytest.raises(InputError, match="shuffled 1 is no control"):
         evaluate(model, tokenizer, random_vector(model, [1]), MOOD, PROMPTS[:2], **given)
+    itself = random_vector(model, [1])
+    for call in (evaluate, sweep):
+        with pytest.raises(InputError, match="shuffled 0 is the vector in question"):
+            call(model, tokenizer, itself, MOOD, PROMPTS, random=0, shuffled=2 * itself)
+
+
+def test_a_control_of_another_source_vector_is_refused():
+    model, tokenizer = small()
+    sources = [embgeom.SteeringVector({3: np.eye(4)[i]}, "other") for i in range(2)]
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((60, 4)), rng.standard_normal((60, 128))
+    mapping, control = (embgeom.Emb2Emb.fit(*rows, shuffle=shuffle, held_out=0) for shuffle in (False, True))
+    vector, true, other = (
+        each.transfer(source, layers=1, norm="raw")
+        for each, source in ((mapping, sources[0]), (control, 3 * sources[0]), (control, sources[1]))
+    )
+    evaluate(model, tokenizer, vector, MOOD, PROMPTS[:2], random=0, shuffled=-true)
+    with pytest.raises(InputError, match="shuffled 1 is a control of another source vector"):
+        evaluate(model, tokenizer, vector, MOOD, PROMPTS[:2], random=0, shuffled=[true, other])
+
+
+def test_an_ablation_may_be_to_lower_the_score():
+    down, up = [-1.0, -1.2, -0.9, -1.1], [1.0, 1.2, 0.9, 1.1]
+    chance = {f"random_{i}": np.array([0.1, -0.1, 0.0, 0.05]) * i for i in range(3)}
+    ablated = {"operation": "ablate"}
+
+    def found(**vectors):
+        made = evaluation_of(**vectors, **chance)
+        return replace(made, provenance={**made.provenance, "vector": ablated})
+
+    for shifts, moves in ((down, "lowers"), (up, "raises")):
+        both = found(transferred=shifts, native=[2 * x for x in shifts])
+        checks = both.checks()
+        assert checks.beats_random and checks.native_beats_random and checks.moves == moves
+        assert checks.fraction_of_native == pytest.approx(0.5) and checks.works_against is False
+        assert f"\nit {moves} score, beyond 2 ±" in both.summary()
+    opposite = found(transferred=down, native=up)
+    assert opposite.checks().works_against and opposite.checks().fraction_of_native is None
+    assert "it lowers score, beyond 2 ±, and the native vector does the opposite" in opposite.summary()
+    # On the other side of the random vectors than they move the score is not beyond them.
+    few = {f"random_{i}": np.full(4, 2.0 + i / 10) for i in range(3)}
+    made = evaluation_of(transferred=up, **few)
+    assert not replace(made, provenance={**made.provenance, "vector": ablated}).checks().beats_random
+    assert "it neither raises nor lowers score" in found(transferred=[1e-4, -1e-4, 0.0, 0.0]).summary()
+
+
+def test_a_fraction_at_unequal_cost_says_so():
+    chance = {f"random_{i}": np.array([0.1, -0.1, 0.0, 0.05]) * i for i in range(3)}
+    found = evaluation_of(transferred=[1.0, 1.2, 0.9, 1.1], native=[2.0, 2.1, 2.0, 2.3], **chance)
+
+    def summary(*kls):
+        costs = [SideEffects(1.0, 1.0, kl) for kl in (*kls, 1, 1, 1)]
+        pairs = zip(found.outcomes, costs, strict=True)
+        return replace(found, outcomes=tuple(replace(o, side_effects=cost) for o, cost in pairs)).summary()
+
+    said = "at unequal cost: KL 0.096 against 0.04 of the native; --at-kl compares at equal KL"
+    assert said in summary(0.096, 0.04) and "at unequal cost" in summary(0.04, 0.096)
+    assert "at unequal cost" not in summary(0.05, 0.04) + found.summary()
+    assert "fraction of the native vector's effect: 0.50 ± 0.0" in found.summary()
+    assert "(standard error)" in found.summary()
+
+
+def test_a_vector_that_is_rescaled_to_the_native_norm_says_from_which():
+    model, tokenizer = small()
+    vector, native = random_vector(model, [1], norm=5.0), random_vector(model, [1], norm=2.0, seed=3)
+    found = evaluate(model, tokenizer, vector, MOOD, PROMPTS[:2], native=native, random=0)
+    assert "norm 2, times 1; the vector was rescaled from 5 to that of the native one" in found.summary()
+    assert "rescaled" not in evaluate(model, tokenizer, vector, MOOD, PROMPTS[:2], random=0).summary()
+
+
+def test_equal_prompts_are_one_sample():
+    model, tokenizer = small()
+    with pytest.warns(embgeom.EmbgeomWarning, match="2 of 3 prompts repeat another, and are left out"):
+        found = evaluate(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:1] * 3, random=0)
+    assert found.samples == 1 and "by the sign of the only sample: yes" in found.summary()
+    with (
+        pytest.warns(embgeom.EmbgeomWarning, match="3 of 6 prompts"),
+        pytest.raises(InputError, match="a sweep needs 4 samples at least"),
+    ):
+        sweep(model, tokenizer, happy_minus_sad(3), MOOD, PROMPTS[:3] * 2, random=0)
+    # Texts that are drawn differ.
+    drawn = GenerationScore(len, max_new_tokens=2, temperature=1.0)
+    assert evaluate(model, tokenizer, happy_minus_sad(3), drawn, PROMPTS[:1] * 3, random=0).samples == 3
 
 
 @pytest.mark.parametrize("sign", [1, -1])

@@ -170,6 +170,16 @@ def test_layers_are_compared_at_equal_kl(tmp_path):
             sweep(model, tokenizer, planted(), MOOD, PROMPTS, neutral=NEUTRAL, at_kl=0.1, **more)
 
 
+def test_what_is_not_added_is_chosen_by_its_effect_in_either_direction():
+    model, tokenizer = small()
+    away = replace(planted(), operation="project_to", value=-1.0)
+    found = sweep(model, tokenizer, away, MOOD, PROMPTS, scales=(0.5, 2), random=3)
+    assert max(outcome.effect.mean for outcome in found.grid) < 0
+    assert abs(found.chosen.effect.mean) == max(abs(outcome.effect.mean) for outcome in found.grid)
+    assert f"largest effect, up or down: {found.chosen.label}" in found.summary()
+    assert found.held_out.checks().two_sided
+
+
 def test_drawn_texts_are_swept():
     model, tokenizer = small()
     score = GenerationScore(lambda text: text.count("happy"), max_new_tokens=3, temperature=0.5)
@@ -311,6 +321,15 @@ def test_figures_say_what_is_drawn(evaluation, found):
     assert any("effect on log-ratio (nats), " in text for text in drawn)
     assert {"chosen", "effect on log-ratio (nats)"} <= texts(found.figure())
     assert ("KL limit" in texts(found.figure())) == (found.max_kl is not None)
+    # The controls of the chosen setting, or what of them is missing.
+    swept = texts(found.figure())
+    said = "controls of the chosen setting, on the other samples; not measured: native, shuffled vectors"
+    assert {"3 random, mean ± sd", said} <= swept
+    every = texts(replace(found, held_out=evaluation).figure())
+    assert {"native ± standard error", "3 random, mean ± sd", "1 shuffled, mean ± sd"} <= every
+    assert "controls of the chosen setting, on the other samples" in every
+    bare = replace(evaluation, outcomes=evaluation.outcomes[:1])
+    assert "not measured: native, random, shuffled vectors" in texts(replace(found, held_out=bare).figure())
 
 
 def test_figures_of_unknown_formats(evaluation, found, tmp_path):

@@ -119,7 +119,7 @@ def _geometry(comparison: Comparison) -> Iterator[RenderableType]:
         comparison["dimension_spearman"],
         "4. Intrinsic dimension: are the same tokens' neighborhoods simple?",
         f"Count the principal components that explain {options.variance:.0%} of the variance of a token's "
-        f"{options.dimension_k} nearest neighbors: low in tight semantic clusters, high in diffuse regions. "
+        f"{options.dimension_k} nearest neighbors: few where these vary along few directions. "
         "Rank the tokens by it, and correlate the ranks of the two models.",
         "1 means the same order of tokens in both models; 0, no relation.",
     )
@@ -154,9 +154,10 @@ def steering(threads: int | None) -> Iterator[RenderableType]:
     )
     yield _effects(threads)
     yield _prose(
-        "Above 0 means happier. The transferred vector should differ clearly from random ones and from those "
-        "by maps of shuffled tokens (means ± standard deviations); negating it should reverse the effect. KL "
-        "measures side effects."
+        f"Above 0 means happier; ± is the standard error over {PROMPTS} prompts, or the standard deviation "
+        f"of {CONTROLS} vectors. The transferred vector should differ clearly from random ones and from "
+        "those by maps of shuffled tokens; negating it should reverse the effect. KL, a mean over neutral "
+        "texts, measures side effects."
     )
 
 
@@ -190,7 +191,8 @@ def _effects(threads: int | None) -> Table:
     ):
         side_effects = found[key].side_effects
         kl = float("nan") if side_effects is None else side_effects.kl
-        rows.append((name, f"{found[key].effect.mean:+.1f}", f"{kl:.1f}"))
+        effect = found[key].effect
+        rows.append((name, f"{effect.mean:+.1f} ± {effect.standard_error:.1f}", f"{kl:.1f}"))
     for name, mean, sd in (
         ("by maps of shuffled tokens", checks.shuffled_mean, checks.shuffled_sd),
         ("random", checks.random_mean, checks.random_sd),

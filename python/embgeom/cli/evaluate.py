@@ -27,6 +27,7 @@ from embgeom.cli.options import (
 from embgeom.cli.terminal import show
 from embgeom.errors import InputError, LoadError, OutputError
 from embgeom.evaluation import AnswerProbability, EvaluateOptions, Score, SweepOptions, WordLogRatio
+from embgeom.evaluation.conditions import check_control
 from embgeom.evaluation.sweep import FEWEST_SAMPLES, SCALES
 from embgeom.examples import moods
 from embgeom.loading.folder import parse_json, read_bytes
@@ -154,6 +155,8 @@ def _control(vector: embgeom.SteeringVector, option: str, file: str) -> embgeom.
             f"{option} {file} has hidden size {control.hidden_size}, the vector {vector.hidden_size}: "
             "both must be for the model"
         )
+    if option == "--shuffled":
+        check_control(vector, control, f"{option} {file}", known=True)
     return control
 
 

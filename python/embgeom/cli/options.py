@@ -169,7 +169,7 @@ class _Keep(argparse.Action):
     """Takes classes from those that are left out."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        kept = CLASSES if "all" in values else values
+        kept = namespace.kept = CLASSES if "all" in values else values
         namespace.without = tuple(name for name in namespace.without if name not in kept)
 
 

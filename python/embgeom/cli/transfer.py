@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -50,13 +51,21 @@ from embgeom.steering import SteeringVector
 from embgeom.steering.files import check_vector_path
 
 CONTROLS = 10
-# What is read only where both models are named, with its defaults.
-_OF_MODELS = {
+# What is read only where the target is run, with its defaults.
+_OF_RUNS: dict[str, Any] = {
     "texts": None,
+    "batch_size": TransferOptions.batch_size,
+    "trust_remote_code": False,
+    **dict.fromkeys(("dtype", "device", "device_map", "quantize")),
+}
+# What is read only where both models are named.
+_OF_MODELS = {
     "only": None,
+    "kept": None,
     "without": WITHOUT,
     "seed": 0,
-    **dict.fromkeys(("dtype", "device", "device_map", "quantize")),
+    "local_files_only": False,
+    **_OF_RUNS,
 }
 
 
@@ -121,6 +130,8 @@ def transfer(options: argparse.Namespace) -> None:
     for file in files:
         check_vector_path(file)
         check_kept({"-o": file}, [*inputs, *named])
+    if options.shuffle is not None:
+        _check_older(Path(options.output), files)
     _check(options)
     vector = SteeringVector.load(options.vector)
     mapping = None if options.map is None else embgeom.Emb2Emb.load(options.map)
@@ -128,6 +139,7 @@ def transfer(options: argparse.Namespace) -> None:
         check_mode(
             options.mode, as_method(options.method or DEFAULT_METHOD) if mapping is None else mapping.method
         )
+    _check_run(options, vector, mapping, norm)
     _check_layers(options, vector, mapping, norm)
     certificates: list[Certificate] = []
     if options.model_from is not None:
@@ -193,6 +205,18 @@ def _files(options: argparse.Namespace) -> list[str]:
     return [str(path.with_name(f"{path.stem}-{number}{path.suffix}")) for number in range(options.shuffle)]
 
 
+def _check_older(path: Path, files: list[str]) -> None:
+    """Refuse to write controls beside those of an earlier command, which would be taken for some of them."""
+    numbered = re.compile(re.escape(path.stem) + "-[0-9]+" + re.escape(path.suffix))
+    written = {Path(file).name for file in files}
+    beside = [each.name for each in path.parent.iterdir() if numbered.fullmatch(each.name)]
+    if older := sorted({*beside} - written, key=lambda name: (len(name), name)):
+        raise InputError(
+            f"{', '.join(older)} beside {files[0]} would be taken for controls of this command: remove "
+            f"{'them' if len(older) > 1 else 'it'}, or name another -o"
+        )
+
+
 def _check(options: argparse.Namespace) -> None:
     both = [name for name in ("from", "to") if getattr(options, f"model_{name}") is None]
     if len(both) == 1 or (both and options.map is None):
@@ -203,14 +227,26 @@ def _check(options: argparse.Namespace) -> None:
                 raise InputError(f"--{name} is for fitting a map, and --map names one that is fitted")
     if options.at_kl is not None and options.model_to is None:
         raise InputError("--at-kl runs the target: name it by --to")
-    for name, default in _OF_MODELS.items():
-        if options.model_to is None and getattr(options, name) != default:
-            option = f"--{name.replace('_', '-')}"
-            raise InputError(
-                f"{option} is of no use without --from and --to: name both models, or leave it out"
-            )
+    if options.model_to is None and (option := _given(options, _OF_MODELS)):
+        raise InputError(f"{option} is of no use without --from and --to: name both models, or leave it out")
     if options.at_kl is not None and options.norm is not None:
         raise InputError("--at-kl sets the length, and --norm another; give one")
+
+
+def _given(options: argparse.Namespace, defaults: dict[str, Any]) -> str | None:
+    """Return the first option of these that has another value than its default."""
+    given = (name for name, default in defaults.items() if getattr(options, name) != default)
+    return next((f"--{'with' if name == 'kept' else name.replace('_', '-')}" for name in given), None)
+
+
+def _check_run(
+    options: argparse.Namespace, vector: SteeringVector, mapping: embgeom.Emb2Emb | None, norm: object
+) -> None:
+    """Refuse what is for running the target where it is not run."""
+    runs = options.model_to is None or options.at_kl is not None or asks_target(vector, mapping, norm)
+    if not runs and (option := _given(options, _OF_RUNS)):
+        way = "an ablation needs no length" if options.norm is None else f"with --norm {options.norm}"
+        raise InputError(f"{option} is of no use where no model is run ({way}): leave it out")
 
 
 def _check_layers(

@@ -21,6 +21,7 @@ from embgeom.emb2emb.methods import Method, NeighborWeights
 from embgeom.embeddings.provenance import ModelInfo
 from embgeom.errors import InputError, OutputError
 from embgeom.lm.layers import matching_layer
+from embgeom.steering.directions import fingerprint
 from embgeom.steering.vector import SteeringVector
 
 TransferMode = Literal["primal", "dual", "logits"]
@@ -170,7 +171,16 @@ def transfer_vector(
         dict(zip(moved.values(), _as_float32(fitted, directions), strict=True)),
         model=fitted.names[1],
         provenance={
-            "transferred_from": {"model": vector.model, "provenance": vector.provenance},
+            "transferred_from": {
+                "model": vector.model,
+                # Of each layer alone: another vector may have been transferred with fewer of them.
+                "fingerprint": {
+                    layer: row
+                    for old in moved
+                    for layer, row in fingerprint({old: vector.directions[old]}).items()
+                },
+                "provenance": vector.provenance,
+            },
             "transferred_by": repr(fitted),
             "mode": default_mode(fitted) if mode is None else mode,
             "layers": {str(old): new for old, new in moved.items()},

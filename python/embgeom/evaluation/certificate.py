@@ -34,6 +34,7 @@ from embgeom.embeddings.embeddings import Embeddings
 from embgeom.errors import InputError, LoadError
 from embgeom.evaluation.conditions import origins
 from embgeom.evaluation.evaluation import Evaluation
+from embgeom.evaluation.run import check_same_model
 from embgeom.steering.directions import directions_digest, fingerprint, same_direction
 from embgeom.steering.vector import SteeringVector
 
@@ -54,8 +55,10 @@ _OF_STATES = (
 )
 _STEERS = (
     "A vector steers if its effect exceeds two standard errors, and the mean of random vectors and that of "
-    "vectors by maps of shuffled tokens, if there are any, by two of their standard deviations. It does not "
-    "if it works against what it is for or does not exceed these controls. Otherwise that is not decided: "
+    "vectors by maps of shuffled tokens, if there are any, by two of their standard deviations. One that is "
+    "not added may be to lower the score: its effect counts in either direction. A vector does not steer "
+    "if it works against what it is for, moves the score the other way than the native vector, or does not "
+    "exceed these controls. Otherwise that is not decided: "
     "with fewer than three random vectors, or one or two by maps of shuffled tokens, too few samples, where "
     "the KL was not reached, or where the native vector does not exceed random ones either."
 )
@@ -162,7 +165,8 @@ class Certificate(Result):
         if checks.beats_random is False:
             # Where the native vector fails, too, no transfer could be shown.
             return "not decided" if checks.native_beats_random is False else "does not steer"
-        significant = outcome.effect.direction == (-1 if outcome.scale < 0 else 1)
+        wanted = checks.moves if checks.two_sided else "lowers" if outcome.scale < 0 else "raises"
+        significant = checks.moves is not None and checks.moves == wanted
         beaten = checks.beats_random and (checks.beats_shuffled or not self.evaluation.of_kind("shuffled"))
         return "steers" if beaten and significant else "not decided"
 
@@ -172,7 +176,8 @@ class Certificate(Result):
         Raises
         ------
         InputError
-            If the evaluation is of another direction, such as the negated one, or other layers.
+            If the evaluation is of another direction, such as the negated one, or other layers; or was made
+            on another model, by the SHA-256 of its files, its commit or its name, as far as both are known.
         """
         if not isinstance(evaluation, Evaluation):
             raise InputError(
@@ -182,6 +187,7 @@ class Certificate(Result):
         same = same_direction(about.get("fingerprint"), self.vector.get("fingerprint"))
         if not same or about.get("operation") != self.vector.get("operation"):
             raise InputError("the evaluation is of another vector than the certificate")
+        check_same_model(evaluation.provenance.get("model", {}), self.target)
         # Vectors' provenances hold certificates, and none must hold itself or those of controls.
         made = {"map": {"options": {"shuffle": True}}} if self.mapping["shuffle"] else {}
         kept = {"transferred_from": {"model": self.vector["model"]}, **made}
@@ -293,7 +299,10 @@ class Certificate(Result):
                 "a control steers, so this does not tell directions apart: take more prompts or other words"
             )
         elif checks.works_against:
-            said += ": it works against what it is for"
+            opposite = "moves the score the other way than the native vector"
+            said += f": it {opposite if checks.two_sided else 'works against what it is for'}"
+        elif checks.two_sided and checks.moves:
+            said += f": it {checks.moves} the score"
         return f"measured: {said}"
 
     def _terms(self) -> Iterator[tuple[str, str]]:

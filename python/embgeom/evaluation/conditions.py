@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from embgeom.errors import EmbgeomWarning, InputError
+from embgeom.errors import InputError
 from embgeom.steering.directions import fingerprint, placed, same_direction
 from embgeom.steering.hooks import Handle, Positions
 from embgeom.steering.vector import SteeringVector
@@ -79,13 +78,8 @@ def with_controls(
         ("transferred", "transferred_negated", vector),
         ("native", "native_negated", native),
     )
-    if doubtful := [i for i, other in enumerate(shuffled) if _is_no_control(other.provenance)]:
-        warnings.warn(
-            f"shuffled {doubtful[0]} is no control: its provenance names no map of shuffled tokens; "
-            "leave it out",
-            EmbgeomWarning,
-            stacklevel=3,
-        )
+    for i, other in enumerate(shuffled):
+        check_control(vector, other, f"shuffled {i}")
     conditions = []
     for kind, negated, each in both:
         if each is not None:
@@ -118,9 +112,33 @@ def is_control(provenance: Any) -> bool:
     return any(isinstance(each, dict) and each.get("shuffle") is True for each in options)
 
 
-def _is_no_control(provenance: Any) -> bool:
-    made = any({"transferred_from", "made_by"} & each.keys() for each in origins(provenance))
-    return made and not is_control(provenance)
+def check_control(vector: SteeringVector, other: SteeringVector, name: str, *, known: bool = False) -> None:
+    """Refuse what is not the vector's source by a map of shuffled tokens; `known`: also what says nothing."""
+    if same_direction(*(fingerprint(each.directions) for each in (vector, other))):
+        raise InputError(f"{name} is the vector in question: a control is another one; leave it out")
+    known = known or any({"transferred_from", "made_by"} & each.keys() for each in origins(other.provenance))
+    if known and not is_control(other.provenance):
+        raise InputError(
+            f"{name} is no control: its provenance names no map of shuffled tokens; leave it out",
+            command=f"{name} is no control: it is not by a map of shuffled tokens, as embgeom transfer "
+            "--shuffle writes them; leave it out",
+        )
+    mine, its = (_sources(each.provenance) for each in (vector, other))
+    if any(
+        not same_direction({layer: mine[layer]}, {layer: its[layer]}) for layer in mine.keys() & its.keys()
+    ):
+        raise InputError(
+            f"{name} is a control of another source vector: transfer the same one by maps of shuffled tokens",
+            command=f"{name} is a control of another source vector than --vector: write those of this one by "
+            "embgeom transfer --shuffle",
+        )
+
+
+def _sources(provenance: Any) -> dict[str, Any]:
+    """Return the fingerprint, layer by layer, of the one vector that a vector was transferred from."""
+    sources = [each["transferred_from"] for each in origins(provenance) if "transferred_from" in each]
+    found = sources[0].get("fingerprint") if len(sources) == 1 and isinstance(sources[0], dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def check_vectors(given: object, name: str) -> list[SteeringVector]:

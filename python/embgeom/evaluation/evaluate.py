@@ -13,7 +13,7 @@ from embgeom._common.progress import Progress, reporter
 from embgeom.errors import InputError
 from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, with_controls
 from embgeom.evaluation.evaluation import Evaluation
-from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
+from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score, distinct_samples
 from embgeom.evaluation.scores import Score
 from embgeom.steering.vector import SteeringVector
 
@@ -56,9 +56,9 @@ def evaluate(
     layers : int or iterable of int, optional
         The layers to steer; all that the vector has by default. A single direction may be put at others.
     native : SteeringVector, optional
-        The model's native vector for the same thing, the most to expect. The transferred vector is then
-        scaled to its norm, layer by layer; without it, and with ``at_kl``, the transferred vector keeps its
-        norm.
+        The model's native vector for the same thing, to compare with: another vector may have more effect.
+        The transferred vector, if it is added, is then scaled to its norm, layer by layer; without it, and
+        with ``at_kl``, the transferred vector keeps its norm.
     shuffled : SteeringVector or sequence of them, optional
         The same source vector, transferred by maps fitted on shuffled tokens: what such a map makes of it.
         Each differs from the next as random vectors do, so give ten, each of another seed; with fewer than
@@ -80,15 +80,17 @@ def evaluate(
     ------
     InputError
         If there are no samples, one is too long for the model, an option is out of range, vectors do not
-        fit the model or each other, two shuffled ones are one direction, the unsteered model
-        gives no finite numbers, or the model never runs a layer that is to be steered, or runs it past its
-        hooks; or ``at_kl`` is given without `neutral`.
+        fit the model or each other, two shuffled ones are one direction, one of them is the vector in
+        question or by its provenance no control of it, the unsteered model gives no finite numbers, or the
+        model never runs a layer that is to be steered, or runs it past its hooks; or ``at_kl`` is given
+        without `neutral`.
 
     Warns
     -----
     EmbgeomWarning
-        If the model leaves out such a layer now and then; if the provenance of a shuffled vector says that it
-        is none; or if texts hold the token for their beginning, to which the tokenizer adds it once more.
+        If the model leaves out such a layer now and then; if prompts are repeated, which are left out unless
+        texts are drawn for each; or if texts hold the token for their beginning, to which the tokenizer adds
+        it once more.
 
     Notes
     -----
@@ -133,7 +135,7 @@ def evaluate(
         seed=options.seed,
         of_one_norm=options.at_kl is None,
     )
-    samples, texts = score.samples(prompts), as_texts(neutral, options.at_kl)
+    samples, texts = distinct_samples(score, prompts), as_texts(neutral, options.at_kl)
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
         found = run.measure(conditions, samples)
@@ -204,7 +206,7 @@ def measure_at_kl(
         for name, vector in vectors.items()
         for each in check_vectors([vector], str(name))
     ]
-    samples, texts = score.samples(prompts), as_texts(neutral, at_kl)
+    samples, texts = distinct_samples(score, prompts), as_texts(neutral, at_kl)
     with reporter(progress, "evaluate") as report:
         run = EvaluationRun(model, tokenizer, score, texts, options, report)
         found = run.measure(conditions, samples)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,9 +31,12 @@ from embgeom.evaluation.outcome import (
 MOST_PROMPTS = 3
 # Controls of which there are several, shown as mean and standard deviation.
 CLOUDS: tuple[Kind, ...] = ("random", "shuffled")
+# A fraction of the native effect at KLs that differ by more than this factor is at unequal cost.
+_UNEQUAL = 1.5
 # Fewer have no standard deviation to rely on.
 FEWEST_CONTROLS = 3
-_COLORS = {"native": "C2", "native_negated": "C2", "random": "0.4", "shuffled": "C3"}
+_MOVES: dict[int, Literal["raises", "lowers"]] = {1: "raises", -1: "lowers"}
+COLORS = {"native": "C2", "native_negated": "C2", "random": "0.4", "shuffled": "C3"}
 
 
 @dataclass(frozen=True)
@@ -48,26 +52,33 @@ class Checks:
     fraction_of_native, fraction_error : float or None
         The effect as a fraction of that of the native vector, with its standard error over samples (by the
         delta method, the samples of both being the same). None unless the native effect is significant, has
-        the right sign, and beats random vectors: a fraction of nearly nothing means nothing.
+        the right sign (that of the effect for vectors that are not added), and beats random vectors: a
+        fraction of nearly nothing means nothing.
     random_mean, random_sd : float or None
         Mean and standard deviation of the mean effects of the random vectors.
     shuffled_mean, shuffled_sd : float or None
         The same of the vectors by maps of shuffled tokens.
     beats_random, native_beats_random : bool or None
         Whether the effect, and that of the native vector, lies above the mean of the random vectors by more
-        than two standard deviations (below it for a negative scale); None with fewer than three of them.
+        than two standard deviations (below it for a negative scale; of vectors that are not added, on the
+        side to which they move the score); None with fewer than three of them.
     beats_shuffled : bool or None
-        Whether the effect lies as far above the mean of the vectors by maps of shuffled tokens; None with
+        Whether the effect lies as far beyond the mean of the vectors by maps of shuffled tokens; None with
         fewer than three of them.
     works_against : bool or None
         Whether the effect is significant and goes in the undesired direction: down, or up for a negative
-        scale. None for vectors that are not added, which may be to lower or to raise it, and for one by a map
-        of shuffled tokens, which is for nothing.
+        scale. Vectors that are not added may be to lower or to raise the score: of these, whether it goes the
+        other way than a native effect that is significant and beats random vectors; None without one. None
+        for a vector by a map of shuffled tokens, which is for nothing.
     negation_reverses : bool or None
         Whether the vector's effect and that of its negation have opposite signs, and both are significant;
         None for vectors that are not added, which have no negation.
     samples : int
         The number of samples.
+    moves : {"raises", "lowers"} or None
+        What the vector does to the score; None if the effect is not significant.
+    two_sided : bool
+        Whether the vectors, not being added, may be to raise the score or to lower it.
 
     Notes
     -----
@@ -90,6 +101,8 @@ class Checks:
     works_against: bool | None
     negation_reverses: bool | None
     samples: int
+    moves: Literal["raises", "lowers"] | None
+    two_sided: bool
 
     def lines(self, quantity: str) -> list[str]:
         """Return the checks as lines of text."""
@@ -97,7 +110,7 @@ class Checks:
             return [f"by {quantity}: undefined, since the steered model gives NaN or infinity; steer less"]
         lines = [f"by {quantity}:"]
         if self.fraction_of_native is not None:
-            error = "" if self.fraction_error is None else f" ± {self.fraction_error:.2f}"
+            error = "" if self.fraction_error is None else f" ± {self.fraction_error:.2f} (standard error)"
             lines.append(f"fraction of the native vector's effect: {self.fraction_of_native:.2f}{error}")
         elif self.native_effect is not None:
             lines.append(f"no fraction of the native vector's effect: {self._why_no_fraction()}")
@@ -106,11 +119,17 @@ class Checks:
             "vectors by maps of shuffled tokens", self.shuffled_mean, self.shuffled_sd, self.beats_shuffled
         )
         one = "by the sign of the only sample"
+        beyond = one if self.samples == 1 else "beyond 2 ±"
+        if self.two_sided:
+            moved = f"it {self.moves or 'neither raises nor lowers'} {quantity}, {beyond}"
+            return [
+                *lines,
+                moved + (", and the native vector does the opposite" if self.works_against else ""),
+            ]
         if self.works_against:
-            does, reverse = ("lowers", "raises") if self.effect < 0 else ("raises", "lowers")
+            reverse = "raises" if self.moves == "lowers" else "lowers"
             negated = f", and its negative {reverse} it" if self.negation_reverses else ""
-            said = one if self.samples == 1 else "beyond 2 ±"
-            return [*lines, f"works against what it is for, {said}: it {does} {quantity}{negated}"]
+            return [*lines, f"works against what it is for, {beyond}: it {self.moves} {quantity}{negated}"]
         if self.negation_reverses is not None:
             said = one if self.samples == 1 else "both beyond 2 ±"
             lines.append(f"negating the vector reverses its effect, {said}: {_yes(self.negation_reverses)}")
@@ -205,25 +224,31 @@ class Evaluation(Result, Tabular, Plotted):
         def effects(kind: Kind) -> list[Effect]:
             return [outcome.effects[chosen] for outcome in self.of_kind(kind) if outcome.comparable]
 
-        undefined = Effect(np.nan, np.nan, np.nan)
+        undefined, two_sided = Effect(np.nan, np.nan, np.nan), not self._added
         transferred, negated, native = (
             next(iter(effects(kind)), undefined) for kind in ("transferred", "transferred_negated", "native")
         )
-        sign = -1 if self.transferred.scale < 0 else 1
         random, shuffled = (_spread([each.mean for each in effects(kind)]) for kind in CLOUDS)
 
-        def beats(effect: float, mean: float | None, sd: float | None) -> bool | None:
-            if mean is None or sd is None or not _finite(effect, mean, sd):
-                return None
-            return sign * (effect - mean) > 2 * sd
+        def wanted(effect: Effect) -> int:
+            """Return 1 where the score is to rise and -1 where it is to fall."""
+            falls = effect.mean if two_sided else self.transferred.scale
+            return -1 if falls < 0 else 1
 
+        def beats(effect: Effect, mean: float | None, sd: float | None) -> bool | None:
+            if mean is None or sd is None or not _finite(effect.mean, mean, sd):
+                return None
+            return wanted(effect) * (effect.mean - mean) > 2 * sd
+
+        native_beats = beats(native, *random)
+        sign = wanted(native if two_sided else transferred)
+        known = bool(native.direction and native_beats) if two_sided else True
         about = self.provenance.get("vector", {}).get("provenance")
         against = None
-        if self._added and not is_control(about) and _finite(transferred.mean):
+        if known and not is_control(about) and _finite(transferred.mean):
             against = transferred.direction == -sign
-        native_beats = beats(native.mean, *random)
         fraction = error = None
-        if native.direction == sign and native_beats and _finite(transferred.mean):
+        if native.direction == wanted(transferred) and native_beats and _finite(transferred.mean):
             fraction, error = self._fraction(chosen)
         return Checks(
             effect=self.transferred.effects[chosen].mean,
@@ -234,14 +259,16 @@ class Evaluation(Result, Tabular, Plotted):
             random_sd=random[1],
             shuffled_mean=shuffled[0],
             shuffled_sd=shuffled[1],
-            beats_random=beats(transferred.mean, *random),
+            beats_random=beats(transferred, *random),
             native_beats_random=native_beats,
-            beats_shuffled=beats(transferred.mean, *shuffled),
+            beats_shuffled=beats(transferred, *shuffled),
             works_against=against,
             negation_reverses=transferred.direction * negated.direction == -1
             if _finite(transferred.mean, negated.mean)
             else None,
             samples=self.samples,
+            moves=_MOVES.get(transferred.direction),
+            two_sided=two_sided,
         )
 
     @property
@@ -287,9 +314,21 @@ class Evaluation(Result, Tabular, Plotted):
             f"anti-steered: {self._undesired()}",
             f"unsteered: {means}",
             *search_lines(((self._label(o), o) for o in self.outcomes), self.at_kl),
-            *(self.checks().lines(next(iter(self.unsteered))) if self.of_kind("transferred") else ()),
+            *(self._checked() if self.of_kind("transferred") else ()),
             *self._texts(),
         ]
+
+    def _checked(self) -> list[str]:
+        """Return the checks as lines, and at what cost the fraction of the native effect is compared."""
+        checks = self.checks()
+        lines, costs = checks.lines(next(iter(self.unsteered))), []
+        if checks.fraction_of_native is not None:
+            effects = (self[name].side_effects for name in ("transferred", "native"))
+            costs = [each.kl for each in effects if each is not None]
+        if costs and max(costs) > _UNEQUAL * min(costs):
+            instead = "" if checks.two_sided else "; --at-kl compares at equal KL"
+            lines.append(f"at unequal cost: KL {costs[0]:.3g} against {costs[1]:.3g} of the native{instead}")
+        return lines
 
     def _undesired(self) -> str:
         """Say against which sign samples count as anti-steered."""
@@ -324,9 +363,13 @@ class Evaluation(Result, Tabular, Plotted):
             layers = sorted({layer for outcome in self.outcomes for layer in outcome.layers})
             return f"{named_layers(layers)}: each vector at its scale for KL {self.at_kl:g} on neutral text"
         norms = self.provenance["options"]["norms"]
-        low, high = min(norms.values()), max(norms.values())
-        length = f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
-        return f"{named_layers(norms)}: all vectors have the norm {length}, times {self.transferred.scale:g}"
+        given = self.provenance.get("vector", {}).get("norms", norms)
+        rescaled = len(given) == len(norms) and not np.allclose(
+            [*given.values()], [*norms.values()], rtol=1e-3
+        )
+        was = f"; the vector was rescaled from {_range(given)} to that of the native one" if rescaled else ""
+        strength = f"{_range(norms)}, times {self.transferred.scale:g}{was}"
+        return f"{named_layers(norms)}: all vectors have the norm {strength}"
 
     def columns(self) -> Columns:
         """Return a row for each vector."""
@@ -345,11 +388,11 @@ class Evaluation(Result, Tabular, Plotted):
         for row, outcome in enumerate(singles):
             # One sample has no standard error, which leaves the dot.
             error = np.nan_to_num(outcome.effect.standard_error)
-            color = _COLORS.get(outcome.kind, "C0")
+            color = COLORS.get(outcome.kind, "C0")
             axes.errorbar(outcome.effect.mean, row, xerr=error, fmt="o", capsize=3, color=color)
         for row, (kind, means) in enumerate(clouds.items(), len(singles)):
             heights = row + np.linspace(-0.25, 0.25, len(means))
-            axes.plot(means, heights, "o", markersize=3, alpha=0.6, color=_COLORS[kind])
+            axes.plot(means, heights, "o", markersize=3, alpha=0.6, color=COLORS[kind])
         if len(random := clouds.get("random", ())) >= FEWEST_CONTROLS:
             # The band that a vector must leave to beat the random ones.
             mean, reach = np.mean(random), 2 * deviation(random)
@@ -374,6 +417,11 @@ def _spread(effects: list[float]) -> tuple[float | None, float | None]:
     """Return mean and standard deviation of controls; None of none, and of too few."""
     mean = float(np.mean(effects)) if effects else None
     return mean, deviation(effects) if len(effects) >= FEWEST_CONTROLS else None
+
+
+def _range(norms: Mapping[Any, float]) -> str:
+    low, high = min(norms.values()), max(norms.values())
+    return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 
 
 def _finite(*effects: float) -> bool:

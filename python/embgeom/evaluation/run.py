@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -12,14 +14,15 @@ import numpy as np
 from embgeom._common.checks import check_seed, real_number, whole_number
 from embgeom._common.progress import ProgressCallable
 from embgeom._common.record import digest, model_versions
-from embgeom.errors import InputError
+from embgeom.embeddings.provenance import ModelInfo
+from embgeom.errors import EmbgeomWarning, InputError
 from embgeom.evaluation.conditions import Condition, Search
 from embgeom.evaluation.continuations import Continuations
 from embgeom.evaluation.outcome import Effect, Outcome
 from embgeom.evaluation.scale_search import search_scales
 from embgeom.evaluation.scores import GenerationScore, Score, Values
 from embgeom.evaluation.side_effects import NeutralText, SideEffects
-from embgeom.lm.language_model import describe_model
+from embgeom.lm.language_model import describe_model, files_sha256
 from embgeom.lm.layers import need_torch
 from embgeom.lm.passes import inference
 from embgeom.lm.reuse import reused_below
@@ -203,7 +206,7 @@ class EvaluationRun:
     ) -> dict[str, Any]:
         options, texts = self.options, self.neutral
         return {
-            "model": describe_model(self.model),
+            "model": {**describe_model(self.model), "files_sha256": files_sha256(self.model)},
             **_described(vectors),
             "score": self.score.to_dict(),
             "options": {
@@ -292,6 +295,47 @@ def check_score(score: object) -> None:
         raise InputError(
             f"score = {score!r:.60} is not a score: give a WordLogRatio, an AnswerProbability, a "
             "GenerationScore around a function of your own, or a subclass of Score"
+        )
+
+
+def distinct_samples(score: Score, prompts: Iterable[Any]) -> list[Any]:
+    """Return the samples without repeated ones, which are one sample however often it is measured."""
+    samples = score.samples(prompts)
+    # Texts are drawn for each prompt by itself.
+    if getattr(score, "temperature", 0):
+        return samples
+    found = list({digest(sample): sample for sample in reversed(samples)}.values())[::-1]
+    if repeated := len(samples) - len(found):
+        warnings.warn(
+            f"{repeated} of {len(samples)} prompts repeat{'s' if repeated == 1 else ''} another, and "
+            f"{'is' if repeated == 1 else 'are'} left out: equal prompts are one sample",
+            EmbgeomWarning,
+            stacklevel=3,
+        )
+    return found
+
+
+def check_same_model(measured: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Refuse an evaluation made on another model than a certificate's target, as far as both are known."""
+    name, commit, hashes = (measured.get(key) for key in ("model", "commit", "files_sha256"))
+    file, revision, sha = (target.get(key) for key in ("file", "revision", "sha256"))
+    files, local = hashes or {}, None if file is None else Path(file).name
+    # A matrix in memory, and a model that was made from a configuration, have no name of a model.
+    names = (target["name"], name) if target.get("tensor") and name != measured.get("class") else (None, None)
+    if sha is not None and local in files:
+        differs = sha != files[local]
+    elif commit and revision:
+        differs = commit != revision
+    else:
+        differs = ModelInfo(names[0], aliases=(str(target["source"]),)).differs_from(ModelInfo(names[1]))
+    if differs and sha not in files.values():
+        on, of = (
+            f"{name} ({known[:12]})" if known else str(name)
+            for name, known in ((name, files.get(local) or commit), (target["name"], sha or revision))
+        )
+        raise InputError(
+            f"the evaluation was made on {on}, and the certificate is of a vector for {of}: evaluate the "
+            "vector on that model"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,18 +14,26 @@ from embgeom._common.progress import Progress, reporter
 from embgeom._common.result import Columns, Plotted, Result, Tabular, new_figure
 from embgeom._common.tables import Block
 from embgeom.errors import InputError
-from embgeom.evaluation.conditions import Condition, at_layers, check_vectors, for_layers_of
+from embgeom.evaluation.conditions import (
+    Condition,
+    Kind,
+    at_layers,
+    check_control,
+    check_vectors,
+    for_layers_of,
+)
 from embgeom.evaluation.evaluate import evaluate
-from embgeom.evaluation.evaluation import Evaluation
+from embgeom.evaluation.evaluation import COLORS, Evaluation
 from embgeom.evaluation.outcome import (
     Outcome,
+    deviation,
     effects_table,
     in_unit,
     named_layers,
     outcome_columns,
     search_lines,
 )
-from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score
+from embgeom.evaluation.run import EvaluateOptions, EvaluationRun, as_texts, check_score, distinct_samples
 from embgeom.evaluation.scores import Score
 from embgeom.lm.layers import layer_numbers
 from embgeom.steering.vector import SteeringVector
@@ -62,7 +70,8 @@ class Sweep(Result, Tabular, Plotted):
     grid : tuple of Outcome
         Every setting, on the samples for the choice.
     chosen : Outcome or None
-        The setting with the largest mean effect of those within the limit; None if there is none.
+        The setting with the largest mean effect of those within the limit, upwards, or in either direction
+        for vectors that are not added; None if there is none.
     held_out : Evaluation or None
         The chosen setting on the other samples, with all controls. An effect on the samples that it was
         chosen on is too large; this is the one to report.
@@ -103,14 +112,17 @@ class Sweep(Result, Tabular, Plotted):
         """Return the grid, the choice and the held-out evaluation."""
         limit = "" if self.max_kl is None else f" with KL at most {self.max_kl:g}"
         count = len(self.choice_samples)
-        title = f"mean effects over {count} samples for the choice, steered minus unsteered"
+        title = (
+            f"mean effects over {count} samples for the choice, steered minus unsteered (± standard error)"
+        )
         table = effects_table(title, "setting", [(outcome.label, [outcome]) for outcome in self.grid])
         grid: list[Block] = [table, *search_lines(((o.label, o) for o in self.grid), self.at_kl)]
         if self.at_kl is not None:
             limit = f" at KL {self.at_kl:g}"
         if self.chosen is None or self.held_out is None:
             return [*grid, f"no setting has a defined effect{limit}"]
-        choice = f"largest effect{limit}: {self.chosen.label}; on the other samples:"
+        either = ", up or down" if self.held_out.checks().two_sided else ""
+        choice = f"largest effect{either}{limit}: {self.chosen.label}; on the other samples:"
         return [*grid, choice, *self.held_out.tables()]
 
     def columns(self) -> Columns:
@@ -122,7 +134,7 @@ class Sweep(Result, Tabular, Plotted):
         return self.held_out._derived() if self.held_out else {"checks": None}
 
     def figure(self) -> Any:
-        """Draw the effect against the scale for each layer and, with neutral texts, the divergence."""
+        """Draw effects and KL against the scale for each layer, and controls of the chosen setting."""
         if self.at_kl is not None:
             return self._over_layers()
         with_kl = self.unsteered_perplexity is not None
@@ -145,6 +157,7 @@ class Sweep(Result, Tabular, Plotted):
         if self.chosen is not None:
             best, ring = self.chosen, {"markersize": 11, "fillstyle": "none", "color": "black"}
             panels[0].plot(best.scale, best.effect.mean, "o", label="chosen", **ring)
+            self._draw_controls(panels[0], best.scale)
         panels[0].legend(fontsize="small")
         if with_kl:
             panels[1].set_ylabel("KL on neutral text (nats)")
@@ -168,11 +181,32 @@ class Sweep(Result, Tabular, Plotted):
             ring = {"markersize": 11, "fillstyle": "none", "color": "black", "label": "chosen"}
             index = [outcome.name for outcome in shown].index(self.chosen.name)
             axes.plot(index, self.chosen.effect.mean, "o", **ring)
+            self._draw_controls(axes, index)
             axes.legend(fontsize="small")
         axes.set_xticks(at, ["+".join(map(str, outcome.layers)) for outcome in shown])
         axes.set_xlabel(f"layers, each at KL {self.at_kl:g} on neutral text")
         axes.set_ylabel(f"effect on {in_unit(next(iter(self.unsteered)))}")
         return figure
+
+    def _draw_controls(self, axes: Any, at: float) -> None:
+        """Draw the controls of the chosen setting, and say in the title which were not measured."""
+        missing = []
+        markers: dict[Kind, str] = {"native": "D", "random": "s", "shuffled": "^"}
+        for kind, marker in markers.items():
+            outcomes = self.held_out.of_kind(kind) if self.held_out is not None else ()
+            effects = [outcome.effect for outcome in outcomes if outcome.comparable]
+            if not effects:
+                missing.append(kind)
+                continue
+            means = [effect.mean for effect in effects]
+            native = kind == "native"
+            spread = effects[0].standard_error if native else deviation(means)
+            label = "native ± standard error" if native else f"{len(means)} {kind}, mean ± sd"
+            look: Any = {"fmt": marker, "color": COLORS[kind], "capsize": 4, "label": label}
+            axes.errorbar(at, np.mean(means), yerr=np.nan_to_num(spread), **look)
+        said = "controls of the chosen setting, on the other samples" if len(missing) < 3 else ""
+        lacking = f"not measured: {', '.join(missing)} vectors" if missing else ""
+        axes.set_title("; ".join(filter(None, (said, lacking))), fontsize="small")
 
 
 def sweep(
@@ -201,7 +235,8 @@ def sweep(
         single direction may be put at others.
     scales : iterable of float, optional
         The factors to try; 0.5, 1, 2 and 4 by default. With ``at_kl`` none: the scale of each setting is
-        searched. The best setting is that with the largest mean effect upwards.
+        searched. The best setting is that with the largest mean effect upwards; of a vector that is not
+        added, which may be to lower the score, that with the largest in either direction.
     native, shuffled
         As for `evaluate`: controls of the chosen setting on the held-out samples. With `native`, but without
         ``at_kl``, the vector is scaled to its norm first, layer by layer.
@@ -256,18 +291,20 @@ def sweep(
         raise InputError(f"at_kl = {options.at_kl} says how strongly to steer: leave scales and max_kl out")
     if scales is None and options.at_kl is None:
         scales = SCALES
+    for i, other in enumerate(others):
+        check_control(vector, other, f"shuffled {i}")
     conditions = _grid(vector, native, layers, scales)
     # The controls of the chosen setting come at the end; what does not fit is reported now.
     for condition in conditions:
         for other in others:
             for_layers_of(condition.vector, at_layers(other, condition.vector.layers), "shuffled")
-    samples = score.samples(prompts)
+    samples = distinct_samples(score, prompts)
     choice, rest = _halves(len(samples), options.seed)
     with reporter(progress, "sweep") as report:
         # What the many settings write nobody would read; the chosen one is asked below.
         run = EvaluationRun(model, tokenizer, score, texts, replace(options, continuations=()), report)
         unsteered, perplexity, grid, _ = run.measure(conditions, [samples[i] for i in choice])
-    chosen = _best(grid, limit)
+    chosen = _best(grid, limit, two_sided=vector.operation != "add")
     held_out = None
     if chosen is not None:
         held_out = evaluate(
@@ -337,7 +374,7 @@ def _halves(count: int, seed: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     return np.sort(order[: count // 2]), np.sort(order[count // 2 :])
 
 
-def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
+def _best(grid: Sequence[Outcome], limit: float | None, two_sided: bool) -> Outcome | None:
     allowed = [
         outcome
         for outcome in grid
@@ -345,4 +382,5 @@ def _best(grid: Sequence[Outcome], limit: float | None) -> Outcome | None:
         and outcome.comparable
         and (limit is None or (outcome.side_effects is not None and outcome.side_effects.kl <= limit))
     ]
-    return max(allowed, key=lambda outcome: outcome.effect.mean, default=None)
+    size: Callable[[float], float] = abs if two_sided else float
+    return max(allowed, key=lambda outcome: size(outcome.effect.mean), default=None)

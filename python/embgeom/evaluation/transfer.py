@@ -213,6 +213,14 @@ def check_map(mapping: Emb2Emb, source: Embeddings, target: Embeddings, options:
         if known.differs_from(model.model_info):
             what = f"is {model.name}, but the map is of {known.name!r}: name its models"
             raise InputError(f"{side} {what}", command=f"--{option} {what}")
+        fitted = mapping.provenance.get(side)
+        which = fitted.get("which") if isinstance(fitted, dict) else None
+        if which not in (None, model.which) and not model.provenance.tied:
+            what = f"is the {model.which} side of {model.name}, but the map was fitted on the {which} side"
+            raise InputError(
+                f"{side} {what}: load that, by which={which!r}",
+                command=f"--{option} {what}: choose --which-{option} {which}",
+            )
     if options.shuffle:
         raise InputError("shuffle is for fitting a map, and mapping is one that is fitted")
     folded = mapping.provenance.get("folded") or [False, False]

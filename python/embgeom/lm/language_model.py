@@ -6,13 +6,13 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from embgeom._common.checks import need
 from embgeom._common.record import digest
-from embgeom.embeddings.provenance import ModelInfo, norm_rows
+from embgeom.embeddings.provenance import ModelInfo, file_sha256, norm_rows
 from embgeom.errors import InputError, LoadError, first_line
 from embgeom.lm.layers import config_of, need_torch
 from embgeom.loading.folder import is_file
@@ -246,6 +246,24 @@ def describe_model(model: Any) -> dict[str, Any]:
         known["config_sha256"] = digest({k: v for k, v in config.to_dict().items() if k not in copied})
         known["commit"] = getattr(config, "_commit_hash", None)
     return {**known, "dtype": str(dtype).removeprefix("torch.") if dtype is not None else None}
+
+
+def files_sha256(model: Any) -> dict[str, str]:
+    """Return the SHA-256 of each file of weights of a model; none of one that is not from a folder here."""
+    name = _loaded_as(model)
+    with suppress(LoadError, OSError):
+        if name is not None and (folder := find_folder(name)) is not None:
+            path = Path(name).expanduser()
+            file = find_gguf(path if is_file(path) else folder)
+            files = [file] if file else folder.list_local("*.safetensors") or folder.list_local("*.bin")
+            return {each.name: _sha256(each, each.stat().st_mtime_ns) for each in files}
+    return {}
+
+
+@cache
+def _sha256(file: Path, modified: int) -> str:
+    """Return a file's SHA-256, which is read once while the file stays as it is."""
+    return file_sha256(file)
 
 
 @contextmanager
