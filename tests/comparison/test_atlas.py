@@ -127,8 +127,17 @@ def test_coherence_is_of_the_neighbors_of_the_table(tmp_path, monkeypatch, cente
     model, folder = embgeom.load(MODEL), write_wordnet(tmp_path / "wordnet")
     found = embgeom.comparison.coherence(model, folder, center=center)
     assert (found.values != embgeom.comparison.coherence(model, folder, center=not center).values).any()
+    # No dimensions of words are measured that the table does not have.
+    module = sys.modules["embgeom.comparison.coherence"]
+    widths, measure = [], module.intrinsic_dimension
+    monkeypatch.setattr(
+        module,
+        "intrinsic_dimension",
+        lambda x, near, **more: widths.append(near.k) or measure(x, near, **more),
+    )
     table = embgeom.atlas(model, only=found.texts, k=3, dimension_k=5, center=center, wordnet=folder)
     place = [each.name for each in found.statistics].index("lexicographer_file")
     wanted = (found.values - found.base)[:, place]
     at = np.searchsorted(table.rows, found.rows)
     np.testing.assert_allclose(table.coherence[at], wanted, rtol=1e-6)
+    assert widths == [5]

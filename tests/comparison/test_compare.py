@@ -403,6 +403,7 @@ def test_a_token_without_neighbors_has_no_dimension(tmp_path):
     assert columns["n_components_a"][7] is None and columns["n_components_a"][8] == of_a.n_components[8]
     mean = np.delete(of_a.n_components, 7).mean()
     assert f"mean {mean:.1f} in A and {of_b.n_components.mean():.1f} in B" in comparison.summary()
+    assert "inspect also measures that of Gaussian rows" in " ".join(comparison.summary().split())
     comparison.plot(tmp_path / "figure.svg")
 
 

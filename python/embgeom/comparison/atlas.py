@@ -311,7 +311,8 @@ def _coherence(
     model: Embeddings, wordnet: Any, classes: TokenClasses, rows: RowNumbers, common: dict[str, Any]
 ) -> npt.NDArray[np.float32]:
     """Return how many more of each word's nearest words are in its lexicographer file than by chance."""
-    found = coherence(model, wordnet, classes=classes, **common)
+    # Of dimensions the table has those of all rows: over few neighbors, those of the words take no time.
+    found = coherence(model, wordnet, classes=classes, k=5, **common)
     column = list(MEASURES).index("lexicographer_file")
     of_rows = np.full(len(model), np.nan, dtype=np.float32)
     of_rows[found.rows] = found.values[:, column] - found.base[:, column]

@@ -292,7 +292,7 @@ class Comparison(FolderResult):
             f"intrinsic dimension of {some} tokens: "
             f"mean {defined_mean(a.defined):.1f} in A and {defined_mean(b.defined):.1f} in B, "
             f"of at most {a.max_components} and {b.max_components} "
-            f"({a.variance:.0%} of variance, {a.k} neighbors)"
+            f"({a.variance:.0%} of variance, {a.k} neighbors); inspect also measures that of Gaussian rows"
         )
 
     def _record(self) -> dict[str, Any]:
