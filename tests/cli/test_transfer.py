@@ -262,6 +262,8 @@ def test_what_was_measured_goes_with_the_vector(joy, tmp_path, capsys):
     (("--map", "m.safetensors", "--without", "none"), "--without is of no use"),
     (("--map", "m.safetensors", "--only", "none.txt"), "--only is of no use"),
     (("--map", "m.safetensors", "--with", "all"), "--with is of no use"),
+    (("--map", "m.safetensors", "--which-from", "input"), "--which-from is of no use"),
+    (("--map", "m.safetensors", "--token-format-to", "words"), "--token-format-to is of no use"),
     (("--map", "m.safetensors", "--batch-size", "4"), "--batch-size is of no use"),
     (("--map", "m.safetensors", "--trust-remote-code"), "--trust-remote-code is of no use"),
     (("--map", "m.safetensors", "--local-files-only"), "--local-files-only is of no use"),

@@ -22,7 +22,7 @@ from embgeom.steering import LanguageModel, SteeringVector, load_language_model
 from embgeom.steering.files import check_vector_path
 
 # Options of a model that `embgeom.load` takes by the same name, and those that may name a file.
-_LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
+LOADED = ("tensor", "vocabulary", "adapter", "subfolder", "token_format", "revision")
 _FILES = ("model", "vocabulary", "adapter")
 # One of these is in every folder that holds a model.
 _SUFFIXES = (".bin", ".gguf", ".json", ".safetensors")
@@ -59,7 +59,7 @@ def model_options(suffix: str = "", which: str = "input", flag: str | None = Non
 
 
 def load_model(options: argparse.Namespace, suffix: str = "") -> embgeom.Embeddings:
-    named = {name: getattr(options, f"{name}{suffix}") for name in ("model", "which", *_LOADED)}
+    named = {name: getattr(options, f"{name}{suffix}") for name in ("model", "which", *LOADED)}
     return embgeom.load(
         named.pop("model"),
         named.pop("which"),

@@ -13,6 +13,7 @@ import embgeom
 from embgeom._common.writing import check_file_writable, check_kept
 from embgeom.cli.cache import CACHE
 from embgeom.cli.models import (
+    LOADED,
     check_vector_output,
     final_norm,
     load_model,
@@ -66,6 +67,8 @@ _OF_MODELS = {
     "seed": 0,
     "local_files_only": False,
     **_OF_RUNS,
+    **{f"which_{side}": "output" for side in ("from", "to")},
+    **{f"{name}_{side}": None for side in ("from", "to") for name in LOADED},
 }
 
 

@@ -102,6 +102,7 @@ def evaluate(
     With ``at_kl`` about three passes over the neutral texts for each vector; let these be few and short: the
     unembedding of all their tokens is most of the work where the vocabulary is large. Memory on neutral text:
     about four times 256 MiB at most, unless one text alone needs more (12 bytes x length x vocabulary).
+    The model's files of weights are hashed, some 2 GB/s, by which a certificate knows the model.
     Batches are padded so that no text sees another; a larger batch changes numbers by rounding only.
 
     Examples
