@@ -282,7 +282,7 @@ def test_shared_tokens_are_chosen_alike_everywhere(tmp_path):
     assert not tokens_that_count(
         [a, unmarked], [np.array([1]), np.array([0])], without=(), only="words"
     ).any()
-    with pytest.raises(InputError, match="names no token of A and B"):
+    with pytest.raises(InputError, match="names no token of what A and B share"):
         chosen(["absent"])
     small, large = embgeom.load("example:small"), embgeom.load("example:large")
     words = [

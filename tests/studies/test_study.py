@@ -183,9 +183,14 @@ def test_a_list_counts_in_every_vocabulary_however_one_writes_it(tmp_path):
             norms, rows = np.array(table["norm"])[mine], np.array(table["row"])[mine]
             assert mine.sum() == len(study.shared[0]) == len(listed) - listed.count("▁other3")
             np.testing.assert_allclose(norms, embeddings.norms[rows])
-    comparison = embgeom.compare(a, b, only=only, k=4, dimension_k=20, relabelings=20)
+    with pytest.warns(embgeom.EmbgeomWarning, match="not found in what a and b share: '▁other3'"):
+        comparison = embgeom.compare(a, b, only=only, k=4, dimension_k=20, relabelings=20)
     assert comparison["neighbor_overlap"].estimate.n == 34
-    with pytest.raises(InputError, match="names no token of a, b"):
+    with pytest.warns(
+        embgeom.EmbgeomWarning, match=r"1 of the 11 tokens listed .* not found in a or b: 'no'"
+    ):
+        embgeom.study([a, b], folder=tmp_path / "few", only=[*WORDS[:10], "no"], **QUICK)
+    with pytest.raises(InputError, match="names no token of a or b"):
         embgeom.study([a, b], folder=tmp_path / "none", only=["absent"], **QUICK)
     model = replace(study.models[0], rows=study.models[0].rows[1:])
     with pytest.raises(RuntimeError, match="not among its rows that count"):

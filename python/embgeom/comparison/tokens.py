@@ -369,28 +369,37 @@ def tokens_that_count(
     """Return which of the m tokens that some models share count, (m,); `ids` are their rows in each model."""
     sides = list(zip(classes, ids, strict=True))
     counts: _Mask = ~np.logical_or.reduce([each.excluded(without)[rows] for each, rows in sides])
-    if only is None:
-        return counts
-    named: _Mask
     if isinstance(only, str) and only == "words":
         # Whether a token stands for a word depends on the vocabulary, so it must in each.
-        named = np.logical_and.reduce([_words(each)[rows] for each, rows in sides])
-        return counts & named
-    wanted = _wanted(only)
-    # What is shared spells the same, so it is enough that one vocabulary writes it as it is listed.
-    written = [_written(each, rows, wanted) for each, rows in sides]
-    named = np.array([any(spellings) for spellings in zip(*written, strict=True)], dtype=bool)
-    models = " and ".join(each.name for each in classes)
-    if not named.any():
-        raise InputError(f"only={only!r:.60} names no token of {models}; check how tokens are written")
-    if lacking := sorted(wanted.difference(*(spelled for spellings in written for spelled in spellings))):
+        counts &= np.logical_and.reduce([_words(each)[rows] for each, rows in sides])
+    elif only is not None:
+        models = " and ".join(each.name for each in classes)
         where = models if len(classes) == 1 else f"what {models} share"
+        # What is shared spells the same, so it is enough that one vocabulary writes it as it is listed.
+        counts &= np.logical_or.reduce(listed_rows(classes, ids, only, where))
+    return counts
+
+
+def listed_rows(
+    classes: Sequence[TokenClasses],
+    ids: Sequence[RowNumbers],
+    only: str | PathLike[str] | Sequence[str],
+    where: str,
+) -> list[_Mask]:
+    """Return which of some rows of each model are listed as it writes them; warn of what `where` lacks."""
+    lines = read_lines(Path(only)) if isinstance(only, str | PathLike) else to_strings(only, "only")
+    wanted = set(lines) - {""}
+    written = [_written(each, rows, wanted) for each, rows in zip(classes, ids, strict=True)]
+    named: list[_Mask] = [np.array(list(map(bool, spellings)), dtype=bool) for spellings in written]
+    if not any(mask.any() for mask in named):
+        raise InputError(f"only={only!r:.60} names no token of {where}; check how tokens are written")
+    if lacking := sorted(wanted.difference(*(spelled for spellings in written for spelled in spellings))):
         first = ", ".join(f"{token!r:.40}" for token in lacking[:_NAMED])
         warn(
             f"{len(lacking)} of the {len(wanted)} tokens listed by only= (--only) not found in {where}: "
             f"{first}{', ...' if len(lacking) > _NAMED else ''}"
         )
-    return counts & named
+    return named
 
 
 def shared_rows(
@@ -463,12 +472,6 @@ def check_only(only: str | PathLike[str] | Sequence[str] | None) -> str | tuple[
     if only is None or isinstance(only, str | PathLike):
         return None if only is None else os.fspath(only)
     return tuple(to_strings(only, "only"))
-
-
-def _wanted(only: str | PathLike[str] | Sequence[str]) -> set[str]:
-    if isinstance(only, str | PathLike):
-        return {line for line in read_lines(Path(only)) if line}
-    return set(to_strings(only, "only"))
 
 
 def _written(classes: TokenClasses, rows: RowNumbers, wanted: set[str]) -> list[set[str]]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -16,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from embgeom._common.arrays import Float32Matrix, RowNumbers
-from embgeom._common.checks import need
+from embgeom._common.checks import need, warn
 from embgeom._common.progress import Progress, ProgressCallable, reporter
 from embgeom._common.record import array_digest, digest, model_versions, versions
 from embgeom._common.threads import one_blas_thread, resolve_threads
@@ -24,11 +22,11 @@ from embgeom.comparison.coherence import Coherence
 from embgeom.comparison.compare import statistics, token_groups
 from embgeom.comparison.nulls import holm
 from embgeom.comparison.saving import ModelRecord, loaded
-from embgeom.comparison.tokens import classify, kept_rows, tokens_that_count
+from embgeom.comparison.tokens import classify, kept_rows, listed_rows, tokens_that_count
 from embgeom.comparison.wordnet import WordNet
 from embgeom.embeddings.embeddings import Embeddings
 from embgeom.embeddings.vocabulary import MIN_SHARED, match, require_shared
-from embgeom.errors import EmbgeomWarning, InputError, LoadError
+from embgeom.errors import InputError, LoadError
 from embgeom.hidden_states import StateComparison
 from embgeom.runs.cache import Parts
 from embgeom.studies.folder import PARTS, shared_before, study_folder, write_study
@@ -273,15 +271,8 @@ class _Work:
         only = self.options.only
         if only is None or only == "words":
             return []
-        listed = [np.zeros(len(model), dtype=bool) for model in self.models]
-        for mask, classes in zip(listed, self.classes, strict=True):
-            # A list may be as another model writes it.
-            with suppress(InputError):
-                mask[kept_rows(classes, without=(), only=only)] = True
-        if not any(mask.any() for mask in listed):
-            raise InputError(
-                f"only={only!r:.60} names no token of {', '.join(self.names)}; check how tokens are written"
-            )
+        rows = [np.arange(len(model)) for model in self.models]
+        listed = listed_rows(self.classes, rows, only, " or ".join(self.names))
         pairs = list(combinations(range(len(self.models)), 2))
         matches = [(listed[a], listed[b], *match(self.models[a], self.models[b])) for a, b in pairs]
         before = -1
@@ -302,7 +293,7 @@ class _Work:
         """Warn of something once, and have the report say it."""
         if note not in self.notes:
             self.notes.append(note)
-            warnings.warn(note, EmbgeomWarning, stacklevel=2)
+            warn(note)
 
     def _note_few_tokens(self, shared: Sequence[SharedTokens]) -> None:
         """Say where maps are fitted on so few tokens that they understate what models share."""
