@@ -254,7 +254,7 @@ def test_the_table_is_preceded_by_what_it_means():
     assert "in strata: only among tokens of one class, length and similar frequency" in text
     assert "corrected for 6 measures (Holm)" in text and conclusion(related.statistics) in text
     said = conclusion(related.statistics)
-    assert text.index(said[:8]) < text.index("shared tokens have in common") and "z in strata: by" in text
+    assert text.index(said[:8]) < text.index("shared tokens have in common") and "its z: the same by" in text
     assert "none shared: how many" in text and "matched, word" not in text and "zero rows" not in text
     above = [each for each in related.statistics if each.is_above_null]
     assert said.startswith(f"In short: {len(above)} of 6 measures are significantly above their null")

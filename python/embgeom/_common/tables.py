@@ -86,7 +86,7 @@ def number(value: float, decimals: int = 4) -> str:
     return "undefined" if np.isnan(value) else f"{round(float(value), decimals) + 0.0:.{decimals}f}"
 
 
-def plus_minus(value: float, half_width: float) -> str:
+def plus_minus(value: float, half_width: float, most_decimals: int = 6) -> str:
     """Return a value and half of its interval, to two significant digits of it: ``"0.3870 ± 0.0031"``."""
     if not math.isfinite(value):
         return "undefined"
@@ -94,9 +94,12 @@ def plus_minus(value: float, half_width: float) -> str:
         return f"{value:.2f} (no interval)"
     if half_width == 0.0:
         return f"{value:.4f}"
-    if half_width < 1e-6:
-        return f"{value:.6f} ± <0.000001"  # float32 has no more digits
     decimals = max(1 - math.floor(math.log10(float(f"{half_width:.1e}"))), 0)
+    if decimals > most_decimals:
+        # By default as many as float32 has.
+        value_text, least = number(value, most_decimals), 10.0**-most_decimals
+        width = f"{half_width:.{most_decimals}f}" if half_width >= least else f"<{least:.{most_decimals}f}"
+        return f"{value_text} ± {width}"
     return f"{value:.{decimals}f} ± {half_width:.{decimals}f}"
 
 

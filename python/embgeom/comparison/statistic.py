@@ -116,7 +116,7 @@ class Statistic:
 
 
 SIGNIFICANCE = 0.05
-STATISTIC = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "z in strata")
+STATISTIC = ("measure", "value ± 95 %", "null ± sd", "z", "p", "null in strata", "its z")
 GROUP = ("tokens", "count", "neighbor_overlap ± 95 %", "none shared", "weight_cosine ± 95 %")
 CURVE = ("measure", "at", "value ± 95 %", "null ± sd", "z")
 FREQUENCY = "frequency, by row number"
@@ -127,7 +127,7 @@ READING = (
     "null: mean ± standard deviation (sd) with the tokens of one model relabeled at random; in strata: only "
     "among tokens of one class, length and similar frequency.",
     "z: how many sd of its null the value lies above the mean. p: two-sided, of the first z, corrected for "
-    "{measures} (Holm). z in strata: by the null in strata.",
+    "{measures} (Holm). its z: the same by the null in strata.",
 )
 
 

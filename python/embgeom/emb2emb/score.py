@@ -87,10 +87,10 @@ class Scores(Result):
     def cells(self) -> tuple[str, ...]:
         """Return what tables show under `COLUMNS`."""
         return (
-            plus_minus(self.r2, self.r2_half_width),
-            plus_minus(self.cosine, self.cosine_half_width),
-            plus_minus(self.retrieval_at_1, self.retrieval_at_1_half_width),
-            plus_minus(self.retrieval_at_10, self.retrieval_at_10_half_width),
+            plus_minus(self.r2, self.r2_half_width, 4),
+            plus_minus(self.cosine, self.cosine_half_width, 4),
+            plus_minus(self.retrieval_at_1, self.retrieval_at_1_half_width, 4),
+            plus_minus(self.retrieval_at_10, self.retrieval_at_10_half_width, 4),
         )
 
     def tables(self) -> list[Block]:

@@ -40,7 +40,8 @@ def reading_guide(study: Study) -> str:
     draws = {statistic.null.draws for pair in study.pairs for statistic in pair.statistics} - {0}
     drawn = f" Nulls without a closed form are from {max(draws)} relabelings." if draws else ""
     reading = " ".join(READING).format(measures="all measures and pairs of this report")
-    return f"How to read the numbers. {reading} “Significant” means p < {SIGNIFICANCE}.{drawn}"
+    significant = f"“Significant” means p < {SIGNIFICANCE} and an interval above the null."
+    return f"How to read the numbers. {reading} {significant}{drawn}"
 
 
 def summary(study: Study) -> Iterator[tuple[str, str]]:
