@@ -44,7 +44,7 @@ FEW_NEIGHBORHOODS = 15.0
 _ONE_SIDED = 1.6448536269514722  # the normal distribution's 95 % point
 # Products are of float32: a null's standard deviation that is a smaller share of its mean is rounding.
 _ROUNDING = 1e-7
-_LEAST_ROOM = 1e-5
+_LEAST_ROOM = 1e-5  # below 1 - value^2, what float32 leaves of it decides on Fisher's scale
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ _Mask = npt.NDArray[np.bool_]
 # The last length in characters of each bin; longer ones are a bin of their own.
 _LENGTHS = (1, 2, 3, 4, 6, 8)
 _SMALLEST_STRATUM = 10
-_NAMED = 3
-_BINS = 20
+_NAMED = 3  # tokens that a warning names
+_BINS = 20  # of row numbers
 _LETTERS = frozenset(ascii_lowercase)
 
 

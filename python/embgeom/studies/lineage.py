@@ -13,11 +13,10 @@ from embgeom._common.arrays import Float64Matrix, Float64Vector
 from embgeom._common.checks import need
 from embgeom._common.result import Result
 from embgeom._common.tables import Block, Table
+from embgeom.comparison.nulls import NORMAL_QUANTILE
 from embgeom.comparison.relabeling import generator
 
 DRAWS = 1000
-# Half of a 95 % interval in standard deviations.
-_HALF_WIDTH = 1.96
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,7 +98,7 @@ def lineage(
                 counts = np.bincount(random.integers(n, size=n), minlength=n).astype(np.float64)
             means[draw, column] = _weighted_mean(values[pair], counts)
     known = np.array([half_widths[pair] for pair in pairs])
-    spread = _HALF_WIDTH * means.std(axis=0)
+    spread = NORMAL_QUANTILE * means.std(axis=0)
     wider = np.maximum(np.divide(known, spread, out=np.ones_like(known), where=spread > 0.0), 1.0)
     center = means.mean(axis=0)
     means = center + (means - center) * np.nan_to_num(wider, nan=1.0)
